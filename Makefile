@@ -1,0 +1,52 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+.PHONY: help quickstart test test-all check bench cards clean
+.DELETE_ON_ERROR:
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+OUTPUT ?= runs/quickstart
+
+help:
+	@echo "make quickstart   set up, pretrain on the embedded pictures, evaluate, show the result (10 minutes, 2 cores)"
+	@echo "make test         set up, run the tests            make test-all   with the slow ones"
+	@echo "make check        ruff                             make bench      speed against plain PyTorch"
+	@echo "make cards        model_cards/ and the README's table again, from the recorded results"
+	@echo "make clean        remove the environment and the runs"
+
+quickstart: $(STAMP)
+	$(BIN)/python recipes/rotation_emoji.py --seed 0 --output_dir $(OUTPUT)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	@$(BIN)/ruff --version >/dev/null 2>&1 || $(BIN)/pip install --quiet --editable .[dev]
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/rotation.py
+
+cards: $(STAMP)
+	$(BIN)/python -m hf_pretext.cards model_cards
+
+clean:
+	rm -rf $(VENV) runs build *.egg-info
+
+# The newest Python that really runs and can make environments: a version manager's shim may be there and fail.
+$(STAMP): setup.cfg pyproject.toml
+	@set -e; \
+	if ! $(BIN)/python -c '' 2>/dev/null; then \
+		for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do \
+			if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then break; fi; \
+			python=; \
+		done; \
+		if [ -z "$$python" ]; then echo "hf_pretext needs Python 3.10 or newer (with venv), and none here runs." >&2; exit 1; fi; \
+		echo "Making $(VENV) with $$($$python --version). Installing takes a few minutes."; \
+		$$python -m venv --clear $(VENV); \
+	fi
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable .[test]
+	@touch $@

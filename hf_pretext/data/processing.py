@@ -1,0 +1,183 @@
+"""Row to tensors, and the last touches on the device.
+
+    row {"image"} -> decode -> random crop, flip -> pixel_values (3, S, S) uint8, colors (8,)        in a worker
+    batch (B, 3, S, S) uint8 -> change colours, normalise -> pixel_values (B, 3, S, S) float         on the device
+
+Cropping needs pictures of any size, so it is done one by one; changing colours is one matrix product for the whole
+batch, since brightness, contrast, saturation, hue, grey and swapped channels are all linear. The numbers behind both
+are drawn from (seed, sample number) in the worker.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+
+from .decoding import to_image
+
+RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
+GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
+COLOR_DRAWS = 8
+
+
+@strict
+@dataclass
+class Augmentation:
+    """How training pictures are varied; evaluation pictures never are.
+
+    crop_scale: smallest share of the picture's area that a random crop keeps; 1 for the processor's own crop.
+    horizontal_flip: probability of mirroring.
+    color_jitter: brightness, contrast and saturation are multiplied by a factor from [1 - x, 1 + x].
+    hue: hues turn by up to this share of the colour circle, 0 to 0.5.
+    grayscale: probability of losing all colour.
+    channel_shuffle: probability of swapping red, green and blue at random.
+    """
+
+    crop_scale: float = 0.5
+    horizontal_flip: float = 0.5
+    color_jitter: float = 0.4
+    hue: float = 0.0
+    grayscale: float = 0.0
+    channel_shuffle: float = 0.0
+
+    def validate_ranges(self):
+        for name, high in {"horizontal_flip": 1, "color_jitter": 1, "hue": 0.5, "grayscale": 1, "channel_shuffle": 1}.items():  # fmt: skip
+            if not 0 <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale must lie above 0 and at most at 1, but is {self.crop_scale}.")
+
+
+class ImageProcessing:
+    """What happens to a picture between its row and the model.
+
+    processor: a transformers image processor. It says the size and the normalisation, and is what evaluation uses
+    whole; so whoever loads it from the checkpoint gets our features.
+    augmentation: None for evaluation.
+    """
+
+    def __init__(self, processor, augmentation: Augmentation | None = None):
+        self.processor, self.augmentation = processor, augmentation
+        self.size = target_size(processor)
+        mean = processor.image_mean if processor.do_normalize else [0.0] * 3
+        std = processor.image_std if processor.do_normalize else [1.0] * 3
+        scale = processor.rescale_factor if processor.do_rescale else 1.0
+        self.mean, self.std = torch.tensor(mean) / scale, torch.tensor(std) / scale  # on pixels from 0 to 255
+
+    def __call__(self, row: dict, random: np.random.Generator) -> dict[str, Tensor]:
+        """One example. Raises `BadSample` for a picture that can't be read."""
+        image = to_image(row["image"])
+        if self.augmentation is None:
+            pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+            return {"pixel_values": pixels[0]}
+        image = random_resized_crop(image, self.size, self.augmentation.crop_scale, random)
+        if random.random() < self.augmentation.horizontal_flip:
+            image = image.flip(-1)
+        return {"pixel_values": image, "colors": torch.from_numpy(random.random(COLOR_DRAWS, dtype=np.float32))}
+
+    def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """uint8 pixels to the floats that the model wants, on the batch's device."""
+        batch = dict(batch)
+        pixels, draws = batch["pixel_values"].float(), batch.pop("colors", None)
+        if self.augmentation is not None:
+            pixels = change_colors(pixels, draws, self.augmentation)
+        mean, std = (value.to(pixels.device)[:, None, None] for value in (self.mean, self.std))
+        batch["pixel_values"] = (pixels - mean) / std
+        return batch
+
+
+def random_resized_crop(image: Tensor, size: tuple[int, int], smallest: float, random: np.random.Generator) -> Tensor:
+    """A random part of a picture, at least `smallest` of its area, as uint8 `(3, height, width)` of `size`."""
+    height, width = image.shape[-2:]
+    area = height * width * random.uniform(smallest, 1)
+    ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1]))) if smallest < 1 else width / height
+    w = min(max(round(math.sqrt(area * ratio)), 1), width)
+    h = min(max(round(math.sqrt(area / ratio)), 1), height)
+    top, left = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))
+    crop = image[:, top : top + h, left : left + w]
+    if (h, w) == size:
+        return crop
+    return F.interpolate(crop[None], size=size, mode="bilinear", antialias=True)[0]
+
+
+def change_colors(pixels: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:
+    """Changes the colours of each picture by its own draw, all in one matrix product.
+
+    pixels (`(B, 3, H, W)`, 0 to 255), draws (`(B, 8)`, uniform in [0, 1)). Returns pixels, clamped to 0 to 255.
+    """
+    gray = torch.tensor(GRAY, device=pixels.device)
+    eye = torch.eye(3, device=pixels.device)
+    brightness, contrast, saturation = (1 + settings.color_jitter * (2 * draws[:, :3] - 1)).T
+    saturation = torch.where(draws[:, 3] < settings.grayscale, 0.0, saturation)
+    matrix = hue_rotation((2 * draws[:, 4] - 1) * settings.hue * 2 * math.pi)  # (B, 3, 3)
+    matrix = torch.lerp(gray.expand(3, 3), eye, saturation[:, None, None]) @ matrix
+    shuffled = eye[draws[:, 5:8].argsort(dim=1)]  # a permutation matrix for each picture
+    swaps = (draws[:, 5:8].sum(1) * 997 % 1 < settings.channel_shuffle)[:, None, None]
+    matrix = torch.where(swaps, shuffled @ matrix, matrix) * brightness[:, None, None]
+    level = (pixels.mean((2, 3))[:, None] @ matrix.mT)[:, 0] @ gray  # mean grey after all that, (B,)
+    offset = ((1 - contrast) * level)[:, None, None].expand(-1, 3, 1)
+    changed = torch.baddbmm(offset, matrix * contrast[:, None, None], pixels.flatten(2))
+    return changed.clamp_(0, 255).view_as(pixels)
+
+
+def hue_rotation(angle: Tensor) -> Tensor:
+    """Rotations of RGB space about its grey axis (Rodrigues' formula). angle (`(B,)`, radians). Returns `(B, 3, 3)`."""
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    eye, ones = torch.eye(3, device=angle.device), torch.full((3, 3), 1 / 3, device=angle.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=angle.device) / math.sqrt(3)
+    return cos * eye + (1 - cos) * ones + sin * cross
+
+
+def default_processor(size: int):
+    """The processor of an encoder that came without one: shorter side to `size`, central square, [-1, 1]."""
+    from transformers import CLIPImageProcessor
+
+    return CLIPImageProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        resample=2,  # bilinear, as in training
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )
+
+
+def target_size(processor) -> tuple[int, int]:
+    """Height and width that a processor gives. Raises `ValueError` where it gives pictures of any size."""
+    sizes = [getattr(processor, "crop_size", None)] if getattr(processor, "do_center_crop", False) else []
+    for size in [*sizes, getattr(processor, "size", None)]:
+        size = dict(size or {})
+        if size.get("height") and size.get("width"):
+            return size["height"], size["width"]
+    raise ValueError(
+        f"{type(processor).__name__} gives pictures of varying size ({processor.size}); set one with --image_size."
+    )
+
+
+def load_processor(encoder_path: str | None, image_size: int | None, fallback_size: int):
+    """The image processor that an encoder brings, or a default one; both at `image_size` where that is given.
+
+    encoder_path: folder or Hub id of a pretrained encoder, or None for a fresh one.
+    """
+    from transformers import AutoImageProcessor
+
+    processor = None
+    if encoder_path is not None:
+        try:
+            processor = AutoImageProcessor.from_pretrained(encoder_path)
+        except (OSError, ValueError):  # it brings none
+            processor = None
+    if processor is not None and hasattr(processor, "data_config"):  # timm's wrapper: the same in transformers' words
+        data = processor.data_config
+        processor = default_processor(image_size or data["input_size"][-1])
+        processor.image_mean, processor.image_std = list(data["mean"]), list(data["std"])
+    elif processor is None:
+        processor = default_processor(image_size or fallback_size)
+    elif image_size is not None:
+        processor.do_center_crop, processor.do_resize = True, True
+        processor.size = type(default_processor(image_size).size)(shortest_edge=image_size)
+        processor.crop_size = default_processor(image_size).crop_size
+    return processor

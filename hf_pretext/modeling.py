@@ -1,0 +1,261 @@
+"""The one abstraction: a pretext model is a `PreTrainedModel` that holds a plain encoder and returns a loss.
+
+    batch (clean, no labels) -> forward: corrupt, encode, predict, compare -> PretextOutput(loss, losses, logs, ...)
+
+On disk it is the encoder's own transformers checkpoint: `config.json` is the encoder's config with one more entry,
+`pretext`, and `model.safetensors` holds the encoder's weights under the names that transformers gives them, with the
+heads beside them under `pretext_head.`. So `AutoModel.from_pretrained(folder)` gives the encoder without this package.
+"""
+
+import copy
+import dataclasses
+import pkgutil
+from dataclasses import dataclass
+from importlib import import_module
+from os import PathLike
+from typing import ClassVar
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.utils import ModelOutput
+
+EVAL_SEED = 0
+# Where an encoder has no prefix of its own, or its weights' names carry it already (timm's do), it lives under this
+# name in memory and under no prefix at all on disk.
+BARE_PREFIX = "pretext_encoder"
+ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
+HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+
+
+@dataclass
+class PretextOutput(ModelOutput):
+    """What every objective returns.
+
+    loss (`()`): what the trainer differentiates, the sum of `losses`.
+    losses (`dict[str, ()]`): its weighted terms, by name.
+    logs (`dict[str, ()]`): detached scalars worth watching, never part of the loss.
+    features (`(examples, width)`): one pooled vector per example that the encoder saw.
+    logits, labels: what was predicted and what was right, where the objective has such a thing.
+    """
+
+    loss: Tensor | None = None
+    losses: dict[str, Tensor] | None = None
+    logs: dict[str, Tensor] | None = None
+    features: Tensor | None = None
+    logits: Tensor | None = None
+    labels: Tensor | None = None
+
+
+class PretextModel(PreTrainedModel):
+    """Base of every objective with one encoder.
+
+    A subclass names its `objective` (the name of its file), its `task_class` (a dataclass of settings) and its
+    `modality` ("image", "text", "audio" or "video"), builds its heads in `self.pretext_head` and ends `__init__` with
+    `self.post_init()`. Everything but the encoder is scaffolding: trained and saved for going on, never needed to use
+    the encoder.
+    """
+
+    config_class = PreTrainedConfig
+    objective: ClassVar[str]
+    task_class: ClassVar[type]
+    modality: ClassVar[str]
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = False  # or Trainer would not divide the loss by the number of accumulation steps
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        encoder = encoder if encoder is not None else AutoModel.from_config(config)
+        for flag in ATTENTION_FLAGS:  # the whole can do with attention just what its encoder can
+            setattr(self, flag, getattr(encoder, flag, False))
+        super().__init__(config)
+        self.task = make_task(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
+        prefix = encoder.base_model_prefix
+        bare = not prefix or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
+        self.base_model_prefix = BARE_PREFIX if bare else prefix
+        self.main_input_name = encoder.main_input_name
+        setattr(self, self.base_model_prefix, encoder)
+
+    @classmethod
+    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "PretextModel":
+        """Puts the objective's heads on an encoder.
+
+        encoder: a model (its weights are kept bit for bit, and trained in place) or a config (a fresh one is built,
+            with its library's own initialisation). settings: the fields of `task_class`.
+        Raises `ValueError` for unknown settings, and for what is no encoder of this objective's modality.
+        """
+        task = make_task(cls.task_class, **settings)
+        if isinstance(encoder, PreTrainedConfig):
+            encoder = build_encoder(encoder)
+        check_encoder(encoder, cls.modality)
+        config = copy.deepcopy(encoder.config)  # the caller's own config stays as it was
+        config.pretext = {"objective": cls.objective, **dataclasses.asdict(task)}
+        return cls(config, encoder)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, *args, config=None, **kwargs):
+        """Loads encoder and heads from a folder or Hub repository that `save_pretrained` wrote.
+
+        Takes the arguments of `PreTrainedModel.from_pretrained`. Raises `ValueError` when the checkpoint belongs to
+        another objective or to none, or lacks a weight: nothing is left at random silently.
+        """
+        where = pretrained_model_name_or_path
+        hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+        config = config if config is not None else AutoConfig.from_pretrained(where, **hub)
+        found = read_objective(config, where)
+        if found != cls.objective:
+            raise ValueError(
+                f"{where} was pretrained with the objective {found!r}, not {cls.objective!r}. Load it with "
+                f"hf_pretext.load({str(where)!r}), or start anew from its encoder: "
+                f"{cls.__name__}.from_encoder(AutoModel.from_pretrained({str(where)!r}))."
+            )
+        with_info = kwargs.pop("output_loading_info", False)
+        model, info = super().from_pretrained(where, *args, config=config, output_loading_info=True, **kwargs)
+        if info["missing_keys"]:
+            missing = sorted(info["missing_keys"])
+            raise ValueError(
+                f"{where} lacks {len(missing)} of the weights of {cls.__name__}, which would stay random: "
+                f"{', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}. The checkpoint is damaged or cut."
+            )
+        model._weight_conversions = None  # save under the names that a fresh model has, not as this one was renamed
+        return (model, info) if with_info else model
+
+    def save_pretrained(self, save_directory: str | PathLike, state_dict: dict | None = None, **kwargs) -> None:
+        """Writes the encoder's native checkpoint with the heads beside it, as `PreTrainedModel.save_pretrained`."""
+        push_to_hub = kwargs.pop("push_to_hub", False)
+        state_dict = self.state_dict() if state_dict is None else state_dict
+        if self.base_model_prefix == BARE_PREFIX:
+            state_dict = {name.removeprefix(f"{BARE_PREFIX}."): value for name, value in state_dict.items()}
+        super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.config.architectures = [type(self.encoder).__name__]  # the class that anybody can load it with
+            self.config.save_pretrained(save_directory)
+        if push_to_hub:
+            self.push_to_hub(kwargs.get("repo_id", str(save_directory)), token=kwargs.get("token"))
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The plain transformers encoder that all of this is for."""
+        return getattr(self, self.base_model_prefix)
+
+    def forward(self, **batch: Tensor) -> PretextOutput:
+        raise NotImplementedError(f"{type(self).__name__} has no forward.")
+
+    def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
+        """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached."""
+        logs = {name: value.detach() for name, value in logs.items()}
+        return PretextOutput(loss=sum(losses.values()), losses=losses, logs=logs, **more)
+
+    def generator(self) -> torch.Generator | None:
+        """What the corruption is drawn from: the global generator in training, the same numbers each time in `eval()`,
+        so that evaluation losses compare."""
+        return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
+
+    def freeze_unused(self, **batch: Tensor) -> list[str]:
+        """Freezes the parameters that get no gradient from this batch, and returns their names.
+
+        Poolers and the like have no part in pooled hidden states: they would never learn, and with several processes
+        the search for them would cost time at each step.
+        """
+        training = self.training
+        self.eval()  # no statistics of batch norm, no draw from the global generator
+        self(**batch).loss.backward()
+        unused = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
+        for name, parameter in self.named_parameters():
+            parameter.grad = None
+            if name in unused:
+                parameter.requires_grad_(False)
+        self.train(training)
+        return unused
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Heads keep PyTorch's own initialisation, encoders their own: a weight missing on loading is an error."""
+
+
+def load(folder_or_repo: str | PathLike, **kwargs) -> PretextModel:
+    """Loads encoder and heads; the checkpoint says which objective it is of.
+
+    Takes the arguments of `from_pretrained`. Raises `ValueError` when it is not one of ours.
+    """
+    hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
+    config = AutoConfig.from_pretrained(folder_or_repo, **hub)
+    return objective_class(read_objective(config, folder_or_repo)).from_pretrained(folder_or_repo, **kwargs)
+
+
+def read_objective(config: PreTrainedConfig, where: str | PathLike) -> str:
+    """The name of the objective that a checkpoint's config carries. Raises `ValueError` where there is none."""
+    pretext = getattr(config, "pretext", None)
+    if not isinstance(pretext, dict) or "objective" not in pretext:
+        raise ValueError(
+            f"{where} has no `pretext` entry in its config.json: it is a plain {config.model_type} checkpoint. To "
+            f"pretrain from it: <Objective>ForPreTraining.from_encoder(AutoModel.from_pretrained({str(where)!r}))."
+        )
+    return pretext["objective"]
+
+
+def objective_class(objective: str) -> type[PretextModel]:
+    """The class of an objective, found by the name of its file. Raises `ValueError` for an unknown one."""
+    from . import objectives
+
+    known = [module.name for module in pkgutil.iter_modules(objectives.__path__)]
+    if objective not in known:  # checked before importing: a config.json from anywhere must not choose what is imported
+        raise ValueError(f"No objective {objective!r} in this version of hf_pretext. Known: {', '.join(known)}.")
+    members = vars(import_module(f"{objectives.__name__}.{objective}")).values()
+    return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
+
+
+def make_task(task_class: type, **settings):
+    """A settings dataclass from keywords, with errors that say which settings there are.
+
+    Raises `ValueError` for an unknown name or a value of the wrong type.
+    """
+    known = {field.name: field for field in dataclasses.fields(task_class)}
+    told = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        raise ValueError(f"{task_class.__name__} has no setting {', '.join(unknown)}. Its settings: {told}.")
+    for name, value in settings.items():
+        if known[name].type is float and type(value) is int:
+            settings[name] = float(value)
+    try:
+        return task_class(**settings)
+    except StrictDataclassError as error:
+        reason = str(error).partition("\n")[2].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
+        raise ValueError(f"{task_class.__name__}: {reason} Its settings: {told}.") from error
+
+
+def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
+    """A fresh encoder with its library's own initialisation."""
+    encoder = AutoModel.from_config(copy.deepcopy(config))
+    if hasattr(encoder, "timm_model"):
+        # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
+        import timm
+
+        arguments = config.model_args or {}
+        fresh = timm.create_model(config.architecture, pretrained=False, num_classes=0, **arguments)
+        encoder.timm_model.load_state_dict(fresh.state_dict())
+    return encoder
+
+
+def check_encoder(encoder: PreTrainedModel, modality: str) -> None:
+    """Raises `ValueError` unless `encoder` is what `AutoModel` gives for its config, and of this modality."""
+    if not isinstance(encoder, PreTrainedModel):
+        raise ValueError(
+            f"The encoder must be a transformers model or config, not {type(encoder).__name__}. A timm model comes as "
+            "AutoConfig.for_model('timm_wrapper', architecture='resnet18')."
+        )
+    native = MODEL_MAPPING.get(type(encoder.config), None)
+    native = native if isinstance(native, (tuple, list)) else (native,)
+    if type(encoder) not in native:
+        raise ValueError(
+            f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
+            "Give its `.base_model`."
+        )
+    modalities = encoder.input_modalities
+    modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
+    if modalities != (modality,):
+        raise ValueError(
+            f"This objective needs an encoder of one modality, {modality}, but {type(encoder).__name__} "
+            f"({encoder.config.model_type}) takes {' and '.join(modalities)}."
+        )

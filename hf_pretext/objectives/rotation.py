@@ -1,0 +1,116 @@
+"""Rotation prediction: turn the image by a multiple of 90 degrees, ask which.
+
+Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations",
+ICLR 2018, https://huggingface.co/papers/1803.07728
+
+    pixel_values (B, C, S, S) -> turned (4B, C, S, S), labels (4B,) -> encoder -> head -> cross-entropy
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..features import last_hidden, pool, width
+from ..modeling import PretextModel, PretextOutput
+
+
+@strict
+@dataclass
+class RotationTask:
+    """Settings of rotation prediction.
+
+    num_rotations: 4 (0, 90, 180 and 270 degrees) or 2 (0 and 180).
+    rotations_per_image: None turns every image in all ways; k draws k different ones for each image.
+    head_dim: hidden units of the head; 0 for a single linear layer.
+    """
+
+    num_rotations: Literal[2, 4] = 4
+    rotations_per_image: int | None = None
+    head_dim: int = 256
+
+    def validate_rotations_per_image(self):
+        if self.rotations_per_image is not None and not 1 <= self.rotations_per_image <= self.num_rotations:
+            raise ValueError(
+                f"rotations_per_image must lie between 1 and num_rotations={self.num_rotations}, "
+                f"or be None for all, but is {self.rotations_per_image}."
+            )
+
+    def validate_head_dim(self):
+        if self.head_dim < 0:
+            raise ValueError(f"head_dim must be 0 or more, but is {self.head_dim}.")
+
+
+class RotationForPreTraining(PretextModel):
+    """An image encoder that learns by telling how far a picture was turned.
+
+    forward: pixel_values (`(B, C, S, S)`). With n = `rotations_per_image`, or `num_rotations` where that is None:
+    features (`(nB, D)`), logits (`(nB, num_rotations)`), labels (`(nB,)`), turn by turn: with all rotations, first
+    every picture upright, then every picture turned once, and so on. Logs: accuracy.
+
+    Example:
+        >>> model = RotationForPreTraining.from_encoder(AutoModel.from_config(ViTConfig(image_size=64, patch_size=8)))
+        >>> model(pixel_values=torch.rand(2, 3, 64, 64)).logits.shape
+        torch.Size([8, 4])
+    """
+
+    objective = "rotation"
+    task_class = RotationTask
+    modality = "image"
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder)
+        dim, hidden, classes = width(self.encoder), self.task.head_dim, self.task.num_rotations
+        self.pretext_head = (
+            nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, classes))
+            if hidden
+            else nn.Linear(dim, classes)
+        )
+        self.post_init()
+
+    def forward(self, pixel_values: Tensor) -> PretextOutput:
+        images, labels = rotate(
+            pixel_values, self.task.num_rotations, self.task.rotations_per_image, self.generator()
+        )
+        features = pool(last_hidden(self.encoder, self.encoder(images)))  # (nB, D)
+        logits = self.pretext_head(features)  # (nB, num_rotations)
+        loss = F.cross_entropy(logits, labels)
+        accuracy = (logits.argmax(-1) == labels).float().mean()
+        return self.output(
+            {"rotation": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels
+        )
+
+
+def rotate(
+    pixel_values: Tensor,
+    num_rotations: int = 4,
+    per_image: int | None = None,
+    generator: torch.Generator | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Images turned counter-clockwise, and by how much.
+
+    `torch.rot90` moves pixels and never resamples, so no interpolation blur can give the answer away.
+
+    pixel_values (`(B, C, S, S)`); per_image: how many turns of each image, drawn without repetition; None for all.
+    Returns images `(nB, C, S, S)` and labels `(nB,)`: label k is k turns of 360 / num_rotations degrees.
+    Raises `ValueError` for images that are not square: a quarter turn would change their shape.
+    """
+    batch = len(pixel_values)
+    height, side = pixel_values.shape[-2:]
+    if height != side:
+        raise ValueError(
+            f"Rotation needs square images, but got {height}x{side} (height x width). Set a square crop in the "
+            "image processor, or --image_size."
+        )
+    quarter_turns = 4 // num_rotations
+    turned = torch.stack([torch.rot90(pixel_values, k * quarter_turns, dims=(2, 3)) for k in range(num_rotations)])
+    labels = torch.arange(num_rotations, device=turned.device)
+    if per_image is None:
+        return turned.flatten(0, 1), labels.repeat_interleave(batch)
+    draws = torch.rand(batch, num_rotations, device=turned.device, generator=generator)
+    drawn = draws.argsort(dim=1)[:, :per_image].T  # (per_image, B)
+    return turned[drawn, torch.arange(batch, device=turned.device)].flatten(0, 1), drawn.flatten()
