@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine: `make quickstart` and `make test`.
 .PHONY: help quickstart test test-all check bench cards clean
 .DELETE_ON_ERROR:
+# Modules are compiled when first imported, not all at installation: so they must be allowed to be kept.
+unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin

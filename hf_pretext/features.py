@@ -1,6 +1,6 @@
 """One vector per example from any encoder, of any layer.
 
-    encoder(batch) -> hidden states (B, tokens, width) or (B, width, height, width) -> pooled (B, width)
+encoder(batch) -> hidden states (B, tokens, width) or (B, width, height, width) -> pooled (B, width)
 """
 
 from collections.abc import Iterable, Sequence

@@ -70,7 +70,7 @@ class PretextModel(PreTrainedModel):
         for flag in ATTENTION_FLAGS:  # the whole can do with attention just what its encoder can
             setattr(self, flag, getattr(encoder, flag, False))
         super().__init__(config)
-        self.task = make_task(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
+        self.task = make_settings(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
         prefix = encoder.base_model_prefix
         bare = not prefix or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
         self.base_model_prefix = BARE_PREFIX if bare else prefix
@@ -85,7 +85,7 @@ class PretextModel(PreTrainedModel):
             with its library's own initialisation). settings: the fields of `task_class`.
         Raises `ValueError` for unknown settings, and for what is no encoder of this objective's modality.
         """
-        task = make_task(cls.task_class, **settings)
+        task = make_settings(cls.task_class, **settings)
         if isinstance(encoder, PreTrainedConfig):
             encoder = build_encoder(encoder)
         check_encoder(encoder, cls.modality)
@@ -205,24 +205,24 @@ def objective_class(objective: str) -> type[PretextModel]:
     return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
 
 
-def make_task(task_class: type, **settings):
-    """A settings dataclass from keywords, with errors that say which settings there are.
+def make_settings(settings_class: type, **settings):
+    """A dataclass of settings from keywords, with errors that say which settings there are.
 
     Raises `ValueError` for an unknown name or a value of the wrong type.
     """
-    known = {field.name: field for field in dataclasses.fields(task_class)}
+    known = {field.name: field for field in dataclasses.fields(settings_class)}
     told = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(f"{task_class.__name__} has no setting {', '.join(unknown)}. Its settings: {told}.")
+        raise ValueError(f"{settings_class.__name__} has no setting {', '.join(unknown)}. Its settings: {told}.")
     for name, value in settings.items():
         if known[name].type is float and type(value) is int:
             settings[name] = float(value)
     try:
-        return task_class(**settings)
+        return settings_class(**settings)
     except StrictDataclassError as error:
         reason = str(error).partition("\n")[2].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
-        raise ValueError(f"{task_class.__name__}: {reason} Its settings: {told}.") from error
+        raise ValueError(f"{settings_class.__name__}: {reason} Its settings: {told}.") from error
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
@@ -41,7 +41,9 @@ class PretextTrainer(Trainer):
         **kwargs,
     ):
         self.processing, self.evaluation = processing, evaluation
-        self._start, self._waited, self._mark = 0, 0.0, None
+        self._start, self._mark = 0, None
+        self.waited = 0.0  # seconds that steps have waited for data
+        self._seconds_before, self._begun, self._bad_before = 0.0, None, []
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
         super().__init__(
@@ -52,6 +54,8 @@ class PretextTrainer(Trainer):
             processing_class=processing.processor,
             **kwargs,
         )
+        if self.pop_callback(ProgressCallback) is not None:
+            self.add_callback(Progress)
 
     @property
     def samples_seen(self) -> int:
@@ -60,9 +64,18 @@ class PretextTrainer(Trainer):
         return self._start + steps * self.get_total_train_batch_size(self.args)
 
     @property
-    def bad_samples(self) -> list[dict]:
-        """What this rank could not use and replaced: `{"key", "reason"}` each."""
-        return self._loader.bad if hasattr(self, "_loader") else []
+    def seconds(self) -> float:
+        """Time in `train()`, over all resumed parts of the run."""
+        return self._seconds_before + (0.0 if self._begun is None else time.perf_counter() - self._begun)
+
+    def all_bad_samples(self) -> list[dict]:
+        """What the ranks could not use and replaced: `{"key", "reason"}`, each once. To be called on every rank."""
+        found = [self._loader.bad]
+        if self.args.world_size > 1:
+            found = [None] * self.args.world_size
+            torch.distributed.all_gather_object(found, self._loader.bad)
+        found.append(self._bad_before)
+        return sorted({bad["key"]: bad for part in found for bad in part}.values(), key=lambda bad: bad["key"])
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As Trainer's, with `"last"` for the last checkpoint in the output folder."""
@@ -75,7 +88,11 @@ class PretextTrainer(Trainer):
             from accelerate.utils import set_seed
 
             set_seed(self.args.seed, device_specific=True)  # or all ranks would draw the same corruption
-        return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        self._begun = time.perf_counter()
+        try:
+            return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
+        finally:
+            self._seconds_before, self._begun = self.seconds, None
 
     def get_train_dataloader(self) -> StreamLoader:
         """This rank's part of the stream, from the samples seen on. Already sharded: not to be prepared again."""
@@ -100,7 +117,7 @@ class PretextTrainer(Trainer):
         """As Trainer's, noting how long the step waits for its data."""
         start = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
-        self._waited += time.perf_counter() - start
+        self.waited += time.perf_counter() - start
         return samples
 
     def _prepare_inputs(self, inputs: dict) -> dict:
@@ -134,8 +151,8 @@ class PretextTrainer(Trainer):
         if self._mark is not None and now > self._mark[0]:
             seconds = now - self._mark[0]
             pace["samples_per_second"] = round((samples - self._mark[1]) / seconds, 1)
-            pace["data_wait"] = round(min(self._waited / seconds, 1.0), 4)
-        self._mark, self._waited = (now, samples), 0.0
+            pace["data_wait"] = round((self.waited - self._mark[2]) / seconds, 4)  # a share of the time
+        self._mark = (now, samples, self.waited)
         return pace
 
     def get_decay_parameter_names(self, model) -> list[str]:
@@ -164,8 +181,14 @@ class PretextTrainer(Trainer):
 
     def _save_checkpoint(self, model, trial) -> None:
         folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
+        state = {
+            "samples_seen": self.samples_seen,
+            "rows": len(self.train_dataset),
+            "seconds": self.seconds,
+            "bad_samples": self.all_bad_samples(),
+        }
         if self.args.should_save:
-            write_json(folder / STREAM_STATE, {"samples_seen": self.samples_seen, "rows": len(self.train_dataset)})
+            write_json(folder / STREAM_STATE, state)
         super()._save_checkpoint(model, trial)
 
     def _resumed_samples(self, checkpoint: str) -> int:
@@ -182,7 +205,8 @@ class PretextTrainer(Trainer):
                 f"{len(self.train_dataset)}: the order of samples would be another. Resume on the same data."
             )
         steps = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json")).global_step
-        self._initial_global_step = steps
+        self._initial_global_step, self._seconds_before = steps, state["seconds"]
+        self._bad_before = state["bad_samples"]
         return state["samples_seen"]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
@@ -197,6 +221,22 @@ class PretextTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class Progress(ProgressCallback):
+    """Trainer's bar (steps, rate, time left) with a line a person can read at each log."""
+
+    SHOWN_LAST = ("samples_per_second", "data_wait")
+    LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos")
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.training_bar is None or not logs or "train_runtime" in logs:
+            return
+        parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
+        parts += [f"{k} {v:.3f}" for k, v in logs.items() if k not in (*self.SHOWN_LAST, *self.LEFT_OUT)]
+        if "samples_per_second" in logs:
+            parts.append(f"{logs['samples_per_second']:.0f} samples/s, waiting for data {logs['data_wait']:.0%}")
+        self.training_bar.write("  ".join(parts))
 
 
 def last_checkpoint(output_dir: str) -> str:

@@ -1,6 +1,6 @@
 """Examples to a batch; the only collator.
 
-    [{"pixel_values": (C, H, W)}, ...] -> {"pixel_values": (B, C, H, W)}
+[{"pixel_values": (C, H, W)}, ...] -> {"pixel_values": (B, C, H, W)}
 """
 
 import torch

@@ -1,6 +1,6 @@
 """Bytes to pictures, guarded: what can't be read is a `BadSample` with a reason, never the end of a run.
 
-    {"bytes": ..., "path": ...} -> uint8 tensor (3, H, W)
+{"bytes": ..., "path": ...} -> uint8 tensor (3, H, W)
 """
 
 import io

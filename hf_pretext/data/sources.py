@@ -19,6 +19,7 @@ USUAL_NAMES = {
     "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 TYPES = {"image": Image, "label": ClassLabel}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 PIECES_KEPT = 64
@@ -35,6 +36,7 @@ class Source:
         """columns: `{canonical name: name in the data}`. Raises `ValueError` for a source without rows."""
         self.name, self.columns = name, dict(columns)
         self.streamed = isinstance(data, IterableDataset)
+        self.features = {canonical: data.features[column] for canonical, column in self.columns.items()}
         self.data = data.reshard() if self.streamed else data
         self.files = getattr(getattr(self.data, "_ex_iterable", None), "kwargs", {}) if self.streamed else {}
         self.data = undecoded(self.data, self.columns.values())
@@ -98,7 +100,7 @@ def open_source(
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
     data = open_dataset(dataset, split) if isinstance(dataset, str) else dataset
-    if isinstance(data, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+    if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     if isinstance(data, IterableDataset) and data.features is None:
         data = data._resolve_features()
@@ -107,14 +109,47 @@ def open_source(
     return Source(data, found, name)
 
 
+def open_splits(
+    dataset: str | Mapping | Dataset | IterableDataset,
+    columns: Mapping[str, str | None] | None = None,
+    needed: tuple[str, ...] = ("image",),
+) -> dict[str, Source]:
+    """The splits train, validation and test of a dataset, those of them that there are; all of it is train where it
+    is not split. Takes and raises what `open_source` does."""
+    there = ["train"]
+    if isinstance(dataset, Mapping):
+        there = list(dataset)
+    elif isinstance(dataset, str):
+        there = split_names(dataset)
+    names = {split: next((name for name in SPLITS[split] if name in there), None) for split in SPLITS}
+    return {
+        split: open_source(dataset, name, columns, needed)
+        for split, name in names.items()
+        if name is not None or split == "train"
+    }
+
+
+def split_names(dataset: str) -> list[str]:
+    """The splits of a path, glob or Hub id; only train where it is not split."""
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        files = shards(path) or pictures(path)
+        return sorted({split for file in files if (split := split_of(file, path))}) or ["train"]
+    if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
+        return ["train"]
+    try:
+        return datasets.get_dataset_split_names(dataset)
+    except Exception:  # opening it will tell what is wrong
+        return ["train"]
+
+
 def open_dataset(dataset: str, split: str) -> Dataset | IterableDataset:
     """A path, glob or Hub id to a `datasets` object. Raises `ValueError` for what is not there."""
     path = Path(dataset).expanduser()
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.suffix.lower() in {".parquet", ".tar"})
-        if not files:
-            return image_folder(path)
-        return load_files([str(file) for file in of_split(files, split, path)], dataset)
+        if files := shards(path):
+            return load_files([str(file) for file in of_split(files, split, path)], dataset)
+        return image_folder(path, split)
     files = sorted(glob.glob(str(path), recursive=True))
     if files:
         return load_files(files, dataset)
@@ -129,17 +164,35 @@ def open_dataset(dataset: str, split: str) -> Dataset | IterableDataset:
         ) from error
 
 
+def shards(folder: Path) -> list[Path]:
+    """Parquet files and tars below a folder, sorted."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in {".parquet", ".tar"})
+
+
+def pictures(folder: Path) -> list[Path]:
+    """Pictures below a folder, sorted."""
+    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def split_of(file: Path, folder: Path) -> str | None:
+    """The split that a file belongs to by the beginning of its name ("train-00000-of-00004.parquet") or by the folder
+    it lies in ("train/cat/1.jpg"); None where neither tells. A picture's own name is never asked."""
+    top, *below = file.relative_to(folder).parts
+    parts = [top] if below else []
+    parts += [] if file.suffix.lower() in IMAGE_SUFFIXES else [file.name]
+    words = [word for words in SPLITS.values() for word in words]
+    return next((w for part in parts for w in words if re.match(rf"{w}(?![a-z])", part)), None)
+
+
 def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
-    """The files of one split: those whose name or folder begins with it; all, where no name tells of splits."""
-    known = ("train", "validation", "valid", "val", "dev", "test")
-    split_of = {file: next((s for s in known if re.match(rf"{s}(?![a-z])", part)), None)
-                for file in files for part in [file.name, *file.relative_to(folder).parts[:-1]]}  # fmt: skip
-    if not any(split_of.values()):
+    """The files of one split; all, where none tells of splits. Raises `ValueError` for a split that is not there."""
+    found = {file: split_of(file, folder) for file in files}
+    if not any(found.values()):
         return files
-    chosen = [file for file in files if split_of[file] == split]
+    chosen = [file for file in files if found[file] == split]
     if not chosen:
-        there = sorted({s for s in split_of.values() if s})
-        raise ValueError(f"{folder} has no split {split!r}. Its splits: {', '.join(there)}.")
+        there = ", ".join(sorted({s for s in found.values() if s}))
+        raise ValueError(f"{folder} has no split {split!r}. Its splits: {there}.")
     return chosen
 
 
@@ -152,12 +205,12 @@ def load_files(files: list[str], name: str) -> IterableDataset:
     return datasets.load_dataset(builder, data_files=files, split="train", streaming=True)
 
 
-def image_folder(folder: Path) -> Dataset:
-    """All pictures below a folder, sorted by path; the name of a picture's own folder is its label.
+def image_folder(folder: Path, split: str) -> Dataset:
+    """All pictures of a split below a folder, sorted by path; the name of a picture's own folder is its label.
 
     Raises `ValueError` where there is none.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    paths = of_split(pictures(folder), split, folder)
     if not paths:
         raise ValueError(
             f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet or .tar file. "

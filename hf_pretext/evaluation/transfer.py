@@ -5,7 +5,9 @@
 Layer and probe strength are chosen on validation, for every encoder alike, whether trained or random.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -38,36 +40,42 @@ def accuracies(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return {"top1": float((predicted == true).mean()), "mean_class": float(np.mean(per_class))}
 
 
-def transfer(features: dict[Layer, Splits], labels: Labels, k: int = K) -> dict:
+def transfer(
+    features: dict[Layer, Splits], labels: Labels, methods: Sequence[str] = ("linear_probe", "knn"), k: int = K
+) -> dict:
     """Linear probe and kNN of one encoder.
 
-    features: `{layer: {split: (examples, channels)}}`. Returns for each method its figures on test at the layer that is
+    features: `{layer: {split: (examples, channels)}}` with train, validation and, for figures on it, test. Returns for each method its figures on test at the layer that is
     best on validation, and those of every layer::
 
         {"linear_probe": {"layer": -2, "validation": {...}, "test": {"top1", "mean_class"}, "layers": {"-2": {...}}}}
     """
-    found: dict[str, dict] = {"linear_probe": {}, "knn": {}}
-    for layer, splits in features.items():
-        found["linear_probe"][layer] = _linear_probe(splits, labels)
-        found["knn"][layer] = {
-            split: accuracies(
-                labels.splits[split], knn_predict(splits["train"], labels.splits["train"], splits[split], k)
-            )
-            for split in ("validation", "test")
-        }
-    return {method: _best(layers) for method, layers in found.items()}
+    measure = {"linear_probe": _linear_probe, "knn": partial(_knn, k=k)}
+    return {
+        method: _best({layer: measure[method](splits, labels) for layer, splits in features.items()})
+        for method in methods
+    }
+
+
+def _knn(splits: Splits, labels: Labels, k: int) -> dict:
+    known = labels.splits["train"]
+    return {
+        split: accuracies(labels.splits[split], knn_predict(splits["train"], known, splits[split], k))
+        for split in splits
+        if split != "train"
+    }
 
 
 def _linear_probe(splits: Splits, labels: Labels) -> dict:
     arrays = {split: value.double().numpy() for split, value in splits.items()}
-    path = probe_path(arrays["train"], labels.splits["train"], [arrays["validation"], arrays["test"]])
+    others = [split for split in splits if split != "train"]
+    path = probe_path(arrays["train"], labels.splits["train"], [arrays[split] for split in others])
     candidates = [
         {
-            "validation": accuracies(labels.splits["validation"], validation),
-            "test": accuracies(labels.splits["test"], test),
+            **{split: accuracies(labels.splits[split], p) for split, p in zip(others, predicted, strict=True)},
             "C": strength,
         }
-        for strength, (validation, test) in path
+        for strength, predicted in path
     ]
     return max(candidates, key=lambda figures: figures["validation"]["top1"])
 

@@ -73,16 +73,12 @@ class RotationForPreTraining(PretextModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
-        images, labels = rotate(
-            pixel_values, self.task.num_rotations, self.task.rotations_per_image, self.generator()
-        )
+        images, labels = rotate(pixel_values, self.task.num_rotations, self.task.rotations_per_image, self.generator())
         features = pool(last_hidden(self.encoder, self.encoder(images)))  # (nB, D)
         logits = self.pretext_head(features)  # (nB, num_rotations)
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(-1) == labels).float().mean()
-        return self.output(
-            {"rotation": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels
-        )
+        return self.output({"rotation": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels)
 
 
 def rotate(

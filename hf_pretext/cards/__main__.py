@@ -1,0 +1,70 @@
+"""`python -m hf_pretext.cards model_cards`: whatever states figures, again from the recorded results.
+
+model_cards/<recipe>/results.json -> its README.md, the README's table, the recipe's own claim
+"""
+
+import argparse
+import re
+from pathlib import Path
+
+from . import METHODS, figure, publish, read_results, write_text
+
+TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
+CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
+
+
+def readme_table(all_results: list[dict]) -> str:
+    """One row for each recipe: its objective, and its encoder beside a random one."""
+    head = ["objective", "recipe", "label", "linear probe", "random", "kNN", "random", "training"]
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    for results in all_results:
+        figures, name = results["transfer"]["figures"], results["recipe"]
+        cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
+        cells.append(f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes")
+        for method in METHODS:
+            cells += [
+                f"**{figure(figures['trained'][f'{method}_top1'])}**",
+                figure(figures["random"][f"{method}_top1"]),
+            ]
+        seconds = [run["seconds"] for run in results["seeds"]]
+        cells.append(f"{sum(seconds) / len(seconds) / 60:.1f} min on {results['machine']['cores']} cores")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def claim(results: dict) -> str:
+    """What a recipe's docstring says that it reaches."""
+    figures, runs = results["transfer"]["figures"], results["seeds"]
+    seconds, speed = (sum(run[key] for run in runs) / len(runs) for key in ("seconds", "samples_per_second"))
+    said = [f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} pictures/s) on"]
+    said += [f"{results['machine']['cores']} cores of {results['machine']['processor']}."]
+    for method, words in METHODS.items():
+        trained, random = (figure(figures[who][f"{method}_top1"]) for who in ("trained", "random"))
+        said.append(
+            f"{words[0].upper() + words[1:]} of `{results['transfer']['label']}` {trained}, random encoder {random}."
+        )
+    said.append(f"Rotation accuracy on test {figure(results['pretext']['accuracy'])}.")
+    words, lines = " ".join(said).split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 110:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="model_cards/, with a folder for each recipe")
+    root = parser.parse_args().folder
+    folders = sorted(path.parent for path in root.glob("*/results.json"))
+    for folder in folders:
+        publish(folder)
+        recipe = root.parent / "recipes" / f"{folder.name}.py"
+        write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
+    readme = root.parent / "README.md"
+    rows = readme_table([read_results(folder) for folder in folders])
+    write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A recipe: encoder + objective + data + settings + evaluation, and the `main()` that turns it into a checkpoint.
+
+    argv -> checks -> train each seed -> evaluate beside baselines -> results.json, README.md, report.png
+
+Everything is checked before anything is trained or written, so that a mistake costs seconds.
+"""
+
+import gc
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from transformers import PreTrainedConfig, TrainingArguments
+from transformers.utils import logging
+
+from .command_line import CommandLine
+from .data.processing import Augmentation
+
+NO_DATASET = "none"
+RANDOM_SEEDS = 3
+
+
+@dataclass
+class RunArguments:
+    """What is pretrained on what, and what it is judged by.
+
+    dataset: Pictures to pretrain on, no labels needed: a Hub id (streamed), a folder of pictures, Parquet files or
+        WebDataset tars (a folder or a glob).
+    split: Its split.
+    image_column: Its column of pictures, where that can't be told.
+    encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
+        alone gives a fresh encoder of that shape.
+    image_size: Side of the square pictures that the encoder sees, in pixels.
+    eval_dataset: Labelled pictures for the transfer figures, given as --dataset is; `none` leaves the figures out.
+    eval_label: The column of labels in it.
+    eval_rows: Rows of each of its splits at most.
+    seeds: Train one run for each: means, spreads and the verdict need three.
+    smoke: A tiny encoder and a few steps, to see that everything works.
+    """
+
+    _argument_group_name: ClassVar[str] = "data and encoder"
+
+    dataset: str | None = None
+    split: str = "train"
+    image_column: str | None = None
+    encoder: str | None = None
+    image_size: int | None = None
+    eval_dataset: str | None = None
+    eval_label: str | None = None
+    eval_rows: int | None = None
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    smoke: bool = False
+
+
+@dataclass
+class Recipe:
+    """What a recipe's file says; `main()` does it.
+
+    name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
+    encoder, smoke_encoder: image size -> config of the fresh encoder. settings: values of options, by their names on
+    the command line; smoke: those that `--smoke` changes.
+    """
+
+    name: str
+    objective: str
+    doc: str
+    encoder: Callable[[int], PreTrainedConfig]
+    smoke_encoder: Callable[[int], PreTrainedConfig]
+    settings: dict[str, Any] = field(default_factory=dict)
+    smoke: dict[str, Any] = field(default_factory=dict)
+
+    def main(self, argv: list[str] | None = None) -> dict | None:
+        """Runs the recipe with the options of the command line.
+
+        Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
+        what to do when something given is wrong.
+        """
+        from .modeling import objective_class
+
+        objective = objective_class(self.objective)
+        types = (RunArguments, Augmentation, objective.task_class, TrainingArguments)
+        command_line = CommandLine(types, self.doc, self.settings, self.smoke)
+        values = command_line.parse(argv)
+        from .run import Run
+
+        if values.get("log_level", "passive") == "passive":  # what matters we say ourselves
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
+        try:
+            run = Run(self, objective, command_line, values)
+        except ValueError as error:
+            sys.exit(f"error: {error}")
+        try:
+            return run.results() if run.train() else None
+        finally:
+            gc.collect()

@@ -1,0 +1,419 @@
+"""One run of a recipe: everything checked when it is made, then trained seed by seed, then evaluated.
+
+options -> source, processor, encoder, output folder (or one clear error) -> checkpoints -> results
+"""
+
+import dataclasses
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, TrainingArguments, set_seed
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers.trainer_utils import get_last_checkpoint
+
+from .command_line import CommandLine
+from .data.processing import Augmentation, ImageProcessing, load_processor
+from .data.sources import open_source
+from .evaluation.comparison import compare, encoder_transfer, pixel_transfer, pretext_figures, random_transfer
+from .evaluation.knn import TEMPERATURE, K, neighbours
+from .evaluation.labelled import LabelledImages
+from .evaluation.transfer import mean_and_spread
+from .features import extract, last_hidden
+from .modeling import PretextModel, build_encoder, read_objective
+from .recipe import NO_DATASET, RANDOM_SEEDS, Recipe, RunArguments
+from .trainer import PretextTrainer, write_json
+
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+FINISHED = "trainer_state.json"  # Trainer writes it last
+RESULTS, REPORT = "results.json", "report.png"
+QUERIES, NEIGHBOURS = 8, 6  # of the report
+
+
+class Run:
+    """Checks all that was asked for; `train()` and `results()` then do it.
+
+    Raises `ValueError`, with the value and the mend, for whatever would fail later.
+    """
+
+    def __init__(self, recipe: Recipe, objective: type[PretextModel], command_line: CommandLine, values: dict):
+        self.recipe, self.objective, self.values = recipe, objective, values
+        self.options: RunArguments = command_line.build(RunArguments, values)
+        self.task = command_line.build(objective.task_class, values)
+        self.augmentation = command_line.build(Augmentation, values)
+        self.given = command_line.given
+        if "seed" in self.given and "seeds" not in self.given:
+            self.options.seeds = [self.given["seed"]]
+        if len(set(self.options.seeds)) < len(self.options.seeds) or not self.options.seeds:
+            raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
+        self.args = {seed: self._arguments(command_line, seed) for seed in self.options.seeds}
+        self.first = self.args[self.options.seeds[0]]
+        self.main_process = self.first.process_index == 0
+        self._check_output()
+        self.config = self._encoder_config()
+        size = getattr(self.config, "image_size", None)
+        processor = load_processor(
+            self.options.encoder, self.options.image_size, size if isinstance(size, int) else 224
+        )
+        self.processing = ImageProcessing(processor, self.augmentation)
+        self.evaluation_processing = ImageProcessing(processor)
+        self.convolutional, self.encoder_class = self._try_out()
+        columns = {"image": self.options.image_column}
+        self.source = open_source(self.options.dataset, self.options.split, columns)
+        self.labelled = self._labelled() if self.main_process else None
+        self._check_writable()
+
+    # checks
+
+    def _arguments(self, command_line: CommandLine, seed: int) -> TrainingArguments:
+        values = dict(self.values)
+        folder = values["output_dir"]
+        values["seed"] = seed
+        values["output_dir"] = folder if seed == self.options.seeds[0] else os.path.join(folder, f"seed-{seed}")
+        if not {"bf16", "fp16"} & self.given.keys():
+            values["bf16"] = has_bf16(values.get("use_cpu", False))
+        values.setdefault("ddp_find_unused_parameters", False)  # those without a gradient are frozen beforehand
+        return command_line.build(TrainingArguments, values)
+
+    def _check_output(self) -> None:
+        folder, resume = Path(self.first.output_dir), self.first.resume_from_checkpoint
+        config = folder / "config.json"
+        if config.exists():
+            try:
+                found = read_objective(AutoConfig.from_pretrained(folder), folder)
+            except (ValueError, OSError):
+                found = None
+            if found != self.objective.objective:
+                what = f"a run of the objective {found!r}" if found else "another model"
+                raise ValueError(f"--output_dir {folder} holds {what}. Give another folder.")
+        if resume and resume != "last":
+            if len(self.args) > 1:
+                raise ValueError(
+                    f"--resume_from_checkpoint {resume} is of one seed, but --seeds are {self.options.seeds}. Give "
+                    "that seed alone, as --seed 0, or --resume_from_checkpoint last to go on with all."
+                )
+            if not (Path(resume) / FINISHED).exists():
+                raise ValueError(f"--resume_from_checkpoint {resume}: there is no such checkpoint. Give a checkpoint-* "
+                                 "folder, or `last`.")  # fmt: skip
+        elif resume:
+            if not folder.is_dir():
+                raise ValueError(
+                    f"--resume_from_checkpoint last: there is no folder {folder} to go on in. Leave it out."
+                )
+        else:
+            begun = [a.output_dir for a in self.args.values() if finished(a.output_dir) or checkpoint(a.output_dir)]
+            if begun:
+                state = "a finished run" if finished(begun[0]) else "an unfinished run"
+                raise ValueError(
+                    f"--output_dir {begun[0]} holds {state}. Go on with --resume_from_checkpoint last, or start "
+                    "afresh in another folder (or remove this one)."
+                )
+
+    def _check_writable(self) -> None:
+        folder = Path(self.first.output_dir)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe = folder / f".{os.getpid()}.tmp"
+            probe.touch()
+            probe.unlink()
+        except OSError as error:
+            raise ValueError(f"--output_dir {folder} can't be written to: {error.strerror}. Give another.") from error
+
+    def _encoder_config(self) -> PreTrainedConfig:
+        path = self.options.encoder
+        if path is None:
+            shape = self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
+            return shape(self.options.image_size)
+        try:
+            config = AutoConfig.from_pretrained(path)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"--encoder {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
+            ) from error
+        native = MODEL_MAPPING.get(type(config), None)
+        native = native[0] if isinstance(native, (tuple, list)) else native
+        takes = getattr(native, "input_modalities", None)
+        takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
+        if isinstance(takes, tuple) and takes != (self.objective.modality,):
+            raise ValueError(
+                f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes) or 'something else'}, "
+                f"but {self.objective.objective} needs one for {self.objective.modality}s, as a ViT or a ResNet."
+            )
+        return config
+
+    def _try_out(self) -> tuple[bool, str]:
+        """One forward and backward pass of the whole model on noise: whatever does not fit shows before training."""
+        model, missing = self._fresh(self.first.seed)
+        height, width = self.processing.size
+        noise = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
+        batch = self.evaluation_processing.finish({"pixel_values": noise})
+        try:
+            unused = model.freeze_unused(**batch)
+            hidden = last_hidden(model.encoder.eval(), model.encoder(**batch))
+        except (ValueError, RuntimeError) as error:
+            expected = getattr(self.config, "image_size", None)
+            hint = f" Its config says image_size={expected}." if expected else ""
+            raise ValueError(
+                f"Pictures of {height}x{width} pixels (--image_size) do not fit {self.options.encoder or 'the encoder'}: "
+                f"{str(error).splitlines()[0]}{hint}"
+            ) from error
+        lost = sorted(name for name in missing if f"{model.base_model_prefix}.{name}" not in unused)
+        if lost:
+            raise ValueError(
+                f"--encoder {self.options.encoder} lacks weights that training needs: {', '.join(lost[:5])}."
+            )
+        return hidden.ndim == 4, type(model.encoder).__name__
+
+    def _labelled(self) -> LabelledImages | None:
+        if self.options.eval_dataset in (None, NO_DATASET):
+            return None
+        return LabelledImages(
+            self.options.eval_dataset,
+            self.evaluation_processing,
+            self.options.eval_label,
+            workers=self.first.dataloader_num_workers,
+            limit=self.options.eval_rows,
+        )
+
+    # building
+
+    def _fresh(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str]]:
+        """The objective's model as training of this seed begins, and the encoder's weights that stayed random."""
+        set_seed(seed)
+        encoder, missing = self._encoder(random)
+        return self.objective.from_encoder(encoder, **dataclasses.asdict(self.task)), missing
+
+    def _encoder(self, random: bool = False) -> tuple[PreTrainedModel, list[str]]:
+        path = self.options.encoder
+        if random or path is None or (os.path.isdir(path) and not any((Path(path) / f).exists() for f in WEIGHT_FILES)):
+            return build_encoder(self.config), []
+        encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        return encoder, list(info["missing_keys"])
+
+    def _laid_out(self, module: nn.Module) -> nn.Module:
+        """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
+        return module.to(memory_format=torch.channels_last) if self.convolutional else module
+
+    # doing
+
+    def train(self) -> bool:
+        """Trains every seed that is not finished. Returns whether this is the main process, which evaluates."""
+        self.say(self._announcement())
+        self.seeds = {seed: self._train(seed, args) for seed, args in self.args.items()}
+        return self.main_process
+
+    def _train(self, seed: int, args: TrainingArguments) -> dict:
+        record = Path(args.output_dir) / "run.json"
+        if finished(args.output_dir):
+            self.say(f"seed {seed}: finished already, in {args.output_dir}")
+            return json.loads(record.read_text())
+        resume = args.resume_from_checkpoint
+        if resume == "last":
+            resume = checkpoint(args.output_dir)
+            self.say(f"seed {seed}: " + (f"going on from {resume}" if resume else "no checkpoint yet, from the start"))
+        model, _ = self._fresh(seed)
+        noise = torch.zeros(2, 3, *self.processing.size)
+        frozen = model.freeze_unused(pixel_values=noise)
+        trainer = PretextTrainer(self._laid_out(model), args, self.source, self.processing, self._while_training())
+        trainer.train(resume_from_checkpoint=resume)
+        trainer.save_model()
+        bad = trainer.all_bad_samples()
+        if bad and self.main_process:
+            path = Path(args.output_dir) / "bad_samples.json"
+            write_json(path, bad)
+            self.say(f"seed {seed}: {len(bad)} samples could not be used and were replaced; see {path}:")
+            self.say("\n".join(f"  {sample['key']}: {sample['reason']}" for sample in bad[:5]))
+        found = {
+            "seed": seed,
+            "steps": trainer.state.global_step,
+            "samples_seen": trainer.samples_seen,
+            "epochs": trainer.samples_seen / len(self.source),
+            "seconds": trainer.seconds,
+            "samples_per_second": trainer.samples_seen / trainer.seconds,
+            "bad_samples": len(bad),
+            "frozen": frozen,
+            "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+        }
+        if self.main_process:
+            write_json(record, found)
+        trainer.save_state()
+        return found
+
+    def _while_training(self):
+        """What `--eval_strategy` shows: quick figures on validation, so that test stays unseen until the end."""
+        if self.labelled is None:
+            return None
+
+        def evaluate(model: PretextModel) -> dict[str, float]:
+            figures = pretext_figures(model, self.labelled.batches("validation"), self.first.device)
+            found = encoder_transfer(
+                model.encoder, self.labelled, device=self.first.device, methods=("knn",), splits=("train", "validation")
+            )
+            return {**figures, "knn_top1": found["knn"]["validation"]["top1"]}
+
+        return evaluate
+
+    def results(self) -> dict:
+        """Evaluates what was trained, writes results.json, the card and the report, and shows the table."""
+        from .cards import publish, show
+        from .cards.report import draw
+
+        begun = time.perf_counter()
+        results = self._facts()
+        panel = None
+        if self.labelled is not None:
+            results.update(self._transfer())
+            panel = self._neighbours(results["transfer"]["details"])
+        results["evaluation_seconds"] = time.perf_counter() - begun
+        folder = Path(self.first.output_dir)
+        write_json(folder / RESULTS, results)
+        draw(folder / REPORT, results, panel)
+        publish(folder)
+        self.say("")
+        show(folder, self.recipe.name)
+        return results
+
+    def _transfer(self) -> dict:
+        device, labelled = self.first.device, self.labelled
+        trained, pretext = [], []
+        for seed, args in self.args.items():
+            model = self._laid_out(self.objective.from_pretrained(args.output_dir, dtype=torch.float32))
+            pretext.append(pretext_figures(model, labelled.batches("test"), device))
+            trained.append(
+                encoder_transfer(model.encoder, labelled, device=device, description=f"trained, seed {seed}")
+            )
+
+        def build() -> PreTrainedModel:
+            return self._laid_out(self._fresh(seed, random=True)[0].encoder)
+
+        random = []
+        seeds = list(dict.fromkeys([*self.args, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(self.args))]
+        for seed in seeds:
+            random.append(random_transfer(build, labelled, device=device, description=f"random, seed {seed}"))
+        pixels = pixel_transfer(labelled)
+        figures = compare(trained, random, pixels, labelled.labels.majority())
+        return {
+            "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
+            "transfer": {
+                "dataset": shown(labelled.name),
+                "label": labelled.label,
+                "classes": labelled.labels.names,
+                "pictures": {split: len(values) for split, values in labelled.labels.splits.items()},
+                "left_out": dict(labelled.left_out),
+                "random_seeds": seeds,
+                **figures,
+                "details": {"trained": trained, "random": random, "pixels": pixels},
+            },
+        }
+
+    def _neighbours(self, details: dict):
+        """Pictures of test beside the nearest ones of train, by the first trained and the first random encoder."""
+        from .cards.report import Neighbours
+
+        pixels, labels = self.labelled.pixels, self.labelled.labels.splits
+        if not pixels:  # a set too large to be kept
+            return None
+        encoders = {
+            "trained": self.objective.from_pretrained(self.first.output_dir, dtype=torch.float32).encoder,
+            "random": self._fresh(self.first.seed, random=True)[0].encoder,
+        }
+        queries = evenly(len(pixels["test"]), QUERIES)
+        found = {}
+        for who, encoder in encoders.items():
+            layers = (details[who][0]["knn"]["layer"],)
+            bank, asked = (
+                extract(
+                    self._laid_out(encoder),
+                    self.labelled.batches(split),
+                    layers,
+                    device=self.first.device,
+                    description=f"neighbours by the {who} encoder",
+                )
+                for split in ("train", "test")
+            )
+            nearest = neighbours(bank[layers[0]], asked[layers[0]][queries], NEIGHBOURS)
+            same = labels["train"][nearest] == labels["test"][queries][:, None]
+            found[who] = (pixels["train"][torch.from_numpy(nearest)], same)
+        return Neighbours(pixels["test"][queries], found)
+
+    def _facts(self) -> dict:
+        from .facts import machine, versions
+
+        return {
+            "recipe": self.recipe.name,
+            "smoke": self.options.smoke,
+            "folder": shown(self.first.output_dir),
+            "objective": {"name": self.objective.objective, **dataclasses.asdict(self.task)},
+            "encoder": {
+                "class": self.encoder_class,
+                "model_type": self.config.model_type,
+                "start": self.options.encoder and shown(self.options.encoder),
+                "parameters": sum(p.numel() for p in build_encoder(self.config).parameters()),
+            },
+            "data": {"dataset": shown(self.source.name), "split": self.options.split, "rows": len(self.source)},
+            "image_size": list(self.processing.size),
+            "augmentation": dataclasses.asdict(self.augmentation),
+            "settings": self._settings(),
+            "processes": self.first.world_size,
+            "layout": "channels_last" if self.convolutional else "contiguous",
+            "machine": machine(self.first.device),
+            "versions": versions(),
+            "knn": {"k": K, "temperature": TEMPERATURE},
+            "seeds": list(self.seeds.values()),
+        }
+
+    def _settings(self) -> dict:
+        """Training arguments that differ from transformers' defaults."""
+        defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+        own = {**{name: self.values[name] for name in self.values if name in defaults}, "bf16": self.first.bf16}
+        skipped = ("output_dir", "seed", "resume_from_checkpoint", "hub_token", "logging_dir")
+        return {k: v for k, v in sorted(own.items()) if v != defaults[k] and k not in skipped}
+
+    def _announcement(self) -> str:
+        seeds = ", ".join(map(str, self.args))
+        device = self.first.device.type
+        precision = "bf16" if self.first.bf16 else "fp16" if self.first.fp16 else "fp32"
+        if precision == "fp32" and not {"bf16", "fp16"} & self.given.keys():
+            precision = "fp32 (no bf16 instructions here)"
+        layout = ", channels_last" if self.convolutional else ""
+        start = f"from {self.options.encoder}" if self.options.encoder else "from scratch"
+        return (
+            f"{self.recipe.name}: {self.objective.objective} on {len(self.source):,} pictures of {shown(self.source.name)}; "
+            f"{self.encoder_class} {start}, seed{'s' * (len(self.args) > 1)} {seeds}; {device}, {precision}{layout}, "
+            f"processes: {self.first.world_size}"
+        )
+
+    def say(self, text: str) -> None:
+        """Prints on the main process."""
+        if self.main_process:
+            print(text, flush=True)
+
+
+def shown(path: str) -> str:
+    """A path below the current folder as seen from there; all else, Hub ids too, as it is."""
+    return os.path.relpath(path) if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()) else path
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """`wanted` indices spread over `count`; all of them where there are less."""
+    return sorted({i * count // wanted for i in range(wanted)})
+
+
+def finished(folder: str) -> bool:
+    """Whether a run of one seed came to its end in this folder."""
+    return (Path(folder) / FINISHED).exists()
+
+
+def checkpoint(folder: str) -> str | None:
+    """The newest checkpoint in a folder, if any."""
+    return get_last_checkpoint(folder) if os.path.isdir(folder) else None
+
+
+def has_bf16(use_cpu: bool = False) -> bool:
+    """Whether bf16 is fast here: a GPU that has it, or a CPU with instructions for it (elsewhere it is emulated)."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,0 +1,84 @@
+import pytest
+import torch
+from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
+
+from hf_pretext.features import encode, extract, num_layers, pool, width
+from hf_pretext.modeling import build_encoder
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_width_is_that_of_the_pooled_output(name):
+    encoder = build_encoder(CONFIGS[name]()).eval()
+    batch = encoder_inputs(encoder)
+    with torch.no_grad():
+        assert encode(encoder, **batch)[-1].shape == (2, width(encoder))
+
+
+def test_pool_tokens_maps_and_class_token():
+    tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 4)
+    torch.testing.assert_close(pool(tokens), tokens.mean(1))
+    torch.testing.assert_close(pool(maps), maps.flatten(2).mean(2))
+    torch.testing.assert_close(pool(tokens, pooling="cls"), tokens[:, 0])
+    with pytest.raises(ValueError, match="class token"):
+        pool(maps, pooling="cls")
+
+
+def test_padding_does_not_count():
+    encoder = build_encoder(CONFIGS["bert"]()).eval()
+    ids = torch.randint(3, 50, (1, 6))
+    padded = torch.cat([ids, torch.zeros(1, 4, dtype=torch.long)], 1)
+    mask = torch.tensor([[1] * 6 + [0] * 4])
+    with torch.no_grad():
+        short = encode(encoder, (-1, -2), input_ids=ids, attention_mask=torch.ones(1, 6))
+        long = encode(encoder, (-1, -2), input_ids=padded, attention_mask=mask)
+    for layer in short:
+        torch.testing.assert_close(short[layer], long[layer], atol=1e-5, rtol=1e-4)
+
+
+def test_a_row_of_padding_alone_is_zero_not_nan():
+    assert torch.equal(pool(torch.randn(1, 3, 2), torch.zeros(1, 3)), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize("name", IMAGE_ENCODERS)
+def test_extract_gives_all_layers_in_one_pass(name):
+    encoder = build_encoder(CONFIGS[name]()).train()
+    batch = encoder_inputs(encoder)
+    passes = []
+    encoder.register_forward_hook(lambda *_: passes.append(1))
+    count = num_layers(encoder.eval(), **batch)
+    encoder.train()
+    passes.clear()
+    features = extract(encoder, [batch, batch], "all", description=None)
+    assert len(passes) <= 3  # two batches, and one look at how many layers there are
+    assert sorted(features) == list(range(-count, 0))
+    assert all(value.shape[0] == 4 and value.dtype == torch.float32 for value in features.values())
+    assert encoder.training  # as it was
+    with torch.no_grad():
+        expected = encode(encoder.eval(), **batch)[-1]
+    torch.testing.assert_close(features[-1][:2], expected)
+    torch.testing.assert_close(features[-1][2:], expected)
+
+
+def test_inner_layer_is_the_hidden_state_of_that_stage():
+    encoder = build_encoder(CONFIGS["resnet"]()).eval()
+    batch = encoder_inputs(encoder)
+    with torch.no_grad():
+        hidden = encoder(**batch, output_hidden_states=True).hidden_states
+        found = encode(encoder, (-1, -2), **batch)
+    torch.testing.assert_close(found[-2], hidden[-2].mean((2, 3)))
+    assert found[-2].shape[1] == 8
+
+
+def test_half_precision_where_asked():
+    encoder = build_encoder(CONFIGS["vit"]())
+    batch = encoder_inputs(encoder)
+    full = extract(encoder, [batch], description=None)[-1]
+    half = extract(encoder, [batch], dtype=torch.bfloat16, description=None)[-1]
+    assert half.dtype == torch.float32
+    assert not torch.equal(full, half)
+    torch.testing.assert_close(full, half, atol=0.1, rtol=0.1)
+
+
+def test_nothing_to_extract_is_an_error():
+    with pytest.raises(ValueError, match="gave no batch"):
+        extract(build_encoder(CONFIGS["vit"]()), [], description=None)

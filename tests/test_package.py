@@ -1,0 +1,46 @@
+"""What importing costs, and that the names in `__init__.py` lead somewhere."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import hf_pretext
+
+IMPORT = """
+import json, sys, time
+import torch
+start = time.perf_counter()
+import hf_pretext
+seconds = time.perf_counter() - start
+heavy = [name for name in ("evaluate", "matplotlib", "sklearn", "transformers", "datasets") if name in sys.modules]
+print(json.dumps({"seconds": seconds, "heavy": heavy}))
+"""
+
+
+def test_import_is_cheap_and_lazy():
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
+    found = json.loads(done.stdout)
+    assert found["heavy"] == []
+    assert found["seconds"] < 1
+
+
+def test_training_needs_neither_plots_nor_scikit_learn_to_import():
+    code = (
+        "import sys, hf_pretext.trainer, hf_pretext.features; "
+        "print([m for m in ('evaluate', 'matplotlib', 'sklearn') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", [*hf_pretext._HOMES, "RotationForPreTraining"])
+def test_every_name_leads_somewhere(name):
+    assert getattr(hf_pretext, name).__name__ == name
+
+
+def test_unknown_names_are_attribute_errors():
+    for name in ("Nonsense", "NonsenseForPreTraining", "../etcForPreTraining"):
+        with pytest.raises(AttributeError, match="has no attribute"):
+            getattr(hf_pretext, name)

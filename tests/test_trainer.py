@@ -1,0 +1,278 @@
+"""The loop: exact resume, right gradients, honest logs, nothing shared that should not be."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import CONFIGS, EMOJI, IMAGE
+from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
+
+import hf_pretext
+from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
+from hf_pretext.data.sources import open_source
+from hf_pretext.modeling import build_encoder
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.trainer import PretextTrainer, last_checkpoint, write_json
+
+
+def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, **options):
+    arguments = dict(
+        output_dir=str(folder), per_device_train_batch_size=8, max_steps=6, logging_steps=1, save_steps=2,
+        learning_rate=1e-2, use_cpu=True, disable_tqdm=True, seed=1,
+    )  # fmt: skip
+    args = TrainingArguments(**{**arguments, **options})
+    set_seed(args.seed)
+    model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), rotations_per_image=2, head_dim=8)
+    processing = ImageProcessing(default_processor(IMAGE), Augmentation())
+    return PretextTrainer(model, args, source or open_source(emoji(count=count)), processing, evaluation)
+
+
+@pytest.fixture
+def trainer_of(tmp_path, emoji):
+    return lambda name="run", architecture="resnet", **options: make_trainer(
+        tmp_path / name, architecture, emoji=emoji, **options
+    )
+
+
+def weights(model) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def losses(trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "swin", "timm_resnet18"])
+def test_resumed_run_equals_one_never_interrupted(trainer_of, architecture):
+    whole = trainer_of("whole", architecture)
+    whole.train()
+    trainer_of("cut", architecture, max_steps=6).train()  # writes checkpoint-2, -4 and -6
+    resumed = trainer_of("cut", architecture)
+    resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-4"))
+    assert losses(resumed) == losses(whole)
+    assert resumed.samples_seen == whole.samples_seen == 48
+    expected = weights(whole.model)
+    for name, value in weights(resumed.model).items():
+        assert torch.equal(value, expected[name]), name
+
+
+def test_resume_across_an_epochs_edge_with_accumulation_and_workers(trainer_of):
+    options = dict(gradient_accumulation_steps=2, max_steps=8, save_steps=5, per_device_train_batch_size=4)
+    whole = trainer_of("whole", **options)
+    whole.train()
+    resumed = trainer_of("whole", **options, dataloader_num_workers=2)
+    resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-5"))
+    assert losses(resumed) == losses(whole)
+    expected = weights(whole.model)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(resumed.model).items())
+
+
+def test_accumulation_gives_the_gradient_of_the_whole_batch(trainer_of):
+    """Without batch norm, 4 batches of 2 are one of 8; Trainer's own division is left out where a loss takes kwargs."""
+    grads = {}
+    for name, options in {
+        "whole": dict(per_device_train_batch_size=8),
+        "parts": dict(per_device_train_batch_size=2, gradient_accumulation_steps=4),
+    }.items():
+        trainer = trainer_of(name, "vit", max_steps=1, max_grad_norm=0.0, save_strategy="no", **options)
+        trainer.model.task.rotations_per_image = None
+        kept = grads[name] = {}
+
+        def keep(optimizer, args, kwargs, kept=kept, model=trainer.model):
+            kept.update({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+        trainer.create_optimizer()
+        trainer.optimizer.register_step_pre_hook(keep)
+        trainer.train()
+    assert grads["whole"].keys() == grads["parts"].keys() and grads["whole"]
+    for name, value in grads["whole"].items():
+        torch.testing.assert_close(grads["parts"][name], value, atol=1e-6, rtol=1e-3)
+
+
+def test_vectors_get_no_weight_decay(trainer_of):
+    trainer = trainer_of(weight_decay=0.1)
+    trainer.create_optimizer()
+    decayed = {id(p) for group in trainer.optimizer.param_groups if group["weight_decay"] > 0 for p in group["params"]}
+    for name, parameter in trainer.model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1), name
+
+
+def test_logs_hold_the_objectives_figures_and_the_pace(trainer_of):
+    trainer = trainer_of(logging_steps=3)
+    seen = []
+    forward = trainer.model.forward
+
+    def spy(**batch):
+        output = forward(**batch)
+        seen.append((output.loss.item(), output.logs["accuracy"].item()))
+        return output
+
+    trainer.model.forward = spy
+    trainer._signature_columns = None
+    trainer.train()
+    entries = [entry for entry in trainer.state.log_history if "loss" in entry]
+    assert [entry["samples_seen"] for entry in entries] == [24, 48]
+    for entry, part in zip(entries, (seen[:3], seen[3:]), strict=True):
+        assert entry["loss"] == pytest.approx(sum(loss for loss, _ in part) / 3, abs=1e-4)
+        assert entry["accuracy"] == pytest.approx(sum(accuracy for _, accuracy in part) / 3, abs=1e-6)
+    assert 0 <= entries[1]["data_wait"] <= 1 and entries[1]["samples_per_second"] > 0
+    assert entries[1]["epoch"] == pytest.approx(48 / 40)
+
+
+def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
+    trainer = trainer_of()
+    trainer.train()
+    trainer.save_model()
+    for folder in (trainer.args.output_dir, last_checkpoint(trainer.args.output_dir)):
+        files = set(os.listdir(folder))
+        assert {"config.json", "model.safetensors", "preprocessor_config.json"} <= files
+        assert "training_args.bin" not in files and "README.md" not in files
+        assert type(AutoModel.from_pretrained(folder)).__name__ == "ResNetModel"
+        assert AutoImageProcessor.from_pretrained(folder).crop_size["height"] == IMAGE
+        assert type(hf_pretext.load(folder)) is RotationForPreTraining
+
+
+def test_bad_samples_are_replaced_counted_and_survive_a_resume(trainer_of, tmp_path, emoji):
+    import datasets
+
+    rows = emoji(count=40).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:50]
+    rows[9]["image"]["bytes"] = b"no picture"
+    data = datasets.Dataset.from_list(rows, emoji(count=1).features)
+    trainer = trainer_of(source=open_source(data))
+    trainer.train()
+    bad = trainer.all_bad_samples()
+    assert [b["key"] for b in bad] == ["Dataset:5", "Dataset:9"]
+    assert trainer.state.global_step == 6
+    resumed = trainer_of(source=open_source(data), max_steps=8)
+    resumed.train(resume_from_checkpoint="last")
+    assert resumed.all_bad_samples() == bad
+
+
+def test_resume_on_another_source_is_refused(trainer_of):
+    trainer_of().train()
+    with pytest.raises(ValueError, match="source of 40 rows, but this one has 39"):
+        trainer_of(count=39).train(resume_from_checkpoint="last")
+
+
+def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):
+    with pytest.raises(ValueError, match="no checkpoint in"):
+        trainer_of().train(resume_from_checkpoint="last")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ValueError, match="stream.json"):
+        trainer_of().train(resume_from_checkpoint=str(tmp_path / "other"))
+
+
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_our_evaluation_runs_when_asked(trainer_of, strategy):
+    calls = []
+
+    def evaluation(model):
+        calls.append(type(model))
+        return {"figure": float(len(calls))}
+
+    trainer = trainer_of(
+        evaluation=evaluation, eval_strategy=strategy, eval_steps=3, save_strategy=strategy, save_steps=3,
+        num_train_epochs=2, max_steps=-1, load_best_model_at_end=True, metric_for_best_model="figure",
+        greater_is_better=False,
+    )  # fmt: skip
+    trainer.train()
+    assert calls and set(calls) == {RotationForPreTraining}
+    figures = [entry["eval_figure"] for entry in trainer.state.log_history if "eval_figure" in entry]
+    assert figures == [float(i + 1) for i in range(len(calls))]
+    assert trainer.state.best_metric == 1.0
+    best = load_file(Path(trainer.state.best_model_checkpoint) / "model.safetensors")
+    key = "pretext_head.0.weight"
+    assert torch.equal(trainer.model.state_dict()[key], best[key])
+    assert trainer.evaluate()["eval_figure"] == len(calls)
+
+
+def test_epochs_count_the_data(trainer_of):
+    trainer = trainer_of(num_train_epochs=3, max_steps=-1, logging_strategy="epoch", save_strategy="epoch")
+    trainer.train()
+    assert trainer.state.global_step == 15  # 40 rows in batches of 8
+    assert [entry["epoch"] for entry in trainer.state.log_history if "loss" in entry] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("options", [{"bf16": True}, {"gradient_checkpointing": True}, {"torch_compile": True}])
+def test_options_of_trainer_keep_working(trainer_of, options):
+    if "torch_compile" in options:
+        options = {**options, "torch_compile_backend": "eager"}
+    trainer = trainer_of(architecture="vit", max_steps=2, **options)
+    trainer.train()
+    assert len(losses(trainer)) == 2
+
+
+def test_write_json_is_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "a.json", {"x": 1})
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+TWO_PROCESSES = """
+import sys, torch
+from safetensors.torch import save_file
+from transformers import TrainingArguments, ViTConfig, set_seed
+from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.data.sources import open_source
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.trainer import PretextTrainer
+
+data, folder, batch = sys.argv[1], sys.argv[2], int(sys.argv[3])
+torch.set_num_threads(1)
+args = TrainingArguments(output_dir=folder, per_device_train_batch_size=batch, max_steps=3, logging_steps=1,
+    save_strategy="no", use_cpu=True, disable_tqdm=True, learning_rate=1e-3, max_grad_norm=0.0,
+    ddp_find_unused_parameters=False)
+set_seed(0)
+config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32,
+    patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+model = RotationForPreTraining.from_encoder(config).double()
+model.freeze_unused(pixel_values=torch.zeros(2, 3, 32, 32, dtype=torch.float64))
+
+class Double(ImageProcessing):
+    def finish(self, batch):
+        return {name: value.double() for name, value in super().finish(batch).items()}
+
+trainer = PretextTrainer(model, args, open_source(data), Double(default_processor(32)))
+trainer.create_optimizer()
+grads = []
+trainer.optimizer.register_step_pre_hook(
+    lambda *_: grads.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+trainer.train()
+if trainer.is_world_process_zero():
+    found = {f"{i}.{n}": g for i, step in enumerate(grads) for n, g in step.items()}
+    logged = [e for e in trainer.state.log_history if "loss" in e]
+    found["loss"] = torch.tensor([e["loss"] for e in logged], dtype=torch.float64)
+    found["accuracy"] = torch.tensor([e["accuracy"] for e in logged], dtype=torch.float64)
+    save_file(found, folder + "/found.safetensors")
+"""
+
+
+def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
+    script = tmp_path / "train.py"
+    script.write_text(TWO_PROCESSES)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
+    found = {}
+    for name, command, batch in (
+        ("one", [sys.executable], 8),
+        ("two", [*launch, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"], 4),
+    ):
+        (tmp_path / name).mkdir()
+        done = subprocess.run(
+            [*command, str(script), str(EMOJI), str(tmp_path / name), str(batch)],
+            capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        found[name] = load_file(tmp_path / name / "found.safetensors")
+    assert found["one"].keys() == found["two"].keys()
+    assert len(found["one"]) > 50
+    for key, value in found["one"].items():
+        tolerance = dict(atol=1e-6, rtol=1e-5) if key in ("loss", "accuracy") else dict(atol=1e-12, rtol=1e-8)
+        torch.testing.assert_close(found["two"][key], value, msg=lambda m, key=key: f"{key}: {m}", **tolerance)
