@@ -6,9 +6,11 @@
 import argparse
 import dataclasses
 import difflib
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import HfArgumentParser
 
@@ -23,6 +25,23 @@ OWN_WORDS = {
     "output_dir": "Where checkpoints, results and the card go.",
     "resume_from_checkpoint": "`last`, or a checkpoint folder: go on with a run that was stopped.",
     "seed": "Train this one seed instead of all of --seeds.",
+    "num_train_epochs": "Passes over the data.",
+    "max_steps": "Stop after so many steps, whatever --num_train_epochs says.",
+    "per_device_train_batch_size": "Samples of a batch, on each device.",
+    "gradient_accumulation_steps": "Batches that make one step.",
+    "learning_rate": "The highest learning rate.",
+    "lr_scheduler_type": "How it falls: linear, cosine, constant, ...",
+    "warmup_steps": "Steps in which it rises; below 1, a share of all steps.",
+    "weight_decay": "Of matrices and kernels; vectors get none.",
+    "bf16": "Train in bfloat16 (chosen by itself where the machine has instructions for it).",
+    "logging_steps": "Steps between two lines of figures.",
+    "save_strategy": "When to write a checkpoint.",
+    "save_steps": "Steps between two checkpoints.",
+    "save_total_limit": "Checkpoints to keep.",
+    "eval_strategy": "When to measure kNN and the pretext task on validation, while training.",
+    "use_cpu": "Leave the GPU alone.",
+    "torch_compile": "Compile the model with torch.compile.",
+    "dataloader_num_workers": "Processes that decode and augment; 0: the training process itself.",
     "report_to": "Trackers: tensorboard, wandb, trackio, ...; none by default.",
 }
 MISSING = object()
@@ -43,7 +62,7 @@ class CommandLine:
         )
         for field, kind in kinds.items():  # the parser turns `int | None` into `int` in the dataclass itself
             field.type = kind
-        self.parser.add_argument("-h", "--help", action="store_true", help="Show this and exit.")
+        self.parser.add_argument("--help", "-h", action="store_true", help="Show this and exit.")
         self.parser.add_argument("--help_all", action="store_true", help="The same with all of TrainingArguments.")
         unknown = [name for name in {**settings, **smoke} if name not in self._names()]
         if unknown:
@@ -78,11 +97,15 @@ class CommandLine:
         framework = {field.name for field in dataclasses.fields(self.types[-1])}
         for action in self.parser._actions:
             if action.dest in self.settings:
-                action.default = self.settings[action.dest]
+                action.default = relative(self.settings[action.dest])
             if action.dest in words:
                 action.help = words[action.dest].replace("%", "%%")
-            if (action.dest in framework and action.dest not in COMMON and not everything) or any(option.startswith("--no_") for option in action.option_strings):
+            switched_off = any(option.startswith("--no_") for option in action.option_strings)
+            if switched_off or (action.dest in framework and action.dest not in COMMON and not everything):
                 action.help = argparse.SUPPRESS
+        self.parser._optionals.title = "training (of transformers' TrainingArguments)"
+        groups = self.parser._action_groups
+        groups.append(groups.pop(groups.index(self.parser._optionals)))
         self.parser.print_help()
 
     def _names(self) -> list[str]:
@@ -102,7 +125,16 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         super().__init__(prog, max_help_position=34, width=110)
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        return action.help if action.default in (None, argparse.SUPPRESS, MISSING) else super()._get_help_string(action)
+        nothing = any(action.default is value for value in (None, False, argparse.SUPPRESS, MISSING))
+        return action.help if nothing or action.dest == "seed" else super()._get_help_string(action)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """One spelling of each option; the other (`--with-dashes`) is understood too."""
+        spellings, action.option_strings = action.option_strings, action.option_strings[:1]
+        try:
+            return super()._format_action_invocation(action)
+        finally:
+            action.option_strings = spellings
 
     def _format_usage(self, usage, actions, groups, prefix) -> str:
         return f"usage: {self._prog} [options]\n\n"
@@ -111,6 +143,13 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         if action.choices is not None and len(action.choices) > 6:
             return super()._metavar_formatter(argparse.Action([], action.dest), default_metavar)
         return super()._metavar_formatter(action, default_metavar)
+
+
+def relative(value):
+    """A path below the current folder as seen from there; all else as it is."""
+    if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_relative_to(Path.cwd()):
+        return os.path.relpath(value)
+    return value
 
 
 def field_docs(type_: type) -> dict[str, str]:

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.trainer_utils import get_last_checkpoint
 
-from .command_line import CommandLine
+from .command_line import CommandLine, relative
 from .data.processing import Augmentation, ImageProcessing, load_processor
 from .data.sources import open_source
 from .evaluation.comparison import compare, encoder_transfer, pixel_transfer, pretext_figures, random_transfer
@@ -75,6 +75,7 @@ class Run:
         values["output_dir"] = folder if seed == self.options.seeds[0] else os.path.join(folder, f"seed-{seed}")
         if not {"bf16", "fp16"} & self.given.keys():
             values["bf16"] = has_bf16(values.get("use_cpu", False))
+        values.setdefault("disable_tqdm", False)  # Trainer takes its default from the verbosity
         values.setdefault("ddp_find_unused_parameters", False)  # those without a gradient are frozen beforehand
         return command_line.build(TrainingArguments, values)
 
@@ -137,9 +138,9 @@ class Run:
         native = native[0] if isinstance(native, (tuple, list)) else native
         takes = getattr(native, "input_modalities", None)
         takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
-        if isinstance(takes, tuple) and takes != (self.objective.modality,):
+        if takes != (self.objective.modality,):
             raise ValueError(
-                f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes) or 'something else'}, "
+                f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes)}, "
                 f"but {self.objective.objective} needs one for {self.objective.modality}s, as a ViT or a ResNet."
             )
         return config
@@ -156,8 +157,9 @@ class Run:
         except (ValueError, RuntimeError) as error:
             expected = getattr(self.config, "image_size", None)
             hint = f" Its config says image_size={expected}." if expected else ""
+            encoder = self.options.encoder or "the encoder"
             raise ValueError(
-                f"Pictures of {height}x{width} pixels (--image_size) do not fit {self.options.encoder or 'the encoder'}: "
+                f"Pictures of {height}x{width} pixels (--image_size) do not fit {encoder}: "
                 f"{str(error).splitlines()[0]}{hint}"
             ) from error
         lost = sorted(name for name in missing if f"{model.base_model_prefix}.{name}" not in unused)
@@ -298,7 +300,7 @@ class Run:
         return {
             "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
             "transfer": {
-                "dataset": shown(labelled.name),
+                "dataset": relative(labelled.name),
                 "label": labelled.label,
                 "classes": labelled.labels.names,
                 "pictures": {split: len(values) for split, values in labelled.labels.splits.items()},
@@ -345,15 +347,15 @@ class Run:
         return {
             "recipe": self.recipe.name,
             "smoke": self.options.smoke,
-            "folder": shown(self.first.output_dir),
+            "folder": relative(self.first.output_dir),
             "objective": {"name": self.objective.objective, **dataclasses.asdict(self.task)},
             "encoder": {
                 "class": self.encoder_class,
                 "model_type": self.config.model_type,
-                "start": self.options.encoder and shown(self.options.encoder),
+                "start": self.options.encoder and relative(self.options.encoder),
                 "parameters": sum(p.numel() for p in build_encoder(self.config).parameters()),
             },
-            "data": {"dataset": shown(self.source.name), "split": self.options.split, "rows": len(self.source)},
+            "data": {"dataset": relative(self.source.name), "split": self.options.split, "rows": len(self.source)},
             "image_size": list(self.processing.size),
             "augmentation": dataclasses.asdict(self.augmentation),
             "settings": self._settings(),
@@ -380,8 +382,9 @@ class Run:
             precision = "fp32 (no bf16 instructions here)"
         layout = ", channels_last" if self.convolutional else ""
         start = f"from {self.options.encoder}" if self.options.encoder else "from scratch"
+        data = f"{len(self.source):,} pictures of {relative(self.source.name)}"
         return (
-            f"{self.recipe.name}: {self.objective.objective} on {len(self.source):,} pictures of {shown(self.source.name)}; "
+            f"{self.recipe.name}: {self.objective.objective} on {data}; "
             f"{self.encoder_class} {start}, seed{'s' * (len(self.args) > 1)} {seeds}; {device}, {precision}{layout}, "
             f"processes: {self.first.world_size}"
         )
@@ -390,11 +393,6 @@ class Run:
         """Prints on the main process."""
         if self.main_process:
             print(text, flush=True)
-
-
-def shown(path: str) -> str:
-    """A path below the current folder as seen from there; all else, Hub ids too, as it is."""
-    return os.path.relpath(path) if Path(path).is_absolute() and Path(path).is_relative_to(Path.cwd()) else path
 
 
 def evenly(count: int, wanted: int) -> list[int]:

@@ -10,6 +10,7 @@ are drawn from (seed, sample number) in the worker.
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,6 +38,8 @@ class Augmentation:
     channel_shuffle: probability of swapping red, green and blue at random.
     """
 
+    _argument_group_name: ClassVar[str] = "augmentation"
+
     crop_scale: float = 0.5
     horizontal_flip: float = 0.5
     color_jitter: float = 0.4
@@ -45,7 +48,8 @@ class Augmentation:
     channel_shuffle: float = 0.0
 
     def validate_ranges(self):
-        for name, high in {"horizontal_flip": 1, "color_jitter": 1, "hue": 0.5, "grayscale": 1, "channel_shuffle": 1}.items():  # fmt: skip
+        highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
+        for name, high in highest.items():
             if not 0 <= getattr(self, name) <= high:
                 raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
         if not 0 < self.crop_scale <= 1:

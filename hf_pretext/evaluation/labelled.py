@@ -176,8 +176,9 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
             rows["train"] = [rows["train"][i] for i in sorted(shuffled[first:])]
     empty = [split for split in SPLITS if not rows[split]]
     if empty:
+        told = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
         raise ValueError(
-            f"The labelled set has no rows for {' and '.join(empty)} ({', '.join(f'{s}: {len(rows[s])}' for s in SPLITS)} "
-            "rows with a label). Give more, or leave the figures out with --eval_dataset none."
+            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {told}). Give more, or leave "
+            "the figures out with --eval_dataset none."
         )
     return {split: rows[split] for split in SPLITS}

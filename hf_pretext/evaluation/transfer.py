@@ -45,8 +45,8 @@ def transfer(
 ) -> dict:
     """Linear probe and kNN of one encoder.
 
-    features: `{layer: {split: (examples, channels)}}` with train, validation and, for figures on it, test. Returns for each method its figures on test at the layer that is
-    best on validation, and those of every layer::
+    features: `{layer: {split: (examples, channels)}}` with train, validation and, where figures on it are wanted, test.
+    Returns for each method its figures on test at the layer that is best on validation, and those of every layer::
 
         {"linear_probe": {"layer": -2, "validation": {...}, "test": {"top1", "mean_class"}, "layers": {"-2": {...}}}}
     """

@@ -7,7 +7,7 @@ ICLR 2018, https://huggingface.co/papers/1803.07728
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ class RotationTask:
     rotations_per_image: None turns every image in all ways; k draws k different ones for each image.
     head_dim: hidden units of the head; 0 for a single linear layer.
     """
+
+    _argument_group_name: ClassVar[str] = "objective"
 
     num_rotations: Literal[2, 4] = 4
     rotations_per_image: int | None = None
