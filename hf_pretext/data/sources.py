@@ -175,13 +175,15 @@ def pictures(folder: Path) -> list[Path]:
 
 
 def split_of(file: Path, folder: Path) -> str | None:
-    """The split that a file belongs to by the beginning of its name ("train-00000-of-00004.parquet") or by the folder
-    it lies in ("train/cat/1.jpg"); None where neither tells. A picture's own name is never asked."""
+    """The split that a file belongs to by its top folder ("train/cat/1.jpg") or, for all but pictures, by the beginning
+    of its name ("train-00000-of-00004.parquet"); None where neither tells."""
     top, *below = file.relative_to(folder).parts
-    parts = [top] if below else []
-    parts += [] if file.suffix.lower() in IMAGE_SUFFIXES else [file.name]
     words = [word for words in SPLITS.values() for word in words]
-    return next((w for part in parts for w in words if re.match(rf"{w}(?![a-z])", part)), None)
+    if below and top in words:
+        return top
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return next((word for word in words if re.match(rf"{word}(?![a-z])", file.name)), None)
 
 
 def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:

@@ -178,7 +178,8 @@ class StreamLoader:
         return self._length
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
-        self._batches = self._batches or iter(self._loader)
+        if self._batches is None:
+            self._batches = iter(self._loader)
         left, self._left_in_epoch = self._left_in_epoch, self._length
         for _ in range(left):
             batch, bad = next(self._batches)

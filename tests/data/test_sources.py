@@ -112,7 +112,7 @@ def test_datasets_objects(emoji):
 
 
 def test_splits_of_the_embedded_set_share_no_name():
-    splits = open_splits(str(EMOJI), {"label": "text"}, ("image", "label"))
+    splits = open_splits(str(EMOJI), {"label": "name"}, ("image", "label"))
     assert {split: len(source) for split, source in splits.items()} == {"train": 3448, "validation": 435, "test": 669}
     names = {split: {row["label"] for row in all_rows(source)} for split, source in splits.items()}
     assert not names["train"] & names["test"]

