@@ -54,11 +54,11 @@ class CommandLine:
     `--smoke` changes.
     """
 
-    def __init__(self, types: Sequence[type], description: str, settings: dict, smoke: dict):
+    def __init__(self, types: Sequence[type], prog: str, description: str, settings: dict, smoke: dict):
         self.types, self.settings, self.smoke = types, settings, smoke
         kinds = {field: field.type for type_ in types for field in dataclasses.fields(type_)}
         self.parser = HfArgumentParser(
-            types, description=description, formatter_class=Formatter, allow_abbrev=False, add_help=False
+            types, prog=prog, description=description, formatter_class=Formatter, allow_abbrev=False, add_help=False
         )
         for field, kind in kinds.items():  # the parser turns `int | None` into `int` in the dataclass itself
             field.type = kind

@@ -31,7 +31,7 @@ class RunArguments:
     image_column: Its column of pictures, where that can't be told.
     encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
         alone gives a fresh encoder of that shape.
-    image_size: Side of the square pictures that the encoder sees, in pixels.
+    image_size: Side of the square pictures that the encoder sees, in pixels; an --encoder brings its own.
     eval_dataset: Labelled pictures for the transfer figures, given as --dataset is; `none` leaves the figures out.
     eval_label: The column of labels in it.
     eval_rows: Rows of each of its splits at most.
@@ -80,7 +80,7 @@ class Recipe:
 
         objective = objective_class(self.objective)
         types = (RunArguments, Augmentation, objective.task_class, TrainingArguments)
-        command_line = CommandLine(types, self.doc, self.settings, self.smoke)
+        command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
         from .run import Run
 

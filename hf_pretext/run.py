@@ -49,6 +49,8 @@ class Run:
             self.options.seeds = [self.given["seed"]]
         if len(set(self.options.seeds)) < len(self.options.seeds) or not self.options.seeds:
             raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
+        if self.options.encoder is not None and "image_size" not in self.given:
+            self.options.image_size = None  # the recipe's is for its own encoder; this one brings its own
         self.args = {seed: self._arguments(command_line, seed) for seed in self.options.seeds}
         self.first = self.args[self.options.seeds[0]]
         self.main_process = self.first.process_index == 0

@@ -71,9 +71,12 @@ def panel(figure, neighbours: Neighbours) -> None:
             first = 2 + at * (k + 1)
             for j in range(k):
                 picture(grid[row, first + j], pictures[row, j], TRAINED if same[row, j] else None)
-    grid[0, 0].set_title("query", fontsize=9)
-    for at, who in enumerate(neighbours.found):
-        grid[0, 2 + at * (k + 1)].set_title(f"nearest by the {who} encoder", fontsize=9, loc="left")
+    titles = {
+        0: "query",
+        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(neighbours.found)},
+    }
+    for column, title in titles.items():
+        grid[0, column].set_title(title, fontsize=9, loc="left").set_in_layout(False)  # or its column would grow
     figure.supxlabel("a blue frame: the neighbour has the query's label, which training never saw", fontsize=8)
 
 

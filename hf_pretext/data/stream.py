@@ -118,7 +118,7 @@ class Decoder(Dataset):
                     examples.append(self.process(candidate, random))
                     break
                 except BadSample as error:
-                    bad.append({"key": candidate["key"], "reason": str(error)})
+                    bad.append({"key": where(candidate), "reason": str(error)})
                     candidate = next(spares, None)
             else:
                 examples.append(None)
@@ -130,6 +130,13 @@ class Decoder(Dataset):
             )
         # more bad rows than spares: good ones of this batch serve twice, so that it keeps its size
         return [good[i % len(good)] if e is None else e for i, e in enumerate(examples)], bad
+
+
+def where(row: dict) -> str:
+    """A file's own path where the row is one, else the place in its source."""
+    image = row.get("image")
+    path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
+    return path or row["key"]
 
 
 def collate_with_report(result: tuple[list[dict], list[dict]]) -> tuple[dict[str, Tensor], list[dict]]:
