@@ -17,7 +17,8 @@ help:
 	@echo "make clean        remove the environment and the runs"
 
 quickstart: $(STAMP)
-	$(BIN)/python recipes/rotation_emoji.py --seed 0 --output_dir $(OUTPUT)
+	$(BIN)/python recipes/rotation_emoji.py --seed 0 --output_dir $(OUTPUT) \
+		$(if $(wildcard $(OUTPUT)),--resume_from_checkpoint last)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -m "not slow"

@@ -18,7 +18,6 @@ from .command_line import CommandLine
 from .data.processing import Augmentation
 
 NO_DATASET = "none"
-RANDOM_SEEDS = 3
 
 
 @dataclass

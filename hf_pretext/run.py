@@ -6,7 +6,6 @@ options -> source, processor, encoder, output folder (or one clear error) -> che
 import dataclasses
 import json
 import os
-import time
 from pathlib import Path
 
 import torch
@@ -18,19 +17,15 @@ from transformers.trainer_utils import get_last_checkpoint
 from .command_line import CommandLine, relative
 from .data.processing import Augmentation, ImageProcessing, load_processor
 from .data.sources import open_source
-from .evaluation.comparison import compare, encoder_transfer, pixel_transfer, pretext_figures, random_transfer
-from .evaluation.knn import TEMPERATURE, K, neighbours
+from .evaluation.comparison import encoder_transfer, pretext_figures
 from .evaluation.labelled import LabelledImages
-from .evaluation.transfer import mean_and_spread
-from .features import extract, last_hidden
+from .features import last_hidden
 from .modeling import PretextModel, build_encoder, read_objective
-from .recipe import NO_DATASET, RANDOM_SEEDS, Recipe, RunArguments
+from .recipe import NO_DATASET, Recipe, RunArguments
 from .trainer import PretextTrainer, write_json
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FINISHED = "trainer_state.json"  # Trainer writes it last
-RESULTS, REPORT = "results.json", "report.png"
-QUERIES, NEIGHBOURS = 8, 6  # of the report
 
 
 class Run:
@@ -54,6 +49,12 @@ class Run:
         self.args = {seed: self._arguments(command_line, seed) for seed in self.options.seeds}
         self.first = self.args[self.options.seeds[0]]
         self.main_process = self.first.process_index == 0
+        self.evaluated = self.options.eval_dataset not in (None, NO_DATASET)
+        if self.first.eval_strategy != "no" and not self.evaluated:
+            raise ValueError(
+                f"--eval_strategy {self.first.eval_strategy.value} needs labelled pictures, but --eval_dataset is "
+                "none. Name some, or leave --eval_strategy out."
+            )
         self._check_output()
         self.config = self._encoder_config()
         size = getattr(self.config, "image_size", None)
@@ -65,7 +66,7 @@ class Run:
         self.convolutional, self.encoder_class = self._try_out()
         columns = {"image": self.options.image_column}
         self.source = open_source(self.options.dataset, self.options.split, columns)
-        self.labelled = self._labelled() if self.main_process else None
+        self.labelled = self._labelled()
         self._check_writable()
 
     # checks
@@ -149,7 +150,7 @@ class Run:
 
     def _try_out(self) -> tuple[bool, str]:
         """One forward and backward pass of the whole model on noise: whatever does not fit shows before training."""
-        model, missing = self._fresh(self.first.seed)
+        model, missing = self.fresh(self.first.seed)
         height, width = self.processing.size
         noise = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
         batch = self.evaluation_processing.finish({"pixel_values": noise})
@@ -172,7 +173,7 @@ class Run:
         return hidden.ndim == 4, type(model.encoder).__name__
 
     def _labelled(self) -> LabelledImages | None:
-        if self.options.eval_dataset in (None, NO_DATASET):
+        if not (self.evaluated and self.main_process):
             return None
         return LabelledImages(
             self.options.eval_dataset,
@@ -184,7 +185,7 @@ class Run:
 
     # building
 
-    def _fresh(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str]]:
+    def fresh(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str]]:
         """The objective's model as training of this seed begins, and the encoder's weights that stayed random."""
         set_seed(seed)
         encoder, missing = self._encoder(random)
@@ -197,7 +198,7 @@ class Run:
         encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         return encoder, list(info["missing_keys"])
 
-    def _laid_out(self, module: nn.Module) -> nn.Module:
+    def laid_out(self, module: nn.Module) -> nn.Module:
         """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
         return module.to(memory_format=torch.channels_last) if self.convolutional else module
 
@@ -218,10 +219,10 @@ class Run:
         if resume == "last":
             resume = checkpoint(args.output_dir)
             self.say(f"seed {seed}: " + (f"going on from {resume}" if resume else "no checkpoint yet, from the start"))
-        model, _ = self._fresh(seed)
+        model, _ = self.fresh(seed)
         noise = torch.zeros(2, 3, *self.processing.size)
         frozen = model.freeze_unused(pixel_values=noise)
-        trainer = PretextTrainer(self._laid_out(model), args, self.source, self.processing, self._while_training())
+        trainer = PretextTrainer(self.laid_out(model), args, self.source, self.processing, self._while_training())
         trainer.train(resume_from_checkpoint=resume)
         trainer.save_model()
         bad = trainer.all_bad_samples()
@@ -248,7 +249,7 @@ class Run:
 
     def _while_training(self):
         """What `--eval_strategy` shows: quick figures on validation, so that test stays unseen until the end."""
-        if self.labelled is None:
+        if not self.evaluated:
             return None
 
         def evaluate(model: PretextModel) -> dict[str, float]:
@@ -262,119 +263,9 @@ class Run:
 
     def results(self) -> dict:
         """Evaluates what was trained, writes results.json, the card and the report, and shows the table."""
-        from .cards import publish, show
-        from .cards.report import draw
+        from .results import publish_results
 
-        begun = time.perf_counter()
-        results = self._facts()
-        panel = None
-        if self.labelled is not None:
-            results.update(self._transfer())
-            panel = self._neighbours(results["transfer"]["details"])
-        results["evaluation_seconds"] = time.perf_counter() - begun
-        folder = Path(self.first.output_dir)
-        write_json(folder / RESULTS, results)
-        draw(folder / REPORT, results, panel)
-        publish(folder)
-        self.say("")
-        show(folder, self.recipe.name)
-        return results
-
-    def _transfer(self) -> dict:
-        device, labelled = self.first.device, self.labelled
-        trained, pretext = [], []
-        for seed, args in self.args.items():
-            model = self._laid_out(self.objective.from_pretrained(args.output_dir, dtype=torch.float32))
-            pretext.append(pretext_figures(model, labelled.batches("test"), device))
-            trained.append(
-                encoder_transfer(model.encoder, labelled, device=device, description=f"trained, seed {seed}")
-            )
-
-        def build() -> PreTrainedModel:
-            return self._laid_out(self._fresh(seed, random=True)[0].encoder)
-
-        random = []
-        seeds = list(dict.fromkeys([*self.args, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(self.args))]
-        for seed in seeds:
-            random.append(random_transfer(build, labelled, device=device, description=f"random, seed {seed}"))
-        pixels = pixel_transfer(labelled)
-        figures = compare(trained, random, pixels, labelled.labels.majority())
-        return {
-            "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
-            "transfer": {
-                "dataset": relative(labelled.name),
-                "label": labelled.label,
-                "classes": labelled.labels.names,
-                "pictures": {split: len(values) for split, values in labelled.labels.splits.items()},
-                "left_out": dict(labelled.left_out),
-                "random_seeds": seeds,
-                **figures,
-                "details": {"trained": trained, "random": random, "pixels": pixels},
-            },
-        }
-
-    def _neighbours(self, details: dict):
-        """Pictures of test beside the nearest ones of train, by the first trained and the first random encoder."""
-        from .cards.report import Neighbours
-
-        pixels, labels = self.labelled.pixels, self.labelled.labels.splits
-        if not pixels:  # a set too large to be kept
-            return None
-        encoders = {
-            "trained": self.objective.from_pretrained(self.first.output_dir, dtype=torch.float32).encoder,
-            "random": self._fresh(self.first.seed, random=True)[0].encoder,
-        }
-        queries = evenly(len(pixels["test"]), QUERIES)
-        found = {}
-        for who, encoder in encoders.items():
-            layers = (details[who][0]["knn"]["layer"],)
-            bank, asked = (
-                extract(
-                    self._laid_out(encoder),
-                    self.labelled.batches(split),
-                    layers,
-                    device=self.first.device,
-                    description=f"neighbours by the {who} encoder",
-                )
-                for split in ("train", "test")
-            )
-            nearest = neighbours(bank[layers[0]], asked[layers[0]][queries], NEIGHBOURS)
-            same = labels["train"][nearest] == labels["test"][queries][:, None]
-            found[who] = (pixels["train"][torch.from_numpy(nearest)], same)
-        return Neighbours(pixels["test"][queries], found)
-
-    def _facts(self) -> dict:
-        from .facts import machine, versions
-
-        return {
-            "recipe": self.recipe.name,
-            "smoke": self.options.smoke,
-            "folder": relative(self.first.output_dir),
-            "objective": {"name": self.objective.objective, **dataclasses.asdict(self.task)},
-            "encoder": {
-                "class": self.encoder_class,
-                "model_type": self.config.model_type,
-                "start": self.options.encoder and relative(self.options.encoder),
-                "parameters": sum(p.numel() for p in build_encoder(self.config).parameters()),
-            },
-            "data": {"dataset": relative(self.source.name), "split": self.options.split, "rows": len(self.source)},
-            "image_size": list(self.processing.size),
-            "augmentation": dataclasses.asdict(self.augmentation),
-            "settings": self._settings(),
-            "processes": self.first.world_size,
-            "layout": "channels_last" if self.convolutional else "contiguous",
-            "machine": machine(self.first.device),
-            "versions": versions(),
-            "knn": {"k": K, "temperature": TEMPERATURE},
-            "seeds": list(self.seeds.values()),
-        }
-
-    def _settings(self) -> dict:
-        """Training arguments that differ from transformers' defaults."""
-        defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
-        own = {**{name: self.values[name] for name in self.values if name in defaults}, "bf16": self.first.bf16}
-        skipped = ("output_dir", "seed", "resume_from_checkpoint", "hub_token", "logging_dir")
-        return {k: v for k, v in sorted(own.items()) if v != defaults[k] and k not in skipped}
+        return publish_results(self)
 
     def _announcement(self) -> str:
         seeds = ", ".join(map(str, self.args))
@@ -395,11 +286,6 @@ class Run:
         """Prints on the main process."""
         if self.main_process:
             print(text, flush=True)
-
-
-def evenly(count: int, wanted: int) -> list[int]:
-    """`wanted` indices spread over `count`; all of them where there are less."""
-    return sorted({i * count // wanted for i in range(wanted)})
 
 
 def finished(folder: str) -> bool:

@@ -243,7 +243,7 @@ def test_two_processes(tmp_path):
     command = [
         sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
         "--rdzv_endpoint", "localhost:0", str(RECIPE), "--smoke", "--use_cpu", "--output_dir", str(tmp_path / "run"),
-        "--eval_rows", "30",
+        "--eval_rows", "30", "--eval_strategy", "steps", "--eval_steps", "2",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
@@ -326,6 +326,11 @@ class TestMistakes:
     def test_nothing_to_resume(self, told):
         assert "there is no folder" in told("--resume_from_checkpoint", "last")
         assert "there is no such checkpoint" in told("--resume_from_checkpoint", "/no/checkpoint-1")
+
+    def test_evaluation_while_training_without_a_labelled_set(self, told):
+        assert "--eval_strategy steps needs labelled pictures" in told(
+            "--eval_dataset", "none", "--eval_strategy", "steps"
+        )
 
     def test_seeds_that_repeat(self, told):
         assert "--seeds needs different numbers" in told("--seeds", 1, 1)

@@ -23,6 +23,7 @@ from .decoding import to_image
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
 COLOR_DRAWS = 8
+KEPT_BYTES = 2**28  # of decoded pictures, in each worker
 
 
 @strict
@@ -46,6 +47,11 @@ class Augmentation:
     hue: float = 0.0
     grayscale: float = 0.0
     channel_shuffle: float = 0.0
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether any setting touches colours."""
+        return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
 
     def validate_ranges(self):
         highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
@@ -71,23 +77,36 @@ class ImageProcessing:
         std = processor.image_std if processor.do_normalize else [1.0] * 3
         scale = processor.rescale_factor if processor.do_rescale else 1.0
         self.mean, self.std = torch.tensor(mean) / scale, torch.tensor(std) / scale  # on pixels from 0 to 255
+        self._kept: dict[str, Tensor] = {}
+        self._room = KEPT_BYTES
 
     def __call__(self, row: dict, random: np.random.Generator) -> dict[str, Tensor]:
         """One example. Raises `BadSample` for a picture that can't be read."""
-        image = to_image(row["image"])
         if self.augmentation is None:
+            image = to_image(row["image"])
             pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
             return {"pixel_values": pixels[0]}
-        image = random_resized_crop(image, self.size, self.augmentation.crop_scale, random)
+        image = random_resized_crop(self._decoded(row), self.size, self.augmentation.crop_scale, random)
         if random.random() < self.augmentation.horizontal_flip:
             image = image.flip(-1)
         return {"pixel_values": image, "colors": torch.from_numpy(random.random(COLOR_DRAWS, dtype=np.float32))}
+
+    def _decoded(self, row: dict) -> Tensor:
+        """A picture's pixels; those of a small dataset stay in the worker's memory, since decoding is most of its work.
+        What came first stays: in a shuffled epoch no picture is more likely to come again than another."""
+        image = self._kept.get(row.get("key"))
+        if image is None:
+            image = to_image(row["image"])
+            if "key" in row and image.nbytes <= self._room:
+                self._kept[row["key"]] = image
+                self._room -= image.nbytes
+        return image
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """uint8 pixels to the floats that the model wants, on the batch's device."""
         batch = dict(batch)
         pixels, draws = batch["pixel_values"].float(), batch.pop("colors", None)
-        if self.augmentation is not None:
+        if self.augmentation is not None and self.augmentation.changes_colors:
             pixels = change_colors(pixels, draws, self.augmentation)
         mean, std = (value.to(pixels.device)[:, None, None] for value in (self.mean, self.std))
         batch["pixel_values"] = (pixels - mean) / std

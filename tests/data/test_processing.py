@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
+from hf_pretext.data.decoding import to_image
 from hf_pretext.data.processing import (
     COLOR_DRAWS,
     Augmentation,
@@ -59,6 +60,20 @@ def test_training_example_is_a_crop_of_the_right_size_with_its_draws():
     batch = processing.finish({name: value[None] for name, value in example.items()})
     assert list(batch) == ["pixel_values"]
     assert batch["pixel_values"].min() >= -1 and batch["pixel_values"].max() <= 1
+
+
+def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
+    from hf_pretext.data import processing as module
+
+    decoded = []
+    monkeypatch.setattr(module, "to_image", lambda image: decoded.append(image) or to_image(image))
+    monkeypatch.setattr(module, "KEPT_BYTES", 2 * 48 * 64 * 3)
+    processing = ImageProcessing(default_processor(32), Augmentation())
+    rows = [{**row(), "key": str(i)} for i in range(3)]
+    first = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
+    again = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert len(decoded) == 4  # the third had no room
 
 
 def test_no_augmentation_leaves_the_picture():
