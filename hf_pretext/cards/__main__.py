@@ -40,10 +40,8 @@ def claim(results: dict) -> str:
     said += [f"{results['machine']['cores']} cores of {results['machine']['processor']}."]
     for method, words in METHODS.items():
         trained, random = (figure(figures[who][f"{method}_top1"]) for who in ("trained", "random"))
-        said.append(
-            f"{words[0].upper() + words[1:]} of `{results['transfer']['label']}` {trained}, random encoder {random}."
-        )
-    said.append(f"Rotation accuracy on test {figure(results['pretext']['accuracy'])}.")
+        said.append(f"{words} of `{results['transfer']['label']}`: {trained}, random encoder {random};")
+    said.append(f"pretext accuracy on test: {figure(results['pretext']['accuracy'])}.")
     words, lines = " ".join(said).split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > 110:
