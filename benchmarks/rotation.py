@@ -1,32 +1,35 @@
 """Pictures per second of the emoji recipe through PretextTrainer, beside a bare loop with everything in memory.
 
-    python benchmarks/rotation.py                 # about 4 minutes on 2 cores
+    python benchmarks/rotation.py                 # about 3 minutes on 2 cores
 
 The bare loop is plain PyTorch on pictures that were decoded, cropped, normalised and put in memory beforehand: it
-reads nothing, augments nothing and logs nothing. The two take turns in one process, since machines are noisy; the
-ratio is that of the medians. Then a profile of the bare step says where its time goes.
+reads nothing, augments nothing and logs nothing. Machines are noisy, so it runs in a process of its own that takes
+turns of a few steps with the training run, and the ratio is the median over the turns. On a CPU a recipe has the C
+library keep freed memory; a second bare loop that does the same shows what that gives. The first epoch, which decodes,
+is told apart from the others. Before all that, a profile of the bare step says where its time goes.
 """
 
 import argparse
 import importlib.util
 import json
+import multiprocessing
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
 import torch
-from transformers import TrainingArguments, set_seed
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.stream import StreamLoader
-from hf_pretext.facts import machine
+from hf_pretext.machine import default_workers, describe, has_bf16, keep_freed_memory
 from hf_pretext.modeling import PretextModel, make_settings
 from hf_pretext.objectives.rotation import RotationForPreTraining
-from hf_pretext.run import has_bf16
 from hf_pretext.trainer import PretextTrainer
 
+OURS = "PretextTrainer"
 RECIPE = Path(__file__).parent.parent / "recipes" / "rotation_emoji.py"
 
 
@@ -45,39 +48,45 @@ def fresh_model(it) -> PretextModel:
     return model.to(memory_format=torch.channels_last)
 
 
-def trainer_rate(it, steps: int, warmup: int, **options) -> tuple[float, float]:
-    """Pictures per second of PretextTrainer after the warm-up, and the share of time that it waited for data."""
+class TakingTurns(TrainerCallback):
+    """Times the trainer's steps, and after each `turn` of them as many of each bare loop's."""
+
+    def __init__(self, loops: dict[str, "Neighbour"], turn: int, batch_size: int):
+        self.loops, self.turn, self.batch_size, self.turns = loops, turn, batch_size, []
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step % self.turn:
+            return
+        now = clock()
+        rates = {name: loop.rate(self.turn) for name, loop in self.loops.items()}
+        if state.global_step > self.turn:  # the first turn is a warm-up
+            seconds = now - self.begun
+            waited = (self.trainer.waited - self.waited) / seconds
+            self.turns.append({OURS: self.turn * self.batch_size / seconds, "data wait": waited, **rates})
+        self.waited, self.begun = self.trainer.waited, clock()
+
+
+def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options) -> tuple[list, list]:
+    """Turns in the first epoch, and in the others: pictures per second of each, and our wait for data."""
     settings = {name: it.settings[name] for name in it.settings if name in TrainingArguments.__dataclass_fields__}
+    augmentation = {name: it.settings[name] for name in Augmentation.__dataclass_fields__ if name in it.settings}
+    processing = ImageProcessing(
+        default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation)
+    )
+    source = open_source(it.settings["dataset"])
+    batch_size = it.settings["per_device_train_batch_size"]
+    first = -(-len(source) // batch_size)
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(
-            **{**settings, "output_dir": folder, "max_steps": steps + warmup, "save_strategy": "no",
-               "logging_steps": 20, "bf16": has_bf16(), "disable_tqdm": True, "log_level": "error", **options},
+            **{**settings, "output_dir": folder, "num_train_epochs": epochs, "save_strategy": "no",
+               "bf16": has_bf16(), "disable_tqdm": True, **options},
         )  # fmt: skip
-        settings = {n: it.settings[n] for n in Augmentation.__dataclass_fields__ if n in it.settings}
-        processing = ImageProcessing(
-            default_processor(it.settings["image_size"]), make_settings(Augmentation, **settings)
-        )
-        trainer = PretextTrainer(fresh_model(it), args, open_source(it.settings["dataset"]), processing)
-        trainer.log = lambda logs, start_time=None, log=trainer.log: quiet(log, logs, trainer)
-        marks = {}
-        step = trainer.training_step
-
-        def timed(*a, **k):
-            if trainer.state.global_step == warmup and "start" not in marks:
-                marks["start"], marks["waited"] = time.perf_counter(), trainer.waited
-            return step(*a, **k)
-
-        trainer.training_step = timed
+        turns = TakingTurns(loops, turn, batch_size)
+        trainer = turns.trainer = PretextTrainer(fresh_model(it), args, source, processing, callbacks=[turns])
+        trainer.pop_callback(PrinterCallback)
         trainer.train()
-        seconds = time.perf_counter() - marks["start"]
-        return steps * args.train_batch_size / seconds, (trainer.waited - marks["waited"]) / seconds
-
-
-def quiet(log, logs, trainer):
-    """As logging does, without the printing."""
-    callbacks, trainer.callback_handler.callbacks = trainer.callback_handler.callbacks, []
-    log(logs)
-    trainer.callback_handler.callbacks = callbacks
+    decoding = max(first // turn - 1, 0)  # turns that lie in the first epoch
+    return turns.turns[:decoding], turns.turns[decoding + 1 :]
 
 
 class BareLoop:
@@ -85,7 +94,7 @@ class BareLoop:
 
     def __init__(self, it):
         self.model, self.batch_size = fresh_model(it), it.settings["per_device_train_batch_size"]
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device()
         self.model.to(self.device).train()
         processing = ImageProcessing(default_processor(it.settings["image_size"]))
         source = open_source(it.settings["dataset"])
@@ -97,17 +106,15 @@ class BareLoop:
         self.optimizer = torch.optim.AdamW(groups, lr=it.settings["learning_rate"], fused=True)
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, 10_000)
         self.parameters = [*decay, *others]
-        self.times = dict.fromkeys(("forward", "backward", "optimizer"), 0.0)
+        self.steps = 0
 
-    def rate(self, steps: int, warmup: int) -> float:
-        """Pictures per second after the warm-up."""
-        for i in range(warmup + steps):
-            if i == warmup:
-                self.synchronize()
-                begun = time.perf_counter()
-            self.step(self.batches[i % len(self.batches)])
-        self.synchronize()
-        return steps * self.batch_size / (time.perf_counter() - begun)
+    def rate(self, steps: int) -> float:
+        """Pictures per second."""
+        begun = clock()
+        for _ in range(steps):
+            self.step(self.batches[self.steps % len(self.batches)])
+            self.steps += 1
+        return steps * self.batch_size / (clock() - begun)
 
     def step(self, pixels: torch.Tensor) -> None:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
@@ -122,53 +129,99 @@ class BareLoop:
         """Milliseconds of a step's parts."""
         times = dict.fromkeys(("turn the pictures, forward", "backward", "clip, optimizer"), 0.0)
         for i in range(steps):
-            marks = [self.now()]
+            marks = [clock()]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
                 loss = self.model(pixel_values=self.batches[i % len(self.batches)]).loss
-            marks.append(self.now())
+            marks.append(clock())
             loss.backward()
-            marks.append(self.now())
+            marks.append(clock())
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad()
-            marks.append(self.now())
+            marks.append(clock())
             for name, start, end in zip(times, marks, marks[1:], strict=False):
                 times[name] += 1000 * (end - start) / steps
         return times
 
-    def now(self) -> float:
-        self.synchronize()
-        return time.perf_counter()
 
-    def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+class Neighbour:
+    """A bare loop in a process of its own, which waits until it is asked for its rate."""
+
+    def __init__(self, keep_memory: bool):
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=serve, args=(theirs, keep_memory), daemon=True)
+        self.process.start()
+        self.rate(4)  # it is ready, and warm
+
+    def rate(self, steps: int) -> float:
+        self.pipe.send(steps)
+        return self.pipe.recv()
+
+
+def serve(pipe, keep_memory: bool) -> None:
+    if keep_memory:
+        keep_freed_memory()
+    loop = BareLoop(recipe())
+    while True:
+        pipe.send(loop.rate(pipe.recv()))
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def clock() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def told(turns: list[dict], when: str) -> dict[str, float]:
+    """Says how the turns came out; returns the ratio to each bare loop."""
+    rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
+    wait = rates.pop("data wait")
+    ratios = {name: statistics.median(turn[OURS] / turn[name] for turn in turns) for name in rates if name != OURS}
+    print(f"{when}, median of {len(turns)} turns; waiting for data {wait:.1%}")
+    for name, rate in rates.items():
+        print(
+            f"  {name:32s} {rate:8.1f} pictures/s" + (f"   ours / this: {ratios[name]:.3f}" if name in ratios else "")
+        )
+    return ratios
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=60, help="steps of each turn")
-    parser.add_argument("--warmup", type=int, default=8)
-    parser.add_argument("--turns", type=int, default=4)
-    parser.add_argument("--workers", type=int, help="loader workers instead of the recipe's")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that decode and augment")
+    parser.add_argument("--turn", type=int, help="steps of a turn: many more than workers prefetch")
+    parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
-    it, ours, bare, waits = recipe(), [], [], []
-    more = {} if options.workers is None else {"dataloader_num_workers": options.workers}
-    loop = BareLoop(it)
-    for turn in range(options.turns):
-        bare.append(loop.rate(options.steps, options.warmup))
-        rate, wait = trainer_rate(it, options.steps, options.warmup, **more)
-        ours.append(rate)
-        waits.append(wait)
-        print(f"turn {turn + 1}: bare loop {bare[-1]:.1f}, PretextTrainer {rate:.1f} pictures/s", flush=True)
-    parts = loop.breakdown(20)
-    ratio = statistics.median(ours) / statistics.median(bare)
-    print(f"a step of {loop.batch_size} pictures: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
-    print(f"PretextTrainer waits for data {statistics.median(waits):.1%} of its time")
-    print(f"PretextTrainer / bare loop = {ratio:.3f}")
+    turn = options.turn or max(12, 20 * options.workers)
+    it = recipe()
+    parts = BareLoop(it).breakdown(20)
+    keep_freed_memory()  # as the recipe does
+    loops = {"bare loop": Neighbour(False), "bare loop that keeps memory too": Neighbour(True)}
+    first, later = compare(it, loops, turn, options.epochs, dataloader_num_workers=options.workers)
+    print("a bare step: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
+    ratios = {
+        "first epoch": told(first, "the first epoch, which decodes") if first else None,
+        "later epochs": told(later, "later epochs"),
+    }
+    if first:
+        epochs = it.settings["num_train_epochs"]
+        whole = {
+            name: epochs / (1 / ratios["first epoch"][name] + (epochs - 1) / later)
+            for name, later in ratios["later epochs"].items()
+        }
+        print(
+            f"over the recipe's {epochs} epochs: "
+            + ", ".join(f"{ratio:.3f} of the {name}" for name, ratio in whole.items())
+        )
+        ratios["whole recipe"] = whole
     found = {
-        "ratio": ratio, "pretext_trainer": ours, "bare_loop": bare, "data_wait": waits, "step_ms": parts,
-        "machine": machine(loop.device), "bf16": has_bf16(),
+        "ratios": ratios,
+        "turns": later, "step_ms": parts, "workers": options.workers,
+        "machine": describe(device()), "bf16": has_bf16(),
     }  # fmt: skip
     print(json.dumps(found))
 

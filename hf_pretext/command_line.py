@@ -4,6 +4,7 @@
 """
 
 import argparse
+import ast
 import dataclasses
 import difflib
 import os
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import HfArgumentParser
+
+from .objectives import find
 
 # The options of TrainingArguments that --help shows; --help_all shows every one.
 COMMON = (
@@ -41,10 +44,13 @@ OWN_WORDS = {
     "eval_strategy": "When to measure kNN and the pretext task on validation, while training.",
     "use_cpu": "Leave the GPU alone.",
     "torch_compile": "Compile the model with torch.compile.",
-    "dataloader_num_workers": "Processes that decode and augment; 0: the training process itself.",
+    "dataloader_num_workers": "Processes that decode and augment. By itself: none where the model computes on the "
+    "same cores, else up to 8.",
     "report_to": "Trackers: tensorboard, wandb, trackio, ...; none by default.",
 }
 MISSING = object()
+BY_MACHINE = ("bf16", "dataloader_num_workers")  # chosen by what the machine has, where nothing is said
+HEAVY = ("torch", "transformers")  # to import
 
 
 class CommandLine:
@@ -98,6 +104,8 @@ class CommandLine:
         for action in self.parser._actions:
             if action.dest in self.settings:
                 action.default = relative(self.settings[action.dest])
+            elif action.dest in BY_MACHINE:
+                action.default = None
             if action.dest in words:
                 action.help = words[action.dest].replace("%", "%%")
             switched_off = any(option.startswith("--no_") for option in action.option_strings)
@@ -143,6 +151,31 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         if action.choices is not None and len(action.choices) > 6:
             return super()._metavar_formatter(argparse.Action([], action.dest), default_metavar)
         return super()._metavar_formatter(action, default_metavar)
+
+
+def task_class(objective: str) -> type:
+    """The dataclass of an objective's settings, from its file but without its model.
+
+    `PreTrainedModel` takes three seconds to import, which `--help` can do without. So of the objective's file only the
+    settings, constants and light imports are executed. Raises `ValueError` for an unknown objective.
+    """
+    path = find(objective)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree.body = [node for node in tree.body if is_light(node)]
+    names = {"__name__": f"{__package__}.objectives.{objective}"}
+    exec(compile(tree, path, "exec"), names)
+    return next(value for name, value in names.items() if name.endswith("Task") and dataclasses.is_dataclass(value))
+
+
+def is_light(node: ast.stmt) -> bool:
+    """Whether a statement of an objective's file is needed for its settings: not its models, nor what they need."""
+    if isinstance(node, ast.ImportFrom):
+        return not node.level and node.module.partition(".")[0] not in HEAVY
+    if isinstance(node, ast.Import):
+        return not {alias.name.partition(".")[0] for alias in node.names} & set(HEAVY)
+    if isinstance(node, ast.Assign):
+        return all(isinstance(part, (ast.Constant, ast.Tuple, ast.Load)) for part in ast.walk(node.value))
+    return isinstance(node, ast.ClassDef) and bool(node.decorator_list) and node.name.endswith("Task")
 
 
 def relative(value):

@@ -9,7 +9,6 @@ heads beside them under `pretext_head.`. So `AutoModel.from_pretrained(folder)` 
 
 import copy
 import dataclasses
-import pkgutil
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
@@ -21,6 +20,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
+
+from . import objectives
 
 EVAL_SEED = 0
 # Where an encoder has no prefix of its own, or its weights' names carry it already (timm's do), it lives under this
@@ -196,12 +197,8 @@ def read_objective(config: PreTrainedConfig, where: str | PathLike) -> str:
 
 def objective_class(objective: str) -> type[PretextModel]:
     """The class of an objective, found by the name of its file. Raises `ValueError` for an unknown one."""
-    from . import objectives
-
-    known = [module.name for module in pkgutil.iter_modules(objectives.__path__)]
-    if objective not in known:  # checked before importing: a config.json from anywhere must not choose what is imported
-        raise ValueError(f"No objective {objective!r} in this version of hf_pretext. Known: {', '.join(known)}.")
-    members = vars(import_module(f"{objectives.__name__}.{objective}")).values()
+    module = f"{objectives.__name__}.{objectives.find(objective).stem}"
+    members = vars(import_module(module)).values()
     return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
 
 

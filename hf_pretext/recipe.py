@@ -5,7 +5,6 @@
 Everything is checked before anything is trained or written, so that a mistake costs seconds.
 """
 
-import gc
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
-from .command_line import CommandLine
+from .command_line import CommandLine, task_class
 from .data.processing import Augmentation
 
 NO_DATASET = "none"
@@ -75,22 +74,17 @@ class Recipe:
         Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
         what to do when something given is wrong.
         """
-        from .modeling import objective_class
-
-        objective = objective_class(self.objective)
-        types = (RunArguments, Augmentation, objective.task_class, TrainingArguments)
+        types = (RunArguments, Augmentation, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
+        from .modeling import objective_class  # from here on it takes seconds; --help and typing errors end before
         from .run import Run
 
         if values.get("log_level", "passive") == "passive":  # what matters we say ourselves
             logging.set_verbosity_error()
             logging.disable_progress_bar()
         try:
-            run = Run(self, objective, command_line, values)
+            run = Run(self, objective_class(self.objective), command_line, values)
         except ValueError as error:
             sys.exit(f"error: {error}")
-        try:
-            return run.results() if run.train() else None
-        finally:
-            gc.collect()
+        return run.results() if run.train() else None

@@ -17,10 +17,10 @@ from .command_line import relative
 from .evaluation.comparison import compare, encoder_transfer, pixel_transfer, pretext_figures, random_transfer
 from .evaluation.knn import TEMPERATURE, K, neighbours
 from .evaluation.transfer import mean_and_spread
-from .facts import machine, versions
 from .features import extract
+from .files import write_json
+from .machine import describe, versions
 from .modeling import build_encoder
-from .trainer import write_json
 
 if TYPE_CHECKING:
     from .run import Run
@@ -128,7 +128,7 @@ def facts(run: "Run") -> dict:
         "settings": settings(run),
         "processes": run.first.world_size,
         "layout": "channels_last" if run.convolutional else "contiguous",
-        "machine": machine(run.first.device),
+        "machine": describe(run.first.device),
         "versions": versions(),
         "knn": {"k": K, "temperature": TEMPERATURE},
         "seeds": list(run.seeds.values()),

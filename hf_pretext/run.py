@@ -20,9 +20,11 @@ from .data.sources import open_source
 from .evaluation.comparison import encoder_transfer, pretext_figures
 from .evaluation.labelled import LabelledImages
 from .features import last_hidden
+from .files import write_json
+from .machine import default_workers, has_bf16, keep_freed_memory
 from .modeling import PretextModel, build_encoder, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
-from .trainer import PretextTrainer, write_json
+from .trainer import PretextTrainer
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FINISHED = "trainer_state.json"  # Trainer writes it last
@@ -79,6 +81,7 @@ class Run:
         if not {"bf16", "fp16"} & self.given.keys():
             values["bf16"] = has_bf16(values.get("use_cpu", False))
         values.setdefault("disable_tqdm", False)  # Trainer takes its default from the verbosity
+        values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
         values.setdefault("ddp_find_unused_parameters", False)  # those without a gradient are frozen beforehand
         return command_line.build(TrainingArguments, values)
 
@@ -206,6 +209,8 @@ class Run:
 
     def train(self) -> bool:
         """Trains every seed that is not finished. Returns whether this is the main process, which evaluates."""
+        if self.first.device.type == "cpu":
+            keep_freed_memory()
         self.say(self._announcement())
         self.seeds = {seed: self._train(seed, args) for seed, args in self.args.items()}
         return self.main_process
@@ -296,10 +301,3 @@ def finished(folder: str) -> bool:
 def checkpoint(folder: str) -> str | None:
     """The newest checkpoint in a folder, if any."""
     return get_last_checkpoint(folder) if os.path.isdir(folder) else None
-
-
-def has_bf16(use_cpu: bool = False) -> bool:
-    """Whether bf16 is fast here: a GPU that has it, or a CPU with instructions for it (elsewhere it is emulated)."""
-    if torch.cuda.is_available() and not use_cpu:
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -18,6 +18,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from .data.processing import ImageProcessing
 from .data.sources import Source
 from .data.stream import StreamLoader
+from .files import write_json
 from .modeling import PretextModel
 
 STREAM_STATE = "stream.json"
@@ -171,6 +172,10 @@ class PretextTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def floating_point_ops(self, inputs: dict) -> int:
+        """Not estimated: Trainer's guess goes by tokens, and walks over all modules at each step."""
+        return 0
+
     def create_model_card(self, **kwargs) -> None:
         """Trainer's own card says "fine-tuned version of []"; ours is rendered from results (see `cards/`)."""
 
@@ -245,11 +250,3 @@ def last_checkpoint(output_dir: str) -> str:
     if found is None:
         raise ValueError(f"There is no checkpoint in {output_dir} to go on from. Leave out --resume_from_checkpoint.")
     return found
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Writes a JSON file whole or not at all. NaN and infinity are errors, not invalid JSON."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    temporary.replace(path)

@@ -62,7 +62,6 @@ recipe = Recipe(
         "logging_steps": 40,
         "save_steps": 400,
         "save_total_limit": 1,
-        "dataloader_num_workers": 1,
     },
     smoke={
         "seeds": [0],
@@ -72,7 +71,6 @@ recipe = Recipe(
         "logging_steps": 2,
         "save_steps": 2,
         "output_dir": "runs/rotation_emoji-smoke",
-        "dataloader_num_workers": 0,
     },
 )
 

@@ -1,12 +1,17 @@
 """What importing costs, and that the names in `__init__.py` lead somewhere."""
 
+import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import hf_pretext
+from hf_pretext import objectives
+from hf_pretext.command_line import task_class
+from hf_pretext.modeling import objective_class
 
 IMPORT = """
 import json, sys, time
@@ -44,3 +49,17 @@ def test_unknown_names_are_attribute_errors():
     for name in ("Nonsense", "NonsenseForPreTraining", "../etcForPreTraining"):
         with pytest.raises(AttributeError, match="has no attribute"):
             getattr(hf_pretext, name)
+
+
+@pytest.mark.parametrize("objective", [file.stem for file in Path(objectives.__file__).parent.glob("[!_]*.py")])
+def test_settings_read_without_the_model_are_the_settings(objective):
+    quick, real = task_class(objective), objective_class(objective).task_class
+    assert quick.__doc__ == real.__doc__
+    assert [(f.name, f.type, f.default) for f in dataclasses.fields(quick)] == [
+        (f.name, f.type, f.default) for f in dataclasses.fields(real)
+    ]
+
+
+def test_unknown_objective():
+    with pytest.raises(ValueError, match="No objective 'os' in this version of hf_pretext. Known: .*rotation"):
+        objective_class("os")

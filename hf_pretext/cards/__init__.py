@@ -7,6 +7,8 @@ import json
 import os
 from pathlib import Path
 
+from ..files import write_text
+
 METHODS = {"linear_probe": "linear probe", "knn": "kNN"}
 RESULTS, CARD = "results.json", "README.md"
 TABLE_WIDTH = 88
@@ -38,13 +40,6 @@ def publish(folder: str | os.PathLike) -> Path:
     path = Path(folder) / CARD
     write_text(path, render(read_results(folder), (Path(folder) / "report.png").exists()))
     return path
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
 
 
 def figure(value: dict | None) -> str:

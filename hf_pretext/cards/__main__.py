@@ -7,7 +7,8 @@ import argparse
 import re
 from pathlib import Path
 
-from . import METHODS, figure, publish, read_results, write_text
+from ..files import write_text
+from . import METHODS, figure, publish, read_results
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)

@@ -5,10 +5,11 @@ history of each seed, query pictures, their neighbours by the trained and by a r
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from torch import Tensor
+
+from ..files import whole
 
 TRAINED, RANDOM = "#1f6feb", "#8b949e"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch", "step")
@@ -35,10 +36,8 @@ def draw(path: str | os.PathLike, results: dict, neighbours: Neighbours | None =
     curves(parts[0], results)
     if rows:
         panel(parts[1], neighbours)
-    path = Path(path)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    figure.savefig(temporary)
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary)
 
 
 def curves(figure, results: dict) -> None:

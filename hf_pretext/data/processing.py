@@ -9,6 +9,7 @@ are drawn from (seed, sample number) in the worker.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from .decoding import to_image
 
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
-COLOR_DRAWS = 8
+CROP_DRAWS, COLOR_DRAWS = 4, 8
 KEPT_BYTES = 2**28  # of decoded pictures, in each worker
 
 
@@ -86,10 +87,12 @@ class ImageProcessing:
             image = to_image(row["image"])
             pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
             return {"pixel_values": pixels[0]}
-        image = random_resized_crop(self._decoded(row), self.size, self.augmentation.crop_scale, random)
-        if random.random() < self.augmentation.horizontal_flip:
+        draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # at once: a call costs as much as a crop
+        *crop, flip = draws[: CROP_DRAWS + 1].tolist()
+        image = random_resized_crop(self._decoded(row), self.size, self.augmentation.crop_scale, crop)
+        if flip < self.augmentation.horizontal_flip:
             image = image.flip(-1)
-        return {"pixel_values": image, "colors": torch.from_numpy(random.random(COLOR_DRAWS, dtype=np.float32))}
+        return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
 
     def _decoded(self, row: dict) -> Tensor:
         """A picture's pixels; those of a small dataset stay in the worker's memory, since decoding is most of its work.
@@ -105,22 +108,25 @@ class ImageProcessing:
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """uint8 pixels to the floats that the model wants, on the batch's device."""
         batch = dict(batch)
-        pixels, draws = batch["pixel_values"].float(), batch.pop("colors", None)
+        pixels, draws = batch["pixel_values"].to(torch.float32, copy=True), batch.pop("colors", None)
         if self.augmentation is not None and self.augmentation.changes_colors:
             pixels = change_colors(pixels, draws, self.augmentation)
-        mean, std = (value.to(pixels.device)[:, None, None] for value in (self.mean, self.std))
-        batch["pixel_values"] = (pixels - mean) / std
+        self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)  # copied once
+        batch["pixel_values"] = pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
         return batch
 
 
-def random_resized_crop(image: Tensor, size: tuple[int, int], smallest: float, random: np.random.Generator) -> Tensor:
-    """A random part of a picture, at least `smallest` of its area, as uint8 `(3, height, width)` of `size`."""
+def random_resized_crop(image: Tensor, size: tuple[int, int], smallest: float, draws: Sequence[float]) -> Tensor:
+    """A random part of a picture, at least `smallest` of its area, as uint8 `(3, height, width)` of `size`.
+
+    draws: four numbers, uniform in [0, 1), for its area, the ratio of its sides, its top and its left.
+    """
     height, width = image.shape[-2:]
-    area = height * width * random.uniform(smallest, 1)
-    ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1]))) if smallest < 1 else width / height
+    area = height * width * (smallest + (1 - smallest) * draws[0])
+    ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** draws[1] if smallest < 1 else width / height
     w = min(max(round(math.sqrt(area * ratio)), 1), width)
     h = min(max(round(math.sqrt(area / ratio)), 1), height)
-    top, left = int(random.integers(height - h + 1)), int(random.integers(width - w + 1))
+    top, left = int(draws[2] * (height - h + 1)), int(draws[3] * (width - w + 1))
     crop = image[:, top : top + h, left : left + w]
     if (h, w) == size:
         return crop

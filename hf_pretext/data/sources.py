@@ -7,7 +7,7 @@ Pictures stay undecoded bytes or paths here: one bad picture must not end a stre
 
 import glob
 import re
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -44,6 +44,7 @@ class Source:
         self.counts = self._counts()
         if not len(self):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
+        self._places = self._pieces_places()
 
     def __len__(self) -> int:
         """Rows in all."""
@@ -56,14 +57,20 @@ class Source:
 
     def key(self, piece: int, index: int) -> str:
         """Where a row lies, as "train-00000-of-00004.parquet:117"."""
-        files, groups = self.files.get("files"), self.files.get("row_groups_list")
+        name, before = self._places[piece]
+        return f"{name}:{before + index}"
+
+    def _pieces_places(self) -> list[tuple[str, int]]:
+        """The file that each piece lies in, and how many of the file's rows come before it."""
+        files = self.files.get("files")
         if not files:
-            return f"{self.name}:{index}" if not self.streamed else f"{self.name}[{piece}]:{index}"
-        before = 0
-        if groups:  # row groups of one file come one after the other
-            first = files.index(files[piece])
-            before = sum(self.counts[first:piece])
-        return f"{Path(str(files[piece])).name}:{before + index}"
+            pieces = range(len(self.counts))
+            return [(f"{self.name}[{piece}]" if self.streamed else self.name, 0) for piece in pieces]
+        rows, places = Counter(), []
+        for file, count in zip(files, self.counts, strict=True):  # row groups of one file come one after the other
+            places.append((Path(str(file)).name, rows[file]))
+            rows[file] += count
+        return places
 
     def _piece(self, piece: int) -> list[dict]:
         if piece not in self._kept:

@@ -1,0 +1,34 @@
+"""Files that are written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path beside `path` to write to: it takes that name at the end, and is gone if anything fails.
+
+    What was there before stays until then. Missing folders are made. The suffix is kept, since some writers go by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.tmp.{path.name}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Writes a text file."""
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | os.PathLike, content: dict | list) -> None:
+    """Writes a JSON file. NaN and infinity are errors, not invalid JSON."""
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

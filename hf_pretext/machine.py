@@ -1,0 +1,78 @@
+"""The machine: what it has, how it is used best, and what a result says of it."""
+
+import ctypes
+import os
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from . import __version__
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt()
+PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "timm")
+
+
+def describe(device: torch.device) -> dict[str, str | int]:
+    """Processor, cores that this process may use, and the accelerator where there is one."""
+    found = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
+    if device.type == "cuda":
+        found["accelerator"] = torch.cuda.get_device_name(device)
+    return found
+
+
+def has_bf16(use_cpu: bool = False) -> bool:
+    """Whether bf16 is fast here: a GPU that has it, or a CPU with instructions for it (elsewhere it is emulated)."""
+    if torch.cuda.is_available() and not use_cpu:
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def default_workers(use_cpu: bool = False) -> int:
+    """Processes that decode and augment: none where the model computes on the same cores, whose threads they would
+    hold up; beside a GPU, this process's share of the cores, up to 8."""
+    if use_cpu or not torch.accelerator.is_available():
+        return 0
+    return min(8, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep what PyTorch frees on a CPU, since the next step asks for the same again.
+
+    By default glibc may hand it back to the system: then a step of the emoji recipe takes 10,000 page faults and a
+    sixth longer, and whether it does is luck, by what was allocated before. Returns whether there was a glibc to tell.
+    """
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):
+        return False
+    return bool(mallopt(M_MMAP_THRESHOLD, 2**30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on Linux
+        return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """The processor's name, as the system says it."""
+    try:
+        with open("/proc/cpuinfo") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of hf_pretext and of what its figures depend on."""
+    found = {"python": sys.version.split()[0], "hf_pretext": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
