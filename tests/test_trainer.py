@@ -15,9 +15,10 @@ from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_s
 import hf_pretext
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.files import write_json
 from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
-from hf_pretext.trainer import PretextTrainer, last_checkpoint, write_json
+from hf_pretext.trainer import PretextTrainer, last_checkpoint
 
 
 def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, **options):
