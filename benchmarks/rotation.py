@@ -53,6 +53,7 @@ class TakingTurns(TrainerCallback):
 
     def __init__(self, loops: dict[str, "Neighbour"], turn: int, batch_size: int):
         self.loops, self.turn, self.batch_size, self.turns = loops, turn, batch_size, []
+        self.trainer: PretextTrainer | None = None  # set when there is one: it is made with its callbacks
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.turn:
@@ -82,7 +83,7 @@ def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options
                "bf16": has_bf16(), "disable_tqdm": True, **options},
         )  # fmt: skip
         turns = TakingTurns(loops, turn, batch_size)
-        trainer = turns.trainer = PretextTrainer(fresh_model(it), args, source, processing, callbacks=[turns])
+        turns.trainer = trainer = PretextTrainer(fresh_model(it), args, source, processing, callbacks=[turns])
         trainer.pop_callback(PrinterCallback)
         trainer.train()
     decoding = max(first // turn - 1, 0)  # turns that lie in the first epoch
@@ -145,12 +146,12 @@ class BareLoop:
 
 
 class Neighbour:
-    """A bare loop in a process of its own, which waits until it is asked for its rate."""
+    """A bare loop in a process of its own, which waits until it is asked for its rate, or told to stop."""
 
     def __init__(self, keep_memory: bool):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, keep_memory), daemon=True)
+        self.process = context.Process(target=serve, args=(theirs, keep_memory), daemon=True)  # gone if we fail
         self.process.start()
         self.rate(4)  # it is ready, and warm
 
@@ -158,13 +159,17 @@ class Neighbour:
         self.pipe.send(steps)
         return self.pipe.recv()
 
+    def stop(self) -> None:
+        self.pipe.send(None)
+        self.process.join()
+
 
 def serve(pipe, keep_memory: bool) -> None:
     if keep_memory:
         keep_freed_memory()
     loop = BareLoop(recipe())
-    while True:
-        pipe.send(loop.rate(pipe.recv()))
+    while (steps := pipe.recv()) is not None:
+        pipe.send(loop.rate(steps))
 
 
 def device() -> torch.device:
@@ -202,6 +207,8 @@ def main() -> None:
     keep_freed_memory()  # as the recipe does
     loops = {"bare loop": Neighbour(False), "bare loop that keeps memory too": Neighbour(True)}
     first, later = compare(it, loops, turn, options.epochs, dataloader_num_workers=options.workers)
+    for loop in loops.values():
+        loop.stop()
     print("a bare step: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
     ratios = {
         "first epoch": told(first, "the first epoch, which decodes") if first else None,

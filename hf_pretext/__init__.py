@@ -4,7 +4,9 @@ The names below are imported when first used (PEP 562): `import hf_pretext` itse
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from . import objectives
 
 __version__ = "0.1.0"
 
@@ -25,21 +27,18 @@ if TYPE_CHECKING:
     from .modeling import PretextModel as PretextModel
     from .modeling import PretextOutput as PretextOutput
     from .modeling import load as load
-    from .objectives.rotation import RotationForPreTraining as RotationForPreTraining
     from .recipe import Recipe as Recipe
     from .trainer import PretextTrainer as PretextTrainer
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    if name.endswith(_OBJECTIVE_SUFFIX):  # an objective is one file; its name says which
-        stem = name.removesuffix(_OBJECTIVE_SUFFIX)
-        module = "".join("_" + c.lower() if c.isupper() and i else c.lower() for i, c in enumerate(stem))
-        try:
-            return getattr(import_module(f".objectives.{module}", __name__), name)
-        except ModuleNotFoundError:
-            pass
+    if name.endswith(_OBJECTIVE_SUFFIX):  # an objective is one file: RotationForPreTraining lives in rotation.py
+        stem = name.removesuffix(_OBJECTIVE_SUFFIX).lower()
+        for objective in objectives.files():
+            if objective.replace("_", "") == stem:
+                return getattr(import_module(f"{objectives.__name__}.{objective}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -51,7 +50,7 @@ def test_unknown_names_are_attribute_errors():
             getattr(hf_pretext, name)
 
 
-@pytest.mark.parametrize("objective", [file.stem for file in Path(objectives.__file__).parent.glob("[!_]*.py")])
+@pytest.mark.parametrize("objective", objectives.files())
 def test_settings_read_without_the_model_are_the_settings(objective):
     quick, real = task_class(objective), objective_class(objective).task_class
     assert quick.__doc__ == real.__doc__

@@ -1,6 +1,5 @@
 """The loop: exact resume, right gradients, honest logs, nothing shared that should not be."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_s
 import hf_pretext
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
-from hf_pretext.files import write_json
 from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer, last_checkpoint
@@ -207,14 +205,6 @@ def test_options_of_trainer_keep_working(trainer_of, options):
     trainer = trainer_of(architecture="vit", max_steps=2, **options)
     trainer.train()
     assert len(losses(trainer)) == 2
-
-
-def test_write_json_is_whole_or_not_at_all(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    with pytest.raises(ValueError):
-        write_json(tmp_path / "a.json", {"x": float("nan")})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-    assert os.listdir(tmp_path) == ["a.json"]
 
 
 TWO_PROCESSES = """

@@ -42,7 +42,8 @@ def claim(results: dict) -> str:
     for method, words in METHODS.items():
         trained, random = (figure(figures[who][f"{method}_top1"]) for who in ("trained", "random"))
         said.append(f"{words} of `{results['transfer']['label']}`: {trained}, random encoder {random};")
-    said.append(f"pretext accuracy on test: {figure(results['pretext']['accuracy'])}.")
+    pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
+    said.append(f"the pretext task itself on test: {', '.join(pretext)}.")
     words, lines = " ".join(said).split(), [""]
     for word in words:
         if len(lines[-1]) + len(word) > 110:

@@ -3,11 +3,14 @@
 from pathlib import Path
 
 
+def files() -> dict[str, Path]:
+    """The file of each objective, by the objective's name."""
+    return {file.stem: file for file in sorted(Path(__file__).parent.glob("[!_]*.py"))}
+
+
 def find(objective: str) -> Path:
     """The file of an objective. Raises `ValueError` for an unknown one, with those there are."""
-    files = {file.stem: file for file in Path(__file__).parent.glob("[!_]*.py")}
-    if objective not in files:  # a config.json from anywhere must not choose what is imported
-        raise ValueError(
-            f"No objective {objective!r} in this version of hf_pretext. Known: {', '.join(sorted(files))}."
-        )
-    return files[objective]
+    found = files()
+    if objective not in found:  # a config.json from anywhere must not choose what is imported
+        raise ValueError(f"No objective {objective!r} in this version of hf_pretext. Known: {', '.join(found)}.")
+    return found[objective]
