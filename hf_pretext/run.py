@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, TrainingArguments, set_seed
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -213,6 +214,7 @@ class Run:
             keep_freed_memory()
         self.say(self._announcement())
         self.seeds = {seed: self._train(seed, args) for seed, args in self.args.items()}
+        PartialState().destroy_process_group()  # or a process may abort at its exit; evaluation needs one alone
         return self.main_process
 
     def _train(self, seed: int, args: TrainingArguments) -> dict:
