@@ -15,6 +15,7 @@ from transformers.utils import logging
 
 from .command_line import CommandLine, task_class
 from .data.processing import Augmentation
+from .data.settings import StreamSettings
 
 NO_DATASET = "none"
 
@@ -23,10 +24,11 @@ NO_DATASET = "none"
 class RunArguments:
     """What is pretrained on what, and what it is judged by.
 
-    dataset: Pictures to pretrain on, no labels needed: a Hub id (streamed), a folder of pictures, Parquet files or
-        WebDataset tars (a folder or a glob).
-    split: Its split.
-    image_column: Its column of pictures, where that can't be told.
+    dataset: Pictures to pretrain on, no labels needed: a Hub id (streamed), a folder of pictures, or files (a folder or
+        a glob of Parquet, WebDataset tars, Arrow, JSON lines or CSV). Several are mixed.
+    mixture_weights: How often each of several datasets is drawn from; by their rows where nothing is said.
+    split: Their split.
+    image_column: Their column of pictures, where that can't be told.
     encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
         alone gives a fresh encoder of that shape.
     image_size: Side of the square pictures that the encoder sees, in pixels; an --encoder brings its own.
@@ -39,7 +41,8 @@ class RunArguments:
 
     _argument_group_name: ClassVar[str] = "data and encoder"
 
-    dataset: str | None = None
+    dataset: list[str] = field(default_factory=list)
+    mixture_weights: list[float] | None = None
     split: str = "train"
     image_column: str | None = None
     encoder: str | None = None
@@ -74,7 +77,7 @@ class Recipe:
         Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
         what to do when something given is wrong.
         """
-        types = (RunArguments, Augmentation, task_class(self.objective), TrainingArguments)
+        types = (RunArguments, StreamSettings, Augmentation, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
         from .modeling import objective_class  # from here on it takes seconds; --help and typing errors end before
@@ -85,6 +88,7 @@ class Recipe:
             logging.disable_progress_bar()
         try:
             run = Run(self, objective_class(self.objective), command_line, values)
+            main_process = run.train()
         except ValueError as error:
             sys.exit(f"error: {error}")
-        return run.results() if run.train() else None
+        return run.results() if main_process else None

@@ -122,7 +122,12 @@ def facts(run: "Run") -> dict:
             "start": run.options.encoder and relative(run.options.encoder),
             "parameters": sum(p.numel() for p in build_encoder(run.config).parameters()),
         },
-        "data": {"dataset": relative(run.source.name), "split": run.options.split, "rows": len(run.source)},
+        "data": {
+            "dataset": " + ".join(relative(source.name) for source in run.source.sources),
+            "split": run.options.split,
+            "rows": None if run.source.endless else len(run.source),
+            "mixture_weights": run.source.weights,
+        },
         "image_size": list(run.processing.size),
         "augmentation": dataclasses.asdict(run.augmentation),
         "settings": settings(run),

@@ -16,8 +16,10 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.trainer_utils import get_last_checkpoint
 
 from .command_line import CommandLine, relative
+from .data.ledger import BAD_SAMPLES, read_lines
 from .data.processing import Augmentation, ImageProcessing, load_processor
-from .data.sources import open_source
+from .data.settings import StreamSettings
+from .data.sources import Mixture, open_source
 from .evaluation.comparison import encoder_transfer, pretext_figures
 from .evaluation.labelled import LabelledImages
 from .features import last_hidden
@@ -25,10 +27,10 @@ from .files import write_json
 from .machine import default_workers, has_bf16, keep_freed_memory
 from .modeling import PretextModel, build_encoder, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
-from .trainer import PretextTrainer
+from .trainer import STREAM_STATE, PretextTrainer, check_length
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
-FINISHED = "trainer_state.json"  # Trainer writes it last
+FINISHED = "run.json"  # written when all else is
 
 
 class Run:
@@ -42,6 +44,7 @@ class Run:
         self.options: RunArguments = command_line.build(RunArguments, values)
         self.task = command_line.build(objective.task_class, values)
         self.augmentation = command_line.build(Augmentation, values)
+        self.stream = command_line.build(StreamSettings, values)
         self.given = command_line.given
         if "seed" in self.given and "seeds" not in self.given:
             self.options.seeds = [self.given["seed"]]
@@ -64,11 +67,10 @@ class Run:
         processor = load_processor(
             self.options.encoder, self.options.image_size, size if isinstance(size, int) else 224
         )
-        self.processing = ImageProcessing(processor, self.augmentation)
-        self.evaluation_processing = ImageProcessing(processor)
+        self.processing = ImageProcessing(processor, self.augmentation, self.stream.max_image_pixels)
+        self.evaluation_processing = ImageProcessing(processor, None, self.stream.max_image_pixels)
         self.convolutional, self.encoder_class = self._try_out()
-        columns = {"image": self.options.image_column}
-        self.source = open_source(self.options.dataset, self.options.split, columns)
+        self.source = self._data()
         self.labelled = self._labelled()
         self._check_writable()
 
@@ -103,7 +105,7 @@ class Run:
                     f"--resume_from_checkpoint {resume} is of one seed, but --seeds are {self.options.seeds}. Give "
                     "that seed alone, as --seed 0, or --resume_from_checkpoint last to go on with all."
                 )
-            if not (Path(resume) / FINISHED).exists():
+            if not (Path(resume) / STREAM_STATE).exists():
                 raise ValueError(f"--resume_from_checkpoint {resume}: there is no such checkpoint. Give a checkpoint-* "
                                  "folder, or `last`.")  # fmt: skip
         elif resume:
@@ -151,6 +153,15 @@ class Run:
                 f"but {self.objective.objective} needs one for {self.objective.modality}s, as a ViT or a ResNet."
             )
         return config
+
+    def _data(self) -> Mixture:
+        columns = {"image": self.options.image_column}
+        if not self.options.dataset:
+            raise ValueError("--dataset is missing: a folder of pictures, files, or a Hub id.")
+        sources = [open_source(dataset, self.options.split, columns) for dataset in self.options.dataset]
+        data = Mixture(sources, self.options.mixture_weights)
+        check_length(data, self.first)
+        return data
 
     def _try_out(self) -> tuple[bool, str]:
         """One forward and backward pass of the whole model on noise: whatever does not fit shows before training."""
@@ -218,7 +229,7 @@ class Run:
         return self.main_process
 
     def _train(self, seed: int, args: TrainingArguments) -> dict:
-        record = Path(args.output_dir) / "run.json"
+        record = Path(args.output_dir) / FINISHED
         if finished(args.output_dir):
             self.say(f"seed {seed}: finished already, in {args.output_dir}")
             return json.loads(record.read_text())
@@ -229,29 +240,32 @@ class Run:
         model, _ = self.fresh(seed)
         noise = torch.zeros(2, 3, *self.processing.size)
         frozen = model.freeze_unused(pixel_values=noise)
-        trainer = PretextTrainer(self.laid_out(model), args, self.source, self.processing, self._while_training())
+        trainer = PretextTrainer(
+            self.laid_out(model), args, self.source, self.processing, self._while_training(), self.stream
+        )
         trainer.train(resume_from_checkpoint=resume)
         trainer.save_model()
-        bad = trainer.all_bad_samples()
-        if bad and self.main_process:
-            path = Path(args.output_dir) / "bad_samples.json"
-            write_json(path, bad)
-            self.say(f"seed {seed}: {len(bad)} samples could not be used and were replaced; see {path}:")
-            self.say("\n".join(f"  {sample['key']}: {sample['reason']}" for sample in bad[:5]))
+        account = trainer.account()
+        if account["bad_samples"]:
+            told = ", ".join(f"{reason}: {count}" for reason, count in account["bad_samples"].items())
+            path = Path(args.output_dir) / BAD_SAMPLES
+            self.say(f"seed {seed}: samples that could not be used were replaced ({told}). See {path}:")
+            for line in read_lines(path)[:5]:
+                self.say(f"  {line.get('path') or line['shard']}:{line['row']}: {line['reason']}")
         found = {
             "seed": seed,
             "steps": trainer.state.global_step,
             "samples_seen": trainer.samples_seen,
-            "epochs": trainer.samples_seen / len(self.source),
+            "epochs": None if self.source.endless else trainer.samples_seen / len(self.source),
             "seconds": trainer.seconds,
             "samples_per_second": trainer.samples_seen / trainer.seconds,
-            "bad_samples": len(bad),
+            **account,
             "frozen": frozen,
             "history": [entry for entry in trainer.state.log_history if "loss" in entry],
         }
-        if self.main_process:
-            write_json(record, found)
         trainer.save_state()
+        if self.main_process:
+            write_json(record, found)  # last: it says that the run is finished
         return found
 
     def _while_training(self):
@@ -282,7 +296,8 @@ class Run:
             precision = "fp32 (no bf16 instructions here)"
         layout = ", channels_last" if self.convolutional else ""
         start = f"from {self.options.encoder}" if self.options.encoder else "from scratch"
-        data = f"{len(self.source):,} pictures of {relative(self.source.name)}"
+        names = " + ".join(relative(source.name) for source in self.source.sources)
+        data = names if self.source.endless else f"{len(self.source):,} pictures of {names}"
         return (
             f"{self.recipe.name}: {self.objective.objective} on {data}; "
             f"{self.encoder_class} {start}, seed{'s' * (len(self.args) > 1)} {seeds}; {device}, {precision}{layout}, "

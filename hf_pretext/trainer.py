@@ -5,58 +5,83 @@ loss term and log averaged over steps and ranks, loading that is strict, and no 
 """
 
 import json
+import math
 import os
+import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from accelerate.utils import set_seed
 from transformers import ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
+from transformers.utils import logging
 
+from .data.ledger import DIGEST_RANGE, forget_after
 from .data.processing import ImageProcessing
-from .data.sources import Source
+from .data.reader import reading_notes
+from .data.settings import StreamSettings
+from .data.sources import Mixture, Source, difference
 from .data.stream import StreamLoader
 from .files import write_json
+from .machine import cores
 from .modeling import PretextModel
 
 STREAM_STATE = "stream.json"
+STAGING = ".saving"  # where a checkpoint is written before it takes its name
+STARVED = 0.2  # share of the time that steps may wait for data before we say how to mend it
+log = logging.get_logger(__name__)
 
 
 class PretextTrainer(Trainer):
-    """Trains an objective on a source of rows.
+    """Trains an objective on a source of rows, or on a mixture of sources.
 
     processing: row -> example in the workers, batch -> model inputs on the device; its processor is saved with every
     checkpoint. evaluation: `model -> {name: figure}`, run by the main process at each evaluation and shared with the
-    others. The other arguments are Trainer's.
+    others. stream: how the data is read. The other arguments are Trainer's.
     """
 
     def __init__(
         self,
         model: PretextModel,
         args: TrainingArguments,
-        train_dataset: Source,
+        train_dataset: Source | Mixture,
         processing: ImageProcessing,
         evaluation: Callable[[PretextModel], dict[str, float]] | None = None,
+        stream: StreamSettings | None = None,
         **kwargs,
     ):
-        self.processing, self.evaluation = processing, evaluation
-        self._start, self._mark = 0, None
+        """Raises `ValueError` for data without a known length where `args` count in epochs."""
+        self.processing, self.evaluation, self.stream = processing, evaluation, stream or StreamSettings()
+        self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
+        check_length(self.mixture, args)
+        self._before: dict | None = None  # the stream's state in the checkpoint that training goes on from
+        self._loader: StreamLoader | None = None
+        self._mark: dict[str, float] | None = None
+        self._starved = 0
         self.waited = 0.0  # seconds that steps have waited for data
-        self._seconds_before, self._begun, self._bad_before = 0.0, None, []
+        self._seconds_before, self._begun = 0.0, None
         self._sums: dict[str, torch.Tensor] = {}
         self._batches = 0
+        self._saving = False
         super().__init__(
             model,
             args,
-            train_dataset=train_dataset,
-            eval_dataset=train_dataset if evaluation is not None else None,  # Trainer wants to see one; unused
+            train_dataset=self.mixture,
+            eval_dataset=self.mixture if evaluation is not None else None,  # Trainer wants to see one; unused
             processing_class=processing.processor,
             **kwargs,
         )
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Progress)
+
+    @property
+    def _start(self) -> int:
+        """Samples seen when this part of the run began."""
+        return self._before["samples_seen"] if self._before else 0
 
     @property
     def samples_seen(self) -> int:
@@ -69,41 +94,55 @@ class PretextTrainer(Trainer):
         """Time in `train()`, over all resumed parts of the run."""
         return self._seconds_before + (0.0 if self._begun is None else time.perf_counter() - self._begun)
 
-    def all_bad_samples(self) -> list[dict]:
-        """What the ranks could not use and replaced: `{"key", "reason"}`, each once. To be called on every rank."""
-        found = [self._loader.bad]
+    def account(self) -> dict:
+        """What all ranks have consumed, over all resumed parts: `{"digest", "bad_samples": {reason: times}}`. Two runs
+        with the same digest saw the same samples. To be called on every rank."""
+        own = (self._loader.ledger.digest, self._loader.ledger.reasons)
+        found = [own]
         if self.args.world_size > 1:
             found = [None] * self.args.world_size
-            torch.distributed.all_gather_object(found, self._loader.bad)
-        found.append(self._bad_before)
-        return sorted({bad["key"]: bad for part in found for bad in part}.values(), key=lambda bad: bad["key"])
+            torch.distributed.all_gather_object(found, own)
+        if self._before:
+            found.append((int(self._before["digest"], 16), Counter(self._before["bad_samples"])))
+        digest = sum(digest for digest, _ in found) % DIGEST_RANGE
+        return {"digest": f"{digest:016x}", "bad_samples": dict(sum((reasons for _, reasons in found), Counter()))}
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As Trainer's, with `"last"` for the last checkpoint in the output folder."""
+        """As Trainer's, with `"last"` for the last checkpoint in the output folder.
+
+        Raises `ValueError` for a checkpoint of other data or of another order, before anything is touched."""
         if resume_from_checkpoint in ("last", True):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
-            self._start = self._resumed_samples(resume_from_checkpoint)
+            self._before = self._stream_state(resume_from_checkpoint)
+            self._seconds_before = self._before["seconds"]
+            steps = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json")).global_step
+            self._initial_global_step = steps
             self.args.ignore_data_skip = True  # the stream starts at the right sample by itself
-        elif self.args.world_size > 1:
-            from accelerate.utils import set_seed
-
-            set_seed(self.args.seed, device_specific=True)  # or all ranks would draw the same corruption
+            if self.args.should_save:
+                forget_after(self.args.output_dir, steps)
+        if self.args.world_size > 1 or resume_from_checkpoint:
+            # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
+            set_seed(self.args.seed + self._start, device_specific=True)
         self._begun = time.perf_counter()
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             self._seconds_before, self._begun = self.seconds, None
+            if self._loader is not None:
+                self._loader.close()
 
     def get_train_dataloader(self) -> StreamLoader:
         """This rank's part of the stream, from the samples seen on. Already sharded: not to be prepared again."""
-        args = self.args
-        workers = args.dataloader_num_workers
+        args, workers = self.args, self.args.dataloader_num_workers
         self._loader = StreamLoader(
-            self.train_dataset,
+            self.mixture,
             self.processing,
             self._train_batch_size,
-            seed=args.seed if args.data_seed is None else args.data_seed,
+            seed=self.data_seed,
+            settings=self.stream,
+            windows=self._before["windows"] if self._before else None,
+            folder=args.output_dir,
             rank=args.process_index,
             ranks=args.world_size,
             accumulation=args.gradient_accumulation_steps,
@@ -112,13 +151,34 @@ class PretextTrainer(Trainer):
             prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
             pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
         )
+        if self.is_world_process_zero():
+            for note in reading_notes(self.mixture.sources, self._loader.reader.order, args.world_size):
+                log.warning(note)
         return self._loader
 
+    @property
+    def data_seed(self) -> int:
+        """What the order of samples and their augmentation are drawn from."""
+        return self.args.seed if self.args.data_seed is None else self.args.data_seed
+
+    def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
+        """As Trainer's; a run that goes on with another global batch ends after as many samples as it would have."""
+        *values, max_steps = super().set_initial_training_values(args, dataloader)
+        batch = self.get_total_train_batch_size(args)
+        if self._before and args.max_steps < 0 and self._before["global_batch"] != batch:
+            left = args.num_train_epochs * len(self.mixture) - self._start
+            max_steps = self._initial_global_step + max(math.ceil(left / batch), 0)
+            steps_per_epoch = values[1]
+            values[0] = self._initial_global_step // steps_per_epoch + math.ceil(left / batch / steps_per_epoch) + 1
+        return (*values, max_steps)
+
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
-        """As Trainer's, noting how long the step waits for its data."""
+        """As Trainer's, noting how long the step waits for its data, and what it consumes."""
         start = time.perf_counter()
         samples = super().get_batch_samples(epoch_iterator, num_batches, device)
         self.waited += time.perf_counter() - start
+        if samples[0]:
+            self._loader.ledger.step(self.state.global_step + 1)
         return samples
 
     def _prepare_inputs(self, inputs: dict) -> dict:
@@ -142,19 +202,46 @@ class PretextTrainer(Trainer):
             means = self.accelerator.reduce(means.to(self.args.device), reduction="mean").tolist()
             logs = {"loss": logs.pop("loss"), **dict(zip(names, means, strict=True)), **logs, **self._pace()}
             self._sums, self._batches = {}, 0
-        if self.is_in_train:
-            self.state.epoch = self.samples_seen / len(self.train_dataset)  # of the data, not of Trainer's loop
+        if self.is_in_train and not self.mixture.endless:
+            self.state.epoch = self.samples_seen / len(self.mixture)  # of the data, not of Trainer's loop
         super().log(logs, start_time)
 
     def _pace(self) -> dict[str, float]:
-        now, samples = time.perf_counter(), self.samples_seen
-        pace = {"samples_seen": samples}
-        if self._mark is not None and now > self._mark[0]:
-            seconds = now - self._mark[0]
-            pace["samples_per_second"] = round((samples - self._mark[1]) / seconds, 1)
-            pace["data_wait"] = round((self.waited - self._mark[2]) / seconds, 4)  # a share of the time
-        self._mark = (now, samples, self.waited)
+        """Samples seen, how often that is through each source, speed, and the share of the time spent waiting."""
+        now = {"time": time.perf_counter(), "samples": self.samples_seen, "waited": self.waited}
+        now["read"] = self._loader.reader.waited
+        pace = {"samples_seen": now["samples"], **self._epochs_of_sources()}
+        if self._mark is not None and now["time"] > self._mark["time"]:
+            passed = {name: value - self._mark[name] for name, value in now.items()}
+            pace["samples_per_second"] = round(passed["samples"] / passed["time"], 1)
+            pace["data_wait"] = round(passed["waited"] / passed["time"], 4)
+            self._mind_the_wait(pace["data_wait"], passed["read"] > passed["waited"] / 2)
+        self._mark = now
         return pace
+
+    def _epochs_of_sources(self) -> dict[str, float]:
+        sources = self.mixture.sources
+        drawn = self._loader.reader.order.drawn(self.samples_seen)
+        suffix = {source.name: f"/{source.name}" if len(sources) > 1 else "" for source in sources}
+        return {
+            f"epoch_of_source{suffix[source.name]}": count / len(source)
+            for source, count in zip(sources, drawn, strict=True)
+            if not source.endless
+        }
+
+    def _mind_the_wait(self, share: float, reading: bool) -> None:
+        """Warns, once, where steps go on waiting for data. reading: whether rows are late, not their decoding."""
+        self._starved = self._starved + 1 if share > STARVED else 0
+        if self._starved != 2 or not self.is_world_process_zero():
+            return
+        workers = self.args.dataloader_num_workers
+        if reading:
+            mend = "reading is slow. Bring the data nearer, or into more and smaller pieces (Parquet row groups)"
+        elif workers < cores() - 1:
+            mend = f"decoding is slow. Give it more processes: --dataloader_num_workers {max(cores() - 1, workers + 1)}"
+        else:
+            mend = f"decoding is slow. Store the pictures smaller: the encoder sees {self.processing.size} pixels"
+        log.warning(f"Steps wait {share:.0%} of the time for data: {mend}.")
 
     def get_decay_parameter_names(self, model) -> list[str]:
         """Weight decay is for matrices and kernels; vectors and scalars (norms, biases, temperatures) get none."""
@@ -185,18 +272,65 @@ class PretextTrainer(Trainer):
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model, trial) -> None:
-        folder = Path(self._get_output_dir(trial)) / f"checkpoint-{self.state.global_step}"
-        state = {
-            "samples_seen": self.samples_seen,
-            "rows": len(self.train_dataset),
-            "seconds": self.seconds,
-            "bad_samples": self.all_bad_samples(),
-        }
+        """As Trainer's, in a folder that takes its name when all in it is written, by all ranks: whoever finds a
+        checkpoint, finds a whole one, whenever the run is killed."""
+        run, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        written, final = run / STAGING / name, run / name
         if self.args.should_save:
-            write_json(folder / STREAM_STATE, state)
-        super()._save_checkpoint(model, trial)
+            shutil.rmtree(run / STAGING, ignore_errors=True)  # of a run that was killed
+        self.accelerator.wait_for_everyone()
+        self._saving, self.args.save_total_limit = True, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self._saving, self.args.save_total_limit = False, limit
+        if self.state.best_model_checkpoint == str(written):
+            self.state.best_model_checkpoint = str(final)
+            if self.args.should_save:
+                self.state.save_to_json(str(written / "trainer_state.json"))
+        state = self._state_of_stream()
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            write_json(written / STREAM_STATE, state)
+            if final.exists():  # of an earlier attempt, from which the run went back
+                final.rename(run / STAGING / "replaced")
+            written.rename(final)
+            shutil.rmtree(run / STAGING)
+            rotate_checkpoints(
+                output_dir=str(run),
+                save_total_limit=limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(final))
 
-    def _resumed_samples(self, checkpoint: str) -> int:
+    def _get_output_dir(self, trial) -> str:
+        folder = super()._get_output_dir(trial)
+        return os.path.join(folder, STAGING) if self._saving else folder
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._saving:  # not before it has its name
+            super()._push_from_checkpoint(checkpoint_folder)
+
+    def _state_of_stream(self) -> dict:
+        """All there is to know of the data, to go on from here. To be called on every rank."""
+        orders = self._loader.reader.order.orders
+        return {
+            "samples_seen": self.samples_seen,
+            "global_batch": self.get_total_train_batch_size(self.args),
+            "seed": self.data_seed,
+            "parts": self.stream.parts,
+            "windows": [order.window for order in orders],
+            "mixture_weights": self.mixture.weights,
+            "source": self.mixture.fingerprint(),
+            "seconds": self.seconds,
+            **self.account(),
+        }
+
+    def _stream_state(self, checkpoint: str) -> dict:
+        """The stream's state in a checkpoint, if this run can go on from it; `ValueError` otherwise."""
         file = Path(checkpoint) / STREAM_STATE
         if not file.exists():
             raise ValueError(
@@ -204,15 +338,22 @@ class PretextTrainer(Trainer):
                 "checkpoint-* folder, or --resume_from_checkpoint last."
             )
         state = json.loads(file.read_text())
-        if state["rows"] != len(self.train_dataset):
+        now = {"seed": self.data_seed, "parts": self.stream.parts, "mixture_weights": self.mixture.weights}
+        for name, value in now.items():
+            if state[name] != value:
+                raise ValueError(
+                    f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would be "
+                    f"another. Give --{name} {state[name]}, or start afresh."
+                )
+        changed = difference(state["source"], self.mixture.fingerprint())
+        if changed and not self.stream.allow_changed_source:
             raise ValueError(
-                f"{checkpoint} was trained on a source of {state['rows']} rows, but this one has "
-                f"{len(self.train_dataset)}: the order of samples would be another. Resume on the same data."
+                f"{checkpoint} was trained on other data: {changed}. The order of samples would be another. Resume on "
+                "the same data, or go on with this in an order of its own with --allow_changed_source."
             )
-        steps = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json")).global_step
-        self._initial_global_step, self._seconds_before = steps, state["seconds"]
-        self._bad_before = state["bad_samples"]
-        return state["samples_seen"]
+        if changed:
+            state["windows"] = None
+        return state
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """Strict, and through transformers' renaming of weights, which Trainer's own loading leaves out."""
@@ -232,13 +373,14 @@ class Progress(ProgressCallback):
     """Trainer's bar (steps, rate, time left) with a line a person can read at each log."""
 
     SHOWN_LAST = ("samples_per_second", "data_wait")
-    LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos")
+    LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos", "epoch_of_source")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if self.training_bar is None or not logs or "train_runtime" in logs:
             return
         parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
-        parts += [f"{k} {v:.3f}" for k, v in logs.items() if k not in (*self.SHOWN_LAST, *self.LEFT_OUT)]
+        left_out = (*self.SHOWN_LAST, *self.LEFT_OUT)
+        parts += [f"{k} {v:.3f}" for k, v in logs.items() if k.partition("/")[0] not in left_out]
         if "samples_per_second" in logs:
             parts.append(f"{logs['samples_per_second']:.0f} samples/s, waiting for data {logs['data_wait']:.0%}")
         self.training_bar.write("  ".join(parts))
@@ -250,3 +392,11 @@ def last_checkpoint(output_dir: str) -> str:
     if found is None:
         raise ValueError(f"There is no checkpoint in {output_dir} to go on from. Leave out --resume_from_checkpoint.")
     return found
+
+
+def check_length(data: Mixture, args: TrainingArguments) -> None:
+    """Raises `ValueError` where training is to be counted in epochs of data whose length nobody knows."""
+    if data.endless and args.max_steps <= 0:
+        raise ValueError(
+            f"{data.name} has no known length, so --num_train_epochs means nothing. Say how long with --max_steps."
+        )

@@ -46,7 +46,7 @@ recipe = Recipe(
     encoder=resnet,
     smoke_encoder=tiny_resnet,
     settings={
-        "dataset": str(EMOJI),
+        "dataset": [str(EMOJI)],
         "eval_dataset": str(EMOJI),
         "eval_label": "group",
         "image_size": 64,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
-from .decoding import to_image
+from .decoding import HIGHEST_MAX_PIXELS, MAX_PIXELS, SHRINKS, open_image, to_pixels, upright_size
 
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
@@ -71,8 +71,13 @@ class ImageProcessing:
     augmentation: None for evaluation.
     """
 
-    def __init__(self, processor, augmentation: Augmentation | None = None):
-        self.processor, self.augmentation = processor, augmentation
+    def __init__(self, processor, augmentation: Augmentation | None = None, max_image_pixels: int = MAX_PIXELS):
+        """Raises `ValueError` for a `max_image_pixels` that is not positive or above what Pillow itself allows."""
+        if not 0 < max_image_pixels <= HIGHEST_MAX_PIXELS:
+            raise ValueError(
+                f"max_image_pixels must lie above 0 and at most at {HIGHEST_MAX_PIXELS:,}, but is {max_image_pixels:,}."
+            )
+        self.processor, self.augmentation, self.max_pixels = processor, augmentation, max_image_pixels
         self.size = target_size(processor)
         mean = processor.image_mean if processor.do_normalize else [0.0] * 3
         std = processor.image_std if processor.do_normalize else [1.0] * 3
@@ -81,29 +86,38 @@ class ImageProcessing:
         self._kept: dict[str, Tensor] = {}
         self._room = KEPT_BYTES
 
-    def __call__(self, row: dict, random: np.random.Generator) -> dict[str, Tensor]:
+    def __call__(self, row: dict, random: np.random.Generator | None) -> dict[str, Tensor]:
         """One example. Raises `BadSample` for a picture that can't be read."""
         if self.augmentation is None:
-            image = to_image(row["image"])
+            image = to_pixels(open_image(row["image"], self.max_pixels))
             pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
             return {"pixel_values": pixels[0]}
         draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # at once: a call costs as much as a crop
         *crop, flip = draws[: CROP_DRAWS + 1].tolist()
-        image = random_resized_crop(self._decoded(row), self.size, self.augmentation.crop_scale, crop)
+        image = self._cropped(row, crop)
         if flip < self.augmentation.horizontal_flip:
             image = image.flip(-1)
         return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
 
-    def _decoded(self, row: dict) -> Tensor:
-        """A picture's pixels; those of a small dataset stay in the worker's memory, since decoding is most of its work.
-        What came first stays: in a shuffled epoch no picture is more likely to come again than another."""
+    def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
+        """A random crop. Pixels of pictures that are never shrunk stay in memory while there is room, since decoding is
+        most of the work. What came first stays: in a shuffled epoch none is more likely to come again."""
+        smallest = self.augmentation.crop_scale
         image = self._kept.get(row.get("key"))
         if image is None:
-            image = to_image(row["image"])
-            if "key" in row and image.nbytes <= self._room:
+            picture = open_image(row["image"], self.max_pixels)
+            size = upright_size(picture)
+            box = random_box(size, smallest, draws)
+            shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
+            image = to_pixels(picture, shrink)
+            box = scaled_box(box, size, image.shape[1:])
+            may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # by another crop
+            if not may_shrink and "key" in row and image.nbytes <= self._room:
                 self._kept[row["key"]] = image
                 self._room -= image.nbytes
-        return image
+        else:
+            box = random_box(image.shape[1:], smallest, draws)
+        return crop_and_resize(image, box, self.size)
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """uint8 pixels to the floats that the model wants, on the batch's device."""
@@ -116,17 +130,30 @@ class ImageProcessing:
         return batch
 
 
-def random_resized_crop(image: Tensor, size: tuple[int, int], smallest: float, draws: Sequence[float]) -> Tensor:
-    """A random part of a picture, at least `smallest` of its area, as uint8 `(3, height, width)` of `size`.
+def random_box(size: Sequence[int], smallest: float, draws: Sequence[float]) -> tuple[int, int, int, int]:
+    """Top, left, height and width of a random part of a picture, at least `smallest` of its area.
 
-    draws: four numbers, uniform in [0, 1), for its area, the ratio of its sides, its top and its left.
+    size: height and width. draws: four numbers, uniform in [0, 1), for its area, the ratio of its sides, its top and
+    its left.
     """
-    height, width = image.shape[-2:]
+    height, width = size
     area = height * width * (smallest + (1 - smallest) * draws[0])
     ratio = RATIO[0] * (RATIO[1] / RATIO[0]) ** draws[1] if smallest < 1 else width / height
     w = min(max(round(math.sqrt(area * ratio)), 1), width)
     h = min(max(round(math.sqrt(area / ratio)), 1), height)
-    top, left = int(draws[2] * (height - h + 1)), int(draws[3] * (width - w + 1))
+    return int(draws[2] * (height - h + 1)), int(draws[3] * (width - w + 1)), h, w
+
+
+def scaled_box(box: Sequence[int], size: Sequence[int], new: Sequence[int]) -> tuple[int, int, int, int]:
+    """The same part of a picture that has the height and width `new` instead of `size`."""
+    top, bottom = (round(at * new[0] / size[0]) for at in (box[0], box[0] + box[2]))
+    left, right = (round(at * new[1] / size[1]) for at in (box[1], box[1] + box[3]))
+    return top, left, max(bottom - top, 1), max(right - left, 1)
+
+
+def crop_and_resize(image: Tensor, box: Sequence[int], size: tuple[int, int]) -> Tensor:
+    """A part of a picture (uint8 `(3, H, W)`) at another size, as uint8 `(3, *size)`."""
+    top, left, h, w = box
     crop = image[:, top : top + h, left : left + w]
     if (h, w) == size:
         return crop

@@ -1,4 +1,4 @@
-"""Where rows come from: a Hub id, a folder, Parquet files or WebDataset tars, or a `datasets` object.
+"""Where rows come from: a Hub id, files, a folder, or a `datasets` object.
 
     --dataset -> datasets object -> Source: rows with canonical columns, each with a key that says where it lies
 
@@ -7,113 +7,172 @@ Pictures stay undecoded bytes or paths here: one bad picture must not end a stre
 
 import glob
 import re
-from collections import Counter, OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import datasets
-from datasets import ClassLabel, Dataset, Features, Image, IterableDataset, Value
+from datasets import Dataset, Features, Image, IterableDataset, Value
+from transformers.utils import logging
+
+from .columns import features_of, find_column
+from .decoding import UNREADABLE
+from .order import ENDLESS
+from .remote import file_facts, patiently, short_names, sizes_of
+from .rows import DAMAGE, rows_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
-USUAL_NAMES = {
-    "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
-    "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
-}
+SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
+TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
-TYPES = {"image": Image, "label": ClassLabel}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
-PIECES_KEPT = 64
+TAKEN = 256  # rows read together
+log = logging.get_logger(__name__)
 
 
 class Source:
-    """Rows by number: `source.row(piece, index)`, of a source cut into `pieces` whose row counts are known.
+    """Undecoded rows with canonical columns, in pieces whose row counts are known."""
 
-    A piece is what is read together: a Parquet row group, a tar, or a whole table that can be read anywhere. The last
-    pieces read are kept, so that the order of samples may jump between the windows in use.
-    """
+    def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
+        """columns: `{canonical name: name in the data}`. files: sizes of the files behind `data`, by name.
 
-    def __init__(self, data: Dataset | IterableDataset, columns: Mapping[str, str], name: str = "dataset"):
-        """columns: `{canonical name: name in the data}`. Raises `ValueError` for a source without rows."""
+        Raises `ValueError` for a source without rows."""
         self.name, self.columns = name, dict(columns)
-        self.streamed = isinstance(data, IterableDataset)
-        self.features = {canonical: data.features[column] for canonical, column in self.columns.items()}
-        self.data = data.reshard() if self.streamed else data
-        self.files = getattr(getattr(self.data, "_ex_iterable", None), "kwargs", {}) if self.streamed else {}
-        self.data = undecoded(self.data, self.columns.values())
-        self._kept: OrderedDict[int, list[dict]] = OrderedDict()
-        self.counts = self._counts()
-        if not len(self):
+        features = data.features if features is None else features
+        self.features = {canonical: features[column] for canonical, column in self.columns.items()}
+        self.rows = rows_of(data, self.columns, name, files)
+        self.counts = self.rows.counts
+        if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
-        self._places = self._pieces_places()
+        for where, why in self.rows.lost:
+            log.warning(f"{name}: {where} is {why}.")
+
+    @property
+    def endless(self) -> bool:
+        """Whether nobody knows how many rows there are."""
+        return self.counts == [ENDLESS]
 
     def __len__(self) -> int:
-        """Rows in all."""
+        """Rows in all. Raises `TypeError` where nobody knows."""
+        if self.endless:
+            raise TypeError(f"{self.name} is an iterable without a length.")
         return sum(self.counts)
 
-    def row(self, piece: int, index: int) -> dict:
-        """One undecoded row with canonical columns."""
-        raw = self._piece(piece)[index] if self.streamed else self.data[index]
-        return {canonical: raw[column] for canonical, column in self.columns.items()}
+    def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        """Rows `start` to `stop` (exclusive) of a piece. Those that can't be read say why under `UNREADABLE`: a damaged
+        file is many bad samples, not the end of a run."""
+        try:
+            rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote)
+            reason = "its file ends before it"
+        except Exception as error:  # each format has its own
+            if self.rows.remote and not isinstance(error, DAMAGE):
+                raise  # the network, not the file
+            rows, reason = [], f"its file can't be read: {type(error).__name__}: {str(error)[:200]}"
+        return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
+
+    def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:
+        """The rows at some places (piece, index), neighbours read together."""
+        first = 0
+        for at in range(1, len(places) + 1):
+            (piece, start), length = places[first], at - first
+            if at == len(places) or places[at] != (piece, start + length) or length == TAKEN:
+                yield from self.read(piece, start, start + length)
+                first = at
 
     def key(self, piece: int, index: int) -> str:
         """Where a row lies, as "train-00000-of-00004.parquet:117"."""
-        name, before = self._places[piece]
+        name, before = self.rows.places[piece]
         return f"{name}:{before + index}"
 
-    def _pieces_places(self) -> list[tuple[str, int]]:
-        """The file that each piece lies in, and how many of the file's rows come before it."""
-        files = self.files.get("files")
-        if not files:
-            pieces = range(len(self.counts))
-            return [(f"{self.name}[{piece}]" if self.streamed else self.name, 0) for piece in pieces]
-        rows, places = Counter(), []
-        for file, count in zip(files, self.counts, strict=True):  # row groups of one file come one after the other
-            places.append((Path(str(file)).name, rows[file]))
-            rows[file] += count
-        return places
 
-    def _piece(self, piece: int) -> list[dict]:
-        if piece not in self._kept:
-            self._kept[piece] = list(self.data.shard(num_shards=self.data.num_shards, index=piece))
-            while len(self._kept) > PIECES_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(piece)
-        return self._kept[piece]
+class Mixture:
+    """What is trained on: one source, or several with weights."""
 
-    def _counts(self) -> list[int]:
-        """Rows of each piece: from the table or the Parquet footers, else by one pass over everything."""
-        if not self.streamed:
-            return [len(self.data)]
-        if self.files.get("row_groups_list") and self.files.get("files"):
-            return parquet_counts(self.files["files"], self.files["row_groups_list"])
-        from tqdm.auto import tqdm
+    def __init__(self, sources: Source | Sequence[Source], weights: Sequence[float] | None = None):
+        """weights: shares of the samples, in any scale; by the sources' rows where None.
 
-        pieces = tqdm(range(self.data.num_shards), desc=f"counting the rows of {self.name}", leave=False)
-        return [sum(1 for _ in self.data.shard(num_shards=self.data.num_shards, index=piece)) for piece in pieces]
+        Raises `ValueError` for weights that do not fit the sources."""
+        self.sources = [sources] if isinstance(sources, Source) else list(sources)
+        self.weights = None if weights is None else list(weights)
+        if weights is not None and (len(weights) != len(self.sources) or min(weights) <= 0):
+            raise ValueError(
+                f"--mixture_weights {' '.join(map(str, weights))}: give a positive number for each of the "
+                f"{len(self.sources)} datasets."
+            )
+        if weights is None and len(self.sources) > 1 and self.endless:
+            raise ValueError("A mixture with an iterable of unknown length needs --mixture_weights.")
+
+    @property
+    def name(self) -> str:
+        return " + ".join(source.name for source in self.sources)
+
+    @property
+    def endless(self) -> bool:
+        """Whether nobody knows how many rows there are."""
+        return any(source.endless for source in self.sources)
+
+    def __len__(self) -> int:
+        """Rows of all sources. Raises `TypeError` where nobody knows."""
+        return sum(map(len, self.sources))
+
+    def fingerprint(self) -> list[dict]:
+        """What tells this data from other data, source by source; for JSON."""
+        return [{"name": source.name, **source.rows.fingerprint()} for source in self.sources]
+
+
+def difference(before: list[dict], now: list[dict]) -> str:
+    """What has changed between two fingerprints, in words; nothing where they agree. Names of sources do not count."""
+    if len(before) != len(now):
+        return f"{len(before)} datasets then, {len(now)} now"
+    changes = []
+    for old, new in zip(before, now, strict=True):
+        files, others = old["files"], new["files"]
+        if isinstance(files, dict) and isinstance(others, dict):
+            changes += [f"{name} is gone" for name in files if name not in others]
+            changes += [f"{name} is new" for name in others if name not in files]
+            changes += [
+                f"{name} had {files[name]:,} bytes and has {others[name]:,}"
+                for name in files
+                if name in others and files[name] != others[name]
+            ]
+        elif files != others:
+            changes.append(f"the names or sizes of the files of {new['name']}")
+        if old["rows"] != new["rows"]:
+            changes.append(f"{new['name']} had {old['rows']} rows and has {new['rows']}")
+        elif old["pieces"] != new["pieces"]:
+            changes.append(f"the rows of {new['name']} are cut into other pieces")
+    return "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
 
 
 def open_source(
-    dataset: str | Dataset | IterableDataset,
+    dataset,
     split: str = "train",
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str, ...] = ("image",),
 ) -> Source:
     """Opens what `--dataset` names.
 
-    dataset: a Hub id (streamed), a folder (of pictures, Parquet files or tars), a glob of `.parquet` or `.tar` files,
-        or a `datasets` object. columns: `{canonical name: name in the data, or None to find it}`.
+    dataset: a Hub id (streamed), a folder or a glob (of pictures, Parquet files or WebDataset tars, which are streamed;
+        of Arrow, JSON lines, CSV or text files, which `datasets` makes into a table on disk), a `datasets` object, or
+        any sequence or iterable of dicts. columns: `{canonical name: name in the data, or None to find it}`.
     needed: canonical columns that must be there.
     Raises `ValueError` for what is not there, has no rows, lacks a column or leaves a choice of columns.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data = open_dataset(dataset, split) if isinstance(dataset, str) else dataset
+    data, files = open_dataset(dataset, split) if isinstance(dataset, str) else (dataset, None)
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     if isinstance(data, IterableDataset) and data.features is None:
         data = data._resolve_features()
+    features = getattr(data, "features", None)
+    if features is None:
+        first = next(iter(data), None)
+        if first is None:
+            raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
+        features = features_of(first)
     asked = dict(columns or {})
-    found = {kind: find_column(data.features, kind, asked.get(kind), name) for kind in needed}
-    return Source(data, found, name)
+    found = {kind: find_column(features, kind, asked.get(kind), name) for kind in needed}
+    return Source(data, found, name, features, files)
 
 
 def open_splits(
@@ -140,7 +199,7 @@ def split_names(dataset: str) -> list[str]:
     """The splits of a path, glob or Hub id; only train where it is not split."""
     path = Path(dataset).expanduser()
     if path.is_dir():
-        files = shards(path) or pictures(path)
+        files = data_files(path)
         return sorted({split for file in files if (split := split_of(file, path))}) or ["train"]
     if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
         return ["train"]
@@ -150,20 +209,26 @@ def split_names(dataset: str) -> list[str]:
         return ["train"]
 
 
-def open_dataset(dataset: str, split: str) -> Dataset | IterableDataset:
-    """A path, glob or Hub id to a `datasets` object. Raises `ValueError` for what is not there."""
+def open_dataset(dataset: str, split: str) -> tuple[Dataset | IterableDataset | Mapping, dict[str, int] | None]:
+    """A path, glob or Hub id to a `datasets` object, and the sizes of its files where they are not its own to tell.
+
+    Raises `ValueError` for what is not there.
+    """
     path = Path(dataset).expanduser()
     if path.is_dir():
-        if files := shards(path):
-            return load_files([str(file) for file in of_split(files, split, path)], dataset)
-        return image_folder(path, split)
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # of save_to_disk
+            return datasets.load_from_disk(str(path)), None
+        files = of_split(data_files(path), split, path)
+        if files and files[0].suffix.lower() not in IMAGE_SUFFIXES:
+            return load_files(list(map(str, files)), dataset)
+        return image_folder(files, path)
     files = sorted(glob.glob(str(path), recursive=True))
     if files:
         return load_files(files, dataset)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--dataset {dataset}: there is no such file or folder. Check the path, or give a Hub id.")
     try:
-        return datasets.load_dataset(dataset, split=split, streaming=True)
+        return datasets.load_dataset(dataset, split=split, streaming=True), None
     except Exception as error:  # the Hub's client has many; to a user they all mean the same
         raise ValueError(
             f"--dataset {dataset} is neither a path that exists here nor a Hub dataset (split {split!r}) that can be "
@@ -171,14 +236,20 @@ def open_dataset(dataset: str, split: str) -> Dataset | IterableDataset:
         ) from error
 
 
-def shards(folder: Path) -> list[Path]:
-    """Parquet files and tars below a folder, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in {".parquet", ".tar"})
+def data_files(folder: Path) -> list[Path]:
+    """Files of one kind below a folder, sorted: shards (Parquet, tars) before pictures before tables, since pictures
+    come with lists of labels and notes."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    for kinds in (SHARDS, IMAGE_SUFFIXES, TABLES):
+        if files := [file for file in found if kind_of(file) in kinds]:
+            return files
+    return []
 
 
-def pictures(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES)
+def kind_of(file: str | Path) -> str:
+    """A file's suffix, without that of its compression."""
+    suffixes = [suffix.lower() for suffix in Path(file).suffixes] or [""]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSION else suffixes[-1]
 
 
 def split_of(file: Path, folder: Path) -> str | None:
@@ -205,29 +276,42 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
     return chosen
 
 
-def load_files(files: list[str], name: str) -> IterableDataset:
-    """Parquet files or WebDataset tars, streamed. Raises `ValueError` for a mixture or another kind."""
-    suffixes = {Path(file).suffix.lower() for file in files}
-    builder = {".parquet": "parquet", ".tar": "webdataset"}.get(next(iter(suffixes))) if len(suffixes) == 1 else None
-    if builder is None:
-        raise ValueError(f"{name}: give .parquet files or .tar files, not {', '.join(sorted(suffixes))}.")
-    return datasets.load_dataset(builder, data_files=files, split="train", streaming=True)
+def load_files(files: list[str], name: str) -> tuple[Dataset | IterableDataset, dict[str, int] | None]:
+    """Parquet files or tars, streamed; others as a table on disk, with the files' sizes.
+
+    Raises `ValueError` for a mixture, another kind, or files that `datasets` can't read.
+    """
+    kinds = {kind_of(file) for file in files}
+    kind = next(iter(kinds))
+    builder = {**SHARDS, **TABLES}.get(kind)
+    if len(kinds) > 1 or builder is None:
+        known = ", ".join([*SHARDS, *TABLES])
+        raise ValueError(f"{name}: give files of one kind ({known}), not {', '.join(sorted(kinds))}.")
+    options = {"sep": "\t"} if kind == ".tsv" else {}
+    try:
+        data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
+    except Exception as error:  # each format has its own
+        reason = error.__cause__ or error
+        raise ValueError(f"{name} can't be read as {kind} files: {type(reason).__name__}: {reason}") from error
+    if kind in SHARDS:
+        return data, None
+    return data, sizes_of(short_names(files), file_facts(files))
 
 
-def image_folder(folder: Path, split: str) -> Dataset:
-    """All pictures of a split below a folder, sorted by path; the name of a picture's own folder is its label.
+def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, int]]:
+    """Pictures as a table of paths; the name of a picture's own folder is its label. With the files' sizes.
 
     Raises `ValueError` where there is none.
     """
-    paths = of_split(pictures(folder), split, folder)
     if not paths:
         raise ValueError(
-            f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no .parquet or .tar file. "
-            "Give the folder that holds them, at any depth."
+            f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no file of {', '.join(SHARDS)} or "
+            f"{', '.join(TABLES)}. Give the folder that holds them, at any depth."
         )
     columns = {"image": [str(path) for path in paths], "label": [path.parent.name for path in paths]}
     data = Dataset.from_dict(columns, Features({"image": Value("string"), "label": Value("string")}))
-    return data.cast_column("image", Image(decode=False))
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+    return data.cast_column("image", Image(decode=False)), sizes
 
 
 def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name: str):
@@ -235,55 +319,3 @@ def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name
     if split not in data:
         raise ValueError(f"{name} has no split {split!r}. Its splits: {', '.join(data)}.")
     return data[split]
-
-
-def find_column(features: Features, kind: str, asked: str | None = None, name: str = "the dataset") -> str:
-    """The column that holds the images or labels: as asked, else by its type, else by its usual names.
-
-    Raises `ValueError` that lists the columns there are when the column is missing or there is a choice.
-    """
-    told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
-    option = f"--{kind}_column" if kind == "image" else f"--eval_{kind}"
-    if asked is not None:
-        if asked not in features:
-            raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {told}.")
-        return asked
-    typed = [column for column, feature in features.items() if isinstance(feature, TYPES[kind])]
-    usual = [column for column in features if column.lower() in USUAL_NAMES[kind]]
-    for candidates in ([c for c in typed if c in usual], typed, usual):
-        if len(candidates) == 1:
-            return candidates[0]
-    if not typed and not usual:
-        raise ValueError(f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {told}.")
-    choice = ", ".join(dict.fromkeys(typed + usual))
-    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {told}.")
-
-
-def type_name(feature) -> str:
-    """A column's type in a word."""
-    return feature.dtype if isinstance(feature, Value) else type(feature).__name__
-
-
-def undecoded(data: Dataset | IterableDataset, columns) -> Dataset | IterableDataset:
-    """Only these columns, with images left as `{"bytes", "path"}`."""
-    features = data.features
-    data = data.select_columns(list(columns))
-    for column in columns:
-        if isinstance(features[column], Image):
-            data = data.cast_column(column, Image(decode=False))
-    return data
-
-
-def parquet_counts(files: list[str], row_groups: list[tuple[int, ...]]) -> list[int]:
-    """Rows of each piece, from the footers alone."""
-    import fsspec
-    import pyarrow.parquet as pq
-
-    footers = {}
-    for file in dict.fromkeys(files):
-        with fsspec.open(str(file), "rb") as handle:
-            footers[file] = pq.read_metadata(handle)
-    return [
-        sum(footers[file].row_group(group).num_rows for group in groups)
-        for file, groups in zip(files, row_groups, strict=True)
-    ]

@@ -3,6 +3,7 @@
 --eval_dataset, --eval_label -> train / validation / test -> batches {"pixel_values"}, labels
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ..data.decoding import BadSample
+from ..data.decoding import UNREADABLE, BadSample
 from ..data.processing import ImageProcessing
 from ..data.sources import Source, open_splits
 from .transfer import Labels
@@ -79,12 +80,12 @@ class LabelledImages:
         if limit is not None and limit < len(places):  # spread over the split, not its beginning
             places = [places[i * len(places) // limit] for i in range(limit)]
         rows = []
-        for piece, i in places:
-            label = source.row(piece, i)["label"]
+        for place, row in zip(places, source.take(places), strict=True):
+            label = row.get("label")
             if label is None or label == "":
                 self.left_out["rows without a label"] += 1
             else:
-                rows.append((source, (piece, i), feature.int2str(label) if isinstance(feature, ClassLabel) else label))
+                rows.append((source, place, feature.int2str(label) if isinstance(feature, ClassLabel) else label))
         return rows
 
     def _read(self) -> None:
@@ -108,15 +109,21 @@ class LabelledImages:
 
     def decoded(self, split: str) -> Iterator[tuple[Tensor, list[bool]]]:
         """uint8 pictures of a split in batches, and which of the rows could be read."""
-        return iter(
-            DataLoader(
-                Rows(self._rows[split], self.processing),
-                batch_size=self.batch_size,
-                num_workers=self.workers,
-                collate_fn=stack_good,
-                generator=torch.Generator(),
-            )
+        loader = DataLoader(
+            Decoder(self.processing),
+            batch_sampler=self._undecoded(split),
+            num_workers=self.workers,
+            collate_fn=stack_good,
+            generator=torch.Generator(),
         )
+        return iter(loader)
+
+    def _undecoded(self, split: str) -> Iterator[list[dict]]:
+        rows = self._rows[split]
+        source = rows[0][0]
+        taken = source.take([place for _, place, _ in rows])
+        while batch := list(itertools.islice(taken, self.batch_size)):
+            yield batch
 
 
 class Batches:
@@ -137,19 +144,20 @@ class Batches:
             yield self.labelled.processing.finish({"pixel_values": pixels})
 
 
-class Rows(Dataset):
-    """Rows of a source as examples; None for what can't be read."""
+class Decoder(Dataset):
+    """Runs in the workers: undecoded rows to pictures; None for what can't be read."""
 
-    def __init__(self, rows: list, processing: ImageProcessing):
-        self.rows, self.processing = rows, processing
+    def __init__(self, processing: ImageProcessing):
+        self.processing = processing
 
-    def __len__(self) -> int:
-        return len(self.rows)
+    def __getitems__(self, rows: list[dict]) -> list[Tensor | None]:
+        return [self._try(row) for row in rows]
 
-    def __getitem__(self, index: int) -> Tensor | None:
-        source, place, _ = self.rows[index]
+    def _try(self, row: dict) -> Tensor | None:
+        if UNREADABLE in row:
+            return None
         try:
-            return self.processing(source.row(*place), None)["pixel_values"]
+            return self.processing(row, None)["pixel_values"]
         except BadSample:
             return None
 

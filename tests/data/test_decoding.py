@@ -1,12 +1,13 @@
 import io
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hf_pretext.data import decoding
-from hf_pretext.data.decoding import BadSample, to_image
+from hf_pretext.data.decoding import BadSample, open_image, to_image, to_pixels, to_text, upright_size
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 
@@ -62,7 +63,7 @@ def test_a_path_a_pillow_image_and_bytes_give_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b"", "not a picture"),
+        (b"", "no bytes"),
         (b"hello", "not a picture"),
         (encoded()[:200], "damaged"),
         (encoded("JPEG")[:150], "damaged|not a picture"),
@@ -79,9 +80,117 @@ def test_what_is_no_picture_is_a_bad_sample(value, reason):
 
 
 def test_a_huge_picture_is_refused_by_its_header(monkeypatch):
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 500)
     with pytest.raises(BadSample, match="30x20 pixels, more than 500"):
-        to_image(encoded())
+        to_image(encoded(), max_pixels=500)
+    assert to_image(encoded(), max_pixels=600).shape == (3, 20, 30)
+
+
+def test_a_decompression_bomb_is_refused_before_its_memory_is_taken():
+    """A PNG of 60,000 x 60,000 black pixels: 440 kB here, 10 GB decoded."""
+    code = (
+        "import io, resource, struct, sys, zlib\n"
+        "from hf_pretext.data.decoding import BadSample, to_image\n"
+        "def chunk(kind, data):\n"
+        "    return struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))\n"
+        "packer = zlib.compressobj(9)\n"
+        "rows = b''.join([packer.compress(bytes(60_001 * 100)) for _ in range(600)]) + packer.flush()\n"
+        "header = struct.pack('>IIBBBBB', 60_000, 60_000, 8, 0, 0, 0, 0)\n"
+        "png = b'\\x89PNG\\r\\n\\x1a\\n' + chunk(b'IHDR', header) + chunk(b'IDAT', rows) + chunk(b'IEND', b'')\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try:\n    to_image(png)\nexcept BadSample as error:\n    print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reason, kilobytes = done.stdout.strip().splitlines()[-2:]
+    assert "pixels" in reason
+    assert int(kilobytes) < 100_000
+
+
+def test_deep_grey_is_scaled_not_cut_off():
+    values = np.linspace(0, 65535, 600).astype(np.uint16).reshape(20, 30)
+    for format in ("PNG", "TIFF"):
+        buffer = io.BytesIO()
+        Image.fromarray(values).save(buffer, format)
+        expected = torch.from_numpy((values / 257).round().astype(np.uint8)).expand(3, 20, 30)
+        assert torch.equal(to_image(buffer.getvalue()), expected)
+
+
+def test_what_is_transparent_lies_on_white():
+    picture = np.zeros((4, 4, 4), np.uint8)  # black, and transparent but for one pixel that is half so
+    picture[0, 0] = (255, 0, 0, 128)
+    for mode in ("RGBA", "P"):
+        buffer = io.BytesIO()
+        image = Image.fromarray(picture)
+        if mode == "P":
+            image = image.quantize(2)
+        image.save(buffer, "PNG")
+        found = to_image(buffer.getvalue())
+        assert found[:, 3, 3].tolist() == [255, 255, 255]
+    assert to_image(Image.fromarray(picture))[:, 0, 0].tolist() == [255, 127, 127]
+
+
+def test_grey_cmyk_and_animations_come_out_right():
+    grey = Image.fromarray(PIXELS[..., 0])
+    assert torch.equal(to_image(grey), torch.from_numpy(PIXELS[..., 0].copy()).expand(3, 20, 30))
+    cmyk = Image.merge("CMYK", [Image.new("L", (8, 8), v) for v in (0, 255, 255, 0)])  # red ink
+    for format in ("TIFF", "JPEG"):
+        buffer = io.BytesIO()
+        cmyk.save(buffer, format)
+        r, g, b = to_image(buffer.getvalue())[:, 4, 4].tolist()
+        assert r > 240 and g < 15 and b < 15
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    for format in ("GIF", "WEBP", "PNG"):
+        buffer = io.BytesIO()
+        frames[0].save(
+            buffer, format, save_all=True, append_images=frames[1:], **{"lossless": True} if format == "WEBP" else {}
+        )
+        assert to_image(buffer.getvalue())[:, 4, 4].tolist() == [255, 0, 0]
+
+
+def test_floating_point_pixels_are_refused():
+    buffer = io.BytesIO()
+    Image.fromarray(np.ones((4, 4), np.float32)).save(buffer, "TIFF")
+    with pytest.raises(BadSample, match="range is unknown"):
+        to_image(buffer.getvalue())
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_jpeg_is_decoded_smaller_and_alike(shrink):
+    picture = Image.fromarray(PIXELS).resize((640, 480), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=95)
+    small = to_pixels(open_image(buffer.getvalue()), shrink)
+    assert small.shape == (3, 480 // shrink, 640 // shrink)
+    expected = torch.from_numpy(np.array(picture.resize((640 // shrink, 480 // shrink), Image.Resampling.BOX)))
+    assert (small.permute(1, 2, 0).float() - expected.float()).abs().mean() < 4
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_is_known_before_decoding(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded("JPEG", exif=exif.tobytes())
+    assert upright_size(open_image(content)) == tuple(to_image(content).shape[1:])
+
+
+def test_noise_in_a_picture_never_raises_anything_else():
+    random = np.random.default_rng(0)
+    contents = [encoded(f) for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")]
+    for i in range(300):
+        content = bytearray(contents[i % len(contents)])
+        for place in random.integers(len(content), size=8):
+            content[place] = random.integers(256)
+        try:
+            assert to_image(bytes(content)).shape[0] == 3
+        except BadSample as error:
+            assert str(error)
+
+
+@pytest.mark.parametrize(("value", "reason"), [("", "blank"), (" \n", "blank"), (None, "NoneType"), (b"a", "bytes")])
+def test_text(value, reason):
+    assert to_text("a word") == "a word"
+    with pytest.raises(BadSample, match=reason):
+        to_text(value)
 
 
 def test_formats_that_run_programs_are_not_tried():

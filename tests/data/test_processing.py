@@ -8,15 +8,16 @@ from PIL import Image
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
-from hf_pretext.data.decoding import to_image
+from hf_pretext.data.decoding import to_pixels
 from hf_pretext.data.processing import (
     COLOR_DRAWS,
     Augmentation,
     ImageProcessing,
     change_colors,
+    crop_and_resize,
     default_processor,
     load_processor,
-    random_resized_crop,
+    random_box,
     target_size,
 )
 
@@ -66,7 +67,7 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
     from hf_pretext.data import processing as module
 
     decoded = []
-    monkeypatch.setattr(module, "to_image", lambda image: decoded.append(image) or to_image(image))
+    monkeypatch.setattr(module, "to_pixels", lambda *args: decoded.append(args) or to_pixels(*args))
     monkeypatch.setattr(module, "KEPT_BYTES", 2 * 48 * 64 * 3)
     processing = ImageProcessing(default_processor(32), Augmentation())
     rows = [{**row(), "key": str(i)} for i in range(3)]
@@ -78,7 +79,8 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
 
 def test_no_augmentation_leaves_the_picture():
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
-    assert torch.equal(random_resized_crop(image, (32, 32), 1.0, np.random.default_rng(0).random(4)), image)
+    box = random_box((32, 32), 1.0, np.random.default_rng(0).random(4))
+    assert torch.equal(crop_and_resize(image, box, (32, 32)), image)
     pixels, same = changed()
     torch.testing.assert_close(same, pixels, atol=1e-3, rtol=0)
 
@@ -88,7 +90,7 @@ def test_crops_keep_at_least_their_share(size):
     smallest = []
     coordinates = torch.stack(torch.meshgrid(torch.arange(200), torch.arange(100), indexing="ij")).float()
     for seed in range(200):
-        crop = random_resized_crop(coordinates, size, 0.4, np.random.default_rng(seed).random(4))
+        crop = crop_and_resize(coordinates, random_box((200, 100), 0.4, np.random.default_rng(seed).random(4)), size)
         assert crop.shape == (2, *size)
         (top, bottom), (left, right) = (crop[i].aminmax() for i in (0, 1))
         smallest.append(float((bottom - top + 1) * (right - left + 1)) / 20_000)

@@ -1,0 +1,50 @@
+"""Which column of a dataset holds what: by its type, else by the names that everybody uses.
+
+features {"jpg": Image(), "cls": Value("int64")} -> {"image": "jpg", "label": "cls"}
+"""
+
+import PIL.Image
+from datasets import ClassLabel, Features, Image, Value
+
+USUAL_NAMES = {
+    "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
+    "text": ("text", "caption", "sentence", "content", "document", "txt"),
+    "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
+}
+TYPES = {"image": Image, "label": ClassLabel}
+
+
+def find_column(features: Features, kind: str, asked: str | None = None, name: str = "the dataset") -> str:
+    """The column that holds the images or labels: as asked, else by its type, else by its usual names.
+
+    Raises `ValueError` that lists the columns there are when the column is missing or there is a choice.
+    """
+    told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
+    option = "--eval_label" if kind == "label" else f"--{kind}_column"
+    if asked is not None:
+        if asked not in features:
+            raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {told}.")
+        return asked
+    typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
+    usual = [column for column in features if column.lower() in USUAL_NAMES[kind]]
+    for candidates in ([c for c in typed if c in usual], typed, usual):
+        if len(candidates) == 1:
+            return candidates[0]
+    if not typed and not usual:
+        raise ValueError(f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {told}.")
+    choice = ", ".join(dict.fromkeys(typed + usual))
+    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {told}.")
+
+
+def type_name(feature) -> str:
+    """A column's type in a word."""
+    return feature.dtype if isinstance(feature, Value) else type(feature).__name__
+
+
+def features_of(row: dict) -> Features:
+    """The features of plain rows, as far as one row shows them. Raises `ValueError` for what is no dict."""
+    if not isinstance(row, dict):
+        raise ValueError(
+            f"Rows must be dicts of columns, as {{'image': ...}}, but the first is a {type(row).__name__}."
+        )
+    return Features({name: Image() if isinstance(v, PIL.Image.Image) else Value("null") for name, v in row.items()})

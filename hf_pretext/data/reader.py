@@ -1,0 +1,175 @@
+"""Undecoded rows by sample number: a window at a time, the next one of each part read ahead in threads.
+
+sample number g -> MixedOrder -> window of a source -> rows, each with its key
+"""
+
+import math
+import time
+from collections import OrderedDict, deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from transformers.utils import logging
+
+from .order import SPARE, GlobalOrder, MixedOrder, Window
+from .rows import size_of
+from .settings import StreamSettings
+from .sources import Source
+
+THREADS = 4
+NEAR, FAR = 8, 24  # substitutes to try for a bad row: from its own window, from anywhere
+SLACK = 4  # windows of each part that a buffer has room for: one in use, one ahead, and rows larger than the first ones
+
+Place = tuple[int, Window]  # which source, and which of its windows
+log = logging.get_logger(__name__)
+
+
+class Reader:
+    """`row(g)` for one rank's sample numbers, in their order.
+
+    Finished windows are kept for a while, for those who look for a substitute. Rows that together take more than
+    `buffer_bytes` are dropped, and read again when needed.
+    """
+
+    def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
+        self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
+        self._windows: OrderedDict[Place, Future] = OrderedDict()  # those used last come last
+        self._current: dict[tuple[int, int], Place] = {}  # of each part of each source
+        self._finished: deque[Place] = deque()
+        self._pool: ThreadPoolExecutor | None = None  # made when first needed: the loader's workers fork before
+        self._warned = False
+        self.waited = 0.0  # seconds spent waiting for rows to be read
+
+    def row(self, g: int) -> dict:
+        """Sample g's row, undecoded, with its number `g` and its `key`."""
+        k, i = self.order.choose(g)
+        window, at = self.order.orders[k].find(i)
+        rows = self._enter((k, window), i)
+        return {**rows[at], "g": g}
+
+    def key(self, g: int) -> str:
+        """Where sample g's row lies. Reads nothing."""
+        k, i = self.order.choose(g)
+        return self.sources[k].key(*self.order.orders[k][i])
+
+    def substitutes(self, g: int) -> Iterator[dict]:
+        """Rows that may take the place of sample g's, from the same source: first of its own window, where no two
+        samples are given the same row, then from anywhere. The same ones for any number of ranks and workers."""
+        k, i = self.order.choose(g)
+        order = self.order.orders[k]
+        window, _ = order.find(i)
+        shifts = np.random.default_rng([order.seed, SPARE, k, *window]).integers(1 << 40, size=NEAR)
+        for shift in shifts.tolist():
+            _, at = order.find(i, shift)
+            future = self._windows.get((k, window))
+            yield {**(future.result()[0][at] if future else self._single(k, order.place(window, at))), "g": g}
+        if not order.endless:
+            for number in np.random.default_rng([order.seed, SPARE, g]).integers(order.rows, size=FAR).tolist():
+                yield {**self._single(k, order[i - i % order.rows + number]), "g": g}
+
+    def close(self) -> None:
+        """Ends the reading ahead."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+        self._windows.clear()
+
+    def _enter(self, place: Place, i: int) -> list[dict]:
+        k, order = place[0], self.order.orders[place[0]]
+        part = (k, i % order.parts)
+        entering = self._current.get(part) != place
+        if entering:
+            if part in self._current:
+                self._finished.append(self._current[part])
+            self._current[part] = place
+            self._make_room(order.parts)
+        future = self._request(place)
+        self._windows.move_to_end(place)
+        start = time.perf_counter()
+        rows, size = future.result()
+        self.waited += time.perf_counter() - start
+        if entering and self._held() + size <= self.buffer_bytes:
+            self._request((k, order.after(i)))
+        return rows
+
+    def _request(self, place: Place) -> Future:
+        future = self._windows.get(place)
+        if future is None:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
+            future = self._windows[place] = self._pool.submit(self._read, place)
+        return future
+
+    def _read(self, place: Place) -> tuple[list[dict], int]:
+        """A window's rows, and how many bytes they take."""
+        k, window = place
+        source, rows = self.sources[k], []
+        for piece, start, stop in self.order.orders[k].ranges(window):
+            for index, row in enumerate(source.read(piece, start, stop), start):
+                rows.append({**row, "key": source.key(piece, index)})
+        return rows, sum(map(size_of, rows))
+
+    def _single(self, k: int, place: tuple[int, int]) -> dict:
+        piece, index = place
+        return {**self.sources[k].read(piece, index, index + 1)[0], "key": self.sources[k].key(piece, index)}
+
+    def _held(self) -> int:
+        return sum(future.result()[1] for future in self._windows.values() if future.done() and not future.exception())
+
+    def _make_room(self, parts: int) -> None:
+        while self._finished and (len(self._finished) > max(1, parts // 4) or self._held() > self.buffer_bytes):
+            self._windows.pop(self._finished.popleft(), None)
+        while len(self._windows) > 1 and self._held() > self.buffer_bytes:
+            if not self._warned:
+                log.warning(
+                    f"The rows in use take more than --buffer_bytes {self.buffer_bytes:,}, so some are read several "
+                    "times. Raise it, or give a smaller --window."
+                )
+                self._warned = True
+            self._windows.popitem(last=False)
+
+
+def make_order(
+    sources: Sequence[Source],
+    weights: Sequence[float] | None,
+    settings: StreamSettings,
+    seed: int,
+    windows: Sequence[int] | None = None,
+) -> MixedOrder:
+    """The order of samples. windows: those of a run that goes on; else each source's is as large as the settings and
+    the size of its rows allow."""
+    if windows is None:
+        share = settings.buffer_bytes / (SLACK * settings.parts * len(sources))
+        windows = [max(1, min(settings.window, int(share / source.rows.row_bytes()))) for source in sources]
+    orders = [
+        GlobalOrder(source.counts, seed + k, settings.parts, window)
+        for k, (source, window) in enumerate(zip(sources, windows, strict=True))
+    ]
+    return MixedOrder(orders, weights, seed)
+
+
+def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> list[str]:
+    """What is read more than once, how often, and what mends it."""
+    notes = []
+    times = ranks // math.gcd(ranks, order.lanes)
+    if times > 1:
+        better = ranks * -(-order.lanes // ranks)
+        notes.append(
+            f"{ranks} processes do not divide --parts {order.lanes}: each row is read by {times} of them. "
+            f"--parts {better} would have each read its own."
+        )
+    for source, of_source in zip(sources, order.orders, strict=True):
+        shards = sum(count > 0 for count in source.counts)
+        if source.endless:
+            notes.append(
+                f"{source.name} is a plain iterable: it is shuffled only within windows of {of_source.window} rows, "
+                f"each process goes through all of it, and resuming goes through what was seen again."
+            )
+        elif source.rows.again and shards < of_source.parts:
+            notes.append(
+                f"{source.name} has {shards} shard{'s' * (shards > 1)}, which can only be read from the start, for "
+                f"--parts {of_source.parts}: a shard is begun about {-(-of_source.parts // shards)} times an epoch. "
+                f"Write it as Parquet or in more shards, or give --parts {max(shards, ranks)}."
+            )
+    return notes

@@ -1,0 +1,121 @@
+"""Files anywhere that fsspec reaches: sizes, ranges, patience with servers, and what was learnt about a file before.
+
+urls -> sizes and stamps -> one array for each file, kept on disk until the file changes
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from transformers.utils import logging
+
+from ..files import whole
+
+THREADS = 16  # that ask for sizes and footers of remote files
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds before a remote file is tried again
+GONE = (FileNotFoundError, PermissionError)
+log = logging.get_logger(__name__)
+
+
+def patiently(act: Callable, remote: bool):
+    """`act()`, tried again a few times where something remote fails: servers do, for a while."""
+    for pause in PAUSES if remote else ():
+        try:
+            return act()
+        except GONE:
+            raise
+        except Exception as error:  # each library has its own
+            log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
+            time.sleep(pause)
+    return act()
+
+
+def side_by_side(function, urls: Sequence[str], *more: Sequence) -> list:
+    """`function` of each file, in threads where files are remote."""
+    if not any(map(is_remote, urls)):
+        return list(map(function, urls, *more))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(function, urls, *more))
+
+
+def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, make) -> list[np.ndarray]:
+    """`make(url)` of each file, kept on disk until the file changes: counting rows may cost a pass over them.
+
+    The cache lies below `HF_HOME`. Remote files are asked side by side.
+    """
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HOME) / "hf_pretext" / "rows"
+
+    def one(url: str, fact: tuple[int, str]) -> np.ndarray:
+        path = folder / f"{digest([url, fact, kind])}.npy"
+        try:
+            return np.load(path, allow_pickle=False)
+        except (OSError, ValueError):
+            found = patiently(lambda: make(url), is_remote(url))
+        try:
+            with whole(path) as temporary:
+                np.save(temporary, found, allow_pickle=False)
+        except OSError:  # no room or no right to write: the next run counts again
+            pass
+        return found
+
+    return side_by_side(one, urls, facts)
+
+
+def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
+    """Size in bytes of each file, and what changes with its content where that is known (ETag, time of change)."""
+    import fsspec
+
+    def one(url: str) -> tuple[int, str]:
+        system, path = fsspec.core.url_to_fs(url)
+        info = patiently(lambda: system.info(path), is_remote(url))
+        stamps = [info[name] for name in ("ETag", "etag", "mtime", "last_commit") if info.get(name) is not None]
+        return int(info["size"]), str(stamps[0] if stamps else "")
+
+    return side_by_side(one, urls)
+
+
+def open_file(url: str):
+    """A file for reading anywhere in it. Remote ones are read in just the ranges asked for."""
+    import fsspec
+
+    if not is_remote(url):
+        return open(url, "rb")
+    system, path = fsspec.core.url_to_fs(url)
+    return system.open(path, "rb", cache_type="none")
+
+
+def read_bytes(url: str, start: int, stop: int) -> bytes:
+    """A range of a file."""
+    with open_file(url) as handle:
+        handle.seek(start)
+        return handle.read(stop - start)
+
+
+def is_remote(url: str) -> bool:
+    return "://" in url
+
+
+def short_names(urls: Sequence[str]) -> list[str]:
+    """Names of files without what all have in front, as short as they stay different."""
+    names = [Path(url).name for url in urls]
+    if len(set(names)) == len(names):
+        return names
+    parts = [url.split("/") for url in urls]
+    shared = next(i for i, words in enumerate(zip(*parts, strict=False)) if len(set(words)) > 1)
+    return ["/".join(words[shared:]) for words in parts]
+
+
+def sizes_of(names: Sequence[str], facts: Sequence[tuple[int, str]]) -> dict[str, int]:
+    """Sizes of files by name."""
+    return {name: size for name, (size, _) in zip(names, facts, strict=True)}
+
+
+def digest(content) -> str:
+    """Sixteen letters that stand for any content of numbers, strings and lists."""
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()

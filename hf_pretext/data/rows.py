@@ -1,0 +1,365 @@
+"""Rows by their place: a source is a list of pieces, and any range of a piece's rows can be read.
+
+    a datasets object, a sequence or an iterable -> pieces with row counts -> read(piece, start, stop) -> undecoded rows
+
+Parquet row groups and the members of a tar are read straight from their files, so that going on in the middle costs
+the reading of what is needed; what can only be read from its start is skipped through.
+"""
+
+import gzip
+import itertools
+import lzma
+import tarfile
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
+from tqdm.auto import tqdm
+
+from .decoding import UNREADABLE
+from .order import ENDLESS
+from .remote import cached, digest, file_facts, is_remote, open_file, patiently, read_bytes, short_names, sizes_of
+
+BLOCK = 256  # rows of a piece, where a source can be cut anywhere
+KEPT_OPEN = 64  # readers kept where they stopped, to go on from there
+PROBED = 8  # rows that tell how large rows are
+MEDIA = (Image, Audio, Video)
+DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+
+
+class Rows:
+    """Rows of one source. A subclass says `counts` and either `open` (a piece's rows from one on) or `read`.
+
+    counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
+    come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
+    again: whether reading from the middle means reading again from the start of a piece.
+    """
+
+    again = False
+
+    def __init__(
+        self,
+        columns: Mapping[str, str],
+        counts: Sequence[int],
+        places: Sequence[tuple[str, int]],
+        files: Mapping[str, int] | None = None,
+        remote: bool = False,
+    ):
+        """columns: `{canonical name: name in the data}`. remote: whether reading may fail for a while."""
+        self.remote = remote
+        self.columns, self.counts, self.places = dict(columns), list(counts), list(places)
+        self.files: dict[str, int] = dict(files or {})
+        self.lost: list[tuple[str, str]] = []
+        self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def open(self, piece: int, start: int) -> Iterator[dict]:
+        """The rows of a piece from `start` on."""
+        raise NotImplementedError(f"{type(self).__name__} reads ranges.")
+
+    def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any."""
+        with self._lock:
+            behind = [at for owner, at in self._opened if owner == piece and at <= start]
+            at = max(behind, default=None)
+            rows = self._opened.pop((piece, at)) if behind else None
+        if rows is None:
+            rows, at = self.open(piece, start), start
+        found = list(itertools.islice(rows, start - at, stop - at))
+        if stop < self.counts[piece]:
+            with self._lock:
+                self._opened[piece, stop] = rows
+                if len(self._opened) > KEPT_OPEN:
+                    self._opened.popitem(last=False)
+        return found
+
+    def row_bytes(self) -> float:
+        """About how many bytes a row takes in memory, by the first ones."""
+        piece = next(i for i, count in enumerate(self.counts) if count)
+        rows = self.read(piece, 0, min(PROBED, self.counts[piece]))
+        return sum(map(size_of, rows)) / max(len(rows), 1)
+
+    def fingerprint(self) -> dict:
+        """What tells this source from another: files with their sizes, rows, how the rows are cut into pieces."""
+        files = self.files if len(self.files) <= 1000 else digest(sorted(self.files.items()))
+        rows = None if self.counts == [ENDLESS] else sum(self.counts)
+        return {"files": files, "rows": rows, "pieces": digest(self.counts)}
+
+    def _renamed(self, row: Mapping) -> dict:
+        return {canonical: row[column] for canonical, column in self.columns.items()}
+
+
+class MapRows(Rows):
+    """Anything with a length and numbered rows: a `datasets.Dataset`, a list of dicts, a torch dataset of dicts."""
+
+    def __init__(self, data: Sequence, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None):
+        firsts = range(0, len(data), BLOCK)
+        counts = [min(BLOCK, len(data) - first) for first in firsts]
+        super().__init__(columns, counts, [(name, first) for first in firsts], files)
+        self.data, self.name = data, name
+
+    def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        first = self.places[piece][1]
+        numbers = range(first + start, first + stop)
+        many = getattr(self.data, "__getitems__", None)
+        rows = many(list(numbers)) if many is not None else [self.data[i] for i in numbers]
+        return [self._renamed(row) for row in rows]
+
+
+class ParquetRows(Rows):
+    """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
+
+    def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
+        facts = file_facts(urls)
+        names, counts, places = short_names(urls), [], []
+        self.groups: list[tuple[str, int]] = []
+        for url, name, of_file in zip(urls, names, cached(urls, facts, "parquet", self._groups), strict=True):
+            before = 0
+            for group, count in enumerate(of_file.tolist()):
+                counts.append(count)
+                places.append((name, before))
+                self.groups.append((url, group))
+                before += count
+        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        self.footer = lru_cache(256)(footer)
+
+    @staticmethod
+    def _groups(url: str) -> np.ndarray:
+        found = footer(url)
+        return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
+
+    def open(self, piece: int, start: int) -> Iterator[dict]:
+        import pyarrow.parquet as pq
+
+        url, group = self.groups[piece]
+        with open_file(url) as handle, pq.ParquetFile(
+            handle, metadata=self.footer(url), pre_buffer=is_remote(url)
+        ) as file:  # fmt: skip
+            left = start
+            for batch in file.iter_batches(
+                BLOCK, row_groups=[group], columns=list(self.columns.values()), use_threads=False
+            ):
+                if left < len(batch):
+                    for row in batch.slice(left).to_pylist():
+                        yield self._renamed(row)
+                left = max(left - len(batch), 0)
+
+
+class TarRows(Rows):
+    """Uncompressed WebDataset tars anywhere that fsspec reaches: the members of a sample lie side by side and share
+    their name up to its first dot. A piece is a run of samples; a range of them is one read."""
+
+    def __init__(self, urls: Sequence[str], columns: Mapping[str, str], features: Features):
+        facts = file_facts(urls)
+        fields = sorted(set(columns.values()))
+        index = cached(urls, facts, f"tar {' '.join(fields)}", lambda url: tar_index(url, fields))
+        names, counts, places, self.owners = short_names(urls), [], [], []
+        for owner, (name, of_file) in enumerate(zip(names, index, strict=True)):
+            for first in range(0, len(of_file) - 1, BLOCK):  # the last line says how far the tar could be read
+                counts.append(min(BLOCK, len(of_file) - 1 - first))
+                places.append((name, first))
+                self.owners.append(owner)
+        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        for name, of_file in zip(names, index, strict=True):
+            if of_file[-1][0] < 0:
+                self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))
+        self.urls, self.index, self.fields = list(urls), index, fields
+        self.media = {f for f in fields if isinstance(features[f], MEDIA)}
+
+    def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        owner, first = self.owners[piece], self.places[piece][1]
+        spans = self.index[owner][first + start : first + stop].reshape(stop - start, len(self.fields), 2)
+        there = spans[spans[..., 0] >= 0]
+        begin = int(there[:, 0].min()) if len(there) else 0
+        end = int(there.sum(1).max()) if len(there) else 0
+        content = memoryview(read_bytes(self.urls[owner], begin, end))
+        return [self._sample(content, begin, span, first + start + i) for i, span in enumerate(spans.tolist())]
+
+    def _sample(self, content: memoryview, begin: int, spans: list[list[int]], number: int) -> dict:
+        from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
+        row = {}
+        for field, (offset, size) in zip(self.fields, spans, strict=True):
+            value = bytes(content[offset - begin : offset - begin + size]) if offset >= 0 else None
+            decode = WebDataset.DECODERS.get(field.rsplit(".", 1)[-1].lower())
+            if value is not None and field in self.media:
+                value = {"bytes": value, "path": f"{number}.{field}"}
+            elif value is not None and decode is not None:
+                try:
+                    value = decode(value)
+                except Exception as error:  # JSON, numbers, arrays: each fails in its own way
+                    return {UNREADABLE: f"damaged {field}: {error}"}
+            row[field] = value
+        return self._renamed(row)
+
+
+class StreamRows(Rows):
+    """Whatever else `datasets` streams. A piece is a shard, which is read from its start; rows are counted once."""
+
+    again = True
+
+    def __init__(self, data: IterableDataset, columns: Mapping[str, str], name: str, made_by: str | None = None):
+        """made_by: what the rows of a file depend on beside the file, or None where counts can't be kept."""
+        self.data = data
+        shards, urls = data.num_shards, shard_urls(data)
+        facts = file_facts(urls)
+        names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
+        files = sizes_of(names, facts) if urls else None
+        super().__init__(columns, [ENDLESS] * shards, [(n, 0) for n in names], files, any(map(is_remote, urls)))
+        with tqdm(total=shards, desc=f"counting the rows of {name}", unit="shard", leave=False) as bar:
+
+            def count(piece: int) -> np.ndarray:
+                found = patiently(lambda: self._count(piece), bool(urls) and is_remote(urls[piece]))
+                bar.update()
+                return found
+
+            if urls and made_by is not None:
+                numbers = {url: piece for piece, url in enumerate(urls)}
+                counted = cached(urls, facts, made_by, lambda url: count(numbers[url]))
+            else:
+                counted = [count(piece) for piece in range(shards)]
+        self.counts = [int(rows) for rows, _ in counted]
+        for (rows, cut), shard in zip(counted, names, strict=True):
+            if cut:
+                self.lost.append((shard, f"damaged or cut after {rows:,} rows: the rest is left out"))
+
+    def open(self, piece: int, start: int) -> Iterator[dict]:
+        shard = self.data.shard(num_shards=self.data.num_shards, index=piece)
+        for row in shard.skip(start) if start else shard:
+            yield self._renamed(row)
+
+    def _count(self, piece: int) -> np.ndarray:
+        """Rows of a shard, and whether it broke off after them."""
+        rows = 0
+        try:
+            for _ in self.open(piece, 0):
+                rows += 1
+        except DAMAGE:
+            return np.array([rows, 1], np.int64)
+        return np.array([rows, 0], np.int64)
+
+
+class ReplayRows(Rows):
+    """A plain iterable of dicts, gone through again and again. Nobody knows its length, so all of it is one piece, and
+    going on from the middle means replaying it."""
+
+    again = True
+
+    def __init__(self, data: Iterable[Mapping], columns: Mapping[str, str], name: str):
+        super().__init__(columns, [ENDLESS], [(name, 0)])
+        self.data = data
+
+    def open(self, piece: int, start: int) -> Iterator[dict]:
+        def rounds() -> Iterator[Mapping]:
+            while True:
+                empty = True
+                for row in self.data:
+                    empty = False
+                    yield row
+                if empty:
+                    raise ValueError(f"{self.places[0][0]} gave no row. An iterable must give its rows each time.")
+
+        return map(self._renamed, itertools.islice(rounds(), start, None))
+
+
+def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None) -> Rows:
+    """The best way to read what `datasets` streams, a sequence or an iterable.
+
+    Raises `ValueError` for what can be gone through only once.
+    """
+    if isinstance(data, IterableDataset):
+        kwargs = getattr(data._ex_iterable, "kwargs", {})  # of a stream that nothing was mapped over or filtered from
+        builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
+        if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
+            return ParquetRows(list(map(str, kwargs["files"])), columns)
+        tars = list(map(str, kwargs.get("tar_paths", [])))
+        if tars and all(tar.endswith(".tar") for tar in tars):
+            return TarRows(tars, columns, data.features)
+        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {data.info.config_name}"
+        return StreamRows(undecoded(data, columns), columns, name, made_by)
+    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
+        return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)
+    if iter(data) is data:
+        raise ValueError(
+            f"{name} can be gone through only once, but training needs it again: give a list, a datasets object, or an "
+            "object whose __iter__ begins anew each time."
+        )
+    return ReplayRows(data, columns, name)
+
+
+def undecoded(data: Dataset | IterableDataset, columns: Mapping[str, str]) -> Dataset | IterableDataset:
+    """Only these columns, with pictures, sound and video left as `{"bytes", "path"}`: one bad one must not end a
+    stream."""
+    features = data.features
+    data = data.with_format(None).select_columns(list(columns.values()))
+    for column in columns.values():
+        if isinstance(features[column], MEDIA):
+            data = data.cast_column(column, type(features[column])(decode=False))
+    return data
+
+
+def shard_urls(data: IterableDataset) -> list[str]:
+    """The files behind a stream's shards, one for each, where that is how it is cut."""
+    source = data._ex_iterable
+    while hasattr(source, "ex_iterable"):
+        source = source.ex_iterable
+    lists = [value for value in getattr(source, "kwargs", {}).values() if isinstance(value, list)]
+    named = [value for value in lists if len(value) == data.num_shards and all(isinstance(v, str) for v in value)]
+    return list(map(str, named[0])) if named else []
+
+
+def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
+    """Where each sample's fields lie in a tar: `(samples + 1, 2 * fields)` offsets and sizes in bytes, -1 for a field
+    that a sample lacks. The last line is 0, or -1 where the tar is damaged: what comes before is whole."""
+    from datasets.packaged_modules.webdataset.webdataset import base_plus_ext
+
+    lines, key, damaged = [], None, False
+    with open_file(url) as handle:
+        try:
+            with tarfile.open(fileobj=handle, mode="r:") as tar:
+                total = handle.seek(0, 2)
+                handle.seek(0)
+                while (member := tar.next()) is not None:
+                    tar.members = []  # it would keep them all
+                    stem, field = base_plus_ext(member.name)
+                    if not member.isreg() or stem is None or Path(member.name).name.startswith((".", "__")):
+                        continue
+                    if member.offset_data + member.size > total:
+                        damaged = True
+                        break
+                    if stem != key:
+                        lines.append([-1, 0] * len(fields))
+                        key = stem
+                    if field in fields:
+                        at = 2 * fields.index(field)
+                        lines[-1][at : at + 2] = [member.offset_data, member.size]
+        except (tarfile.TarError, EOFError, ValueError):  # a damaged header
+            damaged = True
+    if damaged and lines and all(offset < 0 for offset in lines[-1][::2]):
+        lines.pop()  # the sample that the tar breaks off in
+    lines.append([-1 if damaged else 0] * 2 * len(fields))
+    return np.array(lines, np.int64)
+
+
+def footer(url: str):
+    """A Parquet file's metadata."""
+    import pyarrow.parquet as pq
+
+    with open_file(url) as handle:
+        return pq.read_metadata(handle)
+
+
+def size_of(value) -> int:
+    """Bytes of a row's content."""
+    if isinstance(value, (bytes, str)):
+        return len(value) + 40
+    if isinstance(value, Mapping):
+        return sum(map(size_of, value.values())) + 200
+    if isinstance(value, (list, tuple)):
+        return sum(map(size_of, value)) + 56
+    return int(getattr(value, "nbytes", 32))

@@ -1,0 +1,143 @@
+"""Each row once an epoch, a function of the seed and the row counts, and reads that stay together."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from hf_pretext.data.order import BLOCK, ENDLESS, GlobalOrder, MixedOrder, quotas
+
+COUNTS = [[1], [7], [3, 0, 5, 1], [256] * 20, [1000, 3, 17, 640], [16] * 3]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize(("parts", "window"), [(16, 256), (3, 4), (1, 1), (16, 1), (4, 50)])
+def test_each_row_comes_once_an_epoch(counts, parts, window):
+    order = GlobalOrder(counts, seed=1, parts=parts, window=window)
+    rows = sum(counts)
+    for epoch in range(3):
+        places = [order[g] for g in range(epoch * rows, (epoch + 1) * rows)]
+        assert sorted(places) == [(p, i) for p, count in enumerate(counts) for i in range(count)]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_windows_ranges_hold_its_rows_in_order(counts):
+    order = GlobalOrder(counts, seed=1, parts=3, window=20)
+    for g in range(2 * sum(counts)):
+        window, at = order.find(g)
+        places = [(piece, i) for piece, start, stop in order.ranges(window) for i in range(start, stop)]
+        assert len(places) == order.size(window) <= max(20, 1)
+        assert order[g] == places[at]
+
+
+def test_order_depends_on_seed_and_epoch_and_nothing_else():
+    counts = [100, 50, 30]
+    first = [GlobalOrder(counts, 1)[g] for g in range(360)]
+    one = GlobalOrder(counts, 1)
+    assert [one[g] for g in reversed(range(360))] == first[::-1]  # asked in any order
+    assert first[:180] != first[180:]
+    assert first != [GlobalOrder(counts, 2)[g] for g in range(360)]
+
+
+def test_order_is_shuffled():
+    order = GlobalOrder([50] * 40, seed=0)
+    position = {order[g]: g for g in range(2000)}
+    by_place = [position[p, i] for p in range(40) for i in range(50)]
+    assert abs(np.corrcoef(by_place, range(2000))[0, 1]) < 0.1
+    assert np.median(np.abs(np.diff(by_place))) > 200  # neighbours in the files come far apart
+
+
+def test_windows_of_one_large_piece_differ_between_epochs():
+    order = GlobalOrder([10_000], seed=0, parts=4, window=50)
+    first, second = ({order[g][1] for g in range(epoch * 10_000, epoch * 10_000 + 400)} for epoch in (0, 1))
+    assert len(first & second) < 200
+
+
+def test_windows_in_use_are_few_and_end_at_different_times():
+    order = GlobalOrder([1] * 10_000, seed=0, parts=4, window=50)
+    entered = {}
+    for g in range(10_000):
+        window, _ = order.find(g)
+        entered.setdefault(window, g)
+    starts = sorted(entered.values())[4:]
+    assert len(starts) == len(set(starts))  # never two at once, but for the first of each part
+    assert np.diff(starts).max() <= 2 * 50
+    recent = [{order.find(h)[0] for h in range(g, g + 40)} for g in range(0, 9_000, 997)]
+    assert max(map(len, recent)) <= 2 * 4
+
+
+@pytest.mark.parametrize("rows", [10_000, 10_003, 130])
+def test_the_window_after_is_the_next_one_that_the_lane_needs(rows):
+    order = GlobalOrder([rows], seed=0, parts=4, window=50)
+    for g in (*range(0, 2 * rows, 37), rows - 1, rows - 4):
+        window, _ = order.find(g)
+        later = g
+        while order.find(later)[0] == window:
+            later += 4
+        assert order.after(g) == order.find(later)[0]
+
+
+def test_a_shift_gives_each_sample_of_a_window_another_row():
+    order = GlobalOrder([1] * 1000, seed=0, parts=2, window=100)
+    samples = [g for g in range(1000) if order.find(g)[0] == order.find(300)[0]]
+    for shift in (1, 17, 99):
+        others = [order.place(*order.find(g, shift)) for g in samples]
+        assert len(set(others)) == len(samples)
+        assert all(other != order[g] for other, g in zip(others, samples, strict=True))
+
+
+def test_an_endless_source_is_read_from_its_start_in_windows():
+    order = GlobalOrder([ENDLESS], seed=0, parts=16, window=10)
+    places = [order[g] for g in range(100)]
+    for first in range(0, 100, 10):
+        assert sorted(places[first : first + 10]) == [(0, i) for i in range(first, first + 10)]
+    assert places != sorted(places)
+    assert order[10**15][1] // 10 == 10**14
+
+
+def mixed(rows=(3000, 500), weights=(0.7, 0.3), **options):
+    return MixedOrder([GlobalOrder([n], k, **options) for k, n in enumerate(rows)], weights, seed=5)
+
+
+def test_a_mixture_meets_its_weights_and_takes_each_sources_samples_once():
+    order = mixed()
+    n = 16 * BLOCK
+    chosen = [order.choose(g) for g in range(n)]
+    assert Counter(k for k, _ in chosen) == {0: 0.7 * n, 1: 0.3 * n}
+    for k in (0, 1):
+        assert sorted(i for source, i in chosen if source == k) == list(range(Counter(c for c, _ in chosen)[k]))
+    share = np.mean([k for k, _ in chosen[:500]])
+    assert 0.2 < share < 0.4  # not only in the long run
+
+
+def test_a_mixture_knows_how_much_it_drew_of_each_source():
+    order = mixed(weights=(1, 3))
+    counts = [0, 0]
+    for g in range(40_000):
+        if g % 3331 == 0:
+            assert order.drawn(g) == counts
+        counts[order.choose(g)[0]] += 1
+
+
+def test_a_lane_of_a_mixture_reads_one_part_of_each_source():
+    order = mixed(rows=(16 * 300, 16 * 100), window=20)
+    for lane in (0, 7):
+        parts = {}
+        for g in range(lane, 16 * 200, 16):
+            k, i = order.choose(g)
+            parts.setdefault(k, set()).add(order.orders[k].find(i)[0].part)
+        assert all(len(found) == 1 for found in parts.values())
+
+
+def test_weights_follow_the_rows_where_none_are_given():
+    assert MixedOrder([GlobalOrder([300]), GlobalOrder([100])]).weights == [0.75, 0.25]
+
+
+def test_weights_too_small_to_be_met():
+    with pytest.raises(ValueError, match=r"--mixture_weights \[1, 100000\].*thousandth"):
+        mixed(weights=[1, 100_000])
+
+
+def test_quotas_add_up():
+    assert quotas([1 / 3] * 3, 1000) == [334, 333, 333]
+    assert quotas([0.9995, 0.0005], 1000) in ([1000, 0], [999, 1])
