@@ -74,7 +74,7 @@ def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options
     processing = ImageProcessing(
         default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation)
     )
-    source = open_source(it.settings["dataset"])
+    source = open_source(*it.settings["dataset"])
     batch_size = it.settings["per_device_train_batch_size"]
     first = -(-len(source) // batch_size)
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ class BareLoop:
         self.device = device()
         self.model.to(self.device).train()
         processing = ImageProcessing(default_processor(it.settings["image_size"]))
-        source = open_source(it.settings["dataset"])
+        source = open_source(*it.settings["dataset"])
         batches = StreamLoader(source, processing, self.batch_size)
         self.batches = [processing.finish(batch)["pixel_values"].to(self.device) for batch in batches]
         decay = [p for p in self.model.parameters() if p.requires_grad and p.ndim > 1]

@@ -13,13 +13,15 @@ from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_s
 
 import hf_pretext
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
+from hf_pretext.data.ledger import read_lines
+from hf_pretext.data.settings import StreamSettings
 from hf_pretext.data.sources import open_source
 from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer, last_checkpoint
 
 
-def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, **options):
+def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, stream=None, **options):
     arguments = dict(
         output_dir=str(folder), per_device_train_batch_size=8, max_steps=6, logging_steps=1, save_steps=2,
         learning_rate=1e-2, use_cpu=True, disable_tqdm=True, seed=1,
@@ -28,7 +30,7 @@ def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, 
     set_seed(args.seed)
     model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), rotations_per_image=2, head_dim=8)
     processing = ImageProcessing(default_processor(IMAGE), Augmentation())
-    return PretextTrainer(model, args, source or open_source(emoji(count=count)), processing, evaluation)
+    return PretextTrainer(model, args, source or open_source(emoji(count=count)), processing, evaluation, stream)
 
 
 @pytest.fixture
@@ -143,20 +145,27 @@ def test_bad_samples_are_replaced_counted_and_survive_a_resume(trainer_of, tmp_p
     rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:50]
     rows[9]["image"]["bytes"] = b"no picture"
     data = datasets.Dataset.from_list(rows, emoji(count=1).features)
-    trainer = trainer_of(source=open_source(data))
+    trainer = trainer_of(source=open_source(data), stream=StreamSettings(max_bad_fraction=0.1))
     trainer.train()
-    bad = trainer.all_bad_samples()
-    assert [b["key"] for b in bad] == ["Dataset:5", "Dataset:9"]
+    told = read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl")
+    assert sorted((line["shard"], line["row"]) for line in told) == [("Dataset", 5), ("Dataset", 9)]
+    before = trainer.account()
+    assert set(before["bad_samples"]) == {"damaged picture", "not a picture"}
     assert trainer.state.global_step == 6
-    resumed = trainer_of(source=open_source(data), max_steps=8)
+    resumed = trainer_of(source=open_source(data), max_steps=8, stream=StreamSettings(max_bad_fraction=0.1))
     resumed.train(resume_from_checkpoint="last")
-    assert resumed.all_bad_samples() == bad
+    assert read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl") == told  # each once
+    after = resumed.account()["bad_samples"]
+    assert all(after[reason] >= count for reason, count in before["bad_samples"].items())
 
 
 def test_resume_on_another_source_is_refused(trainer_of):
     trainer_of().train()
-    with pytest.raises(ValueError, match="source of 40 rows, but this one has 39"):
+    with pytest.raises(ValueError, match="other data: Dataset had 40 rows and has 39.*--allow_changed_source"):
         trainer_of(count=39).train(resume_from_checkpoint="last")
+    told = trainer_of(count=39, stream=StreamSettings(allow_changed_source=True), max_steps=8)
+    told.train(resume_from_checkpoint="last")
+    assert told.state.global_step == 8 and told.samples_seen == 64
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):

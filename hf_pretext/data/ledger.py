@@ -34,7 +34,6 @@ class Ledger:
         self,
         folder: str | os.PathLike | None = None,
         rank: int = 0,
-        ranks: int = 1,
         rows: int | None = None,
         max_bad_fraction: float = 1.0,
         record: bool = False,
@@ -43,7 +42,7 @@ class Ledger:
         self.folder = None if folder is None else Path(folder)
         self.rank, self.max_bad_fraction, self.record = rank, max_bad_fraction, record and folder is not None
         self.digest, self.reasons = 0, Counter()
-        self._watched: deque[str | None] = deque(maxlen=-(-min(LAST, rows or LAST) // ranks))
+        self._watched: deque[str | None] = deque(maxlen=min(LAST, rows or LAST))
         self._examples: deque[str] = deque(maxlen=SHOWN)
         self._keys: list[str] = []
         self._told: set[tuple[str, int]] | None = None  # rows in bad_samples.jsonl
@@ -91,7 +90,8 @@ class Ledger:
 
     def _check(self) -> None:
         seen = len(self._watched)
-        bad = len({key for key in self._watched if key is not None})  # a row of a small set may come twice
+        bad = [key for key in self._watched if key is not None]
+        bad = len(set(bad) if seen < LAST else bad)  # a row of a small set may come twice, at an epoch's edge
         if seen == self._watched.maxlen and bad > self.max_bad_fraction * seen:
             raise TooManyBadSamples(
                 f"{bad} of the last {seen:,} samples could not be used, more than --max_bad_fraction "

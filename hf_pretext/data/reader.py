@@ -83,6 +83,7 @@ class Reader:
             if part in self._current:
                 self._finished.append(self._current[part])
             self._current[part] = place
+        if entering or place not in self._windows:
             self._make_room(order.parts)
         future = self._request(place)
         self._windows.move_to_end(place)

@@ -338,6 +338,9 @@ def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
                     if field in fields:
                         at = 2 * fields.index(field)
                         lines[-1][at : at + 2] = [member.offset_data, member.size]
+                if not damaged:  # tarfile takes a damaged header for the end, whose mark is a block of zeros
+                    handle.seek(tar.offset)
+                    damaged = handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
         except (tarfile.TarError, EOFError, ValueError):  # a damaged header
             damaged = True
     if damaged and lines and all(offset < 0 for offset in lines[-1][::2]):

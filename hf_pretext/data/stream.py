@@ -91,7 +91,7 @@ class StreamLoader:
         rows = None if data.endless else len(data)
         order = make_order(data.sources, data.weights, settings, seed, windows)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
-        self.ledger = Ledger(folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples)
+        self.ledger = Ledger(folder, rank, rows, settings.max_bad_fraction, settings.record_samples)
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         step = batch_size * ranks * accumulation
         self._accumulation = accumulation

@@ -1,21 +1,30 @@
+"""The same samples for any workers, ranks and place to begin; bad ones replaced without moving any other."""
+
+import json
+import logging
+
 import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from hf_pretext.data.decoding import BadSample
-from hf_pretext.data.sources import open_source
-from hf_pretext.data.stream import GlobalOrder, StreamLoader
+from hf_pretext.data import reader as reader_module
+from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image
+from hf_pretext.data.ledger import TooManyBadSamples, forget_after, read_lines
+from hf_pretext.data.reader import make_order, reading_notes
+from hf_pretext.data.settings import StreamSettings
+from hf_pretext.data.sources import Mixture, open_source
+from hf_pretext.data.stream import StreamLoader
 
 ROWS = 101
 
 
-def numbered(pieces: int = 5):
+def numbered(pieces: int = 5, rows: int = ROWS, first: int = 0):
     """A source whose pictures' first pixel is the row's number."""
-    images = [Image.fromarray(np.full((4, 4, 3), i, np.uint8)) for i in range(ROWS)]
+    images = [Image.fromarray(np.full((4, 4, 3), i, np.uint8)) for i in range(first, first + rows)]
     data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
-    return open_source(data.to_iterable_dataset(num_shards=pieces))
+    return open_source(data.to_iterable_dataset(num_shards=pieces) if pieces else data)
 
 
 class Number:
@@ -25,20 +34,19 @@ class Number:
         self.bad = bad
 
     def __call__(self, row, random):
-        from hf_pretext.data.decoding import to_image
-
         number = int(to_image(row["image"])[0, 0, 0])
         if number in self.bad:
-            raise BadSample("broken on purpose")
+            raise BadSample("broken on purpose: truly")
         return {"number": torch.tensor(number), "draw": random.random()}
 
 
 def batches(count, source=None, process=None, **options):
     options = {"batch_size": 8, "seed": 3, **options}
-    loader = StreamLoader(source or numbered(), process or Number(), **options)
+    loader = StreamLoader(numbered() if source is None else source, process or Number(), **options)
     found = []
     while len(found) < count:
         found += [batch for _, batch in zip(range(count - len(found)), loader, strict=False)]
+    loader.close()
     return found, loader
 
 
@@ -46,76 +54,58 @@ def numbers(found) -> list[int]:
     return torch.cat([batch["number"] for batch in found]).tolist()
 
 
-@pytest.mark.parametrize("counts", [[1], [7], [3, 0, 5, 1], [256] * 20, [1000, 3, 17, 640], [16] * 3])
-@pytest.mark.parametrize(("parts", "window"), [(16, 256), (3, 4), (1, 1), (16, 1)])
-def test_each_row_comes_once_an_epoch(counts, parts, window):
-    order = GlobalOrder(counts, seed=1, parts=parts, window=window)
-    rows = sum(counts)
-    for epoch in range(3):
-        places = [order[g] for g in range(epoch * rows, (epoch + 1) * rows)]
-        assert sorted(places) == [(p, i) for p, count in enumerate(counts) for i in range(count)]
-
-
-def test_order_depends_on_seed_and_epoch_and_nothing_else():
-    counts = [100, 50, 30]
-    first = [GlobalOrder(counts, 1)[g] for g in range(360)]
-    assert first == [GlobalOrder(counts, 1)[g] for g in range(360)]
-    one = GlobalOrder(counts, 1)
-    assert [one[g] for g in reversed(range(360))] == first[::-1]  # asked in any order
-    assert first[:180] != first[180:]
-    assert first != [GlobalOrder(counts, 2)[g] for g in range(360)]
-
-
-def test_order_is_shuffled():
-    order = GlobalOrder([50] * 40, seed=0)
-    position = {order[g]: g for g in range(2000)}
-    by_place = [position[p, i] for p in range(40) for i in range(50)]
-    assert abs(np.corrcoef(by_place, range(2000))[0, 1]) < 0.1
-    steps = np.abs(np.diff(by_place))
-    assert np.median(steps) > 200  # neighbours in the files come far apart
-
-
-def test_reads_stay_within_the_windows_in_use():
-    order = GlobalOrder([1] * 10_000, seed=0, parts=4, window=50)
-    pieces = [order[g][0] for g in range(10_000)]
-    places = {int(p): i for i, p in enumerate(order._pieces)}
-    first = sorted(places[p] for p in pieces[: 4 * 50])
-    assert first == [part * 2500 + i for part in range(4) for i in range(50)]
-
-
-def test_substitutes_come_from_the_windows_in_use():
-    order = GlobalOrder([1] * 10_000, seed=0, parts=4, window=50)
-    for g in (0, 777, 9_999, 10_001):
-        for draw in range(50):
-            near = order.near(g, draw)
-            assert near // 200 == g // 200 or near // 10_000 == g // 10_000
-            assert abs(near - g) < 200
-
-
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, 2, 4])
 def test_workers_change_nothing(workers):
-    alone, _ = batches(30)
-    helped, _ = batches(30, num_workers=workers)
+    alone, first = batches(30)
+    helped, second = batches(30, num_workers=workers)
     assert numbers(alone) == numbers(helped)
+    assert first.ledger.digest == second.ledger.digest
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a["draw"], b["draw"])
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_divide_the_same_global_batches(ranks):
-    whole, _ = batches(20, batch_size=8)
-    parts = [batches(20, batch_size=8 // ranks, rank=rank, ranks=ranks)[0] for rank in range(ranks)]
-    for step in range(20):
-        together = torch.stack([part[step]["number"] for part in parts]).T.flatten()
+@pytest.mark.parametrize("bad", [(), (5, 50, 77)])
+@pytest.mark.parametrize("pieces", [0, 2, 5])
+@pytest.mark.parametrize("ranks", [2, 3, 4])
+def test_ranks_divide_the_same_global_batches(ranks, pieces, bad):
+    """Also with fewer pieces than ranks, and a number of ranks that does not divide the parts."""
+    source = numbered(pieces)
+    whole, loader = batches(30, source, Number(bad), batch_size=12)
+    parts = [batches(30, source, Number(bad), batch_size=12 // ranks, rank=rank, ranks=ranks) for rank in range(ranks)]
+    for step in range(30):
+        together = torch.stack([part[step]["number"] for part, _ in parts]).T.flatten()
         assert torch.equal(together, whole[step]["number"])
+    assert sum(part.ledger.digest for _, part in parts) % 2**64 == loader.ledger.digest
 
 
-@pytest.mark.parametrize("start", [8, 40, 96, 104, 512])
+def test_another_global_batch_gives_the_same_order():
+    whole, _ = batches(48, batch_size=8)
+    for ranks, batch in ((1, 24), (3, 8), (4, 4), (2, 1)):
+        count = 384 // (ranks * batch)
+        parts = [batches(count, batch_size=batch, rank=rank, ranks=ranks)[0] for rank in range(ranks)]
+        steps = zip(*parts, strict=True)
+        together = [n for step in steps for n in torch.stack([b["number"] for b in step]).T.flatten().tolist()]
+        assert together == numbers(whole)
+
+
+def test_ranks_may_change_in_the_middle_of_an_epoch():
+    expected = numbers(batches(40, batch_size=12)[0])
+    found = []
+    for ranks, steps in ((2, 3), (1, 4), (4, 7), (3, 11), (2, 15)):
+        start = len(found)
+        parts = [batches(steps, batch_size=12 // ranks, rank=r, ranks=ranks, start=start)[0] for r in range(ranks)]
+        for step in zip(*parts, strict=True):
+            found += torch.stack([batch["number"] for batch in step]).T.flatten().tolist()
+    assert found == expected
+
+
+@pytest.mark.parametrize("start", [8, 40, 96, 104, 512, 8 * 10**9])
 def test_starting_later_gives_the_very_same_samples(start):
-    whole, _ = batches(80)
-    rest, _ = batches(80 - start // 8, start=start)
-    assert numbers(rest) == numbers(whole)[start:]
-    for a, b in zip(rest, whole[start // 8 :], strict=True):
+    first = max(start - 96, 0)
+    whole, _ = batches(24, start=first)
+    rest, _ = batches(24 - (start - first) // 8, start=start)
+    assert numbers(rest) == numbers(whole)[start - first :]
+    for a, b in zip(rest, whole[(start - first) // 8 :], strict=True):
         assert torch.equal(a["draw"], b["draw"])
 
 
@@ -134,35 +124,215 @@ def test_an_epoch_is_whole_steps():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_rows_are_replaced_and_told(workers):
+def test_bad_rows_are_replaced_and_told(workers, tmp_path):
     bad = {5, 50, 77}
     whole, _ = batches(26)
-    found, loader = batches(26, process=Number(bad), num_workers=workers)
+    found, loader = batches(26, process=Number(bad), num_workers=workers, folder=tmp_path, settings=lenient())
     assert not bad & set(numbers(found))
-    assert all(len(batch["number"]) == 8 for batch in found)
-    for a, b in zip(whole, found, strict=True):  # what is not bad stays where it was
+    for a, b in zip(whole, found, strict=True):
         kept = torch.tensor([n not in bad for n in a["number"].tolist()])
-        assert torch.equal(a["number"][kept], b["number"][kept])
-    assert {report["reason"] for report in loader.bad} == {"broken on purpose"}
-    assert len({report["key"] for report in loader.bad}) == 3
+        assert torch.equal(a["number"][kept], b["number"][kept])  # what is not bad stays where it was
+    for batch in found[:12]:
+        assert len(set(batch["number"].tolist())) == 8  # no row twice in a batch
+    assert loader.ledger.reasons == {"broken on purpose": 6}
+    told = read_lines(tmp_path / "bad_samples.jsonl")
+    assert len(told) == 3  # each row once
+    assert {line["reason"] for line in told} == {"broken on purpose: truly"}
+    assert all(set(line) == {"shard", "row", "reason"} and line["shard"].startswith("Iter") for line in told)
 
 
-def test_bad_rows_are_replaced_the_same_way_for_any_number_of_workers():
-    alone, _ = batches(26, process=Number({1, 2, 3, 4, 5}))
-    helped, _ = batches(26, process=Number({1, 2, 3, 4, 5}), num_workers=2)
+def lenient(**options):
+    return StreamSettings(max_bad_fraction=1.0, **options)
+
+
+def test_bad_rows_are_replaced_the_same_way_for_any_workers_and_start():
+    bad = Number(set(range(5)))
+    alone, _ = batches(26, process=bad, settings=lenient())
+    helped, _ = batches(26, process=bad, num_workers=2, settings=lenient())
+    later, _ = batches(16, process=bad, start=80, settings=lenient())
     assert numbers(alone) == numbers(helped)
+    assert numbers(alone)[80:] == numbers(later)
 
 
-def test_more_bad_rows_than_spares_still_give_a_whole_batch():
-    found, loader = batches(13, process=Number(set(range(50))))
+def test_half_the_rows_may_be_bad():
+    found, loader = batches(13, process=Number(set(range(50))), settings=lenient())
     assert all(len(batch["number"]) == 8 for batch in found)
     assert min(numbers(found)) >= 50
-    assert len({bad["key"] for bad in loader.bad}) == 50
+    assert len(loader.ledger.reasons) == 1
+
+
+def test_a_set_smaller_than_the_batch_uses_good_rows_twice():
+    found, _ = batches(3, numbered(rows=6), Number({2}), settings=lenient())
+    assert all(len(batch["number"]) == 8 for batch in found)
+    assert set(numbers(found)) == {0, 1, 3, 4, 5}
 
 
 def test_nothing_but_bad_rows_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="No sample of a batch of 8.*broken on purpose.*right column"):
         batches(1, process=Number(set(range(ROWS))))
+
+
+def test_too_many_bad_rows_end_the_run_with_examples(tmp_path):
+    bad = Number(set(range(0, 100, 10)))  # a tenth
+    settings = StreamSettings(max_bad_fraction=0.05)
+    with pytest.raises(TooManyBadSamples, match=r"of the last 101 samples.*max_bad_fraction 0.05") as error:
+        batches(26, process=bad, settings=settings, folder=tmp_path)
+    assert str(error.value).count("broken on purpose") == 5
+    assert len(read_lines(tmp_path / "bad_samples.jsonl")) == 10  # not before an epoch was seen
+    batches(26, process=bad, settings=StreamSettings(max_bad_fraction=0.12), folder=tmp_path)
+    batches(40, process=Number({1, 2, 3, 4, 5}), settings=settings)  # just below
+
+
+def test_never_before_a_thousand_samples():
+    source = numbered(rows=200)
+    big = Mixture([source] * 6)  # 1,200 rows
+    settings = StreamSettings(max_bad_fraction=0.05)
+    seen = []
+
+    class Counting(Number):
+        def __call__(self, row, random):
+            seen.append(row["g"])
+            return super().__call__(row, random)
+
+    with pytest.raises(TooManyBadSamples, match="of the last 1,000"):
+        batches(300, big, Counting(set(range(0, 200, 5))), settings=settings)
+    assert 1000 <= len(set(seen)) <= 1024
+
+
+def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
+    source = numbered(0)
+    own = source.rows.read
+
+    def failing(piece, start, stop):
+        if start <= 20 < stop:
+            raise OSError("Corrupt snappy compressed data")
+        return own(piece, start, stop)
+
+    monkeypatch.setattr(source.rows, "read", failing)
+    assert UNREADABLE in source.read(0, 15, 25)[0]
+    found, loader = batches(13, source, settings=lenient(window=3, parts=2))
+    assert 20 not in numbers(found)
+    assert loader.ledger.reasons["its file can't be read"] >= 1
+
+
+def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
+    settings = StreamSettings(record_samples=True)
+    loader = StreamLoader(numbered(), Number(), 8, seed=3, settings=settings, folder=tmp_path, rank=1, ranks=2)
+    batch = iter(loader)
+    for step in range(1, 4):
+        next(batch), next(batch)
+        loader.ledger.step(step)
+    lines = read_lines(tmp_path / "samples-rank1.jsonl")
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[0]["keys"] == [loader.reader.key(g) for g in range(1, 33, 2)]
+    with open(tmp_path / "samples-rank1.jsonl", "a") as file:
+        file.write('{"step": 4, "keys": ["half')  # killed while writing
+    forget_after(tmp_path, 2)
+    assert read_lines(tmp_path / "samples-rank1.jsonl") == lines[:2]
+
+
+def test_the_digest_tells_orders_apart():
+    digests = {batches(10, **options)[1].ledger.digest for options in ({}, {"seed": 4}, {"start": 8})}
+    assert len(digests) == 3
+    assert batches(10)[1].ledger.digest in digests
+
+
+def test_a_mixture_is_deterministic_and_starts_anywhere():
+    data = Mixture([numbered(rows=60), numbered(0, 30, first=100)], [0.7, 0.3])
+    assert len(data) == 90 and data.name.count(" + ") == 1
+    whole, loader = batches(60, data)
+    rest, _ = batches(30, data, start=240)
+    assert numbers(rest) == numbers(whole)[240:]
+    assert np.mean([n >= 100 for n in numbers(whole)]) == pytest.approx(0.3, abs=0.04)
+    helped, _ = batches(60, data, num_workers=2)
+    assert numbers(helped) == numbers(whole)
+    parts = [batches(60, data, batch_size=4, rank=rank, ranks=2)[0] for rank in range(2)]
+    together = [torch.stack([a["number"], b["number"]]).T.flatten() for a, b in zip(*parts, strict=True)]
+    assert torch.cat(together).tolist() == numbers(whole)
+    drawn = loader.reader.order.drawn(480)
+    assert drawn == [sum(n < 100 for n in numbers(whole)), sum(n >= 100 for n in numbers(whole))]
+
+
+@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0.5, -1], [0, 1]])
+def test_weights_that_do_not_fit(weights):
+    with pytest.raises(ValueError, match="--mixture_weights.*a positive number for each of the 2"):
+        Mixture([numbered(), numbered()], weights)
+
+
+class Counter:
+    """A plain iterable of pictures, 50 long; nobody knows."""
+
+    def __iter__(self):
+        return ({"image": Image.fromarray(np.full((4, 4, 3), i, np.uint8))} for i in range(50))
+
+
+def test_a_plain_iterable_never_ends_and_is_replayed():
+    source = open_source(Counter())
+    whole, loader = batches(20, source, settings=StreamSettings(window=10))
+    with pytest.raises(TypeError):
+        len(loader)
+    assert sorted(numbers(whole)[:50]) == list(range(50)) == sorted(numbers(whole)[50:100])
+    rest, _ = batches(10, source, start=80, settings=StreamSettings(window=10))
+    assert numbers(rest) == numbers(whole)[80:]
+    parts = [batches(20, source, batch_size=4, rank=r, ranks=2, settings=StreamSettings(window=10))[0] for r in (0, 1)]
+    together = [torch.stack([a["number"], b["number"]]).T.flatten() for a, b in zip(*parts, strict=True)]
+    assert torch.cat(together).tolist() == numbers(whole)
+
+
+def test_windows_are_smaller_where_rows_are_large(tmp_path):
+    big = [{"text": "x" * 10_000} for _ in range(1000)]
+    source = open_source(big, needed=("text",))
+    assert make_order([source], None, StreamSettings(), 0).orders[0].window == 256
+    order = make_order([source], None, StreamSettings(buffer_bytes=2**24), 0)
+    window = order.orders[0].window
+    assert 20 < window < 30
+    assert make_order([source], None, StreamSettings(), 0, [window]).orders[0].window == window  # of a run resumed
+
+    reader = reader_module.Reader([source], order, 2**24)
+    most = 0
+    for g in range(1000):
+        assert len(reader.row(g)["text"]) == 10_000
+        most = max(most, reader._held())
+    assert most <= 2**24
+
+
+def test_more_than_the_buffer_is_read_again_and_said(caplog):
+    source = open_source([{"text": "x" * (10 if i < 8 else 50_000)} for i in range(600)], needed=("text",))
+    reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    keys = [reader.row(g)["key"] for g in range(600)]
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert len(set(keys)) == 600
+    assert "Raise it, or give a smaller --window" in caplog.text
+    assert reader._held() < 2**20 + 65 * 50_100  # what it may hold, and the one window in use
+
+
+def test_the_next_window_is_read_ahead():
+    source = numbered(0, rows=200)
+    order = make_order([source], None, StreamSettings(parts=2, window=10), 0)
+    reader = reader_module.Reader([source], order, 2**30)
+    missing = []
+    for g in range(200):
+        place = (0, order.orders[0].find(g)[0])
+        if place not in reader._windows:
+            missing.append(g)
+        reader.row(g)
+    assert missing == [0, 1]  # only the first of each part had to be waited for
+    assert len(reader._windows) <= 6
+    reader.close()
+
+
+def test_what_is_read_twice_is_said():
+    def notes(source, ranks, **settings):
+        return reading_notes([source], make_order([source], None, StreamSettings(**settings), 0), ranks)
+
+    assert notes(numbered(16), 4) == []
+    assert notes(numbered(0), 8) == []
+    (note,) = notes(numbered(16), 3)
+    assert "3 processes do not divide --parts 16: each row is read by 3 of them. --parts 18" in note
+    (note,) = notes(numbered(2), 2)
+    assert "2 shards" in note and "begun about 8 times an epoch" in note and "--parts 2" in note
+    assert "resuming goes through what was seen again" in notes(open_source(Counter()), 1)[0]
 
 
 def test_the_global_generator_is_left_alone():
@@ -171,3 +341,11 @@ def test_the_global_generator_is_left_alone():
     batches(3)
     batches(3, num_workers=1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+def test_the_state_is_one_integer(tmp_path):
+    """Windows, seed and samples seen are all that a run needs to go on; and they are JSON."""
+    whole, loader = batches(20)
+    state = json.loads(json.dumps({"start": 80, "windows": [o.window for o in loader.reader.order.orders]}))
+    rest, _ = batches(10, **state)
+    assert numbers(rest) == numbers(whole)[80:]
