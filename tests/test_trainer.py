@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
 
 import hf_pretext
-from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.ledger import read_lines
+from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.settings import StreamSettings
 from hf_pretext.data.sources import open_source
 from hf_pretext.modeling import build_encoder

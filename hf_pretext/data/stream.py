@@ -93,11 +93,11 @@ class StreamLoader:
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
         self.ledger = Ledger(folder, rank, rows, settings.max_bad_fraction, settings.record_samples)
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
-        step = batch_size * ranks * accumulation
+        self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
-        self._steps = None if rows is None else -(-rows // step)
+        self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
-            self._left = (self._steps - start // step % self._steps) * accumulation
+            self._left = (self._steps - start // self._step % self._steps) * accumulation
         self._decoder = Decoder(process, seed)
         self._loader = DataLoader(
             self._decoder,
@@ -150,10 +150,14 @@ class StreamLoader:
         return batch
 
     def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
-        """The samples with another in each bad one's place, none of which is in the batch already (of any rank), and
-        all the bad ones that were met. Raises `ValueError` where none can be used."""
+        """The samples with another in each bad one's place, and all the bad ones that were met.
+
+        None of those samples is in the step's global batch already. Nothing else is asked, so that the same are taken
+        by any ranks; only where the first choice for a bad one is bad too, it may be given what another bad one was.
+        Raises `ValueError` where none can be used."""
         samples, bad = list(samples), []
-        taken = {self.reader.key(g) for g in range(self._next, self._next + self.batch_size * self._ranks)}
+        first = self._next - (self._next - self._start) % self._step
+        taken = {self.reader.key(g) for g in range(first, first + self._step)}
         for at, sample in enumerate(samples):
             if "reason" not in sample:
                 continue
@@ -161,7 +165,6 @@ class StreamLoader:
             for row in self.reader.substitutes(numbers[at]):
                 if row["key"] in taken:
                     continue
-                taken.add(row["key"])
                 found = self._decoder.again(row)
                 if "reason" not in found:
                     samples[at] = found

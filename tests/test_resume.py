@@ -1,0 +1,243 @@
+"""Runs that are killed, resumed and spread over processes, as real processes: the same data, losses and weights."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_pretext.data.ledger import read_lines
+
+SCRIPT = Path(__file__).parent / "train.py"
+ROWS, STEPS, BATCH = 70, 16, 12
+COMMON = dict(
+    max_steps=STEPS, per_device_train_batch_size=BATCH, logging_steps=1, save_steps=1, save_total_limit=2, seed=3,
+    learning_rate=1e-3, lr_scheduler_type="cosine", use_cpu=True, disable_tqdm=True, report_to="none",
+    record_samples=True, parts=4, window=8,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Parquet files of different lengths, one of them empty, with two pictures that can't be read."""
+    folder = tmp_path_factory.mktemp("data")
+    draws = np.random.default_rng(0)
+    pictures = [Image.fromarray(draws.integers(0, 255, (20, 20, 3), dtype=np.uint8)) for _ in range(ROWS)]
+    table = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+    rows = table.cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[11]["image"]["bytes"] = rows[11]["image"]["bytes"][:90]
+    rows[40]["image"]["bytes"] = b"no picture"
+    for i, (start, stop) in enumerate([(0, 33), (33, 33), (33, 40), (40, 70)]):
+        part = datasets.Dataset.from_list(rows[start:stop], table.features) if stop > start else table.select([])
+        part.to_parquet(folder / f"train-{i}.parquet", batch_size=10)
+    return folder
+
+
+def command(data, folder, ranks=1, **options) -> list[str]:
+    options = {"dataset": data, "output_dir": folder, **COMMON, **options}
+    launch = [
+        "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d",
+        "--rdzv_endpoint", "localhost:0",
+    ]  # fmt: skip
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    return [sys.executable, *(launch if ranks > 1 else []), str(SCRIPT), *arguments]
+
+
+def start(*args, **options) -> subprocess.Popen:
+    return subprocess.Popen(
+        command(*args, **options), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+def run(*args, expect: int = 0, **options) -> str:
+    process = start(*args, **options)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == expect, output
+    return output
+
+
+def found(folder) -> dict:
+    return json.loads((folder / "found.json").read_text())
+
+
+def steps(folder) -> dict[int, list[str]]:
+    """The keys of each step, in the global order: rank r of R took every R-th from r on."""
+    files = sorted(folder.glob("samples-rank*.jsonl"))
+    by_step: dict[int, list[list[str]]] = {}
+    for file in files:
+        for line in read_lines(file):
+            by_step.setdefault(line["step"], []).append(line["keys"])
+    return {step: [key for group in zip(*ranks, strict=True) for key in group] for step, ranks in by_step.items()}
+
+
+def same(folder, whole) -> None:
+    """Asserts that a run saw, lost and learned bit for bit what another did."""
+    assert steps(folder) == steps(whole)
+    ours, theirs = found(folder), found(whole)
+    for name in ("losses", "weights", "digest", "bad_samples", "samples_seen"):
+        assert ours[name] == theirs[name], name
+    for name in ("samples_seen", "epoch", "epoch_of_source", "accuracy", "learning_rate"):
+        assert [entry[name] for entry in ours["logs"]] == [entry[name] for entry in theirs["logs"]], name
+    assert not list(folder.glob(".saving*"))
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """One run never interrupted, with one process and no workers."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(data, folder)
+    return folder
+
+
+def test_a_whole_run_saw_each_row_once_an_epoch(whole):
+    keys = [key for step in range(1, STEPS + 1) for key in steps(whole)[step]]
+    assert len(keys) == STEPS * BATCH
+    bad = {(line["shard"], line["row"]) for line in read_lines(whole / "bad_samples.jsonl")}
+    assert bad == {("train-0.parquet", 11), ("train-3.parquet", 0)}
+    assert len(set(keys[:ROWS])) >= ROWS - 2 - 2  # two rows are bad, and their substitutes come twice
+    assert not {f"{shard}:{row}" for shard, row in bad} & set(keys)
+    logs = found(whole)["logs"]
+    assert logs[-1]["epoch"] == logs[-1]["epoch_of_source"] == pytest.approx(STEPS * BATCH / ROWS)
+
+
+def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_other_workers(data, whole, tmp_path):
+    folder = tmp_path / "run"
+    run(data, folder, die="_save_optimizer_and_scheduler:5", dataloader_num_workers=2, expect=-signal.SIGKILL)
+    assert (folder / ".saving" / "checkpoint-5" / "model.safetensors").exists()  # half-written, under another name
+    assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
+    run(data, folder, last=True, die="compute_loss:9", dataloader_num_workers=4, expect=-signal.SIGKILL)
+    assert max(steps(folder)) == 10  # it had begun
+    run(data, folder, last=True)
+    same(folder, whole)
+
+
+def test_killed_just_before_a_checkpoint_takes_its_name(data, whole, tmp_path):
+    folder = tmp_path / "run"
+    run(data, folder, die="_state_of_stream:7", expect=-signal.SIGKILL)  # all is written but for the stream's state
+    assert not (folder / "checkpoint-7").exists() and (folder / "checkpoint-6").exists()
+    run(data, folder, last=True)
+    same(folder, whole)
+
+
+def killed_anywhere(data, whole, folder, seed: int, **options) -> None:
+    """Kills a run, with all its processes, at random times until it comes to its end."""
+    draws = random.Random(seed)
+    kills = 0
+    while not (folder / "found.json").exists():
+        last = {"last": True} if list(folder.glob("checkpoint-*")) else {}
+        process = start(data, folder, step_seconds=0.05, **options, **last)
+        begun = max(steps_of_any(folder), default=0)
+        target = begun + draws.randint(1, 6)
+        deadline = time.time() + 120
+        while process.poll() is None and max(steps_of_any(folder), default=0) < target and time.time() < deadline:
+            time.sleep(0.01)
+        time.sleep(draws.random() * 0.15)
+        if process.poll() is None and kills < 3:
+            os.killpg(process.pid, signal.SIGKILL)
+            kills += 1
+        output, _ = process.communicate(timeout=240)
+        assert process.returncode in (0, -signal.SIGKILL), output
+    assert kills > 0
+    same(folder, whole)
+
+
+def steps_of_any(folder) -> list[int]:
+    return [line["step"] for file in folder.glob("samples-rank*.jsonl") for line in read_lines(file)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_killed_anywhere(data, whole, tmp_path, seed):
+    killed_anywhere(data, whole, tmp_path / "run", seed, dataloader_num_workers=seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 20))
+def test_killed_anywhere_often(data, whole, tmp_path, seed):
+    killed_anywhere(data, whole, tmp_path / "run", seed, dataloader_num_workers=(0, 2, 4)[seed % 3])
+
+
+@pytest.fixture(scope="module")
+def whole_of_two(data, tmp_path_factory):
+    """The same on two processes, with two batches a step."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    run(data, folder, ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    return folder
+
+
+def test_two_processes_killed_and_resumed(data, whole, whole_of_two, tmp_path):
+    options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    killed_anywhere(data, whole_of_two, tmp_path / "run", 7, dataloader_num_workers=2, **options)
+    assert found(whole_of_two)["digest"] == found(whole)["digest"]  # one process, one batch a step: the same samples
+
+
+def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_path):
+    folder, seen = tmp_path / "run", {}
+    for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):
+        last = {"last": True} if seen else {}
+        output = run(data, folder, ranks, per_device_train_batch_size=BATCH // ranks, stop_at=until, **last)
+        assert ("processes do not divide --parts 4: each row is read by 3 of them" in output) == (ranks == 3)
+        new = steps_after(folder, ranks, max(seen, default=0))
+        assert set(new) == set(range(max(seen, default=0) + 1, until + 1))
+        seen.update(new)
+    assert seen == steps(whole)
+    assert found(folder)["digest"] == found(whole)["digest"]
+    assert found(folder)["bad_samples"] == found(whole)["bad_samples"]
+
+
+def steps_after(folder, ranks, step) -> dict[int, list[str]]:
+    by_step: dict[int, list[list[str]]] = {}
+    for rank in range(ranks):
+        for line in read_lines(folder / f"samples-rank{rank}.jsonl"):
+            if line["step"] > step:
+                by_step.setdefault(line["step"], []).append(line["keys"])
+    return {number: [key for group in zip(*keys, strict=True) for key in group] for number, keys in by_step.items()}
+
+
+def test_another_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, whole, tmp_path):
+    folder = tmp_path / "run"
+    epochs = dict(max_steps=-1, num_train_epochs=2)
+    run(data, folder, stop_at=5, **epochs)
+    first = [key for step in range(1, 6) for key in steps(folder)[step]]
+    run(data, folder, last=True, per_device_train_batch_size=20, **epochs)
+    then = [key for step in sorted(steps(folder)) if step > 5 for key in steps(folder)[step]]
+    expected = [key for step in range(1, STEPS + 1) for key in steps(whole)[step]]
+    both = first + then
+    assert len(both) >= 2 * ROWS and len(both) - 20 < 2 * ROWS
+    differing = sum(a != b for a, b in zip(both, expected, strict=False))
+    assert differing <= 4  # substitutes may differ: what is in the batch already does
+
+
+def test_a_mixture_resumes_exactly(data, tmp_path):
+    options = dict(more=data / "train-3.parquet", max_steps=6)
+    run(data / "train-0.parquet", tmp_path / "whole", **options)
+    run(data / "train-0.parquet", tmp_path / "cut", stop_at=4, **options)
+    run(data / "train-0.parquet", tmp_path / "cut", last=True, **options)
+    assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
+    ours, theirs = found(tmp_path / "cut"), found(tmp_path / "whole")
+    assert ours["weights"] == theirs["weights"] and ours["losses"] == theirs["losses"]
+    epochs = [name for name in ours["logs"][-1] if name.startswith("epoch_of_source/")]
+    assert len(epochs) == 2
+    assert all(ours["logs"][-1][name] == theirs["logs"][-1][name] for name in epochs)
+
+
+def test_a_resume_that_would_see_other_data_is_refused(data, whole, tmp_path):
+    options = dict(resume_from_checkpoint=whole / f"checkpoint-{STEPS}", max_steps=STEPS + 1)
+    for change, words in (
+        (dict(seed=4), "was trained with seed 3, not 4"),
+        (dict(parts=5), "was trained with parts 4, not 5"),
+        (dict(more=data / "train-3.parquet"), "mixture_weights None, not"),
+    ):
+        output = run(data, tmp_path / "run", **{**options, **change}, expect=1)
+        assert words in output
+    output = run(data / "train-0.parquet", tmp_path / "run", **options, expect=1)
+    assert "train-1.parquet is gone" in output and "--allow_changed_source" in output
+    assert not list((tmp_path / "run").iterdir())

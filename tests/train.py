@@ -1,0 +1,92 @@
+"""A tiny training run that the tests start, kill and resume: `python tests/train.py --output_dir run [options]`.
+
+Options are those of `TrainingArguments`, of `StreamSettings`, and `Options` below. Leaves `found.json` at its end.
+"""
+
+import hashlib
+import json
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, ViTConfig, set_seed
+
+from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
+from hf_pretext.data.settings import StreamSettings
+from hf_pretext.data.sources import Mixture, open_source
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.trainer import PretextTrainer
+
+SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16)
+
+
+@dataclass
+class Options:
+    """die: `method:step`: kill this process, as by SIGKILL, when the trainer's method begins at that step.
+    stop_at: end after this step, with a checkpoint. step_seconds: make each step last."""
+
+    dataset: str = ""
+    more: str | None = None
+    last: bool = False
+    die: str | None = None
+    stop_at: int | None = None
+    step_seconds: float = 0.0
+
+
+class Steps(TrainerCallback):
+    def __init__(self, options: Options):
+        self.options = options
+
+    def on_step_end(self, args, state, control, **kwargs):
+        time.sleep(self.options.step_seconds)
+        if state.global_step == self.options.stop_at:
+            control.should_save = control.should_training_stop = True
+
+
+def die_at(trainer: PretextTrainer, method: str, step: int) -> None:
+    own = getattr(trainer, method)
+
+    def dying(*args, **kwargs):
+        if trainer.state.global_step == step:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return own(*args, **kwargs)
+
+    setattr(trainer, method, dying)
+
+
+def main() -> None:
+    options, stream, args = HfArgumentParser((Options, StreamSettings, TrainingArguments)).parse_args_into_dataclasses()
+    torch.set_num_threads(1)
+    set_seed(args.seed)
+    config = ViTConfig(**SMALL, patch_size=8, hidden_dropout_prob=0.1)  # dropout draws from the global generator
+    model = RotationForPreTraining.from_encoder(config, rotations_per_image=2, head_dim=8)
+    model.freeze_unused(pixel_values=torch.zeros(2, 3, 16, 16))
+    sources = [open_source(data) for data in (options.dataset, options.more) if data]
+    data = Mixture(sources, [0.7, 0.3] if options.more else None)
+    processing = ImageProcessing(default_processor(16), Augmentation())
+    trainer = PretextTrainer(model, args, data, processing, stream=stream, callbacks=[Steps(options)])
+    if options.die:
+        method, _, step = options.die.partition(":")
+        die_at(trainer, method, int(step))
+    trainer.train(resume_from_checkpoint="last" if options.last else args.resume_from_checkpoint)
+    account = trainer.account()
+    if trainer.is_world_process_zero():
+        weights = b"".join(
+            value.numpy().tobytes() for value in trainer.accelerator.unwrap_model(model).state_dict().values()
+        )
+        found = {
+            "losses": {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry},
+            "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
+            "weights": hashlib.sha256(weights).hexdigest(),
+            "samples_seen": trainer.samples_seen,
+            **account,
+        }
+        (Path(args.output_dir) / "found.json").write_text(json.dumps(found))
+    trainer.accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()
