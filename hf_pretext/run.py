@@ -20,6 +20,7 @@ from .data.ledger import BAD_SAMPLES, read_lines
 from .data.processing import Augmentation, ImageProcessing, load_processor
 from .data.settings import StreamSettings
 from .data.sources import Mixture, open_source
+from .data.state import STREAM_STATE, check_length
 from .evaluation.comparison import encoder_transfer, pretext_figures
 from .evaluation.labelled import LabelledImages
 from .features import last_hidden
@@ -27,7 +28,7 @@ from .files import write_json
 from .machine import default_workers, has_bf16, keep_freed_memory
 from .modeling import PretextModel, build_encoder, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
-from .trainer import STREAM_STATE, PretextTrainer, check_length
+from .trainer import PretextTrainer
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FINISHED = "run.json"  # written when all else is
@@ -160,7 +161,7 @@ class Run:
             raise ValueError("--dataset is missing: a folder of pictures, files, or a Hub id.")
         sources = [open_source(dataset, self.options.split, columns) for dataset in self.options.dataset]
         data = Mixture(sources, self.options.mixture_weights)
-        check_length(data, self.first)
+        check_length(data, self.first.max_steps)
         return data
 
     def _try_out(self) -> tuple[bool, str]:

@@ -4,7 +4,6 @@ Everything of `TrainingArguments` keeps working. What is added: the exact order 
 loss term and log averaged over steps and ranks, loading that is strict, and no pickled arguments in what is shared.
 """
 
-import json
 import math
 import os
 import shutil
@@ -24,13 +23,14 @@ from .data.ledger import DIGEST_RANGE, forget_after
 from .data.processing import ImageProcessing
 from .data.reader import reading_notes
 from .data.settings import StreamSettings
-from .data.sources import Mixture, Source, difference
+from .data.sources import Mixture, Source
+from .data.state import STREAM_STATE, check_length, load_state, state_of
 from .data.stream import StreamLoader
 from .files import write_json
 from .machine import cores
 from .modeling import PretextModel
+from .progress import Progress
 
-STREAM_STATE = "stream.json"
 STAGING = ".saving"  # where a checkpoint is written before it takes its name
 STARVED = 0.2  # share of the time that steps may wait for data before we say how to mend it
 log = logging.get_logger(__name__)
@@ -57,7 +57,7 @@ class PretextTrainer(Trainer):
         """Raises `ValueError` for data without a known length where `args` count in epochs."""
         self.processing, self.evaluation, self.stream = processing, evaluation, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
-        check_length(self.mixture, args)
+        check_length(self.mixture, args.max_steps)
         self._before: dict | None = None  # the stream's state in the checkpoint that training goes on from
         self._loader: StreamLoader | None = None
         self._mark: dict[str, float] | None = None
@@ -114,7 +114,7 @@ class PretextTrainer(Trainer):
         if resume_from_checkpoint in ("last", True):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         if resume_from_checkpoint:
-            self._before = self._stream_state(resume_from_checkpoint)
+            self._before = load_state(resume_from_checkpoint, self.mixture, self.stream, self.data_seed)
             self._seconds_before = self._before["seconds"]
             steps = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json")).global_step
             self._initial_global_step = steps
@@ -316,44 +316,13 @@ class PretextTrainer(Trainer):
 
     def _state_of_stream(self) -> dict:
         """All there is to know of the data, to go on from here. To be called on every rank."""
-        orders = self._loader.reader.order.orders
         return {
+            **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
-            "seed": self.data_seed,
-            "parts": self.stream.parts,
-            "windows": [order.window for order in orders],
-            "mixture_weights": self.mixture.weights,
-            "source": self.mixture.fingerprint(),
             "seconds": self.seconds,
             **self.account(),
         }
-
-    def _stream_state(self, checkpoint: str) -> dict:
-        """The stream's state in a checkpoint, if this run can go on from it; `ValueError` otherwise."""
-        file = Path(checkpoint) / STREAM_STATE
-        if not file.exists():
-            raise ValueError(
-                f"{checkpoint} has no {STREAM_STATE}: it is no whole checkpoint of a hf_pretext run. Give a "
-                "checkpoint-* folder, or --resume_from_checkpoint last."
-            )
-        state = json.loads(file.read_text())
-        now = {"seed": self.data_seed, "parts": self.stream.parts, "mixture_weights": self.mixture.weights}
-        for name, value in now.items():
-            if state[name] != value:
-                raise ValueError(
-                    f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would be "
-                    f"another. Give --{name} {state[name]}, or start afresh."
-                )
-        changed = difference(state["source"], self.mixture.fingerprint())
-        if changed and not self.stream.allow_changed_source:
-            raise ValueError(
-                f"{checkpoint} was trained on other data: {changed}. The order of samples would be another. Resume on "
-                "the same data, or go on with this in an order of its own with --allow_changed_source."
-            )
-        if changed:
-            state["windows"] = None
-        return state
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """Strict, and through transformers' renaming of weights, which Trainer's own loading leaves out."""
@@ -369,34 +338,9 @@ class PretextTrainer(Trainer):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
-class Progress(ProgressCallback):
-    """Trainer's bar (steps, rate, time left) with a line a person can read at each log."""
-
-    SHOWN_LAST = ("samples_per_second", "data_wait")
-    LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos", "epoch_of_source")
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if self.training_bar is None or not logs or "train_runtime" in logs:
-            return
-        parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
-        left_out = (*self.SHOWN_LAST, *self.LEFT_OUT)
-        parts += [f"{k} {v:.3f}" for k, v in logs.items() if k.partition("/")[0] not in left_out]
-        if "samples_per_second" in logs:
-            parts.append(f"{logs['samples_per_second']:.0f} samples/s, waiting for data {logs['data_wait']:.0%}")
-        self.training_bar.write("  ".join(parts))
-
-
 def last_checkpoint(output_dir: str) -> str:
     """The newest checkpoint in a folder. Raises `ValueError` where there is none."""
     found = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
     if found is None:
         raise ValueError(f"There is no checkpoint in {output_dir} to go on from. Leave out --resume_from_checkpoint.")
     return found
-
-
-def check_length(data: Mixture, args: TrainingArguments) -> None:
-    """Raises `ValueError` where training is to be counted in epochs of data whose length nobody knows."""
-    if data.endless and args.max_steps <= 0:
-        raise ValueError(
-            f"{data.name} has no known length, so --num_train_epochs means nothing. Say how long with --max_steps."
-        )

@@ -14,16 +14,13 @@ import threading
 import zlib
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
-from datasets import Audio, Dataset, Features, Image, IterableDataset, Video
+from datasets import Audio, Dataset, Image, IterableDataset, Video
 from tqdm.auto import tqdm
 
-from .decoding import UNREADABLE
 from .order import ENDLESS
-from .remote import cached, digest, file_facts, is_remote, open_file, patiently, read_bytes, short_names, sizes_of
+from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
 KEPT_OPEN = 64  # readers kept where they stopped, to go on from there
@@ -111,93 +108,6 @@ class MapRows(Rows):
         return [self._renamed(row) for row in rows]
 
 
-class ParquetRows(Rows):
-    """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
-
-    def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
-        facts = file_facts(urls)
-        names, counts, places = short_names(urls), [], []
-        self.groups: list[tuple[str, int]] = []
-        for url, name, of_file in zip(urls, names, cached(urls, facts, "parquet", self._groups), strict=True):
-            before = 0
-            for group, count in enumerate(of_file.tolist()):
-                counts.append(count)
-                places.append((name, before))
-                self.groups.append((url, group))
-                before += count
-        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
-        self.footer = lru_cache(256)(footer)
-
-    @staticmethod
-    def _groups(url: str) -> np.ndarray:
-        found = footer(url)
-        return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
-
-    def open(self, piece: int, start: int) -> Iterator[dict]:
-        import pyarrow.parquet as pq
-
-        url, group = self.groups[piece]
-        with open_file(url) as handle, pq.ParquetFile(
-            handle, metadata=self.footer(url), pre_buffer=is_remote(url)
-        ) as file:  # fmt: skip
-            left = start
-            for batch in file.iter_batches(
-                BLOCK, row_groups=[group], columns=list(self.columns.values()), use_threads=False
-            ):
-                if left < len(batch):
-                    for row in batch.slice(left).to_pylist():
-                        yield self._renamed(row)
-                left = max(left - len(batch), 0)
-
-
-class TarRows(Rows):
-    """Uncompressed WebDataset tars anywhere that fsspec reaches: the members of a sample lie side by side and share
-    their name up to its first dot. A piece is a run of samples; a range of them is one read."""
-
-    def __init__(self, urls: Sequence[str], columns: Mapping[str, str], features: Features):
-        facts = file_facts(urls)
-        fields = sorted(set(columns.values()))
-        index = cached(urls, facts, f"tar {' '.join(fields)}", lambda url: tar_index(url, fields))
-        names, counts, places, self.owners = short_names(urls), [], [], []
-        for owner, (name, of_file) in enumerate(zip(names, index, strict=True)):
-            for first in range(0, len(of_file) - 1, BLOCK):  # the last line says how far the tar could be read
-                counts.append(min(BLOCK, len(of_file) - 1 - first))
-                places.append((name, first))
-                self.owners.append(owner)
-        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
-        for name, of_file in zip(names, index, strict=True):
-            if of_file[-1][0] < 0:
-                self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))
-        self.urls, self.index, self.fields = list(urls), index, fields
-        self.media = {f for f in fields if isinstance(features[f], MEDIA)}
-
-    def read(self, piece: int, start: int, stop: int) -> list[dict]:
-        owner, first = self.owners[piece], self.places[piece][1]
-        spans = self.index[owner][first + start : first + stop].reshape(stop - start, len(self.fields), 2)
-        there = spans[spans[..., 0] >= 0]
-        begin = int(there[:, 0].min()) if len(there) else 0
-        end = int(there.sum(1).max()) if len(there) else 0
-        content = memoryview(read_bytes(self.urls[owner], begin, end))
-        return [self._sample(content, begin, span, first + start + i) for i, span in enumerate(spans.tolist())]
-
-    def _sample(self, content: memoryview, begin: int, spans: list[list[int]], number: int) -> dict:
-        from datasets.packaged_modules.webdataset.webdataset import WebDataset
-
-        row = {}
-        for field, (offset, size) in zip(self.fields, spans, strict=True):
-            value = bytes(content[offset - begin : offset - begin + size]) if offset >= 0 else None
-            decode = WebDataset.DECODERS.get(field.rsplit(".", 1)[-1].lower())
-            if value is not None and field in self.media:
-                value = {"bytes": value, "path": f"{number}.{field}"}
-            elif value is not None and decode is not None:
-                try:
-                    value = decode(value)
-                except Exception as error:  # JSON, numbers, arrays: each fails in its own way
-                    return {UNREADABLE: f"damaged {field}: {error}"}
-            row[field] = value
-        return self._renamed(row)
-
-
 class StreamRows(Rows):
     """Whatever else `datasets` streams. A piece is a shard, which is read from its start; rows are counted once."""
 
@@ -267,31 +177,6 @@ class ReplayRows(Rows):
         return map(self._renamed, itertools.islice(rounds(), start, None))
 
 
-def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None) -> Rows:
-    """The best way to read what `datasets` streams, a sequence or an iterable.
-
-    Raises `ValueError` for what can be gone through only once.
-    """
-    if isinstance(data, IterableDataset):
-        kwargs = getattr(data._ex_iterable, "kwargs", {})  # of a stream that nothing was mapped over or filtered from
-        builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
-        if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
-            return ParquetRows(list(map(str, kwargs["files"])), columns)
-        tars = list(map(str, kwargs.get("tar_paths", [])))
-        if tars and all(tar.endswith(".tar") for tar in tars):
-            return TarRows(tars, columns, data.features)
-        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {data.info.config_name}"
-        return StreamRows(undecoded(data, columns), columns, name, made_by)
-    if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
-        return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)
-    if iter(data) is data:
-        raise ValueError(
-            f"{name} can be gone through only once, but training needs it again: give a list, a datasets object, or an "
-            "object whose __iter__ begins anew each time."
-        )
-    return ReplayRows(data, columns, name)
-
-
 def undecoded(data: Dataset | IterableDataset, columns: Mapping[str, str]) -> Dataset | IterableDataset:
     """Only these columns, with pictures, sound and video left as `{"bytes", "path"}`: one bad one must not end a
     stream."""
@@ -311,50 +196,6 @@ def shard_urls(data: IterableDataset) -> list[str]:
     lists = [value for value in getattr(source, "kwargs", {}).values() if isinstance(value, list)]
     named = [value for value in lists if len(value) == data.num_shards and all(isinstance(v, str) for v in value)]
     return list(map(str, named[0])) if named else []
-
-
-def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
-    """Where each sample's fields lie in a tar: `(samples + 1, 2 * fields)` offsets and sizes in bytes, -1 for a field
-    that a sample lacks. The last line is 0, or -1 where the tar is damaged: what comes before is whole."""
-    from datasets.packaged_modules.webdataset.webdataset import base_plus_ext
-
-    lines, key, damaged = [], None, False
-    with open_file(url) as handle:
-        try:
-            with tarfile.open(fileobj=handle, mode="r:") as tar:
-                total = handle.seek(0, 2)
-                handle.seek(0)
-                while (member := tar.next()) is not None:
-                    tar.members = []  # it would keep them all
-                    stem, field = base_plus_ext(member.name)
-                    if not member.isreg() or stem is None or Path(member.name).name.startswith((".", "__")):
-                        continue
-                    if member.offset_data + member.size > total:
-                        damaged = True
-                        break
-                    if stem != key:
-                        lines.append([-1, 0] * len(fields))
-                        key = stem
-                    if field in fields:
-                        at = 2 * fields.index(field)
-                        lines[-1][at : at + 2] = [member.offset_data, member.size]
-                if not damaged:  # tarfile takes a damaged header for the end, whose mark is a block of zeros
-                    handle.seek(tar.offset)
-                    damaged = handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
-        except (tarfile.TarError, EOFError, ValueError):  # a damaged header
-            damaged = True
-    if damaged and lines and all(offset < 0 for offset in lines[-1][::2]):
-        lines.pop()  # the sample that the tar breaks off in
-    lines.append([-1 if damaged else 0] * 2 * len(fields))
-    return np.array(lines, np.int64)
-
-
-def footer(url: str):
-    """A Parquet file's metadata."""
-    import pyarrow.parquet as pq
-
-    with open_file(url) as handle:
-        return pq.read_metadata(handle)
 
 
 def size_of(value) -> int:

@@ -6,6 +6,7 @@ from typing import ClassVar
 from huggingface_hub.dataclasses import strict
 
 PARTS, WINDOW = 16, 256
+MAX_PIXELS = 89_478_485  # Pillow's own: above this a picture is taken for a decompression bomb
 
 
 @strict
@@ -27,7 +28,7 @@ class StreamSettings:
     parts: int = PARTS
     window: int = WINDOW
     buffer_bytes: int = 2**30
-    max_image_pixels: int = 89_478_485
+    max_image_pixels: int = MAX_PIXELS
     max_bad_fraction: float = 0.05
     record_samples: bool = False
     allow_changed_source: bool = False

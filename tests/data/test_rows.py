@@ -11,10 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_pretext.data import remote, rows
+from hf_pretext.data import remote, shards
 from hf_pretext.data.decoding import UNREADABLE
-from hf_pretext.data.rows import MapRows, ParquetRows, ReplayRows, StreamRows, TarRows
-from hf_pretext.data.sources import difference, open_source
+from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
+from hf_pretext.data.shards import ParquetRows, TarRows
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.state import difference
 
 ROWS = 700
 
@@ -238,7 +240,7 @@ def test_a_file_that_shrinks_meanwhile_is_bad_rows(tmp_path):
 def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_cache, monkeypatch):
     write_tar(tmp_path / "a.tar", 30)
     passes = []
-    monkeypatch.setattr(rows, "tar_index", lambda *args, own=rows.tar_index: passes.append(args[0]) or own(*args))
+    monkeypatch.setattr(shards, "tar_index", lambda *args, own=shards.tar_index: passes.append(args[0]) or own(*args))
     for _ in range(3):
         assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 30
     assert len(passes) == 1 and len(list(own_cache.iterdir())) == 1

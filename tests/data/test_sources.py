@@ -8,7 +8,8 @@ import pytest
 from conftest import EMOJI
 from PIL import Image
 
-from hf_pretext.data.sources import find_column, open_source, open_splits
+from hf_pretext.data.columns import find_column
+from hf_pretext.data.sources import open_source, open_splits
 
 
 def png(color=0, size=(8, 8)) -> bytes:

@@ -1,0 +1,256 @@
+"""Samples per second of our stream beside `datasets` and WebDataset, on the same files, with two workers each.
+
+    python benchmarks/stream.py                   # about 6 minutes on 2 cores
+
+Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
+read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
+others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
+buffer of 1,000. They take turns, and the ratio is the median over the turns. Then: how well each shuffles, what it
+costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000.
+"""
+
+import argparse
+import io
+import json
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, IterableDataset
+from torchvision.transforms import v2
+from tqdm.auto import tqdm
+
+from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
+from hf_pretext.data.sources import Source, open_source
+from hf_pretext.data.stream import StreamLoader
+from hf_pretext.machine import describe
+
+EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
+SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8
+PROCESSING = ImageProcessing(default_processor(SIDE), Augmentation(crop_scale=0.25, color_jitter=0.0))
+USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.RandomHorizontalFlip()])
+
+
+def make_pictures(folder: Path, count: int, least: int, most: int) -> None:
+    """JPEGs with numbers, as Parquet (row groups of 100) and as tars, in SHARDS files each."""
+    rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "train-*.parquet"), split="train")
+    tiles = np.stack([np.asarray(row["image"].convert("RGB")) for row in rows.select(range(0, len(rows), 4))])
+    random = np.random.default_rng(0)
+    images = []
+    for _ in tqdm(range(count), desc="making pictures", leave=False):
+        height, width = random.integers(least, most + 1, 2)
+        across = -(-width // 64)
+        down = -(-height // 64)
+        mosaic = tiles[random.integers(len(tiles), size=(down, across))].transpose(0, 2, 1, 3, 4)
+        mosaic = mosaic.reshape(down * 64, across * 64, 3)[:height, :width]
+        mosaic = (mosaic + random.normal(0, 6, mosaic.shape)).clip(0, 255).astype(np.uint8)  # a camera's noise
+        buffer = io.BytesIO()
+        Image.fromarray(mosaic).save(buffer, "JPEG", quality=90)
+        images.append(buffer.getvalue())
+    features = datasets.Features({"jpg": datasets.Image(), "number": datasets.Value("int64")})
+    for shard in range(SHARDS):
+        numbers = range(shard * count // SHARDS, (shard + 1) * count // SHARDS)
+        part = {"jpg": [{"bytes": images[i], "path": None} for i in numbers], "number": list(numbers)}
+        data = datasets.Dataset.from_dict(part, features)
+        data.to_parquet(folder / f"train-{shard:05d}.parquet", batch_size=100)
+        with tarfile.open(folder / f"train-{shard:05d}.tar", "w") as tar:
+            for i in numbers:
+                for name, content in ((f"{i:08d}.jpg", images[i]), (f"{i:08d}.cls", str(i).encode())):
+                    info = tarfile.TarInfo(name)
+                    info.size = len(content)
+                    tar.addfile(info, io.BytesIO(content))
+
+
+def ours_decoded(content: bytes) -> torch.Tensor:
+    return PROCESSING({"image": content}, np.random.default_rng())["pixel_values"]
+
+
+def usually_decoded(content: bytes) -> torch.Tensor:
+    return v2.functional.pil_to_tensor(USUAL(Image.open(io.BytesIO(content)).convert("RGB")))
+
+
+class Decoded(IterableDataset):
+    """A stream of `datasets`, decoded in the workers, each of which reads its own shards."""
+
+    def __init__(self, data: datasets.IterableDataset, decode):
+        self.data, self.decode = data, decode
+
+    def __iter__(self):
+        for row in self.data:
+            yield self.decode(row["jpg"]["bytes"])
+
+
+def of_datasets(kind: str, files: list[str], decode) -> Iterator:
+    data = datasets.load_dataset(kind, data_files=files, split="train", streaming=True)
+    data = data.cast_column("jpg", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=BUFFER)
+    epoch = 0
+    while True:
+        data.set_epoch(epoch)
+        yield from DataLoader(Decoded(data, decode), batch_size=BATCH, num_workers=WORKERS)
+        epoch += 1
+
+
+def of_webdataset(files: list[str], decode) -> Iterator:
+    import webdataset
+
+    data = webdataset.WebDataset(files, shardshuffle=SHARDS, resampled=True, nodesplitter=None, seed=0)
+    data = data.shuffle(BUFFER).map(lambda sample: decode(sample["jpg"])).batched(BATCH, collation_fn=torch.stack)
+    yield from webdataset.WebLoader(data, batch_size=None, num_workers=WORKERS)
+
+
+def of_ours(files: str) -> Iterator:
+    loader = StreamLoader(open_source(files), PROCESSING, BATCH, num_workers=WORKERS)
+    while True:
+        yield from loader
+
+
+def rate(batches: Iterator, count: int) -> float:
+    """Samples per second over `count` batches, the first few left out."""
+    for _ in range(4):
+        next(batches)
+    begun = time.perf_counter()
+    for _ in range(count):
+        next(batches)
+    return count * BATCH / (time.perf_counter() - begun)
+
+
+def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
+    parquet, tars = (sorted(map(str, folder.glob(f"*.{kind}"))) for kind in ("parquet", "tar"))
+    contenders = {
+        "ours, Parquet": lambda: of_ours(str(folder / "*.parquet")),
+        "ours, tars": lambda: of_ours(str(folder / "*.tar")),
+        "datasets, Parquet": lambda: of_datasets("parquet", parquet, ours_decoded),
+        "datasets, tars": lambda: of_datasets("webdataset", tars, ours_decoded),
+        "WebDataset, tars": lambda: of_webdataset(tars, ours_decoded),
+        "datasets, Parquet, usual decoding": lambda: of_datasets("parquet", parquet, usually_decoded),
+        "WebDataset, tars, usual decoding": lambda: of_webdataset(tars, usually_decoded),
+    }
+    found = []
+    for _ in range(turns):
+        found.append({name: rate(make(), count) for name, make in contenders.items()})
+        print("  ".join(f"{name} {value:.0f}/s" for name, value in found[-1].items()), file=sys.stderr)
+    return found
+
+
+def shuffle_quality(order: np.ndarray, count: int) -> dict[str, float]:
+    """order: the original positions of an epoch's samples, as they came."""
+    shards = order * SHARDS // count
+    return {
+        "correlation": float(np.corrcoef(order, np.arange(len(order)))[0, 1]),
+        "same_shard": float((shards[1:] == shards[:-1]).mean()),
+    }
+
+
+def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
+    source = open_source(str(folder / "*.parquet"), columns={"image": "jpg", "label": "number"}, needed=("label",))
+    reader = StreamLoader(source, None, BATCH).reader
+    ours = np.array([reader.row(g)["label"] for g in range(count)])
+    reader.close()
+    files = sorted(map(str, folder.glob("*.parquet")))
+    data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True).select_columns("number")
+    theirs = np.array([row["number"] for row in data.shuffle(seed=0, buffer_size=BUFFER)])
+    return {"ours": shuffle_quality(ours, count), f"buffer of {BUFFER}": shuffle_quality(theirs, count)}
+
+
+def length(row: dict, random: np.random.Generator) -> dict[str, int]:
+    return {"length": len(row["image"]["bytes"])}
+
+
+def resume_seconds(source: Source, start: int) -> float:
+    """Until the first batch, with the windows read anew."""
+    begun = time.perf_counter()
+    loader = StreamLoader(source, length, BATCH, start=start // BATCH * BATCH)
+    next(iter(loader))
+    seconds = time.perf_counter() - begun
+    loader.close()
+    return seconds
+
+
+def memory_growth(source: Source, samples: int) -> dict[str, float]:
+    """Megabytes of this process after a tenth of the samples, and at most after that."""
+    loader = StreamLoader(source, length, BATCH)
+    warm, most, seen = 0.0, 0.0, 0
+    with tqdm(total=samples, desc="watching memory", unit="samples", leave=False) as bar:
+        while seen < samples:
+            for _ in loader:
+                seen += BATCH
+                bar.update(BATCH)
+                if seen % (50 * BATCH) == 0:
+                    now = resident()
+                    warm, most = (max(warm, now), most) if seen < samples / 10 else (warm, max(most, now))
+    loader.close()
+    return {"warm_mb": warm, "most_mb": most, "growth": most / warm - 1}
+
+
+def resident() -> float:
+    """Megabytes that this process has in memory."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pictures", type=int, default=3200)
+    parser.add_argument("--sides", type=int, nargs=2, default=(256, 480), help="least and most pixels of a side")
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--batches", type=int, default=40, help=f"of {BATCH}, that each is timed over in a turn")
+    parser.add_argument("--samples", type=int, default=200_000, help="over which memory is watched")
+    options = parser.parse_args()
+    if (options.batches + 4) * BATCH > options.pictures:
+        parser.error("a turn must end within the first epoch: ours keeps decoded pictures for the next")
+    torch.set_num_threads(1)
+    datasets.disable_progress_bars()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_pictures(folder, options.pictures, *options.sides)
+        size = sum(file.stat().st_size for file in folder.glob("*.parquet")) / options.pictures
+        print(
+            f"{options.pictures:,} pictures of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each"
+        )
+        turns = speed(folder, options.turns, options.batches)
+        found = {"pictures_kib": size / 1024, "turns": turns, "ratios": ratios(turns)}
+        for name in turns[0]:
+            print(f"  {name:36s} {statistics.median(turn[name] for turn in turns):7.0f} samples/s")
+        for name, ratio in found["ratios"].items():
+            print(f"  {name}: {ratio:.2f}")
+        found["shuffle"] = shuffles(folder, options.pictures)
+        for name, quality in found["shuffle"].items():
+            print(
+                f"  {name}: correlation with the original position {quality['correlation']:+.3f}, "
+                f"neighbours from one shard {quality['same_shard']:.3f} (at random: {1 / SHARDS:.3f})"
+            )
+        source = open_source(str(folder / "*.parquet"))
+        found["resume_seconds"] = {
+            seen: statistics.median(resume_seconds(source, seen + 64 * i) for i in range(9)) for seen in (10**4, 10**6)
+        }
+        told = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in found["resume_seconds"].items())
+        print(f"  first batch of a run that goes on: {told}")
+        found["memory"] = memory_growth(source, options.samples)
+        print(f"  memory over {options.samples:,} samples: {found['memory']['growth']:+.1%} after warm-up")
+    print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
+
+
+def ratios(turns: list[dict[str, float]]) -> dict[str, float]:
+    """Our rate on each kind of files over the best of the others', by turn; its median."""
+    found = {}
+    for ours in ("ours, Parquet", "ours, tars"):
+        for decoding in ("", ", usual decoding"):
+            others = [
+                n for n in turns[0] if not n.startswith("ours") and n.endswith("usual decoding") == bool(decoding)
+            ]
+            found[f"{ours} / best of the others{decoding}"] = statistics.median(
+                turn[ours] / max(turn[name] for name in others) for turn in turns
+            )
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What `--dataset` may name, to a `datasets` object: a Hub id, a folder, files, what `save_to_disk` wrote.
+
+"path/to/pictures", "shards/*.tar", "user/name" -> Dataset, IterableDataset or DatasetDict
+"""
+
+import glob
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import datasets
+from datasets import Dataset, Features, Image, IterableDataset, Value
+
+from .remote import file_facts, short_names, sizes_of
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
+TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
+SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
+
+
+def split_names(dataset: str) -> list[str]:
+    """The splits of a path, glob or Hub id; only train where it is not split."""
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        files = data_files(path)
+        return sorted({split for file in files if (split := split_of(file, path))}) or ["train"]
+    if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
+        return ["train"]
+    try:
+        return datasets.get_dataset_split_names(dataset)
+    except Exception:  # opening it will tell what is wrong
+        return ["train"]
+
+
+def open_dataset(dataset: str, split: str) -> tuple[Dataset | IterableDataset | Mapping, dict[str, int] | None]:
+    """A path, glob or Hub id to a `datasets` object, and the sizes of its files where they are not its own to tell.
+
+    Raises `ValueError` for what is not there.
+    """
+    path = Path(dataset).expanduser()
+    if path.is_dir():
+        if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # of save_to_disk
+            return datasets.load_from_disk(str(path)), None
+        files = of_split(data_files(path), split, path)
+        if files and files[0].suffix.lower() not in IMAGE_SUFFIXES:
+            return load_files(list(map(str, files)), dataset)
+        return image_folder(files, path)
+    files = sorted(glob.glob(str(path), recursive=True))
+    if files:
+        return load_files(files, dataset)
+    if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
+        raise ValueError(f"--dataset {dataset}: there is no such file or folder. Check the path, or give a Hub id.")
+    try:
+        return datasets.load_dataset(dataset, split=split, streaming=True), None
+    except Exception as error:  # the Hub's client has many; to a user they all mean the same
+        raise ValueError(
+            f"--dataset {dataset} is neither a path that exists here nor a Hub dataset (split {split!r}) that can be "
+            f"reached. Check the spelling, the split, the network and your access. The Hub said: {error}"
+        ) from error
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Files of one kind below a folder, sorted: shards (Parquet, tars) before pictures before tables, since pictures
+    come with lists of labels and notes."""
+    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    for kinds in (SHARDS, IMAGE_SUFFIXES, TABLES):
+        if files := [file for file in found if kind_of(file) in kinds]:
+            return files
+    return []
+
+
+def kind_of(file: str | Path) -> str:
+    """A file's suffix, without that of its compression."""
+    suffixes = [suffix.lower() for suffix in Path(file).suffixes] or [""]
+    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSION else suffixes[-1]
+
+
+def split_of(file: Path, folder: Path) -> str | None:
+    """The split that a file belongs to by its top folder ("train/cat/1.jpg") or, for all but pictures, by the beginning
+    of its name ("train-00000-of-00004.parquet"); None where neither tells."""
+    top, *below = file.relative_to(folder).parts
+    words = [word for words in SPLITS.values() for word in words]
+    if below and top in words:
+        return top
+    if file.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    return next((word for word in words if re.match(rf"{word}(?![a-z])", file.name)), None)
+
+
+def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
+    """The files of one split; all, where none tells of splits. Raises `ValueError` for a split that is not there."""
+    found = {file: split_of(file, folder) for file in files}
+    if not any(found.values()):
+        return files
+    chosen = [file for file in files if found[file] == split]
+    if not chosen:
+        there = ", ".join(sorted({s for s in found.values() if s}))
+        raise ValueError(f"{folder} has no split {split!r}. Its splits: {there}.")
+    return chosen
+
+
+def load_files(files: list[str], name: str) -> tuple[Dataset | IterableDataset, dict[str, int] | None]:
+    """Parquet files or tars, streamed; others as a table on disk, with the files' sizes.
+
+    Raises `ValueError` for a mixture, another kind, or files that `datasets` can't read.
+    """
+    kinds = {kind_of(file) for file in files}
+    kind = next(iter(kinds))
+    builder = {**SHARDS, **TABLES}.get(kind)
+    if len(kinds) > 1 or builder is None:
+        known = ", ".join([*SHARDS, *TABLES])
+        raise ValueError(f"{name}: give files of one kind ({known}), not {', '.join(sorted(kinds))}.")
+    options = {"sep": "\t"} if kind == ".tsv" else {}
+    try:
+        data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
+    except Exception as error:  # each format has its own
+        reason = error.__cause__ or error
+        raise ValueError(f"{name} can't be read as {kind} files: {type(reason).__name__}: {reason}") from error
+    if kind in SHARDS:
+        return data, None
+    return data, sizes_of(short_names(files), file_facts(files))
+
+
+def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, int]]:
+    """Pictures as a table of paths; the name of a picture's own folder is its label. With the files' sizes.
+
+    Raises `ValueError` where there is none.
+    """
+    if not paths:
+        raise ValueError(
+            f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no file of {', '.join(SHARDS)} or "
+            f"{', '.join(TABLES)}. Give the folder that holds them, at any depth."
+        )
+    columns = {"image": [str(path) for path in paths], "label": [path.parent.name for path in paths]}
+    data = Dataset.from_dict(columns, Features({"image": Value("string"), "label": Value("string")}))
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+    return data.cast_column("image", Image(decode=False)), sizes
+
+
+def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name: str):
+    """One split of several. Raises `ValueError` that lists them where it is not among them."""
+    if split not in data:
+        raise ValueError(f"{name} has no split {split!r}. Its splits: {', '.join(data)}.")
+    return data[split]

@@ -1,0 +1,149 @@
+"""Shards that are read straight from their files, any range of them: Parquet and WebDataset tars.
+
+urls -> where the rows lie (from footers; from one pass over a tar's headers, kept on disk) -> rows
+
+Going on in the middle thus costs the reading of what is needed, and a tar is fetched in ranges, not whole.
+"""
+
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from datasets import Features
+
+from .decoding import UNREADABLE
+from .remote import cached, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
+from .rows import BLOCK, MEDIA, Rows
+
+
+class ParquetRows(Rows):
+    """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
+
+    def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
+        facts = file_facts(urls)
+        names, counts, places = short_names(urls), [], []
+        self.groups: list[tuple[str, int]] = []
+        for url, name, of_file in zip(urls, names, cached(urls, facts, "parquet", self._groups), strict=True):
+            before = 0
+            for group, count in enumerate(of_file.tolist()):
+                counts.append(count)
+                places.append((name, before))
+                self.groups.append((url, group))
+                before += count
+        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        self.footer = lru_cache(256)(footer)
+
+    @staticmethod
+    def _groups(url: str) -> np.ndarray:
+        found = footer(url)
+        return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
+
+    def open(self, piece: int, start: int) -> Iterator[dict]:
+        import pyarrow.parquet as pq
+
+        url, group = self.groups[piece]
+        with open_file(url) as handle, pq.ParquetFile(
+            handle, metadata=self.footer(url), pre_buffer=is_remote(url)
+        ) as file:  # fmt: skip
+            left = start
+            for batch in file.iter_batches(
+                BLOCK, row_groups=[group], columns=list(self.columns.values()), use_threads=False
+            ):
+                if left < len(batch):
+                    for row in batch.slice(left).to_pylist():
+                        yield self._renamed(row)
+                left = max(left - len(batch), 0)
+
+
+class TarRows(Rows):
+    """Uncompressed WebDataset tars anywhere that fsspec reaches: the members of a sample lie side by side and share
+    their name up to its first dot. A piece is a run of samples; a range of them is one read."""
+
+    def __init__(self, urls: Sequence[str], columns: Mapping[str, str], features: Features):
+        facts = file_facts(urls)
+        fields = sorted(set(columns.values()))
+        index = cached(urls, facts, f"tar {' '.join(fields)}", lambda url: tar_index(url, fields))
+        names, counts, places, self.owners = short_names(urls), [], [], []
+        for owner, (name, of_file) in enumerate(zip(names, index, strict=True)):
+            for first in range(0, len(of_file) - 1, BLOCK):  # the last line says how far the tar could be read
+                counts.append(min(BLOCK, len(of_file) - 1 - first))
+                places.append((name, first))
+                self.owners.append(owner)
+        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        for name, of_file in zip(names, index, strict=True):
+            if of_file[-1][0] < 0:
+                self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))
+        self.urls, self.index, self.fields = list(urls), index, fields
+        self.media = {f for f in fields if isinstance(features[f], MEDIA)}
+
+    def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        owner, first = self.owners[piece], self.places[piece][1]
+        spans = self.index[owner][first + start : first + stop].reshape(stop - start, len(self.fields), 2)
+        there = spans[spans[..., 0] >= 0]
+        begin = int(there[:, 0].min()) if len(there) else 0
+        end = int(there.sum(1).max()) if len(there) else 0
+        content = memoryview(read_bytes(self.urls[owner], begin, end))
+        return [self._sample(content, begin, span, first + start + i) for i, span in enumerate(spans.tolist())]
+
+    def _sample(self, content: memoryview, begin: int, spans: list[list[int]], number: int) -> dict:
+        from datasets.packaged_modules.webdataset.webdataset import WebDataset
+
+        row = {}
+        for field, (offset, size) in zip(self.fields, spans, strict=True):
+            value = bytes(content[offset - begin : offset - begin + size]) if offset >= 0 else None
+            decode = WebDataset.DECODERS.get(field.rsplit(".", 1)[-1].lower())
+            if value is not None and field in self.media:
+                value = {"bytes": value, "path": f"{number}.{field}"}
+            elif value is not None and decode is not None:
+                try:
+                    value = decode(value)
+                except Exception as error:  # JSON, numbers, arrays: each fails in its own way
+                    return {UNREADABLE: f"damaged {field}: {error}"}
+            row[field] = value
+        return self._renamed(row)
+
+
+def footer(url: str):
+    """A Parquet file's metadata."""
+    import pyarrow.parquet as pq
+
+    with open_file(url) as handle:
+        return pq.read_metadata(handle)
+
+
+def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
+    """Where each sample's fields lie in a tar: `(samples + 1, 2 * fields)` offsets and sizes in bytes, -1 for a field
+    that a sample lacks. The last line is 0, or -1 where the tar is damaged: what comes before is whole."""
+    from datasets.packaged_modules.webdataset.webdataset import base_plus_ext
+
+    lines, key, damaged = [], None, False
+    with open_file(url) as handle:
+        try:
+            with tarfile.open(fileobj=handle, mode="r:") as tar:
+                total = handle.seek(0, 2)
+                handle.seek(0)
+                while (member := tar.next()) is not None:
+                    tar.members = []  # it would keep them all
+                    stem, field = base_plus_ext(member.name)
+                    if not member.isreg() or stem is None or Path(member.name).name.startswith((".", "__")):
+                        continue
+                    if member.offset_data + member.size > total:
+                        damaged = True
+                        break
+                    if stem != key:
+                        lines.append([-1, 0] * len(fields))
+                        key = stem
+                    if field in fields:
+                        at = 2 * fields.index(field)
+                        lines[-1][at : at + 2] = [member.offset_data, member.size]
+                if not damaged:  # tarfile takes a damaged header for the end, whose mark is a block of zeros
+                    handle.seek(tar.offset)
+                    damaged = handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
+        except (tarfile.TarError, EOFError, ValueError):  # a damaged header
+            damaged = True
+    if damaged and lines and all(offset < 0 for offset in lines[-1][::2]):
+        lines.pop()  # the sample that the tar breaks off in
+    lines.append([-1 if damaged else 0] * 2 * len(fields))
+    return np.array(lines, np.int64)
