@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
-from .remote import file_facts, short_names, sizes_of
+from .remote import file_facts, patient_hub, short_names, sizes_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
@@ -54,12 +54,19 @@ def open_dataset(dataset: str, split: str) -> tuple[Dataset | IterableDataset | 
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--dataset {dataset}: there is no such file or folder. Check the path, or give a Hub id.")
     try:
-        return datasets.load_dataset(dataset, split=split, streaming=True), None
+        with patient_hub():
+            return hub_dataset(dataset, split), None
     except Exception as error:  # the Hub's client has many; to a user they all mean the same
         raise ValueError(
             f"--dataset {dataset} is neither a path that exists here nor a Hub dataset (split {split!r}) that can be "
             f"reached. Check the spelling, the split, the network and your access. The Hub said: {error}"
         ) from error
+
+
+def hub_dataset(dataset: str, split: str) -> IterableDataset:
+    """A Hub dataset's split as a stream whose columns are known."""
+    data = datasets.load_dataset(dataset, split=split, streaming=True)
+    return data if data.features is not None else data._resolve_features()
 
 
 def data_files(folder: Path) -> list[Path]:

@@ -6,17 +6,20 @@ urls -> sizes and stamps -> one array for each file, kept on disk until the file
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from huggingface_hub import get_session
 from transformers.utils import logging
 
 from ..files import whole
 
 THREADS = 16  # that ask for sizes and footers of remote files
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before a remote file is tried again
+BUSY = (429, 500, 502, 503, 504)  # what a server answers that may answer later
 GONE = (FileNotFoundError, PermissionError)
 log = logging.get_logger(__name__)
 
@@ -32,6 +35,30 @@ def patiently(act: Callable, remote: bool):
             log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
             time.sleep(pause)
     return act()
+
+
+@contextmanager
+def patient_hub() -> Iterator[None]:
+    """Tries again what a busy Hub refuses: its client asks for lists of files but once, and opening a dataset takes
+    many such requests, one after the other."""
+    client = get_session()
+    own = client.send
+
+    def send(request, **options):
+        for pause in PAUSES:
+            response = own(request, **options)
+            if response.status_code not in BUSY:
+                return response
+            response.close()
+            log.warning(f"The Hub is busy ({response.status_code}); trying again in {pause} s.")
+            time.sleep(pause)
+        return own(request, **options)
+
+    client.send = send
+    try:
+        yield
+    finally:
+        del client.send
 
 
 def side_by_side(function, urls: Sequence[str], *more: Sequence) -> list:

@@ -1,0 +1,77 @@
+"""The same samples from a Hub that fails, cuts connections and is slow; read in ranges, not whole."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from hub import serve
+from test_rows import ROWS, parquet, tars
+
+EPOCH = """
+import json, sys
+from hf_pretext.data import remote
+remote.PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+from hf_pretext.data.decoding import to_text
+from hf_pretext.data.settings import StreamSettings
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.stream import StreamLoader
+
+class Text:
+    def __call__(self, row, random):
+        return {"number": int(to_text(row["text"]).split()[1])}
+
+column, start, batches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+source = open_source("someone/pictures", columns={"text": column}, needed=("text",))
+loader = StreamLoader(source, Text(), 10, start=start, settings=StreamSettings(window=40, parts=4), num_workers=1)
+found = []
+for _ in range(batches // len(loader) + 2):
+    for batch in loader:
+        found += batch["number"].tolist()
+        if len(found) == 10 * batches:
+            print(json.dumps({"numbers": found, "bad": dict(loader.ledger.reasons), "rows": len(source)}))
+            loader.close()
+            sys.exit()
+"""
+
+
+def epoch(hub, cache, column, start=0, batches=ROWS // 10) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-c", EPOCH, column, str(start), str(batches)], capture_output=True, text=True, timeout=300,
+        env={
+            **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "OMP_NUM_THREADS": "1",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+KINDS = {"parquet": (parquet, "text"), "tars": (tars, "txt")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
+    make, column = KINDS[kind]
+    (tmp_path / "repository").mkdir()
+    make(tmp_path / "repository")
+    with serve(tmp_path / "repository") as hub:
+        expected = epoch(hub, tmp_path / "calm", column)
+    assert expected["rows"] == ROWS and sorted(expected["numbers"]) == list(range(ROWS)) and not expected["bad"]
+    with serve(tmp_path / "repository", fail_every=3, cut_every=5, delay=0.02) as hub:
+        assert epoch(hub, tmp_path / "rough", column) == expected
+        assert hub.failed > 5 and hub.cut > 0
+
+
+def test_going_on_reads_what_is_needed(tmp_path):
+    """A tar is fetched in ranges once its index is known."""
+    (tmp_path / "repository").mkdir()
+    tars(tmp_path / "repository")
+    size = sum(file.stat().st_size for file in (tmp_path / "repository").iterdir())
+    with serve(tmp_path / "repository") as hub:
+        whole = epoch(hub, tmp_path / "cache", "txt")
+        hub.sent = 0
+        later = epoch(hub, tmp_path / "cache", "txt", start=300, batches=2)
+        assert later["numbers"] == whole["numbers"][300:320]
+        assert hub.sent < 0.9 * size
