@@ -38,7 +38,7 @@ for _ in range(batches // len(loader) + 2):
 
 def epoch(hub, cache, column, start=0, batches=ROWS // 10) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", EPOCH, column, str(start), str(batches)], capture_output=True, text=True, timeout=300,
+        [sys.executable, "-c", EPOCH, column, str(start), str(batches)], capture_output=True, text=True, timeout=60,
         env={
             **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "OMP_NUM_THREADS": "1",
