@@ -16,7 +16,7 @@ from .cards.report import Neighbours, draw
 from .command_line import relative
 from .evaluation.comparison import compare, encoder_transfer, pixel_transfer, pretext_figures, random_transfer
 from .evaluation.knn import TEMPERATURE, K, neighbours
-from .evaluation.transfer import mean_and_spread
+from .evaluation.transfer import chosen_together, mean_and_spread
 from .features import extract
 from .files import write_json
 from .machine import describe, versions
@@ -54,7 +54,8 @@ def figures(run: "Run") -> dict:
     for seed, args in run.args.items():
         model = run.laid_out(run.objective.from_pretrained(args.output_dir, dtype=torch.float32))
         pretext.append(pretext_figures(model, labelled.batches("test"), device))
-        trained.append(encoder_transfer(model.encoder, labelled, device=device, description=f"trained, seed {seed}"))
+        found = encoder_transfer(model.encoder, labelled, device=device, description=f"trained, seed {seed}")
+        trained.append({"as trained": found})
 
     def build() -> PreTrainedModel:
         return run.laid_out(run.fresh(seed, random=True)[0].encoder)
@@ -63,7 +64,7 @@ def figures(run: "Run") -> dict:
     seeds = list(dict.fromkeys([*run.args, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(run.args))]
     for seed in seeds:
         random.append(random_transfer(build, labelled, device=device, description=f"random, seed {seed}"))
-    pixels = pixel_transfer(labelled)
+    trained, random, pixels = chosen_together(trained), chosen_together(random), pixel_transfer(labelled)
     compared = compare(trained, random, pixels, labelled.labels.majority())
     return {
         "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},

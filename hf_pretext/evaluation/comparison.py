@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from ..features import Pooling, extract
 from .labelled import SPLITS, LabelledImages
-from .transfer import beats, better, mean_and_spread, recompute_batch_norm, transfer
+from .transfer import beats, mean_and_spread, recompute_batch_norm, transfer
 
 METHODS = ("linear_probe", "knn")
 FIGURES = ("top1", "mean_class")
@@ -37,14 +37,14 @@ def encoder_transfer(
     return transfer(by_layer, labelled.labels, methods)
 
 
-def random_transfer(build: Callable[[], PreTrainedModel], labelled: LabelledImages, **options) -> dict:
-    """The same for a fresh encoder, with the statistics of batch norm as initialised and from one pass over train,
-    whichever is better on validation: a baseline gets the choices that the trained encoder's training made for it."""
+def random_transfer(build: Callable[[], PreTrainedModel], labelled: LabelledImages, **options) -> dict[str, dict]:
+    """The same for a fresh encoder, with the statistics of batch norm as initialised and from one pass over train: a
+    baseline gets the choices that the trained encoder's training made for it. Returns `{variant: transfer}`."""
     encoder = build()
     found = {"initial statistics": encoder_transfer(encoder, labelled, **options)}
     if recompute_batch_norm(encoder, labelled.batches("train")):
         found["recomputed statistics"] = encoder_transfer(encoder, labelled, **options)
-    return better(found)
+    return found
 
 
 def pixel_transfer(labelled: LabelledImages) -> dict:

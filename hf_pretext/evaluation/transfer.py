@@ -2,7 +2,8 @@
 
     features of train, validation and test -> linear probe, kNN -> figures on test, all choices made on validation
 
-Layer and probe strength are chosen on validation, for every encoder alike, whether trained or random.
+Layer and probe strength are chosen on validation, for every encoder alike, whether trained or random; the layer once
+for all seeds.
 """
 
 from collections.abc import Sequence
@@ -85,14 +86,25 @@ def _best(layers: dict[Layer, dict]) -> dict:
     return {"layer": best, **layers[best], "layers": {str(layer): figures for layer, figures in layers.items()}}
 
 
-def better(candidates: dict[str, dict]) -> dict:
-    """Of several transfers (of one encoder with different statistics, say), each method's best on validation.
+def chosen_together(found: Sequence[dict[str, dict]]) -> list[dict]:
+    """One layer, and one variant, for all seeds: the one that is best on validation in their mean. A choice for each
+    seed alone would follow the noise of its validation figures.
 
-    candidates: `{variant: what transfer() returns}`. The variant taken is noted.
+    found: for each seed `{variant: what transfer() returns}`. Returns for each seed its figures at that choice.
     """
-    methods = next(iter(candidates.values()))
-    chosen = {m: max(candidates, key=lambda v: candidates[v][m]["validation"]["top1"]) for m in methods}
-    return {method: {"variant": variant, **candidates[variant][method]} for method, variant in chosen.items()}
+    chosen = [{} for _ in found]
+    first = next(iter(found[0].values()))
+    for method in first:
+        scores = {
+            (variant, layer): np.mean([seed[variant][method]["layers"][layer]["validation"]["top1"] for seed in found])
+            for variant in found[0]
+            for layer in found[0][variant][method]["layers"]
+        }
+        variant, layer = max(scores, key=scores.get)
+        for of_seed, result in zip(found, chosen, strict=True):
+            layers = of_seed[variant][method]["layers"]
+            result[method] = {"variant": variant, "layer": int(layer), **layers[layer], "layers": layers}
+    return chosen
 
 
 def mean_and_spread(values: list[float]) -> dict:

@@ -16,7 +16,7 @@ from hf_pretext.evaluation.transfer import (
     Labels,
     accuracies,
     beats,
-    better,
+    chosen_together,
     mean_and_spread,
     recompute_batch_norm,
     transfer,
@@ -101,16 +101,19 @@ def test_without_a_test_split_there_are_figures_on_validation():
     assert set(transfer({-1: splits}, labels, methods=("knn",))["knn"]["layers"]["-1"]) == {"validation"}
 
 
-def test_better_takes_each_methods_best_on_validation():
-    def figures(probe, knn):
-        return {
-            "linear_probe": {"validation": {"top1": probe}, "test": {"top1": probe}},
-            "knn": {"validation": {"top1": knn}, "test": {"top1": knn}},
-        }
+def test_one_layer_and_variant_are_chosen_for_all_seeds_by_their_mean_on_validation():
+    def of(**validation):
+        layers = {str(layer): {"validation": {"top1": v}, "test": {"top1": v + 0.1}} for layer, v in validation.items()}
+        return {"knn": {"layers": {name.replace("m", "-"): figures for name, figures in layers.items()}}}
 
-    found = better({"a": figures(0.5, 0.7), "b": figures(0.6, 0.1)})
-    assert (found["linear_probe"]["variant"], found["knn"]["variant"]) == ("b", "a")
-    assert found["knn"]["test"]["top1"] == 0.7
+    found = chosen_together(
+        [
+            {"a": of(m1=0.50, m2=0.59), "b": of(m1=0.60, m2=0.1)},  # alone, this seed would take b's -1
+            {"a": of(m1=0.50, m2=0.57), "b": of(m1=0.40, m2=0.1)},
+        ]
+    )
+    assert [(seed["knn"]["variant"], seed["knn"]["layer"]) for seed in found] == [("a", -2), ("a", -2)]
+    assert [seed["knn"]["test"]["top1"] for seed in found] == [0.59 + 0.1, 0.57 + 0.1]
 
 
 def test_spread_and_verdict():
@@ -203,12 +206,10 @@ def test_one_class_is_refused(emoji):
 
 def test_baselines(labelled):
     random = random_transfer(lambda: build_encoder(CONFIGS["resnet"]()), labelled)
-    assert random["knn"]["variant"] in ("initial statistics", "recomputed statistics")
-    assert set(random["knn"]["layers"]) == {"-1", "-2", "-3"}
-    assert (
-        random_transfer(lambda: build_encoder(CONFIGS["vit"]()), labelled_at(32))["knn"]["variant"]
-        == "initial statistics"
-    )
+    assert set(random) == {"initial statistics", "recomputed statistics"}
+    assert set(random["recomputed statistics"]["knn"]["layers"]) == {"-1", "-2", "-3"}
+    assert set(random_transfer(lambda: build_encoder(CONFIGS["vit"]()), labelled_at(32))) == {"initial statistics"}
+    (random,) = chosen_together([random])
     pixels = pixel_transfer(labelled)
     figures = compare([random] * 3, [random] * 3, pixels, labelled.labels.majority())
     assert set(figures["figures"]) == {"trained", "random", "pixels", "majority"}
