@@ -18,6 +18,7 @@ from transformers.utils import logging
 from ..files import whole
 
 THREADS = 16  # that ask for sizes and footers of remote files
+READ_AHEAD = 2**23  # bytes of a request, where a file is gone through
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before a remote file is tried again
 BUSY = (429, 500, 502, 503, 504)  # what a server answers that may answer later
 GONE = (FileNotFoundError, PermissionError)
@@ -107,14 +108,14 @@ def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
     return side_by_side(one, urls)
 
 
-def open_file(url: str):
-    """A file for reading anywhere in it. Remote ones are read in just the ranges asked for."""
+def open_file(url: str, through: bool = False):
+    """A file for reading. Remote ones are read in just the ranges asked for, or `through`, in large blocks."""
     import fsspec
 
     if not is_remote(url):
         return open(url, "rb")
     system, path = fsspec.core.url_to_fs(url)
-    return system.open(path, "rb", cache_type="none")
+    return system.open(path, "rb", cache_type="readahead" if through else "none", block_size=READ_AHEAD)
 
 
 def read_bytes(url: str, start: int, stop: int) -> bytes:

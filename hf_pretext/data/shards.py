@@ -119,7 +119,7 @@ def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
     from datasets.packaged_modules.webdataset.webdataset import base_plus_ext
 
     lines, key, damaged = [], None, False
-    with open_file(url) as handle:
+    with open_file(url, through=True) as handle:
         try:
             with tarfile.open(fileobj=handle, mode="r:") as tar:
                 total = handle.seek(0, 2)
