@@ -12,7 +12,7 @@ OUTPUT ?= runs/quickstart
 help:
 	@echo "make quickstart   set up, pretrain on the embedded pictures, evaluate, show the result (10 minutes, 2 cores)"
 	@echo "make test         set up, run the tests            make test-all   with the slow ones"
-	@echo "make check        ruff                             make bench      speed against plain PyTorch"
+	@echo "make check        ruff                             make bench      speed against others"
 	@echo "make cards        model_cards/ and the README's table again, from the recorded results"
 	@echo "make clean        remove the environment and the runs"
 
@@ -31,7 +31,9 @@ check: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
 bench: $(STAMP)
+	$(BIN)/pip install --quiet --editable .[bench]
 	$(BIN)/python benchmarks/rotation.py
+	$(BIN)/python benchmarks/stream.py
 
 cards: $(STAMP)
 	$(BIN)/python -m hf_pretext.cards model_cards

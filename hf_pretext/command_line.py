@@ -179,7 +179,9 @@ def is_light(node: ast.stmt) -> bool:
 
 
 def relative(value):
-    """A path below the current folder as seen from there; all else as it is."""
+    """A path below the current folder as seen from there, also in a list; all else as it is."""
+    if isinstance(value, list):
+        return [relative(part) for part in value]
     if isinstance(value, str) and Path(value).is_absolute() and Path(value).is_relative_to(Path.cwd()):
         return os.path.relpath(value)
     return value

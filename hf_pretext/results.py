@@ -131,6 +131,7 @@ def facts(run: "Run") -> dict:
         },
         "image_size": list(run.processing.size),
         "augmentation": dataclasses.asdict(run.augmentation),
+        "stream": dataclasses.asdict(run.stream),
         "settings": settings(run),
         "processes": run.first.world_size,
         "layout": "channels_last" if run.convolutional else "contiguous",

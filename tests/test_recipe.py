@@ -163,6 +163,19 @@ def test_own_pictures_without_labels(tmp_path, emoji):
     assert bad == {"shard": str(pictures), "row": 20, "path": str(pictures / "broken.jpg"), "reason": bad["reason"]}
 
 
+def test_a_mixture_of_own_data(tmp_path, emoji):
+    for name, start in (("a", 0), ("b", 30)):
+        (tmp_path / name).mkdir()
+        for i in range(start, start + 20):
+            emoji()[i]["image"].save(tmp_path / name / f"{i}.png")
+    options = ["--dataset", tmp_path / "a", tmp_path / "b", "--mixture_weights", 3, 1, "--eval_dataset", "none"]
+    results = main(*options, "--record_samples", output_dir=tmp_path / "run")
+    assert results["data"]["rows"] == 40 and results["data"]["mixture_weights"] == [3, 1]
+    keys = [key for line in read_lines(tmp_path / "run" / "samples-rank0.jsonl") for key in line["keys"]]
+    assert len(keys) == 32 and 16 < sum(key.startswith(str(tmp_path / "a")) for key in keys) < 32
+    assert f"epoch_of_source/{tmp_path / 'a'}" in results["seeds"][0]["history"][0]
+
+
 def test_corrupt_pictures_are_told_at_the_end(tmp_path, emoji, capsys):
     rows = emoji(count=30).cast_column("image", datasets.Image(decode=False)).to_list()
     rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:60]
@@ -284,6 +297,12 @@ class TestMistakes:
     def test_dataset_that_does_not_exist(self, told):
         assert "--dataset /no/such: there is no such file or folder" in told("--dataset", "/no/such")
         assert "no split 'dev'" in told("--split", "dev")
+
+    def test_stream_settings(self, told):
+        assert "a positive number for each of the 1 datasets" in told("--mixture_weights", 1, 2)
+        assert "parts must be at least 1, but is 0" in told("--parts", 0)
+        assert "max_bad_fraction must lie between 0 and 1, but is 2.0" in told("--max_bad_fraction", 2)
+        assert "max_image_pixels must lie above 0" in told("--max_image_pixels", 0)
 
     def test_wrong_image_size_for_the_encoder(self, told, tmp_path):
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
