@@ -1,8 +1,11 @@
 """The loop: exact resume, right gradients, honest logs, nothing shared that should not be."""
 
+import json
+import logging
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -30,7 +33,8 @@ def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, 
     set_seed(args.seed)
     model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), rotations_per_image=2, head_dim=8)
     processing = ImageProcessing(default_processor(IMAGE), Augmentation())
-    return PretextTrainer(model, args, source or open_source(emoji(count=count)), processing, evaluation, stream)
+    source = open_source(emoji(count=count)) if source is None else source
+    return PretextTrainer(model, args, source, processing, evaluation, stream)
 
 
 @pytest.fixture
@@ -166,6 +170,59 @@ def test_resume_on_another_source_is_refused(trainer_of):
     told = trainer_of(count=39, stream=StreamSettings(allow_changed_source=True), max_steps=8)
     told.train(resume_from_checkpoint="last")
     assert told.state.global_step == 8 and told.samples_seen == 64
+
+
+class Pictures:
+    """A plain iterable: nobody knows its length."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def __iter__(self):
+        return iter(self.rows)
+
+
+def test_data_without_a_length_needs_max_steps(trainer_of, emoji):
+    source = open_source(Pictures([{"image": row["image"]} for row in emoji(count=20)]))
+    with pytest.raises(ValueError, match="Pictures has no known length.*--max_steps"):
+        trainer_of(source=source, max_steps=-1)
+    whole = trainer_of("whole", source=source)
+    whole.train()
+    assert whole.samples_seen == 48
+    resumed = trainer_of("whole", source=source)
+    resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-4"))
+    assert losses(resumed) == losses(whole)
+
+
+def test_waiting_for_data_is_measured_and_its_mend_is_said(trainer_of, emoji, caplog):
+    trainer = trainer_of(save_strategy="no")
+    own = trainer.processing.__call__
+
+    class Slow(type(trainer.processing)):
+        def __call__(self, row, random):
+            time.sleep(0.05)
+            return own(row, random)
+
+    trainer.processing.__class__ = Slow
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    trainer.train()
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    waits = [entry["data_wait"] for entry in trainer.state.log_history if "data_wait" in entry]
+    assert len(waits) == 5 and min(waits) > 0.5
+    assert caplog.text.count("decoding is slow. Give it more processes: --dataloader_num_workers") == 1
+
+
+def test_a_best_checkpoint_is_known_by_its_own_name(trainer_of):
+    trainer = trainer_of(
+        evaluation=lambda model: {"figure": 1.0}, eval_strategy="steps", eval_steps=2, save_total_limit=1,
+        load_best_model_at_end=True, metric_for_best_model="figure",
+    )  # fmt: skip
+    trainer.train()
+    folder = Path(trainer.args.output_dir)
+    assert trainer.state.best_model_checkpoint == str(folder / "checkpoint-2")
+    saved = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
+    assert saved["best_model_checkpoint"] == str(folder / "checkpoint-2")  # not where it was written
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["checkpoint-2"]
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):
