@@ -108,8 +108,11 @@ def of_webdataset(files: list[str], decode) -> Iterator:
 
 def of_ours(files: str) -> Iterator:
     loader = StreamLoader(open_source(files), PROCESSING, BATCH, num_workers=WORKERS)
-    while True:
-        yield from loader
+    try:
+        while True:
+            yield from loader
+    finally:
+        loader.close()
 
 
 def rate(batches: Iterator, count: int) -> float:
@@ -119,7 +122,9 @@ def rate(batches: Iterator, count: int) -> float:
     begun = time.perf_counter()
     for _ in range(count):
         next(batches)
-    return count * BATCH / (time.perf_counter() - begun)
+    seconds = time.perf_counter() - begun
+    batches.close()  # its workers end before the next one's begin
+    return count * BATCH / seconds
 
 
 def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
