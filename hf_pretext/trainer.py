@@ -113,14 +113,15 @@ class PretextTrainer(Trainer):
         Raises `ValueError` for a checkpoint of other data or of another order, before anything is touched."""
         if resume_from_checkpoint in ("last", True):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
+        steps = 0
         if resume_from_checkpoint:
             self._before = load_state(resume_from_checkpoint, self.mixture, self.stream, self.data_seed)
             self._seconds_before = self._before["seconds"]
             steps = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json")).global_step
             self._initial_global_step = steps
             self.args.ignore_data_skip = True  # the stream starts at the right sample by itself
-            if self.args.should_save:
-                forget_after(self.args.output_dir, steps)
+        if self.args.should_save:  # also of a run that was killed before its first checkpoint
+            forget_after(self.args.output_dir, steps)
         if self.args.world_size > 1 or resume_from_checkpoint:
             # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
             set_seed(self.args.seed + self._start, device_specific=True)

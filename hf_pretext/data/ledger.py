@@ -122,6 +122,8 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def forget_after(folder: str | os.PathLike, step: int) -> None:
-    """Takes from the records of samples what came after a step: a run that goes on there sees it again."""
-    for path in Path(folder).glob(SAMPLES.format("*")):
-        write_text(path, "".join(json.dumps(line) + "\n" for line in read_lines(path) if line["step"] <= step))
+    """Takes from the records of samples what came after a step, since a run that goes on there sees it again; and from
+    all such files a line that a killed run left half-written, which the next would be added to."""
+    for path in [*Path(folder).glob(SAMPLES.format("*")), *Path(folder).glob(BAD_SAMPLES)]:
+        kept = [line for line in read_lines(path) if line.get("step", 0) <= step]
+        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))

@@ -227,8 +227,13 @@ def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
     assert lines[0]["keys"] == [loader.reader.key(g) for g in range(1, 33, 2)]
     with open(tmp_path / "samples-rank1.jsonl", "a") as file:
         file.write('{"step": 4, "keys": ["half')  # killed while writing
+    told = {"shard": "a.parquet", "row": 3, "reason": "no bytes"}
+    (tmp_path / "bad_samples.jsonl").write_text(json.dumps(told) + '\n{"shard": "a.par')
     forget_after(tmp_path, 2)
     assert read_lines(tmp_path / "samples-rank1.jsonl") == lines[:2]
+    assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(told) + "\n"
+    forget_after(tmp_path, 0)  # from the start again
+    assert read_lines(tmp_path / "samples-rank1.jsonl") == []
 
 
 def test_the_digest_tells_orders_apart():
