@@ -1,12 +1,12 @@
 """Samples per second of our stream beside `datasets` and WebDataset, on the same files, with two workers each.
 
-    python benchmarks/stream.py                   # about 6 minutes on 2 cores
+    python benchmarks/stream.py                   # about 15 minutes on 2 cores
 
 Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
 read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
 others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
-buffer of 1,000. They take turns, and the ratio is the median over the turns. Then: how well each shuffles, what it
-costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000.
+buffer of 1,000. They take turns; rates are medians over the turns. Then: how well each shuffles, what it
+costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 more once 100,000 were read.
 """
 
 import argparse
@@ -35,6 +35,8 @@ from hf_pretext.machine import describe
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8
+SEEDS = 10  # epochs that shuffling is judged by: one epoch's correlation is a matter of luck
+WARM = 20  # batches before the clock starts: buffers are full by then, so that whoever refills them pays for it
 PROCESSING = ImageProcessing(default_processor(SIDE), Augmentation(crop_scale=0.25, color_jitter=0.0))
 USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
@@ -116,8 +118,8 @@ def of_ours(files: str) -> Iterator:
 
 
 def rate(batches: Iterator, count: int) -> float:
-    """Samples per second over `count` batches, the first few left out."""
-    for _ in range(4):
+    """Samples per second over `count` batches, the first `WARM` left out."""
+    for _ in range(WARM):
         next(batches)
     begun = time.perf_counter()
     for _ in range(count):
@@ -155,14 +157,24 @@ def shuffle_quality(order: np.ndarray, count: int) -> dict[str, float]:
 
 
 def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
-    source = open_source(str(folder / "*.parquet"), columns={"image": "jpg", "label": "number"}, needed=("label",))
-    reader = StreamLoader(source, None, BATCH).reader
-    ours = np.array([reader.row(g)["label"] for g in range(count)])
-    reader.close()
+    """The quality of each one's order, over `SEEDS` epochs: how far correlations are from 0, and neighbours' shards."""
+    source = open_source(str(folder / "*.parquet"))
+    shard = {Path(file).name: number for number, file in enumerate(sorted(folder.glob("*.parquet")))}
     files = sorted(map(str, folder.glob("*.parquet")))
     data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True).select_columns("number")
-    theirs = np.array([row["number"] for row in data.shuffle(seed=0, buffer_size=BUFFER)])
-    return {"ours": shuffle_quality(ours, count), f"buffer of {BUFFER}": shuffle_quality(theirs, count)}
+    found = {"ours": [], f"buffer of {BUFFER}": []}
+    for seed in tqdm(range(SEEDS), desc="shuffling", leave=False):
+        reader = StreamLoader(source, None, BATCH, seed=seed).reader
+        places = [reader.key(g).split(":") for g in range(count)]
+        reader.close()
+        ours = np.array([shard[name] * count // SHARDS + int(row) for name, row in places])
+        theirs = np.array([row["number"] for row in data.shuffle(seed=seed, buffer_size=BUFFER)])
+        for order, qualities in zip((ours, theirs), found.values(), strict=True):
+            qualities.append(shuffle_quality(order, count))
+    return {
+        name: {key: float(np.mean([abs(quality[key]) for quality in qualities])) for key in qualities[0]}
+        for name, qualities in found.items()
+    }
 
 
 def length(row: dict, random: np.random.Generator) -> dict[str, int]:
@@ -180,17 +192,18 @@ def resume_seconds(source: Source, start: int) -> float:
 
 
 def memory_growth(source: Source, samples: int) -> dict[str, float]:
-    """Megabytes of this process after a tenth of the samples, and at most after that."""
+    """Megabytes that this process held at most while it read half as many samples, and while it read these then."""
     loader = StreamLoader(source, length, BATCH)
     warm, most, seen = 0.0, 0.0, 0
-    with tqdm(total=samples, desc="watching memory", unit="samples", leave=False) as bar:
-        while seen < samples:
+    total = samples + samples // 2
+    with tqdm(total=total, desc="watching memory", unit="samples", leave=False) as bar:
+        while seen < total:
             for _ in loader:
                 seen += BATCH
                 bar.update(BATCH)
                 if seen % (50 * BATCH) == 0:
                     now = resident()
-                    warm, most = (max(warm, now), most) if seen < samples / 10 else (warm, max(most, now))
+                    warm, most = (max(warm, now), most) if seen <= samples // 2 else (warm, max(most, now))
     loader.close()
     return {"warm_mb": warm, "most_mb": most, "growth": most / warm - 1}
 
@@ -203,13 +216,13 @@ def resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=3200)
+    parser.add_argument("--pictures", type=int, default=9600)
     parser.add_argument("--sides", type=int, nargs=2, default=(256, 480), help="least and most pixels of a side")
-    parser.add_argument("--turns", type=int, default=3)
-    parser.add_argument("--batches", type=int, default=40, help=f"of {BATCH}, that each is timed over in a turn")
+    parser.add_argument("--turns", type=int, default=5)
+    parser.add_argument("--batches", type=int, default=100, help=f"of {BATCH}, that each is timed over in a turn")
     parser.add_argument("--samples", type=int, default=200_000, help="over which memory is watched")
     options = parser.parse_args()
-    if (options.batches + 4) * BATCH > options.pictures:
+    if (options.batches + WARM) * BATCH > options.pictures:
         parser.error("a turn must end within the first epoch: ours keeps decoded pictures for the next")
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
@@ -229,7 +242,7 @@ def main() -> None:
         found["shuffle"] = shuffles(folder, options.pictures)
         for name, quality in found["shuffle"].items():
             print(
-                f"  {name}: correlation with the original position {quality['correlation']:+.3f}, "
+                f"  {name}: correlation with the original position {quality['correlation']:.3f} (either way), "
                 f"neighbours from one shard {quality['same_shard']:.3f} (at random: {1 / SHARDS:.3f})"
             )
         source = open_source(str(folder / "*.parquet"))
@@ -239,21 +252,18 @@ def main() -> None:
         told = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in found["resume_seconds"].items())
         print(f"  first batch of a run that goes on: {told}")
         found["memory"] = memory_growth(source, options.samples)
-        print(f"  memory over {options.samples:,} samples: {found['memory']['growth']:+.1%} after warm-up")
+        print(f"  memory over {options.samples:,} samples: {found['memory']['growth']:+.1%} after half as many")
     print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
 
 
 def ratios(turns: list[dict[str, float]]) -> dict[str, float]:
-    """Our rate on each kind of files over the best of the others', by turn; its median."""
+    """Our rate on each kind of files over that of the best of the others, each the median of the turns."""
+    rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     found = {}
     for ours in ("ours, Parquet", "ours, tars"):
         for decoding in ("", ", usual decoding"):
-            others = [
-                n for n in turns[0] if not n.startswith("ours") and n.endswith("usual decoding") == bool(decoding)
-            ]
-            found[f"{ours} / best of the others{decoding}"] = statistics.median(
-                turn[ours] / max(turn[name] for name in others) for turn in turns
-            )
+            others = [n for n in rates if not n.startswith("ours") and n.endswith("usual decoding") == bool(decoding)]
+            found[f"{ours} / best of the others{decoding}"] = rates[ours] / max(rates[name] for name in others)
     return found
 
 

@@ -5,6 +5,7 @@
 
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 
 def collate(examples: list[dict[str, Tensor | float | int]]) -> dict[str, Tensor]:
@@ -18,5 +19,5 @@ def collate(examples: list[dict[str, Tensor | float | int]]) -> dict[str, Tensor
         shapes = {tuple(value.shape) for value in values}
         if len(shapes) > 1:
             raise ValueError(f"{name} differs in shape within a batch: {', '.join(map(str, sorted(shapes)[:4]))}.")
-        batch[name] = torch.stack(values)
+        batch[name] = default_collate(values)  # in a loader's worker it stacks straight into shared memory
     return batch

@@ -4,18 +4,20 @@ features {"jpg": Image(), "cls": Value("int64")} -> {"image": "jpg", "label": "c
 """
 
 import PIL.Image
-from datasets import ClassLabel, Features, Image, Value
+from datasets import Audio, ClassLabel, Features, Image, Value, Video
 
 USUAL_NAMES = {
     "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
     "text": ("text", "caption", "sentence", "content", "document", "txt"),
+    "audio": ("audio", "sound", "speech", "wav", "flac", "mp3", "ogg"),
+    "video": ("video", "clip", "mp4", "webm", "mkv", "avi"),
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
-TYPES = {"image": Image, "label": ClassLabel}
+TYPES = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}
 
 
 def find_column(features: Features, kind: str, asked: str | None = None, name: str = "the dataset") -> str:
-    """The column that holds the images or labels: as asked, else by its type, else by its usual names.
+    """The column that holds the images, texts, labels, ...: as asked, else by its type, else by its usual names.
 
     Raises `ValueError` that lists the columns there are when the column is missing or there is a choice.
     """

@@ -1,12 +1,14 @@
-"""Bytes to pictures and text, guarded: what can't be used is a `BadSample` with a reason, never the end of a run.
+"""Bytes to pictures, sound, video and text, guarded: what can't be used is a `BadSample`, never the end of a run.
 
-{"bytes": ..., "path": ...} -> uint8 tensor (3, H, W)
+{"bytes": ..., "path": ...} -> picture (3, H, W) uint8 | sound (T,) float | video (F, 3, H, W) uint8
 """
 
 import io
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 
 import numpy as np
 import torch
@@ -19,9 +21,12 @@ HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # beyond, Pillow itself refuses
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows far more, which nobody trains on
 UNREADABLE = "unreadable"  # the entry of a row that could not even be read, with the reason
 SHRINKS = (8, 4, 2)  # what libjpeg can divide a picture's sides by while it decodes
+TURNED = range(2, 9)  # EXIF orientations of pictures that do not stand upright
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # grey of 16 bits, in Pillow's words
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
+CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif"  # in FFmpeg's words; its playlists
+# (HLS, concat) are left out, since they open other files and addresses
 
 
 class BadSample(ValueError):
@@ -29,8 +34,8 @@ class BadSample(ValueError):
 
 
 @contextmanager
-def guarded() -> Iterator[None]:
-    """Turns whatever Pillow says of a damaged picture into `BadSample`."""
+def guarded(what: str = "picture") -> Iterator[None]:
+    """Turns whatever a decoder says of damaged content into `BadSample`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged EXIF block, and the like
@@ -41,7 +46,7 @@ def guarded() -> Iterator[None]:
         raise BadSample("not a picture") from None
     except Exception as error:  # a damaged file may raise anything: OSError, struct.error, KeyError, ...
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise BadSample(f"damaged picture: {reason[:200]}") from error
+        raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
 def to_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Tensor:
@@ -54,11 +59,8 @@ def to_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) ->
 
 def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """A picture whose header alone was read. Raises `BadSample` for what is none, or has more than `max_pixels`."""
-    if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else read_file(value.get("path"))
-    if isinstance(value, (bytes, bytearray)):
-        if not value:
-            raise BadSample("no bytes")
+    if isinstance(value, (dict, bytes, bytearray)):
+        value = content_of(value)
         with guarded():
             value = Image.open(io.BytesIO(value), formats=FORMATS)
     if not isinstance(value, Image.Image):
@@ -84,7 +86,9 @@ def to_pixels(picture: Image.Image, shrink: int = 1) -> Tensor:
     with guarded():
         if shrink > 1 and picture.format == "JPEG":
             picture.draft("RGB", (picture.width // shrink, picture.height // shrink))
-        picture = ImageOps.exif_transpose(picture)
+        picture.load()
+        if picture.getexif().get(ExifTags.Base.Orientation) in TURNED:  # else it would only copy the picture
+            picture = ImageOps.exif_transpose(picture)
         if picture.mode in DEEP:  # Pillow would cut off at 255
             values = np.asarray(picture).astype(np.float32) / 257
             picture = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
@@ -98,12 +102,98 @@ def to_pixels(picture: Image.Image, shrink: int = 1) -> Tensor:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # channels last in memory: resizing is fastest so
 
 
+def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:
+    """A part of a sound, as one channel (the mean of all) at a sampling rate, in Hz.
+
+    at: where the part begins, from 0 (the start) to 1 (so late that it just fits). A sound shorter than `seconds` comes
+    whole. No more than the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
+    Raises `BadSample` for what is no sound, an empty one, or one that breaks off; `ImportError` without `soundfile`.
+    """
+    soundfile = needed("soundfile", "audio")
+    from scipy.signal import resample_poly
+
+    content = content_of(value, "sound")
+    with guarded("sound"), soundfile.SoundFile(io.BytesIO(content)) as file:
+        wanted = min(math.ceil(seconds * file.samplerate), file.frames)
+        file.seek(int(at * (file.frames - wanted)))
+        samples = file.read(wanted, dtype="float32", always_2d=True).mean(1)
+        if not wanted:
+            raise BadSample("empty sound")
+        if len(samples) < wanted:
+            raise BadSample(f"damaged sound: it ends {wanted - len(samples):,} samples early")
+        if not np.isfinite(samples).all():
+            raise BadSample("damaged sound: not all samples are finite")
+        if file.samplerate != sampling_rate:
+            shared = math.gcd(sampling_rate, file.samplerate)
+            samples = resample_poly(samples, sampling_rate // shared, file.samplerate // shared)
+    return torch.from_numpy(samples[: round(seconds * sampling_rate)].astype(np.float32, copy=False))
+
+
+def to_video(
+    value: dict | bytes, frames: int, at: float = 0.0, stride: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Tensor:
+    """Frames of a video as RGB pixels: all `stride` frames apart, or spread over all of it where that is None.
+
+    at: where the first lies, from 0 (the start) to 1 (so late that the last just fits). A video that is too short for
+    the stride has its frames closer together, or several times. Returns uint8 `(frames, 3, H, W)`. Raises `BadSample`
+    for what is no video, one that breaks off, or huge frames; `ImportError` without `av`.
+    """
+    av = needed("av", "video")
+    content = content_of(value, "video")
+
+    def opened():
+        return av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS})
+
+    with guarded("video"):
+        with opened() as file:
+            if not file.streams.video:
+                raise BadSample("no video in it")
+            promised = file.streams.video[0].frames  # 0 where the container does not say
+            there = sum(packet.size > 0 for packet in file.demux(file.streams.video[0]))
+        if there < max(promised, 1):
+            raise BadSample(f"damaged video: it ends after {there:,} of {promised:,} frames")
+        apart = (there - 1) / max(frames - 1, 1)
+        apart = apart if stride is None else min(apart, stride)
+        first = at * (there - 1 - apart * (frames - 1))
+        wanted = [round(first + i * apart) for i in range(frames)]
+        found = {}
+        with opened() as file:
+            stream = file.streams.video[0]
+            if stream.width * stream.height > max_pixels:
+                raise BadSample(f"{stream.width}x{stream.height} pixels, more than {max_pixels:,} (--max_image_pixels)")
+            for number, frame in zip(range(wanted[-1] + 1), file.decode(stream), strict=False):
+                if number in wanted:
+                    found[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+        if missing := set(wanted) - set(found):
+            raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
+        return torch.stack([found[number] for number in wanted])
+
+
+def needed(package: str, extra: str):
+    """A package that only some data needs. Raises `ImportError` that says how to install it."""
+    try:
+        return import_module(package)
+    except ImportError as error:
+        raise ImportError(f"This data needs {package}: pip install 'hf_pretext[{extra}]'") from error
+
+
 def to_text(value) -> str:
     """A text. Raises `BadSample` for what is none, or blank."""
     if not isinstance(value, str):
         raise BadSample(f"no text but {type(value).__name__}")
     if not value.strip():
         raise BadSample("blank text")
+    return value
+
+
+def content_of(value: dict | bytes, what: str = "picture") -> bytes:
+    """The bytes of what the `datasets` library hands over undecoded. Raises `BadSample` where there are none."""
+    if isinstance(value, dict):
+        value = value["bytes"] if value.get("bytes") is not None else read_file(value.get("path"))
+    if not isinstance(value, (bytes, bytearray)):
+        raise BadSample(f"no {what} but {type(value).__name__}")
+    if not value:
+        raise BadSample("no bytes")
     return value
 
 

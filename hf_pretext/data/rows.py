@@ -23,7 +23,7 @@ from .order import ENDLESS
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
-KEPT_OPEN = 64  # readers kept where they stopped, to go on from there
+KEPT_OPEN = 32  # readers kept where they stopped, to go on from there
 PROBED = 8  # rows that tell how large rows are
 MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)

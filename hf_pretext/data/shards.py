@@ -14,8 +14,12 @@ import numpy as np
 from datasets import Features
 
 from .decoding import UNREADABLE
-from .remote import cached, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
+from .remote import READ_AHEAD, cached, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
 from .rows import BLOCK, MEDIA, Rows
+
+# Readers stay open in the middle of a row group, so what each holds must be small whatever the group's size
+AT_ONCE = 16  # rows
+LOCAL_BUFFER = 2**20  # bytes of each column
 
 
 class ParquetRows(Rows):
@@ -44,17 +48,16 @@ class ParquetRows(Rows):
         import pyarrow.parquet as pq
 
         url, group = self.groups[piece]
-        with open_file(url) as handle, pq.ParquetFile(
-            handle, metadata=self.footer(url), pre_buffer=is_remote(url)
-        ) as file:  # fmt: skip
-            left = start
+        buffer = READ_AHEAD if is_remote(url) else LOCAL_BUFFER
+        with open_file(url) as handle, pq.ParquetFile(handle, metadata=self.footer(url), buffer_size=buffer) as file:
             for batch in file.iter_batches(
-                BLOCK, row_groups=[group], columns=list(self.columns.values()), use_threads=False
+                AT_ONCE, row_groups=[group], columns=list(self.columns.values()), use_threads=False
             ):
-                if left < len(batch):
-                    for row in batch.slice(left).to_pylist():
-                        yield self._renamed(row)
-                left = max(left - len(batch), 0)
+                rows = batch.slice(start).to_pylist()[::-1]
+                start = max(start - len(batch), 0)
+                del batch
+                while rows:  # one that was given is held no longer
+                    yield self._renamed(rows.pop())
 
 
 class TarRows(Rows):

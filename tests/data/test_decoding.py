@@ -5,9 +5,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+from media import RATE, TONE, sound, video
 from PIL import Image
 
-from hf_pretext.data.decoding import BadSample, open_image, to_image, to_pixels, to_text, upright_size
+from hf_pretext.data import decoding
+from hf_pretext.data.decoding import (
+    BadSample,
+    open_image,
+    to_image,
+    to_pixels,
+    to_sound,
+    to_text,
+    to_video,
+    upright_size,
+)
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 
@@ -197,3 +208,93 @@ def test_formats_that_run_programs_are_not_tried():
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
     with pytest.raises(BadSample, match="not a picture"):
         to_image(postscript)
+
+
+@pytest.mark.parametrize(("format", "error"), [("WAV", 1e-4), ("FLAC", 1e-4), ("OGG", 0.05), ("MP3", 0.05)])
+def test_sound(format, error):
+    found = to_sound({"bytes": sound(format), "path": None}, RATE, seconds=1.0)
+    assert found.dtype == torch.float32 and found.shape == (RATE,)
+    assert np.abs(found.numpy() - TONE)[2000:-2000].max() < error
+
+
+def test_a_part_of_a_sound():
+    ramp = np.arange(RATE, dtype=np.float32) / RATE
+    for at, first in ((0.0, 0.0), (0.5, 0.375), (1.0, 0.75)):
+        part = to_sound(sound(samples=ramp), RATE, seconds=0.25, at=at)
+        assert part.shape == (RATE // 4,) and part[0].item() == pytest.approx(first, abs=1e-3)
+    assert to_sound(sound(samples=ramp), RATE, seconds=9.0).shape == (RATE,)
+
+
+def test_sound_of_several_channels_at_another_rate():
+    both = np.stack([TONE, np.zeros_like(TONE)], axis=1)
+    found = to_sound(sound(samples=both), 8_000, seconds=1.0)
+    assert found.shape == (8_000,)
+    assert np.abs(found.numpy() - TONE[::2] / 2)[100:-100].max() < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: b"", "no bytes"),
+        (lambda: b"hello" * 100, "damaged sound"),
+        (lambda: None, "no sound but NoneType"),
+        (lambda: sound(samples=TONE[:0]), "empty sound"),
+        (lambda: sound("FLAC")[:3000], "damaged sound"),
+        (lambda: sound("OGG")[:50], "damaged sound"),
+        (lambda: encoded(), "damaged sound"),
+    ],
+)
+def test_what_is_no_sound_is_a_bad_sample(content, reason):
+    with pytest.raises(BadSample, match=reason):
+        to_sound(content(), RATE, seconds=1.0)
+
+
+@pytest.mark.parametrize(("format", "codec"), [("mp4", "mpeg4"), ("avi", "mpeg4"), ("webm", "libvpx")])
+def test_video(format, codec):
+    found = to_video({"bytes": video(format=format, codec=codec), "path": None}, frames=4)
+    assert found.shape == (4, 3, 48, 64) and found.dtype == torch.uint8
+    means = found.float().mean((1, 2, 3))
+    assert torch.allclose(means, torch.tensor([0.0, 80, 152, 232]), atol=4)  # frames 0, 10, 19 and 29
+
+
+def test_frames_of_a_video_at_a_stride():
+    def numbers(**options):
+        return (to_video(video(), 3, **options).float().mean((1, 2, 3)) / 8).tolist()
+
+    assert numbers(stride=2) == pytest.approx([0, 2, 4], abs=0.6)
+    assert numbers(stride=2, at=1.0) == pytest.approx([25, 27, 29], abs=0.6)
+    assert numbers(stride=100) == pytest.approx([0, 14, 29], abs=0.6)  # as far apart as there is room for
+    assert to_video(video(frames=2), frames=5).shape == (5, 3, 48, 64)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: b"", "no bytes"),
+        (lambda: b"hello" * 100, "damaged video|no video in it"),
+        (lambda: 7, "no video but int"),
+        (lambda: video()[:-800], "damaged video|no video in it"),  # an mp4's index lies at its end
+        (lambda: video(format="avi")[:-3000], "ends after [0-9]+ of 30 frames"),
+        (lambda: sound(), "damaged video|no video in it"),
+    ],
+)
+def test_what_is_no_video_is_a_bad_sample(content, reason):
+    with pytest.raises(BadSample, match=reason):
+        to_video(content(), frames=30)
+
+
+def test_huge_frames_and_playlists_are_refused(tmp_path):
+    with pytest.raises(BadSample, match="64x48 pixels, more than 3,000"):
+        to_video(video(), frames=2, max_pixels=3000)
+    (tmp_path / "secret.mp4").write_bytes(video())
+    playlist = f"#EXTM3U\n#EXTINF:3,\nfile://{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n"
+    with pytest.raises(BadSample, match="damaged video"):
+        to_video(playlist.encode(), frames=2)
+    with pytest.raises(BadSample, match="damaged video"):
+        to_video(f"ffconcat version 1.0\nfile '{tmp_path}/secret.mp4'\n".encode(), frames=2)
+
+
+def test_what_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ImportError, match=r"pip install 'hf_pretext\[video\]'"):
+        decoding.needed("av", "video")

@@ -7,10 +7,11 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from media import RATE, sound, video
 from PIL import Image
 
 from hf_pretext.data import reader as reader_module
-from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image
+from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
 from hf_pretext.data.ledger import TooManyBadSamples, forget_after, read_lines
 from hf_pretext.data.reader import make_order, reading_notes
 from hf_pretext.data.settings import StreamSettings
@@ -139,6 +140,43 @@ def test_bad_rows_are_replaced_and_told(workers, tmp_path):
     assert len(told) == 3  # each row once
     assert {line["reason"] for line in told} == {"broken on purpose: truly"}
     assert all(set(line) == {"shard", "row", "reason"} and line["shard"].startswith("Iter") for line in told)
+
+
+def _sound(row, random):
+    return {"sound": to_sound(row["audio"], RATE, seconds=0.5, at=random.random())}
+
+
+def _video(row, random):
+    return {"video": to_video(row["video"], frames=4, at=random.random(), stride=2)}
+
+
+def _text(row, random):
+    return {"length": len(to_text(row["text"]))}
+
+
+@pytest.mark.parametrize(
+    ("kind", "feature", "process", "good", "bad"),
+    [
+        ("audio", datasets.Audio(), _sound, sound, {b"RIFF" * 50: "damaged sound", b"": "no bytes"}),
+        ("video", datasets.Video(), _video, video, {b"hello": "damaged video", None: "neither bytes nor a path"}),
+        ("text", datasets.Value("string"), _text, lambda: "a text", {" ": "blank text", None: "no text but NoneType"}),
+    ],
+)
+@pytest.mark.parametrize("workers", [0, 2])
+def test_bad_sound_video_and_text_are_replaced(kind, feature, process, good, bad, workers, tmp_path):
+    contents = [good()] * 30
+    contents[7], contents[20] = bad
+    if kind != "text":
+        contents = [{"bytes": content, "path": None} for content in contents]
+    datasets.Dataset.from_dict({kind: contents}).cast_column(kind, feature).to_parquet(tmp_path / "a.parquet")
+    source = open_source(str(tmp_path / "a.parquet"), needed=(kind,))
+    found, loader = batches(5, source, process, batch_size=6, num_workers=workers, settings=lenient(), folder=tmp_path)
+    assert all(len(next(iter(batch.values()))) == 6 for batch in found)
+    assert dict(loader.ledger.reasons) == dict.fromkeys(bad.values(), 1)
+    assert [line["row"] for line in sorted(read_lines(tmp_path / "bad_samples.jsonl"), key=lambda x: x["row"])] == [
+        7,
+        20,
+    ]
 
 
 def lenient(**options):

@@ -1,0 +1,31 @@
+"""Sound and video files made in memory."""
+
+import io
+
+import numpy as np
+
+RATE = 16_000
+TONE = (0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)).astype(np.float32)  # a second
+
+
+def sound(format="WAV", rate=RATE, samples=TONE) -> bytes:
+    import soundfile
+
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, rate, format=format)
+    return buffer.getvalue()
+
+
+def video(frames=30, size=(48, 64), format="mp4", codec="mpeg4") -> bytes:
+    """Frame i is grey, of brightness 8 i."""
+    import av
+
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format=format) as file:
+        stream = file.add_stream(codec, rate=10)
+        stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
+        for i in range(frames):
+            pixels = np.full((*size, 3), 8 * i, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+    return buffer.getvalue()
