@@ -257,13 +257,16 @@ def main() -> None:
 
 
 def ratios(turns: list[dict[str, float]]) -> dict[str, float]:
-    """Our rate on each kind of files over that of the best of the others, each the median of the turns."""
+    """Our rate on each kind of files over that of the best of the others, on the same files and on any; each rate is
+    the median of the turns."""
     rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     found = {}
-    for ours in ("ours, Parquet", "ours, tars"):
+    for kind in ("Parquet", "tars"):
         for decoding in ("", ", usual decoding"):
             others = [n for n in rates if not n.startswith("ours") and n.endswith("usual decoding") == bool(decoding)]
-            found[f"{ours} / best of the others{decoding}"] = rates[ours] / max(rates[name] for name in others)
+            for which, names in (("the same files", [n for n in others if kind in n]), ("any files", others)):
+                best = max(rates[name] for name in names)
+                found[f"ours, {kind} / best of the others{decoding}, on {which}"] = rates[f"ours, {kind}"] / best
     return found
 
 

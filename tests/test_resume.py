@@ -160,7 +160,7 @@ def test_killed_anywhere(data, whole, tmp_path, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2, 20))
+@pytest.mark.parametrize("seed", range(2, 22))
 def test_killed_anywhere_often(data, whole, tmp_path, seed):
     killed_anywhere(data, whole, tmp_path / "run", seed, dataloader_num_workers=(0, 2, 4)[seed % 3])
 
