@@ -56,24 +56,27 @@ class PretextModel(PreTrainedModel):
     A subclass names its `objective` (the name of its file), its `task_class` (a dataclass of settings) and its
     `modality` ("image", "text", "audio" or "video"), builds its heads in `self.pretext_head` and ends `__init__` with
     `self.post_init()`. Everything but the encoder is scaffolding: trained and saved for going on, never needed to use
-    the encoder.
+    the encoder. An objective that transformers has classes with a head for names their `auto_class`; checkpoints are
+    then theirs.
     """
 
     config_class = PreTrainedConfig
     objective: ClassVar[str]
     task_class: ClassVar[type]
     modality: ClassVar[str]
+    auto_class: ClassVar[type] = AutoModel
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # or Trainer would not divide the loss by the number of accumulation steps
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        encoder = encoder if encoder is not None else AutoModel.from_config(config)
+        encoder = encoder if encoder is not None else self.auto_class.from_config(config)
         for flag in ATTENTION_FLAGS:  # the whole can do with attention just what its encoder can
             setattr(self, flag, getattr(encoder, flag, False))
         super().__init__(config)
         self.task = make_settings(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
         prefix = encoder.base_model_prefix
-        bare = not prefix or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
+        headed = self.auto_class is not AutoModel
+        bare = not prefix or headed or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
         self.base_model_prefix = BARE_PREFIX if bare else prefix
         self.main_input_name = encoder.main_input_name
         setattr(self, self.base_model_prefix, encoder)
@@ -82,17 +85,23 @@ class PretextModel(PreTrainedModel):
     def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "PretextModel":
         """Puts the objective's heads on an encoder.
 
-        encoder: a model (its weights are kept bit for bit, and trained in place) or a config (a fresh one is built,
-            with its library's own initialisation). settings: the fields of `task_class`.
+        encoder: a model (its weights are kept bit for bit, and trained in place where it is of `auto_class`) or a
+            config (a fresh one is built, with its library's own initialisation). settings: the fields of `task_class`.
         Raises `ValueError` for unknown settings, and for what is no encoder of this objective's modality.
         """
         task = make_settings(cls.task_class, **settings)
-        if isinstance(encoder, PreTrainedConfig):
-            encoder = build_encoder(encoder)
-        check_encoder(encoder, cls.modality)
+        encoder = cls.native(encoder)
         config = copy.deepcopy(encoder.config)  # the caller's own config stays as it was
         config.pretext = {"objective": cls.objective, **dataclasses.asdict(task)}
         return cls(config, encoder)
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """The transformers model that the checkpoint is of. Raises `ValueError` for what is no such encoder."""
+        if isinstance(encoder, PreTrainedConfig):
+            encoder = build_encoder(encoder)
+        check_encoder(encoder, cls.modality)
+        return encoder
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, *args, config=None, **kwargs):
@@ -127,18 +136,24 @@ class PretextModel(PreTrainedModel):
         push_to_hub = kwargs.pop("push_to_hub", False)
         state_dict = self.state_dict() if state_dict is None else state_dict
         if self.base_model_prefix == BARE_PREFIX:
-            state_dict = {name.removeprefix(f"{BARE_PREFIX}."): value for name, value in state_dict.items()}
+            tied = self.all_tied_weights_keys  # transformers would look for them under their names in memory
+            state_dict = {n.removeprefix(f"{BARE_PREFIX}."): v for n, v in state_dict.items() if n not in tied}
         super().save_pretrained(save_directory, state_dict=state_dict, **kwargs)
         if kwargs.get("is_main_process", True):
-            self.config.architectures = [type(self.encoder).__name__]  # the class that anybody can load it with
+            self.config.architectures = [type(self.whole).__name__]  # the class that anybody can load it with
             self.config.save_pretrained(save_directory)
         if push_to_hub:
             self.push_to_hub(kwargs.get("repo_id", str(save_directory)), token=kwargs.get("token"))
 
     @property
+    def whole(self) -> PreTrainedModel:
+        """The transformers model that the checkpoint is of: the encoder, with its own head where it has one."""
+        return getattr(self, self.base_model_prefix)
+
+    @property
     def encoder(self) -> PreTrainedModel:
         """The plain transformers encoder that all of this is for."""
-        return getattr(self, self.base_model_prefix)
+        return self.whole if self.auto_class is AutoModel else self.whole.base_model
 
     def forward(self, **batch: Tensor) -> PretextOutput:
         raise NotImplementedError(f"{type(self).__name__} has no forward.")

@@ -1,0 +1,272 @@
+"""Masked language modelling: hide some of the tokens, tell which they were.
+
+Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
+NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, Liu, Weld, Zettlemoyer and Levy,
+"SpanBERT", TACL 2020, https://huggingface.co/papers/1907.10529
+
+    input_ids (B, L) -> hidden tokens (M of them), labels -> encoder -> the architecture's own head on M tokens alone
+    -> logits (M, vocabulary) -> cross-entropy
+"""
+
+import copy
+import inspect
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+
+from ..features import pool
+from ..modeling import PretextModel, PretextOutput, check_encoder
+
+IGNORED = -100  # the label of a token that was not hidden, as everywhere
+SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of lengths, and where it is cut
+
+
+@strict
+@dataclass
+class MaskedLMTask:
+    """Settings of masked language modelling.
+
+    mask_ratio: share of each sequence's tokens that are hidden; at least one is.
+    replaced_by_mask: share of the hidden tokens that become the mask token.
+    replaced_by_random: share of them that become any token of the vocabulary; the rest stays as it is.
+    unit: what is hidden together: a token, a whole word, or a span of words.
+    mask_token_id: the mask token; a recipe takes it from the tokenizer.
+    special_token_ids: tokens that are never hidden, as those that begin and end a text; from the tokenizer too.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    mask_ratio: float = 0.15
+    replaced_by_mask: float = 0.8
+    replaced_by_random: float = 0.1
+    unit: Literal["token", "word", "span"] = "token"
+    mask_token_id: int | None = None
+    special_token_ids: list[int] | None = None
+
+    def validate_shares(self):
+        if not 0 < self.mask_ratio < 1:
+            raise ValueError(f"mask_ratio must lie between 0 and 1, but is {self.mask_ratio}.")
+        shares = (self.replaced_by_mask, self.replaced_by_random)
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError(
+                f"replaced_by_mask and replaced_by_random must be shares of one whole, but are {shares[0]} and "
+                f"{shares[1]}."
+            )
+
+
+class MaskedLMForPreTraining(PretextModel):
+    """A text encoder that learns by telling hidden tokens, as the architecture's own `...ForMaskedLM`.
+
+    The checkpoint is that class's: `AutoModelForMaskedLM`, `AutoModel` and `pipeline("fill-mask")` load it. The head
+    over the vocabulary, most of the work of a small model, runs at hidden tokens alone.
+
+    forward: input_ids (`(B, L)`), attention_mask (`(B, L)`, 1 for tokens, 0 for padding). word_starts (`(B, L)`, True
+    where a word begins), needed for the units "word" and "span". document_ids (`(B, L)`: 1, 2, ... for the documents
+    of a packed sequence, 0 for padding) in place of an attention_mask: attention stays inside each document, and
+    positions begin anew. labels (`(B, L)`): a batch that brings them is taken as masked already. num_bytes (`(B,)`):
+    how long each sequence is as UTF-8, for the log of bits per byte.
+
+    Returns features (`(B, D)`), logits (`(M, vocabulary)`), labels (`(M,)`) of the M hidden tokens, row by row. Logs:
+    accuracy, perplexity, and with num_bytes bits_per_byte: the loss of each token as if all were hidden in turn
+    ("pseudo", since what one sees of the others differs from a language model's).
+
+    Example:
+        >>> model = MaskedLMForPreTraining.from_encoder(BertConfig(), mask_token_id=103)
+        >>> model(input_ids=torch.randint(1000, 2000, (2, 40))).logits.shape
+        torch.Size([12, 30522])
+    """
+
+    objective = "masked_lm"
+    task_class = MaskedLMTask
+    modality = "text"
+    auto_class = AutoModelForMaskedLM
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder)
+        self.takes = set(inspect.signature(self.encoder.forward).parameters)
+        self.first_position = first_position(self.encoder)
+        self.post_init()
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """The `...ForMaskedLM` of a config (all fresh), of a bare encoder (its weights, a fresh head) or of one that
+        has its head. Raises `ValueError` where the architecture has no such class."""
+        config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
+        native = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
+        if native is not None and type(encoder) is native:
+            return encoder
+        if native is None and config is not None:
+            raise ValueError(
+                f"transformers has no {config.model_type} for masked language modelling (AutoModelForMaskedLM). "
+                "Take another architecture, as BERT, RoBERTa or ModernBERT."
+            )
+        if isinstance(encoder, PreTrainedConfig):
+            return AutoModelForMaskedLM.from_config(copy.deepcopy(config))
+        check_encoder(encoder, cls.modality)
+        whole = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
+        missing = whole.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+        if missing:  # a pooler may be too much; nothing may be too little
+            raise ValueError(f"The encoder lacks weights of {type(whole).__name__}: {', '.join(missing[:5])}.")
+        return whole
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        word_starts: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+        num_bytes: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> PretextOutput:
+        if document_ids is not None:
+            inputs |= self.inside_documents(document_ids)
+            there = document_ids > 0
+        else:
+            inputs["attention_mask"] = attention_mask
+            there = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        if labels is None:
+            input_ids, labels = self.corrupt(input_ids, there, word_starts)
+        hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
+        labels = labels[labels != IGNORED]  # (M,)
+        loss = F.cross_entropy(logits.float(), labels)
+        logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
+        if num_bytes is not None:
+            logs["bits_per_byte"] = loss * there.sum() / num_bytes.sum() / math.log(2)
+        features = pool(hidden, there)
+        return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
+
+    def corrupt(self, input_ids: Tensor, there: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hides tokens: their ids as the model sees them, and labels (`IGNORED` for all others), both `(B, L)`.
+
+        Raises `ValueError` without a mask token, or without `word_starts` for a unit that needs them."""
+        task, generator = self.task, self.generator()
+        if task.mask_token_id is None:
+            raise ValueError("mask_token_id is not set. Give the tokenizer's: mask_token_id=tokenizer.mask_token_id.")
+        if task.unit != "token" and word_starts is None:
+            raise ValueError(f"unit={task.unit!r} needs word_starts in the batch: True where a word begins.")
+        allowed = there
+        if task.special_token_ids:
+            special = torch.tensor(task.special_token_ids, device=input_ids.device)
+            allowed = there & ~torch.isin(input_ids, special)
+        starts = unit_starts(input_ids.shape, task.unit, word_starts, input_ids.device, generator)
+        hidden = draw_units(allowed, starts, task.mask_ratio, generator)
+        labels = input_ids.masked_fill(~hidden, IGNORED)
+        return self.replaced(input_ids, hidden, generator), labels
+
+    def replaced(self, input_ids: Tensor, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
+        """Hidden tokens become the mask token, any token, or stay as they are, by the task's shares."""
+        task = self.task
+        draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
+        any_token = torch.randint(
+            self.config.vocab_size, input_ids.shape, device=input_ids.device, generator=generator
+        )
+        by_random = hidden & (draw < task.replaced_by_mask + task.replaced_by_random)
+        input_ids = torch.where(by_random, any_token, input_ids)
+        return input_ids.masked_fill(hidden & (draw < task.replaced_by_mask), task.mask_token_id)
+
+    def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """The encoder's last hidden states `(B, L, D)`, and the head's logits `(M, vocabulary)` where `hidden`.
+
+        A head sees each token alone, so it is given the hidden ones as one sequence of M: whatever its architecture.
+        """
+        states = []
+
+        def only_hidden(module, arguments, outputs):
+            states.append(outputs.last_hidden_state)
+            outputs["last_hidden_state"] = outputs.last_hidden_state[hidden][None]  # (1, M, D)
+            return outputs
+
+        handle = self.encoder.register_forward_hook(only_hidden)
+        try:
+            logits = self.whole(**inputs).logits[0]
+        finally:
+            handle.remove()
+        return states[0], logits
+
+    def inside_documents(self, document_ids: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
+        """The encoder's inputs that keep the documents of a packed sequence apart: attention and positions."""
+        dtype = self.encoder.dtype
+        layer_types = set(getattr(self.config, "layer_types", None) or ())
+        if layer_types:
+            near = self.config.local_attention // 2
+            mask = {kind: document_mask(document_ids, dtype, near if "sliding" in kind else None) for kind in layer_types}
+        else:
+            mask = document_mask(document_ids, dtype)
+        found = {"attention_mask": mask}
+        if "position_ids" in self.takes:
+            found["position_ids"] = positions(document_ids) + self.first_position
+        return found
+
+
+def unit_starts(
+    shape: tuple[int, int],
+    unit: str,
+    word_starts: Tensor | None,
+    device: torch.device,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Where a unit begins that is hidden as a whole or not at all: `(B, L)`, bool.
+
+    Spans begin at each word with probability `SPAN_STOP`, so that their lengths in words are geometric, as SpanBERT's;
+    a span of `LONGEST_SPAN` words ends.
+    """
+    if unit == "token":
+        return torch.ones(shape, dtype=torch.bool, device=device)
+    if unit == "word":
+        return word_starts
+    stops = word_starts & (torch.rand(shape, device=device, generator=generator) < SPAN_STOP)
+    word = word_starts.long().cumsum(1)
+    begun = torch.where(stops, word, 0).cummax(1).values  # the word that the span so far began with
+    return stops | (word_starts & ((word - begun) % LONGEST_SPAN == 0))
+
+
+def draw_units(allowed: Tensor, starts: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
+    """Draws units to hide, as many as come closest to a share of each row's tokens, and at least one.
+
+    allowed, starts (`(B, L)`, bool): which tokens may be hidden, and where units begin. Returns `(B, L)`, bool.
+    """
+    unit = starts.long().cumsum(1)  # (B, L)
+    draw = torch.rand(len(unit), unit.shape[1] + 1, device=unit.device, generator=generator)
+    score = draw.gather(1, unit).masked_fill(~allowed, 2.0)  # one number for each unit
+    size = torch.zeros_like(draw).scatter_add_(1, unit, allowed.to(draw.dtype)).gather(1, unit)  # of a token's unit
+    rank = score.argsort(dim=1, stable=True).argsort(dim=1)  # tokens of a unit follow each other
+    rank = torch.full_like(draw, math.inf).scatter_reduce_(1, unit, rank.to(draw.dtype), "amin").gather(1, unit)
+    wanted = (allowed.sum(1, keepdim=True) * ratio).clamp(min=1)
+    return allowed & ((rank + size / 2 <= wanted) | (rank == 0))
+
+
+def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None) -> Tensor:
+    """What is added to attention scores so that each token sees its own document alone, `(B, 1, L, L)`.
+
+    document_ids (`(B, L)`): 0 for padding, which sees itself. near: tokens see no further than this.
+    """
+    same = document_ids[:, :, None] == document_ids[:, None, :]
+    if near is not None:
+        at = torch.arange(document_ids.shape[1], device=document_ids.device)
+        same = same & ((at[:, None] - at).abs() <= near)
+    blocked = torch.zeros(same.shape, dtype=dtype, device=same.device)
+    return blocked.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
+
+
+def positions(document_ids: Tensor) -> Tensor:
+    """Positions of tokens in their documents, from 0: `(B, L)`."""
+    at = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
+    begins = torch.ones_like(document_ids, dtype=torch.bool)
+    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
+    return at - torch.where(begins, at, 0).cummax(1).values
+
+
+def first_position(encoder: PreTrainedModel) -> int:
+    """The number of the first token's position: RoBERTa and its like keep the first ones for padding."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0

@@ -1,0 +1,273 @@
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from contract import check_contract
+from safetensors import safe_open
+from transformers import AutoModel, AutoModelForMaskedLM
+
+import hf_pretext
+from hf_pretext import MaskedLMForPreTraining
+from hf_pretext.objectives.masked_lm import (
+    IGNORED,
+    LONGEST_SPAN,
+    draw_units,
+    document_mask,
+    positions,
+    unit_starts,
+)
+
+VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST begin and end a text
+SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
+CONFIGS = {
+    "bert": lambda: transformers.BertConfig(**SHAPE, pad_token_id=PAD),
+    "roberta": lambda: transformers.RobertaConfig(**SHAPE, pad_token_id=1, max_position_embeddings=66),
+    "distilbert": lambda: transformers.DistilBertConfig(
+        vocab_size=VOCABULARY, dim=24, n_layers=2, n_heads=2, hidden_dim=32, pad_token_id=PAD
+    ),
+    "modernbert": lambda: transformers.ModernBertConfig(
+        **{**SHAPE, "num_hidden_layers": 4}, local_attention=8, global_attn_every_n_layers=2, pad_token_id=PAD
+    ),
+    "electra": lambda: transformers.ElectraConfig(**SHAPE, embedding_size=24, pad_token_id=PAD),
+}
+SETTINGS = dict(mask_token_id=MASK, special_token_ids=[PAD, FIRST, LAST])
+
+
+def native(name: str, attention: str = "sdpa"):
+    torch.manual_seed(0)
+    return AutoModelForMaskedLM.from_config(CONFIGS[name](), attn_implementation=attention)
+
+
+def texts(lengths=(12, 7), pad=PAD) -> dict[str, torch.Tensor]:
+    """Texts of these many tokens, padded."""
+    random = torch.Generator().manual_seed(1)
+    input_ids = torch.full((len(lengths), max(lengths)), pad)
+    for row, length in zip(input_ids, lengths, strict=True):
+        row[:length] = torch.randint(5, VOCABULARY, (length,), generator=random)
+        row[0], row[length - 1] = FIRST, LAST
+    there = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
+    return {"input_ids": input_ids, "attention_mask": there.long()}
+
+
+def masked(lengths=(12, 7), pad=PAD) -> dict[str, torch.Tensor]:
+    """Texts with every fourth token hidden, and the labels."""
+    batch = texts(lengths, pad)
+    hidden = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
+    hidden[:, 2::4] = True
+    hidden &= (batch["attention_mask"] == 1) & (batch["input_ids"] != LAST)
+    labels = batch["input_ids"].masked_fill(~hidden, IGNORED)
+    return {**batch, "input_ids": batch["input_ids"].masked_fill(hidden, MASK), "labels": labels}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_contract(name, tmp_path):
+    check_contract(MaskedLMForPreTraining, native(name), texts(), tmp_path, **SETTINGS)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_loss_and_gradients_are_those_of_transformers_own_class(name, attention):
+    theirs = native(name, attention).eval()
+    batch = masked()
+    expected = theirs(**batch)
+    expected.loss.backward()
+    gradients = {key: p.grad.clone() for key, p in theirs.named_parameters() if p.grad is not None}
+    theirs.zero_grad()
+    ours = MaskedLMForPreTraining.from_encoder(theirs, **SETTINGS).eval()
+    output = ours(**batch)
+    output.loss.backward()
+    torch.testing.assert_close(output.loss, expected.loss, atol=1e-5, rtol=0)
+    hidden = batch["labels"] != IGNORED
+    torch.testing.assert_close(output.logits, expected.logits[hidden], atol=1e-5, rtol=0)
+    assert torch.equal(output.labels, batch["labels"][hidden])
+    assert {key for key, p in theirs.named_parameters() if p.grad is not None} == set(gradients)
+    for key, p in theirs.named_parameters():
+        if p.grad is not None:
+            torch.testing.assert_close(p.grad, gradients[key], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_packed_documents_do_not_see_each_other(name, attention):
+    lengths = (22, 9, 14)
+    pad = CONFIGS[name]().pad_token_id
+    apart = masked(lengths, pad)
+    there = apart["attention_mask"] == 1
+    packed = {key: torch.cat([apart[key][there], torch.full((3,), fill)])[None]
+              for key, fill in (("input_ids", pad), ("labels", IGNORED))}  # fmt: skip
+    documents = torch.repeat_interleave(torch.tensor([1, 2, 3, 0]), torch.tensor([*lengths, 3]))[None]
+    model = MaskedLMForPreTraining.from_encoder(native(name, attention), **SETTINGS).eval()
+    one, other = model(**apart), model(**packed, document_ids=documents)
+    torch.testing.assert_close(other.loss, one.loss, atol=1e-5, rtol=0)
+    torch.testing.assert_close(other.logits, one.logits, atol=1e-5, rtol=0)
+    leaking = model(**packed, attention_mask=documents.clamp(max=1))
+    assert (leaking.logits - one.logits).abs().max() > 1e-4  # the check can fail
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_checkpoint_is_transformers_own(name, tmp_path):
+    whole = native(name)
+    whole.save_pretrained(tmp_path / "theirs")
+    MaskedLMForPreTraining.from_encoder(whole, **SETTINGS).save_pretrained(tmp_path / "ours")
+    kept = []
+    for folder in ("theirs", "ours"):
+        with safe_open(tmp_path / folder / "model.safetensors", "pt") as file:
+            kept.append({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
+    assert kept[0].keys() == kept[1].keys()
+    assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert config["architectures"] == [type(whole).__name__]
+    loaded, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    batch = texts()
+    torch.testing.assert_close(loaded.eval()(**batch).logits, whole.eval()(**batch).logits)
+    again = hf_pretext.load(tmp_path / "ours")
+    assert again.whole.get_output_embeddings() is None or (
+        (again.whole.get_output_embeddings().weight is again.whole.get_input_embeddings().weight)
+        == (whole.get_output_embeddings().weight is whole.get_input_embeddings().weight)
+    )  # what was tied is tied
+
+
+def test_a_bare_encoder_keeps_its_weights_and_gets_a_head():
+    torch.manual_seed(0)
+    encoder = AutoModel.from_config(CONFIGS["bert"]())
+    model = MaskedLMForPreTraining.from_encoder(encoder, **SETTINGS)
+    state = model.encoder.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items() if "pooler" not in key)
+    assert type(model.whole) is transformers.BertForMaskedLM
+
+
+def test_what_has_no_such_class_is_refused():
+    with pytest.raises(ValueError, match="transformers has no vit for masked language modelling"):
+        MaskedLMForPreTraining.from_encoder(transformers.ViTConfig(), mask_token_id=1)
+    with pytest.raises(ValueError, match="must be a transformers model"):
+        MaskedLMForPreTraining.from_encoder(torch.nn.Linear(2, 2), mask_token_id=1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(mask_ratio=0.0), "mask_ratio must lie between 0 and 1"),
+        (dict(mask_ratio=1.0), "mask_ratio must lie between 0 and 1"),
+        (dict(replaced_by_mask=0.8, replaced_by_random=0.3), "must be shares of one whole"),
+        (dict(unit="sentence"), "unit"),
+        (dict(masks=3), "has no setting masks"),
+    ],
+)
+def test_bad_settings(settings, words):
+    with pytest.raises(ValueError, match=words):
+        MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), mask_token_id=MASK, **settings)
+
+
+def test_what_the_batch_lacks_is_said():
+    model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), mask_token_id=MASK, unit="word")
+    with pytest.raises(ValueError, match="unit='word' needs word_starts"):
+        model(**texts())
+    with pytest.raises(ValueError, match="mask_token_id is not set"):
+        MaskedLMForPreTraining.from_encoder(CONFIGS["bert"]())(**texts())
+
+
+@pytest.mark.parametrize("ratio", [0.15, 0.3, 0.6])
+def test_as_many_tokens_are_hidden_as_asked_and_never_special_ones(ratio):
+    model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS, mask_ratio=ratio)
+    batch = texts(lengths=(102, 52, 3, 12))
+    for _ in range(20):
+        seen, labels = model.corrupt(batch["input_ids"], batch["attention_mask"] == 1, None)
+        hidden = labels != IGNORED
+        assert hidden.sum(1).tolist() == [round(100 * ratio), round(50 * ratio), 1, max(round(10 * ratio + 1e-9), 1)]
+        assert not (hidden & torch.isin(batch["input_ids"], torch.tensor(SETTINGS["special_token_ids"]))).any()
+        assert torch.equal(seen[~hidden], batch["input_ids"][~hidden])
+
+
+def test_shares_of_mask_random_and_kept():
+    model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS, mask_ratio=0.5)
+    batch = texts(lengths=(2000,) * 10)
+    seen, labels = model.corrupt(batch["input_ids"], batch["attention_mask"] == 1, None)
+    hidden = labels != IGNORED
+    as_mask = (seen[hidden] == MASK).float().mean().item()
+    kept = (seen[hidden] == labels[hidden]).float().mean().item()
+    assert as_mask == pytest.approx(0.8 + 0.1 / VOCABULARY, abs=0.02)
+    assert kept == pytest.approx(0.1 + 0.1 / VOCABULARY, abs=0.02)
+
+
+def test_every_token_is_as_likely_to_be_hidden():
+    allowed = torch.ones(4000, 20, dtype=torch.bool)
+    allowed[:, 0] = False
+    starts = torch.ones_like(allowed)
+    share = draw_units(allowed, starts, 0.15).float().mean(0)
+    assert share[0] == 0 and torch.allclose(share[1:], torch.tensor(3 / 19), atol=0.03)
+
+
+def test_whole_words():
+    """Words of one to four tokens; each is hidden whole or not at all."""
+    random = torch.Generator().manual_seed(0)
+    starts = torch.rand(64, 120, generator=random) < 0.5
+    starts[:, 0] = True
+    allowed = torch.ones_like(starts)
+    allowed[:, 100:] = False
+    starts[:, 100] = True
+    hidden = draw_units(allowed, starts, 0.2, random)
+    words = starts.long().cumsum(1)
+    for row, word in zip(hidden, words, strict=True):
+        for number in word[:100].unique():
+            assert len(row[word == number].unique()) == 1
+    assert not hidden[:, 100:].any()
+    assert hidden.sum(1).float().mean().item() == pytest.approx(20, abs=1)
+
+
+def test_spans_have_geometric_lengths():
+    words = torch.ones(200, 500, dtype=torch.bool)
+    starts = unit_starts(words.shape, "span", words, words.device, torch.Generator().manual_seed(0))
+    lengths = torch.cat([row.nonzero().flatten().diff() for row in starts])
+    assert lengths.max() <= LONGEST_SPAN
+    for length in (1, 2, 3, 4):
+        assert (lengths == length).float().mean().item() == pytest.approx(0.2 * 0.8 ** (length - 1), abs=0.01)
+
+
+def test_the_same_seed_gives_the_same_masks():
+    model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS)
+    batch = texts(lengths=(40, 30))
+    there = batch["attention_mask"] == 1
+    found = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        found.append(torch.cat(model.corrupt(batch["input_ids"], there, None)))
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_bits_per_byte():
+    model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS).eval()
+    output = model(**masked(), num_bytes=torch.tensor([50, 26]))
+    expected = output.loss.item() / 0.6931472 * 19 / 76
+    assert output.logs["bits_per_byte"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_positions_and_masks_of_documents():
+    documents = torch.tensor([[1, 1, 1, 2, 2, 0, 0]])
+    assert positions(documents).tolist() == [[0, 1, 2, 0, 1, 0, 1]]
+    mask = document_mask(documents, torch.float32, near=1)[0, 0] == 0
+    assert mask[0].tolist() == [True, True, False, False, False, False, False]
+    assert mask[4].tolist() == [False, False, False, True, True, False, False]
+
+
+def test_fill_mask_runs_where_hf_pretext_is_not_installed(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "is", "good"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = dict(pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]", mask_token="[MASK]")
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(tmp_path)
+    MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS).save_pretrained(tmp_path)
+    code = (
+        "import sys; sys.modules['hf_pretext'] = None\n"
+        "from transformers import pipeline\n"
+        f"print(len(pipeline('fill-mask', model={str(tmp_path)!r})('the film is [MASK]')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("5")
