@@ -1,7 +1,8 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,8 @@ from pathlib import Path
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """A temporary path beside `path` to write to: it takes that name at the end, and is gone if anything fails.
 
-    What was there before stays until then. Missing folders are made. The suffix is kept, since some writers go by it.
+    What was there before stays until then; a folder can only be new. Missing folders are made. The suffix is kept,
+    since some writers go by it.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -20,6 +22,8 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         temporary.replace(path)
     finally:
+        if temporary.is_dir():
+            shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
 
 

@@ -1,0 +1,125 @@
+"""A tokenizer of one's own, trained from the texts that are pretrained on.
+
+Source of texts -> WordPiece, byte-level BPE or Unigram -> what `AutoTokenizer` loads from the checkpoint
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+from .sources import Source
+from .texts import batches
+
+PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+DIGITS = 6  # of a Unigram token's score that are kept
+Kind = Literal["wordpiece", "bpe", "unigram"]
+
+
+def train_tokenizer(
+    source: Source,
+    kind: Kind = "wordpiece",
+    size: int = 8000,
+    lowercase: bool = True,
+    column: str = "text",
+    max_length: int = 512,
+) -> PreTrainedTokenizerFast:
+    """Trains a tokenizer on all of a source's texts; the same texts give the same tokenizer.
+
+    size: tokens in the vocabulary at most, the five special ones included. lowercase: also strips accents, as BERT's.
+    Returns one that puts `[CLS]` before a text and `[SEP]` after it. Raises `ValueError` for a size without room for
+    an alphabet.
+    """
+    if size < 2 * len(SPECIAL):
+        raise ValueError(f"A vocabulary of {size} tokens is too small: the special ones alone are {len(SPECIAL)}.")
+    steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
+    normalizer = normalizers.Sequence([*steps, normalizers.NFC()])
+    tokenizer = MAKERS[kind](source, column, size, normalizer)
+    tokenizer.normalizer = normalizer
+    first, last = ((token, tokenizer.token_to_id(token)) for token in (FIRST, LAST))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{FIRST} $A {LAST}", pair=f"{FIRST} $A {LAST} $B:1 {LAST}:1", special_tokens=[first, last]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=PAD,
+        unk_token=UNKNOWN,
+        cls_token=FIRST,
+        sep_token=LAST,
+        mask_token=MASK,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def texts_of(source: Source, column: str) -> Iterator[list[str]]:
+    """The texts of a source that are there, many at a time."""
+    for texts in batches(source, column):
+        yield [text for text in texts if text is not None]
+
+
+def wordpiece(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
+    """The library numbers the letters within words in the order of a hash table, and breaks ties by these numbers; so
+    it is given them in order, as if they were special tokens, and what it has learned moves to a tokenizer without."""
+    letters = alphabet(source, column, normalizer, most=size // 3)
+    inner = [f"##{letter}" for letter in letters if not letter.isspace()]
+    tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        special_tokens=[*SPECIAL, *inner],
+        initial_alphabet=letters,
+        limit_alphabet=len(letters),
+    )
+    tokenizer.train_from_iterator(texts_of(source, column), trainer, length=len(source))
+    learned = Tokenizer(models.WordPiece(tokenizer.get_vocab(), unk_token=UNKNOWN))
+    learned.add_special_tokens([*SPECIAL])
+    learned.pre_tokenizer, learned.decoder = pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    return learned
+
+
+def bpe(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
+    """Byte-level, as GPT-2's and RoBERTa's: no text is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.normalizer = normalizer
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=[*SPECIAL], initial_alphabet=letters)
+    tokenizer.train_from_iterator(texts_of(source, column), trainer, length=len(source))
+    return tokenizer
+
+
+def unigram(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
+    """The library adds up in the order of a hash table, so that scores differ in their last digits and tokens of the
+    same score change places: both are put right afterwards."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size,
+        special_tokens=[*SPECIAL],
+        unk_token=UNKNOWN,
+        initial_alphabet=alphabet(source, column, normalizer, most=size // 3),
+    )
+    tokenizer.train_from_iterator(texts_of(source, column), trainer, length=len(source))
+    vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+    scores = {token: round(score, DIGITS) for token, score in vocabulary if token not in SPECIAL}
+    ordered = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+    learned = Tokenizer(models.Unigram([*((token, 0.0) for token in SPECIAL), *ordered], unk_id=SPECIAL.index(UNKNOWN)))
+    learned.add_special_tokens([*SPECIAL])
+    learned.pre_tokenizer, learned.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    return learned
+
+
+def alphabet(source: Source, column: str, normalizer: normalizers.Normalizer, most: int) -> list[str]:
+    """The letters of a source's texts, the `most` frequent of them, in order."""
+    counts = Counter()
+    for texts in texts_of(source, column):
+        for text in texts:
+            counts.update(normalizer.normalize_str(text))
+    return sorted(sorted(counts, key=lambda letter: (-counts[letter], letter))[:most])
+
+
+MAKERS = {"wordpiece": wordpiece, "bpe": bpe, "unigram": unigram}

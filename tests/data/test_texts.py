@@ -1,0 +1,162 @@
+"""Texts, tokenised once, packed, streamed and learned from."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig
+
+from hf_pretext import MaskedLMForPreTraining
+from hf_pretext.data import texts as texts_module
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.stream import StreamLoader
+from hf_pretext.data.texts import PackedTexts, TextProcessing, fingerprint, tokenised
+from hf_pretext.data.tokenizer import train_tokenizer
+
+WORDS = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影".split()
+
+
+def corpus(count: int = 60, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(2, 60))) for _ in range(count)]
+
+
+def source(contents):
+    return open_source(datasets.Dataset.from_dict({"text": contents}), needed=("text",))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "hf_pretext" / "texts"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(source(corpus()), size=120)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_a_trained_tokenizer_is_the_same_each_time_and_loads_anywhere(kind, tmp_path):
+    first, second = (train_tokenizer(source(corpus(400)), kind, size=300, lowercase=False) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    first.save_pretrained(tmp_path / "tokenizer")
+    again = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    text = "people never said Größe"
+    ids = again(text)["input_ids"]
+    assert ids == first(text)["input_ids"]
+    assert ids[0] == again.cls_token_id and ids[-1] == again.sep_token_id and again.mask_token_id is not None
+    assert again.decode(ids, skip_special_tokens=True) == text
+    assert len(again) <= 300
+
+
+def test_a_tiny_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="A vocabulary of 7 tokens is too small"):
+        train_tokenizer(source(corpus()), size=7)
+
+
+def test_tokens_words_and_bytes(tokenizer):
+    contents = ["The film", "  ", "電影 was a Größe", None]
+    found = tokenised(source(contents), tokenizer)
+    assert len(found) == 2  # what is blank or missing is left out
+    for i, text in enumerate((contents[0], contents[2])):
+        part = slice(found.offsets[i], found.offsets[i + 1])
+        assert found.tokens[part].tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert found.starts[part].sum() == len(set(tokenizer(text, add_special_tokens=False).word_ids()))
+        assert found.starts[part][0]
+    assert found.sizes.tolist() == [8, len(contents[2].encode())]
+
+
+def test_a_corpus_is_tokenised_once(tokenizer, monkeypatch, cache):
+    tokenised(source(corpus()), tokenizer)
+    monkeypatch.setattr(texts_module, "write", None)  # would fail
+    tokenised(source(corpus()), tokenizer)
+    with pytest.raises(TypeError):
+        tokenised(source(corpus(seed=1) + ["more"]), tokenizer)
+    assert len(list(cache.iterdir())) == 1  # nothing half-written
+
+
+def test_another_tokenizer_is_another_corpus(tokenizer):
+    other = train_tokenizer(source(corpus()), size=100)
+    assert fingerprint(other) != fingerprint(tokenizer)
+    tokenizer("a", truncation=True, max_length=5)
+    before = fingerprint(tokenizer)
+    tokenizer("a", padding="max_length", max_length=9)
+    assert fingerprint(tokenizer) == before
+
+
+@pytest.mark.parametrize("contents", [["", "  "], [None]])
+def test_no_text_is_an_error(contents, tokenizer, cache):
+    data = datasets.Dataset.from_dict({"text": contents}, datasets.Features({"text": datasets.Value("string")}))
+    with pytest.raises(ValueError, match="has no text in its column 'text'"):
+        tokenised(open_source(data, needed=("text",)), tokenizer)
+    assert not list(cache.iterdir())
+
+
+def test_packed_sequences_hold_every_document_once(tokenizer):
+    texts = tokenised(source(corpus(200)), tokenizer)
+    packed = PackedTexts(texts, tokenizer, max_length=64)
+    assert packed.padding < 0.05
+    cls, sep, held, num_bytes = tokenizer.cls_token_id, tokenizer.sep_token_id, [], 0.0
+    for row in (packed[i] for i in range(len(packed))):
+        assert len(row["input_ids"]) <= 64 and len(row["document_ids"]) == len(row["word_starts"])
+        num_bytes += row["num_bytes"]
+        for number in range(1, row["document_ids"].max() + 1):
+            ids = row["input_ids"][row["document_ids"] == number].tolist()
+            assert ids[0] == cls and ids[-1] == sep and cls not in ids[1:] and sep not in ids[:-1]
+            held.append(ids[1:-1])
+    assert sum(map(len, held)) == len(texts.tokens)
+    whole = [texts.tokens[a:b].tolist() for a, b in zip(texts.offsets, texts.offsets[1:], strict=False)]
+    assert all(document in held for document in whole if len(document) <= 62)
+    assert num_bytes == pytest.approx(texts.sizes.sum())
+    with pytest.raises(IndexError):
+        packed[len(packed)]
+
+
+def test_too_short_sequences_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="max_length 2 leaves no room beside 2 special tokens"):
+        PackedTexts(tokenised(source(corpus()), tokenizer), tokenizer, 2)
+
+
+def test_packed_texts_stream_and_resume_exactly(tokenizer):
+    packed = PackedTexts(tokenised(source(corpus(300)), tokenizer), tokenizer, 64)
+    columns = dict(input_ids="input_ids", document_ids="document_ids", word_starts="word_starts", num_bytes="num_bytes")
+
+    def run(start, count, workers):
+        rows = open_source(packed, columns=columns, needed=tuple(columns))
+        loader = StreamLoader(rows, TextProcessing(tokenizer, 64), 4, start=start, num_workers=workers)
+        found = [batch for _, batch in zip(range(count), forever(loader), strict=False)]
+        loader.close()
+        return found
+
+    def forever(loader):
+        while True:
+            yield from loader
+
+    whole, later = run(0, 60, 0), run(80, 40, 2)
+    for a, b in zip(whole[20:], later, strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    torch.manual_seed(0)
+    model = MaskedLMForPreTraining.from_encoder(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        ),
+        mask_token_id=tokenizer.mask_token_id,
+        special_token_ids=tokenizer.all_special_ids,
+        unit="word",
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for batch in whole:
+        output = model(**batch)
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(output.loss.item())
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert output.logs["bits_per_byte"] > 0
