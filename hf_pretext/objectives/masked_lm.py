@@ -165,9 +165,7 @@ class MaskedLMForPreTraining(PretextModel):
         """Hidden tokens become the mask token, any token, or stay as they are, by the task's shares."""
         task = self.task
         draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
-        any_token = torch.randint(
-            self.config.vocab_size, input_ids.shape, device=input_ids.device, generator=generator
-        )
+        any_token = torch.randint(self.config.vocab_size, input_ids.shape, device=input_ids.device, generator=generator)
         by_random = hidden & (draw < task.replaced_by_mask + task.replaced_by_random)
         input_ids = torch.where(by_random, any_token, input_ids)
         return input_ids.masked_fill(hidden & (draw < task.replaced_by_mask), task.mask_token_id)
@@ -197,7 +195,9 @@ class MaskedLMForPreTraining(PretextModel):
         layer_types = set(getattr(self.config, "layer_types", None) or ())
         if layer_types:
             near = self.config.local_attention // 2
-            mask = {kind: document_mask(document_ids, dtype, near if "sliding" in kind else None) for kind in layer_types}
+            mask = {
+                kind: document_mask(document_ids, dtype, near if "sliding" in kind else None) for kind in layer_types
+            }
         else:
             mask = document_mask(document_ids, dtype)
         found = {"attention_mask": mask}

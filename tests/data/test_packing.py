@@ -22,8 +22,8 @@ def test_long_documents_lose_nothing(length, words):
     assert np.diff(found).max() <= 5 and np.diff(found).min() >= 1
 
 
-def test_long_documents_are_cut_evenly_and_between_words():
-    assert np.diff(pieces(offsets(101), 50)).ravel().tolist() == [34, 34, 33]
+def test_long_documents_are_cut_between_words_and_leave_no_crumbs():
+    assert np.diff(pieces(offsets(101), 50)).ravel().tolist() == [50, 45, 6]
     starts = np.zeros(101, bool)
     starts[::10] = True
     found = pieces(offsets(101), 50, starts)
