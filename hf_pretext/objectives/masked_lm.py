@@ -205,6 +205,29 @@ class MaskedLMForPreTraining(PretextModel):
             found["position_ids"] = positions(document_ids) + self.first_position
         return found
 
+    @torch.no_grad()
+    def packs(self, length: int = 128) -> bool:
+        """Whether this architecture keeps the documents of a packed sequence apart, found out by trying: two documents
+        side by side must come out as they do alone. Some drop a mask of this kind without a word.
+
+        length: of the sequence, in tokens.
+        """
+        training, device = self.training, self.device
+        self.eval()
+        random = torch.Generator().manual_seed(0)
+        tokens = torch.randint(self.config.vocab_size, (1, length), generator=random).to(device)
+        tokens[tokens == self.config.pad_token_id] = 0 if self.config.pad_token_id else 1  # RoBERTa does not count it
+        documents = (torch.arange(length, device=device)[None] >= length // 3) + 1
+        alone = torch.cat([self.encoder(tokens[documents == i][None]).last_hidden_state for i in (1, 2)], dim=1)
+        together = self.encoder(tokens).last_hidden_state
+        try:
+            packed = self.encoder(tokens, **self.inside_documents(documents)).last_hidden_state
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # each architecture has its own
+            return False
+        finally:
+            self.train(training)
+        return bool((packed - alone).abs().max() < 0.01 * (together - alone).abs().max())
+
 
 def unit_starts(
     shape: tuple[int, int],

@@ -108,6 +108,18 @@ def test_packed_documents_do_not_see_each_other(name, attention):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
+def test_who_packs_is_found_out(name):
+    model = MaskedLMForPreTraining.from_encoder(native(name), **SETTINGS).train()
+    assert model.packs(length=60) and model.training
+
+
+def test_who_does_not_pack_is_found_out():
+    """DeBERTa's attention is relative, and its mask is made from a two-dimensional one."""
+    config = transformers.DebertaV2Config(**SHAPE, relative_attention=True, pos_att_type=["c2p", "p2c"])
+    assert not MaskedLMForPreTraining.from_encoder(config, **SETTINGS).packs(length=60)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
 def test_the_checkpoint_is_transformers_own(name, tmp_path):
     whole = native(name)
     whole.save_pretrained(tmp_path / "theirs")

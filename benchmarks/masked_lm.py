@@ -1,0 +1,250 @@
+"""Tokens per second and peak memory of masked language modelling, ours beside the usual script, on film reviews.
+
+    python benchmarks/masked_lm.py                       # about 15 minutes on 2 cores
+    python benchmarks/masked_lm.py --sizes 256x4 --steps 20
+
+The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`, with texts concatenated and
+chunked, or with lines padded to the longest of a batch. All have the same architecture, start, optimizer, precision and
+tokens in a batch (padding included), and count real tokens, without padding. Each run is a process of its own; they
+take turns, and rates are medians. After as many real tokens, the losses on the same held-out masks are told: speed must
+not be bought with learning. The reviews are fetched once (recipes/data/reviews.py).
+"""
+
+import argparse
+import importlib.util
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import datasets
+import torch
+from huggingface_hub import constants
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertConfig,
+    DataCollatorForLanguageModeling,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_pretext import MaskedLMForPreTraining, PretextTrainer
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.texts import PackedTexts, TextProcessing, tokenised
+from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.machine import describe, has_bf16, keep_freed_memory
+
+REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
+VOCABULARY, LENGTH, WARM, HELD_OUT = 30_522, 128, 3, 128
+COLUMNS = ("input_ids", "document_ids", "word_starts", "num_bytes")
+CONTENDERS = ("ours", "chunked", "padded")
+
+
+def reviews() -> Path:
+    spec = importlib.util.spec_from_file_location("reviews", REVIEWS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.reviews()
+
+
+def tokenizer(folder: Path):
+    """A WordPiece tokenizer of the reviews, trained once."""
+    kept = Path(constants.HF_HOME) / "hf_pretext" / f"reviews-tokenizer-{VOCABULARY}"
+    if not kept.exists():
+        source = open_source(str(folder / "train.parquet"), needed=("text",))
+        train_tokenizer(source, size=VOCABULARY, max_length=LENGTH).save_pretrained(kept)
+    return AutoTokenizer.from_pretrained(kept)
+
+
+def model_of(size: str, vocabulary: int):
+    """Hidden size and layers, as "256x4"; the same weights each time."""
+    width, depth = map(int, size.split("x"))
+    set_seed(0)
+    config = BertConfig(
+        vocab_size=vocabulary,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=width // 64,
+        intermediate_size=4 * width,
+        max_position_embeddings=LENGTH,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return AutoModelForMaskedLM.from_config(config)
+
+
+class Clock(TrainerCallback):
+    """Seconds of the steps after the first few."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == WARM:
+            self.begun = time.perf_counter()
+        self.seconds = time.perf_counter() - self.begun if state.global_step > WARM else 0.0
+
+
+class Counting:
+    """Counts the real tokens of the batches that pass, all and those after the first few."""
+
+    def __init__(self, find):
+        self.find, self.by_step = find, []
+
+    def __call__(self, batch):
+        self.by_step.append(int(self.find(batch)))
+        return batch
+
+
+def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting:
+    keep_freed_memory()  # as a recipe does
+    source = open_source(str(folder / "train.parquet"), needed=("text",))
+    packed = PackedTexts(tokenised(source, tokens), tokens, LENGTH)
+    rows = open_source(packed, columns=dict(zip(COLUMNS, COLUMNS, strict=True)), needed=COLUMNS)
+    ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
+    pretext = MaskedLMForPreTraining.from_encoder(model, **ids)
+    count = Counting(lambda batch: (batch["document_ids"] > 0).sum())
+    processing = TextProcessing(tokens, LENGTH)
+    processing.finish = count
+    trainer = PretextTrainer(pretext, TrainingArguments(**arguments), rows, processing, callbacks=[clock])
+    trainer.pop_callback(PrinterCallback)
+    trainer.train()
+    return count
+
+
+def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bool) -> Counting:
+    """As transformers' run_mlm.py does it, with and without `--line_by_line`."""
+    texts = datasets.load_dataset("parquet", data_files=str(folder / "train.parquet"), split="train")
+
+    def lines(batch):
+        found = [line for text in batch["text"] for line in text.splitlines() if line and not line.isspace()]
+        return tokens(found, truncation=True, max_length=LENGTH, return_special_tokens_mask=True)
+
+    def chunks(batch):
+        found = tokens(batch["text"], return_special_tokens_mask=True)
+        joined = {key: [value for row in rows for value in row] for key, rows in found.items()}
+        total = len(joined["input_ids"]) // LENGTH * LENGTH
+        return {key: [all_[i : i + LENGTH] for i in range(0, total, LENGTH)] for key, all_ in joined.items()}
+
+    data = texts.map(lines if padded else chunks, batched=True, remove_columns=texts.column_names)
+    collator = DataCollatorForLanguageModeling(tokens, mlm_probability=0.15)
+    count = Counting(lambda batch: batch["attention_mask"].sum())
+    trainer = Trainer(
+        model,
+        TrainingArguments(**arguments),
+        train_dataset=data,
+        data_collator=lambda rows: count(collator(rows)),
+        callbacks=[clock],
+    )
+    trainer.pop_callback(PrinterCallback)
+    trainer.train()
+    return count
+
+
+def run(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
+    """One contender in this process."""
+    datasets.disable_progress_bars()
+    folder = reviews()
+    tokens = tokenizer(folder)
+    model, clock = model_of(size, len(tokens)), Clock()
+    with tempfile.TemporaryDirectory() as output:
+        arguments = dict(
+            output_dir=output,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            learning_rate=5e-4,
+            lr_scheduler_type="constant_with_warmup",
+            warmup_steps=10,
+            bf16=has_bf16(),
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            seed=0,
+        )
+        if contender == "ours":
+            count = ours(model, tokens, folder, arguments, clock)
+        else:
+            count = usual(model, tokens, folder, arguments, clock, padded=contender == "padded")
+    return {
+        "rate": sum(count.by_step[WARM:steps]) / clock.seconds,
+        "tokens": sum(count.by_step[:steps]),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "loss": held_out_loss(model, tokens, folder),
+    }
+
+
+@torch.no_grad()
+def held_out_loss(model, tokens, folder: Path) -> float:
+    """On validation, the same tokens hidden for all."""
+    texts = datasets.load_dataset("parquet", data_files=str(folder / "validation.parquet"), split="train")
+    random = torch.Generator().manual_seed(0)
+    texts = texts.select(torch.randperm(len(texts), generator=random)[:HELD_OUT].tolist())["text"]
+    batch = tokens(list(texts), truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
+    special = torch.isin(batch["input_ids"], torch.tensor(tokens.all_special_ids))
+    hidden = (torch.rand(special.shape, generator=random) < 0.15) & ~special
+    labels = batch["input_ids"].masked_fill(~hidden, -100)
+    ids = batch["input_ids"].masked_fill(hidden, tokens.mask_token_id)
+    return model.eval()(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels).loss.item()
+
+
+def apart(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
+    """One contender in a process of its own."""
+    command = [sys.executable, __file__, "--contender", contender, "--sizes", size]
+    command += ["--steps", str(steps), "--batch", str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", default=["256x4", "512x4", "768x12"], help="hidden size x layers")
+    parser.add_argument("--turns", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--batch", type=int, default=32, help=f"sequences of {LENGTH} tokens")
+    parser.add_argument("--learn", type=int, default=0, help="steps after which losses are compared, at the first size")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.contender:
+        print(json.dumps(run(options.contender, options.sizes[0], options.steps, options.batch)))
+        return
+    found = {}
+    for size in options.sizes:
+        steps = options.steps if int(size.split("x")[1]) < 12 else max(options.steps // 4, 2 * WARM)
+        turns = [{name: apart(name, size, steps, options.batch) for name in CONTENDERS} for _ in range(options.turns)]
+        found[size] = turns
+        middle = {
+            name: {key: statistics.median(turn[name][key] for turn in turns) for key in ("rate", "peak_mb")}
+            for name in CONTENDERS
+        }
+        print(f"BERT of {size}, {VOCABULARY:,} tokens, batches of {options.batch} x {LENGTH}, {steps} steps")
+        for name, values in middle.items():
+            print(
+                f"  {name:8s} {values['rate']:7.0f} real tokens/s, {values['peak_mb']:6.0f} MB at most; ours has "
+                f"{middle['ours']['rate'] / values['rate']:.2f} of its speed, "
+                f"{middle['ours']['peak_mb'] / values['peak_mb']:.2f} of its memory"
+            )
+    if options.learn:
+        found["learning"] = learning(options)
+    print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
+
+
+def learning(options) -> dict[str, dict[str, float]]:
+    """Held-out losses after as many real tokens."""
+    size, found = options.sizes[0], {}
+    found["chunked"] = apart("chunked", size, options.learn, options.batch)
+    found["ours"] = apart("ours", size, options.learn, options.batch)
+    for name, values in found.items():
+        print(f"  {name}: loss {values['loss']:.3f} on held-out masks after {values['tokens']:,} real tokens")
+    return found
+
+
+if __name__ == "__main__":
+    main()
