@@ -167,6 +167,14 @@ def task_class(objective: str) -> type:
     return next(value for name, value in names.items() if name.endswith("Task") and dataclasses.is_dataclass(value))
 
 
+def modality(objective: str) -> str:
+    """An objective's kind of data, from its file but without its model. Raises `ValueError` for an unknown one."""
+    tree = ast.parse(find(objective).read_text(encoding="utf-8"))
+    classes = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
+    found = {node.targets[0].id: node.value for body in classes for node in body if isinstance(node, ast.Assign)}
+    return ast.literal_eval(found["modality"])
+
+
 def is_light(node: ast.stmt) -> bool:
     """Whether a statement of an objective's file is needed for its settings: not its models, nor what they need."""
     if isinstance(node, ast.ImportFrom):

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,22 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         if temporary.is_dir():
             shutil.rmtree(temporary)
         temporary.unlink(missing_ok=True)
+
+
+def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
+    """A folder that is made when first asked for. Of several processes that make it at once, the first one's stays.
+
+    make: fills the temporary folder that it is given."""
+    folder = Path(folder)
+    if not folder.exists():
+        try:
+            with whole(folder) as temporary:
+                temporary.mkdir()
+                make(temporary)
+        except OSError:
+            if not folder.exists():  # nobody else was quicker
+                raise
+    return folder
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

@@ -12,6 +12,7 @@ import dataclasses
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -28,6 +29,7 @@ EVAL_SEED = 0
 # name in memory and under no prefix at all on disk.
 BARE_PREFIX = "pretext_encoder"
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
+PUSH_ARGUMENTS = ("repo_id", "private", "commit_message", "commit_description", "create_pr", "revision", "tags")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
@@ -93,7 +95,10 @@ class PretextModel(PreTrainedModel):
         encoder = cls.native(encoder)
         config = copy.deepcopy(encoder.config)  # the caller's own config stays as it was
         config.pretext = {"objective": cls.objective, **dataclasses.asdict(task)}
-        return cls(config, encoder)
+        model = cls(config, encoder)
+        if hasattr(model, "pretext_head"):  # a module that is built is in float32
+            model.pretext_head.to(encoder.dtype)
+        return model
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
@@ -102,6 +107,12 @@ class PretextModel(PreTrainedModel):
             encoder = build_encoder(encoder)
         check_encoder(encoder, cls.modality)
         return encoder
+
+    @classmethod
+    def complete(cls, task, processor):
+        """Settings with what depends on the data's own processor (a tokenizer's ids, say) filled in, where they leave
+        it open. Raises `ValueError` for a processor that lacks what the objective needs."""
+        return task
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, *args, config=None, **kwargs):
@@ -134,6 +145,7 @@ class PretextModel(PreTrainedModel):
     def save_pretrained(self, save_directory: str | PathLike, state_dict: dict | None = None, **kwargs) -> None:
         """Writes the encoder's native checkpoint with the heads beside it, as `PreTrainedModel.save_pretrained`."""
         push_to_hub = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
         state_dict = self.state_dict() if state_dict is None else state_dict
         if self.base_model_prefix == BARE_PREFIX:
             tied = self.all_tied_weights_keys  # transformers would look for them under their names in memory
@@ -143,7 +155,7 @@ class PretextModel(PreTrainedModel):
             self.config.architectures = [type(self.whole).__name__]  # the class that anybody can load it with
             self.config.save_pretrained(save_directory)
         if push_to_hub:
-            self.push_to_hub(kwargs.get("repo_id", str(save_directory)), token=kwargs.get("token"))
+            self.push_to_hub(hub.pop("repo_id", Path(save_directory).name), token=kwargs.get("token"), **hub)
 
     @property
     def whole(self) -> PreTrainedModel:
@@ -238,8 +250,8 @@ def make_settings(settings_class: type, **settings):
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """A fresh encoder with its library's own initialisation."""
-    encoder = AutoModel.from_config(copy.deepcopy(config))
+    """A fresh encoder with its library's own initialisation, in float32 whatever a checkpoint of it was kept in."""
+    encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
     if hasattr(encoder, "timm_model"):
         # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
         import timm

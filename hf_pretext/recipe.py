@@ -13,9 +13,8 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
-from .command_line import CommandLine, task_class
-from .data.processing import Augmentation
-from .data.settings import StreamSettings
+from .command_line import CommandLine, modality, task_class
+from .data.settings import ARGUMENTS, StreamSettings
 
 NO_DATASET = "none"
 
@@ -24,15 +23,13 @@ NO_DATASET = "none"
 class RunArguments:
     """What is pretrained on what, and what it is judged by.
 
-    dataset: Pictures to pretrain on, no labels needed: a Hub id (streamed), a folder of pictures, or files (a folder or
-        a glob of Parquet, WebDataset tars, Arrow, JSON lines or CSV). Several are mixed.
+    dataset: What to pretrain on, no labels needed: a Hub id (streamed), a folder, or files (a folder or a glob of
+        pictures, Parquet, WebDataset tars, Arrow, JSON lines, CSV or plain text). Several are mixed.
     mixture_weights: How often each of several datasets is drawn from; by their rows where nothing is said.
     split: Their split.
-    image_column: Their column of pictures, where that can't be told.
     encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
         alone gives a fresh encoder of that shape.
-    image_size: Side of the square pictures that the encoder sees, in pixels; an --encoder brings its own.
-    eval_dataset: Labelled pictures for the transfer figures, given as --dataset is; `none` leaves the figures out.
+    eval_dataset: A labelled set for the transfer figures, given as --dataset is; `none` leaves the figures out.
     eval_label: The column of labels in it.
     eval_rows: Rows of each of its splits at most.
     seeds: Train one run for each: means, spreads and the verdict need three.
@@ -44,9 +41,7 @@ class RunArguments:
     dataset: list[str] = field(default_factory=list)
     mixture_weights: list[float] | None = None
     split: str = "train"
-    image_column: str | None = None
     encoder: str | None = None
-    image_size: int | None = None
     eval_dataset: str | None = None
     eval_label: str | None = None
     eval_rows: int | None = None
@@ -59,17 +54,20 @@ class Recipe:
     """What a recipe's file says; `main()` does it.
 
     name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
-    encoder, smoke_encoder: image size -> config of the fresh encoder. settings: values of options, by their names on
-    the command line; smoke: those that `--smoke` changes.
+    encoder, smoke_encoder: config of the fresh encoder, from the image size or, for texts, from the size of the
+    vocabulary, the longest sequence and the padding token's id. settings: values of options, by their names on the
+    command line; smoke: those that `--smoke` changes. fetch: values that take a download, asked for only where neither
+    the command line nor `--smoke` gives them.
     """
 
     name: str
     objective: str
     doc: str
-    encoder: Callable[[int], PreTrainedConfig]
-    smoke_encoder: Callable[[int], PreTrainedConfig]
+    encoder: Callable[..., PreTrainedConfig]
+    smoke_encoder: Callable[..., PreTrainedConfig]
     settings: dict[str, Any] = field(default_factory=dict)
     smoke: dict[str, Any] = field(default_factory=dict)
+    fetch: Callable[[], dict[str, Any]] | None = None
 
     def main(self, argv: list[str] | None = None) -> dict | None:
         """Runs the recipe with the options of the command line.
@@ -77,7 +75,8 @@ class Recipe:
         Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
         what to do when something given is wrong.
         """
-        types = (RunArguments, StreamSettings, Augmentation, task_class(self.objective), TrainingArguments)
+        own = ARGUMENTS[modality(self.objective)]
+        types = (RunArguments, *own, StreamSettings, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
         from .modeling import objective_class  # from here on it takes seconds; --help and typing errors end before
@@ -87,8 +86,9 @@ class Recipe:
             logging.set_verbosity_error()
             logging.disable_progress_bar()
         try:
+            if self.fetch is not None and not {"dataset", "eval_dataset"} <= values.keys():
+                values = {**self.fetch(), **values}
             run = Run(self, objective_class(self.objective), command_line, values)
-            main_process = run.train()
+            return run.results() if run.train() else None
         except ValueError as error:
             sys.exit(f"error: {error}")
-        return run.results() if main_process else None

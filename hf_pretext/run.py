@@ -4,34 +4,41 @@ options -> source, processor, encoder, output folder (or one clear error) -> che
 """
 
 import dataclasses
+import inspect
 import json
+import math
 import os
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from torch import nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, TrainingArguments, set_seed
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.trainer_utils import get_last_checkpoint
 
+from . import modalities
+from .cards import CARD, RESULTS
 from .command_line import CommandLine, relative
 from .data.ledger import BAD_SAMPLES, read_lines
-from .data.processing import Augmentation, ImageProcessing, load_processor
 from .data.settings import StreamSettings
-from .data.sources import Mixture, open_source
 from .data.state import STREAM_STATE, check_length
 from .evaluation.comparison import encoder_transfer, pretext_figures
-from .evaluation.labelled import LabelledImages
+from .evaluation.transfer import METHODS
 from .features import last_hidden
 from .files import write_json
 from .machine import default_workers, has_bf16, keep_freed_memory
+from .modalities import Modality
 from .modeling import PretextModel, build_encoder, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
 from .trainer import PretextTrainer
 
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FINISHED = "run.json"  # written when all else is
+NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "hub_token", "disable_tqdm", "use_cpu")
+INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # what is learned is the same
+QUICK = {"knn": METHODS["knn"]}  # measured while training
 
 
 class Run:
@@ -42,52 +49,54 @@ class Run:
 
     def __init__(self, recipe: Recipe, objective: type[PretextModel], command_line: CommandLine, values: dict):
         self.recipe, self.objective, self.values = recipe, objective, values
-        self.options: RunArguments = command_line.build(RunArguments, values)
-        self.task = command_line.build(objective.task_class, values)
-        self.augmentation = command_line.build(Augmentation, values)
-        self.stream = command_line.build(StreamSettings, values)
+        self.build = partial(command_line.build, values=values)
         self.given = command_line.given
+        self.options: RunArguments = self.build(RunArguments)
+        self.task = self.build(objective.task_class)
+        self.stream = self.build(StreamSettings)
         if "seed" in self.given and "seeds" not in self.given:
             self.options.seeds = [self.given["seed"]]
         if len(set(self.options.seeds)) < len(self.options.seeds) or not self.options.seeds:
             raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
-        if self.options.encoder is not None and "image_size" not in self.given:
-            self.options.image_size = None  # the recipe's is for its own encoder; this one brings its own
-        self.args = {seed: self._arguments(command_line, seed) for seed in self.options.seeds}
+        if "eval_dataset" in self.given and "eval_label" not in self.given:
+            self.options.eval_label = None  # the recipe's is a column of its own set
+        self.args = {seed: self._arguments(seed, values) for seed in self.options.seeds}
         self.first = self.args[self.options.seeds[0]]
         self.main_process = self.first.process_index == 0
         self.evaluated = self.options.eval_dataset not in (None, NO_DATASET)
         if self.first.eval_strategy != "no" and not self.evaluated:
             raise ValueError(
-                f"--eval_strategy {self.first.eval_strategy.value} needs labelled pictures, but --eval_dataset is "
-                "none. Name some, or leave --eval_strategy out."
+                f"--eval_strategy {self.first.eval_strategy.value} needs a labelled set, but --eval_dataset is none. "
+                "Name one, or leave --eval_strategy out."
             )
         self._check_output()
-        self.config = self._encoder_config()
-        size = getattr(self.config, "image_size", None)
-        processor = load_processor(
-            self.options.encoder, self.options.image_size, size if isinstance(size, int) else 224
-        )
-        self.processing = ImageProcessing(processor, self.augmentation, self.stream.max_image_pixels)
-        self.evaluation_processing = ImageProcessing(processor, None, self.stream.max_image_pixels)
+        self.data: Modality = modalities.find(objective.modality)(self)
+        self.config, self.processing = self.data.config, self.data.processing
+        self.source = self.data.open()
+        check_length(self.source, self.first.max_steps)
+        changed = self.data.adjusted(values)
+        if changed != values:
+            self.args = {seed: self._arguments(seed, changed) for seed in self.options.seeds}
+            self.first = self.args[self.options.seeds[0]]
         self.convolutional, self.encoder_class = self._try_out()
-        self.source = self._data()
-        self.labelled = self._labelled()
+        self.labelled = self.data.labelled() if self.evaluated and self.main_process else None
+        self._check_finished()
         self._check_writable()
 
     # checks
 
-    def _arguments(self, command_line: CommandLine, seed: int) -> TrainingArguments:
-        values = dict(self.values)
+    def _arguments(self, seed: int, values: dict) -> TrainingArguments:
+        values = dict(values)
         folder = values["output_dir"]
         values["seed"] = seed
         values["output_dir"] = folder if seed == self.options.seeds[0] else os.path.join(folder, f"seed-{seed}")
+        values.setdefault("use_cpu", not torch.accelerator.is_available())  # or bf16 would be refused on a CPU
         if not {"bf16", "fp16"} & self.given.keys():
             values["bf16"] = has_bf16(values.get("use_cpu", False))
         values.setdefault("disable_tqdm", False)  # Trainer takes its default from the verbosity
         values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
         values.setdefault("ddp_find_unused_parameters", False)  # those without a gradient are frozen beforehand
-        return command_line.build(TrainingArguments, values)
+        return self.build(TrainingArguments, values=values)
 
     def _check_output(self) -> None:
         folder, resume = Path(self.first.output_dir), self.first.resume_from_checkpoint
@@ -114,6 +123,8 @@ class Run:
                 raise ValueError(
                     f"--resume_from_checkpoint last: there is no folder {folder} to go on in. Leave it out."
                 )
+        elif (folder / CARD).exists() and not (folder / RESULTS).exists():
+            raise ValueError(f"--output_dir {folder} holds a {CARD} that is not ours to replace. Give another folder.")
         else:
             begun = [a.output_dir for a in self.args.values() if finished(a.output_dir) or checkpoint(a.output_dir)]
             if begun:
@@ -133,71 +144,58 @@ class Run:
         except OSError as error:
             raise ValueError(f"--output_dir {folder} can't be written to: {error.strerror}. Give another.") from error
 
-    def _encoder_config(self) -> PreTrainedConfig:
-        path = self.options.encoder
-        if path is None:
-            shape = self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
-            return shape(self.options.image_size)
-        try:
-            config = AutoConfig.from_pretrained(path)
-        except (OSError, ValueError) as error:
-            raise ValueError(
-                f"--encoder {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
-            ) from error
-        native = MODEL_MAPPING.get(type(config), None)
-        native = native[0] if isinstance(native, (tuple, list)) else native
-        takes = getattr(native, "input_modalities", None)
-        takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
-        if takes != (self.objective.modality,):
-            raise ValueError(
-                f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes)}, "
-                f"but {self.objective.objective} needs one for {self.objective.modality}s, as a ViT or a ResNet."
-            )
-        return config
-
-    def _data(self) -> Mixture:
-        columns = {"image": self.options.image_column}
+    def datasets(self) -> list[str]:
+        """What is pretrained on. Raises `ValueError` where nothing is named."""
         if not self.options.dataset:
-            raise ValueError("--dataset is missing: a folder of pictures, files, or a Hub id.")
-        sources = [open_source(dataset, self.options.split, columns) for dataset in self.options.dataset]
-        data = Mixture(sources, self.options.mixture_weights)
-        check_length(data, self.first.max_steps)
-        return data
+            raise ValueError("--dataset is missing: a folder, files, or a Hub id.")
+        return self.options.dataset
+
+    def encoder_shape(self) -> Callable[..., PreTrainedConfig]:
+        """What makes the recipe's own encoder's config."""
+        return self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
 
     def _try_out(self) -> tuple[bool, str]:
         """One forward and backward pass of the whole model on noise: whatever does not fit shows before training."""
         model, missing = self.fresh(self.first.seed)
-        height, width = self.processing.size
-        noise = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
-        batch = self.evaluation_processing.finish({"pixel_values": noise})
+        batch = self.data.noise()
+        takes = inspect.signature(model.encoder.forward).parameters
         try:
             unused = model.freeze_unused(**batch)
-            hidden = last_hidden(model.encoder.eval(), model.encoder(**batch))
-        except (ValueError, RuntimeError) as error:
-            expected = getattr(self.config, "image_size", None)
-            hint = f" Its config says image_size={expected}." if expected else ""
-            encoder = self.options.encoder or "the encoder"
-            raise ValueError(
-                f"Pictures of {height}x{width} pixels (--image_size) do not fit {encoder}: "
-                f"{str(error).splitlines()[0]}{hint}"
-            ) from error
-        lost = sorted(name for name in missing if f"{model.base_model_prefix}.{name}" not in unused)
+            inputs = {name: value for name, value in batch.items() if name in takes}
+            hidden = last_hidden(model.encoder.eval(), model.encoder(**inputs))
+        except (ValueError, RuntimeError, IndexError) as error:
+            raise ValueError(self.data.does_not_fit(str(error).splitlines()[0])) from error
+        prefix = next(name for name, module in model.named_modules() if module is model.encoder)
+        lost = sorted(name for name in missing if f"{prefix}.{name}" not in unused)
         if lost:
             raise ValueError(
                 f"--encoder {self.options.encoder} lacks weights that training needs: {', '.join(lost[:5])}."
             )
         return hidden.ndim == 4, type(model.encoder).__name__
 
-    def _labelled(self) -> LabelledImages | None:
-        if not (self.evaluated and self.main_process):
-            return None
-        return LabelledImages(
-            self.options.eval_dataset,
-            self.evaluation_processing,
-            self.options.eval_label,
-            workers=self.first.dataloader_num_workers,
-            limit=self.options.eval_rows,
-        )
+    def _check_finished(self) -> None:
+        """A finished run is taken as this one's only where it is: else a card would tell of settings that never ran."""
+        for seed, args in self.args.items():
+            if not finished(args.output_dir):
+                continue
+            before = json.loads((Path(args.output_dir) / FINISHED).read_text())["identity"]
+            changed = [
+                f"{name} {before.get(name)}, not {value}"
+                for name, value in self.identity(seed).items()
+                if before.get(name) != value
+            ]
+            if changed:
+                raise ValueError(
+                    f"--output_dir {args.output_dir} holds a finished run with {'; '.join(changed[:3])}. Give another "
+                    "folder, or the same options."
+                )
+
+    def identity(self, seed: int) -> dict:
+        """What a run depends on, for JSON."""
+        own = {**settings(self), "seed": seed, **dataclasses.asdict(self.task), **self.data.facts()}
+        own |= {"encoder": self.config.to_diff_dict(), "data": self.source.fingerprint()}
+        own = {name: value for name, value in own.items() if not name.startswith(INDIFFERENT)}
+        return json.loads(json.dumps(own, default=str))
 
     # building
 
@@ -213,6 +211,14 @@ class Run:
             return build_encoder(self.config), []
         encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         return encoder, list(info["missing_keys"])
+
+    def random(self, seed: int) -> PreTrainedModel:
+        """The encoder of a seed before any training, with nothing of --encoder but its shape."""
+        return self.fresh(seed, random=True)[0].encoder
+
+    def trained(self, folder: str) -> PretextModel:
+        """The model of a finished seed."""
+        return self.objective.from_pretrained(folder, dtype=torch.float32)
 
     def laid_out(self, module: nn.Module) -> nn.Module:
         """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
@@ -239,13 +245,14 @@ class Run:
             resume = checkpoint(args.output_dir)
             self.say(f"seed {seed}: " + (f"going on from {resume}" if resume else "no checkpoint yet, from the start"))
         model, _ = self.fresh(seed)
-        noise = torch.zeros(2, 3, *self.processing.size)
-        frozen = model.freeze_unused(pixel_values=noise)
+        frozen = model.freeze_unused(**self.data.noise())
         trainer = PretextTrainer(
             self.laid_out(model), args, self.source, self.processing, self._while_training(), self.stream
         )
         trainer.train(resume_from_checkpoint=resume)
         trainer.save_model()
+        if self.main_process:
+            self.data.finish(args.output_dir)
         account = trainer.account()
         if account["bad_samples"]:
             told = ", ".join(f"{reason}: {count}" for reason, count in account["bad_samples"].items())
@@ -262,7 +269,8 @@ class Run:
             "samples_per_second": trainer.samples_seen / trainer.seconds,
             **account,
             "frozen": frozen,
-            "history": [entry for entry in trainer.state.log_history if "loss" in entry],
+            "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
+            "identity": self.identity(seed),
         }
         trainer.save_state()
         if self.main_process:
@@ -275,9 +283,9 @@ class Run:
             return None
 
         def evaluate(model: PretextModel) -> dict[str, float]:
-            figures = pretext_figures(model, self.labelled.batches("validation"), self.first.device)
+            figures = pretext_figures(model, self.labelled.pretext_batches("validation"), self.first.device)
             found = encoder_transfer(
-                model.encoder, self.labelled, device=self.first.device, methods=("knn",), splits=("train", "validation")
+                model.encoder, self.labelled, QUICK, device=self.first.device, splits=("train", "validation")
             )
             return {**figures, "knn_top1": found["knn"]["validation"]["top1"]}
 
@@ -298,7 +306,7 @@ class Run:
         layout = ", channels_last" if self.convolutional else ""
         start = f"from {self.options.encoder}" if self.options.encoder else "from scratch"
         names = " + ".join(relative(source.name) for source in self.source.sources)
-        data = names if self.source.endless else f"{len(self.source):,} pictures of {names}"
+        data = names if self.source.endless else f"{len(self.source):,} {self.data.samples} of {names}"
         return (
             f"{self.recipe.name}: {self.objective.objective} on {data}; "
             f"{self.encoder_class} {start}, seed{'s' * (len(self.args) > 1)} {seeds}; {device}, {precision}{layout}, "
@@ -309,6 +317,18 @@ class Run:
         """Prints on the main process."""
         if self.main_process:
             print(text, flush=True)
+
+
+def settings(run: Run) -> dict:
+    """Training arguments that differ from transformers' defaults."""
+    defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
+    own = {**{name: run.values[name] for name in run.values if name in defaults}, "bf16": run.first.bf16}
+    return {k: v for k, v in sorted(own.items()) if v != defaults[k] and k not in NOT_SETTINGS}
+
+
+def finite(entry: dict) -> dict:
+    """A log's figures without those that JSON can't hold: a gradient's norm may overflow for a step."""
+    return {name: v for name, v in entry.items() if not isinstance(v, float) or math.isfinite(v)}
 
 
 def finished(folder: str) -> bool:

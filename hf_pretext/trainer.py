@@ -191,7 +191,7 @@ class PretextTrainer(Trainer):
         if model.training:
             terms = outputs["losses"] if len(outputs["losses"]) > 1 else {}
             for name, value in {**{f"loss_{k}": v for k, v in terms.items()}, **outputs["logs"]}.items():
-                self._sums[name] = self._sums.get(name, 0) + value.detach().float()
+                self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()  # of DataParallel's
             self._batches += 1
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from ..files import write_text
 
-METHODS = {"linear_probe": "linear probe", "knn": "kNN"}
 RESULTS, CARD = "results.json", "README.md"
 TABLE_WIDTH = 88
+FEW = 2  # methods whose accuracies per class have room in a table, too
+KINDS = {"top1": "top-1", "mean_class": "per class"}
 
 
 def read_results(folder: str | os.PathLike) -> dict:
@@ -29,10 +30,11 @@ def render(results: dict, has_report: bool = False) -> str:
     environment = Environment(
         loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["figure"] = figure
+    environment.filters |= {"figure": figure, "words": words}
     verdicts = verdict(results) if "transfer" in results else []
     template = environment.get_template("card.md.jinja")
-    return template.render(results, rows=table(results), verdicts=verdicts, has_report=has_report)
+    head = ["encoder", *map(" ".join, columns(results).values())] if "transfer" in results else []
+    return template.render(results, head=head, rows=table(results), verdicts=verdicts, has_report=has_report)
 
 
 def publish(folder: str | os.PathLike) -> Path:
@@ -49,34 +51,51 @@ def figure(value: dict | None) -> str:
     return f"{value['mean']:.3f}" + (f" ± {value['std']:.3f}" if value["std"] is not None else "")
 
 
+def words(method: str) -> str:
+    """A method's name in words: "linear_probe_10%" as "linear probe, 10% of labels"."""
+    name, _, share = method.partition("probe_")
+    return (
+        f"{name.replace('_', ' ')}probe, {share} of labels" if share else method.replace("_", " ").replace("knn", "kNN")
+    )
+
+
+def columns(results: dict) -> dict[str, tuple[str, str]]:
+    """Columns of the transfer table: names of figures, with the method and the kind of accuracy in words."""
+    methods = results["transfer"]["methods"]
+    kinds = list(KINDS) if len(methods) <= FEW else ["top1"]
+    return {f"{method}_{kind}": (words(method), KINDS[kind]) for method in methods for kind in kinds}
+
+
 def table(results: dict) -> list[list[str]]:
-    """Rows of the transfer table: who, then top-1 and mean per-class accuracy of each method."""
+    """Rows of the transfer table: who, then the figures of `columns`."""
     if "transfer" not in results:
         return []
-    figures = results["transfer"]["figures"]
-    names = {
-        "trained": f"trained ({results['objective']['name']})",
-        "random": "random",
-        "pixels": "pixels",
-        "majority": "majority",
-    }
-    columns = [f"{method}_{kind}" for method in METHODS for kind in ("top1", "mean_class")]
-    return [[names[who], *(figure(figures[who][column]) for column in columns)] for who in names]
+    names = {"trained": f"trained ({results['objective']['name']})"}
+    return [
+        [names.get(who, who), *(figure(figures[column]) for column in columns(results))]
+        for who, figures in results["transfer"]["figures"].items()
+    ]
 
 
 def verdict(results: dict) -> list[str]:
-    """One sentence for each method: whether the trained encoder beats the random one."""
-    sentences = []
-    for method, words in METHODS.items():
-        answer = results["transfer"]["beats_random"][f"{method}_top1"]
-        trained, random = (results["transfer"]["figures"][who][f"{method}_top1"] for who in ("trained", "random"))
-        gain = f"{words}: {trained['mean'] - random['mean']:+.3f} over random"
+    """One sentence for each method: whether the trained encoder beats the random one, and who is ahead of it."""
+    sentences, transfer = [], results["transfer"]
+    for method in transfer["methods"]:
+        name = f"{method}_top1"
+        answer = transfer["beats_random"][name]
+        means = {who: figures[name]["mean"] for who, figures in transfer["figures"].items()}
+        gain = f"{words(method)}: {means['trained'] - means['random']:+.3f} over random"
         reason = {
             True: "more than twice the spread of the seeds: it beats random",
             False: "NOT more than twice the spread of the seeds: nothing is shown",
             None: "no verdict: that takes 3 seeds on each side",
         }[answer]
-        sentences.append(f"{gain}, {reason}")
+        ahead = [
+            f"{who} is ahead of it, by {mean - means['trained']:.3f}"
+            for who, mean in means.items()
+            if who not in ("trained", "random") and mean > means["trained"]
+        ]
+        sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
     return sentences
 
 
@@ -90,18 +109,19 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     if "transfer" in results:
         transfer = results["transfer"]
         shown = Table(
-            title=f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['pictures']['test']} pictures, "
+            title=f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows, "
             f"{len(transfer['classes'])} classes"
         )
         shown.add_column("frozen encoder", no_wrap=True)
-        for method in METHODS.values():
-            shown.add_column(f"{method}\ntop-1", justify="right", no_wrap=True)
-            shown.add_column(f"{method}\nper class", justify="right", no_wrap=True)
+        for method, kind in columns(results).values():
+            shown.add_column(f"{method}\n{kind}".replace(", ", "\n"), justify="right", no_wrap=True)
         for row in table(results):
             shown.add_row(*row)
         console.print(shown)
         for sentence in verdict(results):
             console.print(sentence, soft_wrap=True)
+        if transfer["test_seen_in_pretraining"]:
+            console.print("The test split was cut from what was pretrained on: these figures are not of unseen data.")
         pretext = ", ".join(f"{name} {figure(value)}" for name, value in results["pretext"].items())
         console.print(f"the pretext task itself, on test: {pretext}", soft_wrap=True)
     else:
@@ -109,26 +129,27 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     seconds = sum(seed["seconds"] for seed in results["seeds"])
     speed = sum(seed["samples_seen"] for seed in results["seeds"]) / seconds
     console.print(
-        f"{seconds / 60:.1f} minutes of training ({speed:.0f} pictures/s), "
+        f"{seconds / 60:.1f} minutes of training ({speed:.0f} {results['samples']}/s), "
         f"{results['evaluation_seconds'] / 60:.1f} of evaluation\n"
     )
     console.print("Load the encoder anywhere, with plain transformers:\n", style="bold")
-    console.print(loading_lines(str(folder)) + "\n", soft_wrap=True, markup=False)
+    console.print(loading_lines(str(folder), results["modality"]) + "\n", soft_wrap=True, markup=False)
     console.print(
         f"Look at [bold]{folder}/report.png[/bold] and [bold]{folder}/README.md[/bold]. Next:", soft_wrap=True
     )
     console.print(
-        f"  python recipes/{recipe}.py --dataset path/to/your/pictures --output_dir runs/mine\n"
+        f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
         f"  hf upload you/your-encoder {folder} --exclude 'checkpoint-*' 'seed-*'",
         soft_wrap=True,
         markup=False,
     )
 
 
-def loading_lines(folder: str) -> str:
-    """The three lines that load an encoder and its processor."""
+def loading_lines(folder: str, modality: str) -> str:
+    """The three lines that load an encoder and its processor or tokenizer."""
+    name, processor = {"image": ("processor", "AutoImageProcessor"), "text": ("tokenizer", "AutoTokenizer")}[modality]
     return (
-        "  from transformers import AutoImageProcessor, AutoModel\n"
-        f'  processor = AutoImageProcessor.from_pretrained("{folder}")\n'
+        f"  from transformers import {processor}, AutoModel\n"
+        f'  {name} = {processor}.from_pretrained("{folder}")\n'
         f'  encoder = AutoModel.from_pretrained("{folder}")'
     )

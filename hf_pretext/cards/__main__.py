@@ -8,28 +8,25 @@ import re
 from pathlib import Path
 
 from ..files import write_text
-from . import METHODS, figure, publish, read_results
+from . import figure, publish, read_results, words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 
 
 def readme_table(all_results: list[dict]) -> str:
-    """One row for each recipe: its objective, and its encoder beside a random one."""
-    head = ["objective", "recipe", "label", "linear probe", "random", "kNN", "random", "training"]
-    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    """One row for each recipe and method: its objective, and its encoder beside a random one."""
+    lines = ["| objective | recipe | label | measured by | trained | random | training |", "|" + "---|" * 7]
     for results in all_results:
-        figures, name = results["transfer"]["figures"], results["recipe"]
-        cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
-        cells.append(f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes")
-        for method in METHODS:
-            cells += [
-                f"**{figure(figures['trained'][f'{method}_top1'])}**",
-                figure(figures["random"][f"{method}_top1"]),
-            ]
+        transfer, name = results["transfer"], results["recipe"]
         seconds = [run["seconds"] for run in results["seeds"]]
-        cells.append(f"{sum(seconds) / len(seconds) / 60:.1f} min on {results['machine']['cores']} cores")
-        lines.append(f"| {' | '.join(cells)} |")
+        cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
+        cells.append(f"`{transfer['label']}`, {len(transfer['classes'])} classes")
+        training = f"{sum(seconds) / len(seconds) / 60:.1f} min on {results['machine']['cores']} cores"
+        for method in transfer["methods"]:
+            trained, random = (figure(transfer["figures"][who][f"{method}_top1"]) for who in ("trained", "random"))
+            lines.append(f"| {' | '.join([*cells, words(method), f'**{trained}**', random, training])} |")
+            cells, training = [""] * 3, ""
     return "\n".join(lines) + "\n"
 
 
@@ -37,15 +34,16 @@ def claim(results: dict) -> str:
     """What a recipe's docstring says that it reaches."""
     figures, runs = results["transfer"]["figures"], results["seeds"]
     seconds, speed = (sum(run[key] for run in runs) / len(runs) for key in ("seconds", "samples_per_second"))
-    said = [f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} pictures/s) on"]
+    said = [f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"]
     said += [f"{results['machine']['cores']} cores of {results['machine']['processor']}."]
-    for method, words in METHODS.items():
-        trained, random = (figure(figures[who][f"{method}_top1"]) for who in ("trained", "random"))
-        said.append(f"{words} of `{results['transfer']['label']}`: {trained}, random encoder {random};")
+    for method in results["transfer"]["methods"]:
+        others = [f"{who} {figure(found[f'{method}_top1'])}" for who, found in figures.items() if who != "trained"]
+        told = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
+        said.append(f"{words(method)}, of `{results['transfer']['label']}`: {told}")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
     said.append(f"the pretext task itself on test: {', '.join(pretext)}.")
-    words, lines = " ".join(said).split(), [""]
-    for word in words:
+    lines = [""]
+    for word in " ".join(said).split():
         if len(lines[-1]) + len(word) > 110:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()

@@ -4,38 +4,33 @@ history of each seed, query pictures, their neighbours by the trained and by a r
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
 from ..files import whole
 
-TRAINED, RANDOM = "#1f6feb", "#8b949e"
-COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch", "step")
+TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
+COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",
+          "epoch_of_source", "step")  # fmt: skip
+CURVES = 3.6  # inches
 
 
-@dataclass
-class Neighbours:
-    """Query pictures (`(q, 3, H, W)` uint8) with, by each encoder, their nearest ones (`(q, k, 3, H, W)` uint8) and
-    whether those have the query's label (`(q, k)`)."""
+def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] | None = None) -> None:
+    """Writes the picture, whole or not at all.
 
-    queries: Tensor
-    found: dict[str, tuple[Tensor, np.ndarray]]
-
-
-def draw(path: str | os.PathLike, results: dict, neighbours: Neighbours | None = None) -> None:
-    """Writes the picture, whole or not at all."""
+    panel: what draws the lower part into the figure that it is given, and its height in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = 0 if neighbours is None else len(neighbours.queries)
-    figure = Figure(figsize=(12, 3.6 + 0.82 * rows), layout="constrained", dpi=110)
+    heights = [CURVES] if panel is None else [CURVES, panel[1]]
+    figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
-    parts = figure.subfigures(2, 1, height_ratios=[3.6, 0.82 * rows]) if rows else [figure]
+    parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
     curves(parts[0], results)
-    if rows:
-        panel(parts[1], neighbours)
+    if panel is not None:
+        panel[0](parts[1])
     with whole(path) as temporary:
         figure.savefig(temporary)
 
@@ -44,7 +39,7 @@ def curves(figure, results: dict) -> None:
     """Loss and the objective's logs over the samples seen, a line for each seed; on test, where measured, dashed."""
     histories = {run["seed"]: run["history"] for run in results["seeds"]}
     logged = sorted({name for history in histories.values() for entry in history for name in entry})
-    names = ["loss", *(name for name in logged if name not in COMMON)]
+    names = ["loss", *(name for name in logged if name.partition("/")[0] not in COMMON)]
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
         for seed, history in histories.items():
             points = [(entry["samples_seen"], entry[name]) for entry in history if name in entry]
@@ -58,25 +53,55 @@ def curves(figure, results: dict) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
-def panel(figure, neighbours: Neighbours) -> None:
-    """Queries at the left; their nearest neighbours by each encoder, framed where the label is the query's."""
-    k = next(iter(neighbours.found.values()))[0].shape[1]
-    grid = figure.subplots(len(neighbours.queries), 2 + 2 * k + 1, squeeze=False)
+def draw_neighbours(figure, queries: Tensor, found: dict[str, tuple[Tensor, np.ndarray]]) -> None:
+    """Queries at the left; their nearest neighbours by each encoder, framed where the label is the query's.
+
+    queries (`(q, 3, H, W)` uint8); found: by each encoder, the nearest ones (`(q, k, 3, H, W)` uint8) and whether they
+    have the query's label (`(q, k)`)."""
+    k = next(iter(found.values()))[0].shape[1]
+    grid = figure.subplots(len(queries), 2 + 2 * k + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, query in enumerate(neighbours.queries):
+    for row, query in enumerate(queries):
         picture(grid[row, 0], query)
-        for at, (pictures, same) in enumerate(neighbours.found.values()):
+        for at, (pictures, same) in enumerate(found.values()):
             first = 2 + at * (k + 1)
             for j in range(k):
                 picture(grid[row, first + j], pictures[row, j], TRAINED if same[row, j] else None)
     titles = {
         0: "query",
-        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(neighbours.found)},
+        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(found)},
     }
     for column, title in titles.items():
         grid[0, column].set_title(title, fontsize=9, loc="left").set_in_layout(False)  # or its column would grow
     figure.supxlabel("a blue frame: the neighbour has the query's label, which training never saw", fontsize=8)
+
+
+def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[str]]]) -> None:
+    """At the left, top-1 by the share of labels that a probe knows; at the right, guesses of hidden words.
+
+    guesses: a text with its hidden word left open, the word, and the model's likeliest guesses."""
+    left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
+    names = [f"{method}_top1" for method in transfer["methods"]]
+    shares = [method.rpartition("_")[2] for method in transfer["methods"]]
+    styles = {"trained": (TRAINED, "-"), "random": (RANDOM, "-"), "majority": (RANDOM, ":")}
+    for who, figures in transfer["figures"].items():
+        colour, line = styles.get(who, (OTHER, "--"))
+        means, spreads = ([figures[name][kind] or 0 for name in names] for kind in ("mean", "std"))
+        left.errorbar(shares, means, spreads, color=colour, linestyle=line, marker="o", markersize=4, label=who)
+    left.set(title=f"linear probe of {transfer['label']}, top-1 on test", xlabel="share of the labels that are known")
+    left.grid(alpha=0.25)
+    left.spines[["top", "right"]].set_visible(False)
+    left.legend(frameon=False, fontsize=8)
+    right.set_axis_off()
+    right.set_title("hidden words of test, and what the model takes them for", loc="left")
+    for row, (text, word, likely) in enumerate(guesses):
+        y = 1 - (row + 0.3) / max(len(guesses), 1)
+        right.text(0, y, text, fontsize=9, transform=right.transAxes)
+        right.text(0.02, y - 0.07, f"{word}:", fontsize=9, color=RANDOM, transform=right.transAxes)
+        for at, guess in enumerate(likely):
+            colour = TRAINED if guess == word else "black"
+            right.text(0.2 + 0.2 * at, y - 0.07, guess, fontsize=9, color=colour, transform=right.transAxes)
 
 
 def picture(axes, pixels: Tensor, frame: str | None = None) -> None:

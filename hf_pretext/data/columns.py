@@ -16,19 +16,26 @@ USUAL_NAMES = {
 TYPES = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}
 
 
-def find_column(features: Features, kind: str, asked: str | None = None, name: str = "the dataset") -> str:
+def find_column(
+    features: Features, kind: str, asked: str | None = None, name: str = "the dataset", prefix: str = ""
+) -> str:
     """The column that holds the images, texts, labels, ...: as asked, else by its type, else by its usual names.
 
-    Raises `ValueError` that lists the columns there are when the column is missing or there is a choice.
+    prefix: what the names of the options that choose a column begin with. Raises `ValueError` that lists the columns
+    there are when the column is missing, there is a choice, or a column of texts holds none.
     """
     told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
-    option = "--eval_label" if kind == "label" else f"--{kind}_column"
+    option = "--eval_label" if kind == "label" else f"--{prefix}{kind}_column"
     if asked is not None:
         if asked not in features:
             raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {told}.")
+        if kind == "text" and not holds_text(features[asked]):
+            raise ValueError(f"{name}: the column {asked!r} ({option}) holds no texts. Its columns: {told}.")
         return asked
     typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
     usual = [column for column in features if column.lower() in USUAL_NAMES[kind]]
+    if kind == "text":
+        usual = [column for column in usual if holds_text(features[column])]
     for candidates in ([c for c in typed if c in usual], typed, usual):
         if len(candidates) == 1:
             return candidates[0]
@@ -36,6 +43,11 @@ def find_column(features: Features, kind: str, asked: str | None = None, name: s
         raise ValueError(f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {told}.")
     choice = ", ".join(dict.fromkeys(typed + usual))
     raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {told}.")
+
+
+def holds_text(feature) -> bool:
+    """Whether a column's type is that of texts, or not known."""
+    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
 
 
 def type_name(feature) -> str:

@@ -4,11 +4,13 @@
 """
 
 import glob
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
+import fsspec
 from datasets import Dataset, Features, Image, IterableDataset, Value
 
 from .remote import file_facts, patient_hub, short_names, sizes_of
@@ -35,9 +37,12 @@ def split_names(dataset: str) -> list[str]:
         return ["train"]
 
 
-def open_dataset(dataset: str, split: str) -> tuple[Dataset | IterableDataset | Mapping, dict[str, int] | None]:
+def open_dataset(
+    dataset: str, split: str, sample_by: str | None = None, option: str = ""
+) -> tuple[Dataset | IterableDataset | Mapping, dict[str, int] | None]:
     """A path, glob or Hub id to a `datasets` object, and the sizes of its files where they are not its own to tell.
 
+    sample_by: what a row of a plain text file is. option: what the option's name begins with, for what errors say.
     Raises `ValueError` for what is not there.
     """
     path = Path(dataset).expanduser()
@@ -46,20 +51,22 @@ def open_dataset(dataset: str, split: str) -> tuple[Dataset | IterableDataset | 
             return datasets.load_from_disk(str(path)), None
         files = of_split(data_files(path), split, path)
         if files and files[0].suffix.lower() not in IMAGE_SUFFIXES:
-            return load_files(list(map(str, files)), dataset)
+            return load_files(list(map(str, files)), dataset, sample_by)
         return image_folder(files, path)
     files = sorted(glob.glob(str(path), recursive=True))
     if files:
-        return load_files(files, dataset)
+        return load_files(files, dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
-        raise ValueError(f"--dataset {dataset}: there is no such file or folder. Check the path, or give a Hub id.")
+        raise ValueError(
+            f"--{option}dataset {dataset}: there is no such file or folder. Check the path, or give a Hub id."
+        )
     try:
         with patient_hub():
             return hub_dataset(dataset, split), None
     except Exception as error:  # the Hub's client has many; to a user they all mean the same
         raise ValueError(
-            f"--dataset {dataset} is neither a path that exists here nor a Hub dataset (split {split!r}) that can be "
-            f"reached. Check the spelling, the split, the network and your access. The Hub said: {error}"
+            f"--{option}dataset {dataset} is neither a path that exists here nor a Hub dataset (split {split!r}) that "
+            f"can be reached. Check the spelling, the split, the network and your access. The Hub said: {error}"
         ) from error
 
 
@@ -109,7 +116,9 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
     return chosen
 
 
-def load_files(files: list[str], name: str) -> tuple[Dataset | IterableDataset, dict[str, int] | None]:
+def load_files(
+    files: list[str], name: str, sample_by: str | None = None
+) -> tuple[Dataset | IterableDataset, dict[str, int] | None]:
     """Parquet files or tars, streamed; others as a table on disk, with the files' sizes.
 
     Raises `ValueError` for a mixture, another kind, or files that `datasets` can't read.
@@ -121,6 +130,8 @@ def load_files(files: list[str], name: str) -> tuple[Dataset | IterableDataset, 
         known = ", ".join([*SHARDS, *TABLES])
         raise ValueError(f"{name}: give files of one kind ({known}), not {', '.join(sorted(kinds))}.")
     options = {"sep": "\t"} if kind == ".tsv" else {}
+    if builder == "text":
+        options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")
     try:
         data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
     except Exception as error:  # each format has its own
@@ -129,6 +140,13 @@ def load_files(files: list[str], name: str) -> tuple[Dataset | IterableDataset, 
     if kind in SHARDS:
         return data, None
     return data, sizes_of(short_names(files), file_facts(files))
+
+
+def has_blank_line(file: str) -> bool:
+    """Whether a plain text file, maybe compressed, has an empty line between two that are not."""
+    with fsspec.open(file, "rt", encoding="utf-8", errors="replace", compression="infer") as lines:
+        text = itertools.dropwhile(str.isspace, lines)
+        return any(not line.isspace() for line in itertools.dropwhile(lambda line: line != "\n", text))
 
 
 def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, int]]:

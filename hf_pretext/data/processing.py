@@ -10,57 +10,19 @@ are drawn from (seed, sample number) in the worker.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from .decoding import HIGHEST_MAX_PIXELS, MAX_PIXELS, SHRINKS, open_image, to_pixels, upright_size
+from .settings import Augmentation
 
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
 CROP_DRAWS, COLOR_DRAWS = 4, 8
 KEPT_BYTES = 2**28  # of decoded pictures, in each worker
-
-
-@strict
-@dataclass
-class Augmentation:
-    """How training pictures are varied; evaluation pictures never are.
-
-    crop_scale: smallest share of the picture's area that a random crop keeps; 1 for the processor's own crop.
-    horizontal_flip: probability of mirroring.
-    color_jitter: brightness, contrast and saturation are multiplied by a factor from [1 - x, 1 + x].
-    hue: hues turn by up to this share of the colour circle, 0 to 0.5.
-    grayscale: probability of losing all colour.
-    channel_shuffle: probability of swapping red, green and blue at random.
-    """
-
-    _argument_group_name: ClassVar[str] = "augmentation"
-
-    crop_scale: float = 0.5
-    horizontal_flip: float = 0.5
-    color_jitter: float = 0.4
-    hue: float = 0.0
-    grayscale: float = 0.0
-    channel_shuffle: float = 0.0
-
-    @property
-    def changes_colors(self) -> bool:
-        """Whether any setting touches colours."""
-        return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
-
-    def validate_ranges(self):
-        highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
-        for name, high in highest.items():
-            if not 0 <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
-        if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale must lie above 0 and at most at 1, but is {self.crop_scale}.")
 
 
 class ImageProcessing:

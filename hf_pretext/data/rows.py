@@ -34,10 +34,12 @@ class Rows:
 
     counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
     come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
-    again: whether reading from the middle means reading again from the start of a piece.
+    again: whether reading from the middle means reading again from the start of a piece. stamp: what changes with the
+    rows' content, or None where only reading them would tell.
     """
 
     again = False
+    stamp: str | None = None
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class MapRows(Rows):
         counts = [min(BLOCK, len(data) - first) for first in firsts]
         super().__init__(columns, counts, [(name, first) for first in firsts], files)
         self.data, self.name = data, name
+        self.stamp = getattr(data, "_fingerprint", None)  # of a datasets.Dataset
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         first = self.places[piece][1]
@@ -118,6 +121,7 @@ class StreamRows(Rows):
         self.data = data
         shards, urls = data.num_shards, shard_urls(data)
         facts = file_facts(urls)
+        self.stamp = digest([made_by, urls, facts]) if urls and made_by is not None else None
         names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
         files = sizes_of(names, facts) if urls else None
         super().__init__(columns, [ENDLESS] * shards, [(n, 0) for n in names], files, any(map(is_remote, urls)))

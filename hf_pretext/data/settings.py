@@ -1,7 +1,8 @@
-"""What can be set of how data is read. Apart from what does it, so that `--help` need not import that."""
+"""What can be set of data: how it is read, and what is its kind's own. Apart from what does it, so that `--help` need
+not import that."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
 
@@ -39,3 +40,92 @@ class StreamSettings:
                 raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}.")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie between 0 and 1, but is {self.max_bad_fraction}.")
+
+
+@strict
+@dataclass
+class ImageArguments:
+    """What is said of pictures.
+
+    image_column: Their column, where that can't be told.
+    eval_image_column: The same in --eval_dataset.
+    image_size: Side of the square pictures that the encoder sees, in pixels; an --encoder brings its own.
+    """
+
+    _argument_group_name: ClassVar[str] = "pictures"
+
+    image_column: str | None = None
+    eval_image_column: str | None = None
+    image_size: int | None = None
+
+    def validate_image_size(self):
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel, but is {self.image_size}.")
+
+
+@strict
+@dataclass
+class Augmentation:
+    """How training pictures are varied; evaluation pictures never are.
+
+    crop_scale: smallest share of the picture's area that a random crop keeps; 1 for the processor's own crop.
+    horizontal_flip: probability of mirroring.
+    color_jitter: brightness, contrast and saturation are multiplied by a factor from [1 - x, 1 + x].
+    hue: hues turn by up to this share of the colour circle, 0 to 0.5.
+    grayscale: probability of losing all colour.
+    channel_shuffle: probability of swapping red, green and blue at random.
+    """
+
+    _argument_group_name: ClassVar[str] = "augmentation"
+
+    crop_scale: float = 0.5
+    horizontal_flip: float = 0.5
+    color_jitter: float = 0.4
+    hue: float = 0.0
+    grayscale: float = 0.0
+    channel_shuffle: float = 0.0
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether any setting touches colours."""
+        return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
+
+    def validate_ranges(self):
+        highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
+        for name, high in highest.items():
+            if not 0 <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale must lie above 0 and at most at 1, but is {self.crop_scale}.")
+
+
+@strict
+@dataclass
+class TextArguments:
+    """What is said of texts.
+
+    text_column: Their column, where that can't be told.
+    eval_text_column: The same in --eval_dataset.
+    sample_by: What a document of a plain text file is: a line, a paragraph (up to a blank line) or the whole file
+        (document). By itself: paragraphs where a file has a blank line, else lines.
+    tokenizer: A folder or Hub id; an --encoder brings its own, and without either one is trained on the texts.
+    tokenizer_kind: What is trained: wordpiece, bpe (of bytes) or unigram.
+    vocab_size: Tokens of the trained one, at most.
+    lowercase: Whether the trained one takes upper and lower case, and accents, for the same.
+    max_length: Tokens of a sequence, the special ones included. Short documents lie side by side in it, long ones are
+        cut.
+    """
+
+    _argument_group_name: ClassVar[str] = "texts"
+
+    text_column: str | None = None
+    eval_text_column: str | None = None
+    sample_by: Literal["line", "paragraph", "document"] | None = None
+    tokenizer: str | None = None
+    tokenizer_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
+    vocab_size: int = 8000
+    lowercase: bool = True
+    max_length: int = 128
+
+
+ARGUMENTS = {"image": (ImageArguments, Augmentation), "text": (TextArguments,)}

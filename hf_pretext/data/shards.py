@@ -14,7 +14,7 @@ import numpy as np
 from datasets import Features
 
 from .decoding import UNREADABLE
-from .remote import READ_AHEAD, cached, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
+from .remote import READ_AHEAD, cached, digest, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
 from .rows import BLOCK, MEDIA, Rows
 
 # Readers stay open in the middle of a row group, so what each holds must be small whatever the group's size
@@ -27,6 +27,7 @@ class ParquetRows(Rows):
 
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
         facts = file_facts(urls)
+        self.stamp = digest([urls, facts])
         names, counts, places = short_names(urls), [], []
         self.groups: list[tuple[str, int]] = []
         for url, name, of_file in zip(urls, names, cached(urls, facts, "parquet", self._groups), strict=True):
@@ -66,6 +67,7 @@ class TarRows(Rows):
 
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str], features: Features):
         facts = file_facts(urls)
+        self.stamp = digest([urls, facts])
         fields = sorted(set(columns.values()))
         index = cached(urls, facts, f"tar {' '.join(fields)}", lambda url: tar_index(url, fields))
         names, counts, places, self.owners = short_names(urls), [], [], []

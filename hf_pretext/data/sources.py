@@ -5,6 +5,7 @@
 Pictures stay undecoded bytes or paths here: one bad picture must not end a stream (see `decoding.py`).
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 
 from datasets import Dataset, IterableDataset
@@ -29,7 +30,7 @@ class Source:
         """columns: `{canonical name: name in the data}`. files: sizes of the files behind `data`, by name.
 
         Raises `ValueError` for a source without rows."""
-        self.name, self.columns = name, dict(columns)
+        self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
@@ -72,9 +73,10 @@ class Source:
                 first = at
 
     def key(self, piece: int, index: int) -> str:
-        """Where a row lies, as "train-00000-of-00004.parquet:117"."""
+        """Where a row lies, as "train-00000-of-00004.parquet:117"; of a mixture whose sources have files of the same
+        name, with the source's number before it: "1/train.parquet:117"."""
         name, before = self.rows.places[piece]
-        return f"{name}:{before + index}"
+        return f"{self.prefix}{name}:{before + index}"
 
 
 class Mixture:
@@ -85,6 +87,11 @@ class Mixture:
 
         Raises `ValueError` for weights that do not fit the sources."""
         self.sources = [sources] if isinstance(sources, Source) else list(sources)
+        names = [name for source in self.sources for name in {name for name, _ in source.rows.places}]
+        if len(set(names)) < len(names):  # or two rows would have one key
+            self.sources = [copy.copy(source) for source in self.sources]
+            for number, source in enumerate(self.sources):
+                source.prefix = f"{number}/"
         self.weights = None if weights is None else list(weights)
         if weights is not None and (len(weights) != len(self.sources) or min(weights) <= 0):
             raise ValueError(
@@ -117,17 +124,20 @@ def open_source(
     split: str = "train",
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str, ...] = ("image",),
+    sample_by: str | None = None,
+    option: str = "",
 ) -> Source:
     """Opens what `--dataset` names.
 
     dataset: a Hub id (streamed), a folder or a glob (of pictures, Parquet files or WebDataset tars, which are streamed;
         of Arrow, JSON lines, CSV or text files, which `datasets` makes into a table on disk), a `datasets` object, or
         any sequence or iterable of dicts. columns: `{canonical name: name in the data, or None to find it}`.
-    needed: canonical columns that must be there.
+    needed: canonical columns that must be there. sample_by: what a row of a plain text file is (see `TextArguments`).
+    option: what the names of the options begin with, for what errors say.
     Raises `ValueError` for what is not there, has no rows, lacks a column or leaves a choice of columns.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data, files = open_dataset(dataset, split) if isinstance(dataset, str) else (dataset, None)
+    data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     if isinstance(data, IterableDataset) and data.features is None:
@@ -139,7 +149,7 @@ def open_source(
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         features = features_of(first)
     asked = dict(columns or {})
-    found = {kind: find_column(features, kind, asked.get(kind), name) for kind in needed}
+    found = {kind: find_column(features, kind, asked.get(kind), name, option) for kind in needed}
     return Source(data, found, name, features, files)
 
 
@@ -147,6 +157,7 @@ def open_splits(
     dataset: str | Mapping | Dataset | IterableDataset,
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str, ...] = ("image",),
+    option: str = "",
 ) -> dict[str, Source]:
     """The splits train, validation and test of a dataset, those of them that there are; all of it is train where it
     is not split. Takes and raises what `open_source` does."""
@@ -157,7 +168,7 @@ def open_splits(
         there = split_names(dataset)
     names = {split: next((name for name in SPLITS[split] if name in there), None) for split in SPLITS}
     return {
-        split: open_source(dataset, name, columns, needed)
+        split: open_source(dataset, name or "train", columns, needed, option=option)
         for split, name in names.items()
         if name is not None or split == "train"
     }

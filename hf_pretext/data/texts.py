@@ -3,19 +3,21 @@
 Source of texts -> tokens, where words begin, bytes of each document -> packed sequences: rows for the stream
 """
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Features, Value
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from ..files import whole
+from ..files import made_once
 from .decoding import UNREADABLE, BadSample, to_text
 from .packing import best_fit, pieces
 from .remote import digest
@@ -50,13 +52,9 @@ def tokenised(source: Source, tokenizer: PreTrainedTokenizerBase, column: str = 
 
     if source.endless:
         raise ValueError(f"{source.name} is an iterable without a length, which can't be packed. Give a list or files.")
-    name = digest([source.rows.fingerprint(), source.columns, fingerprint(tokenizer)])
+    name = digest([identity(source, column), fingerprint(tokenizer)])
     folder = Path(constants.HF_HOME) / "hf_pretext" / "texts" / name
-    if not folder.exists():
-        with whole(folder) as temporary:
-            temporary.mkdir(parents=True)
-            write(source, tokenizer, column, temporary)
-    return Texts(folder)
+    return Texts(made_once(folder, lambda temporary: write(source, tokenizer, column, temporary)))
 
 
 def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folder: Path) -> None:
@@ -74,9 +72,8 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
             encoded = tokenizer(good, add_special_tokens=False, return_attention_mask=False, verbose=False)
             for i, text in enumerate(good):
                 ids = encoded["input_ids"][i]
-                words = np.array([-1 if word is None else word for word in encoded.word_ids(i)], np.int64)
                 tokens.write(np.array(ids, dtype).tobytes())
-                starts.write((np.diff(words, prepend=-2) != 0).tobytes())
+                starts.write(word_begins(encoded.word_ids(i)).tobytes())
                 lengths.append(len(ids))
                 sizes.append(len(text.encode()))
     if not sum(lengths):
@@ -90,7 +87,17 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
     np.save(folder / "sizes.npy", np.array(sizes, np.int64))
 
 
-def batches(source: Source, column: str):
+def identity(source: Source, column: str = "text") -> list[str]:
+    """What tells a source's texts from all others; costs a pass over them where nothing else tells."""
+    if source.rows.stamp is not None:
+        return [source.rows.stamp, source.columns[column]]
+    content = hashlib.blake2b(digest_size=8)
+    for texts in batches(source, column):
+        content.update(json.dumps(texts).encode())
+    return [content.hexdigest()]
+
+
+def batches(source: Source, column: str) -> Iterator[list[str | None]]:
     """The texts of a source, many at a time; None for each that is missing, blank or unreadable."""
     for piece, count in enumerate(source.counts):
         for first in range(0, count, AT_ONCE):
@@ -107,6 +114,12 @@ def text_or_none(row: dict, column: str) -> str | None:
         return None
 
 
+def word_begins(words: Sequence[int | None]) -> np.ndarray:
+    """Where words begin, by the number of each token's word (None for special tokens, each one by itself)."""
+    numbers = np.array([-i - 1 if word is None else word for i, word in enumerate(words)], np.int64)
+    return np.diff(numbers, prepend=np.int64(-(2**62))) != 0
+
+
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """What tells this tokenizer from another. Raises `ValueError` for one without a fast implementation."""
     if not tokenizer.is_fast:
@@ -117,23 +130,43 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return digest({key: value for key, value in state.items() if key not in ("truncation", "padding")})
 
 
-class PackedTexts(Sequence):
-    """Sequences of at most `max_length` tokens, each of whole documents (or pieces of long ones) side by side.
+class Pieces:
+    """Documents cut to fit into `max_length` tokens, the tokenizer's special ones around each piece.
 
-    Row i: input_ids, document_ids (1, 2, ... in the sequence), word_starts, all `(tokens,)`, and num_bytes. Each
-    document has the tokenizer's special tokens around it.
+    cuts (`(pieces, 2)`: first token and end of each), lengths (`(pieces,)`: special tokens included).
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
         """Raises `ValueError` for a `max_length` without room for a token between the special ones."""
-        self.texts, self.max_length = texts, max_length
+        self.texts = texts
         self.before, self.after = special_tokens(tokenizer)
         around = len(self.before) + len(self.after)
         if max_length <= around:
             raise ValueError(f"max_length {max_length} leaves no room beside {around} special tokens.")
-        self.pieces = pieces(texts.offsets, max_length - around, texts.starts)
-        self.lengths = np.diff(self.pieces)[:, 0] + around
-        self.members, self.ends = best_fit(self.lengths, max_length)
+        self.cuts = pieces(texts.offsets, max_length - around, texts.starts)
+        self.lengths = np.diff(self.cuts)[:, 0] + around
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """A piece's tokens, where its words begin, and its bytes of UTF-8: of a cut document, its share."""
+        begin, end = self.cuts[i].tolist()
+        tokens = np.concatenate([self.before, self.texts.tokens[begin:end], self.after], dtype=np.int64)
+        starts = np.ones(len(tokens), bool)
+        starts[len(self.before) : len(tokens) - len(self.after)] = self.texts.starts[begin:end]
+        document = int(np.searchsorted(self.texts.offsets, begin, "right")) - 1
+        length = int(self.texts.offsets[document + 1] - self.texts.offsets[document])
+        return tokens, starts, float(self.texts.sizes[document]) * (end - begin) / length
+
+
+class PackedTexts(Sequence):
+    """Sequences of at most `max_length` tokens, each of whole documents (or pieces of long ones) side by side.
+
+    Row i: input_ids, document_ids (1, 2, ... in the sequence), word_starts, all `(tokens,)`, and num_bytes.
+    """
+
+    def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
+        """Raises `ValueError` as `Pieces` does."""
+        self.pieces, self.max_length = Pieces(texts, tokenizer, max_length), max_length
+        self.members, self.ends = best_fit(self.pieces.lengths, max_length)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -141,47 +174,100 @@ class PackedTexts(Sequence):
     @property
     def padding(self) -> float:
         """Share of padding in sequences of `max_length`."""
-        return 1 - self.lengths.sum() / (len(self) * self.max_length)
+        return 1 - self.pieces.lengths.sum() / (len(self) * self.max_length)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray | float]:
         if not 0 <= i < len(self):
             raise IndexError(f"There are {len(self):,} sequences, so none has number {i}.")
-        ids, documents, starts, num_bytes = [], [], [], 0.0
-        for number, member in enumerate(self.members[self.ends[i - 1] if i else 0 : self.ends[i]], 1):
-            begin, end = self.pieces[member].tolist()
-            ids += [self.before, self.texts.tokens[begin:end], self.after]
-            starts += [np.ones(len(self.before), bool), self.texts.starts[begin:end], np.ones(len(self.after), bool)]
-            documents.append(np.full(self.lengths[member], number, np.int64))
-            document = int(np.searchsorted(self.texts.offsets, begin, "right")) - 1
-            length = int(self.texts.offsets[document + 1] - self.texts.offsets[document])
-            num_bytes += float(self.texts.sizes[document]) * (end - begin) / length
+        members = self.members[self.ends[i - 1] if i else 0 : self.ends[i]]
+        tokens, starts, sizes = zip(*(self.pieces[member] for member in members), strict=True)
         return {
-            "input_ids": np.concatenate(ids, dtype=np.int64),
-            "document_ids": np.concatenate(documents),
+            "input_ids": np.concatenate(tokens),
+            "document_ids": np.repeat(np.arange(1, len(tokens) + 1), [len(piece) for piece in tokens]),
             "word_starts": np.concatenate(starts),
-            "num_bytes": num_bytes,
+            "num_bytes": sum(sizes),
         }
 
 
+class BatchedTexts(Sequence):
+    """For architectures that can't keep packed documents apart: whole batches of documents of like length.
+
+    Row i is a batch of at most `max_length * batch_size` tokens, padding included: input_ids, attention_mask and
+    word_starts, all `(B, L)`, and num_bytes `(B,)`. Documents share a batch with others of their length, always the
+    same ones; the order of batches is the stream's.
+    """
+
+    def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int):
+        """batch_size: sequences of `max_length` that are as large as a batch. Raises `ValueError` as `Pieces` does."""
+        self.pieces, self.pad_token_id = Pieces(texts, tokenizer, max_length), tokenizer.pad_token_id
+        random = np.random.default_rng(0).random(len(self.pieces.lengths))  # or neighbours in a file share a batch
+        self.order = np.lexsort((random, self.pieces.lengths))
+        ends, first = [], 0
+        for i, length in enumerate(self.pieces.lengths[self.order].tolist()):  # ascending: the last one is the longest
+            if (i + 1 - first) * length > max_length * batch_size:
+                ends.append(i)
+                first = i
+        self.ends = np.array([*ends, len(self.order)])
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    @property
+    def padding(self) -> float:
+        """Share of padding in all batches."""
+        longest = self.pieces.lengths[self.order[self.ends - 1]]
+        return 1 - self.pieces.lengths.sum() / (longest * np.diff(self.ends, prepend=0)).sum()
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        if not 0 <= i < len(self):
+            raise IndexError(f"There are {len(self):,} batches, so none has number {i}.")
+        members = self.order[self.ends[i - 1] if i else 0 : self.ends[i]]
+        shape = (len(members), int(self.pieces.lengths[members[-1]]))
+        row = {
+            "input_ids": np.full(shape, self.pad_token_id, np.int64),
+            "attention_mask": np.zeros(shape, np.int64),
+            "word_starts": np.ones(shape, bool),
+            "num_bytes": np.zeros(shape[0], np.float32),
+        }
+        for at, member in enumerate(members):
+            tokens, starts, row["num_bytes"][at] = self.pieces[member]
+            row["input_ids"][at, : len(tokens)], row["word_starts"][at, : len(tokens)] = tokens, starts
+            row["attention_mask"][at, : len(tokens)] = 1
+        return row
+
+
+def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTrainedTokenizerBase) -> Source:
+    """Sequences of tokens as the stream's rows, known by the files and the tokenizer that they were made from."""
+    columns = {name: name for name in rows[0]}
+    files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0}
+    return Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
+
+
 class TextProcessing:
-    """Rows of `PackedTexts` to tensors, all of one length; nothing is left to do on the device."""
+    """Rows of `PackedTexts` to tensors, all of one length; rows of `BatchedTexts` as they are."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
         """Raises `ValueError` for a tokenizer without a token to pad with."""
         if tokenizer.pad_token_id is None:
-            raise ValueError("The tokenizer has no padding token. Give it one: tokenizer.pad_token = ...")
+            raise ValueError(
+                f"The tokenizer ({type(tokenizer).__name__}) has no padding token. Give it one and save it again: "
+                "tokenizer.pad_token = tokenizer.eos_token."
+            )
         self.processor, self.max_length = tokenizer, max_length
+        self.fills = {"input_ids": tokenizer.pad_token_id, "document_ids": 0, "word_starts": True}
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> dict[str, Tensor]:
-        fills = {"input_ids": self.processor.pad_token_id, "document_ids": 0, "word_starts": True}
+        if row["input_ids"].ndim == 2:
+            return {name: torch.from_numpy(row[name]) for name in row if isinstance(row[name], np.ndarray)}
         example = {"num_bytes": torch.tensor(row["num_bytes"], dtype=torch.float32)}
-        for name, fill in fills.items():
+        for name, fill in self.fills.items():
             values = torch.from_numpy(row[name])
             example[name] = torch.cat([values, values.new_full((self.max_length - len(values),), fill)])
         return example
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return batch
+        """The batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
+        return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

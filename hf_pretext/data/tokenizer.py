@@ -6,15 +6,19 @@ Source of texts -> WordPiece, byte-level BPE or Unigram -> what `AutoTokenizer` 
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from ..files import made_once
+from .remote import digest
 from .sources import Source
-from .texts import batches
+from .texts import batches, identity
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+VERSION = 1  # of how a tokenizer is trained: kept ones of another are not taken
 DIGITS = 6  # of a Unigram token's score that are kept
 Kind = Literal["wordpiece", "bpe", "unigram"]
 
@@ -27,14 +31,30 @@ def train_tokenizer(
     column: str = "text",
     max_length: int = 512,
 ) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer on all of a source's texts; the same texts give the same tokenizer.
+    """Trains a tokenizer on all of a source's texts; the same texts give the same tokenizer, which is kept below
+    `HF_HOME`.
 
     size: tokens in the vocabulary at most, the five special ones included. lowercase: also strips accents, as BERT's.
     Returns one that puts `[CLS]` before a text and `[SEP]` after it. Raises `ValueError` for a size without room for
     an alphabet.
     """
+    from huggingface_hub import constants
+
     if size < 2 * len(SPECIAL):
         raise ValueError(f"A vocabulary of {size} tokens is too small: the special ones alone are {len(SPECIAL)}.")
+    asked = [identity(source, column), kind, size, lowercase, max_length, VERSION]
+    folder = Path(constants.HF_HOME) / "hf_pretext" / "tokenizers" / digest(asked)
+
+    def make(temporary: Path) -> None:
+        trained(source, kind, size, lowercase, column, max_length).save_pretrained(temporary)
+
+    return PreTrainedTokenizerFast.from_pretrained(made_once(folder, make))
+
+
+def trained(
+    source: Source, kind: Kind, size: int, lowercase: bool, column: str, max_length: int
+) -> PreTrainedTokenizerFast:
+    """What `train_tokenizer` keeps."""
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
     normalizer = normalizers.Sequence([*steps, normalizers.NFC()])
     tokenizer = MAKERS[kind](source, column, size, normalizer)

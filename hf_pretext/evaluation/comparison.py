@@ -1,34 +1,35 @@
-"""Trained encoders beside what they have to beat: the same encoder at random, raw pixels, the commonest class.
+"""Trained encoders beside what they have to beat: the same at random, what needs no encoder, the commonest class.
 
 encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "majority"}: {figure: mean, std}
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..features import Pooling, extract
-from .labelled import SPLITS, LabelledImages
-from .transfer import beats, mean_and_spread, recompute_batch_norm, transfer
+from .labelled import SPLITS, Labelled, LabelledImages
+from .transfer import METHODS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
 
-METHODS = ("linear_probe", "knn")
 FIGURES = ("top1", "mean_class")
 PROBED_PIXELS = 16  # raw pixels are probed at this side: 16 * 16 * 3 numbers, of the order of an encoder's width
+COMPARED_PIXELS = 64  # and compared at this side at most: the whole set lies in memory
 
 
 def encoder_transfer(
     encoder: PreTrainedModel,
-    labelled: LabelledImages,
+    labelled: Labelled,
+    methods: Mapping[str, Method] = METHODS,
     pooling: Pooling = "mean",
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
     description: str = "encoder",
-    methods: Sequence[str] = METHODS,
     splits: Sequence[str] = SPLITS,
 ) -> dict:
-    """Linear probe and kNN of one encoder, of every layer (see `transfer`)."""
+    """What each method finds in the features of one encoder, of every layer (see `transfer`)."""
     found = {
         split: extract(encoder, labelled.batches(split), "all", pooling, device, dtype, f"{description}: {split}")
         for split in splits
@@ -37,7 +38,7 @@ def encoder_transfer(
     return transfer(by_layer, labelled.labels, methods)
 
 
-def random_transfer(build: Callable[[], PreTrainedModel], labelled: LabelledImages, **options) -> dict[str, dict]:
+def random_transfer(build: Callable[[], PreTrainedModel], labelled: Labelled, **options) -> dict[str, dict]:
     """The same for a fresh encoder, with the statistics of batch norm as initialised and from one pass over train: a
     baseline gets the choices that the trained encoder's training made for it. Returns `{variant: transfer}`."""
     encoder = build()
@@ -48,38 +49,54 @@ def random_transfer(build: Callable[[], PreTrainedModel], labelled: LabelledImag
 
 
 def pixel_transfer(labelled: LabelledImages) -> dict:
-    """kNN on all pixels of a picture, linear probe on pixels averaged to 16 x 16."""
+    """kNN on the pixels of a picture, averaged to 64 x 64 where they are more; linear probe on 16 x 16."""
     full, small = {}, {}
     for split in labelled.labels.splits:
-        batches = [batch["pixel_values"].cpu() for batch in labelled.batches(split)]
-        full[split] = torch.cat([b.flatten(1) for b in batches])
-        small[split] = torch.cat([F.adaptive_avg_pool2d(b, PROBED_PIXELS).flatten(1) for b in batches])
-    only_knn = transfer({"pixels": full}, labelled.labels, methods=("knn",))
+        parts = [
+            (averaged(pixels, COMPARED_PIXELS), averaged(pixels, PROBED_PIXELS))
+            for pixels in (batch["pixel_values"] for batch in labelled.batches(split))
+        ]
+        full[split], small[split] = map(torch.cat, zip(*parts, strict=True))
     return {
-        **only_knn,
-        **transfer({f"pixels {PROBED_PIXELS}x{PROBED_PIXELS}": small}, labelled.labels, ("linear_probe",)),
+        **transfer({"pixels": full}, labelled.labels, {"knn": METHODS["knn"]}),
+        **transfer(
+            {f"pixels {PROBED_PIXELS}x{PROBED_PIXELS}": small},
+            labelled.labels,
+            {"linear_probe": METHODS["linear_probe"]},
+        ),
     }
 
 
-def compare(trained: Sequence[dict], random: Sequence[dict], pixels: dict, majority: dict[str, float]) -> dict:
+def averaged(pixels: Tensor, side: int) -> Tensor:
+    """Pictures (`(B, 3, H, W)`) at no more than this side, as vectors: `(B, pixels)`."""
+    height, width = (min(side, length) for length in pixels.shape[-2:])
+    return F.adaptive_avg_pool2d(pixels, (height, width)).flatten(1)
+
+
+def compare(
+    trained: Sequence[dict], random: Sequence[dict], baselines: Mapping[str, dict], majority: Mapping[str, float]
+) -> dict:
     """Means and spreads on test, and whether the trained encoder beats the random one.
 
-    trained, random: transfers, one a seed. Returns `{"figures": {who: {"knn_top1": {...}}}, "beats_random": {...}}`.
+    trained, random: transfers, one a seed. baselines: transfers of what needs no encoder, by name. Returns
+    `{"methods": [...], "figures": {who: {"knn_top1": {...}}}, "beats_random": {"knn_top1": ...}}`.
     """
+    methods = list(trained[0])
+    contenders = {"trained": trained, "random": random, **{name: [found] for name, found in baselines.items()}}
     figures = {
         who: {
             f"{method}_{figure}": mean_and_spread([found[method]["test"][figure] for found in transfers])
-            for method in METHODS
+            for method in methods
             for figure in FIGURES
         }
-        for who, transfers in {"trained": trained, "random": random, "pixels": [pixels]}.items()
+        for who, transfers in contenders.items()
     }
     figures["majority"] = {
-        f"{method}_{figure}": mean_and_spread([majority[figure]]) for method in METHODS for figure in FIGURES
+        f"{method}_{figure}": mean_and_spread([majority[figure]]) for method in methods for figure in FIGURES
     }
-    top1 = {f"{method}_top1" for method in METHODS}
-    verdicts = {name: beats(figures["trained"][name], figures["random"][name]) for name in sorted(top1)}
-    return {"figures": figures, "beats_random": verdicts}
+    names = [f"{method}_top1" for method in methods]
+    verdicts = {name: beats(figures["trained"][name], figures["random"][name]) for name in names}
+    return {"methods": methods, "figures": figures, "beats_random": verdicts}
 
 
 @torch.no_grad()

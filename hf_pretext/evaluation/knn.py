@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 K, TEMPERATURE = 20, 0.07
+DIVERGED = "Features hold NaN or infinity: the encoder has diverged. Train with a lower --learning_rate."
 
 
 @torch.no_grad()
@@ -24,7 +25,7 @@ def knn_predict(
     if k < 1:
         raise ValueError(f"k must be at least 1, but is {k}.")
     if not (torch.isfinite(train).all() and torch.isfinite(queries).all()):
-        raise ValueError("Features hold NaN or infinity: the encoder has diverged.")
+        raise ValueError(DIVERGED)
     bank, targets = F.normalize(train, dim=1), torch.as_tensor(labels, device=train.device)
     votes = []
     for part in F.normalize(queries, dim=1).split(chunk):
@@ -36,5 +37,10 @@ def knn_predict(
 
 
 def neighbours(train: Tensor, queries: Tensor, k: int) -> np.ndarray:
-    """The k nearest rows of `train` by cosine, nearest first. Returns `(queries, k)`."""
-    return (F.normalize(queries, dim=1) @ F.normalize(train, dim=1).T).topk(k, dim=1).indices.cpu().numpy()
+    """The k nearest rows of `train` by cosine (all, where there are less), nearest first. Returns `(queries, k)`."""
+    return (
+        (F.normalize(queries, dim=1) @ F.normalize(train, dim=1).T)
+        .topk(min(k, len(train)), dim=1)
+        .indices.cpu()
+        .numpy()
+    )

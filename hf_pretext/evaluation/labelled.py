@@ -1,6 +1,6 @@
-"""A labelled set of pictures, as encoders want it: read and decoded once, then handed out as often as needed.
+"""A labelled set, as encoders want it: read once, then handed out as often as needed.
 
---eval_dataset, --eval_label -> train / validation / test -> batches {"pixel_values"}, labels
+--eval_dataset, --eval_label -> train / validation / test -> batches of the encoder's inputs, labels
 """
 
 import itertools
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from datasets import ClassLabel
+from datasets import ClassLabel, Value
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -22,16 +22,87 @@ from .transfer import Labels
 KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # where a set brings no such split
 SPLITS = ("train", "validation", "test")
+EVALUATION = "eval_"  # what the names of its options begin with
 
 
-class LabelledImages:
-    """Pictures with labels in three splits.
+class Labelled:
+    """Rows with labels in three splits.
 
     What a set lacks is cut from its train split, always in the same way: a test split (a fifth; where there is
-    validation, that becomes test) and a validation split (a tenth). Rows without a label and pictures that can't be
-    read are left out and counted in `left_out`.
+    validation, that becomes test) and a validation split (a tenth). Rows without a label (also -1 of a class label, as
+    of hidden test splits) are left out and counted in `left_out`, and so is what can't be read.
 
-    labels: `transfer.Labels`. pixels: `{split: uint8 (n, 3, H, W)}`, or None where they would not fit in memory.
+    labels: `transfer.Labels`. split_by_us: whether the test split was cut from train.
+    """
+
+    def __init__(
+        self, dataset, kind: str, label: str | None = None, column: str | None = None, limit: int | None = None
+    ):
+        """kind: "image" or "text". limit: rows of each split at most, spread over it.
+
+        Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
+        sources = open_splits(dataset, {kind: column, "label": label}, (kind, "label"), option=EVALUATION)
+        self.name = sources["train"].name
+        self.label = sources["train"].columns["label"]
+        feature = sources["train"].features["label"]
+        if not isinstance(feature, (ClassLabel, Value)):
+            raise ValueError(
+                f"{self.name}: the column {self.label!r} holds {type(feature).__name__} values, not one label a row. "
+                "Choose another with --eval_label."
+            )
+        self.left_out: Counter[str] = Counter()
+        rows = {split: self._labelled(source, limit) for split, source in sources.items()}
+        rows = {split: found for split, found in rows.items() if found or split == "train"}
+        self.split_by_us = "test" not in rows and "validation" not in rows
+        self._rows = cut(rows)
+
+    def __len__(self) -> int:
+        """Rows in all splits."""
+        return sum(len(rows) for rows in self._rows.values())
+
+    def _labelled(self, source: Source, limit: int | None) -> list[tuple[Source, tuple[int, int], object]]:
+        places = [(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
+        if limit is not None and limit < len(places):
+            places = [places[i * len(places) // limit] for i in range(limit)]
+        rows = []
+        for place, row in zip(places, source.take(places), strict=True):
+            label = label_of(row, source.features["label"])
+            if label is None:
+                self.left_out["rows without a label"] += 1
+            else:
+                rows.append((source, place, label))
+        return rows
+
+    def _numbered(self) -> Labels:
+        """The labels of the rows that are left. Raises `ValueError` for less than two classes."""
+        names = sorted({label for rows in self._rows.values() for _, _, label in rows}, key=str)
+        if len(names) < 2:
+            raise ValueError(
+                f"{self.name}: the column {self.label!r} has {len(names)} classes, and telling them apart needs two. "
+                "Choose another with --eval_label, or leave the figures out with --eval_dataset none."
+            )
+        self.left_out = +self.left_out
+        number = {name: i for i, name in enumerate(names)}
+        splits = {split: np.array([number[label] for _, _, label in rows]) for split, rows in self._rows.items()}
+        return Labels(splits, [str(name) for name in names])
+
+    def _undecoded(self, split: str) -> Iterator[dict]:
+        rows = self._rows[split]
+        return rows[0][0].take([place for _, place, _ in rows])
+
+    def _keep(self, split: str, good: list[bool], what: str) -> None:
+        """Leaves out what can't be read. Raises `ValueError` where nothing is left."""
+        rows = self._rows[split]
+        self.left_out[f"{what} that can't be read"] += sum(not ok for ok in good)
+        self._rows[split] = [row for row, ok in zip(rows, good, strict=True) if ok]
+        if not self._rows[split]:
+            raise ValueError(f"The {split} split of {rows[0][0].name} has no {what} that can be read.")
+
+
+class LabelledImages(Labelled):
+    """Pictures with labels (see `Labelled`).
+
+    pixels: `{split: uint8 (n, 3, H, W)}`, or None where they would not fit in memory.
     """
 
     def __init__(
@@ -44,86 +115,52 @@ class LabelledImages:
         workers: int = 0,
         limit: int | None = None,
     ):
-        """limit: rows of each split at most, for smoke runs. Raises `ValueError` for a set without rows, without
-        such columns, or with less than two classes."""
+        """Raises `ValueError` as `Labelled` does, and for less than two classes."""
+        super().__init__(dataset, "image", label, image_column, limit)
         self.processing, self.batch_size, self.workers = processing, batch_size, workers
-        sources = open_splits(dataset, {"image": image_column, "label": label}, ("image", "label"))
-        self.name = sources["train"].name
-        self.label = sources["train"].columns["label"]
-        self.left_out: Counter[str] = Counter()
-        self._rows = cut({split: self._labelled(source, limit) for split, source in sources.items()})
         height, width = processing.size
-        pictures = sum(len(rows) for rows in self._rows.values())
-        self.pixels = {} if pictures * 3 * height * width <= KEPT_BYTES else None
+        self.pixels = {} if len(self) * 3 * height * width <= KEPT_BYTES else None
         self._read()
-        names = sorted({label for rows in self._rows.values() for _, _, label in rows}, key=str)
-        if len(names) < 2:
-            raise ValueError(
-                f"{sources['train'].name}: the column {self.label!r} has {len(names)} classes, and telling them apart "
-                "needs two. Choose another with --eval_label, or leave the figures out with --eval_dataset none."
-            )
-        number = {name: i for i, name in enumerate(names)}
-        splits = {split: np.array([number[label] for _, _, label in rows]) for split, rows in self._rows.items()}
-        self.labels = Labels(splits, [str(name) for name in names])
-
-    def __len__(self) -> int:
-        """Pictures in all splits."""
-        return sum(len(rows) for rows in self._rows.values())
+        self.labels = self._numbered()
 
     def batches(self, split: str) -> "Batches":
         """The pictures of a split as model inputs, in order: an iterable of `{"pixel_values": (B, 3, H, W)}`."""
         return Batches(self, split)
 
-    def _labelled(self, source: Source, limit: int | None) -> list[tuple[Source, tuple[int, int], object]]:
-        feature = source.features["label"]
-        places = [(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
-        if limit is not None and limit < len(places):  # spread over the split, not its beginning
-            places = [places[i * len(places) // limit] for i in range(limit)]
-        rows = []
-        for place, row in zip(places, source.take(places), strict=True):
-            label = row.get("label")
-            if label is None or label == "":
-                self.left_out["rows without a label"] += 1
-            else:
-                rows.append((source, place, feature.int2str(label) if isinstance(feature, ClassLabel) else label))
-        return rows
-
     def _read(self) -> None:
         """One pass over everything, to find the pictures that can't be read and to keep the others if they fit."""
         bar = tqdm(total=len(self), desc="reading the labelled pictures", leave=False)
-        for split, rows in self._rows.items():
+        for split in SPLITS:
             parts, good = [], []
             for pixels, kept in self.decoded(split):
                 good += kept
                 bar.update(len(kept))
                 if self.pixels is not None:
                     parts.append(pixels)
-            self.left_out["pictures that can't be read"] += sum(not ok for ok in good)
-            self._rows[split] = [row for row, ok in zip(rows, good, strict=True) if ok]
-            if not self._rows[split]:
-                raise ValueError(f"The {split} split of {rows[0][0].name} has no picture that can be read.")
+            self._keep(split, good, "pictures")
             if self.pixels is not None:
                 self.pixels[split] = torch.cat(parts)
         bar.close()
-        self.left_out = +self.left_out
 
     def decoded(self, split: str) -> Iterator[tuple[Tensor, list[bool]]]:
         """uint8 pictures of a split in batches, and which of the rows could be read."""
         loader = DataLoader(
             Decoder(self.processing),
-            batch_sampler=self._undecoded(split),
+            batch_sampler=self._in_batches(split),
             num_workers=self.workers,
             collate_fn=stack_good,
             generator=torch.Generator(),
         )
         return iter(loader)
 
-    def _undecoded(self, split: str) -> Iterator[list[dict]]:
-        rows = self._rows[split]
-        source = rows[0][0]
-        taken = source.take([place for _, place, _ in rows])
-        while batch := list(itertools.islice(taken, self.batch_size)):
+    def _in_batches(self, split: str) -> Iterator[list[dict]]:
+        rows = self._undecoded(split)
+        while batch := list(itertools.islice(rows, self.batch_size)):
             yield batch
+
+    def pretext_batches(self, split: str) -> "Batches":
+        """The same as a picture objective wants them."""
+        return self.batches(split)
 
 
 class Batches:
@@ -166,6 +203,16 @@ def stack_good(examples: list[Tensor | None]) -> tuple[Tensor, list[bool]]:
     """The examples that are there, stacked, and which those are."""
     good = [example for example in examples if example is not None]
     return torch.stack(good) if good else torch.empty(0, dtype=torch.uint8), [e is not None for e in examples]
+
+
+def label_of(row: dict, feature: ClassLabel | Value):
+    """A row's label, by its name where it has one; None where it has none."""
+    label = row.get("label")
+    if label is None or label == "" or label != label:  # NaN
+        return None
+    if isinstance(feature, ClassLabel):
+        return feature.int2str(label) if label >= 0 else None
+    return label
 
 
 def cut(rows: dict[str, list]) -> dict[str, list]:

@@ -6,7 +6,7 @@ Layer and probe strength are chosen on validation, for every encoder alike, whet
 for all seeds.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .knn import K, knn_predict
+from .knn import DIVERGED, TEMPERATURE, K, knn_predict
 from .linear_probe import probe_path
 
 Splits = dict[str, Tensor]  # {"train", "validation", "test"} -> (examples, channels)
 Layer = int | str
+DRAW_SEED, DRAWS = 0, 5  # of a share of the labels
 
 
 @dataclass
@@ -34,6 +35,9 @@ class Labels:
         return accuracies(self.splits["test"], np.full_like(self.splits["test"], guess))
 
 
+Method = Callable[[Splits, Labels], dict]
+
+
 def accuracies(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     """Top-1, and the mean of the accuracies of the classes that occur."""
     classes = np.unique(true)
@@ -41,36 +45,57 @@ def accuracies(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
     return {"top1": float((predicted == true).mean()), "mean_class": float(np.mean(per_class))}
 
 
-def transfer(
-    features: dict[Layer, Splits], labels: Labels, methods: Sequence[str] = ("linear_probe", "knn"), k: int = K
-) -> dict:
-    """Linear probe and kNN of one encoder.
+def transfer(features: dict[Layer, Splits], labels: Labels, methods: Mapping[str, Method]) -> dict:
+    """What each method finds in the features of one encoder.
 
     features: `{layer: {split: (examples, channels)}}` with train, validation and, where figures on it are wanted, test.
     Returns for each method its figures on test at the layer that is best on validation, and those of every layer::
 
         {"linear_probe": {"layer": -2, "validation": {...}, "test": {"top1", "mean_class"}, "layers": {"-2": {...}}}}
+
+    Raises `ValueError` for features that are not finite.
     """
-    measure = {"linear_probe": _linear_probe, "knn": partial(_knn, k=k)}
+    for splits in features.values():
+        if not all(torch.isfinite(value).all() for value in splits.values()):
+            raise ValueError(DIVERGED)
     return {
-        method: _best({layer: measure[method](splits, labels) for layer, splits in features.items()})
-        for method in methods
+        name: best_layer({layer: measure(splits, labels) for layer, splits in features.items()})
+        for name, measure in methods.items()
     }
 
 
-def _knn(splits: Splits, labels: Labels, k: int) -> dict:
+def knn(splits: Splits, labels: Labels, k: int = K, temperature: float = TEMPERATURE) -> dict:
+    """Figures of kNN, `{split: {"top1", "mean_class"}}`."""
     known = labels.splits["train"]
     return {
-        split: accuracies(labels.splits[split], knn_predict(splits["train"], known, splits[split], k))
+        split: accuracies(labels.splits[split], knn_predict(splits["train"], known, splits[split], k, temperature))
         for split in splits
         if split != "train"
     }
 
 
-def _linear_probe(splits: Splits, labels: Labels) -> dict:
-    arrays = {split: value.double().numpy() for split, value in splits.items()}
+def linear_probe(splits: Splits, labels: Labels, fraction: float = 1.0, **options) -> dict:
+    """Figures of a linear probe, `{split: {"top1", "mean_class"}, "C"}`. options: of `probe_path`.
+
+    fraction: share of the labels of train that are known, drawn class by class; below 1, figures are means over
+    `DRAWS` draws, the same ones for every encoder, since so few labels are a matter of luck."""
+    arrays = {split: value.double().numpy() if isinstance(value, Tensor) else value for split, value in splits.items()}
+    known = labels.splits["train"]
+    if fraction == 1:
+        return _probed(arrays, labels, np.arange(len(known)), **options)
+    found = [_probed(arrays, labels, some_of_each(known, fraction, draw), **options) for draw in range(DRAWS)]
     others = [split for split in splits if split != "train"]
-    path = probe_path(arrays["train"], labels.splits["train"], [arrays[split] for split in others])
+    means = {
+        split: {name: float(np.mean([one[split][name] for one in found])) for name in found[0][split]}
+        for split in others
+    }
+    return {**means, "C": [one["C"] for one in found], "labels": len(some_of_each(known, fraction, 0))}
+
+
+def _probed(arrays: dict[str, np.ndarray], labels: Labels, rows: np.ndarray, **options) -> dict:
+    others = [split for split in arrays if split != "train"]
+    unseen = [arrays[split] for split in others]
+    path = probe_path(arrays["train"][rows], labels.splits["train"][rows], unseen, **options)
     candidates = [
         {
             **{split: accuracies(labels.splits[split], p) for split, p in zip(others, predicted, strict=True)},
@@ -81,7 +106,22 @@ def _linear_probe(splits: Splits, labels: Labels) -> dict:
     return max(candidates, key=lambda figures: figures["validation"]["top1"])
 
 
-def _best(layers: dict[Layer, dict]) -> dict:
+def some_of_each(labels: np.ndarray, fraction: float, draw: int) -> np.ndarray:
+    """Rows of a share of each class, and at least one: indices, in order. The same for the same `draw`."""
+    random = np.random.default_rng([DRAW_SEED, draw])
+    parts = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
+    return np.sort(np.concatenate([part[: max(1, round(fraction * len(part)))] for part in parts]))
+
+
+METHODS: dict[str, Method] = {"linear_probe": linear_probe, "knn": knn}
+
+
+def label_fractions(*fractions: float) -> dict[str, Method]:
+    """Linear probes that know these shares of the labels, by name: `{"linear_probe_1%": ...}`."""
+    return {f"linear_probe_{fraction:.0%}": partial(linear_probe, fraction=fraction) for fraction in fractions}
+
+
+def best_layer(layers: dict[Layer, dict]) -> dict:
     best = max(layers, key=lambda layer: layers[layer]["validation"]["top1"])
     return {"layer": best, **layers[best], "layers": {str(layer): figures for layer, figures in layers.items()}}
 

@@ -9,6 +9,7 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
 """
 
 import copy
+import dataclasses
 import inspect
 import math
 from dataclasses import dataclass
@@ -108,13 +109,25 @@ class MaskedLMForPreTraining(PretextModel):
                 "Take another architecture, as BERT, RoBERTa or ModernBERT."
             )
         if isinstance(encoder, PreTrainedConfig):
-            return AutoModelForMaskedLM.from_config(copy.deepcopy(config))
+            return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
         check_encoder(encoder, cls.modality)
         whole = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
         missing = whole.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
         if missing:  # a pooler may be too much; nothing may be too little
             raise ValueError(f"The encoder lacks weights of {type(whole).__name__}: {', '.join(missing[:5])}.")
         return whole
+
+    @classmethod
+    def complete(cls, task: MaskedLMTask, processor) -> MaskedLMTask:
+        """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
+        if task.mask_token_id is None and processor.mask_token_id is None:
+            raise ValueError(
+                f"The tokenizer ({type(processor).__name__}) has no mask token, as those of causal language models. "
+                "Give another --tokenizer, or name one of its tokens with --mask_token_id."
+            )
+        mask = processor.mask_token_id if task.mask_token_id is None else task.mask_token_id
+        special = task.special_token_ids if task.special_token_ids is not None else sorted(processor.all_special_ids)
+        return dataclasses.replace(task, mask_token_id=mask, special_token_ids=special)
 
     def forward(
         self,

