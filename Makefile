@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(BIN)/pip install --quiet --editable .[bench]
 	$(BIN)/python benchmarks/rotation.py
 	$(BIN)/python benchmarks/stream.py
+	$(BIN)/python benchmarks/masked_lm.py
 
 cards: $(STAMP)
 	$(BIN)/python -m hf_pretext.cards model_cards

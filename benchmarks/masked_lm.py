@@ -23,10 +23,8 @@ from pathlib import Path
 
 import datasets
 import torch
-from huggingface_hub import constants
 from transformers import (
     AutoModelForMaskedLM,
-    AutoTokenizer,
     BertConfig,
     DataCollatorForLanguageModeling,
     PrinterCallback,
@@ -38,13 +36,12 @@ from transformers import (
 
 from hf_pretext import MaskedLMForPreTraining, PretextTrainer
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.texts import PackedTexts, TextProcessing, tokenised
+from hf_pretext.data.texts import PackedTexts, TextProcessing, source_of, tokenised
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.machine import describe, has_bf16, keep_freed_memory
 
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
 VOCABULARY, LENGTH, WARM, HELD_OUT = 30_522, 128, 3, 128
-COLUMNS = ("input_ids", "document_ids", "word_starts", "num_bytes")
 CONTENDERS = ("ours", "chunked", "padded")
 
 
@@ -57,11 +54,8 @@ def reviews() -> Path:
 
 def tokenizer(folder: Path):
     """A WordPiece tokenizer of the reviews, trained once."""
-    kept = Path(constants.HF_HOME) / "hf_pretext" / f"reviews-tokenizer-{VOCABULARY}"
-    if not kept.exists():
-        source = open_source(str(folder / "train.parquet"), needed=("text",))
-        train_tokenizer(source, size=VOCABULARY, max_length=LENGTH).save_pretrained(kept)
-    return AutoTokenizer.from_pretrained(kept)
+    source = open_source(str(folder / "train.parquet"), needed=("text",))
+    return train_tokenizer(source, size=VOCABULARY, max_length=LENGTH)
 
 
 def model_of(size: str, vocabulary: int):
@@ -104,8 +98,7 @@ class Counting:
 def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting:
     keep_freed_memory()  # as a recipe does
     source = open_source(str(folder / "train.parquet"), needed=("text",))
-    packed = PackedTexts(tokenised(source, tokens), tokens, LENGTH)
-    rows = open_source(packed, columns=dict(zip(COLUMNS, COLUMNS, strict=True)), needed=COLUMNS)
+    rows = source_of(PackedTexts(tokenised(source, tokens), tokens, LENGTH), source, tokens)
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     pretext = MaskedLMForPreTraining.from_encoder(model, **ids)
     count = Counting(lambda batch: (batch["document_ids"] > 0).sum())

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 Pooling = Literal["mean", "cls"]
@@ -22,6 +22,17 @@ def width(encoder: PreTrainedModel) -> int:
         if value is not None:
             return value[-1] if isinstance(value, (list, tuple)) else value
     raise ValueError(f"Can't tell the width of {type(encoder).__name__}: its config has no hidden_size.")
+
+
+def positions(encoder: PreTrainedModel) -> tuple[int, int | None]:
+    """The number of a text's first position, and how many a text may take; None where any number fits.
+
+    RoBERTa and its like keep the first ones for padding."""
+    for name, module in encoder.named_modules():
+        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
+            first = 0 if module.padding_idx is None else module.padding_idx + 1
+            return first, module.num_embeddings - first
+    return 0, getattr(encoder.config, "max_position_embeddings", None)
 
 
 def pool(hidden: Tensor, attention_mask: Tensor | None = None, pooling: Pooling = "mean") -> Tensor:

@@ -79,12 +79,15 @@ class Recipe:
         types = (RunArguments, *own, StreamSettings, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
+        from datasets import disable_progress_bars
+
         from .modeling import objective_class  # from here on it takes seconds; --help and typing errors end before
         from .run import Run
 
         if values.get("log_level", "passive") == "passive":  # what matters we say ourselves
             logging.set_verbosity_error()
             logging.disable_progress_bar()
+            disable_progress_bars()  # of datasets, which makes a table of each file
         try:
             if self.fetch is not None and not {"dataset", "eval_dataset"} <= values.keys():
                 values = {**self.fetch(), **values}

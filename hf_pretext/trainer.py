@@ -26,6 +26,7 @@ from .data.settings import StreamSettings
 from .data.sources import Mixture, Source
 from .data.state import STREAM_STATE, check_length, load_state, state_of
 from .data.stream import StreamLoader
+from .data.texts import TextProcessing
 from .files import write_json
 from .machine import cores
 from .modeling import PretextModel
@@ -49,7 +50,7 @@ class PretextTrainer(Trainer):
         model: PretextModel,
         args: TrainingArguments,
         train_dataset: Source | Mixture,
-        processing: ImageProcessing,
+        processing: ImageProcessing | TextProcessing,
         evaluation: Callable[[PretextModel], dict[str, float]] | None = None,
         stream: StreamSettings | None = None,
         **kwargs,
@@ -241,7 +242,7 @@ class PretextTrainer(Trainer):
         elif workers < cores() - 1:
             mend = f"decoding is slow. Give it more processes: --dataloader_num_workers {max(cores() - 1, workers + 1)}"
         else:
-            mend = f"decoding is slow. Store the pictures smaller: the encoder sees {self.processing.size} pixels"
+            mend = "decoding is slow. Store samples as the encoder sees them: pictures smaller, sounds shorter"
         log.warning(f"Steps wait {share:.0%} of the time for data: {mend}.")
 
     def get_decay_parameter_names(self, model) -> list[str]:

@@ -248,3 +248,19 @@ def test_pooler_is_what_gets_frozen():
 def test_bf16_checkpoint_goes_on_in_float32_where_asked(tmp_path):
     RotationForPreTraining.from_encoder(CONFIGS["vit"]()).to(torch.bfloat16).save_pretrained(tmp_path)
     assert RotationForPreTraining.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
+
+
+def test_heads_are_as_precise_as_their_encoder_and_a_fresh_encoder_is_in_float32(tmp_path):
+    AutoModel.from_config(CONFIGS["resnet"]()).to(torch.bfloat16).save_pretrained(tmp_path)
+    encoder = AutoModel.from_pretrained(tmp_path)
+    assert encoder.dtype == torch.bfloat16 and build_encoder(encoder.config).dtype == torch.float32
+    output = RotationForPreTraining.from_encoder(encoder)(pixel_values=torch.rand(2, 3, 32, 32, dtype=torch.bfloat16))
+    assert output.logits.dtype == torch.bfloat16
+
+
+def test_what_is_said_of_a_push_reaches_the_hub(tmp_path, monkeypatch):
+    found = {}
+    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, repo, **options: found.update(options, repo=repo))
+    model = RotationForPreTraining.from_encoder(CONFIGS["resnet"]())
+    model.save_pretrained(tmp_path / "mine", push_to_hub=True, private=True, commit_message="one", token="t")
+    assert found == {"repo": "mine", "private": True, "commit_message": "one", "token": "t"}

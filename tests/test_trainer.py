@@ -129,6 +129,19 @@ def test_logs_hold_the_objectives_figures_and_the_pace(trainer_of):
     assert entries[1]["epoch"] == pytest.approx(48 / 40)
 
 
+def test_logs_of_several_devices_in_one_process_are_their_means(trainer_of):
+    """`DataParallel` gives a vector for each scalar."""
+    trainer = trainer_of()
+
+    class Parallel(torch.nn.Module):
+        def forward(self, **batch):
+            loss = torch.tensor([1.0, 3.0])
+            return {"loss": loss, "losses": {"rotation": loss}, "logs": {"accuracy": torch.tensor([0.2, 0.4])}}
+
+    trainer.compute_loss(Parallel(), {})
+    assert trainer._sums["accuracy"].item() == pytest.approx(0.3)
+
+
 def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
     trainer = trainer_of()
     trainer.train()

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
-from torch import Tensor, nn
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..command_line import relative
 from ..data.settings import TextArguments
@@ -18,6 +18,7 @@ from ..data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint,
 from ..data.tokenizer import train_tokenizer
 from ..evaluation.labelled_texts import LabelledTexts, tfidf_transfer
 from ..evaluation.transfer import label_fractions
+from ..features import positions
 from ..interop.sentence_transformers import write_modules
 from . import Modality, encoder_config
 
@@ -54,7 +55,7 @@ class Texts(Modality):
     def open(self) -> Mixture:
         own, run = self.own, self.run
         model, _ = run.fresh(run.first.seed)
-        there = positions_there(model.encoder)
+        _, there = positions(model.encoder)
         if there is not None and own.max_length > there:
             raise ValueError(
                 f"--max_length {own.max_length} is more than the {there} positions of "
@@ -175,20 +176,14 @@ def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, TypeError):  # as each of its files says
         return None
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files of one
+        return None
     if not tokenizer.is_fast:
         raise ValueError(
             f"{option} {path}: {type(tokenizer).__name__} can't tell where words begin. Give one of the "
             "tokenizers library."
         )
     return tokenizer
-
-
-def positions_there(encoder: PreTrainedModel) -> int | None:
-    """Tokens that an encoder has positions for, None where any number fits."""
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            return module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1)
-    return getattr(encoder.config, "max_position_embeddings", None)
 
 
 @torch.no_grad()

@@ -18,11 +18,11 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-from ..features import pool
+from ..features import pool, positions
 from ..modeling import PretextModel, PretextOutput, check_encoder
 
 IGNORED = -100  # the label of a token that was not hidden, as everywhere
@@ -92,7 +92,7 @@ class MaskedLMForPreTraining(PretextModel):
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)
         self.takes = set(inspect.signature(self.encoder.forward).parameters)
-        self.first_position = first_position(self.encoder)
+        self.first_position = positions(self.encoder)[0]
         self.post_init()
 
     @classmethod
@@ -215,7 +215,7 @@ class MaskedLMForPreTraining(PretextModel):
             mask = document_mask(document_ids, dtype)
         found = {"attention_mask": mask}
         if "position_ids" in self.takes:
-            found["position_ids"] = positions(document_ids) + self.first_position
+            found["position_ids"] = positions_inside(document_ids) + self.first_position
         return found
 
     @torch.no_grad()
@@ -292,17 +292,9 @@ def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = N
     return blocked.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
 
 
-def positions(document_ids: Tensor) -> Tensor:
+def positions_inside(document_ids: Tensor) -> Tensor:
     """Positions of tokens in their documents, from 0: `(B, L)`."""
     at = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
     return at - torch.where(begins, at, 0).cummax(1).values
-
-
-def first_position(encoder: PreTrainedModel) -> int:
-    """The number of the first token's position: RoBERTa and its like keep the first ones for padding."""
-    for name, module in encoder.named_modules():
-        if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
-            return 0 if module.padding_idx is None else module.padding_idx + 1
-    return 0

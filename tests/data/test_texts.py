@@ -10,8 +10,8 @@ from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.data import texts as texts_module
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.stream import StreamLoader
-from hf_pretext.data.texts import PackedTexts, TextProcessing, fingerprint, tokenised
-from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint, source_of, tokenised
+from hf_pretext.data.tokenizer import train_tokenizer, trained
 
 SENTENCE = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影"
 WORDS = SENTENCE.split()
@@ -39,7 +39,7 @@ def tokenizer():
 
 @pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
 def test_a_trained_tokenizer_is_the_same_each_time_and_loads_anywhere(kind, tmp_path):
-    first, second = (train_tokenizer(source(corpus(400)), kind, size=300, lowercase=False) for _ in range(2))
+    first, second = (trained(source(corpus(400)), kind, 300, False, "text", 512) for _ in range(2))
     assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
     first.save_pretrained(tmp_path / "tokenizer")
     again = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
@@ -49,6 +49,16 @@ def test_a_trained_tokenizer_is_the_same_each_time_and_loads_anywhere(kind, tmp_
     assert ids[0] == again.cls_token_id and ids[-1] == again.sep_token_id and again.mask_token_id is not None
     assert again.decode(ids, skip_special_tokens=True) == text
     assert len(again) <= 300
+
+
+def test_a_trained_tokenizer_is_kept_for_the_same_texts(monkeypatch):
+    first = train_tokenizer(source(corpus(60)), size=200)
+    monkeypatch.setattr("hf_pretext.data.tokenizer.trained", None)  # would fail
+    again = train_tokenizer(source(corpus(60)), size=200)
+    assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
+    assert again.mask_token_id == first.mask_token_id and again.model_max_length == first.model_max_length
+    with pytest.raises(TypeError):
+        train_tokenizer(source(corpus(60, seed=1)), size=200)  # as many texts, but others
 
 
 def test_a_tiny_vocabulary_is_refused():
@@ -73,7 +83,7 @@ def test_a_corpus_is_tokenised_once(tokenizer, monkeypatch, cache):
     monkeypatch.setattr(texts_module, "write", None)  # would fail
     tokenised(source(corpus()), tokenizer)
     with pytest.raises(TypeError):
-        tokenised(source([*corpus(seed=1), "more"]), tokenizer)
+        tokenised(source(corpus(seed=1)), tokenizer)  # as many texts, but others
     assert len(list(cache.iterdir())) == 1  # nothing half-written
 
 
@@ -161,3 +171,31 @@ def test_packed_texts_stream_and_resume_exactly(tokenizer):
         losses.append(output.loss.item())
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     assert output.logs["bits_per_byte"] > 0
+
+
+def test_batched_texts_hold_every_document_once_with_others_of_its_length(tokenizer):
+    texts = tokenised(source(corpus(300)), tokenizer)
+    batched = BatchedTexts(texts, tokenizer, max_length=64, batch_size=4)
+    assert 0 < batched.padding < 0.05
+    held, processing = [], TextProcessing(tokenizer, 64)
+    for row in (batched[i] for i in range(len(batched))):
+        assert row["input_ids"].size <= 4 * 64 and row["input_ids"].shape == row["word_starts"].shape
+        there = row["attention_mask"] == 1
+        assert (row["input_ids"][~there] == tokenizer.pad_token_id).all()
+        held += [ids[one].tolist()[1:-1] for ids, one in zip(row["input_ids"], there, strict=True)]
+        batch = processing.finish({name: value[None] for name, value in processing(row, None).items()})
+        assert batch["input_ids"].tolist() == row["input_ids"].tolist() and batch["num_bytes"].shape == (len(there),)
+    assert sorted(sum(held, [])) == sorted(texts.tokens.tolist())
+    real = sum(there.sum() for there in (batched[i]["attention_mask"] for i in range(len(batched))))
+    size = sum(batched[i]["input_ids"].size for i in range(len(batched)))
+    assert batched.padding == pytest.approx(1 - real / size)
+
+
+def test_the_order_of_other_texts_or_another_tokenizer_is_not_gone_on_with(tokenizer):
+    texts = source(corpus())
+    packed = PackedTexts(tokenised(texts, tokenizer), tokenizer, 64)
+    rows = source_of(packed, texts, tokenizer)
+    other = train_tokenizer(texts, size=100)
+    assert rows.rows.fingerprint() == source_of(packed, texts, tokenizer).rows.fingerprint()
+    assert rows.rows.fingerprint() != source_of(packed, texts, other).rows.fingerprint()
+    assert len(rows) == len(packed) and rows.name == texts.name

@@ -8,11 +8,12 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.evaluation.comparison import compare, pixel_transfer, pretext_figures, random_transfer
+from hf_pretext.evaluation.comparison import averaged, compare, pixel_transfer, pretext_figures, random_transfer
 from hf_pretext.evaluation.knn import knn_predict, neighbours
 from hf_pretext.evaluation.labelled import LabelledImages, cut
 from hf_pretext.evaluation.linear_probe import probe_path
 from hf_pretext.evaluation.transfer import (
+    METHODS,
     Labels,
     accuracies,
     beats,
@@ -87,7 +88,7 @@ def test_layer_is_chosen_on_validation_not_on_test():
     poor = {split: torch.randn_like(value) for split, value in good.items()}
     mixed = {**good, "validation": poor["validation"]}  # right on test, wrong on validation: must not be taken
     slightly = {split: value + 0.3 * torch.randn_like(value) for split, value in good.items()}
-    found = transfer({-1: mixed, -2: slightly, -3: poor}, labels)
+    found = transfer({-1: mixed, -2: slightly, -3: poor}, labels, METHODS)
     for method in ("linear_probe", "knn"):
         assert found[method]["layer"] == -2
         assert set(found[method]["layers"]) == {"-1", "-2", "-3"}
@@ -98,7 +99,7 @@ def test_layer_is_chosen_on_validation_not_on_test():
 def test_without_a_test_split_there_are_figures_on_validation():
     splits, labels = split_blobs()
     del splits["test"]
-    assert set(transfer({-1: splits}, labels, methods=("knn",))["knn"]["layers"]["-1"]) == {"validation"}
+    assert set(transfer({-1: splits}, labels, {"knn": METHODS["knn"]})["knn"]["layers"]["-1"]) == {"validation"}
 
 
 def test_one_layer_and_variant_are_chosen_for_all_seeds_by_their_mean_on_validation():
@@ -211,7 +212,7 @@ def test_baselines(labelled):
     assert set(random_transfer(lambda: build_encoder(CONFIGS["vit"]()), labelled_at(32))) == {"initial statistics"}
     (random,) = chosen_together([random])
     pixels = pixel_transfer(labelled)
-    figures = compare([random] * 3, [random] * 3, pixels, labelled.labels.majority())
+    figures = compare([random] * 3, [random] * 3, {"pixels": pixels}, labelled.labels.majority())
     assert set(figures["figures"]) == {"trained", "random", "pixels", "majority"}
     assert figures["beats_random"] == {"knn_top1": False, "linear_probe_top1": False}
     assert figures["figures"]["pixels"]["knn_top1"]["mean"] == pixels["knn"]["test"]["top1"]
@@ -235,3 +236,31 @@ def test_pretext_figures_are_means_over_pictures(labelled):
         (5 * outputs[0].logs["accuracy"] + outputs[1].logs["accuracy"]).item() / 6
     )
     assert found["loss"] == pytest.approx((5 * outputs[0].loss + outputs[1].loss).item() / 6)
+
+
+def test_hidden_labels_and_columns_that_hold_none(emoji):
+    rows = emoji(count=40)
+    labels = datasets.ClassLabel(names=["a", "b"])
+    numbers = [i % 2 for i in range(40)]
+    train, hidden = (rows.add_column("kind", values).cast_column("kind", labels) for values in (numbers, [-1] * 40))
+    found = LabelledImages(datasets.DatasetDict(train=train, test=hidden), evaluation_processing(), "kind")
+    assert found.labels.names == ["a", "b"] and found.left_out == {"rows without a label": 40}
+    assert found.split_by_us and len(found) == 40
+    spoilt = rows.add_column("kind", [float("nan"), 1.0] * 20).add_column("many", [[1]] * 40)
+    with pytest.raises(ValueError, match="'kind' has 1 classes"):
+        LabelledImages(spoilt, evaluation_processing(), "kind")
+    with pytest.raises(ValueError, match="column 'many' holds List values, not one label a row"):
+        LabelledImages(spoilt, evaluation_processing(), "many")
+
+
+def test_features_of_a_diverged_encoder_are_refused():
+    features, labels = split_blobs()
+    features["test"][3] = float("nan")
+    with pytest.raises(ValueError, match=r"NaN or infinity.*--learning_rate"):
+        transfer({-1: features}, labels, METHODS)
+
+
+def test_large_pictures_are_compared_small():
+    assert averaged(torch.rand(2, 3, 100, 80), 64).shape == (2, 3 * 64 * 64)
+    small = torch.rand(2, 3, 16, 16)
+    assert torch.equal(averaged(small, 64), small.flatten(1))

@@ -16,7 +16,7 @@ from hf_pretext.objectives.masked_lm import (
     LONGEST_SPAN,
     document_mask,
     draw_units,
-    positions,
+    positions_inside,
     unit_starts,
 )
 
@@ -259,7 +259,7 @@ def test_bits_per_byte():
 
 def test_positions_and_masks_of_documents():
     documents = torch.tensor([[1, 1, 1, 2, 2, 0, 0]])
-    assert positions(documents).tolist() == [[0, 1, 2, 0, 1, 0, 1]]
+    assert positions_inside(documents).tolist() == [[0, 1, 2, 0, 1, 0, 1]]
     mask = document_mask(documents, torch.float32, near=1)[0, 0] == 0
     assert mask[0].tolist() == [True, True, False, False, False, False, False]
     assert mask[4].tolist() == [False, False, False, True, True, False, False]
