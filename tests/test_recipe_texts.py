@@ -94,7 +94,7 @@ def test_the_loading_lines_and_fill_mask_run_where_hf_pretext_is_not_installed(s
         f"print(type(encoder).__name__, len(pipeline('fill-mask', model={str(folder)!r})('To be or [MASK] to be')))",
     ]  # fmt: skip
     done = subprocess.run([sys.executable, "-c", "\n".join(code)], capture_output=True, text=True, cwd=folder.parent)
-    assert done.stdout.split() == ["BertModel", "5"], done.stderr
+    assert done.stdout.split() == ["ModernBertModel", "5"], done.stderr
     _, info = AutoModelForMaskedLM.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
 
