@@ -29,6 +29,14 @@ MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
+class BrokeOff(Exception):
+    """Reading a range came to a row that can't be read, for the reason that is its cause. rows: those before it."""
+
+    def __init__(self, rows: list[dict]):
+        super().__init__(f"after {len(rows)} rows")
+        self.rows = rows
+
+
 class Rows:
     """Rows of one source. A subclass says `counts` and either `open` (a piece's rows from one on) or `read`.
 
@@ -61,16 +69,27 @@ class Rows:
         """The rows of a piece from `start` on."""
         raise NotImplementedError(f"{type(self).__name__} reads ranges.")
 
+    def url(self, piece: int) -> str | None:
+        """The file that a piece lies in, where there is one that can be reached by itself."""
+        return None
+
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
-        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any."""
+        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any.
+
+        Raises `BrokeOff` where a piece that is read from its start breaks off; what else reads, whatever it raises."""
         with self._lock:
             behind = [at for owner, at in self._opened if owner == piece and at <= start]
             at = max(behind, default=None)
             rows = self._opened.pop((piece, at)) if behind else None
-        if rows is None:
-            rows, at = self.open(piece, start), start
-        found = list(itertools.islice(rows, start - at, stop - at))
-        if stop < self.counts[piece]:
+        found: list[dict] = []
+        try:
+            if rows is None:
+                rows, at = self.open(piece, start), start
+            for row in itertools.islice(rows, start - at, stop - at):
+                found.append(row)
+        except Exception as error:
+            raise BrokeOff(found) from error
+        if start + len(found) == stop < self.counts[piece]:
             with self._lock:
                 self._opened[piece, stop] = rows
                 if len(self._opened) > KEPT_OPEN:
@@ -119,7 +138,8 @@ class StreamRows(Rows):
     def __init__(self, data: IterableDataset, columns: Mapping[str, str], name: str, made_by: str | None = None):
         """made_by: what the rows of a file depend on beside the file, or None where counts can't be kept."""
         self.data = data
-        shards, urls = data.num_shards, shard_urls(data)
+        self.urls = shard_urls(data)
+        shards, urls = data.num_shards, self.urls
         facts = file_facts(urls)
         self.stamp = digest([made_by, urls, facts]) if urls and made_by is not None else None
         names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
@@ -141,6 +161,9 @@ class StreamRows(Rows):
         for (rows, cut), shard in zip(counted, names, strict=True):
             if cut:
                 self.lost.append((shard, f"damaged or cut after {rows:,} rows: the rest is left out"))
+
+    def url(self, piece: int) -> str | None:
+        return self.urls[piece] if self.urls else None
 
     def open(self, piece: int, start: int) -> Iterator[dict]:
         shard = self.data.shard(num_shards=self.data.num_shards, index=piece)

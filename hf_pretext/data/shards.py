@@ -45,6 +45,9 @@ class ParquetRows(Rows):
         found = footer(url)
         return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
 
+    def url(self, piece: int) -> str:
+        return self.groups[piece][0]
+
     def open(self, piece: int, start: int) -> Iterator[dict]:
         import pyarrow.parquet as pq
 
@@ -82,6 +85,9 @@ class TarRows(Rows):
                 self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))
         self.urls, self.index, self.fields = list(urls), index, fields
         self.media = {f for f in fields if isinstance(features[f], MEDIA)}
+
+    def url(self, piece: int) -> str:
+        return self.urls[self.owners[piece]]
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         owner, first = self.owners[piece], self.places[piece][1]

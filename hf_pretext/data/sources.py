@@ -16,7 +16,7 @@ from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .order import ENDLESS
 from .remote import patiently
-from .rows import DAMAGE, MapRows, ReplayRows, Rows, StreamRows, undecoded
+from .rows import DAMAGE, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, undecoded
 from .shards import ParquetRows, TarRows
 
 TAKEN = 256  # rows read together
@@ -53,14 +53,21 @@ class Source:
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Rows `start` to `stop` (exclusive) of a piece. Those that can't be read say why under `UNREADABLE`: a damaged
-        file is many bad samples, not the end of a run."""
+        file is many bad samples, not the end of a run. Which ones those are does not depend on the range."""
         try:
             rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote)
             reason = "its file ends before it"
         except Exception as error:  # each format has its own
-            if self.rows.remote and not isinstance(error, DAMAGE):
-                raise  # the network, not the file
-            rows, reason = [], f"its file can't be read: {type(error).__name__}: {str(error)[:200]}"
+            cause = error.__cause__ if isinstance(error, BrokeOff) else error
+            if self.rows.remote and not isinstance(cause, DAMAGE):
+                raise cause  # the network, not the file
+            reason = f"its file can't be read: {type(cause).__name__}: {str(cause)[:200]}"
+            if isinstance(error, BrokeOff):
+                rows = error.rows
+            elif stop - start == 1:
+                rows = []
+            else:  # of pieces whose rows can be read one by one, only some may be damaged
+                return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
 
     def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from media import RATE, sound, video
 from PIL import Image
+from test_rows import damaged_group
 
 from hf_pretext.data import reader as reader_module
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
@@ -247,10 +248,30 @@ def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
         return own(piece, start, stop)
 
     monkeypatch.setattr(source.rows, "read", failing)
-    assert UNREADABLE in source.read(0, 15, 25)[0]
+    assert [UNREADABLE in row for row in source.read(0, 15, 25)] == [i == 20 for i in range(15, 25)]
     found, loader = batches(13, source, settings=lenient(window=3, parts=2))
     assert 20 not in numbers(found)
     assert loader.ledger.reasons["its file can't be read"] >= 1
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers, tmp_path):
+    def run(count=60, batch=40, **options):
+        source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
+        settings = lenient(parts=4, window=64)
+        found, loader = batches(count, source, _leading_number, batch_size=batch, settings=settings, **options)
+        return numbers(found), loader.ledger.digest
+
+    whole, digest = run()
+    assert run(num_workers=workers) == (whole, digest)
+    assert run(30, start=40 * 30)[0] == whole[40 * 30 :]
+    parts = [run(batch=40 // workers, rank=rank, ranks=workers) for rank in range(workers)]
+    assert np.stack([part for part, _ in parts], 1).flatten().tolist() == whole
+    assert sum(part for _, part in parts) % 2**64 == digest
+
+
+def _leading_number(row, random):
+    return {"number": int(row["text"].split()[0])}
 
 
 def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
