@@ -25,14 +25,21 @@ GONE = (FileNotFoundError, PermissionError)
 log = logging.get_logger(__name__)
 
 
-def patiently(act: Callable, remote: bool):
-    """`act()`, tried again a few times where something remote fails: servers do, for a while."""
+def is_gone(error: Exception) -> bool:
+    """Whether trying again is of no use, since a file is not there or not ours to read."""
+    return isinstance(error, GONE) or isinstance(error.__cause__, GONE)
+
+
+def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool] = is_gone):
+    """`act()`, tried again a few times where something remote fails: servers do, for a while.
+
+    hopeless: whether an error is one that stays."""
     for pause in PAUSES if remote else ():
         try:
             return act()
-        except GONE:
-            raise
         except Exception as error:  # each library has its own
+            if hopeless(error):
+                raise
             log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
             time.sleep(pause)
     return act()
@@ -123,6 +130,14 @@ def read_bytes(url: str, start: int, stop: int) -> bytes:
     with open_file(url) as handle:
         handle.seek(start)
         return handle.read(stop - start)
+
+
+def can_be_reached(url: str) -> bool:
+    """Whether a remote file's server answers for it: then what can't be read is damaged, not out of reach."""
+    try:
+        return bool(patiently(lambda: read_bytes(url, 0, 1), remote=True))
+    except Exception:  # each library has its own
+        return False
 
 
 def is_remote(url: str) -> bool:

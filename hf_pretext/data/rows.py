@@ -32,9 +32,21 @@ DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, 
 class BrokeOff(Exception):
     """Reading a range came to a row that can't be read, for the reason that is its cause. rows: those before it."""
 
-    def __init__(self, rows: list[dict]):
-        super().__init__(f"after {len(rows)} rows")
+    def __init__(self, rows: list[dict], cause: Exception):
+        super().__init__(f"after {len(rows)} rows: {type(cause).__name__}: {cause}")
         self.rows = rows
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error is one that damaged content causes. The network's own may look the same: ask the server."""
+    error = error.__cause__ if isinstance(error, BrokeOff) else error
+    # pyarrow says no more than OSError; those of the network are kinds of it, or have a number
+    return isinstance(error, DAMAGE) or (type(error) is OSError and error.errno is None)
+
+
+def broke_at(start: int, error: Exception) -> int:
+    """The row where reading from `start` on came to an error."""
+    return start + (len(error.rows) if isinstance(error, BrokeOff) else 0)
 
 
 class Rows:
@@ -88,7 +100,7 @@ class Rows:
             for row in itertools.islice(rows, start - at, stop - at):
                 found.append(row)
         except Exception as error:
-            raise BrokeOff(found) from error
+            raise BrokeOff(found, error) from error
         if start + len(found) == stop < self.counts[piece]:
             with self._lock:
                 self._opened[piece, stop] = rows

@@ -7,6 +7,7 @@ Pictures stay undecoded bytes or paths here: one bad picture must not end a stre
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
@@ -15,8 +16,8 @@ from .columns import features_of, find_column
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .order import ENDLESS
-from .remote import patiently
-from .rows import DAMAGE, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, undecoded
+from .remote import can_be_reached, is_gone, patiently
+from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, undecoded
 from .shards import ParquetRows, TarRows
 
 TAKEN = 256  # rows read together
@@ -35,6 +36,7 @@ class Source:
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
+        self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         for where, why in self.rows.lost:
@@ -53,14 +55,17 @@ class Source:
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Rows `start` to `stop` (exclusive) of a piece. Those that can't be read say why under `UNREADABLE`: a damaged
-        file is many bad samples, not the end of a run. Which ones those are does not depend on the range."""
+        file is many bad samples, not the end of a run. Which ones those are does not depend on the range.
+
+        Raises what the network does, where a remote file can't be reached for a while."""
+        hopeless = partial(self._is_hopeless, piece, start)
         try:
-            rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote)
+            rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote, hopeless)
             reason = "its file ends before it"
         except Exception as error:  # each format has its own
             cause = error.__cause__ if isinstance(error, BrokeOff) else error
-            if self.rows.remote and not isinstance(cause, DAMAGE):
-                raise cause  # the network, not the file
+            if self.rows.remote and not self._is_damaged(piece, start, error):
+                raise cause from None
             reason = f"its file can't be read: {type(cause).__name__}: {str(cause)[:200]}"
             if isinstance(error, BrokeOff):
                 rows = error.rows
@@ -69,6 +74,19 @@ class Source:
             else:  # of pieces whose rows can be read one by one, only some may be damaged
                 return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
+
+    def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
+        """Whether there is nothing to wait for: a remote file is gone, or was found damaged where this error is."""
+        return is_gone(error) or (is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS))
+
+    def _is_damaged(self, piece: int, start: int, error: Exception) -> bool:
+        """Whether a remote file that can't be read is damaged, not out of reach. Where is kept in mind, so that nobody
+        waits for it again."""
+        if not self._is_hopeless(piece, start, error):
+            url = self.rows.url(piece)
+            if is_damage(error) and (url is None or can_be_reached(url)):
+                self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
+        return self._is_hopeless(piece, start, error) and not is_gone(error)
 
     def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:
         """The rows at some places (piece, index), neighbours read together."""

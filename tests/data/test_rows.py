@@ -2,20 +2,22 @@
 
 import gzip
 import io
+import itertools
 import json
 import tarfile
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_pretext.data import remote, shards
+from hf_pretext.data import remote, shards, sources
 from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.shards import ParquetRows, TarRows
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Source, open_source
 from hf_pretext.data.state import difference
 
 ROWS = 700
@@ -259,6 +261,54 @@ def test_which_rows_of_a_damaged_group_are_bad_does_not_depend_on_the_range(tmp_
         got = source.read(1, start, stop)
         assert unreadable(got) == [i - start for i in bad if start <= i < stop]
         assert all(row["text"].startswith(f"{500 + start + i} ") for i, row in enumerate(got) if UNREADABLE not in row)
+
+
+def in_memory(path) -> str:
+    """The address of a copy that is read as remote files are."""
+    system = fsspec.filesystem("memory")
+    system.pipe(f"/{path.parent.name}/{path.name}", path.read_bytes())
+    return f"memory://{path.parent.name}/{path.name}"
+
+
+def remote_source(url) -> Source:
+    source = Source([{"text": ""}], {"text": "text"}, features={"text": None})
+    source.rows = ParquetRows([url], {"text": "text"})
+    return source
+
+
+@pytest.mark.parametrize("at", [0.0, 0.6])
+def test_damage_in_a_remote_file_is_bad_rows_and_waited_for_only_once(tmp_path, monkeypatch, at):
+    waits = []
+    monkeypatch.setattr(remote, "PAUSES", (0.25, 0.5))
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    path = damaged_group(tmp_path / "a.parquet", at)
+    here, there = open_source(str(path), needed=("text",)), remote_source(in_memory(path))
+    assert there.rows.remote
+    for start, stop in ((400, 500), (0, 100), (0, 500), (490, 500), (100, 400)):
+        expected = here.read(1, start, stop)
+        assert unreadable(there.read(1, start, stop)) == unreadable(expected)
+    assert unreadable(there.read(2, 0, 500)) == []
+    assert len(waits) <= 4  # where the break was looked for from behind it, and where it is
+
+
+def test_a_remote_file_out_of_reach_is_an_error_not_bad_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0, 0))
+    path = damaged_group(tmp_path / "a.parquet")
+    source = remote_source(in_memory(path))
+    bad = unreadable(source.read(1, 0, 500))
+    own = source.rows.open
+
+    def cut(piece, start, error=OSError("Unexpected end of stream")):
+        yield from itertools.islice(own(piece, start), 100)
+        raise error
+
+    monkeypatch.setattr(source.rows, "open", lambda *at: cut(*at, ConnectionError("503")))
+    with pytest.raises(ConnectionError, match="503"):
+        source.read(2, 0, 500)
+    monkeypatch.setattr(source.rows, "open", cut)
+    monkeypatch.setattr(sources, "can_be_reached", lambda url: False)
+    with pytest.raises(OSError, match="Unexpected end"):  # also where a later row is known to be damaged
+        source.read(1, 0, bad[0])
 
 
 def test_a_file_that_shrinks_meanwhile_is_bad_rows(tmp_path):
