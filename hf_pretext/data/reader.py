@@ -3,22 +3,22 @@
 sample number g -> MixedOrder -> window of a source -> rows, each with its key
 """
 
+import itertools
 import math
 import time
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from transformers.utils import logging
 
-from .order import SPARE, GlobalOrder, MixedOrder, Window
+from .order import FAR, SPARE, GlobalOrder, MixedOrder, Window
 from .rows import size_of
 from .settings import StreamSettings
 from .sources import Source
 
 THREADS = 4
-NEAR, FAR = 8, 24  # substitutes to try for a bad row: from its own window, from anywhere
 SLACK = 4  # windows of each part that a buffer has room for: one in use, one ahead, and rows larger than the first ones
 
 Place = tuple[int, Window]  # which source, and which of its windows
@@ -53,20 +53,26 @@ class Reader:
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
 
-    def substitutes(self, g: int) -> Iterator[dict]:
-        """Rows that may take the place of sample g's, from the same source: first of its own window, where no two
-        samples are given the same row, then from anywhere. The same ones for any number of ranks and workers."""
+    def substitutes(self, g: int, step: int, taken: Container[str] = ()) -> Iterator[dict]:
+        """Rows that may take the place of sample g's, from the same source, but none whose key is taken: first of its
+        own window, then from anywhere in its epoch. The same ones for any number of ranks and workers.
+
+        No two of `step` neighbouring samples, as many as a global batch has, are given the same row: only where all
+        those are bad do random ones follow that another could be given too, or where an epoch ends among them."""
         k, i = self.order.choose(g)
         order = self.order.orders[k]
-        window, _ = order.find(i)
-        shifts = np.random.default_rng([order.seed, SPARE, k, *window]).integers(1 << 40, size=NEAR)
-        for shift in shifts.tolist():
-            _, at = order.find(i, shift)
-            future = self._windows.get((k, window))
-            yield {**(future.result()[0][at] if future else self._single(k, order.place(window, at))), "g": g}
+        for number in itertools.chain(self.order.spares(g, step), self._anywhere(k, i)):
+            window, at = order.find(number)
+            place = order.place(window, at)
+            if self.sources[k].key(*place) not in taken:  # before it is read
+                future = self._windows.get((k, window))
+                yield {**(self._single(k, place) if future is None else future.result()[0][at]), "g": g}
+
+    def _anywhere(self, k: int, i: int) -> Iterator[int]:
+        order = self.order.orders[k]
         if not order.endless:
-            for number in np.random.default_rng([order.seed, SPARE, g]).integers(order.rows, size=FAR).tolist():
-                yield {**self._single(k, order[i - i % order.rows + number]), "g": g}
+            for number in np.random.default_rng([order.seed, SPARE, i, k]).integers(order.rows, size=FAR).tolist():
+                yield i - i % order.rows + number
 
     def close(self) -> None:
         """Ends the reading ahead."""

@@ -95,6 +95,7 @@ class StreamLoader:
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
+        self._step_keys: tuple[int, set[str]] = (-1, set())  # the step's first number, and its keys
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
@@ -152,19 +153,14 @@ class StreamLoader:
     def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
         """The samples with another in each bad one's place, and all the bad ones that were met.
 
-        None of those samples is in the step's global batch already. Nothing else is asked, so that the same are taken
-        by any ranks; only where the first choice for a bad one is bad too, it may be given what another bad one was.
-        Raises `ValueError` where none can be used."""
-        samples, bad = list(samples), []
-        first = self._next - (self._next - self._start) % self._step
-        taken = {self.reader.key(g) for g in range(first, first + self._step)}
+        None of those others is in the step's global batch already, nor given to another bad one of it (see
+        `Reader.substitutes`), though ranks do not ask each other. Raises `ValueError` where none can be used."""
+        samples, bad, taken = list(samples), [], self._taken()
         for at, sample in enumerate(samples):
             if "reason" not in sample:
                 continue
             bad.append(sample)
-            for row in self.reader.substitutes(numbers[at]):
-                if row["key"] in taken:
-                    continue
+            for row in self.reader.substitutes(numbers[at], self._step, taken):
                 found = self._decoder.again(row)
                 if "reason" not in found:
                     samples[at] = found
@@ -178,3 +174,10 @@ class StreamLoader:
             )
         # where all rows are in the batch already, good ones of it serve twice, so that it keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
+
+    def _taken(self) -> set[str]:
+        """Keys of the step's global batch."""
+        first = self._next - (self._next - self._start) % self._step
+        if self._step_keys[0] != first:  # asked once for each of the step's batches
+            self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}
+        return self._step_keys[1]

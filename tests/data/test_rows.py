@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import tarfile
+from functools import partial
 
 import datasets
 import fsspec
@@ -298,14 +299,14 @@ def test_a_remote_file_out_of_reach_is_an_error_not_bad_rows(tmp_path, monkeypat
     bad = unreadable(source.read(1, 0, 500))
     own = source.rows.open
 
-    def cut(piece, start, error=OSError("Unexpected end of stream")):
+    def cut(error, piece, start):
         yield from itertools.islice(own(piece, start), 100)
         raise error
 
-    monkeypatch.setattr(source.rows, "open", lambda *at: cut(*at, ConnectionError("503")))
+    monkeypatch.setattr(source.rows, "open", partial(cut, ConnectionError("503")))
     with pytest.raises(ConnectionError, match="503"):
         source.read(2, 0, 500)
-    monkeypatch.setattr(source.rows, "open", cut)
+    monkeypatch.setattr(source.rows, "open", partial(cut, OSError("Unexpected end of stream")))
     monkeypatch.setattr(sources, "can_be_reached", lambda url: False)
     with pytest.raises(OSError, match="Unexpected end"):  # also where a later row is known to be damaged
         source.read(1, 0, bad[0])

@@ -193,6 +193,38 @@ def test_bad_rows_are_replaced_the_same_way_for_any_workers_and_start():
     assert numbers(alone)[80:] == numbers(later)
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(2000, 64), (20_000, 2048)])
+def test_no_row_is_twice_in_a_global_batch_though_many_are_replaced(rows, batch):
+    bad = set(np.random.default_rng(0).choice(rows, rows // 20, replace=False).tolist())
+    source = open_source([{"text": str(i)} for i in range(rows)], needed=("text",))
+    ranks = [
+        batches(rows // batch, source, Words(bad), batch_size=batch // 2, rank=r, ranks=2, settings=lenient())[0]
+        for r in range(2)
+    ]
+    for parts in zip(*ranks, strict=True):
+        together = numbers(parts)
+        assert len(set(together)) == batch and not bad & set(together)
+
+
+class Words(Number):
+    """Row {"text": "7 ..."} -> its number."""
+
+    def __call__(self, row, random):
+        number = int(row["text"].split()[0])
+        if number in self.bad:
+            raise BadSample("broken on purpose: truly")
+        return {"number": torch.tensor(number)}
+
+
+def test_taken_rows_are_not_read_again(monkeypatch):
+    """Else each would cost a read from far away."""
+    source = numbered(0)
+    loader = StreamLoader(source, Number(), 8, settings=lenient())
+    monkeypatch.setattr(source, "read", lambda *args: pytest.fail("read"))
+    everything = {source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)}
+    assert list(loader.reader.substitutes(3, 8, everything)) == []
+
+
 def test_half_the_rows_may_be_bad():
     found, loader = batches(13, process=Number(set(range(50))), settings=lenient())
     assert all(len(batch["number"]) == 8 for batch in found)
@@ -259,7 +291,7 @@ def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers
     def run(count=60, batch=40, **options):
         source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
         settings = lenient(parts=4, window=64)
-        found, loader = batches(count, source, _leading_number, batch_size=batch, settings=settings, **options)
+        found, loader = batches(count, source, Words(), batch_size=batch, settings=settings, **options)
         return numbers(found), loader.ledger.digest
 
     whole, digest = run()
@@ -268,10 +300,6 @@ def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers
     parts = [run(batch=40 // workers, rank=rank, ranks=workers) for rank in range(workers)]
     assert np.stack([part for part, _ in parts], 1).flatten().tolist() == whole
     assert sum(part for _, part in parts) % 2**64 == digest
-
-
-def _leading_number(row, random):
-    return {"number": int(row["text"].split()[0])}
 
 
 def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
