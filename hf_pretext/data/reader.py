@@ -6,7 +6,7 @@ sample number g -> MixedOrder -> window of a source -> rows, each with its key
 import itertools
 import math
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -28,16 +28,19 @@ log = logging.get_logger(__name__)
 class Reader:
     """`row(g)` for one rank's sample numbers, in their order.
 
-    Finished windows are kept for a while, for those who look for a substitute. Rows that together take more than
+    A window is kept until training has come past its last sample (`consumed`), for those who are late, as the lanes of
+    a mixture that share an iterable, and for those who look for a substitute. Rows that together take more than
     `buffer_bytes` are dropped, and read again when needed.
+
+    consumed: the first sample number that training has not consumed yet. None: the one last asked for.
     """
 
     def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
         self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
         self._windows: OrderedDict[Place, Future] = OrderedDict()  # those used last come last
-        self._current: dict[tuple[int, int], Place] = {}  # of each part of each source
-        self._finished: deque[Place] = deque()
-        self._pool: ThreadPoolExecutor | None = None  # made when first needed: the loader's workers fork before
+        self._current: dict[tuple[int, int], Place] = {}  # of each source, in each lane
+        self._pools: dict[bool, ThreadPoolExecutor] = {}  # made when first needed: the loader's workers fork before
+        self.consumed: int | None = None
         self._warned = False
         self.waited = 0.0  # seconds spent waiting for rows to be read
 
@@ -45,7 +48,7 @@ class Reader:
         """Sample g's row, undecoded, with its number `g` and its `key`."""
         k, i = self.order.choose(g)
         window, at = self.order.orders[k].find(i)
-        rows = self._enter((k, window), i)
+        rows = self._enter((k, window), g, i)
         return {**rows[at], "g": g}
 
     def key(self, g: int) -> str:
@@ -76,36 +79,33 @@ class Reader:
 
     def close(self) -> None:
         """Ends the reading ahead."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pools.clear()
         self._windows.clear()
 
-    def _enter(self, place: Place, i: int) -> list[dict]:
-        k, order = place[0], self.order.orders[place[0]]
-        part = (k, i % order.parts)
-        entering = self._current.get(part) != place
-        if entering:
-            if part in self._current:
-                self._finished.append(self._current[part])
-            self._current[part] = place
+    def _enter(self, place: Place, g: int, i: int) -> list[dict]:
+        lane = (place[0], g % self.order.lanes)
+        entering = self._current.get(lane) != place
+        self._current[lane] = place
         if entering or place not in self._windows:
-            self._make_room(order.parts)
+            self._make_room(g)
         future = self._request(place)
         self._windows.move_to_end(place)
         start = time.perf_counter()
         rows, size = future.result()
         self.waited += time.perf_counter() - start
         if entering and self._held() + size <= self.buffer_bytes:
-            self._request((k, order.after(i)))
+            self._request((place[0], self.order.orders[place[0]].after(i)))
         return rows
 
     def _request(self, place: Place) -> Future:
         future = self._windows.get(place)
         if future is None:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
-            future = self._windows[place] = self._pool.submit(self._read, place)
+            endless = self.sources[place[0]].endless  # whose windows must be read in turn, or each would begin anew
+            if endless not in self._pools:
+                self._pools[endless] = ThreadPoolExecutor(1 if endless else THREADS, thread_name_prefix="reader")
+            future = self._windows[place] = self._pools[endless].submit(self._read, place)
         return future
 
     def _read(self, place: Place) -> tuple[list[dict], int]:
@@ -124,9 +124,11 @@ class Reader:
     def _held(self) -> int:
         return sum(future.result()[1] for future in self._windows.values() if future.done() and not future.exception())
 
-    def _make_room(self, parts: int) -> None:
-        while self._finished and (len(self._finished) > max(1, parts // 4) or self._held() > self.buffer_bytes):
-            self._windows.pop(self._finished.popleft(), None)
+    def _make_room(self, g: int) -> None:
+        """Drops windows that were consumed; where room is short, also those that only wait for it, then any."""
+        self._drop_before(g if self.consumed is None else self.consumed)
+        if self._held() > self.buffer_bytes:
+            self._drop_before(g)
         while len(self._windows) > 1 and self._held() > self.buffer_bytes:
             if not self._warned:
                 log.warning(
@@ -135,6 +137,10 @@ class Reader:
                 )
                 self._warned = True
             self._windows.popitem(last=False)
+
+    def _drop_before(self, g: int) -> None:
+        for k, window in [place for place in self._windows if self.order.is_past(*place, g)]:
+            del self._windows[k, window]
 
 
 def make_order(

@@ -140,6 +140,7 @@ class StreamLoader:
             first += self.batch_size * self._ranks
 
     def _batch(self) -> dict[str, Tensor]:
+        self.reader.consumed = self._next
         keys, batch = next(self._batches)
         numbers, bad, replaced = self._numbers(self._next), [], []
         if isinstance(batch, list):

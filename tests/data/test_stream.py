@@ -371,6 +371,35 @@ def test_a_plain_iterable_never_ends_and_is_replayed():
     assert torch.cat(together).tolist() == numbers(whole)
 
 
+class Drawn:
+    """A plain iterable of numbers that counts how many were drawn from it."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __iter__(self):
+        for i in range(10**6):
+            self.count += 1
+            yield {"text": str(i)}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("workers", "batch"), [(0, 64), (2, 256)])
+def test_a_plain_iterable_is_drawn_from_once(mixed, workers, batch):
+    """Also where lanes take from it at their own pace, and where substitutes are asked for."""
+    plain = Drawn()
+    data = source = open_source(plain, needed=("text",))
+    if mixed:
+        data = Mixture([source, open_source([{"text": str(i)} for i in range(3000)], needed=("text",))], [1, 1])
+    process, before = Words(set(range(7, 10**6, 101))), plain.count
+    found, loader = batches(12_800 // batch, data, process, batch_size=batch, settings=lenient(), num_workers=workers)
+    assert sum(loader.ledger.reasons.values()) > 0
+    given = loader.reader.order.drawn(12_800)[0]
+    assert given <= plain.count - before <= given + 256 * 4 + 2 * workers * batch
+    if not mixed:
+        assert len(set(numbers(found))) > 12_600
+
+
 def test_windows_are_smaller_where_rows_are_large(tmp_path):
     big = [{"text": "x" * 10_000} for _ in range(1000)]
     source = open_source(big, needed=("text",))
