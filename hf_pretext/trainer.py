@@ -97,15 +97,26 @@ class PretextTrainer(Trainer):
     def account(self) -> dict:
         """What all ranks have consumed, over all resumed parts: `{"digest", "bad_samples": {reason: times}}`. Two runs
         with the same digest saw the same samples. To be called on every rank."""
-        own = (self._loader.ledger.digest, self._loader.ledger.reasons)
-        found = [own]
-        if self.args.world_size > 1:
-            found = [None] * self.args.world_size
-            torch.distributed.all_gather_object(found, own)
+        found = self._of_all_ranks((self._loader.ledger.digest, self._loader.ledger.reasons))
         if self._before:
             found.append((int(self._before["digest"], 16), Counter(self._before["bad_samples"])))
         digest = sum(digest for digest, _ in found) % DIGEST_RANGE
         return {"digest": f"{digest:016x}", "bad_samples": dict(sum((reasons for _, reasons in found), Counter()))}
+
+    def _of_all_ranks(self, own) -> list:
+        """What each rank gives, in their order. To be called on every rank."""
+        if self.args.world_size == 1:
+            return [own]
+        found = [None] * self.args.world_size
+        torch.distributed.all_gather_object(found, own)
+        return found
+
+    def _tell_of_bad_samples(self) -> None:
+        """Has ranks tell each other, so that all count the same. To be called on every rank, after the same step: each
+        log and each checkpoint is often enough, and costs no step anything.
+
+        Raises `TooManyBadSamples`, on all ranks or none."""
+        self._loader.ledger.hear(self._of_all_ranks(self._loader.ledger.news()))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As Trainer's, with `"last"` for the last checkpoint in the output folder.
@@ -143,6 +154,7 @@ class PretextTrainer(Trainer):
             seed=self.data_seed,
             settings=self.stream,
             windows=self._before["windows"] if self._before else None,
+            watched=self._before.get("watched") if self._before else None,
             folder=args.output_dir,
             rank=args.process_index,
             ranks=args.world_size,
@@ -198,6 +210,7 @@ class PretextTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the objective's terms, the samples seen, the speed and the wait for data."""
         if "loss" in logs and self._batches:
+            self._tell_of_bad_samples()
             names = sorted(self._sums)
             means = torch.stack([self._sums[name] for name in names]) / self._batches if names else torch.zeros(0)
             means = self.accelerator.reduce(means.to(self.args.device), reduction="mean").tolist()
@@ -317,11 +330,13 @@ class PretextTrainer(Trainer):
 
     def _state_of_stream(self) -> dict:
         """All there is to know of the data, to go on from here. To be called on every rank."""
+        self._tell_of_bad_samples()
         return {
             **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
+            "watched": self._loader.ledger.watched(),
             **self.account(),
         }
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -200,6 +201,22 @@ def steps_after(folder, ranks, step) -> dict[int, list[str]]:
             if line["step"] > step:
                 by_step.setdefault(line["step"], []).append(line["keys"])
     return {number: [key for group in zip(*keys, strict=True) for key in group] for number, keys in by_step.items()}
+
+
+def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(data, tmp_path):
+    """A fifth is bad: less than that on each rank before it was stopped, and more than is allowed of all."""
+    rows = datasets.load_dataset("parquet", data_files=str(data / "train-*.parquet"), split="train")
+    rows = rows.cast_column("image", datasets.Image(decode=False)).to_list()
+    for row in rows[::5]:
+        row["image"]["bytes"] = b"no picture"
+    broken, folder = tmp_path / "broken.parquet", tmp_path / "run"
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(broken)
+    options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_bad_fraction=0.15)
+    run(broken, folder, stop_at=3, **options)
+    output = run(broken, folder, last=True, expect=1, **options)
+    for rank in range(2):
+        assert re.search(rf"rank{rank}\]:.*TooManyBadSamples: 1[1-5] of the last 70 samples could not be used", output)
+    assert ROWS // BATCH < max(steps(folder)) <= ROWS // BATCH + 2  # not before an epoch was seen, nor long after
 
 
 def test_another_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, whole, tmp_path):

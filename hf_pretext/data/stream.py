@@ -81,17 +81,21 @@ class StreamLoader:
         ranks: int = 1,
         accumulation: int = 1,
         start: int = 0,
+        watched: dict | None = None,
         **loader_options,
     ):
         """start: samples seen so far, by all ranks. windows: those of the run that began. folder: where bad samples and
-        records of samples are written. accumulation: batches that make one step: an epoch is whole steps.
+        records of samples are written. accumulation: batches that make one step: an epoch is whole steps. watched: of a
+        run that goes on (see `Ledger`).
         loader_options: those of `torch.utils.data.DataLoader`, as `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
         order = make_order(data.sources, data.weights, settings, seed, windows)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
-        self.ledger = Ledger(folder, rank, rows, settings.max_bad_fraction, settings.record_samples)
+        self.ledger = Ledger(
+            folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched
+        )
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
@@ -142,9 +146,9 @@ class StreamLoader:
     def _batch(self) -> dict[str, Tensor]:
         self.reader.consumed = self._next
         keys, batch = next(self._batches)
-        numbers, bad, replaced = self._numbers(self._next), [], []
+        numbers, bad, replaced = self._numbers(self._next), [], {}
         if isinstance(batch, list):
-            replaced = [sample["key"] for sample in batch if "reason" in sample]
+            replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
             samples, bad = self._mended(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], stack(samples)
         self._next += self.batch_size * self._ranks

@@ -270,6 +270,44 @@ def test_never_before_a_thousand_samples():
     assert 1000 <= len(set(seen)) <= 1024
 
 
+def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
+    source = open_source([{"text": str(i)} for i in range(5000)], needed=("text",))
+    process = Words(set(range(0, 5000, 10)))  # a tenth
+
+    def told(ranks, step=80):
+        """The error, and the samples seen when it came, of runs that are killed after each 400 samples."""
+        watched = [None] * ranks
+        for start in range(0, 4000, 400):
+            news, loaders = [[] for _ in range(ranks)], []
+            for rank in range(ranks):
+                loaders.append(
+                    batches(
+                        400 // step, source, process, batch_size=step // ranks, rank=rank, ranks=ranks, start=start,
+                        watched=watched[rank],
+                    )[1]
+                )  # fmt: skip
+            news = [loader.ledger.news() for loader in loaders]
+            said = set()
+            for loader in loaders if ranks > 1 else ():
+                try:
+                    loader.ledger.hear(news)
+                except TooManyBadSamples as error:
+                    said.add(str(error))
+                else:
+                    said.add(None)
+            assert len(said) <= 1  # all ranks say the same
+            if said - {None}:
+                return start, said.pop()
+            watched = json.loads(json.dumps([loader.ledger.watched() for loader in loaders]))
+            assert all(watched_by == watched[0] for watched_by in watched)
+
+    with pytest.raises(TooManyBadSamples, match="of the last 1,000") as error:
+        told(1)
+    for ranks in (2, 4):
+        start, message = told(ranks)
+        assert start == 800 and message == str(error.value)
+
+
 def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
     source = numbered(0)
     own = source.rows.read
