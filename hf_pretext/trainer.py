@@ -19,7 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
-from .data.ledger import DIGEST_RANGE, forget_after
+from .data.ledger import DIGEST_RANGE, forget_after, sizes_of_records
 from .data.processing import ImageProcessing
 from .data.reader import reading_notes
 from .data.settings import StreamSettings
@@ -132,7 +132,7 @@ class PretextTrainer(Trainer):
             self._initial_global_step = steps
             self.args.ignore_data_skip = True  # the stream starts at the right sample by itself
         if self.args.should_save:  # also of a run that was killed before its first checkpoint
-            forget_after(self.args.output_dir, steps)
+            forget_after(self.args.output_dir, steps, self._before.get("records") if self._before else None)
         if self.args.world_size > 1 or resume_from_checkpoint:
             # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
             set_seed(self.args.seed + self._start, device_specific=True)
@@ -337,6 +337,7 @@ class PretextTrainer(Trainer):
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
             "watched": self._loader.ledger.watched(),
+            "records": sizes_of_records(self.args.output_dir),
             **self.account(),
         }
 

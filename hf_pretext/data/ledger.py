@@ -155,16 +155,38 @@ def append(path: Path, lines: Sequence[dict]) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The lines of such a file; a last one that a killed process left half-written is left out."""
-    if not path.exists():
-        return []
-    whole = path.read_text(encoding="utf-8").rpartition("\n")[0]
-    return [json.loads(line) for line in whole.splitlines()]
+    """The lines of such a file, each once. What is no JSON is left out: a killed process left it half-written, and
+    another may have written on in the same line."""
+    found = []
+    for line in dict.fromkeys(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
 
 
-def forget_after(folder: str | os.PathLike, step: int) -> None:
+def sizes_of_records(folder: str | os.PathLike) -> dict[str, int]:
+    """Bytes of each record of samples, by its file's name."""
+    return {path.name: path.stat().st_size for path in Path(folder).glob(SAMPLES.format("*"))}
+
+
+def forget_after(folder: str | os.PathLike, step: int, sizes: Mapping[str, int] | None = None) -> None:
     """Takes from the records of samples what came after a step, since a run that goes on there sees it again; and from
-    all such files a line that a killed run left half-written, which the next would be added to."""
-    for path in [*Path(folder).glob(SAMPLES.format("*")), *Path(folder).glob(BAD_SAMPLES)]:
-        kept = [line for line in read_lines(path) if line.get("step", 0) <= step]
-        write_text(path, "".join(json.dumps(line) + "\n" for line in kept))
+    the list of bad samples what a killed run left half-written.
+
+    sizes: what `sizes_of_records` gave at that step. A record is cut there without being read, for it may be large."""
+    for path in Path(folder).glob(SAMPLES.format("*")):
+        size = 0 if step == 0 else (sizes or {}).get(path.name, 0 if sizes is not None else None)
+        if size is not None and size <= path.stat().st_size:
+            os.truncate(path, size)
+        else:  # a checkpoint that does not say, or a record that was changed
+            rewrite(path, [line for line in read_lines(path) if line.get("step", 0) <= step])
+    bad_samples = Path(folder) / BAD_SAMPLES
+    if bad_samples.exists():
+        rewrite(bad_samples, read_lines(bad_samples))
+
+
+def rewrite(path: Path, lines: Sequence[dict]) -> None:
+    """Replaces a file of lines of JSON."""
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -13,7 +14,7 @@ from test_rows import damaged_group
 
 from hf_pretext.data import reader as reader_module
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
-from hf_pretext.data.ledger import TooManyBadSamples, forget_after, read_lines
+from hf_pretext.data.ledger import Ledger, TooManyBadSamples, forget_after, read_lines, sizes_of_records
 from hf_pretext.data.reader import make_order, reading_notes
 from hf_pretext.data.settings import StreamSettings
 from hf_pretext.data.sources import Mixture, open_source
@@ -359,6 +360,36 @@ def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
     assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(told) + "\n"
     forget_after(tmp_path, 0)  # from the start again
     assert read_lines(tmp_path / "samples-rank1.jsonl") == []
+
+
+def test_records_are_cut_where_the_checkpoint_says_without_being_read(tmp_path, monkeypatch):
+    record, other = tmp_path / "samples-rank0.jsonl", tmp_path / "samples-rank1.jsonl"
+    record.write_text('{"step": 1, "keys": ["a:0"]}\n')
+    sizes = json.loads(json.dumps(sizes_of_records(tmp_path)))
+    kept = record.read_text()
+    record.write_text(kept + '{"step": 2, "keys": ["a:1"]}\n{"step": 3, "ke')
+    other.write_text('{"step": 2, "keys": ["a:1"]}\n')  # of a rank that the run did not have then
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *args, **options: pytest.fail("read"))
+        forget_after(tmp_path, 1, sizes)
+    assert record.read_text() == kept and other.read_text() == ""
+    record.write_text("")  # by somebody else
+    forget_after(tmp_path, 1, sizes)
+    assert record.read_text() == ""
+
+
+def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
+    ledgers = [Ledger(tmp_path, rank, 2) for rank in range(2)]
+    for ledger in ledgers:  # each has read the file before the other writes
+        ledger.note([0], ["a:1"], [{"key": "a:2", "reason": "no bytes"}])
+    ledgers[0].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    ledgers[1].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    path = tmp_path / "bad_samples.jsonl"
+    with open(path, "a") as file:
+        file.write('{"shard": "a", "row": 4, "re{"shard": "a", "row": 5, "reason": "x"}\n')
+    assert [line["row"] for line in read_lines(path)] == [2, 3]
+    forget_after(tmp_path, 1)
+    assert path.read_text().count("\n") == 2
 
 
 def test_the_digest_tells_orders_apart():
