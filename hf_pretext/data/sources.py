@@ -212,7 +212,8 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int
         tars = list(map(str, kwargs.get("tar_paths", [])))
         if tars and all(tar.endswith(".tar") for tar in tars):
             return TarRows(tars, columns, data.features)
-        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {data.info.config_name}"
+        how = getattr(builder, "config_id", None)  # as by lines or by paragraphs
+        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)

@@ -337,6 +337,16 @@ def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_c
     assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 40
 
 
+def test_counts_depend_on_how_a_file_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("a\nb\n\nc\nd\n\n")
+    for sample_by, expected in (("line", 6), ("paragraph", 2), ("document", 1)):
+        data = datasets.load_dataset(
+            "text", data_files=str(tmp_path / "a.txt"), split="train", streaming=True, sample_by=sample_by
+        )
+        for _ in range(2):
+            assert len(open_source(data, needed=("text",))) == expected == len(list(data))
+
+
 def test_a_filtered_stream_is_counted_anew(tmp_path):
     jsonl(tmp_path)
     stream = datasets.load_dataset("json", data_files=str(tmp_path / "a.jsonl"), split="train", streaming=True)
