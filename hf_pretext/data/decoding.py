@@ -73,7 +73,8 @@ def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """Height and width of a picture once it stands as its EXIF says."""
     with guarded():
-        sideways = picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        # a TIFF's size has been swapped by Pillow already
+        sideways = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
 
 
