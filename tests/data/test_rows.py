@@ -337,6 +337,25 @@ def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_c
     assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 40
 
 
+def fail_at_seven(row):
+    if row["text"].endswith("7"):
+        raise ValueError("a mistake of the user's own")
+    return row
+
+
+def test_an_error_in_the_users_own_code_is_no_damage(tmp_path):
+    made = datasets.Dataset.from_list(lines(100)).to_iterable_dataset()
+    for data in (made, streamed_json(tmp_path)):
+        with pytest.raises(ValueError, match="the user's own"):
+            open_source(data.map(fail_at_seven), columns={"text": "text"}, needed=("text",))
+    content = gzip.compress(write_tar(tmp_path / "a.tar", 600).read_bytes())
+    (tmp_path / "a.tar.gz").write_bytes(content[: len(content) // 2])
+    cut = datasets.load_dataset("webdataset", data_files=str(tmp_path / "a.tar.gz"), split="train", streaming=True)
+    for data in (cut, cut.map(lambda row: row)):  # a file that is cut still is
+        source = open_source(data, columns={"text": "txt"}, needed=("text",))
+        assert 0 < len(source) < 600 and len(source.rows.lost) == 1
+
+
 def test_counts_depend_on_how_a_file_is_read(tmp_path):
     (tmp_path / "a.txt").write_text("a\nb\n\nc\nd\n\n")
     for sample_by, expected in (("line", 6), ("paragraph", 2), ("document", 1)):
