@@ -173,16 +173,31 @@ def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> l
             f"--parts {better} would have each read its own."
         )
     for source, of_source in zip(sources, order.orders, strict=True):
-        shards = sum(count > 0 for count in source.counts)
         if source.endless:
             notes.append(
                 f"{source.name} is a plain iterable: it is shuffled only within windows of {of_source.window} rows, "
                 f"each process goes through all of it, and resuming goes through what was seen again."
             )
-        elif source.rows.again and shards < of_source.parts:
-            notes.append(
-                f"{source.name} has {shards} shard{'s' * (shards > 1)}, which can only be read from the start, for "
-                f"--parts {of_source.parts}: a shard is begun about {-(-of_source.parts // shards)} times an epoch. "
-                f"Write it as Parquet or in more shards, or give --parts {max(shards, ranks)}."
-            )
+        elif source.rows.again:
+            notes += piece_notes(source, of_source, ranks)
     return notes
+
+
+def piece_notes(source: Source, order: GlobalOrder, ranks: int) -> list[str]:
+    """What is to be said of pieces that can only be read from their start, where they are few."""
+    pieces, piece = sum(count > 0 for count in source.counts), source.rows.piece
+    if pieces >= order.parts:
+        return []
+    times = -(-order.parts // pieces)
+    told = (
+        f"{source.name} has {pieces} {piece}{'s' * (pieces > 1)}, which can only be read from the start, for --parts "
+        f"{order.parts}: a {piece} is begun about {times} times an epoch"
+    )
+    if piece == "shard":
+        return [f"{told}. Write it as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
+    if max(source.counts) <= order.parts * order.window:  # no more than are held at any time anyway
+        return []
+    return [
+        f"{told}, and again at each resume, by each process that reads of it. Write smaller row groups: at least "
+        f"{order.parts}, of some hundred or thousand rows each."
+    ]

@@ -54,11 +54,12 @@ class Rows:
 
     counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
     come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
-    again: whether reading from the middle means reading again from the start of a piece. stamp: what changes with the
-    rows' content, or None where only reading them would tell.
+    again: whether reading from the middle means reading again from the start of a piece. piece: what a piece is, where
+    that matters to a user. stamp: what changes with the rows' content, or None where only reading them would tell.
     """
 
     again = False
+    piece = "shard"
     stamp: str | None = None
 
     def __init__(

@@ -25,6 +25,9 @@ LOCAL_BUFFER = 2**20  # bytes of each column
 class ParquetRows(Rows):
     """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
 
+    again = True
+    piece = "row group"
+
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
         facts = file_facts(urls)
         self.stamp = digest([urls, facts])

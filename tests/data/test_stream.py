@@ -6,6 +6,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from media import RATE, sound, video
@@ -510,6 +512,18 @@ def test_the_next_window_is_read_ahead():
     assert missing == [0, 1]  # only the first of each part had to be waited for
     assert len(reader._windows) <= 6
     reader.close()
+
+
+@pytest.mark.parametrize(("rows", "group", "said"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)])
+def test_few_large_row_groups_are_said(tmp_path, rows, group, said):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
+    source = open_source(str(tmp_path), needed=("text",))
+    notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
+    assert len(notes) == said
+    if said:
+        assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
+        assert "Write smaller row groups" in notes[0]
 
 
 def test_what_is_read_twice_is_said():
