@@ -236,9 +236,8 @@ class PretextTrainer(Trainer):
     def _epochs_of_sources(self) -> dict[str, float]:
         sources = self.mixture.sources
         drawn = self._loader.reader.order.drawn(self.samples_seen)
-        suffix = {source.name: f"/{source.name}" if len(sources) > 1 else "" for source in sources}
         return {
-            f"epoch_of_source{suffix[source.name]}": count / len(source)
+            "epoch_of_source" + (f"/{source.prefix}{source.name}" if len(sources) > 1 else ""): count / len(source)
             for source, count in zip(sources, drawn, strict=True)
             if not source.endless
         }

@@ -18,7 +18,7 @@ import hf_pretext
 from hf_pretext.data.ledger import read_lines
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.settings import StreamSettings
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer, last_checkpoint
@@ -127,6 +127,16 @@ def test_logs_hold_the_objectives_figures_and_the_pace(trainer_of):
         assert entry["accuracy"] == pytest.approx(sum(accuracy for _, accuracy in part) / 3, abs=1e-6)
     assert 0 <= entries[1]["data_wait"] <= 1 and entries[1]["samples_per_second"] > 0
     assert entries[1]["epoch"] == pytest.approx(48 / 40)
+
+
+def test_sources_of_one_name_are_told_apart_in_the_logs(trainer_of, emoji):
+    sources = [open_source(emoji(count=count)) for count in (10, 30)]
+    trainer = trainer_of(source=Mixture(sources, [1, 1]))
+    trainer.get_train_dataloader()
+    trainer.state.global_step = 5
+    epochs = trainer._epochs_of_sources()
+    assert set(epochs) == {"epoch_of_source/0/Dataset", "epoch_of_source/1/Dataset"}
+    assert epochs["epoch_of_source/0/Dataset"] > epochs["epoch_of_source/1/Dataset"] > 0
 
 
 def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
@@ -278,7 +288,7 @@ import sys, torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer
 

@@ -182,15 +182,13 @@ class MixedOrder:
     """
 
     def __init__(self, orders: Sequence[GlobalOrder], weights: Sequence[float] | None = None, seed: int = 0):
-        """weights: shares of the samples, in any scale; by the sources' rows where None. Raises `ValueError` for
-        weights that are not positive or too small to be met."""
+        """weights: shares of the samples, in any scale; by the sources' rows where None. Each must be large enough to
+        be met (see `can_be_met`)."""
         self.orders, self.seed = list(orders), seed
         self.lanes = max(order.parts for order in orders)
         weights = [order.rows for order in orders] if weights is None else weights
         self.weights = [w / sum(weights) for w in weights]
         self.quotas = quotas(self.weights, BLOCK)
-        if min(self.quotas) < 1:
-            raise ValueError(f"--mixture_weights {weights}: each must be at least a thousandth of their sum.")
         self._blocks: OrderedDict[tuple[int, int], tuple[list[int], list[int]]] = OrderedDict()
 
     def choose(self, g: int) -> tuple[int, int]:
@@ -248,6 +246,11 @@ def quotas(weights: Sequence[float], total: int) -> list[int]:
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
     return whole.tolist()
+
+
+def can_be_met(weights: Sequence[float]) -> bool:
+    """Whether each source of a mixture comes in each block of samples: at least about every thousandth time."""
+    return min(quotas([w / sum(weights) for w in weights], BLOCK)) > 0
 
 
 def remember(cache: OrderedDict, key, value, most: int) -> None:

@@ -4,8 +4,10 @@ urls -> sizes and stamps -> one array for each file, kept on disk until the file
 """
 
 import hashlib
+import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -145,12 +147,17 @@ def is_remote(url: str) -> bool:
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """Names of files without what all have in front, as short as they stay different."""
+    """Names of files without what all have in front, as short as they stay different.
+
+    Raises `ValueError` for a file given twice: two rows would have one name."""
+    twice = next((url for url, times in Counter(urls).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice. Give each file once; --mixture_weights says what comes more often.")
     names = [Path(url).name for url in urls]
     if len(set(names)) == len(names):
         return names
     parts = [url.split("/") for url in urls]
-    shared = next(i for i, words in enumerate(zip(*parts, strict=False)) if len(set(words)) > 1)
+    shared = next(i for i, words in enumerate(itertools.zip_longest(*parts)) if len(set(words)) > 1)
     return ["/".join(words[shared:]) for words in parts]
 
 

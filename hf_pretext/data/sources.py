@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .columns import features_of, find_column
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
-from .order import ENDLESS
+from .order import ENDLESS, can_be_met
 from .remote import can_be_reached, is_gone, patiently
 from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, undecoded
 from .shards import ParquetRows, TarRows
@@ -125,6 +125,16 @@ class Mixture:
             )
         if weights is None and len(self.sources) > 1 and self.endless:
             raise ValueError("A mixture with an iterable of unknown length needs --mixture_weights.")
+        if weights is not None and not can_be_met(weights):
+            raise ValueError(
+                f"--mixture_weights {' '.join(map(str, weights))}: each must be at least a thousandth of their sum."
+            )
+        if weights is None and len(self.sources) > 1 and not can_be_met(list(map(len, self.sources))):
+            smallest = min(self.sources, key=len)
+            raise ValueError(
+                f"{smallest.name} has {len(smallest):,} of {len(self):,} rows, less than a thousandth. Leave it out, "
+                "or say with --mixture_weights how often it is to come."
+            )
 
     @property
     def name(self) -> str:

@@ -402,6 +402,9 @@ def test_what_fails_far_away_is_tried_again(monkeypatch):
 def test_names_stay_different():
     assert remote.short_names(["/x/a.tar", "/x/b.tar"]) == ["a.tar", "b.tar"]
     assert remote.short_names(["/x/1/a.tar", "/x/2/a.tar"]) == ["1/a.tar", "2/a.tar"]
+    assert remote.short_names(["/x/a.tar", "/x/y/a.tar"]) == ["a.tar", "y/a.tar"]
+    with pytest.raises(ValueError, match="/x/a.tar is given twice"):
+        remote.short_names(["/x/a.tar", "/x/b.tar", "/x/a.tar"])
 
 
 def test_what_changed_is_said():

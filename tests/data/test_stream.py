@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from media import RATE, sound, video
 from PIL import Image
 from test_rows import damaged_group
@@ -18,7 +19,7 @@ from hf_pretext.data import reader as reader_module
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
 from hf_pretext.data.ledger import Ledger, TooManyBadSamples, forget_after, read_lines, sizes_of_records
 from hf_pretext.data.reader import make_order, reading_notes
-from hf_pretext.data.settings import StreamSettings
+from hf_pretext.data.settings import Augmentation, StreamSettings
 from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.data.stream import StreamLoader
 
@@ -420,6 +421,22 @@ def test_a_mixture_is_deterministic_and_starts_anywhere():
 def test_weights_that_do_not_fit(weights):
     with pytest.raises(ValueError, match="--mixture_weights.*a positive number for each of the 2"):
         Mixture([numbered(), numbered()], weights)
+
+
+def test_sources_too_small_for_their_share_are_told_at_once():
+    small, large = numbered(0, 1), numbered(0, 101)
+    with pytest.raises(ValueError, match="--mixture_weights 1 100000: each must be at least a thousandth"):
+        Mixture([small, large], [1, 100_000])
+    with pytest.raises(ValueError, match="Dataset has 1 of 5,001 rows, less than a thousandth. Leave it out"):
+        Mixture([small, open_source(datasets.Dataset.from_dict({"image": [1] * 5000}), columns={"image": "image"})])
+
+
+def test_numbers_of_settings():
+    assert StreamSettings(max_bad_fraction=1).max_bad_fraction == 1.0
+    assert isinstance(Augmentation(crop_scale=1).crop_scale, float)
+    for wrong in ({"max_bad_fraction": True}, {"max_bad_fraction": 2}, {"parts": 1.0}):
+        with pytest.raises(StrictDataclassError):
+            StreamSettings(**wrong)
 
 
 class Counter:
