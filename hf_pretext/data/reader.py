@@ -37,6 +37,8 @@ class Reader:
 
     def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
         self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
+        for source, of_source in zip(sources, order.orders, strict=True):
+            source.rows.kept_open = of_source.parts  # each part is read in one place at a time
         self._windows: OrderedDict[Place, Future] = OrderedDict()  # those used last come last
         self._current: dict[tuple[int, int], Place] = {}  # of each source, in each lane
         self._pools: dict[bool, ThreadPoolExecutor] = {}  # made when first needed: the loader's workers fork before

@@ -23,8 +23,9 @@ from .order import ENDLESS
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
-KEPT_OPEN = 32  # readers kept where they stopped, to go on from there
-PROBED = 8  # rows that tell how large rows are
+KEPT_OPEN = 32  # readers kept where they stopped, to go on from there, unless told otherwise
+PROBED = 8  # rows of a piece that tell how large rows are
+PIECES_PROBED = 4
 MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
@@ -75,6 +76,7 @@ class Rows:
         self.columns, self.counts, self.places = dict(columns), list(counts), list(places)
         self.files: dict[str, int] = dict(files or {})
         self.lost: list[tuple[str, str]] = []
+        self.kept_open = KEPT_OPEN
         self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -105,14 +107,16 @@ class Rows:
         if start + len(found) == stop < self.counts[piece]:
             with self._lock:
                 self._opened[piece, stop] = rows
-                if len(self._opened) > KEPT_OPEN:
+                while len(self._opened) > self.kept_open:
                     self._opened.popitem(last=False)
         return found
 
     def row_bytes(self) -> float:
-        """About how many bytes a row takes in memory, by the first ones."""
-        piece = next(i for i, count in enumerate(self.counts) if count)
-        rows = self.read(piece, 0, min(PROBED, self.counts[piece]))
+        """About how many bytes a row takes in memory, by the first ones of several pieces."""
+        pieces = [piece for piece, count in enumerate(self.counts) if count]
+        chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
+        rows = [row for piece in chosen for row in self.read(piece, 0, min(PROBED, self.counts[piece]))]
+        self._opened.clear()
         return sum(map(size_of, rows)) / max(len(rows), 1)
 
     def fingerprint(self) -> dict:

@@ -505,8 +505,27 @@ def test_windows_are_smaller_where_rows_are_large(tmp_path):
     assert most <= 2**24
 
 
+def test_how_large_rows_are_is_told_by_several_pieces():
+    rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
+    source = open_source(rows, needed=("text",))
+    assert 30_000 < source.rows.row_bytes() < 50_000
+    assert open_source(rows[:100], needed=("text",)).rows.row_bytes() < 1000
+
+
+def test_no_more_readers_stay_open_than_there_are_parts(tmp_path):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(4000)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
+    source = open_source(str(tmp_path), needed=("text",))
+    loader = StreamLoader(source, Words(), 64, settings=StreamSettings(parts=4, window=30))
+    most = 0
+    for _ in zip(range(200), loader, strict=False):
+        most = max(most, len(source.rows._opened))
+    assert 2 < most <= 4
+
+
 def test_more_than_the_buffer_is_read_again_and_said(caplog):
-    source = open_source([{"text": "x" * (10 if i < 8 else 50_000)} for i in range(600)], needed=("text",))
+    rows = [{"text": "x" * (10 if i % 256 < 8 else 50_000)} for i in range(600)]  # the first of each piece are small
+    source = open_source(rows, needed=("text",))
     reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
     logging.getLogger("transformers").addHandler(caplog.handler)
     keys = [reader.row(g)["key"] for g in range(600)]
