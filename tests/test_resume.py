@@ -180,6 +180,19 @@ def test_two_processes_killed_and_resumed(data, whole, whole_of_two, tmp_path):
     assert found(whole_of_two)["digest"] == found(whole)["digest"]  # one process, one batch a step: the same samples
 
 
+def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
+    """70 rows in shards of 33, 0, 7 and 30, a third of them left out by a filter."""
+    options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_steps=8, save_steps=100, parts=16)
+    run(data, tmp_path, filtered=True, max_bad_fraction=1.0, **options)
+    records = [read_lines(tmp_path / f"samples-rank{rank}.jsonl") for rank in range(2)]
+    assert [line["step"] for line in records[0]] == [line["step"] for line in records[1]] == list(range(1, 9))
+    keys = [key for step in range(1, 9) for key in steps(tmp_path)[step]]
+    rows = round(len(keys) / found(tmp_path)["logs"][-1]["epoch"])
+    assert 30 < rows < 60
+    assert len(set(keys[:rows])) >= rows - 4  # each once an epoch, but for two bad rows and their substitutes
+    assert len({key.rpartition(":")[0] for key in keys}) == 3
+
+
 def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_path):
     folder, seen = tmp_path / "run", {}
     for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):

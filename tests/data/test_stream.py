@@ -18,6 +18,7 @@ from test_rows import damaged_group
 from hf_pretext.data import reader as reader_module
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
 from hf_pretext.data.ledger import Ledger, TooManyBadSamples, forget_after, read_lines, sizes_of_records
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.reader import make_order, reading_notes
 from hf_pretext.data.settings import Augmentation, StreamSettings
 from hf_pretext.data.sources import Mixture, open_source
@@ -415,6 +416,37 @@ def test_a_mixture_is_deterministic_and_starts_anywhere():
     assert torch.cat(together).tolist() == numbers(whole)
     drawn = loader.reader.order.drawn(480)
     assert drawn == [sum(n < 100 for n in numbers(whole)), sum(n >= 100 for n in numbers(whole))]
+
+
+def test_files_of_one_name_in_two_sources_are_not_mistaken_for_each_other(tmp_path):
+    """Decoded pictures are kept by their keys."""
+    for name, grey in (("dark", 10), ("light", 200)):
+        pictures = [Image.new("RGB", (16, 16), (grey, grey, grey)) for _ in range(40)]
+        data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+        (tmp_path / name).mkdir()
+        data.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
+    mixture = Mixture([open_source(str(tmp_path / name)) for name in ("dark", "light")], [1, 1])
+    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    found, loader = batches(8, mixture, process, batch_size=20)
+    greys = torch.cat([batch["pixel_values"] for batch in found]).float().mean((1, 2, 3)).round().tolist()
+    assert greys == [(10, 200)[loader.reader.order.choose(g)[0]] for g in range(160)]
+    assert process._kept and min(greys) == 10 and max(greys) == 200
+
+
+def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
+    pictures = [Image.new("RGB", (16, 16), (i, i, i)) for i in range(30)]
+    pictures[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
+    data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+    data.to_parquet(tmp_path / "a.parquet")
+    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    source = open_source(str(tmp_path / "a.parquet"))
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", lambda self, own=Image.Image.load: loaded.append(self.size) or own(self))
+    found, _ = batches(5, source, process, batch_size=6, settings=lenient(), folder=tmp_path / "run")
+    assert all(len(batch["pixel_values"]) == 6 for batch in found)
+    (line,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
+    assert line["row"] == 7 and line["reason"].startswith("12000x9000 pixels, more than 89,478,485")
+    assert (12_000, 9_000) not in loaded
 
 
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0.5, -1], [0, 1]])
