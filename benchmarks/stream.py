@@ -6,7 +6,7 @@ Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) ar
 read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
 others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
 buffer of 1,000. They take turns; rates are medians over the turns. Then: how well each shuffles, what it
-costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 more once 100,000 were read.
+costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once 100,000 were read.
 """
 
 import argparse
@@ -192,9 +192,10 @@ def resume_seconds(source: Source, start: int) -> float:
 
 
 def memory_growth(source: Source, samples: int) -> dict[str, float]:
-    """Megabytes that this process held at most while it read half as many samples, and while it read these then."""
+    """Megabytes that this process held at most while it read the first and the last third of one and a half times so
+    many samples, the middle third being left out; and how much more the last were."""
     loader = StreamLoader(source, length, BATCH)
-    warm, most, seen = 0.0, 0.0, 0
+    seen, held = 0, []
     total = samples + samples // 2
     with tqdm(total=total, desc="watching memory", unit="samples", leave=False) as bar:
         while seen < total:
@@ -202,9 +203,10 @@ def memory_growth(source: Source, samples: int) -> dict[str, float]:
                 seen += BATCH
                 bar.update(BATCH)
                 if seen % (50 * BATCH) == 0:
-                    now = resident()
-                    warm, most = (max(warm, now), most) if seen <= samples // 2 else (warm, max(most, now))
+                    held.append(resident())
     loader.close()
+    span = len(held) // 3  # a maximum over more observations would be larger by itself
+    warm, most = max(held[:span]), max(held[-span:])
     return {"warm_mb": warm, "most_mb": most, "growth": most / warm - 1}
 
 
@@ -252,7 +254,7 @@ def main() -> None:
         told = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in found["resume_seconds"].items())
         print(f"  first batch of a run that goes on: {told}")
         found["memory"] = memory_growth(source, options.samples)
-        print(f"  memory over {options.samples:,} samples: {found['memory']['growth']:+.1%} after half as many")
+        print(f"  memory over {options.samples:,} samples after half as many: {found['memory']['growth']:+.1%}")
     print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
 
 

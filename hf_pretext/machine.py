@@ -10,7 +10,8 @@ import torch
 
 from . import __version__
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's mallopt()
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt()
+ARENAS = 2  # heaps that threads share: by default there may be eight for each core, each with holes of its own
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "timm")
 
 
@@ -41,13 +42,15 @@ def keep_freed_memory() -> bool:
     """Has the C library keep what PyTorch frees on a CPU, since the next step asks for the same again.
 
     By default glibc may hand it back to the system: then a step of the emoji recipe takes 10,000 page faults and a
-    sixth longer, and whether it does is luck, by what was allocated before. Returns whether there was a glibc to tell.
+    sixth longer, and whether it does is luck, by what was allocated before. Threads that read ahead allocate what
+    others free, so their heaps are few, or what is kept grows by a tenth. Returns whether there was a glibc to tell.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    return bool(mallopt(M_MMAP_THRESHOLD, 2**30) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1))
+    wanted = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: ARENAS}
+    return all(mallopt(name, value) for name, value in wanted.items())
 
 
 def cores() -> int:

@@ -19,7 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
-from .data.ledger import DIGEST_RANGE, forget_after
+from .data.ledger import DIGEST_RANGE, forget_after, sizes_of_records
 from .data.processing import ImageProcessing
 from .data.reader import reading_notes
 from .data.settings import StreamSettings
@@ -98,15 +98,26 @@ class PretextTrainer(Trainer):
     def account(self) -> dict:
         """What all ranks have consumed, over all resumed parts: `{"digest", "bad_samples": {reason: times}}`. Two runs
         with the same digest saw the same samples. To be called on every rank."""
-        own = (self._loader.ledger.digest, self._loader.ledger.reasons)
-        found = [own]
-        if self.args.world_size > 1:
-            found = [None] * self.args.world_size
-            torch.distributed.all_gather_object(found, own)
+        found = self._of_all_ranks((self._loader.ledger.digest, self._loader.ledger.reasons))
         if self._before:
             found.append((int(self._before["digest"], 16), Counter(self._before["bad_samples"])))
         digest = sum(digest for digest, _ in found) % DIGEST_RANGE
         return {"digest": f"{digest:016x}", "bad_samples": dict(sum((reasons for _, reasons in found), Counter()))}
+
+    def _of_all_ranks(self, own) -> list:
+        """What each rank gives, in their order. To be called on every rank."""
+        if self.args.world_size == 1:
+            return [own]
+        found = [None] * self.args.world_size
+        torch.distributed.all_gather_object(found, own)
+        return found
+
+    def _tell_of_bad_samples(self) -> None:
+        """Has ranks tell each other, so that all count the same. To be called on every rank, after the same step: each
+        log and each checkpoint is often enough, and costs no step anything.
+
+        Raises `TooManyBadSamples`, on all ranks or none."""
+        self._loader.ledger.hear(self._of_all_ranks(self._loader.ledger.news()))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As Trainer's, with `"last"` for the last checkpoint in the output folder.
@@ -122,7 +133,7 @@ class PretextTrainer(Trainer):
             self._initial_global_step = steps
             self.args.ignore_data_skip = True  # the stream starts at the right sample by itself
         if self.args.should_save:  # also of a run that was killed before its first checkpoint
-            forget_after(self.args.output_dir, steps)
+            forget_after(self.args.output_dir, steps, self._before.get("records") if self._before else None)
         if self.args.world_size > 1 or resume_from_checkpoint:
             # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
             set_seed(self.args.seed + self._start, device_specific=True)
@@ -144,6 +155,7 @@ class PretextTrainer(Trainer):
             seed=self.data_seed,
             settings=self.stream,
             windows=self._before["windows"] if self._before else None,
+            watched=self._before.get("watched") if self._before else None,
             folder=args.output_dir,
             rank=args.process_index,
             ranks=args.world_size,
@@ -199,6 +211,7 @@ class PretextTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the objective's terms, the samples seen, the speed and the wait for data."""
         if "loss" in logs and self._batches:
+            self._tell_of_bad_samples()
             names = sorted(self._sums)
             means = torch.stack([self._sums[name] for name in names]) / self._batches if names else torch.zeros(0)
             means = self.accelerator.reduce(means.to(self.args.device), reduction="mean").tolist()
@@ -224,9 +237,8 @@ class PretextTrainer(Trainer):
     def _epochs_of_sources(self) -> dict[str, float]:
         sources = self.mixture.sources
         drawn = self._loader.reader.order.drawn(self.samples_seen)
-        suffix = {source.name: f"/{source.name}" if len(sources) > 1 else "" for source in sources}
         return {
-            f"epoch_of_source{suffix[source.name]}": count / len(source)
+            "epoch_of_source" + (f"/{source.prefix}{source.name}" if len(sources) > 1 else ""): count / len(source)
             for source, count in zip(sources, drawn, strict=True)
             if not source.endless
         }
@@ -318,11 +330,14 @@ class PretextTrainer(Trainer):
 
     def _state_of_stream(self) -> dict:
         """All there is to know of the data, to go on from here. To be called on every rank."""
+        self._tell_of_bad_samples()
         return {
             **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
+            "watched": self._loader.ledger.watched(),
+            "records": sizes_of_records(self.args.output_dir),
             **self.account(),
         }
 

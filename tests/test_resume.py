@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -179,6 +180,19 @@ def test_two_processes_killed_and_resumed(data, whole, whole_of_two, tmp_path):
     assert found(whole_of_two)["digest"] == found(whole)["digest"]  # one process, one batch a step: the same samples
 
 
+def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
+    """70 rows in shards of 33, 0, 7 and 30, a third of them left out by a filter."""
+    options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_steps=8, save_steps=100, parts=16)
+    run(data, tmp_path, filtered=True, max_bad_fraction=1.0, **options)
+    records = [read_lines(tmp_path / f"samples-rank{rank}.jsonl") for rank in range(2)]
+    assert [line["step"] for line in records[0]] == [line["step"] for line in records[1]] == list(range(1, 9))
+    keys = [key for step in range(1, 9) for key in steps(tmp_path)[step]]
+    rows = round(len(keys) / found(tmp_path)["logs"][-1]["epoch"])
+    assert 30 < rows < 60
+    assert len(set(keys[:rows])) >= rows - 4  # each once an epoch, but for two bad rows and their substitutes
+    assert len({key.rpartition(":")[0] for key in keys}) == 3
+
+
 def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_path):
     folder, seen = tmp_path / "run", {}
     for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):
@@ -200,6 +214,22 @@ def steps_after(folder, ranks, step) -> dict[int, list[str]]:
             if line["step"] > step:
                 by_step.setdefault(line["step"], []).append(line["keys"])
     return {number: [key for group in zip(*keys, strict=True) for key in group] for number, keys in by_step.items()}
+
+
+def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(data, tmp_path):
+    """A fifth is bad: less than that on each rank before it was stopped, and more than is allowed of all."""
+    rows = datasets.load_dataset("parquet", data_files=str(data / "train-*.parquet"), split="train")
+    rows = rows.cast_column("image", datasets.Image(decode=False)).to_list()
+    for row in rows[::5]:
+        row["image"]["bytes"] = b"no picture"
+    broken, folder = tmp_path / "broken.parquet", tmp_path / "run"
+    datasets.Dataset.from_list(rows).cast_column("image", datasets.Image()).to_parquet(broken)
+    options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_bad_fraction=0.15)
+    run(broken, folder, stop_at=3, **options)
+    output = run(broken, folder, last=True, expect=1, **options)
+    for rank in range(2):
+        assert re.search(rf"rank{rank}\]:.*TooManyBadSamples: 1[1-5] of the last 70 samples could not be used", output)
+    assert ROWS // BATCH < max(steps(folder)) <= ROWS // BATCH + 2  # not before an epoch was seen, nor long after
 
 
 def test_another_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, whole, tmp_path):

@@ -18,7 +18,7 @@ import hf_pretext
 from hf_pretext.data.ledger import read_lines
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.settings import StreamSettings
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer, last_checkpoint
@@ -140,6 +140,16 @@ def test_logs_of_several_devices_in_one_process_are_their_means(trainer_of):
 
     trainer.compute_loss(Parallel(), {})
     assert trainer._sums["accuracy"].item() == pytest.approx(0.3)
+
+
+def test_sources_of_one_name_are_told_apart_in_the_logs(trainer_of, emoji):
+    sources = [open_source(emoji(count=count)) for count in (10, 30)]
+    trainer = trainer_of(source=Mixture(sources, [1, 1]))
+    trainer.get_train_dataloader()
+    trainer.state.global_step = 5
+    epochs = trainer._epochs_of_sources()
+    assert set(epochs) == {"epoch_of_source/0/Dataset", "epoch_of_source/1/Dataset"}
+    assert epochs["epoch_of_source/0/Dataset"] > epochs["epoch_of_source/1/Dataset"] > 0
 
 
 def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
@@ -291,7 +301,7 @@ import sys, torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import datasets
 import torch
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, ViTConfig, set_seed
 
@@ -25,15 +26,23 @@ SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, interme
 
 @dataclass
 class Options:
-    """die: `method:step`: kill this process, as by SIGKILL, when the trainer's method begins at that step.
+    """filtered: leave out about a third of the rows, in a stream whose length is not known beforehand.
+    die: `method:step`: kill this process, as by SIGKILL, when the trainer's method begins at that step.
     stop_at: end after this step, with a checkpoint. step_seconds: make each step last."""
 
     dataset: str = ""
     more: str | None = None
+    filtered: bool = False
     last: bool = False
     die: str | None = None
     stop_at: int | None = None
     step_seconds: float = 0.0
+
+
+def filtered(folder: str) -> datasets.IterableDataset:
+    files = sorted(str(file) for file in Path(folder).glob("*.parquet"))
+    data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True)
+    return data.cast_column("image", datasets.Image(decode=False)).filter(lambda row: sum(row["image"]["bytes"]) % 3)
 
 
 class Steps(TrainerCallback):
@@ -64,7 +73,8 @@ def main() -> None:
     config = ViTConfig(**SMALL, patch_size=8, hidden_dropout_prob=0.1)  # dropout draws from the global generator
     model = RotationForPreTraining.from_encoder(config, rotations_per_image=2, head_dim=8)
     model.freeze_unused(pixel_values=torch.zeros(2, 3, 16, 16))
-    sources = [open_source(data) for data in (options.dataset, options.more) if data]
+    opened = filtered(options.dataset) if options.filtered else options.dataset
+    sources = [open_source(data) for data in (opened, options.more) if data]
     data = Mixture(sources, [0.7, 0.3] if options.more else None)
     processing = ImageProcessing(default_processor(16), Augmentation())
     trainer = PretextTrainer(model, args, data, processing, stream=stream, callbacks=[Steps(options)])

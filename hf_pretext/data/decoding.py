@@ -6,7 +6,7 @@
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
@@ -73,15 +73,21 @@ def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
     """Height and width of a picture once it stands as its EXIF says."""
     with guarded():
-        sideways = picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+        # a TIFF's size has been swapped by Pillow already
+        sideways = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
     return (picture.width, picture.height) if sideways else (picture.height, picture.width)
 
 
 def to_pixels(picture: Image.Image, shrink: int = 1) -> Tensor:
-    """Any picture to RGB pixels, upright, the first frame of several; what is transparent lies on white.
+    """Any picture to RGB pixels (see `to_rgb`). Returns uint8 `(3, H, W)`."""
+    return pixels_of(to_rgb(picture, shrink))
+
+
+def to_rgb(picture: Image.Image, shrink: int = 1) -> Image.Image:
+    """Any picture to RGB, decoded, upright, the first frame of several; what is transparent lies on white.
 
     shrink: 1, 2, 4 or 8: a JPEG is decoded with sides so many times smaller, which is many times faster. Other formats
-    keep their size. Returns uint8 `(3, H, W)`. Raises `BadSample` for a damaged picture.
+    keep their size. Raises `BadSample` for a damaged picture.
     """
     with guarded():
         if shrink > 1 and picture.format == "JPEG":
@@ -97,9 +103,15 @@ def to_pixels(picture: Image.Image, shrink: int = 1) -> Tensor:
             picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
         elif picture.mode == "F":
             raise BadSample("pixels are floating-point numbers, whose range is unknown")
-        if picture.mode != "RGB":
-            picture = picture.convert("RGB")
-        return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # channels last in memory: resizing is fastest so
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def pixels_of(picture: Image.Image, box: Sequence[int] | None = None) -> Tensor:
+    """The pixels of a decoded RGB picture, or of a part of it (top, left, height, width), as uint8 `(3, H, W)`."""
+    if box is not None:
+        top, left, height, width = box
+        picture = picture.crop((left, top, left + width, top + height))
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # channels last in memory: resizing is fastest so
 
 
 def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:

@@ -7,7 +7,7 @@ Ranks and workers only divide this order, so the state of the data is one intege
 
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ ENDLESS = 2**62  # rows of a source whose end nobody knows
 BLOCK = 1000  # samples in which a mixture's weights are met exactly, in each lane
 ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN = range(6)  # what a random draw is for, so that no two share their numbers
 CACHED = 64  # drawn permutations kept
+NEAR, FAR = 8, 24  # spares of a sample: from its own window, from anywhere
 
 
 class Window(NamedTuple):
@@ -66,17 +67,57 @@ class GlobalOrder:
             at -= stop - start
         raise IndexError(f"{window} has no row {at}.")
 
-    def find(self, i: int, shift: int = 0) -> tuple[Window, int]:
-        """The window of sample i, and which of its rows that is. shift: another of its rows, so many further in the
-        window's random order, beginning anew at its end."""
+    def find(self, i: int) -> tuple[Window, int]:
+        """The window of sample i, and which of its rows that is."""
         epoch, left = divmod(i, self.rows)
         j, part = divmod(left, self.parts)
         window, k = self._window(epoch, part, j)
         if window not in self._permutations:
             draw = np.random.default_rng([self.seed, PART, *window]).permutation(self.size(window))
             remember(self._permutations, window, draw.tolist(), CACHED * self.parts)
-        permutation = self._permutations[window]
-        return window, permutation[(k + shift) % len(permutation)]
+        return window, self._permutations[window][k]
+
+    def samples(self, window: Window) -> range:
+        """The numbers of the samples that a window holds, in their order."""
+        first, last = self._bounds(window)
+        start = window.epoch * self.rows + window.part
+        return range(start + first * self.parts, start + last * self.parts, self.parts)
+
+    def spares(self, i: int, apart: int) -> Iterator[int]:
+        """Other samples of the epoch whose rows may take the place of sample i's: up to `NEAR` of its own window, then
+        up to `FAR` from anywhere.
+
+        No two samples of an epoch have a spare in common, unless their numbers differ by a multiple of `apart`, itself
+        a multiple of `parts`: they need not ask each other. Of a window, only samples whole multiples of `apart` from
+        i; of each run of `apart` samples in the epoch, one, and none that a sample of its own window could be given."""
+        window, _ = self.find(i)
+        samples, step = self.samples(window), apart // self.parts
+        for slot in self._slots(window, step):
+            at = samples.index(i) % step + slot * step
+            if at < len(samples) and samples[at] != i:
+                yield samples[at]
+        if self.endless:
+            return
+        start = i - i % self.rows
+        runs = range(start // apart, (start + self.rows - 1) // apart + 1)
+        random = np.random.default_rng([self.seed, SPARE, i])
+        for run in random.choice(len(runs), min(FAR, len(runs)), replace=False).tolist():
+            turn = int(np.random.default_rng([self.seed, SPARE, runs[run], apart]).integers(apart))
+            other = runs[run] * apart + (i + turn) % apart
+            if start <= other < start + self.rows and other != i and not self._is_near(other, step):
+                yield other
+
+    def _slots(self, window: Window, step: int) -> list[int]:
+        """Which spares of their own window its samples have, counted in steps; at most half, so as to leave some for
+        samples of other windows."""
+        count = -(-self.size(window) // step)
+        draw = np.random.default_rng([self.seed, SPARE, *window]).permutation(count)
+        return draw[: min(NEAR, count // 2)].tolist()
+
+    def _is_near(self, i: int, step: int) -> bool:
+        """Whether sample i is a spare of samples of its own window."""
+        window, _ = self.find(i)
+        return self.samples(window).index(i) // step in self._slots(window, step)
 
     def size(self, window: Window) -> int:
         """Rows of a window."""
@@ -141,15 +182,13 @@ class MixedOrder:
     """
 
     def __init__(self, orders: Sequence[GlobalOrder], weights: Sequence[float] | None = None, seed: int = 0):
-        """weights: shares of the samples, in any scale; by the sources' rows where None. Raises `ValueError` for
-        weights that are not positive or too small to be met."""
+        """weights: shares of the samples, in any scale; by the sources' rows where None. Each must be large enough to
+        be met (see `can_be_met`)."""
         self.orders, self.seed = list(orders), seed
         self.lanes = max(order.parts for order in orders)
         weights = [order.rows for order in orders] if weights is None else weights
         self.weights = [w / sum(weights) for w in weights]
         self.quotas = quotas(self.weights, BLOCK)
-        if min(self.quotas) < 1:
-            raise ValueError(f"--mixture_weights {weights}: each must be at least a thousandth of their sum.")
         self._blocks: OrderedDict[tuple[int, int], tuple[list[int], list[int]]] = OrderedDict()
 
     def choose(self, g: int) -> tuple[int, int]:
@@ -166,13 +205,28 @@ class MixedOrder:
         """How many of the first g samples each source gave."""
         if len(self.orders) == 1:
             return [g]
-        counts = [0] * len(self.orders)
-        for lane in range(self.lanes):
-            block, s = divmod((g - lane + self.lanes - 1) // self.lanes, BLOCK)
-            sources, _ = self._block(lane, block)
-            for k, quota in enumerate(self.quotas):
-                counts[k] += block * quota + sources[:s].count(k)
-        return counts
+        return [sum(self._drawn(k, lane, g) for lane in range(self.lanes)) for k in range(len(self.orders))]
+
+    def is_past(self, k: int, window: Window, g: int) -> bool:
+        """Whether all samples of a window of source k come before sample number g."""
+        last = self.orders[k].samples(window)[-1]
+        # a window is one lane's, but that of an endless source, which all lanes take from, at their own pace
+        lanes = [last % self.lanes] if self.orders[k].parts == self.lanes else range(self.lanes)
+        return all(self._drawn(k, lane, g) * self.lanes + lane > last for lane in lanes)
+
+    def spares(self, g: int, step: int) -> Iterator[int]:
+        """As those of sample g's source (see `GlobalOrder.spares`), none of which another of `step` neighbours has."""
+        k, i = self.choose(g)
+        return self.orders[k].spares(i, -(-step // self.lanes) * self.lanes)
+
+    def _drawn(self, k: int, lane: int, g: int) -> int:
+        """How many of a lane's samples before sample number g are of source k."""
+        q = max((g - lane + self.lanes - 1) // self.lanes, 0)
+        if len(self.orders) == 1:
+            return q
+        block, s = divmod(q, BLOCK)
+        sources, _ = self._block(lane, block)
+        return block * self.quotas[k] + sources[:s].count(k)
 
     def _block(self, lane: int, block: int) -> tuple[list[int], list[int]]:
         """The source of each sample of a block, and how many of the same source come before it there."""
@@ -192,6 +246,11 @@ def quotas(weights: Sequence[float], total: int) -> list[int]:
     whole = np.floor(exact).astype(int)
     whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
     return whole.tolist()
+
+
+def can_be_met(weights: Sequence[float]) -> bool:
+    """Whether each source of a mixture comes in each block of samples: at least about every thousandth time."""
+    return min(quotas([w / sum(weights) for w in weights], BLOCK)) > 0
 
 
 def remember(cache: OrderedDict, key, value, most: int) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .decoding import HIGHEST_MAX_PIXELS, MAX_PIXELS, SHRINKS, open_image, to_pixels, upright_size
+from .decoding import HIGHEST_MAX_PIXELS, MAX_PIXELS, SHRINKS, open_image, pixels_of, to_pixels, to_rgb, upright_size
 from .settings import Augmentation
 
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
@@ -71,12 +71,13 @@ class ImageProcessing:
             size = upright_size(picture)
             box = random_box(size, smallest, draws)
             shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
-            image = to_pixels(picture, shrink)
-            box = scaled_box(box, size, image.shape[1:])
+            picture = to_rgb(picture, shrink)
+            box = scaled_box(box, size, (picture.height, picture.width))
             may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # by another crop
-            if not may_shrink and "key" in row and image.nbytes <= self._room:
-                self._kept[row["key"]] = image
-                self._room -= image.nbytes
+            if may_shrink or "key" not in row or 3 * picture.height * picture.width > self._room:
+                return resize(pixels_of(picture, box), self.size)  # the rest need not be copied
+            image = self._kept[row["key"]] = pixels_of(picture)
+            self._room -= image.nbytes
         else:
             box = random_box(image.shape[1:], smallest, draws)
         return crop_and_resize(image, box, self.size)
@@ -116,10 +117,14 @@ def scaled_box(box: Sequence[int], size: Sequence[int], new: Sequence[int]) -> t
 def crop_and_resize(image: Tensor, box: Sequence[int], size: tuple[int, int]) -> Tensor:
     """A part of a picture (uint8 `(3, H, W)`) at another size, as uint8 `(3, *size)`."""
     top, left, h, w = box
-    crop = image[:, top : top + h, left : left + w]
-    if (h, w) == size:
-        return crop
-    return F.interpolate(crop[None], size=size, mode="bilinear", antialias=True)[0]
+    return resize(image[:, top : top + h, left : left + w], size)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A picture (uint8 `(3, H, W)`) at another size, as uint8 `(3, *size)`."""
+    if image.shape[1:] == size:
+        return image
+    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
 
 
 def change_colors(pixels: Tensor, draws: Tensor, settings: Augmentation) -> Tensor:

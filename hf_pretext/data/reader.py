@@ -3,22 +3,22 @@
 sample number g -> MixedOrder -> window of a source -> rows, each with its key
 """
 
+import itertools
 import math
 import time
-from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Container, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from transformers.utils import logging
 
-from .order import SPARE, GlobalOrder, MixedOrder, Window
+from .order import FAR, SPARE, GlobalOrder, MixedOrder, Window
 from .rows import size_of
 from .settings import StreamSettings
 from .sources import Source
 
 THREADS = 4
-NEAR, FAR = 8, 24  # substitutes to try for a bad row: from its own window, from anywhere
 SLACK = 4  # windows of each part that a buffer has room for: one in use, one ahead, and rows larger than the first ones
 
 Place = tuple[int, Window]  # which source, and which of its windows
@@ -28,16 +28,21 @@ log = logging.get_logger(__name__)
 class Reader:
     """`row(g)` for one rank's sample numbers, in their order.
 
-    Finished windows are kept for a while, for those who look for a substitute. Rows that together take more than
+    A window is kept until training has come past its last sample (`consumed`), for those who are late, as the lanes of
+    a mixture that share an iterable, and for those who look for a substitute. Rows that together take more than
     `buffer_bytes` are dropped, and read again when needed.
+
+    consumed: the first sample number that training has not consumed yet. None: the one last asked for.
     """
 
     def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
         self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
+        for source, of_source in zip(sources, order.orders, strict=True):
+            source.rows.kept_open = of_source.parts  # each part is read in one place at a time
         self._windows: OrderedDict[Place, Future] = OrderedDict()  # those used last come last
-        self._current: dict[tuple[int, int], Place] = {}  # of each part of each source
-        self._finished: deque[Place] = deque()
-        self._pool: ThreadPoolExecutor | None = None  # made when first needed: the loader's workers fork before
+        self._current: dict[tuple[int, int], Place] = {}  # of each source, in each lane
+        self._pools: dict[bool, ThreadPoolExecutor] = {}  # made when first needed: the loader's workers fork before
+        self.consumed: int | None = None
         self._warned = False
         self.waited = 0.0  # seconds spent waiting for rows to be read
 
@@ -45,7 +50,7 @@ class Reader:
         """Sample g's row, undecoded, with its number `g` and its `key`."""
         k, i = self.order.choose(g)
         window, at = self.order.orders[k].find(i)
-        rows = self._enter((k, window), i)
+        rows = self._enter((k, window), g, i)
         return {**rows[at], "g": g}
 
     def key(self, g: int) -> str:
@@ -53,53 +58,56 @@ class Reader:
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
 
-    def substitutes(self, g: int) -> Iterator[dict]:
-        """Rows that may take the place of sample g's, from the same source: first of its own window, where no two
-        samples are given the same row, then from anywhere. The same ones for any number of ranks and workers."""
+    def substitutes(self, g: int, step: int, taken: Container[str] = ()) -> Iterator[dict]:
+        """Rows that may take the place of sample g's, from the same source, but none whose key is taken: first of its
+        own window, then from anywhere in its epoch. The same ones for any number of ranks and workers.
+
+        No two of `step` neighbouring samples, as many as a global batch has, are given the same row: only where all
+        those are bad do random ones follow that another could be given too, or where an epoch ends among them."""
         k, i = self.order.choose(g)
         order = self.order.orders[k]
-        window, _ = order.find(i)
-        shifts = np.random.default_rng([order.seed, SPARE, k, *window]).integers(1 << 40, size=NEAR)
-        for shift in shifts.tolist():
-            _, at = order.find(i, shift)
-            future = self._windows.get((k, window))
-            yield {**(future.result()[0][at] if future else self._single(k, order.place(window, at))), "g": g}
+        for number in itertools.chain(self.order.spares(g, step), self._anywhere(k, i)):
+            window, at = order.find(number)
+            place = order.place(window, at)
+            if self.sources[k].key(*place) not in taken:  # before it is read
+                future = self._windows.get((k, window))
+                yield {**(self._single(k, place) if future is None else future.result()[0][at]), "g": g}
+
+    def _anywhere(self, k: int, i: int) -> Iterator[int]:
+        order = self.order.orders[k]
         if not order.endless:
-            for number in np.random.default_rng([order.seed, SPARE, g]).integers(order.rows, size=FAR).tolist():
-                yield {**self._single(k, order[i - i % order.rows + number]), "g": g}
+            for number in np.random.default_rng([order.seed, SPARE, i, k]).integers(order.rows, size=FAR).tolist():
+                yield i - i % order.rows + number
 
     def close(self) -> None:
         """Ends the reading ahead."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            self._pool = None
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
+        self._pools.clear()
         self._windows.clear()
 
-    def _enter(self, place: Place, i: int) -> list[dict]:
-        k, order = place[0], self.order.orders[place[0]]
-        part = (k, i % order.parts)
-        entering = self._current.get(part) != place
-        if entering:
-            if part in self._current:
-                self._finished.append(self._current[part])
-            self._current[part] = place
+    def _enter(self, place: Place, g: int, i: int) -> list[dict]:
+        lane = (place[0], g % self.order.lanes)
+        entering = self._current.get(lane) != place
+        self._current[lane] = place
         if entering or place not in self._windows:
-            self._make_room(order.parts)
+            self._make_room(g)
         future = self._request(place)
         self._windows.move_to_end(place)
         start = time.perf_counter()
         rows, size = future.result()
         self.waited += time.perf_counter() - start
         if entering and self._held() + size <= self.buffer_bytes:
-            self._request((k, order.after(i)))
+            self._request((place[0], self.order.orders[place[0]].after(i)))
         return rows
 
     def _request(self, place: Place) -> Future:
         future = self._windows.get(place)
         if future is None:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="reader")
-            future = self._windows[place] = self._pool.submit(self._read, place)
+            endless = self.sources[place[0]].endless  # whose windows must be read in turn, or each would begin anew
+            if endless not in self._pools:
+                self._pools[endless] = ThreadPoolExecutor(1 if endless else THREADS, thread_name_prefix="reader")
+            future = self._windows[place] = self._pools[endless].submit(self._read, place)
         return future
 
     def _read(self, place: Place) -> tuple[list[dict], int]:
@@ -118,9 +126,11 @@ class Reader:
     def _held(self) -> int:
         return sum(future.result()[1] for future in self._windows.values() if future.done() and not future.exception())
 
-    def _make_room(self, parts: int) -> None:
-        while self._finished and (len(self._finished) > max(1, parts // 4) or self._held() > self.buffer_bytes):
-            self._windows.pop(self._finished.popleft(), None)
+    def _make_room(self, g: int) -> None:
+        """Drops windows that were consumed; where room is short, also those that only wait for it, then any."""
+        self._drop_before(g if self.consumed is None else self.consumed)
+        if self._held() > self.buffer_bytes:
+            self._drop_before(g)
         while len(self._windows) > 1 and self._held() > self.buffer_bytes:
             if not self._warned:
                 log.warning(
@@ -129,6 +139,10 @@ class Reader:
                 )
                 self._warned = True
             self._windows.popitem(last=False)
+
+    def _drop_before(self, g: int) -> None:
+        for k, window in [place for place in self._windows if self.order.is_past(*place, g)]:
+            del self._windows[k, window]
 
 
 def make_order(
@@ -161,16 +175,31 @@ def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> l
             f"--parts {better} would have each read its own."
         )
     for source, of_source in zip(sources, order.orders, strict=True):
-        shards = sum(count > 0 for count in source.counts)
         if source.endless:
             notes.append(
                 f"{source.name} is a plain iterable: it is shuffled only within windows of {of_source.window} rows, "
                 f"each process goes through all of it, and resuming goes through what was seen again."
             )
-        elif source.rows.again and shards < of_source.parts:
-            notes.append(
-                f"{source.name} has {shards} shard{'s' * (shards > 1)}, which can only be read from the start, for "
-                f"--parts {of_source.parts}: a shard is begun about {-(-of_source.parts // shards)} times an epoch. "
-                f"Write it as Parquet or in more shards, or give --parts {max(shards, ranks)}."
-            )
+        elif source.rows.again:
+            notes += piece_notes(source, of_source, ranks)
     return notes
+
+
+def piece_notes(source: Source, order: GlobalOrder, ranks: int) -> list[str]:
+    """What is to be said of pieces that can only be read from their start, where they are few."""
+    pieces, piece = sum(count > 0 for count in source.counts), source.rows.piece
+    if pieces >= order.parts:
+        return []
+    times = -(-order.parts // pieces)
+    told = (
+        f"{source.name} has {pieces} {piece}{'s' * (pieces > 1)}, which can only be read from the start, for --parts "
+        f"{order.parts}: a {piece} is begun about {times} times an epoch"
+    )
+    if piece == "shard":
+        return [f"{told}. Write it as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
+    if max(source.counts) <= order.parts * order.window:  # no more than are held at any time anyway
+        return []
+    return [
+        f"{told}, and again at each resume, by each process that reads of it. Write smaller row groups: at least "
+        f"{order.parts}, of some hundred or thousand rows each."
+    ]

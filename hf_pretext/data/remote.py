@@ -4,8 +4,10 @@ urls -> sizes and stamps -> one array for each file, kept on disk until the file
 """
 
 import hashlib
+import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,14 +27,21 @@ GONE = (FileNotFoundError, PermissionError)
 log = logging.get_logger(__name__)
 
 
-def patiently(act: Callable, remote: bool):
-    """`act()`, tried again a few times where something remote fails: servers do, for a while."""
+def is_gone(error: Exception) -> bool:
+    """Whether trying again is of no use, since a file is not there or not ours to read."""
+    return isinstance(error, GONE) or isinstance(error.__cause__, GONE)
+
+
+def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool] = is_gone):
+    """`act()`, tried again a few times where something remote fails: servers do, for a while.
+
+    hopeless: whether an error is one that stays."""
     for pause in PAUSES if remote else ():
         try:
             return act()
-        except GONE:
-            raise
         except Exception as error:  # each library has its own
+            if hopeless(error):
+                raise
             log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
             time.sleep(pause)
     return act()
@@ -125,17 +134,30 @@ def read_bytes(url: str, start: int, stop: int) -> bytes:
         return handle.read(stop - start)
 
 
+def can_be_reached(url: str) -> bool:
+    """Whether a remote file's server answers for it: then what can't be read is damaged, not out of reach."""
+    try:
+        return bool(patiently(lambda: read_bytes(url, 0, 1), remote=True))
+    except Exception:  # each library has its own
+        return False
+
+
 def is_remote(url: str) -> bool:
     return "://" in url
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """Names of files without what all have in front, as short as they stay different."""
+    """Names of files without what all have in front, as short as they stay different.
+
+    Raises `ValueError` for a file given twice: two rows would have one name."""
+    twice = next((url for url, times in Counter(urls).items() if times > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice. Give each file once; --mixture_weights says what comes more often.")
     names = [Path(url).name for url in urls]
     if len(set(names)) == len(names):
         return names
     parts = [url.split("/") for url in urls]
-    shared = next(i for i, words in enumerate(zip(*parts, strict=False)) if len(set(words)) > 1)
+    shared = next(i for i, words in enumerate(itertools.zip_longest(*parts)) if len(set(words)) > 1)
     return ["/".join(words[shared:]) for words in parts]
 
 

@@ -23,10 +23,31 @@ from .order import ENDLESS
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
-KEPT_OPEN = 32  # readers kept where they stopped, to go on from there
-PROBED = 8  # rows that tell how large rows are
+KEPT_OPEN = 32  # readers kept where they stopped, to go on from there, unless told otherwise
+PROBED = 8  # rows of a piece that tell how large rows are
+PIECES_PROBED = 4
 MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+
+
+class BrokeOff(Exception):
+    """Reading a range came to a row that can't be read, for the reason that is its cause. rows: those before it."""
+
+    def __init__(self, rows: list[dict], cause: Exception):
+        super().__init__(f"after {len(rows)} rows: {type(cause).__name__}: {cause}")
+        self.rows = rows
+
+
+def is_damage(error: Exception) -> bool:
+    """Whether an error is one that damaged content causes. The network's own may look the same: ask the server."""
+    error = error.__cause__ if isinstance(error, BrokeOff) else error
+    # pyarrow says no more than OSError; those of the network are kinds of it, or have a number
+    return isinstance(error, DAMAGE) or (type(error) is OSError and error.errno is None)
+
+
+def broke_at(start: int, error: Exception) -> int:
+    """The row where reading from `start` on came to an error."""
+    return start + (len(error.rows) if isinstance(error, BrokeOff) else 0)
 
 
 class Rows:
@@ -34,11 +55,12 @@ class Rows:
 
     counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
     come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
-    again: whether reading from the middle means reading again from the start of a piece. stamp: what changes with the
-    rows' content, or None where only reading them would tell.
+    again: whether reading from the middle means reading again from the start of a piece. piece: what a piece is, where
+    that matters to a user. stamp: what changes with the rows' content, or None where only reading them would tell.
     """
 
     again = False
+    piece = "shard"
     stamp: str | None = None
 
     def __init__(
@@ -54,6 +76,7 @@ class Rows:
         self.columns, self.counts, self.places = dict(columns), list(counts), list(places)
         self.files: dict[str, int] = dict(files or {})
         self.lost: list[tuple[str, str]] = []
+        self.kept_open = KEPT_OPEN
         self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -61,26 +84,39 @@ class Rows:
         """The rows of a piece from `start` on."""
         raise NotImplementedError(f"{type(self).__name__} reads ranges.")
 
+    def url(self, piece: int) -> str | None:
+        """The file that a piece lies in, where there is one that can be reached by itself."""
+        return None
+
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
-        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any."""
+        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any.
+
+        Raises `BrokeOff` where a piece that is read from its start breaks off; what else reads, whatever it raises."""
         with self._lock:
             behind = [at for owner, at in self._opened if owner == piece and at <= start]
             at = max(behind, default=None)
             rows = self._opened.pop((piece, at)) if behind else None
-        if rows is None:
-            rows, at = self.open(piece, start), start
-        found = list(itertools.islice(rows, start - at, stop - at))
-        if stop < self.counts[piece]:
+        found: list[dict] = []
+        try:
+            if rows is None:
+                rows, at = self.open(piece, start), start
+            for row in itertools.islice(rows, start - at, stop - at):
+                found.append(row)
+        except Exception as error:
+            raise BrokeOff(found, error) from error
+        if start + len(found) == stop < self.counts[piece]:
             with self._lock:
                 self._opened[piece, stop] = rows
-                if len(self._opened) > KEPT_OPEN:
+                while len(self._opened) > self.kept_open:
                     self._opened.popitem(last=False)
         return found
 
     def row_bytes(self) -> float:
-        """About how many bytes a row takes in memory, by the first ones."""
-        piece = next(i for i, count in enumerate(self.counts) if count)
-        rows = self.read(piece, 0, min(PROBED, self.counts[piece]))
+        """About how many bytes a row takes in memory, by the first ones of several pieces."""
+        pieces = [piece for piece, count in enumerate(self.counts) if count]
+        chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
+        rows = [row for piece in chosen for row in self.read(piece, 0, min(PROBED, self.counts[piece]))]
+        self._opened.clear()
         return sum(map(size_of, rows)) / max(len(rows), 1)
 
     def fingerprint(self) -> dict:
@@ -119,7 +155,11 @@ class StreamRows(Rows):
     def __init__(self, data: IterableDataset, columns: Mapping[str, str], name: str, made_by: str | None = None):
         """made_by: what the rows of a file depend on beside the file, or None where counts can't be kept."""
         self.data = data
-        shards, urls = data.num_shards, shard_urls(data)
+        self.urls = shard_urls(data)
+        # what broke off in a user's own code must not pass for a file that ends there
+        own = made_by is None
+        self._damage = () if not self.urls else tuple(kind for kind in DAMAGE if not (own and kind is ValueError))
+        shards, urls = data.num_shards, self.urls
         facts = file_facts(urls)
         self.stamp = digest([made_by, urls, facts]) if urls and made_by is not None else None
         names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
@@ -142,6 +182,9 @@ class StreamRows(Rows):
             if cut:
                 self.lost.append((shard, f"damaged or cut after {rows:,} rows: the rest is left out"))
 
+    def url(self, piece: int) -> str | None:
+        return self.urls[piece] if self.urls else None
+
     def open(self, piece: int, start: int) -> Iterator[dict]:
         shard = self.data.shard(num_shards=self.data.num_shards, index=piece)
         for row in shard.skip(start) if start else shard:
@@ -153,7 +196,7 @@ class StreamRows(Rows):
         try:
             for _ in self.open(piece, 0):
                 rows += 1
-        except DAMAGE:
+        except self._damage:
             return np.array([rows, 1], np.int64)
         return np.array([rows, 0], np.int64)
 

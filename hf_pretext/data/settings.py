@@ -1,7 +1,7 @@
 """What can be set of data: how it is read, and what is its kind's own. Apart from what does it, so that `--help` need
 not import that."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
@@ -10,6 +10,19 @@ PARTS, WINDOW = 16, 256
 MAX_PIXELS = 89_478_485  # Pillow's own: above this a picture is taken for a decompression bomb
 
 
+def takes_whole_numbers(settings: type) -> type:
+    """A strict dataclass whose fields of type float also take an int: 1 for 1.0."""
+    floats = {field.name for field in fields(settings) if field.type is float}
+    own = settings.__setattr__
+
+    def set_field(self, name: str, value) -> None:
+        own(self, name, float(value) if name in floats and type(value) is int else value)
+
+    settings.__setattr__ = set_field
+    return settings
+
+
+@takes_whole_numbers
 @strict
 @dataclass
 class StreamSettings:
@@ -63,6 +76,7 @@ class ImageArguments:
             raise ValueError(f"image_size must be at least 1 pixel, but is {self.image_size}.")
 
 
+@takes_whole_numbers
 @strict
 @dataclass
 class Augmentation:

@@ -25,6 +25,9 @@ LOCAL_BUFFER = 2**20  # bytes of each column
 class ParquetRows(Rows):
     """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
 
+    again = True
+    piece = "row group"
+
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
         facts = file_facts(urls)
         self.stamp = digest([urls, facts])
@@ -44,6 +47,9 @@ class ParquetRows(Rows):
     def _groups(url: str) -> np.ndarray:
         found = footer(url)
         return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
+
+    def url(self, piece: int) -> str:
+        return self.groups[piece][0]
 
     def open(self, piece: int, start: int) -> Iterator[dict]:
         import pyarrow.parquet as pq
@@ -82,6 +88,9 @@ class TarRows(Rows):
                 self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))
         self.urls, self.index, self.fields = list(urls), index, fields
         self.media = {f for f in fields if isinstance(features[f], MEDIA)}
+
+    def url(self, piece: int) -> str:
+        return self.urls[self.owners[piece]]
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         owner, first = self.owners[piece], self.places[piece][1]

@@ -7,6 +7,7 @@ Pictures stay undecoded bytes or paths here: one bad picture must not end a stre
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
@@ -14,9 +15,9 @@ from transformers.utils import logging
 from .columns import features_of, find_column
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
-from .order import ENDLESS
-from .remote import patiently
-from .rows import DAMAGE, MapRows, ReplayRows, Rows, StreamRows, undecoded
+from .order import ENDLESS, can_be_met
+from .remote import can_be_reached, is_gone, patiently
+from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, undecoded
 from .shards import ParquetRows, TarRows
 
 TAKEN = 256  # rows read together
@@ -35,6 +36,7 @@ class Source:
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
+        self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         for where, why in self.rows.lost:
@@ -53,15 +55,38 @@ class Source:
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Rows `start` to `stop` (exclusive) of a piece. Those that can't be read say why under `UNREADABLE`: a damaged
-        file is many bad samples, not the end of a run."""
+        file is many bad samples, not the end of a run. Which ones those are does not depend on the range.
+
+        Raises what the network does, where a remote file can't be reached for a while."""
+        hopeless = partial(self._is_hopeless, piece, start)
         try:
-            rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote)
+            rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote, hopeless)
             reason = "its file ends before it"
         except Exception as error:  # each format has its own
-            if self.rows.remote and not isinstance(error, DAMAGE):
-                raise  # the network, not the file
-            rows, reason = [], f"its file can't be read: {type(error).__name__}: {str(error)[:200]}"
+            cause = error.__cause__ if isinstance(error, BrokeOff) else error
+            if self.rows.remote and not self._is_damaged(piece, start, error):
+                raise cause from None
+            reason = f"its file can't be read: {type(cause).__name__}: {str(cause)[:200]}"
+            if isinstance(error, BrokeOff):
+                rows = error.rows
+            elif stop - start == 1:
+                rows = []
+            else:  # of pieces whose rows can be read one by one, only some may be damaged
+                return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
+
+    def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
+        """Whether there is nothing to wait for: a remote file is gone, or was found damaged where this error is."""
+        return is_gone(error) or (is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS))
+
+    def _is_damaged(self, piece: int, start: int, error: Exception) -> bool:
+        """Whether a remote file that can't be read is damaged, not out of reach. Where is kept in mind, so that nobody
+        waits for it again."""
+        if not self._is_hopeless(piece, start, error):
+            url = self.rows.url(piece)
+            if is_damage(error) and (url is None or can_be_reached(url)):
+                self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
+        return self._is_hopeless(piece, start, error) and not is_gone(error)
 
     def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:
         """The rows at some places (piece, index), neighbours read together."""
@@ -100,6 +125,16 @@ class Mixture:
             )
         if weights is None and len(self.sources) > 1 and self.endless:
             raise ValueError("A mixture with an iterable of unknown length needs --mixture_weights.")
+        if weights is not None and not can_be_met(weights):
+            raise ValueError(
+                f"--mixture_weights {' '.join(map(str, weights))}: each must be at least a thousandth of their sum."
+            )
+        if weights is None and len(self.sources) > 1 and not can_be_met(list(map(len, self.sources))):
+            smallest = min(self.sources, key=len)
+            raise ValueError(
+                f"{smallest.name} has {len(smallest):,} of {len(self):,} rows, less than a thousandth. Leave it out, "
+                "or say with --mixture_weights how often it is to come."
+            )
 
     @property
     def name(self) -> str:
@@ -187,7 +222,8 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int
         tars = list(map(str, kwargs.get("tar_paths", [])))
         if tars and all(tar.endswith(".tar") for tar in tars):
             return TarRows(tars, columns, data.features)
-        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {data.info.config_name}"
+        how = getattr(builder, "config_id", None)  # as by lines or by paragraphs
+        made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)

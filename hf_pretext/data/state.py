@@ -26,8 +26,8 @@ def state_of(data: Mixture, order: MixedOrder, settings: StreamSettings) -> dict
 
 
 def load_state(checkpoint: str | os.PathLike, data: Mixture, settings: StreamSettings, seed: int) -> dict:
-    """The state in a checkpoint, for a run on `data` to go on from; `windows` is None where the data has changed and
-    that is allowed.
+    """The state in a checkpoint, for a run on `data` to go on from; `windows` and `watched` are None where the data has
+    changed and that is allowed.
 
     Raises `ValueError` for what is no whole checkpoint, and where the order of samples would be another."""
     file = Path(checkpoint) / STREAM_STATE
@@ -49,7 +49,7 @@ def load_state(checkpoint: str | os.PathLike, data: Mixture, settings: StreamSet
             f"{checkpoint} was trained on other data: {changed}. The order of samples would be another. Resume on the "
             "same data, or go on with this in an order of its own with --allow_changed_source."
         )
-    return {**state, "windows": None} if changed else state
+    return {**state, "windows": None, "watched": None} if changed else state
 
 
 def difference(before: list[dict], now: list[dict]) -> str:

@@ -81,20 +81,25 @@ class StreamLoader:
         ranks: int = 1,
         accumulation: int = 1,
         start: int = 0,
+        watched: dict | None = None,
         **loader_options,
     ):
         """start: samples seen so far, by all ranks. windows: those of the run that began. folder: where bad samples and
-        records of samples are written. accumulation: batches that make one step: an epoch is whole steps.
+        records of samples are written. accumulation: batches that make one step: an epoch is whole steps. watched: of a
+        run that goes on (see `Ledger`).
         loader_options: those of `torch.utils.data.DataLoader`, as `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
         order = make_order(data.sources, data.weights, settings, seed, windows)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
-        self.ledger = Ledger(folder, rank, rows, settings.max_bad_fraction, settings.record_samples)
+        self.ledger = Ledger(
+            folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched
+        )
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
+        self._step_keys: tuple[int, set[str]] = (-1, set())  # the step's first number, and its keys
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
@@ -139,10 +144,11 @@ class StreamLoader:
             first += self.batch_size * self._ranks
 
     def _batch(self) -> dict[str, Tensor]:
+        self.reader.consumed = self._next
         keys, batch = next(self._batches)
-        numbers, bad, replaced = self._numbers(self._next), [], []
+        numbers, bad, replaced = self._numbers(self._next), [], {}
         if isinstance(batch, list):
-            replaced = [sample["key"] for sample in batch if "reason" in sample]
+            replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
             samples, bad = self._mended(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], stack(samples)
         self._next += self.batch_size * self._ranks
@@ -152,19 +158,14 @@ class StreamLoader:
     def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
         """The samples with another in each bad one's place, and all the bad ones that were met.
 
-        None of those samples is in the step's global batch already. Nothing else is asked, so that the same are taken
-        by any ranks; only where the first choice for a bad one is bad too, it may be given what another bad one was.
-        Raises `ValueError` where none can be used."""
-        samples, bad = list(samples), []
-        first = self._next - (self._next - self._start) % self._step
-        taken = {self.reader.key(g) for g in range(first, first + self._step)}
+        None of those others is in the step's global batch already, nor given to another bad one of it (see
+        `Reader.substitutes`), though ranks do not ask each other. Raises `ValueError` where none can be used."""
+        samples, bad, taken = list(samples), [], self._taken()
         for at, sample in enumerate(samples):
             if "reason" not in sample:
                 continue
             bad.append(sample)
-            for row in self.reader.substitutes(numbers[at]):
-                if row["key"] in taken:
-                    continue
+            for row in self.reader.substitutes(numbers[at], self._step, taken):
                 found = self._decoder.again(row)
                 if "reason" not in found:
                     samples[at] = found
@@ -178,3 +179,10 @@ class StreamLoader:
             )
         # where all rows are in the batch already, good ones of it serve twice, so that it keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
+
+    def _taken(self) -> set[str]:
+        """Keys of the step's global batch."""
+        first = self._next - (self._next - self._start) % self._step
+        if self._step_keys[0] != first:  # asked once for each of the step's batches
+            self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}
+        return self._step_keys[1]

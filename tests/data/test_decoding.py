@@ -176,11 +176,13 @@ def test_a_jpeg_is_decoded_smaller_and_alike(shrink):
     assert (small.permute(1, 2, 0).float() - expected.float()).abs().mean() < 4
 
 
+@pytest.mark.parametrize("format", ["JPEG", "TIFF", "PNG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_is_known_before_decoding(orientation):
+def test_the_size_is_known_before_decoding(orientation, format):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    content = encoded("JPEG", exif=exif.tobytes())
+    content = encoded(format, exif=exif if format == "TIFF" else exif.tobytes())
+    assert Image.open(io.BytesIO(content)).getexif().get(0x0112) == orientation
     assert upright_size(open_image(content)) == tuple(to_image(content).shape[1:])
 
 

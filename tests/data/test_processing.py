@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
-from hf_pretext.data.decoding import to_pixels
+from hf_pretext.data.decoding import pixels_of, to_rgb
 from hf_pretext.data.processing import (
     COLOR_DRAWS,
     Augmentation,
@@ -67,7 +67,9 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
     from hf_pretext.data import processing as module
 
     decoded = []
-    monkeypatch.setattr(module, "to_pixels", lambda *args: decoded.append(args) or to_pixels(*args))
+    copied = []
+    monkeypatch.setattr(module, "to_rgb", lambda *args: decoded.append(args) or to_rgb(*args))
+    monkeypatch.setattr(module, "pixels_of", lambda *args: copied.append(args[1:]) or pixels_of(*args))
     monkeypatch.setattr(module, "KEPT_BYTES", 2 * 48 * 64 * 3)
     processing = ImageProcessing(default_processor(32), Augmentation())
     rows = [{**row(), "key": str(i)} for i in range(3)]
@@ -75,6 +77,19 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
     again = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len(decoded) == 4  # the third had no room
+    assert [len(box) for box in copied] == [0, 0, 1, 1]  # and only what was cut out of it was copied
+
+
+@pytest.mark.parametrize(("height", "width"), [(48, 64), (32, 33), (40, 200)])
+def test_a_crop_is_the_same_whether_its_picture_is_kept_or_not(height, width):
+    processing = ImageProcessing(default_processor(32), Augmentation(crop_scale=0.2))
+    picture = row(height, width)
+    for seed in range(20):
+        kept, alone = (
+            processing({**picture, **key}, np.random.default_rng(seed))["pixel_values"] for key in ({"key": "a"}, {})
+        )
+        assert torch.equal(kept, alone)
+    assert len(processing._kept) == 1
 
 
 def test_no_augmentation_leaves_the_picture():

@@ -5,6 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub import serve
 from test_rows import ROWS, parquet, tars
@@ -62,3 +65,17 @@ def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
     with serve(tmp_path / "repository", fail_every=3, cut_every=5, delay=0.02) as hub:
         assert epoch(hub, tmp_path / "rough", column) == expected
         assert hub.failed > 5 and hub.cut > 0
+
+
+def test_parquet_is_read_in_ranges_not_whole(tmp_path):
+    """Only the columns in use, and only the row groups of the windows in use."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    rows = [{"text": f"text {i}", "picture": random.bytes(4000)} for i in range(ROWS)]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=100)
+    size = (folder / "a.parquet").stat().st_size
+    with serve(folder) as hub:
+        found = epoch(hub, tmp_path / "cache", "text")
+        assert sorted(found["numbers"]) == list(range(ROWS))
+        assert 0 < hub.sent < size / 10

@@ -2,20 +2,23 @@
 
 import gzip
 import io
+import itertools
 import json
 import tarfile
+from functools import partial
 
 import datasets
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from hf_pretext.data import remote, shards
+from hf_pretext.data import remote, shards, sources
 from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.shards import ParquetRows, TarRows
-from hf_pretext.data.sources import open_source
+from hf_pretext.data.sources import Source, open_source
 from hf_pretext.data.state import difference
 
 ROWS = 700
@@ -206,7 +209,7 @@ def test_a_damaged_side_file_is_one_bad_row(tmp_path):
                     tar.addfile(info, io.BytesIO(content))
 
     write(tmp_path / "a.tar", broken=7)
-    source = open_source(str(tmp_path), columns={"text": "json"}, needed=("text",))
+    source = open_source(str(tmp_path), columns={"label": "json"}, needed=("label",))
     found = source.read(0, 0, 10)
     assert [UNREADABLE in row for row in found] == [i == 7 for i in range(10)]
     assert "damaged json" in found[7][UNREADABLE]
@@ -227,6 +230,88 @@ def test_damage_inside_a_parquet_file_is_bad_rows_not_an_error(tmp_path):
     assert "can't be read" in found[500][UNREADABLE]
 
 
+def damaged_group(path, at=0.6):
+    """A Parquet file of 2,000 rows in 4 groups of many pages each, with garbage in the middle of the second."""
+    rows = [{"text": f"{i} " + np.random.default_rng(i).bytes(300).hex()} for i in range(2000)]
+    pq.write_table(
+        pa.Table.from_pylist(rows), path, row_group_size=500, data_page_size=4096, write_batch_size=16,
+        use_dictionary=False, compression="zstd",
+    )  # fmt: skip
+    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(1).column(0)
+    start = column.data_page_offset + int(column.total_compressed_size * at)
+    content[start : start + 3000] = bytes(3000)
+    path.write_bytes(content)
+    return path
+
+
+def unreadable(rows) -> list[int]:
+    return [i for i, row in enumerate(rows) if UNREADABLE in row]
+
+
+def test_which_rows_of_a_damaged_group_are_bad_does_not_depend_on_the_range(tmp_path):
+    source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
+    bad = unreadable(source.read(1, 0, 500))
+    first = bad[0]
+    assert bad == list(range(first, 500)) and 250 < first < 350
+    assert "can't be read" in source.read(1, first, first + 1)[0][UNREADABLE]
+    random = np.random.default_rng(0)
+    for _ in range(30):
+        start = int(random.integers(500))
+        stop = int(random.integers(start, 500)) + 1
+        got = source.read(1, start, stop)
+        assert unreadable(got) == [i - start for i in bad if start <= i < stop]
+        assert all(row["text"].startswith(f"{500 + start + i} ") for i, row in enumerate(got) if UNREADABLE not in row)
+
+
+def in_memory(path) -> str:
+    """The address of a copy that is read as remote files are."""
+    system = fsspec.filesystem("memory")
+    system.pipe(f"/{path.parent.name}/{path.name}", path.read_bytes())
+    return f"memory://{path.parent.name}/{path.name}"
+
+
+def remote_source(url) -> Source:
+    source = Source([{"text": ""}], {"text": "text"}, features={"text": None})
+    source.rows = ParquetRows([url], {"text": "text"})
+    return source
+
+
+@pytest.mark.parametrize("at", [0.0, 0.6])
+def test_damage_in_a_remote_file_is_bad_rows_and_waited_for_only_once(tmp_path, monkeypatch, at):
+    waits = []
+    monkeypatch.setattr(remote, "PAUSES", (0.25, 0.5))
+    monkeypatch.setattr(remote.time, "sleep", waits.append)
+    path = damaged_group(tmp_path / "a.parquet", at)
+    here, there = open_source(str(path), needed=("text",)), remote_source(in_memory(path))
+    assert there.rows.remote
+    for start, stop in ((400, 500), (0, 100), (0, 500), (490, 500), (100, 400)):
+        expected = here.read(1, start, stop)
+        assert unreadable(there.read(1, start, stop)) == unreadable(expected)
+    assert unreadable(there.read(2, 0, 500)) == []
+    assert len(waits) <= 4  # where the break was looked for from behind it, and where it is
+
+
+def test_a_remote_file_out_of_reach_is_an_error_not_bad_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0, 0))
+    path = damaged_group(tmp_path / "a.parquet")
+    source = remote_source(in_memory(path))
+    bad = unreadable(source.read(1, 0, 500))
+    own = source.rows.open
+
+    def cut(error, piece, start):
+        yield from itertools.islice(own(piece, start), 100)
+        raise error
+
+    monkeypatch.setattr(source.rows, "open", partial(cut, ConnectionError("503")))
+    with pytest.raises(ConnectionError, match="503"):
+        source.read(2, 0, 500)
+    monkeypatch.setattr(source.rows, "open", partial(cut, OSError("Unexpected end of stream")))
+    monkeypatch.setattr(sources, "can_be_reached", lambda url: False)
+    with pytest.raises(OSError, match="Unexpected end"):  # also where a later row is known to be damaged
+        source.read(1, 0, bad[0])
+
+
 def test_a_file_that_shrinks_meanwhile_is_bad_rows(tmp_path):
     class Shrinking(list):
         pass
@@ -234,7 +319,7 @@ def test_a_file_that_shrinks_meanwhile_is_bad_rows(tmp_path):
     data = Shrinking(lines(10))
     source = open_source(data, needed=("text",))
     del data[6:]
-    assert [UNREADABLE in row for row in source.read(0, 0, 10)] == [True] * 10  # of a sequence, the range fails
+    assert [UNREADABLE in row for row in source.read(0, 0, 10)] == [False] * 6 + [True] * 4
 
 
 def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_cache, monkeypatch):
@@ -250,6 +335,35 @@ def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_c
     for file in own_cache.iterdir():
         file.write_bytes(b"damaged")
     assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 40
+
+
+def fail_at_seven(row):
+    if row["text"].endswith("7"):
+        raise ValueError("a mistake of the user's own")
+    return row
+
+
+def test_an_error_in_the_users_own_code_is_no_damage(tmp_path):
+    made = datasets.Dataset.from_list(lines(100)).to_iterable_dataset()
+    for data in (made, streamed_json(tmp_path)):
+        with pytest.raises(ValueError, match="the user's own"):
+            open_source(data.map(fail_at_seven), columns={"text": "text"}, needed=("text",))
+    content = gzip.compress(write_tar(tmp_path / "a.tar", 600).read_bytes())
+    (tmp_path / "a.tar.gz").write_bytes(content[: len(content) // 2])
+    cut = datasets.load_dataset("webdataset", data_files=str(tmp_path / "a.tar.gz"), split="train", streaming=True)
+    for data in (cut, cut.map(lambda row: row)):  # a file that is cut still is
+        source = open_source(data, columns={"text": "txt"}, needed=("text",))
+        assert 0 < len(source) < 600 and len(source.rows.lost) == 1
+
+
+def test_counts_depend_on_how_a_file_is_read(tmp_path):
+    (tmp_path / "a.txt").write_text("a\nb\n\nc\nd\n\n")
+    for sample_by, expected in (("line", 6), ("paragraph", 2), ("document", 1)):
+        data = datasets.load_dataset(
+            "text", data_files=str(tmp_path / "a.txt"), split="train", streaming=True, sample_by=sample_by
+        )
+        for _ in range(2):
+            assert len(open_source(data, needed=("text",))) == expected == len(list(data))
 
 
 def test_a_filtered_stream_is_counted_anew(tmp_path):
@@ -288,6 +402,9 @@ def test_what_fails_far_away_is_tried_again(monkeypatch):
 def test_names_stay_different():
     assert remote.short_names(["/x/a.tar", "/x/b.tar"]) == ["a.tar", "b.tar"]
     assert remote.short_names(["/x/1/a.tar", "/x/2/a.tar"]) == ["1/a.tar", "2/a.tar"]
+    assert remote.short_names(["/x/a.tar", "/x/y/a.tar"]) == ["a.tar", "y/a.tar"]
+    with pytest.raises(ValueError, match="/x/a.tar is given twice"):
+        remote.short_names(["/x/a.tar", "/x/b.tar", "/x/a.tar"])
 
 
 def test_what_changed_is_said():

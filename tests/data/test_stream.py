@@ -2,19 +2,25 @@
 
 import json
 import logging
+from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from media import RATE, sound, video
 from PIL import Image
+from test_rows import damaged_group
 
 from hf_pretext.data import reader as reader_module
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
-from hf_pretext.data.ledger import TooManyBadSamples, forget_after, read_lines
+from hf_pretext.data.ledger import Ledger, TooManyBadSamples, forget_after, read_lines, sizes_of_records
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.reader import make_order, reading_notes
-from hf_pretext.data.settings import StreamSettings
+from hf_pretext.data.settings import Augmentation, StreamSettings
 from hf_pretext.data.sources import Mixture, open_source
 from hf_pretext.data.stream import StreamLoader
 
@@ -192,6 +198,38 @@ def test_bad_rows_are_replaced_the_same_way_for_any_workers_and_start():
     assert numbers(alone)[80:] == numbers(later)
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(2000, 64), (20_000, 2048)])
+def test_no_row_is_twice_in_a_global_batch_though_many_are_replaced(rows, batch):
+    bad = set(np.random.default_rng(0).choice(rows, rows // 20, replace=False).tolist())
+    source = open_source([{"text": str(i)} for i in range(rows)], needed=("text",))
+    ranks = [
+        batches(rows // batch, source, Words(bad), batch_size=batch // 2, rank=r, ranks=2, settings=lenient())[0]
+        for r in range(2)
+    ]
+    for parts in zip(*ranks, strict=True):
+        together = numbers(parts)
+        assert len(set(together)) == batch and not bad & set(together)
+
+
+class Words(Number):
+    """Row {"text": "7 ..."} -> its number."""
+
+    def __call__(self, row, random):
+        number = int(row["text"].split()[0])
+        if number in self.bad:
+            raise BadSample("broken on purpose: truly")
+        return {"number": torch.tensor(number)}
+
+
+def test_taken_rows_are_not_read_again(monkeypatch):
+    """Else each would cost a read from far away."""
+    source = numbered(0)
+    loader = StreamLoader(source, Number(), 8, settings=lenient())
+    monkeypatch.setattr(source, "read", lambda *args: pytest.fail("read"))
+    everything = {source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)}
+    assert list(loader.reader.substitutes(3, 8, everything)) == []
+
+
 def test_half_the_rows_may_be_bad():
     found, loader = batches(13, process=Number(set(range(50))), settings=lenient())
     assert all(len(batch["number"]) == 8 for batch in found)
@@ -237,6 +275,44 @@ def test_never_before_a_thousand_samples():
     assert 1000 <= len(set(seen)) <= 1024
 
 
+def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
+    source = open_source([{"text": str(i)} for i in range(5000)], needed=("text",))
+    process = Words(set(range(0, 5000, 10)))  # a tenth
+
+    def told(ranks, step=80):
+        """The error, and the samples seen when it came, of runs that are killed after each 400 samples."""
+        watched = [None] * ranks
+        for start in range(0, 4000, 400):
+            news, loaders = [[] for _ in range(ranks)], []
+            for rank in range(ranks):
+                loaders.append(
+                    batches(
+                        400 // step, source, process, batch_size=step // ranks, rank=rank, ranks=ranks, start=start,
+                        watched=watched[rank],
+                    )[1]
+                )  # fmt: skip
+            news = [loader.ledger.news() for loader in loaders]
+            said = set()
+            for loader in loaders if ranks > 1 else ():
+                try:
+                    loader.ledger.hear(news)
+                except TooManyBadSamples as error:
+                    said.add(str(error))
+                else:
+                    said.add(None)
+            assert len(said) <= 1  # all ranks say the same
+            if said - {None}:
+                return start, said.pop()
+            watched = json.loads(json.dumps([loader.ledger.watched() for loader in loaders]))
+            assert all(watched_by == watched[0] for watched_by in watched)
+
+    with pytest.raises(TooManyBadSamples, match="of the last 1,000") as error:
+        told(1)
+    for ranks in (2, 4):
+        start, message = told(ranks)
+        assert start == 800 and message == str(error.value)
+
+
 def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
     source = numbered(0)
     own = source.rows.read
@@ -247,10 +323,26 @@ def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
         return own(piece, start, stop)
 
     monkeypatch.setattr(source.rows, "read", failing)
-    assert UNREADABLE in source.read(0, 15, 25)[0]
+    assert [UNREADABLE in row for row in source.read(0, 15, 25)] == [i == 20 for i in range(15, 25)]
     found, loader = batches(13, source, settings=lenient(window=3, parts=2))
     assert 20 not in numbers(found)
     assert loader.ledger.reasons["its file can't be read"] >= 1
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers, tmp_path):
+    def run(count=60, batch=40, **options):
+        source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
+        settings = lenient(parts=4, window=64)
+        found, loader = batches(count, source, Words(), batch_size=batch, settings=settings, **options)
+        return numbers(found), loader.ledger.digest
+
+    whole, digest = run()
+    assert run(num_workers=workers) == (whole, digest)
+    assert run(30, start=40 * 30)[0] == whole[40 * 30 :]
+    parts = [run(batch=40 // workers, rank=rank, ranks=workers) for rank in range(workers)]
+    assert np.stack([part for part, _ in parts], 1).flatten().tolist() == whole
+    assert sum(part for _, part in parts) % 2**64 == digest
 
 
 def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
@@ -272,6 +364,36 @@ def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
     assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(told) + "\n"
     forget_after(tmp_path, 0)  # from the start again
     assert read_lines(tmp_path / "samples-rank1.jsonl") == []
+
+
+def test_records_are_cut_where_the_checkpoint_says_without_being_read(tmp_path, monkeypatch):
+    record, other = tmp_path / "samples-rank0.jsonl", tmp_path / "samples-rank1.jsonl"
+    record.write_text('{"step": 1, "keys": ["a:0"]}\n')
+    sizes = json.loads(json.dumps(sizes_of_records(tmp_path)))
+    kept = record.read_text()
+    record.write_text(kept + '{"step": 2, "keys": ["a:1"]}\n{"step": 3, "ke')
+    other.write_text('{"step": 2, "keys": ["a:1"]}\n')  # of a rank that the run did not have then
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *args, **options: pytest.fail("read"))
+        forget_after(tmp_path, 1, sizes)
+    assert record.read_text() == kept and other.read_text() == ""
+    record.write_text("")  # by somebody else
+    forget_after(tmp_path, 1, sizes)
+    assert record.read_text() == ""
+
+
+def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
+    ledgers = [Ledger(tmp_path, rank, 2) for rank in range(2)]
+    for ledger in ledgers:  # each has read the file before the other writes
+        ledger.note([0], ["a:1"], [{"key": "a:2", "reason": "no bytes"}])
+    ledgers[0].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    ledgers[1].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    path = tmp_path / "bad_samples.jsonl"
+    with open(path, "a") as file:
+        file.write('{"shard": "a", "row": 4, "re{"shard": "a", "row": 5, "reason": "x"}\n')
+    assert [line["row"] for line in read_lines(path)] == [2, 3]
+    forget_after(tmp_path, 1)
+    assert path.read_text().count("\n") == 2
 
 
 def test_the_digest_tells_orders_apart():
@@ -296,10 +418,57 @@ def test_a_mixture_is_deterministic_and_starts_anywhere():
     assert drawn == [sum(n < 100 for n in numbers(whole)), sum(n >= 100 for n in numbers(whole))]
 
 
+def test_files_of_one_name_in_two_sources_are_not_mistaken_for_each_other(tmp_path):
+    """Decoded pictures are kept by their keys."""
+    for name, grey in (("dark", 10), ("light", 200)):
+        pictures = [Image.new("RGB", (16, 16), (grey, grey, grey)) for _ in range(40)]
+        data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+        (tmp_path / name).mkdir()
+        data.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
+    mixture = Mixture([open_source(str(tmp_path / name)) for name in ("dark", "light")], [1, 1])
+    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    found, loader = batches(8, mixture, process, batch_size=20)
+    greys = torch.cat([batch["pixel_values"] for batch in found]).float().mean((1, 2, 3)).round().tolist()
+    assert greys == [(10, 200)[loader.reader.order.choose(g)[0]] for g in range(160)]
+    assert process._kept and min(greys) == 10 and max(greys) == 200
+
+
+def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
+    pictures = [Image.new("RGB", (16, 16), (i, i, i)) for i in range(30)]
+    pictures[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
+    data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+    data.to_parquet(tmp_path / "a.parquet")
+    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    source = open_source(str(tmp_path / "a.parquet"))
+    loaded = []
+    monkeypatch.setattr(Image.Image, "load", lambda self, own=Image.Image.load: loaded.append(self.size) or own(self))
+    found, _ = batches(5, source, process, batch_size=6, settings=lenient(), folder=tmp_path / "run")
+    assert all(len(batch["pixel_values"]) == 6 for batch in found)
+    (line,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
+    assert line["row"] == 7 and line["reason"].startswith("12000x9000 pixels, more than 89,478,485")
+    assert (12_000, 9_000) not in loaded
+
+
 @pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0.5, -1], [0, 1]])
 def test_weights_that_do_not_fit(weights):
     with pytest.raises(ValueError, match="--mixture_weights.*a positive number for each of the 2"):
         Mixture([numbered(), numbered()], weights)
+
+
+def test_sources_too_small_for_their_share_are_told_at_once():
+    small, large = numbered(0, 1), numbered(0, 101)
+    with pytest.raises(ValueError, match="--mixture_weights 1 100000: each must be at least a thousandth"):
+        Mixture([small, large], [1, 100_000])
+    with pytest.raises(ValueError, match="Dataset has 1 of 5,001 rows, less than a thousandth. Leave it out"):
+        Mixture([small, open_source(datasets.Dataset.from_dict({"image": [1] * 5000}), columns={"image": "image"})])
+
+
+def test_numbers_of_settings():
+    assert StreamSettings(max_bad_fraction=1).max_bad_fraction == 1.0
+    assert isinstance(Augmentation(crop_scale=1).crop_scale, float)
+    for wrong in ({"max_bad_fraction": True}, {"max_bad_fraction": 2}, {"parts": 1.0}):
+        with pytest.raises(StrictDataclassError):
+            StreamSettings(**wrong)
 
 
 class Counter:
@@ -322,6 +491,35 @@ def test_a_plain_iterable_never_ends_and_is_replayed():
     assert torch.cat(together).tolist() == numbers(whole)
 
 
+class Drawn:
+    """A plain iterable of numbers that counts how many were drawn from it."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __iter__(self):
+        for i in range(10**6):
+            self.count += 1
+            yield {"text": str(i)}
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+@pytest.mark.parametrize(("workers", "batch"), [(0, 64), (2, 256)])
+def test_a_plain_iterable_is_drawn_from_once(mixed, workers, batch):
+    """Also where lanes take from it at their own pace, and where substitutes are asked for."""
+    plain = Drawn()
+    data = source = open_source(plain, needed=("text",))
+    if mixed:
+        data = Mixture([source, open_source([{"text": str(i)} for i in range(3000)], needed=("text",))], [1, 1])
+    process, before = Words(set(range(7, 10**6, 101))), plain.count
+    found, loader = batches(12_800 // batch, data, process, batch_size=batch, settings=lenient(), num_workers=workers)
+    assert sum(loader.ledger.reasons.values()) > 0
+    given = loader.reader.order.drawn(12_800)[0]
+    assert given <= plain.count - before <= given + 256 * 4 + 2 * workers * batch
+    if not mixed:
+        assert len(set(numbers(found))) > 12_600
+
+
 def test_windows_are_smaller_where_rows_are_large(tmp_path):
     big = [{"text": "x" * 10_000} for _ in range(1000)]
     source = open_source(big, needed=("text",))
@@ -339,8 +537,27 @@ def test_windows_are_smaller_where_rows_are_large(tmp_path):
     assert most <= 2**24
 
 
+def test_how_large_rows_are_is_told_by_several_pieces():
+    rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
+    source = open_source(rows, needed=("text",))
+    assert 30_000 < source.rows.row_bytes() < 50_000
+    assert open_source(rows[:100], needed=("text",)).rows.row_bytes() < 1000
+
+
+def test_no_more_readers_stay_open_than_there_are_parts(tmp_path):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(4000)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
+    source = open_source(str(tmp_path), needed=("text",))
+    loader = StreamLoader(source, Words(), 64, settings=StreamSettings(parts=4, window=30))
+    most = 0
+    for _ in zip(range(200), loader, strict=False):
+        most = max(most, len(source.rows._opened))
+    assert 2 < most <= 4
+
+
 def test_more_than_the_buffer_is_read_again_and_said(caplog):
-    source = open_source([{"text": "x" * (10 if i < 8 else 50_000)} for i in range(600)], needed=("text",))
+    rows = [{"text": "x" * (10 if i % 256 < 8 else 50_000)} for i in range(600)]  # the first of each piece are small
+    source = open_source(rows, needed=("text",))
     reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
     logging.getLogger("transformers").addHandler(caplog.handler)
     keys = [reader.row(g)["key"] for g in range(600)]
@@ -363,6 +580,18 @@ def test_the_next_window_is_read_ahead():
     assert missing == [0, 1]  # only the first of each part had to be waited for
     assert len(reader._windows) <= 6
     reader.close()
+
+
+@pytest.mark.parametrize(("rows", "group", "said"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)])
+def test_few_large_row_groups_are_said(tmp_path, rows, group, said):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
+    source = open_source(str(tmp_path), needed=("text",))
+    notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
+    assert len(notes) == said
+    if said:
+        assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
+        assert "Write smaller row groups" in notes[0]
 
 
 def test_what_is_read_twice_is_said():
