@@ -54,7 +54,7 @@ recipe = Recipe(
         "crop_scale": 0.7,
         "color_jitter": 0.1,
         "per_device_train_batch_size": 32,
-        "num_train_epochs": 17,
+        "num_train_epochs": 34,
         "learning_rate": 1.5e-3,
         "weight_decay": 0.05,
         "warmup_steps": 0.05,
