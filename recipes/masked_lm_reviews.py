@@ -65,9 +65,10 @@ recipe = Recipe(
     settings={
         "output_dir": "runs/masked_lm_reviews",
         "vocab_size": 8000,
-        "max_length": 128,
+        "max_length": 256,
+        "mask_ratio": 0.4,  # of long sequences: what a hidden word is then told by is the review, not its neighbours
         "eval_rows": 5000,
-        "per_device_train_batch_size": 32,
+        "per_device_train_batch_size": 16,
         "num_train_epochs": 1,
         "learning_rate": 1e-3,
         "adam_beta2": 0.98,
@@ -83,6 +84,7 @@ recipe = Recipe(
         "eval_dataset": str(SHAKESPEARE),
         "eval_label": "kind",
         "vocab_size": 500,
+        "max_length": 128,
         "seeds": [0],
         "max_steps": 4,
         "per_device_train_batch_size": 4,
