@@ -79,6 +79,7 @@ class Recipe:
         types = (RunArguments, *own, StreamSettings, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
+        from accelerate import PartialState
         from datasets import disable_progress_bars
 
         from .modeling import objective_class  # from here on it takes seconds; --help and typing errors end before
@@ -90,7 +91,8 @@ class Recipe:
             disable_progress_bars()  # of datasets, which makes a table of each file
         try:
             if self.fetch is not None and not {"dataset", "eval_dataset"} <= values.keys():
-                values = {**self.fetch(), **values}
+                with PartialState().main_process_first():  # the others find what it has fetched
+                    values = {**self.fetch(), **values}
             run = Run(self, objective_class(self.objective), command_line, values)
             return run.results() if run.train() else None
         except ValueError as error:

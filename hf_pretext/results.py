@@ -32,7 +32,8 @@ def publish_results(run: "Run") -> dict:
     results, folder, panel = facts(run), Path(run.first.output_dir), None
     if run.labelled is not None:
         results.update(figures(run))
-        write_json(folder / RESULTS, results)  # whatever happens to pictures and card
+        write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
+        publish(folder)  # before anything is drawn: what was measured must not hang on a picture
         panel = run.data.panel(run.labelled, results)
     results["evaluation_seconds"] = time.perf_counter() - begun
     write_json(folder / RESULTS, results)

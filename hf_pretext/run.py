@@ -209,8 +209,12 @@ class Run:
         path = self.options.encoder
         if random or path is None or (os.path.isdir(path) and not any((Path(path) / f).exists() for f in WEIGHT_FILES)):
             return build_encoder(self.config), []
-        encoder, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-        return encoder, list(info["missing_keys"])
+        auto = self.objective.auto_class  # with its own head, where the objective has one and the checkpoint too
+        if auto is not AutoModel and type(self.config) not in auto._model_mapping:
+            self.objective.native(self.config)  # says what is wrong
+        encoder, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        inner = "" if auto is AutoModel else f"{encoder.base_model_prefix}."
+        return encoder, [name.removeprefix(inner) for name in info["missing_keys"] if name.startswith(inner)]
 
     def random(self, seed: int) -> PreTrainedModel:
         """The encoder of a seed before any training, with nothing of --encoder but its shape."""

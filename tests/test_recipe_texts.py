@@ -153,6 +153,42 @@ def test_an_architecture_that_can_not_pack_takes_batches_of_like_length(tmp_path
     AutoModelForMaskedLM.from_pretrained(tmp_path / "run")
 
 
+def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
+    """The head that it brings is kept, and so is its tokenizer."""
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
+    )
+    before = AutoModelForMaskedLM.from_config(config)
+    before.save_pretrained(save(tokenizer, tmp_path / "bert"))
+    options = ["--encoder", tmp_path / "bert", "--learning_rate", 0.0, "--max_steps", 1, "--eval_dataset", "none"]
+    results = main(*options, output_dir=tmp_path / "run")
+    after = AutoModelForMaskedLM.from_pretrained(tmp_path / "run")
+    assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
+    assert results["tokenizer"]["from"] == str(tmp_path / "bert")
+
+
+def test_texts_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path):
+    from functools import partial
+
+    from hf_pretext.cards.report import draw, draw_fractions
+
+    results = json.loads((REPOSITORY / "model_cards" / "masked_lm_reviews" / "results.json").read_text())
+    guesses = [("the $100 million #1 hit made $____, 50% off", "$200", ["$5", "\\frac", "_", "^"])]
+    draw(tmp_path / "r.png", results, (partial(draw_fractions, transfer=results["transfer"], guesses=guesses), 4.2))
+    assert (tmp_path / "r.png").stat().st_size > 10_000
+
+
+def test_the_reviews_are_split_in_blocks_of_each_label():
+    spec = importlib.util.spec_from_file_location("reviews", REPOSITORY / "recipes" / "data" / "reviews.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    rows = [{"text": str(i), "sentiment": i % 2, "source": "imdb" if i < 40 else "rt"} for i in range(60)]
+    parts = {split: module.block(rows, *part) for split, part in module.SPLITS.items()}
+    assert [len(part) for part in parts.values()] == [48, 6, 6]
+    assert sorted(int(row["text"]) for part in parts.values() for row in part) == list(range(60))
+    assert {row["text"] for row in parts["test"]} == {"36", "37", "38", "39", "58", "59"}
+
+
 def save(tokenizer, folder):
     tokenizer.save_pretrained(folder)
     return folder
@@ -242,6 +278,7 @@ class TestMistakes:
         message = told(*options, "--max_length", 80)
         assert "--max_length 80 is more than the 65 positions" in message and "--max_length 65 or less" in message
         assert "max_length 2 leaves no room" in told("--max_length", 2)
+        assert "Give at least 3" in told("--max_length", -1)
 
     def test_vocabularies_that_differ(self, told, tokenizer, tmp_path):
         CONFIGS["bert"]().save_pretrained(tmp_path / "bert")

@@ -95,13 +95,14 @@ def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[st
     left.legend(frameon=False, fontsize=8)
     right.set_axis_off()
     right.set_title("hidden words of test, and what the model takes them for", loc="left")
+    style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # a text may hold dollars
     for row, (text, word, likely) in enumerate(guesses):
         y = 1 - (row + 0.3) / max(len(guesses), 1)
-        right.text(0, y, text, fontsize=9, transform=right.transAxes)
-        right.text(0.02, y - 0.07, f"{word}:", fontsize=9, color=RANDOM, transform=right.transAxes)
+        right.text(0, y, text, **style)
+        right.text(0.02, y - 0.07, f"{word}:", color=RANDOM, **style)
         for at, guess in enumerate(likely):
             colour = TRAINED if guess == word else "black"
-            right.text(0.2 + 0.2 * at, y - 0.07, guess, fontsize=9, color=colour, transform=right.transAxes)
+            right.text(0.2 + 0.2 * at, y - 0.07, guess, color=colour, **style)
 
 
 def picture(axes, pixels: Tensor, frame: str | None = None) -> None:

@@ -23,7 +23,7 @@ def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> 
     offsets (`(documents + 1,)`): where each document's tokens begin. starts (`(tokens,)`, bool): where words begin.
     Returns `(pieces, 2)`: first token and end of each, in order; empty documents have none.
     """
-    found = []
+    found, half = [], max(room // 2, 1)
     lengths = np.diff(offsets)
     short = (lengths > 0) & (lengths <= room)
     for document in np.flatnonzero(lengths > room):
@@ -31,8 +31,8 @@ def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> 
         while end - begin > room:
             cut = begin + min(room, end - begin - room // CRUMB)
             if starts is not None:
-                words = np.flatnonzero(starts[begin + room // 2 : cut + 1])
-                cut = begin + room // 2 + int(words[-1]) if len(words) else cut
+                words = np.flatnonzero(starts[begin + half : cut + 1])
+                cut = begin + half + int(words[-1]) if len(words) else cut
             found.append((begin, cut))
             begin = cut
         found.append((begin, end))

@@ -23,6 +23,8 @@ from .packing import best_fit, pieces
 from .remote import digest
 from .sources import Source
 
+VERSION = 1  # of how texts become tokens: kept ones of another are not taken
+LONGEST_WORD = 8  # tokens that are hidden as one word
 AT_ONCE = 1000  # documents that are tokenised together: the tokenizer uses all cores
 log = logging.get_logger(__name__)
 
@@ -52,7 +54,7 @@ def tokenised(source: Source, tokenizer: PreTrainedTokenizerBase, column: str = 
 
     if source.endless:
         raise ValueError(f"{source.name} is an iterable without a length, which can't be packed. Give a list or files.")
-    name = digest([identity(source, column), fingerprint(tokenizer)])
+    name = digest([identity(source, column), fingerprint(tokenizer), VERSION])
     folder = Path(constants.HF_HOME) / "hf_pretext" / "texts" / name
     return Texts(made_once(folder, lambda temporary: write(source, tokenizer, column, temporary)))
 
@@ -115,9 +117,14 @@ def text_or_none(row: dict, column: str) -> str | None:
 
 
 def word_begins(words: Sequence[int | None]) -> np.ndarray:
-    """Where words begin, by the number of each token's word (None for special tokens, each one by itself)."""
+    """Where words begin, by the number of each token's word (None for special tokens, each one by itself).
+
+    Words of more than `LONGEST_WORD` tokens are cut into parts: a tokenizer may take a clause of a language without
+    spaces, or a long address, for one word, and hiding all of it would leave nothing to tell it by."""
     numbers = np.array([-i - 1 if word is None else word for i, word in enumerate(words)], np.int64)
-    return np.diff(numbers, prepend=np.int64(-(2**62))) != 0
+    starts = np.diff(numbers, prepend=np.int64(-(2**62))) != 0
+    at = np.arange(len(starts))
+    return starts | ((at - np.maximum.accumulate(np.where(starts, at, 0))) % LONGEST_WORD == 0)
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -137,14 +144,12 @@ class Pieces:
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
-        """Raises `ValueError` for a `max_length` without room for a token between the special ones."""
+        """Raises `ValueError` for a `max_length` without room for a token (see `room`)."""
         self.texts = texts
         self.before, self.after = special_tokens(tokenizer)
-        around = len(self.before) + len(self.after)
-        if max_length <= around:
-            raise ValueError(f"max_length {max_length} leaves no room beside {around} special tokens.")
-        self.cuts = pieces(texts.offsets, max_length - around, texts.starts)
-        self.lengths = np.diff(self.cuts)[:, 0] + around
+        inside = room(tokenizer, max_length)
+        self.cuts = pieces(texts.offsets, inside, texts.starts)
+        self.lengths = np.diff(self.cuts)[:, 0] + max_length - inside
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
         """A piece's tokens, where its words begin, and its bytes of UTF-8: of a cut document, its share."""
@@ -167,6 +172,10 @@ class PackedTexts(Sequence):
         """Raises `ValueError` as `Pieces` does."""
         self.pieces, self.max_length = Pieces(texts, tokenizer, max_length), max_length
         self.members, self.ends = best_fit(self.pieces.lengths, max_length)
+
+    def plan(self) -> str:
+        """What tells these sequences from any other texts' or of another length."""
+        return content_digest(self.pieces.texts.tokens, self.pieces.cuts, self.members, self.ends)
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -209,6 +218,10 @@ class BatchedTexts(Sequence):
                 first = i
         self.ends = np.array([*ends, len(self.order)])
 
+    def plan(self) -> str:
+        """What tells these batches from any other texts' or of another size."""
+        return content_digest(self.pieces.texts.tokens, self.pieces.cuts, self.order, self.ends)
+
     def __len__(self) -> int:
         return len(self.ends)
 
@@ -239,8 +252,16 @@ class BatchedTexts(Sequence):
 def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTrainedTokenizerBase) -> Source:
     """Sequences of tokens as the stream's rows, known by the files and the tokenizer that they were made from."""
     columns = {name: name for name in rows[0]}
-    files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0}
+    files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0, f"sequences {rows.plan()}": 0}
     return Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
+
+
+def content_digest(*arrays: np.ndarray) -> str:
+    """Sixteen letters that stand for the content of some arrays."""
+    found = hashlib.blake2b(digest_size=8)
+    for array in arrays:
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
 
 
 class TextProcessing:
@@ -268,6 +289,16 @@ class TextProcessing:
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
         return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
+
+
+def room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
+    """Tokens of a text that fit into a sequence beside the special ones. Raises `ValueError` where none does."""
+    around = sum(map(len, special_tokens(tokenizer)))
+    if max_length <= around:
+        raise ValueError(
+            f"max_length {max_length} leaves no room beside {around} special tokens. Give at least {around + 1}."
+        )
+    return max_length - around
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

@@ -18,7 +18,7 @@ from .sources import Source
 from .texts import batches, identity
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VERSION = 1  # of how a tokenizer is trained: kept ones of another are not taken
+VERSION = 2  # of how a tokenizer is trained: kept ones of another are not taken
 DIGITS = 6  # of a Unigram token's score that are kept
 Kind = Literal["wordpiece", "bpe", "unigram"]
 
@@ -56,7 +56,11 @@ def trained(
 ) -> PreTrainedTokenizerFast:
     """What `train_tokenizer` keeps."""
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
-    normalizer = normalizers.Sequence([*steps, normalizers.NFC()])
+    # each sign of Chinese writing is a word of its own, as in BERT: there are no spaces to go by
+    apart = normalizers.BertNormalizer(
+        clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
+    )
+    normalizer = normalizers.Sequence([*steps, normalizers.NFC(), *([apart] if kind == "wordpiece" else [])])
     tokenizer = MAKERS[kind](source, column, size, normalizer)
     tokenizer.normalizer = normalizer
     first, last = ((token, tokenizer.token_to_id(token)) for token in (FIRST, LAST))

@@ -3,6 +3,7 @@
 encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "majority"}: {figure: mean, std}
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
@@ -101,15 +102,17 @@ def compare(
 
 @torch.no_grad()
 def pretext_figures(model, batches: Iterable[dict], device: torch.device | str = "cpu") -> dict[str, float]:
-    """How well the pretext task itself is solved: loss and logs over batches, in `eval()`, weighted by their size."""
+    """How well the pretext task itself is solved: loss and logs over batches, in `eval()`, weighted by how much there
+    was to tell in each (its labels; its examples where there are none). A perplexity is that of the mean loss."""
     training = model.training
     model.to(device).eval()
     sums, count = {}, 0
     for batch in batches:
         output = model(**{name: value.to(device) for name, value in batch.items()})
-        size = len(next(iter(batch.values())))
+        size = len(next(iter(batch.values())) if output.labels is None else output.labels)
         for name, value in {"loss": output.loss, **output.logs}.items():
             sums[name] = sums.get(name, 0.0) + float(value) * size
         count += size
     model.train(training)
-    return {name: value / count for name, value in sums.items()}
+    means = {name: value / count for name, value in sums.items()}
+    return {**means, "perplexity": math.exp(means["loss"])} if "perplexity" in means else means

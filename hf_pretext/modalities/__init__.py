@@ -31,7 +31,7 @@ class Modality(ABC):
     encoder's; `processing`: row -> tensors.
     """
 
-    samples: ClassVar[str]
+    samples: str
     methods: ClassVar[Mapping[str, Method]]
     config: PreTrainedConfig
     processing: Any

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from ..command_line import relative
 from ..data.settings import TextArguments
 from ..data.sources import Mixture, Source, open_source
-from ..data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint, source_of, tokenised
+from ..data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint, room, source_of, tokenised
 from ..data.tokenizer import train_tokenizer
 from ..evaluation.labelled_texts import LabelledTexts, tfidf_transfer
 from ..evaluation.transfer import label_fractions
@@ -36,7 +36,7 @@ class Texts(Modality):
 
     def __init__(self, run: "Run"):
         self.run = run
-        self.own = run.build(TextArguments)
+        self.own, self.samples = run.build(TextArguments), "sequences"
         options = run.options
         self.config = encoder_config(run) if options.encoder else None
         columns = {"text": self.own.text_column}
@@ -49,6 +49,7 @@ class Texts(Modality):
             len(self.tokenizer), self.own.max_length, self.tokenizer.pad_token_id
         )
         self._check_config()
+        room(self.tokenizer, self.own.max_length)
         self.processing = TextProcessing(self.tokenizer, self.own.max_length)
         run.task = run.objective.complete(run.task, self.tokenizer)
 
@@ -67,7 +68,8 @@ class Texts(Modality):
         if self.packs:
             self.rows = [PackedTexts(of_source, self.tokenizer, own.max_length) for of_source in tokens]
         else:
-            size = run.values["per_device_train_batch_size"]
+            self.samples = "batches"
+            size = run.first.per_device_train_batch_size
             self.rows = [BatchedTexts(of_source, self.tokenizer, own.max_length, size) for of_source in tokens]
         sources = [source_of(*pair, self.tokenizer) for pair in zip(self.rows, self.texts, strict=True)]
         return Mixture(sources, run.options.mixture_weights)
@@ -75,6 +77,7 @@ class Texts(Modality):
     def _tokenizer(self, texts: Source) -> PreTrainedTokenizerBase:
         """As --tokenizer says, else the encoder's, else one trained on the (first) texts."""
         asked, encoder = self.own.tokenizer, self.run.options.encoder
+        self.brought_by = asked or encoder
         theirs = load_tokenizer("--encoder", encoder) if encoder else None
         if asked is not None:
             found = load_tokenizer("--tokenizer", asked)
@@ -88,17 +91,17 @@ class Texts(Modality):
             return found
         if theirs is not None:
             return theirs
-        own = self.own
+        own, self.brought_by = self.own, None
         return train_tokenizer(texts, own.tokenizer_kind, own.vocab_size, own.lowercase, max_length=own.max_length)
 
     def _check_config(self) -> None:
-        vocabulary, tokens = self.config.vocab_size, len(self.tokenizer)
-        encoder = self.run.options.encoder
-        brought = encoder is not None and load_tokenizer("--encoder", encoder) is not None
-        if tokens > vocabulary or (tokens < vocabulary and not brought):  # many models have a few rows to spare
+        vocabulary, tokens, encoder = self.config.vocab_size, len(self.tokenizer), self.run.options.encoder
+        own = encoder is not None and self.brought_by == encoder
+        if tokens > vocabulary or (tokens < vocabulary and not own):  # many models have a few rows to spare
+            trained = f" or set vocab_size to {tokens} in its config.json" if self.brought_by is None else ""
             raise ValueError(
                 f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} a vocabulary of {vocabulary:,}. "
-                "Give the --tokenizer that it was made for, or --vocab_size to train one of that size."
+                f"Give the --tokenizer that it was made for{trained}."
             )
 
     def precision(self, args) -> torch.dtype | None:
@@ -156,7 +159,7 @@ class Texts(Modality):
         return {
             "max_length": own.max_length,
             "tokenizer": {
-                "from": relative(own.tokenizer or self.run.options.encoder),
+                "from": relative(self.brought_by),
                 "class": type(self.tokenizer).__name__,
                 "kind": type(self.tokenizer.backend_tokenizer.model).__name__,
                 "tokens": len(self.tokenizer),
@@ -189,7 +192,7 @@ def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
 @torch.no_grad()
 def guesses(model, tokenizer: PreTrainedTokenizerBase, labelled: LabelledTexts) -> list[tuple[str, str, str]]:
     """Some texts of test with a word hidden: what stands around it, the word, and the model's likeliest guesses."""
-    mask, found = tokenizer.mask_token_id, []
+    mask, found = model.task.mask_token_id, []
     texts = [text for text in labelled.texts["test"] if len(text.split()) >= GUESSED_FROM]
     for text in [texts[i * len(texts) // GUESSED] for i in range(GUESSED if texts else 0)]:
         encoded = tokenizer(" ".join(text.split()[:GUESSED_FROM]), return_tensors="pt")

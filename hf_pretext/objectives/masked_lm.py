@@ -145,19 +145,27 @@ class MaskedLMForPreTraining(PretextModel):
         else:
             inputs["attention_mask"] = attention_mask
             there = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        allowed = self.allowed(input_ids, there)
         if labels is None:
-            input_ids, labels = self.corrupt(input_ids, there, word_starts)
+            input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
         hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
         labels = labels[labels != IGNORED]  # (M,)
         loss = F.cross_entropy(logits.float(), labels)
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if num_bytes is not None:
-            logs["bits_per_byte"] = loss * there.sum() / num_bytes.sum() / math.log(2)
+            logs["bits_per_byte"] = loss * allowed.sum() / num_bytes.sum() / math.log(2)
         features = pool(hidden, there)
         return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
 
-    def corrupt(self, input_ids: Tensor, there: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hides tokens: their ids as the model sees them, and labels (`IGNORED` for all others), both `(B, L)`.
+    def allowed(self, input_ids: Tensor, there: Tensor) -> Tensor:
+        """Tokens that may be hidden, `(B, L)`: those that are there, without the special ones."""
+        if not self.task.special_token_ids:
+            return there
+        return there & ~torch.isin(input_ids, torch.tensor(self.task.special_token_ids, device=input_ids.device))
+
+    def corrupt(self, input_ids: Tensor, allowed: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Hides some of the allowed tokens: ids as the model sees them, and labels (`IGNORED` for all others), both
+        `(B, L)`.
 
         Raises `ValueError` without a mask token, or without `word_starts` for a unit that needs them."""
         task, generator = self.task, self.generator()
@@ -165,10 +173,6 @@ class MaskedLMForPreTraining(PretextModel):
             raise ValueError("mask_token_id is not set. Give the tokenizer's: mask_token_id=tokenizer.mask_token_id.")
         if task.unit != "token" and word_starts is None:
             raise ValueError(f"unit={task.unit!r} needs word_starts in the batch: True where a word begins.")
-        allowed = there
-        if task.special_token_ids:
-            special = torch.tensor(task.special_token_ids, device=input_ids.device)
-            allowed = there & ~torch.isin(input_ids, special)
         starts = unit_starts(input_ids.shape, task.unit, word_starts, input_ids.device, generator)
         hidden = draw_units(allowed, starts, task.mask_ratio, generator)
         labels = input_ids.masked_fill(~hidden, IGNORED)
@@ -225,7 +229,7 @@ class MaskedLMForPreTraining(PretextModel):
 
         length: of the sequence, in tokens.
         """
-        training, device = self.training, self.device
+        training, device, length = self.training, self.device, max(length, 3)  # or the first document is empty
         self.eval()
         random = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.config.vocab_size, (1, length), generator=random).to(device)

