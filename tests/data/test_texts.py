@@ -226,7 +226,9 @@ def test_languages_without_spaces_are_not_hidden_whole(kind):
     assert len(starts) / starts.sum() <= LONGEST_WORD
     if kind == "wordpiece":
         assert starts.all()  # each sign is a word
-    model = MaskedLMForPreTraining.from_encoder(BertConfig(vocab_size=150, hidden_size=12), mask_token_id=4, unit="word")
+    model = MaskedLMForPreTraining.from_encoder(
+        BertConfig(vocab_size=150, hidden_size=12), mask_token_id=4, unit="word"
+    )
     ids = torch.tensor(encoded["input_ids"])[None]
     _, labels = model.corrupt(ids, torch.ones_like(ids, dtype=torch.bool), torch.from_numpy(starts)[None])
     assert 0 < (labels != -100).float().mean() < 0.3
