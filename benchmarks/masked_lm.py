@@ -41,7 +41,7 @@ from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.machine import describe, has_bf16, keep_freed_memory
 
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
-VOCABULARY, LENGTH, WARM, HELD_OUT = 30_522, 128, 3, 128
+VOCABULARY, LENGTH, WARM, HELD_OUT, SEEDS = 30_522, 128, 3, 128, 3
 CONTENDERS = ("ours", "chunked", "padded")
 
 
@@ -58,10 +58,10 @@ def tokenizer(folder: Path):
     return train_tokenizer(source, size=VOCABULARY, max_length=LENGTH)
 
 
-def model_of(size: str, vocabulary: int):
-    """Hidden size and layers, as "256x4"; the same weights each time."""
+def model_of(size: str, vocabulary: int, seed: int):
+    """Hidden size and layers, as "256x4"; the same weights for the same seed."""
     width, depth = map(int, size.split("x"))
-    set_seed(0)
+    set_seed(seed)
     config = BertConfig(
         vocab_size=vocabulary,
         hidden_size=width,
@@ -139,12 +139,12 @@ def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bo
     return count
 
 
-def run(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
+def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
     """One contender in this process."""
     datasets.disable_progress_bars()
     folder = reviews()
     tokens = tokenizer(folder)
-    model, clock = model_of(size, len(tokens)), Clock()
+    model, clock = model_of(size, len(tokens), seed), Clock()
     with tempfile.TemporaryDirectory() as output:
         arguments = dict(
             output_dir=output,
@@ -158,7 +158,7 @@ def run(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
-            seed=0,
+            seed=seed,
         )
         if contender == "ours":
             count = ours(model, tokens, folder, arguments, clock)
@@ -168,28 +168,37 @@ def run(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
         "rate": sum(count.by_step[WARM:steps]) / clock.seconds,
         "tokens": sum(count.by_step[:steps]),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "loss": held_out_loss(model, tokens, folder),
+        "losses": held_out_losses(model, tokens, folder),
     }
 
 
 @torch.no_grad()
-def held_out_loss(model, tokens, folder: Path) -> float:
-    """On validation, the same tokens hidden for all."""
+def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
+    """On validation, the same tokens hidden for all: in documents from their start, as we train, and in chunks of
+    concatenated documents, as the usual script does; so that neither is favoured."""
     texts = datasets.load_dataset("parquet", data_files=str(folder / "validation.parquet"), split="train")
     random = torch.Generator().manual_seed(0)
-    texts = texts.select(torch.randperm(len(texts), generator=random)[:HELD_OUT].tolist())["text"]
-    batch = tokens(list(texts), truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
-    special = torch.isin(batch["input_ids"], torch.tensor(tokens.all_special_ids))
-    hidden = (torch.rand(special.shape, generator=random) < 0.15) & ~special
-    labels = batch["input_ids"].masked_fill(~hidden, -100)
-    ids = batch["input_ids"].masked_fill(hidden, tokens.mask_token_id)
-    return model.eval()(input_ids=ids, attention_mask=batch["attention_mask"], labels=labels).loss.item()
+    texts = list(texts.select(torch.randperm(len(texts), generator=random)[:HELD_OUT].tolist())["text"])
+    documents = tokens(texts, truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
+    joined = torch.tensor([token for ids in tokens(texts)["input_ids"] for token in ids])
+    chunks = joined[: len(joined) // LENGTH * LENGTH].view(-1, LENGTH)[:HELD_OUT]
+    model.eval()
+    found = {}
+    for name, ids, there in (
+        ("documents", documents["input_ids"], documents["attention_mask"]),
+        ("chunks", chunks, torch.ones_like(chunks)),
+    ):
+        special = torch.isin(ids, torch.tensor(tokens.all_special_ids))
+        hidden = (torch.rand(special.shape, generator=random) < 0.15) & ~special
+        labels, ids = ids.masked_fill(~hidden, -100), ids.masked_fill(hidden, tokens.mask_token_id)
+        found[name] = model(input_ids=ids, attention_mask=there, labels=labels).loss.item()
+    return found
 
 
-def apart(contender: str, size: str, steps: int, batch: int) -> dict[str, float]:
+def apart(contender: str, size: str, steps: int, batch: int, seed: int = 0) -> dict:
     """One contender in a process of its own."""
     command = [sys.executable, __file__, "--contender", contender, "--sizes", size]
-    command += ["--steps", str(steps), "--batch", str(batch)]
+    command += ["--steps", str(steps), "--batch", str(batch), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -202,11 +211,12 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--batch", type=int, default=32, help=f"sequences of {LENGTH} tokens")
-    parser.add_argument("--learn", type=int, default=0, help="steps after which losses are compared, at the first size")
+    parser.add_argument("--learn", type=int, default=300_000, help="real tokens after which losses are compared; or 0")
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.contender:
-        print(json.dumps(run(options.contender, options.sizes[0], options.steps, options.batch)))
+        print(json.dumps(run(options.contender, options.sizes[0], options.steps, options.batch, options.seed)))
         return
     found = {}
     for size in options.sizes:
@@ -225,17 +235,23 @@ def main() -> None:
                 f"{middle['ours']['peak_mb'] / values['peak_mb']:.2f} of its memory"
             )
     if options.learn:
-        found["learning"] = learning(options)
+        found["learning"] = learning(options, found[options.sizes[0]][0])
     print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
 
 
-def learning(options) -> dict[str, dict[str, float]]:
-    """Held-out losses after as many real tokens."""
+def learning(options, speeds: dict[str, dict]) -> dict[str, list[dict]]:
+    """Held-out losses after as many real tokens, at the first size, over seeds."""
     size, found = options.sizes[0], {}
-    found["chunked"] = apart("chunked", size, options.learn, options.batch)
-    found["ours"] = apart("ours", size, options.learn, options.batch)
-    for name, values in found.items():
-        print(f"  {name}: loss {values['loss']:.3f} on held-out masks after {values['tokens']:,} real tokens")
+    for name in ("chunked", "ours"):
+        of_each = speeds[name]["tokens"] / options.steps
+        steps = round(options.learn / of_each)
+        found[name] = [apart(name, size, steps, options.batch, seed) for seed in range(SEEDS)]
+        told = []
+        for kind in found[name][0]["losses"]:
+            losses = [of_seed["losses"][kind] for of_seed in found[name]]
+            told.append(f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f} on {kind}")
+        tokens = statistics.mean(of_seed["tokens"] for of_seed in found[name])
+        print(f"  {name}: held-out loss {', '.join(told)} after {tokens:,.0f} real tokens, {SEEDS} seeds")
     return found
 
 

@@ -43,6 +43,12 @@ class TestRecorded:
             read_results(folder)["transfer"]["beats_random"], True
         )
 
+    def test_packed_texts_are_hardly_padded(self, folder):
+        results = read_results(folder)
+        if results["modality"] != "text":
+            pytest.skip("pictures are not packed")
+        assert results["packed"] is True and results["padding"] < 0.03
+
     def test_no_paths_of_the_machine_that_ran_it(self, folder):
         assert not re.search(r"(/home/|/root|/work|/tmp|/Users/)", (folder / "results.json").read_text())
 
