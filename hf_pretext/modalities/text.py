@@ -114,15 +114,12 @@ class Texts(Modality):
         """Two sequences as long as any, in two documents each where documents are packed."""
         shape, half = (2, self.own.max_length), self.own.max_length // 2
         random = torch.Generator().manual_seed(0)
+        special = set(self.tokenizer.all_special_ids)
+        words = torch.tensor([i for i in range(len(self.tokenizer)) if i not in special])
         batch = {
-            "input_ids": torch.randint(len(self.tokenizer), shape, generator=random),
+            "input_ids": words[torch.randint(len(words), shape, generator=random)],
             "word_starts": torch.ones(shape, dtype=torch.bool),
         }
-        batch["input_ids"][:, 1:] = torch.where(
-            torch.isin(batch["input_ids"][:, 1:], torch.tensor(self.tokenizer.all_special_ids)),
-            next(i for i in range(len(self.tokenizer)) if i not in self.tokenizer.all_special_ids),
-            batch["input_ids"][:, 1:],
-        )
         if self.packs:
             return {**batch, "document_ids": (torch.arange(shape[1]) >= half).long().expand(shape) + 1}
         return {**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}
