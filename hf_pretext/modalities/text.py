@@ -10,6 +10,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.utils import has_file
 
 from ..command_line import relative
 from ..data.settings import TextArguments
@@ -25,6 +26,7 @@ from . import Modality, encoder_config
 if TYPE_CHECKING:
     from ..run import Run
 
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 PROBED_LENGTH = 128  # tokens that show whether an architecture packs
 GUESSED, GUESSES = 6, 4  # hidden words that the report shows, and guesses of each
 GUESSED_FROM, LONG = 16, 4  # the first words of a text are shown; letters of a word that is worth guessing
@@ -173,10 +175,10 @@ class Texts(Modality):
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a folder or Hub id; None where there is none. Raises `ValueError` for a slow one."""
     try:
+        if not any(has_file(path, name) for name in TOKENIZER_FILES):  # transformers would make up an empty one
+            return None
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, TypeError):  # as each of its files says
-        return None
-    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes up where there are no files of one
         return None
     if not tokenizer.is_fast:
         raise ValueError(
