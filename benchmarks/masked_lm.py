@@ -154,6 +154,7 @@ def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=10,
             bf16=has_bf16(),
+            use_cpu=not torch.accelerator.is_available(),  # or bf16 would be refused on a CPU
             save_strategy="no",
             logging_strategy="no",
             report_to="none",

@@ -80,7 +80,7 @@ def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options
     with tempfile.TemporaryDirectory() as folder:
         args = TrainingArguments(
             **{**settings, "output_dir": folder, "num_train_epochs": epochs, "save_strategy": "no",
-               "bf16": has_bf16(), "disable_tqdm": True, **options},
+               "bf16": has_bf16(), "disable_tqdm": True, "use_cpu": device().type == "cpu", **options},
         )  # fmt: skip
         turns = TakingTurns(loops, turn, batch_size)
         turns.trainer = trainer = PretextTrainer(fresh_model(it), args, source, processing, callbacks=[turns])
