@@ -35,8 +35,7 @@ def fetch() -> dict:
 
 
 def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 256, layers: int = 4):
-    """Rotary positions and norms before each block: a BERT of the same size learns little but the frequencies of words
-    in the same time."""
+    """A ModernBERT of a small BERT's size: rotary positions, norms before each block."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(
