@@ -23,6 +23,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import torch
+import webdataset
 from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision.transforms import v2
@@ -101,8 +102,6 @@ def of_datasets(kind: str, files: list[str], decode) -> Iterator:
 
 
 def of_webdataset(files: list[str], decode) -> Iterator:
-    import webdataset
-
     data = webdataset.WebDataset(files, shardshuffle=SHARDS, resampled=True, nodesplitter=None, seed=0)
     data = data.shuffle(BUFFER).map(lambda sample: decode(sample["jpg"])).batched(BATCH, collation_fn=torch.stack)
     yield from webdataset.WebLoader(data, batch_size=None, num_workers=WORKERS)
