@@ -5,14 +5,17 @@
 Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
 read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
 others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
-buffer of 1,000. They take turns; rates are medians over the turns. Then: how well each shuffles, what it
-costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once 100,000 were read.
+buffer of 1,000. They take turns, each in a process of its own; rates are medians over the turns. Then: how well each
+shuffles, what it costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once
+100,000 were read.
 """
 
 import argparse
 import io
 import json
+import os
 import statistics
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -38,6 +41,15 @@ EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8
 SEEDS = 10  # epochs that shuffling is judged by: one epoch's correlation is a matter of luck
 WARM = 20  # batches before the clock starts: buffers are full by then, so that whoever refills them pays for it
+CONTENDERS = (
+    "ours, Parquet",
+    "datasets, Parquet",
+    "ours, tars",
+    "WebDataset, tars",
+    "datasets, tars",
+    "datasets, Parquet, usual decoding",
+    "WebDataset, tars, usual decoding",
+)
 PROCESSING = ImageProcessing(default_processor(SIDE), Augmentation(crop_scale=0.25, color_jitter=0.0))
 USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
@@ -128,9 +140,10 @@ def rate(batches: Iterator, count: int) -> float:
     return count * BATCH / seconds
 
 
-def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
+def contender(name: str, folder: Path) -> Iterator:
+    """The batches of one of those that are compared."""
     parquet, tars = (sorted(map(str, folder.glob(f"*.{kind}"))) for kind in ("parquet", "tar"))
-    contenders = {
+    made = {
         "ours, Parquet": lambda: of_ours(str(folder / "*.parquet")),
         "ours, tars": lambda: of_ours(str(folder / "*.tar")),
         "datasets, Parquet": lambda: of_datasets("parquet", parquet, ours_decoded),
@@ -139,9 +152,23 @@ def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
         "datasets, Parquet, usual decoding": lambda: of_datasets("parquet", parquet, usually_decoded),
         "WebDataset, tars, usual decoding": lambda: of_webdataset(tars, usually_decoded),
     }
+    return made[name]()
+
+
+def apart(name: str, folder: Path, count: int) -> float:
+    """The rate of one of them in a process of its own, as a run is: workers that fork from a process which has held
+    much memory before are up to a fifth slower."""
+    command = [sys.executable, __file__, "--contender", name, "--folder", str(folder), "--batches", str(count)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    return float(done.stdout.splitlines()[-1])
+
+
+def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
     found = []
     for _ in range(turns):
-        found.append({name: rate(make(), count) for name, make in contenders.items()})
+        found.append({name: apart(name, folder, count) for name in CONTENDERS})
         print("  ".join(f"{name} {value:.0f}/s" for name, value in found[-1].items()), file=sys.stderr)
     return found
 
@@ -222,14 +249,20 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100, help=f"of {BATCH}, that each is timed over in a turn")
     parser.add_argument("--samples", type=int, default=200_000, help="over which memory is watched")
+    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if (options.batches + WARM) * BATCH > options.pictures:
-        parser.error("a turn must end within the first epoch: ours keeps decoded pictures for the next")
     torch.set_num_threads(1)
     datasets.disable_progress_bars()
+    if options.contender:
+        print(rate(contender(options.contender, options.folder), options.batches))
+        return
+    if (options.batches + WARM) * BATCH > options.pictures:
+        parser.error("a turn must end within the first epoch: ours keeps decoded pictures for the next")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_pictures(folder, options.pictures, *options.sides)
+        os.sync()  # or they are still being written to the disk while the first turn reads them
         size = sum(file.stat().st_size for file in folder.glob("*.parquet")) / options.pictures
         print(
             f"{options.pictures:,} pictures of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each"

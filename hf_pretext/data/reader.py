@@ -88,10 +88,12 @@ class Reader:
 
     def _enter(self, place: Place, g: int, i: int) -> list[dict]:
         lane = (place[0], g % self.order.lanes)
-        entering = self._current.get(lane) != place
+        entering, future = self._current.get(lane) != place, self._windows.get(place)
+        if not entering and future is not None and future.done():  # as for all but the first of a window's rows
+            self._windows.move_to_end(place)
+            return future.result()[0]
         self._current[lane] = place
-        if entering or place not in self._windows:
-            self._make_room(g)
+        self._make_room(g)
         future = self._request(place)
         self._windows.move_to_end(place)
         start = time.perf_counter()

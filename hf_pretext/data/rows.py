@@ -77,6 +77,7 @@ class Rows:
         self.files: dict[str, int] = dict(files or {})
         self.lost: list[tuple[str, str]] = []
         self.kept_open = KEPT_OPEN
+        self._row_bytes: float | None = None
         self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,7 +113,12 @@ class Rows:
         return found
 
     def row_bytes(self) -> float:
-        """About how many bytes a row takes in memory, by the first ones of several pieces."""
+        """About how many bytes a row takes in memory, by the first ones of several pieces, read once."""
+        if self._row_bytes is None:
+            self._row_bytes = self._probed()
+        return self._row_bytes
+
+    def _probed(self) -> float:
         pieces = [piece for piece, count in enumerate(self.counts) if count]
         chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
         rows = [row for piece in chosen for row in self.read(piece, 0, min(PROBED, self.counts[piece]))]

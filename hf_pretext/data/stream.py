@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from .collate import collate
+from ..machine import keep_freed_memory
+from .collate import SMALL, collate
 from .decoding import UNREADABLE, BadSample
+from .desk import Desk, make_desk
 from .ledger import Ledger
 from .order import SAMPLE
 from .reader import Reader, make_order
@@ -29,12 +31,15 @@ class Decoder(Dataset):
     """Runs in the workers: rows to examples.
 
     process: `(row, generator) -> example`; raises `BadSample`. The generator belongs to the sample, not the worker.
+    desk: where the rows' bytes lie, if not in the rows.
     """
 
-    def __init__(self, process: Process, seed: int):
-        self.process, self.seed = process, seed
+    def __init__(self, process: Process, seed: int, desk: Desk | None = None):
+        self.process, self.seed, self.desk = process, seed, desk
 
     def __getitems__(self, rows: list[dict]) -> list[dict]:
+        if self.desk is not None:
+            rows = self.desk.taken(rows)
         # made beforehand: between two crops, each would cost three times as much in cache misses
         generators = [np.random.default_rng([self.seed, SAMPLE, row["g"]]) for row in rows]
         return [self._try(row, random) for row, random in zip(rows, generators, strict=True)]
@@ -54,10 +59,18 @@ class Decoder(Dataset):
             return {"key": row["key"], "path": path, "reason": str(error)}
 
 
+def begin_worker(number: int) -> None:
+    """A worker takes and frees the same memory for each sample: given back each time, it would cost a tenth more."""
+    keep_freed_memory()
+
+
 def collate_good(samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
     """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
     keys = [sample["key"] for sample in samples]
-    return keys, samples if any("reason" in sample for sample in samples) else stack(samples)
+    if any("reason" in sample for sample in samples):
+        return keys, samples
+    # an array goes through the workers' pipe, a tensor through a file of its own, which takes longer for a small one
+    return keys, {name: v.numpy() if v.nbytes < SMALL else v for name, v in stack(samples).items()}
 
 
 def stack(samples: list[dict]) -> dict[str, Tensor]:
@@ -103,11 +116,15 @@ class StreamLoader:
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
-        self._decoder = Decoder(process, seed)
+        on_their_way = loader_options.get("num_workers", 0) * (loader_options.get("prefetch_factor") or 2)
+        row_bytes = max(source.rows.row_bytes() for source in data.sources) if on_their_way else 0
+        self._desk = make_desk(on_their_way, row_bytes * batch_size)
+        self._decoder = Decoder(process, seed, self._desk)
         self._loader = DataLoader(
             self._decoder,
             batch_sampler=self._read(start),
             collate_fn=collate_good,
+            worker_init_fn=begin_worker,
             generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
             **loader_options,
         )
@@ -140,7 +157,8 @@ class StreamLoader:
 
     def _read(self, first: int) -> Iterator[list[dict]]:
         while True:
-            yield [self.reader.row(g) for g in self._numbers(first)]
+            rows = [self.reader.row(g) for g in self._numbers(first)]
+            yield rows if self._desk is None else self._desk.laid(rows)
             first += self.batch_size * self._ranks
 
     def _batch(self) -> dict[str, Tensor]:
@@ -151,6 +169,7 @@ class StreamLoader:
             replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
             samples, bad = self._mended(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], stack(samples)
+        batch = {name: torch.as_tensor(value) for name, value in batch.items()}
         self._next += self.batch_size * self._ranks
         self.ledger.note(numbers, keys, bad, replaced)
         return batch

@@ -1,0 +1,78 @@
+"""Rows come to the workers as they were, whether they find room in shared memory or not."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_stream import Number, batches, numbered, numbers
+
+from hf_pretext.data import stream as stream_module
+from hf_pretext.data.desk import Desk, make_desk
+
+ROWS = [
+    {"image": {"bytes": b"abc", "path": "a.png"}, "key": "a:0", "g": 0},
+    {"image": {"bytes": b"", "path": None}, "audio": {"bytes": b"defgh"}, "key": "a:1", "g": 1},
+    {"image": {"bytes": None, "path": "missing.png"}, "text": "words", "key": "a:2", "g": 2},
+    {"image": Image.new("RGB", (2, 2)), "key": "a:3", "g": 3},
+    {"image": {"bytes": b"0123456789", "path": None}, "key": "a:4", "g": 4},
+]
+
+
+@pytest.mark.parametrize("size", [1, 4, 8, 17, 18, 100])
+def test_rows_are_taken_as_they_were_laid(size):
+    desk = Desk(2, size)
+    laid = [desk.laid(rows) for rows in (ROWS, ROWS[::-1])]
+    assert desk.taken(pickle.loads(pickle.dumps(laid[0]))) == ROWS
+    assert desk.taken(laid[1]) == ROWS[::-1]
+    in_place = sum(isinstance(row["image"]["bytes"], tuple) for row in laid[0] if isinstance(row["image"], dict))
+    assert in_place == {1: 1, 4: 2, 8: 2, 17: 2, 18: 3, 100: 3}[size]  # the empty one always fits
+    assert ROWS[0]["image"]["bytes"] == b"abc"  # the reader's own rows stay as they are
+
+
+def test_a_place_is_used_again_after_all_others():
+    desk = Desk(3, 10)
+    places = [desk.laid(ROWS[:1])[0]["image"]["bytes"][0] for _ in range(7)]
+    assert places == [0, 1, 2, 0, 1, 2, 0]
+
+
+def test_no_desk_without_workers_or_room(monkeypatch):
+    assert make_desk(0, 1000) is None
+    assert make_desk(4, 0.5) is None
+    assert make_desk(4, 1000).memory.shape == (4, 1250)
+    monkeypatch.setattr("hf_pretext.data.desk.SHARED", ".")
+    usage = type("usage", (), {"free": 9_999})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert make_desk(4, 1000) is None  # twice as much as it takes must be free
+    usage.free = 10_000
+    assert make_desk(4, 1000) is not None
+
+
+@pytest.mark.parametrize("size", [0, 300, 10_000])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_stream_is_the_same_with_any_room(workers, size, monkeypatch):
+    """With one place for each batch on its way, and one of several shapes each time it is used."""
+    source = numbered(rows=101)
+    alone, first = batches(40, source)
+    monkeypatch.setattr(stream_module, "make_desk", lambda count, _: Desk(count, size) if size else None)
+    helped, second = batches(40, source, num_workers=workers, prefetch_factor=3)
+    assert numbers(alone) == numbers(helped)
+    assert first.ledger.digest == second.ledger.digest
+
+
+def test_slow_consumers_and_workers_that_overtake_each_other_read_no_others_rows():
+    found, _ = batches(60, process=Slow(), num_workers=3, prefetch_factor=2)
+    alone, _ = batches(60)
+    assert numbers(found) == numbers(alone)
+
+
+class Slow(Number):
+    """Takes its time over some rows, so that others come back before."""
+
+    def __call__(self, row, random):
+        example = super().__call__(row, random)
+        if int(example["number"]) % 7 == 0:
+            torch.ones(400, 400) @ torch.ones(400, 400)
+            np.sort(np.random.default_rng(0).random(200_000))
+        return example
