@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from ..features import pool, positions
+from ..losses import cross_entropy
 from ..modeling import PretextModel, PretextOutput, check_encoder
 
 IGNORED = -100  # the label of a token that was not hidden, as everywhere
@@ -150,7 +150,7 @@ class MaskedLMForPreTraining(PretextModel):
             input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
         hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
         labels = labels[labels != IGNORED]  # (M,)
-        loss = F.cross_entropy(logits.float(), labels)
+        loss = cross_entropy(logits, labels)
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if num_bytes is not None:
             logs["bits_per_byte"] = loss * allowed.sum() / num_bytes.sum() / math.log(2)
