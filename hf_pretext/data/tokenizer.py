@@ -18,8 +18,9 @@ from .sources import Source
 from .texts import batches, identity
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VERSION = 2  # of how a tokenizer is trained: kept ones of another are not taken
+VERSION = 3  # of how a tokenizer is trained: kept ones of another are not taken
 DIGITS = 6  # of a Unigram token's score that are kept
+STEP = 1e-4  # between the scores that the library gives to letters that are no tokens by their own right
 Kind = Literal["wordpiece", "bpe", "unigram"]
 
 
@@ -117,8 +118,8 @@ def bpe(source: Source, column: str, size: int, normalizer: normalizers.Normaliz
 
 
 def unigram(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
-    """The library adds up in the order of a hash table, so that scores differ in their last digits and tokens of the
-    same score change places: both are put right afterwards."""
+    """The library goes by the order of a hash table: sums differ in their last digits, tokens of the same score change
+    places, and letters that only the alphabet asks for are scored in that order. All is put right afterwards."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -130,6 +131,10 @@ def unigram(source: Source, column: str, size: int, normalizer: normalizers.Norm
     tokenizer.train_from_iterator(texts_of(source, column), trainer, length=len(source))
     vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
     scores = {token: round(score, DIGITS) for token, score in vocabulary if token not in SPECIAL}
+    letters = sorted(token for token in scores if len(token) == 1)
+    lowest = min(scores.values()) + STEP * len(letters)
+    asked_for = [letter for letter in letters if scores[letter] <= lowest]
+    scores |= zip(asked_for, sorted((scores[letter] for letter in asked_for), reverse=True), strict=True)
     ordered = sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
     learned = Tokenizer(models.Unigram([*((token, 0.0) for token in SPECIAL), *ordered], unk_id=SPECIAL.index(UNKNOWN)))
     learned.add_special_tokens([*SPECIAL])
