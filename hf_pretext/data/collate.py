@@ -7,8 +7,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-SMALL = 2**16  # bytes of a column that is not worth a file in shared memory
-
 
 def collate(examples: list[dict[str, Tensor | float | int]]) -> dict[str, Tensor]:
     """Stacks each column. Raises `ValueError` for examples of different shapes, which name the column."""
@@ -21,8 +19,5 @@ def collate(examples: list[dict[str, Tensor | float | int]]) -> dict[str, Tensor
         shapes = {tuple(value.shape) for value in values}
         if len(shapes) > 1:
             raise ValueError(f"{name} differs in shape within a batch: {', '.join(map(str, sorted(shapes)[:4]))}.")
-        if first.nbytes * len(values) < SMALL:
-            batch[name] = torch.stack(values)
-        else:
-            batch[name] = default_collate(values)  # in a loader's worker it stacks straight into shared memory
+        batch[name] = default_collate(values)  # in a loader's worker it stacks straight into shared memory
     return batch

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..machine import keep_freed_memory
-from .collate import SMALL, collate
+from .collate import collate
 from .decoding import UNREADABLE, BadSample
 from .desk import Desk, make_desk
 from .ledger import Ledger
@@ -67,10 +67,7 @@ def begin_worker(number: int) -> None:
 def collate_good(samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
     """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
     keys = [sample["key"] for sample in samples]
-    if any("reason" in sample for sample in samples):
-        return keys, samples
-    # an array goes through the workers' pipe, a tensor through a file of its own, which takes longer for a small one
-    return keys, {name: v.numpy() if v.nbytes < SMALL else v for name, v in stack(samples).items()}
+    return keys, samples if any("reason" in sample for sample in samples) else stack(samples)
 
 
 def stack(samples: list[dict]) -> dict[str, Tensor]:
@@ -169,7 +166,6 @@ class StreamLoader:
             replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
             samples, bad = self._mended(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], stack(samples)
-        batch = {name: torch.as_tensor(value) for name, value in batch.items()}
         self._next += self.batch_size * self._ranks
         self.ledger.note(numbers, keys, bad, replaced)
         return batch
