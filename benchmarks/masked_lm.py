@@ -1,6 +1,6 @@
 """Tokens per second and peak memory of masked language modelling, ours beside the usual script, on film reviews.
 
-    python benchmarks/masked_lm.py                       # about 15 minutes on 2 cores
+    python benchmarks/masked_lm.py                       # about half an hour on 2 cores
     python benchmarks/masked_lm.py --sizes 256x4 --steps 20
 
 The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`, with texts concatenated and

@@ -1,6 +1,6 @@
 """Samples per second of our stream beside `datasets` and WebDataset, on the same files, with two workers each.
 
-    python benchmarks/stream.py                   # about 15 minutes on 2 cores
+    python benchmarks/stream.py                   # about 8 minutes on 2 cores
 
 Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
 read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the

@@ -7,10 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-TILE, DEVICE_TILE = (
-    2**22,
-    2**26,
-)  # scores that are computed with at a time: on a CPU; where starting a kernel costs more
+TILE = 2**22  # scores that are computed with at a time, on a CPU
+DEVICE_TILE = 2**26  # elsewhere, where starting a kernel costs more
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

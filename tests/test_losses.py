@@ -38,17 +38,21 @@ def test_large_scores_do_not_overflow():
 
 
 SCRIPT = """
-import resource, sys, torch, torch.nn.functional as F
+import sys, torch, torch.nn.functional as F
 from hf_pretext.losses import cross_entropy
 logits = torch.randn(600, 40_000, dtype=torch.bfloat16).requires_grad_()
 labels = torch.randint(40_000, (600,))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+def peak():  # of this process: getrusage counts what the one that started it held, too
+    return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+
+before = peak()
 loss = cross_entropy(logits, labels) if sys.argv[1] == "ours" else F.cross_entropy(logits.float(), labels)
 loss.backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+print((peak() - before) / 1024)
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_holds_a_fraction_of_the_memory():
     """Of 48 MB of bf16 scores: their gradient, and two tiles of 16 MB in float32 at most."""
     taken = {

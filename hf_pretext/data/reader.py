@@ -158,7 +158,7 @@ def make_order(
     the size of its rows allow."""
     if windows is None:
         share = settings.buffer_bytes / (SLACK * settings.parts * len(sources))
-        windows = [max(1, min(settings.window, int(share / source.rows.row_bytes()))) for source in sources]
+        windows = [max(1, min(settings.window, int(share / source.row_bytes()))) for source in sources]
     orders = [
         GlobalOrder(source.counts, seed + k, settings.parts, window)
         for k, (source, window) in enumerate(zip(sources, windows, strict=True))

@@ -24,8 +24,6 @@ from .remote import cached, digest, file_facts, is_remote, patiently, short_name
 
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
 KEPT_OPEN = 32  # readers kept where they stopped, to go on from there, unless told otherwise
-PROBED = 8  # rows of a piece that tell how large rows are
-PIECES_PROBED = 4
 MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
@@ -77,7 +75,6 @@ class Rows:
         self.files: dict[str, int] = dict(files or {})
         self.lost: list[tuple[str, str]] = []
         self.kept_open = KEPT_OPEN
-        self._row_bytes: float | None = None
         self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -112,18 +109,9 @@ class Rows:
                     self._opened.popitem(last=False)
         return found
 
-    def row_bytes(self) -> float:
-        """About how many bytes a row takes in memory, by the first ones of several pieces, read once."""
-        if self._row_bytes is None:
-            self._row_bytes = self._probed()
-        return self._row_bytes
-
-    def _probed(self) -> float:
-        pieces = [piece for piece, count in enumerate(self.counts) if count]
-        chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
-        rows = [row for piece in chosen for row in self.read(piece, 0, min(PROBED, self.counts[piece]))]
+    def close(self) -> None:
+        """Ends the readers that were kept where they stopped."""
         self._opened.clear()
-        return sum(map(size_of, rows)) / max(len(rows), 1)
 
     def fingerprint(self) -> dict:
         """What tells this source from another: files with their sizes, rows, how the rows are cut into pieces."""

@@ -17,10 +17,11 @@ from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .order import ENDLESS, can_be_met
 from .remote import can_be_reached, is_gone, patiently
-from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, undecoded
+from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
 
 TAKEN = 256  # rows read together
+PIECES_PROBED, PROBED = 4, 8  # pieces and rows of each that tell how large rows are
 log = logging.get_logger(__name__)
 
 
@@ -36,6 +37,7 @@ class Source:
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
+        self._row_bytes: float | None = None
         self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
@@ -87,6 +89,18 @@ class Source:
             if is_damage(error) and (url is None or can_be_reached(url)):
                 self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
         return self._is_hopeless(piece, start, error) and not is_gone(error)
+
+    def row_bytes(self) -> float:
+        """About how many bytes a row takes in memory, by the first ones of several pieces, read once.
+
+        Raises as `read` does."""
+        if self._row_bytes is None:
+            pieces = [piece for piece, count in enumerate(self.counts) if count]
+            chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
+            rows = [row for piece in chosen for row in self.read(piece, 0, min(PROBED, self.counts[piece]))]
+            self.rows.close()
+            self._row_bytes = sum(map(size_of, rows)) / max(len(rows), 1)
+        return self._row_bytes
 
     def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:
         """The rows at some places (piece, index), neighbours read together."""

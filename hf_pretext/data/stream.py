@@ -114,7 +114,7 @@ class StreamLoader:
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
         on_their_way = loader_options.get("num_workers", 0) * (loader_options.get("prefetch_factor") or 2)
-        row_bytes = max(source.rows.row_bytes() for source in data.sources) if on_their_way else 0
+        row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
         self._desk = make_desk(on_their_way, row_bytes * batch_size)
         self._decoder = Decoder(process, seed, self._desk)
         self._loader = DataLoader(

@@ -24,7 +24,7 @@ ROWS = [
 def test_rows_are_taken_as_they_were_laid(size):
     desk = Desk(2, size)
     laid = [desk.laid(rows) for rows in (ROWS, ROWS[::-1])]
-    assert desk.taken(pickle.loads(pickle.dumps(laid[0]))) == ROWS
+    assert desk.taken(pickle.loads(pickle.dumps(laid[0]))) == ROWS  # as the loader's pipe does it
     assert desk.taken(laid[1]) == ROWS[::-1]
     in_place = sum(isinstance(row["image"]["bytes"], tuple) for row in laid[0] if isinstance(row["image"], dict))
     assert in_place == {1: 1, 4: 2, 8: 2, 17: 2, 18: 3, 100: 3}[size]  # the empty one always fits
@@ -52,7 +52,7 @@ def test_no_desk_without_workers_or_room(monkeypatch):
 @pytest.mark.parametrize("size", [0, 300, 10_000])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_stream_is_the_same_with_any_room(workers, size, monkeypatch):
-    """With one place for each batch on its way, and one of several shapes each time it is used."""
+    """None, some of a batch's rows, all of them; and each place is used several times."""
     source = numbered(rows=101)
     alone, first = batches(40, source)
     monkeypatch.setattr(stream_module, "make_desk", lambda count, _: Desk(count, size) if size else None)

@@ -540,8 +540,23 @@ def test_windows_are_smaller_where_rows_are_large(tmp_path):
 def test_how_large_rows_are_is_told_by_several_pieces():
     rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
     source = open_source(rows, needed=("text",))
-    assert 30_000 < source.rows.row_bytes() < 50_000
-    assert open_source(rows[:100], needed=("text",)).rows.row_bytes() < 1000
+    assert 30_000 < source.row_bytes() < 50_000
+    assert open_source(rows[:100], needed=("text",)).row_bytes() < 1000
+
+
+def test_damage_at_the_start_of_a_piece_does_not_keep_a_stream_from_beginning(monkeypatch):
+    source = numbered()
+    read = source.rows.read
+
+    def damaged(piece, start, stop):
+        if piece == 0:
+            raise ValueError("broken on purpose")
+        return read(piece, start, stop)
+
+    monkeypatch.setattr(source.rows, "read", damaged)
+    found, _ = batches(3, source, num_workers=2, settings=lenient())
+    assert all(len(batch["number"]) == 8 for batch in found)
+    assert 0 < source.row_bytes() < 1000
 
 
 def test_no_more_readers_stay_open_than_there_are_parts(tmp_path):
