@@ -40,8 +40,8 @@ def test_large_scores_do_not_overflow():
 SCRIPT = """
 import sys, torch, torch.nn.functional as F
 from hf_pretext.losses import cross_entropy
-logits = torch.randn(600, 40_000, dtype=torch.bfloat16).requires_grad_()
-labels = torch.randint(40_000, (600,))
+logits = torch.randn(1500, 40_000, dtype=torch.bfloat16).requires_grad_()
+labels = torch.randint(40_000, (1500,))
 def peak():  # of this process: getrusage counts what the one that started it held, too
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 
@@ -54,9 +54,9 @@ print((peak() - before) / 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_holds_a_fraction_of_the_memory():
-    """Of 48 MB of bf16 scores: their gradient, and two tiles of 16 MB in float32 at most."""
+    """Of 120 MB of bf16 scores: their gradient, and two tiles of 16 MB in float32 at most."""
     taken = {
         name: float(subprocess.run([sys.executable, "-c", SCRIPT, name], capture_output=True, check=True).stdout)
         for name in ("ours", "theirs")
     }
-    assert taken["ours"] < taken["theirs"] / 1.8
+    assert taken["ours"] < taken["theirs"] / 2
