@@ -3,21 +3,29 @@
 [{"pixel_values": (C, H, W)}, ...] -> {"pixel_values": (B, C, H, W)}
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+
+Room = Callable[[str, Sequence[int], torch.dtype], Tensor]
 
 
-def collate(examples: list[dict[str, Tensor | float | int]]) -> dict[str, Tensor]:
-    """Stacks each column. Raises `ValueError` for examples of different shapes, which name the column."""
+def collate(examples: list[dict[str, Tensor | float | int]], room: Room | None = None) -> dict[str, Tensor]:
+    """Stacks each column. Raises `ValueError` for examples of different shapes, which name the column.
+
+    room: `(column, shape, dtype) -> tensor` to stack into; else memory is taken anew.
+    """
     batch = {}
     for name, first in examples[0].items():
         values = [example[name] for example in examples]
         if not isinstance(first, Tensor):
-            batch[name] = torch.as_tensor(values)
+            values = torch.as_tensor(values)
+            batch[name] = values if room is None else room(name, values.shape, values.dtype).copy_(values)
             continue
         shapes = {tuple(value.shape) for value in values}
         if len(shapes) > 1:
             raise ValueError(f"{name} differs in shape within a batch: {', '.join(map(str, sorted(shapes)[:4]))}.")
-        batch[name] = default_collate(values)  # in a loader's worker it stacks straight into shared memory
+        out = None if room is None else room(name, (len(values), *first.shape), first.dtype)
+        batch[name] = torch.stack(values, out=out)
     return batch

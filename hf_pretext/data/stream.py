@@ -7,6 +7,8 @@ drawn from (seed, sample number). So neither their number nor what goes wrong ch
 """
 
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -15,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..machine import keep_freed_memory
-from .collate import collate
+from .collate import Room, collate
 from .decoding import UNREADABLE, BadSample
-from .desk import Desk, make_desk
+from .desk import Desk, Outbox, make_desk
 from .ledger import Ledger
 from .order import SAMPLE
 from .reader import Reader, make_order
@@ -59,19 +61,36 @@ class Decoder(Dataset):
             return {"key": row["key"], "path": path, "reason": str(error)}
 
 
+class Stacker:
+    """Runs in the workers: examples to a batch.
+
+    outbox: the memory that a worker's batches are stacked in; None in the training process itself."""
+
+    def __init__(self, outbox: Outbox | None = None):
+        self.outbox = outbox
+
+    def __call__(self, samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
+        """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
+        keys = [sample["key"] for sample in samples]
+        if any("reason" in sample for sample in samples):
+            return keys, samples
+        return keys, stack(samples, self.outbox and self.outbox.room())
+
+
+def stack(samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
+    return collate([sample["example"] for sample in samples], room)
+
+
 def begin_worker(number: int) -> None:
-    """A worker takes and frees the same memory for each sample: given back each time, it would cost a tenth more."""
-    keep_freed_memory()
+    keep_freed_memory()  # it takes and frees the same for each sample: given back each time, a tenth slower
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
 
-def collate_good(samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
-    """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
-    keys = [sample["key"] for sample in samples]
-    return keys, samples if any("reason" in sample for sample in samples) else stack(samples)
-
-
-def stack(samples: list[dict]) -> dict[str, Tensor]:
-    return collate([sample["example"] for sample in samples])
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, even where it waits to write into a pipe that nobody reads any more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 class StreamLoader:
@@ -113,14 +132,15 @@ class StreamLoader:
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
-        on_their_way = loader_options.get("num_workers", 0) * (loader_options.get("prefetch_factor") or 2)
+        workers, ahead = loader_options.get("num_workers", 0), loader_options.get("prefetch_factor") or 2
+        on_their_way = workers * ahead
         row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
         self._desk = make_desk(on_their_way, row_bytes * batch_size)
         self._decoder = Decoder(process, seed, self._desk)
         self._loader = DataLoader(
             self._decoder,
             batch_sampler=self._read(start),
-            collate_fn=collate_good,
+            collate_fn=Stacker(Outbox(ahead + 1) if workers else None),
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
             **loader_options,
@@ -161,6 +181,8 @@ class StreamLoader:
     def _batch(self) -> dict[str, Tensor]:
         self.reader.consumed = self._next
         keys, batch = next(self._batches)
+        if isinstance(batch, dict):  # out of a worker's outbox, which is used again
+            batch = {name: value.clone() if value.is_shared() else value for name, value in batch.items()}
         numbers, bad, replaced = self._numbers(self._next), [], {}
         if isinstance(batch, list):
             replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}

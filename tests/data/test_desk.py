@@ -1,6 +1,12 @@
-"""Rows come to the workers as they were, whether they find room in shared memory or not."""
+"""Rows come to the workers as they were, whether they find room in shared memory or not; and batches come back."""
 
+import os
 import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +15,7 @@ from PIL import Image
 from test_stream import Number, batches, numbered, numbers
 
 from hf_pretext.data import stream as stream_module
-from hf_pretext.data.desk import Desk, make_desk
+from hf_pretext.data.desk import Desk, Outbox, make_desk
 
 ROWS = [
     {"image": {"bytes": b"abc", "path": "a.png"}, "key": "a:0", "g": 0},
@@ -76,3 +82,70 @@ class Slow(Number):
             torch.ones(400, 400) @ torch.ones(400, 400)
             np.sort(np.random.default_rng(0).random(200_000))
         return example
+
+
+def test_an_outbox_uses_its_places_in_turn():
+    outbox = Outbox(3)
+    sent = [outbox.room()("x", (2, 2), torch.int64).fill_(i) for i in range(7)]
+    assert [int(value[0, 0]) for value in sent] == [6, 4, 5, 6, 4, 5, 6]
+    assert all(value.is_shared() for value in sent)
+
+
+def test_an_outbox_has_room_for_columns_of_any_size_and_type():
+    outbox = Outbox(1)
+    for shape, dtype in (((3, 5), torch.uint8), ((2, 4), torch.float32), ((1,), torch.float64), ((9, 9), torch.uint8)):
+        room = outbox.room()
+        value, other = room("x", shape, dtype).fill_(1), room("y", shape, dtype).fill_(0)
+        assert (tuple(value.shape), value.dtype) == (shape, dtype)
+        assert value.is_contiguous() and bool((value == 1).all()) and bool((other == 0).all())
+
+
+def test_batches_that_are_kept_stay_as_they_are_and_are_the_trainers_own():
+    kept, _ = batches(40, num_workers=2, prefetch_factor=1)
+    assert not any(value.is_shared() for batch in kept for value in batch.values())
+    assert numbers(kept) == numbers(batches(40)[0])
+
+
+WAITING = """
+import sys
+from hf_pretext.data.stream import StreamLoader
+from test_stream import Number, numbered
+
+if __name__ == "__main__":
+    # keys of one batch are more than a pipe holds
+    loader = StreamLoader(numbered(), Number(), 8_000, num_workers=2, prefetch_factor=1)
+    batches = iter(loader)
+    next(batches)
+    print(*(worker.pid for worker in loader._batches._workers), flush=True)
+    sys.stdin.read()  # takes no other batch
+"""
+
+
+def test_workers_of_a_killed_run_end_though_they_wait_to_send(tmp_path):
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path])}
+    run = subprocess.Popen(
+        [sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True
+    )
+    workers = [int(number) for number in run.stdout.readline().split()]
+    assert len(workers) == 2
+    time.sleep(4)  # they decode, and fill the pipe
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    run.stdin.close()
+    run.stdout.close()
+    deadline = time.monotonic() + 30
+    while (alive := [worker for worker in workers if is_alive(worker)]) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    for worker in alive:
+        os.kill(worker, signal.SIGKILL)
+    assert not alive, "they wait for ever"
+
+
+def is_alive(process: int) -> bool:
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"  # ended, but nobody has asked for its result
+    except OSError:
+        return False
