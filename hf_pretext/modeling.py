@@ -67,6 +67,7 @@ class PretextModel(PreTrainedModel):
     task_class: ClassVar[type]
     modality: ClassVar[str]
     auto_class: ClassVar[type] = AutoModel
+    own_names: ClassVar[bool] = False  # whether the native class's weights have no prefix, also beside heads
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # or Trainer would not divide the loss by the number of accumulation steps
 
@@ -77,8 +78,8 @@ class PretextModel(PreTrainedModel):
         super().__init__(config)
         self.task = make_settings(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
         prefix = encoder.base_model_prefix
-        headed = self.auto_class is not AutoModel
-        bare = not prefix or headed or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
+        whole = self.own_names or self.auto_class is not AutoModel
+        bare = not prefix or whole or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
         self.base_model_prefix = BARE_PREFIX if bare else prefix
         self.main_input_name = encoder.main_input_name
         setattr(self, self.base_model_prefix, encoder)
@@ -252,13 +253,14 @@ def make_settings(settings_class: type, **settings):
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """A fresh encoder with its library's own initialisation, in float32 whatever a checkpoint of it was kept in."""
     encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
-    if hasattr(encoder, "timm_model"):
-        # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
-        import timm
+    for module in encoder.modules():
+        if hasattr(module, "timm_model"):
+            # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
+            import timm
 
-        arguments = config.model_args or {}
-        fresh = timm.create_model(config.architecture, pretrained=False, num_classes=0, **arguments)
-        encoder.timm_model.load_state_dict(fresh.state_dict())
+            own = module.config
+            fresh = timm.create_model(own.architecture, pretrained=False, num_classes=0, **(own.model_args or {}))
+            module.timm_model.load_state_dict(fresh.state_dict())
     return encoder
 
 

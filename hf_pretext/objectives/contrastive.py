@@ -1,0 +1,284 @@
+"""Image-text contrastive learning: of all captions in the batch, tell the picture's own; and the other way round.
+
+CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
+https://huggingface.co/papers/2103.00020. ALIGN: Jia et al., ICML 2021, https://huggingface.co/papers/2102.05918.
+UniCL, Florence's loss: Yang et al., CVPR 2022, https://huggingface.co/papers/2204.03610. SigLIP: Zhai, Mustafa,
+Kolesnikov and Beyer, ICCV 2023, https://huggingface.co/papers/2303.15343.
+
+    pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> embeddings (B, D), (B, D) -> scores, a tile of B x B
+    at a time -> softmax over each row and column, or a sigmoid of each
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..distributed import gather, rank_and_ranks, shift
+from ..losses import sigmoid_loss, softmax_loss, sums_of_labels
+from ..modeling import PretextModel, PretextOutput, build_encoder
+from ..towers import blank, dropped_patches, dual_encoder, image_inputs, in_pieces
+
+HIGHEST_SCALE = 100.0  # of the scores, CLIP's
+FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
+TOLD = 256  # pictures of a batch that the accuracy is of
+
+
+@strict
+@dataclass
+class ContrastiveTask:
+    """Settings of image-text contrastive learning.
+
+    loss: softmax over each picture's and each caption's scores (CLIP, ALIGN, UniCL), or a sigmoid of each (SigLIP).
+    positives: pair: only a picture's own caption is right (CLIP); label: also those of pictures with the same label,
+        or, where the data has none, with the same caption (UniCL).
+    label_smoothing: share of what is right that is spread over all the batch (ALIGN: 0.1); of softmax alone.
+    patch_dropout: share of the patches that a ViT does not see in training (FLIP).
+    frozen: a tower that is not trained (LiT: vision).
+    embed_batch_size: pictures, and captions, that are embedded at a time (GradCache): a batch of any size in the memory
+        of so many, for one more forward pass. The loss sees the whole batch.
+    exchange: how ranks see each other's negatives: each for its own rows (local), each for all rows (gather), or
+        captions go round in a ring (ring; of sigmoid alone), so that none holds those of all.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    loss: Literal["softmax", "sigmoid"] = "softmax"
+    positives: Literal["pair", "label"] = "pair"
+    label_smoothing: float = 0.0
+    patch_dropout: float = 0.0
+    frozen: Literal["vision", "text"] | None = None
+    embed_batch_size: int | None = None
+    exchange: Literal["local", "gather", "ring"] = "local"
+
+    def validate_shares(self):
+        for name in ("label_smoothing", "patch_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, but is {getattr(self, name)}.")
+        if self.embed_batch_size is not None and self.embed_batch_size < 1:
+            raise ValueError(f"embed_batch_size must be at least 1, but is {self.embed_batch_size}.")
+
+    def validate_loss(self):
+        if self.loss == "sigmoid" and self.label_smoothing:
+            raise ValueError(f"label_smoothing={self.label_smoothing} is of loss='softmax' alone; leave it 0.")
+        if self.loss == "softmax" and self.exchange == "ring":
+            raise ValueError("exchange='ring' is of loss='sigmoid' alone: a softmax needs all scores. Take 'local'.")
+
+
+class ContrastiveForPreTraining(PretextModel):
+    """A picture tower and a text tower that learn by telling which caption belongs to which picture.
+
+    `from_encoders` puts two encoders side by side, as transformers' `VisionTextDualEncoderModel`; `from_encoder` takes
+    a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel` as it is, or its config. The
+    checkpoint is that class's: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
+
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`; padded to the longest, but for
+    towers that pool the last position), labels (`(B,)`, whole numbers), needed for positives="label". In training all
+    ranks' batches are one.
+
+    Returns features (`(B, D)`, the pictures' embeddings, of length 1). Logs: accuracy (of telling the
+    captions of the first pictures), scale, and negatives: how many wrong captions a picture is held against.
+
+    Example:
+        >>> model = ContrastiveForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
+        >>> model(pixel_values=torch.rand(4, 3, 64, 64), input_ids=torch.randint(1000, 2000, (4, 9))).loss.shape
+        torch.Size([])
+    """
+
+    objective = "contrastive"
+    task_class = ContrastiveTask
+    modality = "image_text"
+    own_names = True
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder)
+        if self.task.loss == "sigmoid" and not hasattr(self.whole, "logit_bias"):
+            self.pretext_head = nn.ParameterDict({"logit_bias": nn.Parameter(torch.tensor(FRESH["sigmoid"][1]))})
+        if self.task.frozen:
+            self.tower(self.task.frozen).requires_grad_(False)
+        self.post_init()
+
+    @classmethod
+    def from_encoders(
+        cls,
+        vision: PreTrainedModel | PreTrainedConfig,
+        text: PreTrainedModel | PreTrainedConfig,
+        projection_dim: int = 512,
+        **settings,
+    ) -> "ContrastiveForPreTraining":
+        """Two encoders, or configs of fresh ones, with fresh projections to `projection_dim` and a fresh temperature.
+
+        Raises `ValueError` for a tower that transformers can't store in a pair, naming some that it can."""
+        model = cls.from_encoder(dual_encoder(vision, text, projection_dim), **settings)
+        model.refresh()
+        return model
+
+    @classmethod
+    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "ContrastiveForPreTraining":
+        """As `PretextModel.from_encoder`, of a model of both. Where a config is given, the temperature is fresh too.
+
+        Raises `ValueError` for a temperature that is not a number."""
+        model = super().from_encoder(encoder, **settings)
+        if isinstance(encoder, PreTrainedConfig):
+            model.refresh()
+        if not all(torch.isfinite(value) for value in model.temperature()):
+            raise ValueError(
+                f"The temperature of {type(encoder).__name__} is not a number (logit_scale or logit_bias): it has "
+                "diverged. Start from an earlier checkpoint."
+            )
+        with torch.no_grad(), dropped_patches(model.encoder, model.task.patch_dropout):  # says if it can't be
+            if model.task.patch_dropout:
+                model.whole.get_image_features(**image_inputs(model.whole, blank(model.encoder)))
+        return model
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """A model of pictures and texts. Raises `ValueError` for what embeds no such pairs."""
+        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
+            raise ValueError(
+                f"{type(model).__name__} does not embed pictures and texts. Give a CLIPModel, SiglipModel, AlignModel "
+                "or ChineseCLIPModel, or two encoders to ContrastiveForPreTraining.from_encoders."
+            )
+        return model
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The picture tower: what is judged by transfer."""
+        return self.whole.vision_model
+
+    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
+        """One of the towers, without its projection."""
+        return getattr(self.whole, f"{name}_model")
+
+    def train(self, mode: bool = True) -> "ContrastiveForPreTraining":
+        """As usual; a frozen tower stays as it is used, without dropout, and keeps its statistics."""
+        super().train(mode)
+        if self.task.frozen:
+            self.tower(self.task.frozen).eval()
+        return self
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """A fresh temperature: what its loss begins with (transformers' SigLIP begins with 0 and 0)."""
+        scale, bias = FRESH[self.task.loss]
+        if hasattr(self.whole, "logit_scale"):
+            self.whole.logit_scale.fill_(scale)
+        else:
+            self.whole.temperature.fill_(math.exp(-scale))
+        if bias is not None:
+            self.bias.fill_(bias)
+
+    @property
+    def bias(self) -> Tensor:
+        """SigLIP's, where the architecture keeps it."""
+        return self.whole.logit_bias if hasattr(self.whole, "logit_bias") else self.pretext_head["logit_bias"]
+
+    def temperature(self) -> tuple[Tensor, Tensor] | tuple[Tensor]:
+        """What scores are multiplied with, and what is added, where that is learned: `()` each."""
+        whole = self.whole
+        scale = (whole.logit_scale.exp() if hasattr(whole, "logit_scale") else 1 / whole.temperature).reshape(())
+        return (scale,) if self.task.loss == "softmax" else (scale, self.bias.reshape(()))
+
+    @torch.no_grad()
+    def clamp(self) -> None:
+        """Keeps the scale at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back."""
+        if hasattr(self.whole, "logit_scale"):
+            self.whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        else:
+            self.whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> PretextOutput:
+        images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask, **inputs)
+        check_pairs(images, texts, labels, self.task.positives, self.training)
+        if self.training and self.task.loss == "softmax":
+            self.clamp()
+        labels = labels if self.task.positives == "label" else None
+        with torch.autocast(images.device.type, enabled=False):
+            loss, logs = self.compare(images.float(), texts.float(), labels)
+        return self.output({"contrastive": loss}, logs, features=images)
+
+    def embed_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures to embeddings of length 1, `(B, D)`."""
+
+        def embed(pixels: Tensor) -> Tensor:
+            inputs = image_inputs(self.whole, pixels)
+            with dropped_patches(self.encoder, self.task.patch_dropout if self.training else 0.0):
+                return F.normalize(self.whole.get_image_features(**inputs).pooler_output, dim=-1)
+
+        return in_pieces(embed, self.task.embed_batch_size, self.encoder, pixel_values)
+
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
+        """Texts to embeddings of length 1, `(B, D)`."""
+
+        def embed(*values: Tensor) -> Tensor:
+            inputs = dict(zip(names, values, strict=True))
+            return F.normalize(self.whole.get_text_features(**inputs).pooler_output, dim=-1)
+
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        names = [name for name, value in given.items() if value is not None]
+        return in_pieces(embed, self.task.embed_batch_size, self.tower("text"), *(given[name] for name in names))
+
+    def compare(self, images: Tensor, texts: Tensor, labels: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss over all ranks' pairs, and what the logs say of it.
+
+        In `eval()` each rank has its own batch alone, since figures are measured by one of them."""
+        rank, ranks = rank_and_ranks() if self.training else (0, 1)
+        if labels is None:
+            labels = torch.arange(rank * len(images), (rank + 1) * len(images), device=images.device)
+        all_labels = labels if ranks == 1 else gather(labels)
+        if ranks == 1:
+            loss = self.loss_of(images, texts, labels, labels)
+        elif self.task.exchange == "ring":
+            loss, theirs, of_theirs = 0.0, texts, labels
+            for hop in range(ranks):
+                loss = loss + self.loss_of(images, theirs, labels, of_theirs)
+                if hop + 1 < ranks:
+                    theirs, of_theirs = shift(theirs), shift(of_theirs)
+        elif self.task.exchange == "gather":
+            loss = self.loss_of(gather(images), gather(texts), all_labels, all_labels)
+        elif self.task.loss == "sigmoid":
+            loss = self.loss_of(images, gather(texts), labels, all_labels)
+        else:
+            ways = (images, gather(texts)), (texts, gather(images))
+            loss = sum(self.loss_of(*way, labels, all_labels, both=False) for way in ways) / 2
+        with torch.no_grad():
+            guessed = (images[:TOLD] @ texts.T).argmax(1)
+            accuracy = (labels[guessed] == labels[:TOLD]).float().mean()
+            _, count = sums_of_labels(torch.ones_like(all_labels[:, None], dtype=images.dtype), all_labels, labels)
+        negatives = len(all_labels) - count.mean()
+        return loss, {"accuracy": accuracy, "scale": self.temperature()[0], "negatives": negatives}
+
+    def loss_of(self, rows: Tensor, columns: Tensor, row_labels: Tensor, column_labels: Tensor, both: bool = True):
+        """The loss of some pairs: a mean over rows; with `both`, where it is a softmax, over columns too."""
+        if self.task.loss == "softmax":
+            (scale,) = self.temperature()
+            return softmax_loss(rows, columns, scale, row_labels, column_labels, self.task.label_smoothing, both)
+        return sigmoid_loss(rows, columns, *self.temperature(), row_labels, column_labels)
+
+
+def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, positives: str, training: bool) -> None:
+    """Raises `ValueError` for pictures and captions that do not pair, or can't be compared."""
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} pictures came with {len(texts)} captions: each needs its own.")
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"Pictures are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
+            "projections of one width (projection_dim)."
+        )
+    if positives == "label" and labels is None:
+        raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
+    if training and len(images) * rank_and_ranks()[1] < 2:
+        raise ValueError("A batch of one pair has nothing to tell it from. Give more: --per_device_train_batch_size.")

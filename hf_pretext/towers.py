@@ -1,0 +1,142 @@
+"""Two encoders side by side, embedded in pieces.
+
+vision, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
+"""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.checkpoint import checkpoint
+from transformers import (
+    PreTrainedConfig,
+    PreTrainedModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
+
+from .features import width
+from .modeling import build_encoder, check_encoder
+
+TRIED_SIDE = 64  # pixels of a picture that shows what a tower gives, where its config names no size
+GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT or RoBERTa"}
+
+
+def dual_encoder(
+    vision: PreTrainedModel | PreTrainedConfig, text: PreTrainedModel | PreTrainedConfig, projection_dim: int
+) -> VisionTextDualEncoderModel:
+    """Two encoders (trained in place), or configs of fresh ones, as one transformers model with fresh projections.
+
+    Raises `ValueError` for a tower that this class can't hold, naming some that it can."""
+    vision, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (vision, text))
+    check_encoder(vision, "image")
+    check_encoder(text, "text")
+    vision.config = copy.deepcopy(vision.config)
+    vision.config.hidden_size = width(vision)  # some have none; the projection's width is read from there, and saved
+    check_pooled(vision, "image", pixel_values=blank(vision))
+    check_pooled(text, "text", input_ids=torch.ones(2, 4, dtype=torch.long, device=text.device))
+    config = VisionTextDualEncoderConfig.from_vision_text_configs(
+        vision.config, text.config, projection_dim=projection_dim
+    )
+    return VisionTextDualEncoderModel(config, vision, text)
+
+
+@torch.no_grad()
+def check_pooled(tower: PreTrainedModel, modality: str, **inputs: Tensor) -> None:
+    """Raises `ValueError` for a tower that does not pool its input to one vector of its width."""
+    training = tower.training
+    pooled = getattr(tower.eval()(**inputs), "pooler_output", None)
+    tower.train(training)
+    if not isinstance(pooled, Tensor) or pooled.shape[1:] != (width(tower),):
+        gives = f"vectors of shape {tuple(pooled.shape[1:])}" if isinstance(pooled, Tensor) else "no pooled output"
+        raise ValueError(
+            f"{type(tower).__name__} gives {gives}, so transformers can't put it into a pair of towers "
+            f"(VisionTextDualEncoderModel wants ({width(tower)},)). Take {GOOD[modality]}."
+        )
+
+
+def blank(vision: PreTrainedModel) -> Tensor:
+    """Two pictures of a size that a tower takes."""
+    size = getattr(vision.config, "image_size", None) or TRIED_SIDE
+    height, width = size if isinstance(size, (list, tuple)) else (size, size)
+    return torch.zeros(2, 3, height, width, dtype=vision.dtype, device=vision.device)
+
+
+def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, *inputs: Tensor) -> Tensor:
+    """`embed(*inputs)`, at most `size` rows at a time; each piece's activations are computed again, with the same
+    random numbers, when its gradient is asked for (GradCache, Gao et al. 2021,
+    https://huggingface.co/papers/2101.06983).
+
+    Batch norm normalises each piece by itself, and counts it once into its running statistics."""
+    if size is None or len(inputs[0]) <= size:
+        return embed(*inputs)
+    pieces = zip(*(value.split(size) for value in inputs), strict=True)
+    contexts = lambda: (nullcontext(), statistics_kept(tower))  # noqa: E731
+    return torch.cat([checkpoint(embed, *piece, use_reentrant=False, context_fn=contexts) for piece in pieces])
+
+
+@contextmanager
+def statistics_kept(tower: nn.Module) -> Iterator[None]:
+    """Batch norm's running statistics stay as they are."""
+    norms = [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)
+
+
+@contextmanager
+def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
+    """Meanwhile a ViT sees only some of its patches, drawn anew for each picture (FLIP, Li et al. 2023,
+    https://huggingface.co/papers/2212.00794). Raises `ValueError` for what is no ViT."""
+    if not share:
+        yield
+        return
+    embeddings = getattr(tower, "embeddings", None)
+    parts = (embeddings, getattr(embeddings, "patch_embeddings", None))
+    counted = next((part for part in parts if hasattr(part, "num_patches")), None)
+    refusal = (
+        f"patch_dropout needs a tower whose patches are a sequence, as a ViT, but this is a {type(tower).__name__}."
+    )
+    if counted is None:
+        raise ValueError(refusal)
+
+    def drop(module, arguments, tokens):
+        if not isinstance(tokens, Tensor):
+            raise ValueError(refusal)
+        first = max(tokens.shape[1] - counted.num_patches, 0)  # class tokens and the like
+        draw = torch.rand(len(tokens), tokens.shape[1] - first, device=tokens.device)
+        kept = draw.argsort(1)[:, : max(1, round(draw.shape[1] * (1 - share)))] + first
+        patches = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
+        return torch.cat([tokens[:, :first], patches], dim=1)
+
+    handle = embeddings.register_forward_hook(drop)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def image_inputs(model: PreTrainedModel, pixel_values: Tensor) -> dict[str, Tensor]:
+    """What `get_image_features` takes of pictures `(B, 3, S, S)`: SigLIP 2 wants them cut into patches."""
+    if "spatial_shapes" not in signature(model.get_image_features).parameters:
+        return {"pixel_values": pixel_values}
+    side = model.config.vision_config.patch_size
+    batch, _, height, width = pixel_values.shape
+    rows, columns = height // side, width // side
+    patches = pixel_values[:, :, : rows * side, : columns * side].unfold(2, side, side).unfold(3, side, side)
+    patches = patches.permute(0, 2, 3, 4, 5, 1).reshape(batch, rows * columns, -1)  # (B, patches, side * side * 3)
+    return {
+        "pixel_values": patches,
+        "pixel_attention_mask": torch.ones(patches.shape[:2], dtype=torch.long, device=patches.device),
+        "spatial_shapes": torch.tensor([[rows, columns]], device=patches.device).expand(batch, 2),
+    }
