@@ -1,0 +1,166 @@
+"""Retrieval: how often the nearest text of a picture is one that belongs to it, and the nearest picture of a text.
+
+    images (n, d), texts (m, d), an id for each -> cosine (n, m), a chunk at a time -> R@k and median rank, both ways
+
+The protocol of Karpathy & Fei-Fei 2015, https://huggingface.co/papers/1412.2306: R@k is the share of queries with a
+right answer among their k nearest.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .knn import DIVERGED
+
+KS = (1, 5, 10)
+CHUNK = 512  # queries at a time
+TIE = 1e-6  # cosines that differ by less are equal: equal vectors' own come out up to 3e-7 apart in float32
+
+
+def retrieval(
+    images: Tensor,
+    texts: Tensor,
+    image_ids: Sequence[int] | Sequence[str] | Tensor | np.ndarray,
+    text_ids: Sequence[int] | Sequence[str] | Tensor | np.ndarray,
+    ks: Sequence[int] = KS,
+    chunk: int = CHUNK,
+) -> dict[str, float]:
+    """R@k and median rank of texts asked for by pictures, and of pictures asked for by texts.
+
+    images (`(n, d)`), texts (`(m, d)`): embeddings in one space, of any length: compared by cosine, in float32.
+    image_ids (`(n,)`), text_ids (`(m,)`): all integers or all strings; a picture and a text belong together where they
+    are equal, so that a picture may have several texts and a text several pictures. Nothing is merged: texts that read
+    the same are to be given once, or they take the places before one another.
+
+    A query's rank is that of its best right answer (see `ranks`), from 1. One with no right answer can't be answered:
+    it is left out of that direction's figures and counted in `left_out`, but stays a wrong answer to all others.
+    Returns, for both directions::
+
+        {"image_to_text_r1", ..., "image_to_text_median_rank", "image_to_text_left_out", "text_to_image_r1", ...}
+
+    R@k in 0..1, and 1.0 by itself from k = all candidates on: show `chance` beside. Raises `ValueError` for shapes or
+    lengths that don't fit, features that are not finite, ids of mixed types, no pair at all, and k or chunk below 1.
+    """
+    check_features(images=images, texts=texts)
+    for name, features, ids in (("image", images, image_ids), ("text", texts, text_ids)):
+        if len(features) != len(ids):
+            raise ValueError(f"{len(features)} {name}s have {len(ids)} {name}_ids: give each {name} one id.")
+    check_ks(ks)
+    of_images, of_texts = (ids.to(images.device) for ids in numbered(image_ids, text_ids))
+    texts = texts.to(images.device)
+    there, back = ranks(images, texts, of_images, of_texts, chunk), ranks(texts, images, of_texts, of_images, chunk)
+    return {
+        **_figures("image_to_text", there, answerable(of_images, of_texts), ks),
+        **_figures("text_to_image", back, answerable(of_texts, of_images), ks),
+    }
+
+
+def _figures(direction: str, found: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    found = found.cpu().numpy()[answered]
+    recalls = {f"{direction}_r{k}": float((found <= k).mean()) for k in ks}
+    median = float(np.median(found))  # torch's is the lower of two
+    return {**recalls, f"{direction}_median_rank": median, f"{direction}_left_out": int((~answered).sum())}
+
+
+@torch.no_grad()
+def ranks(queries: Tensor, candidates: Tensor, wanted: Tensor, given: Tensor, chunk: int = CHUNK) -> Tensor:
+    """The rank of each query's best right answer, from 1: one more than the wrong answers that are at least as near.
+
+    So a tie counts against the query, or an encoder that gives everything the same vector would find everything.
+
+    queries (`(n, d)`), candidates (`(m, d)`), wanted (`(n,)`, integers): the number that a right answer has in given
+    (`(m,)`). Holds no more than `(chunk, m)` at a time. Returns `(n,)`, m + 1 where no answer is right. Raises
+    `ValueError` for a chunk below 1.
+    """
+    if chunk < 1:
+        raise ValueError(f"chunk must be at least 1, but is {chunk}.")
+    bank, found = F.normalize(candidates.float(), dim=1), []
+    for part, numbers in zip(queries.split(chunk), wanted.split(chunk), strict=True):
+        similarity = F.normalize(part.float(), dim=1) @ bank.T  # (chunk, m)
+        right = numbers[:, None] == given  # (chunk, m)
+        best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
+        found.append(((similarity >= best - TIE) & ~right).sum(1) + 1)
+    return torch.cat(found)
+
+
+def chance(
+    image_ids: Sequence[int] | Sequence[str] | Tensor | np.ndarray,
+    text_ids: Sequence[int] | Sequence[str] | Tensor | np.ndarray,
+    ks: Sequence[int] = KS,
+) -> dict[str, float]:
+    """What embeddings drawn at random get in `retrieval`, under the same names (but for `left_out`).
+
+    R@k is the exact expectation: with r right answers among m, none of the first k is right with the hypergeometric
+    probability C(m - r, k) / C(m, k). The median rank is that of the ranks' distribution over all queries, which the
+    median of many queries comes to. Raises `ValueError` as `retrieval` does.
+    """
+    check_ks(ks)
+    of_images, of_texts = numbered(image_ids, text_ids)
+    return {
+        **_chance("image_to_text", of_images, of_texts, ks),
+        **_chance("text_to_image", of_texts, of_images, ks),
+    }
+
+
+def _chance(direction: str, wanted: Tensor, given: Tensor, ks: Sequence[int]) -> dict[str, float]:
+    candidates, size = len(given), 1 + int(torch.cat([wanted, given]).max())
+    rights = torch.bincount(given, minlength=size)[wanted]  # right answers of each query
+    kinds, queries = (part.numpy() for part in rights[rights > 0].unique(return_counts=True))
+    first = np.arange(candidates)
+    # of those whose first k were all wrong, the share whose next one is wrong too
+    missed = sum(
+        count * np.cumprod(np.maximum(candidates - right - first, 0) / (candidates - first))
+        for right, count in zip(kinds, queries, strict=True)
+    )
+    within = 1 - missed / queries.sum()  # (candidates,): R@1, R@2, ...
+    lower, upper = (1 + int(np.argmax(within >= 0.5 + side)) for side in (-1e-9, 1e-9))
+    recalls = {f"{direction}_r{k}": float(within[min(k, candidates) - 1]) for k in ks}
+    return {**recalls, f"{direction}_median_rank": (lower + upper) / 2}
+
+
+def numbered(image_ids, text_ids) -> tuple[Tensor, Tensor]:
+    """Ids as integers from 0, `(n,)` and `(m,)`, equal where the ids are. Raises `ValueError` for ids that are not all
+    integers or all strings (1 would never meet "1"), and where no picture's id is one of a text."""
+    images, texts = plain(image_ids), plain(text_ids)
+    kinds = {type(one) for one in (*images, *texts)}
+    if len(kinds) > 1 or not kinds <= {int, str}:
+        names = ", ".join(sorted(kind.__name__ for kind in kinds))
+        raise ValueError(f"Ids must be all integers or all strings, but are of these types: {names}.")
+    numbers = {one: number for number, one in enumerate(dict.fromkeys(images + texts))}
+    if set(images).isdisjoint(texts):
+        raise ValueError(
+            f"None of {len(images)} image_ids (such as {images[:3]}) is among the {len(texts)} text_ids (such as "
+            f"{texts[:3]}): give a picture and its text the same id."
+        )
+    return torch.tensor([numbers[one] for one in images]), torch.tensor([numbers[one] for one in texts])
+
+
+def plain(ids: Iterable) -> list:
+    """Ids as Python's own values, whether they came in a list, an array or a tensor."""
+    return [one.item() if hasattr(one, "item") else one for one in (ids.tolist() if hasattr(ids, "tolist") else ids)]
+
+
+def answerable(wanted: Tensor, given: Tensor) -> np.ndarray:
+    """Which queries have a right answer: `(n,)`, booleans."""
+    return torch.isin(wanted, given).cpu().numpy()
+
+
+def check_ks(ks: Sequence[int]) -> None:
+    if not len(ks) or min(ks) < 1:
+        raise ValueError(f"ks must be ranks from 1, such as {KS}, but are {tuple(ks)}.")
+
+
+def check_features(**sides: Tensor) -> None:
+    """Raises `ValueError` unless all are `(examples, channels)`, of one width and finite."""
+    for name, features in sides.items():
+        if features.ndim != 2:
+            raise ValueError(f"{name} must be (examples, channels), but have the shape {tuple(features.shape)}.")
+        if not torch.isfinite(features).all():
+            raise ValueError(DIVERGED)
+    widths = {name: features.shape[1] for name, features in sides.items()}
+    if len(set(widths.values())) > 1:
+        told = " and ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"Channels differ ({told}): take both from one space, behind the model's projections.")

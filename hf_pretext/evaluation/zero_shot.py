@@ -1,0 +1,113 @@
+"""Zero-shot classification: the class whose name, said in a few sentences, lies nearest to a picture.
+
+    names, templates -> prompts -> embed_texts -> classes (c, d); images (n, d) -> cosine (n, c) -> top-1, top-5
+
+Radford et al. 2021 (CLIP), https://huggingface.co/papers/2103.00020: a class is the mean of its prompts' embeddings.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .retrieval import CHUNK, check_features, ranks
+from .transfer import accuracies
+
+# By ISO 639-1 code. Where a language inflects a noun, or gives it an article by its gender, the name stands alone.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "ar": ("صورة {}.", "صورة فوتوغرافية: {}.", "هذه صورة {}."),
+    "de": ("ein Foto von {}.", "ein Bild von {}.", "ein Foto: {}.", "eine Aufnahme, die {} zeigt."),
+    "en": ("a photo of a {}.", "a photo of the {}.", "a picture of a {}.", "a close-up of a {}.", "this is a {}."),
+    "es": ("una foto de {}.", "una imagen de {}.", "una fotografía que muestra {}.", "en la imagen se ve {}."),
+    "fa": ("عکس {}.", "تصویر {}.", "این عکس {} است."),
+    "fr": ("une photo de {}.", "une image de {}.", "une photo qui montre {}.", "sur cette image, on voit {}."),
+    "id": ("foto {}.", "gambar {}.", "sebuah foto yang menunjukkan {}."),
+    "it": ("una foto di {}.", "un'immagine di {}.", "una foto che mostra {}.", "nell'immagine si vede {}."),
+    "ja": ("{}の写真。", "{}の画像。", "{}が写っている写真。", "これは{}です。"),
+    "ko": ("{} 사진.", "{} 이미지.", "{}의 사진."),
+    "pt": ("uma foto de {}.", "uma imagem de {}.", "uma fotografia que mostra {}.", "na imagem vê-se {}."),
+    "ru": ("фото: {}.", "фотография: {}.", "на фото: {}."),
+    "tr": ("{} fotoğrafı.", "{} resmi.", "bir fotoğraf: {}."),
+    "zh": ("一张{}的照片。", "一张{}的图片。", "照片里有{}。", "这是{}。"),
+}
+# The same for what is drawn: icons, emoji, cartoons.
+DRAWINGS: dict[str, tuple[str, ...]] = {
+    "ar": ("رسم {}.", "رمز تعبيري: {}.", "أيقونة: {}."),
+    "de": ("eine Zeichnung von {}.", "ein Emoji: {}.", "ein Symbol für {}."),
+    "en": ("a drawing of a {}.", "an emoji of a {}.", "an icon of a {}.", "a cartoon of a {}."),
+    "es": ("un dibujo de {}.", "un emoji de {}.", "un icono de {}."),
+    "fa": ("نقاشی {}.", "ایموجی {}.", "نماد {}."),
+    "fr": ("un dessin de {}.", "un émoji : {}.", "une icône : {}."),
+    "id": ("lukisan {}.", "emoji {}.", "ikon {}."),
+    "it": ("un disegno di {}.", "un'emoji di {}.", "un'icona di {}."),
+    "ja": ("{}のイラスト。", "{}の絵文字。", "{}のアイコン。"),
+    "ko": ("{} 그림.", "{} 이모지.", "{} 아이콘."),
+    "pt": ("um desenho de {}.", "um emoji de {}.", "um ícone de {}."),
+    "ru": ("рисунок: {}.", "эмодзи: {}.", "значок: {}."),
+    "tr": ("{} çizimi.", "{} emojisi.", "{} simgesi."),
+    "zh": ("一幅{}的图画。", "{}的表情符号。", "{}的图标。"),
+}
+
+
+def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Each name in each template: a list for each name. Underscores in names become spaces.
+
+    Raises `ValueError` for no names or templates, an empty name, and a template with no place for it.
+    """
+    if not len(names) or not len(templates):
+        raise ValueError(f"Prompts need names and templates, but there are {len(names)} and {len(templates)}.")
+    if lacking := [template for template in templates if "{}" not in template]:
+        raise ValueError(f"Template {lacking[0]!r} has no {{}}, where the name of the class goes.")
+    cleaned = [" ".join(name.replace("_", " ").split()) for name in names]
+    if "" in cleaned:
+        raise ValueError(f"The name of class {cleaned.index('')} is empty: {names[cleaned.index('')]!r}.")
+    return [[template.replace("{}", name) for template in templates] for name in cleaned]
+
+
+@torch.no_grad()
+def classifier(embed_texts: Callable[[list[str]], Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """One vector for each class: the mean of its prompts' normalised embeddings, normalised again.
+
+    embed_texts: texts -> `(texts, d)`; called once, with all prompts, to be batched as it likes. Returns
+    `(classes, d)`, float32. Raises `ValueError` as `prompts` does, and for embeddings of another number or not finite.
+    """
+    by_class = prompts(names, templates)
+    texts = [text for of_class in by_class for text in of_class]
+    embeddings = embed_texts(texts)
+    check_features(embeddings=embeddings)
+    if len(embeddings) != len(texts):
+        raise ValueError(
+            f"embed_texts gave {len(embeddings)} embeddings for {len(texts)} texts: it must give each one."
+        )
+    each = F.normalize(embeddings.float(), dim=1).unflatten(0, (len(names), len(templates)))  # (classes, templates, d)
+    return F.normalize(each.mean(1), dim=1)
+
+
+def zero_shot(
+    images: Tensor, classes: Tensor, labels: Tensor | np.ndarray | Sequence[int], chunk: int = CHUNK
+) -> dict[str, float]:
+    """How often a picture's own class is the nearest, or among the five nearest.
+
+    images (`(n, d)`), classes (`(c, d)`): compared by cosine; labels (`(n,)`, integers in 0..c-1). A class as near as
+    the right one, such as one of the same name, counts against it (see `ranks`). Returns `{"top1", "top5",
+    "mean_class"}`, mean_class being the mean of the top-1 accuracies of the classes that occur; top5 is 1.0 by itself
+    where there are no more than 5 classes. Raises `ValueError` for shapes or lengths that don't fit, features that are
+    not finite, no images, labels that are no integers or outside the classes, and a chunk below 1.
+    """
+    check_features(images=images, classes=classes)
+    labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    if len(images) != len(labels) or not len(labels):
+        raise ValueError(f"{len(images)} images have {len(labels)} labels: give each image one label.")
+    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels must be integers, (n,), but are {labels.dtype}, {labels.shape}.")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        strange = labels[(labels < 0) | (labels >= len(classes))][0]
+        raise ValueError(f"Label {strange} is none of the {len(classes)} classes, 0 to {len(classes) - 1}.")
+    labels = labels.astype(np.int64)  # of unsigned ones, no class is -1
+    wanted = torch.as_tensor(labels, device=images.device)
+    given = torch.arange(len(classes), device=images.device)
+    rank = ranks(images, classes.to(images.device), wanted, given, chunk).cpu().numpy()
+    found = accuracies(labels, np.where(rank == 1, labels, -1))
+    return {"top1": found["top1"], "top5": float((rank <= 5).mean()), "mean_class": found["mean_class"]}
