@@ -40,7 +40,7 @@ class TestRecorded:
 
     def test_the_trained_encoder_beats_the_random_one(self, folder, request):
         if folder.name == "masked_lm_reviews":
-            reason = "with all labels it is ahead by 0.030, of the 0.034 that its seeds' spread demands; the card says so"
+            reason = "with all labels it is ahead by 0.030, not 0.034 or more; the card says so"
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
         assert read_results(folder)["transfer"]["beats_random"] == dict.fromkeys(
             read_results(folder)["transfer"]["beats_random"], True

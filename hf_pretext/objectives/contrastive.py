@@ -207,7 +207,7 @@ class ContrastiveForPreTraining(PretextModel):
             self.clamp()
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
-            loss, logs = self.compare(images.float(), texts.float(), labels)
+            loss, logs = self.compare(exact(images), exact(texts), labels)
         return self.output({"contrastive": loss}, logs, features=images)
 
     def embed_images(self, pixel_values: Tensor) -> Tensor:
@@ -267,6 +267,11 @@ class ContrastiveForPreTraining(PretextModel):
             (scale,) = self.temperature()
             return softmax_loss(rows, columns, scale, row_labels, column_labels, self.task.label_smoothing, both)
         return sigmoid_loss(rows, columns, *self.temperature(), row_labels, column_labels)
+
+
+def exact(embeddings: Tensor) -> Tensor:
+    """Scores are compared in float32 or better, also in training in bf16."""
+    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
 
 
 def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, positives: str, training: bool) -> None:

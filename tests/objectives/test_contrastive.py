@@ -141,8 +141,9 @@ def test_labels_that_all_differ_are_clip():
 def test_equals_transformers_own_loss(name):
     """On the same weights and batch, with every gradient."""
     own = {"siglip": {"loss": "sigmoid"}, "align": {"label_smoothing": 0.1}}
-    model = pair_of(name, **own.get(name, {})).eval()
+    model = pair_of(name, **own.get(name, {})).eval().double()
     batch = batch_of()
+    batch["pixel_values"] = batch["pixel_values"].double()
     found = []
     for call in (lambda: model(**batch).loss, lambda: model.whole(**batch, return_loss=True).loss):
         model.zero_grad()
