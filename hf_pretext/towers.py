@@ -75,7 +75,10 @@ def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, 
     if size is None or len(inputs[0]) <= size:
         return embed(*inputs)
     pieces = zip(*(value.split(size) for value in inputs), strict=True)
-    contexts = lambda: (nullcontext(), statistics_kept(tower))  # noqa: E731
+
+    def contexts():
+        return nullcontext(), statistics_kept(tower)  # of the first pass, and of the second
+
     return torch.cat([checkpoint(embed, *piece, use_reentrant=False, context_fn=contexts) for piece in pieces])
 
 

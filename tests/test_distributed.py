@@ -1,0 +1,89 @@
+"""Two processes with half the batch each are one with all of it: loss, and every gradient."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = """
+import sys
+import torch
+import torch.distributed as dist
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from test_contrastive import batch_of, pair_of
+
+KINDS = {
+    "softmax, local": {},
+    "softmax, gather": {"exchange": "gather"},
+    "smoothed, local": {"label_smoothing": 0.1},
+    "smoothed, gather": {"label_smoothing": 0.1, "exchange": "gather"},
+    "unicl, local": {"positives": "label"},
+    "unicl, gather": {"positives": "label", "exchange": "gather"},
+    "sigmoid, local": {"loss": "sigmoid"},
+    "sigmoid, gather": {"loss": "sigmoid", "exchange": "gather"},
+    "sigmoid, ring": {"loss": "sigmoid", "exchange": "ring"},
+    "sigmoid with labels, ring": {"loss": "sigmoid", "positives": "label", "exchange": "ring"},
+    "in pieces, local": {"embed_batch_size": 2},
+}
+ranks = int(sys.argv[2])
+if ranks > 1:
+    dist.init_process_group("gloo")
+rank = dist.get_rank() if ranks > 1 else 0
+found = {}
+for kind, settings in KINDS.items():
+    torch.manual_seed(0)
+    model = pair_of("vit", **settings).double().train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    batch = {**batch_of(12), "labels": torch.arange(12) % 5}
+    batch = {name: value.chunk(ranks)[rank] for name, value in batch.items()}
+    batch["pixel_values"] = batch["pixel_values"].double()
+    model.eval()
+    model.freeze_unused(**batch)
+    model.train()
+    trained = DistributedDataParallel(model) if ranks > 1 else model
+    output = trained(**batch)
+    output.loss.backward()
+    values = {"loss": output.loss.detach(), "negatives": output.logs["negatives"].double()}
+    if ranks > 1:
+        for value in values.values():
+            dist.all_reduce(value)
+            value /= ranks
+    values |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    found |= {f"{kind}: {name}": value.clone() for name, value in values.items()}
+if rank == 0:
+    save_file(found, sys.argv[1])
+if ranks > 1:
+    dist.destroy_process_group()
+"""
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_processes_equal_one_with_the_whole_batch(tmp_path, ranks):
+    script, tests = tmp_path / "compare.py", Path(__file__).parent
+    script.write_text(SCRIPT)
+    paths = [str(tests), str(tests / "objectives"), *sys.path]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d"]
+    commands = {1: [sys.executable], ranks: [*launch, "--rdzv_endpoint", "localhost:0"]}
+    found = {}
+    for count, command in commands.items():
+        file = tmp_path / f"{count}.safetensors"
+        done = subprocess.run(
+            [*command, str(script), str(file), str(count)], capture_output=True, text=True, timeout=300, env=environment
+        )
+        assert done.returncode == 0, done.stderr
+        found[count] = load_file(file)
+    assert found[1].keys() == found[ranks].keys()
+    assert len(found[1]) > 300
+    for name, value in found[1].items():
+        torch.testing.assert_close(
+            found[ranks][name], value, atol=1e-10, rtol=1e-8, msg=lambda m, name=name: f"{name}: {m}"
+        )
