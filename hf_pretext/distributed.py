@@ -31,7 +31,7 @@ class _Gather(Function):
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
         whole = value.new_empty(rank_and_ranks()[1] * len(value), *value.shape[1:])
-        dist.all_gather_into_tensor(whole, value.contiguous())
+        dist.all_gather(list(whole.chunk(rank_and_ranks()[1])), value.contiguous())
         return whole
 
     @staticmethod
