@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .cards import RESULTS, publish, show
 from .cards.report import draw
 from .command_line import relative
-from .evaluation.comparison import compare, encoder_transfer, pretext_figures, random_transfer
+from .evaluation.comparison import compare, compare_measures, encoder_transfer, pretext_figures, random_transfer
 from .evaluation.transfer import chosen_together, mean_and_spread
 from .files import write_json
 from .machine import describe, versions
@@ -48,12 +48,13 @@ def figures(run: "Run") -> dict:
     """The pretext task on test, and transfer beside the baselines."""
     labelled = run.labelled
     options = dict(methods=run.data.methods, device=run.first.device, dtype=run.data.precision(run.first))
-    trained, pretext = [], []
+    trained, pretext, measured = [], [], {"trained": [], "random": []}
     for seed, args in run.args.items():
         model = run.laid_out(run.trained(args.output_dir))
         pretext.append(pretext_figures(model, labelled.pretext_batches("test"), run.first.device))
         found = encoder_transfer(model.encoder, labelled, description=f"trained, seed {seed}", **options)
         trained.append({"as trained": found})
+        measured["trained"].append(run.data.measures(model, labelled))
 
     random = []
     seeds = list(dict.fromkeys([*run.args, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(run.args))]
@@ -63,9 +64,12 @@ def figures(run: "Run") -> dict:
             return run.laid_out(run.random(seed))
 
         random.append(random_transfer(build, labelled, description=f"random, seed {seed}", **options))
+        measured["random"].append(run.data.measures(run.laid_out(run.fresh(seed, random=True)[0]), labelled))
     trained, random, baselines = chosen_together(trained), chosen_together(random), run.data.baselines(labelled)
     compared = compare(trained, random, baselines, labelled.labels.majority())
+    chance = run.data.by_chance(labelled)
     return {
+        **({"measures": compare_measures(**measured, chance=chance)} if chance else {}),
         "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
         "transfer": {
             "dataset": relative(labelled.name),

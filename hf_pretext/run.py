@@ -30,7 +30,7 @@ from .features import last_hidden
 from .files import write_json
 from .machine import default_workers, has_bf16, keep_freed_memory
 from .modalities import Modality
-from .modeling import PretextModel, build_encoder, read_objective
+from .modeling import PretextModel, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
 from .trainer import PretextTrainer
 
@@ -165,8 +165,7 @@ class Run:
             hidden = last_hidden(model.encoder.eval(), model.encoder(**inputs))
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(self.data.does_not_fit(str(error).splitlines()[0])) from error
-        prefix = next(name for name, module in model.named_modules() if module is model.encoder)
-        lost = sorted(name for name in missing if f"{prefix}.{name}" not in unused)
+        lost = sorted(name for name in missing if f"{model.base_model_prefix}.{name}" not in unused)
         if lost:
             raise ValueError(
                 f"--encoder {self.options.encoder} lacks weights that training needs: {', '.join(lost[:5])}."
@@ -203,18 +202,21 @@ class Run:
         """The objective's model as training of this seed begins, and the encoder's weights that stayed random."""
         set_seed(seed)
         encoder, missing = self._encoder(random)
-        return self.objective.from_encoder(encoder, **dataclasses.asdict(self.task)), missing
+        model = self.objective.from_encoder(encoder, **dataclasses.asdict(self.task))
+        if not random:
+            self.data.start(model)
+        return model, missing
 
-    def _encoder(self, random: bool = False) -> tuple[PreTrainedModel, list[str]]:
+    def _encoder(self, random: bool = False) -> tuple[PreTrainedModel | PreTrainedConfig, list[str]]:
         path = self.options.encoder
         if random or path is None or (os.path.isdir(path) and not any((Path(path) / f).exists() for f in WEIGHT_FILES)):
-            return build_encoder(self.config), []
+            return self.config, []
         auto = self.objective.auto_class  # with its own head, where the objective has one and the checkpoint too
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # says what is wrong
         encoder, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         inner = "" if auto is AutoModel else f"{encoder.base_model_prefix}."
-        return encoder, [name.removeprefix(inner) for name in info["missing_keys"] if name.startswith(inner)]
+        return encoder, [name for name in info["missing_keys"] if name.startswith(inner)]
 
     def random(self, seed: int) -> PreTrainedModel:
         """The encoder of a seed before any training, with nothing of --encoder but its shape."""

@@ -10,9 +10,15 @@ from pathlib import Path
 from ..files import write_text
 
 RESULTS, CARD = "results.json", "README.md"
-TABLE_WIDTH = 88
+TABLE_WIDTH = 96
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
+HEADLINES = ("image_to_text_r1", "image_to_text_r10", "zero_shot_top1")  # of the measures, where not all have room
+PROCESSORS = {  # how they are called, and what loads them
+    "image": ("processor", "AutoImageProcessor"),
+    "text": ("tokenizer", "AutoTokenizer"),
+    "image_text": ("processor", "AutoProcessor"),
+}
 
 
 def read_results(folder: str | os.PathLike) -> dict:
@@ -34,7 +40,9 @@ def render(results: dict, has_report: bool = False) -> str:
     verdicts = verdict(results) if "transfer" in results else []
     template = environment.get_template("card.md.jinja")
     head = ["encoder", *map(" ".join, columns(results).values())] if "transfer" in results else []
-    return template.render(results, head=head, rows=table(results), verdicts=verdicts, has_report=has_report)
+    return template.render(
+        results, head=head, rows=table(results), verdicts=verdicts, measured=measured(results), has_report=has_report
+    )
 
 
 def publish(folder: str | os.PathLike) -> Path:
@@ -64,6 +72,20 @@ def columns(results: dict) -> dict[str, tuple[str, str]]:
     methods = results["transfer"]["methods"]
     kinds = list(KINDS) if len(methods) <= FEW else ["top1"]
     return {f"{method}_{kind}": (words(method), KINDS[kind]) for method in methods for kind in kinds}
+
+
+def measure_words(name: str) -> str:
+    """A measure's name in words: "image_to_text_r10" as "picture to caption, R@10"."""
+    name = name.replace("image_to_text_", "picture to caption, ").replace("text_to_image_", "caption to picture, ")
+    name = name.replace("zero_shot_", "zero-shot, ").replace("mean_class", "per class").replace("top", "top-")
+    return name.replace(" r1", " R@1").replace(" r5", " R@5").replace("_", " ")
+
+
+def measured(results: dict) -> list[list[str]]:
+    """Rows of the table of measures: what is measured, then the trained model's, the random one's and chance's."""
+    by_who = results.get("measures", {})
+    names = next(iter(by_who.values()), {})
+    return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
 
 
 def table(results: dict) -> list[list[str]]:
@@ -122,6 +144,14 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
             console.print(sentence, soft_wrap=True)
         if transfer["test_seen_in_pretraining"]:
             console.print("The test split was cut from what was pretrained on: these figures are not of unseen data.")
+        if "measures" in results:
+            both = Table(title="both towers together, on test")
+            both.add_column("measure", no_wrap=True)
+            for who in results["measures"]:
+                both.add_column(who, justify="right", no_wrap=True)
+            for row in measured(results):
+                both.add_row(*row)
+            console.print(both)
         pretext = ", ".join(f"{name} {figure(value)}" for name, value in results["pretext"].items())
         console.print(f"the pretext task itself, on test: {pretext}", soft_wrap=True)
     else:
@@ -147,7 +177,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
 
 def loading_lines(folder: str, modality: str) -> str:
     """The three lines that load an encoder and its processor or tokenizer."""
-    name, processor = {"image": ("processor", "AutoImageProcessor"), "text": ("tokenizer", "AutoTokenizer")}[modality]
+    name, processor = PROCESSORS[modality]
     return (
         f"  from transformers import {processor}, AutoModel\n"
         f'  {name} = {processor}.from_pretrained("{folder}")\n'

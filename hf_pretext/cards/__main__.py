@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..files import write_text
-from . import figure, publish, read_results, words
+from . import HEADLINES, figure, measure_words, publish, read_results, words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
@@ -27,6 +27,10 @@ def readme_table(all_results: list[dict]) -> str:
             trained, random = (figure(transfer["figures"][who][f"{method}_top1"]) for who in ("trained", "random"))
             lines.append(f"| {' | '.join([*cells, words(method), f'**{trained}**', random, training])} |")
             cells, training = [""] * 3, ""
+        by_who = results.get("measures", {})
+        for measure in HEADLINES if by_who else ():
+            trained, random = (figure(by_who[who][measure]) for who in ("trained", "random"))
+            lines.append(f"| {' | '.join([*cells, measure_words(measure), f'**{trained}**', random, training])} |")
     return "\n".join(lines) + "\n"
 
 
@@ -40,6 +44,10 @@ def claim(results: dict) -> str:
         others = [f"{who} {figure(found[f'{method}_top1'])}" for who, found in figures.items() if who != "trained"]
         told = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
         said.append(f"{words(method)}, of `{results['transfer']['label']}`: {told}")
+    for measure in HEADLINES if "measures" in results else ():
+        by_who = {who: figure(found[measure]) for who, found in results["measures"].items()}
+        trained, others = by_who.pop("trained"), ", ".join(f"{who} {value}" for who, value in by_who.items())
+        said.append(f"{measure_words(measure)}: {trained} ({others});")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
     said.append(f"the pretext task itself on test: {', '.join(pretext)}.")
     lines = [""]

@@ -4,6 +4,7 @@ history of each seed, query pictures, their neighbours by the trained and by a r
 """
 
 import os
+import textwrap
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,7 @@ TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",
           "epoch_of_source", "step")  # fmt: skip
 CURVES = 3.6  # inches
+NAMED = 20  # labels of a map that a legend has room for
 
 
 def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] | None = None) -> None:
@@ -103,6 +105,45 @@ def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[st
         for at, guess in enumerate(likely):
             colour = TRAINED if guess == word else "black"
             right.text(0.2 + 0.2 * at, y - 0.07, guess, color=colour, **style)
+
+
+def draw_pairs(figure, found: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
+    """At the left captions with the pictures found for them, framed where one is theirs; at the right a map of all
+    pictures, coloured by label.
+
+    found: by caption, pictures (`(k, 3, H, W)` uint8) and whether they are its own (`(k,)`); images: embeddings
+    (`(n, d)`), laid out by t-SNE (van der Maaten and Hinton 2008); labels (`(n,)`) and their names."""
+    from sklearn.manifold import TSNE
+
+    left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
+    grid = left.subplots(len(found), 1 + len(next(iter(found.values()))[1]), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for row, (caption, (pictures, own)) in zip(grid, found.items(), strict=True):
+        row[0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 16)), fontsize=8, va="center", parse_math=False)
+        for axes, pixels, right_one in zip(row[1:], pictures, own, strict=True):
+            picture(axes, pixels, TRAINED if right_one else None)
+    left.suptitle("captions of test, and the pictures found for them (framed: its own)", fontsize=10)
+    axes = right.subplots()
+    perplexity = min(30.0, (len(images) - 1) / 3)
+    places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0).fit_transform(images.numpy())
+    palette = colours(len(names))
+    for number, name in enumerate(names):
+        mine = labels == number
+        axes.scatter(*places[mine].T, s=9, color=palette[number], label=name)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title("pictures of test, by their embeddings (t-SNE)", fontsize=10)
+    if len(names) <= NAMED:
+        axes.legend(fontsize=7, frameon=False, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
+
+
+def colours(count: int) -> list:
+    """So many colours, told apart as well as can be."""
+    from matplotlib import colormaps
+
+    return (
+        list(colormaps["tab20"].colors[:count]) if count <= 20 else list(colormaps["turbo"](np.linspace(0, 1, count)))
+    )
 
 
 def picture(axes, pixels: Tensor, frame: str | None = None) -> None:

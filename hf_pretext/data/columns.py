@@ -25,7 +25,8 @@ def find_column(
     there are when the column is missing, there is a choice, or a column of texts holds none.
     """
     told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
-    option = "--eval_label" if kind == "label" else f"--{prefix}{kind}_column"
+    option = f"--{prefix}{kind}_column" if kind in USUAL_NAMES else "--other_captions or --pair_label"
+    option = "--eval_label" if kind == "label" else option
     if asked is not None:
         if asked not in features:
             raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {told}.")

@@ -88,9 +88,12 @@ class ImageProcessing:
         pixels, draws = batch["pixel_values"].to(torch.float32, copy=True), batch.pop("colors", None)
         if self.augmentation is not None and self.augmentation.changes_colors:
             pixels = change_colors(pixels, draws, self.augmentation)
+        return {**batch, "pixel_values": self.normalised_(pixels)}
+
+    def normalised_(self, pixels: Tensor) -> Tensor:
+        """Float pixels from 0 to 255 (`(B, 3, H, W)`), in place, as the processor says."""
         self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)  # copied once
-        batch["pixel_values"] = pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
-        return batch
+        return pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
 
 def random_box(size: Sequence[int], smallest: float, draws: Sequence[float]) -> tuple[int, int, int, int]:

@@ -9,7 +9,7 @@ drawn from (seed, sample number). So neither their number nor what goes wrong ch
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -64,21 +64,22 @@ class Decoder(Dataset):
 class Stacker:
     """Runs in the workers: examples to a batch.
 
-    outbox: the memory that a worker's batches are stacked in; None in the training process itself."""
+    outbox: the memory that a worker's batches are stacked in; None in the training process itself. fills: see
+    `collate`."""
 
-    def __init__(self, outbox: Outbox | None = None):
-        self.outbox = outbox
+    def __init__(self, outbox: Outbox | None = None, fills: Mapping[str, int] | None = None):
+        self.outbox, self.fills = outbox, fills
 
     def __call__(self, samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
         """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
         keys = [sample["key"] for sample in samples]
         if any("reason" in sample for sample in samples):
             return keys, samples
-        return keys, stack(samples, self.outbox and self.outbox.room())
+        return keys, self.stack(samples, self.outbox and self.outbox.room())
 
-
-def stack(samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
-    return collate([sample["example"] for sample in samples], room)
+    def stack(self, samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
+        """The batch of good samples."""
+        return collate([sample["example"] for sample in samples], room, self.fills)
 
 
 def begin_worker(number: int) -> None:
@@ -137,10 +138,11 @@ class StreamLoader:
         row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
         self._desk = make_desk(on_their_way, row_bytes * batch_size)
         self._decoder = Decoder(process, seed, self._desk)
+        self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
         self._loader = DataLoader(
             self._decoder,
             batch_sampler=self._read(start),
-            collate_fn=Stacker(Outbox(ahead + 1) if workers else None),
+            collate_fn=self._stacker,
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
             **loader_options,
@@ -187,7 +189,7 @@ class StreamLoader:
         if isinstance(batch, list):
             replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
             samples, bad = self._mended(batch, numbers)
-            keys, batch = [sample["key"] for sample in samples], stack(samples)
+            keys, batch = [sample["key"] for sample in samples], self._stacker.stack(samples)
         self._next += self.batch_size * self._ranks
         self.ledger.note(numbers, keys, bad, replaced)
         return batch

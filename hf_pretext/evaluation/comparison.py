@@ -100,6 +100,18 @@ def compare(
     return {"methods": methods, "figures": figures, "beats_random": verdicts}
 
 
+def compare_measures(
+    trained: Sequence[Mapping[str, float]], random: Sequence[Mapping[str, float]], chance: Mapping[str, float]
+) -> dict:
+    """Means and spreads of what whole models are worth, one of each a seed, beside chance: `{who: {name: {...}}}`, of
+    what chance tells of."""
+    measured = {"trained": trained, "random": random, "chance": [chance]}
+    return {
+        who: {name: mean_and_spread([found[name] for found in all_found]) for name in chance}
+        for who, all_found in measured.items()
+    }
+
+
 @torch.no_grad()
 def pretext_figures(model, batches: Iterable[dict], device: torch.device | str = "cpu") -> dict[str, float]:
     """How well the pretext task itself is solved: loss and logs over batches, in `eval()`, weighted by how much there

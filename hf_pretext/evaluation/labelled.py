@@ -5,7 +5,7 @@
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -36,12 +36,21 @@ class Labelled:
     """
 
     def __init__(
-        self, dataset, kind: str, label: str | None = None, column: str | None = None, limit: int | None = None
+        self,
+        dataset,
+        kind: str,
+        label: str | None = None,
+        column: str | None = None,
+        limit: int | None = None,
+        also: Mapping[str, str | None] | None = None,
     ):
-        """kind: "image" or "text". limit: rows of each split at most, spread over it.
+        """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns that rows
+        must have (see `open_source`).
 
         Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
-        sources = open_splits(dataset, {kind: column, "label": label}, (kind, "label"), option=EVALUATION)
+        self.also = dict(also or {})
+        columns = {kind: column, "label": label, **self.also}
+        sources = open_splits(dataset, columns, tuple(columns), option=EVALUATION)
         self.name = sources["train"].name
         self.label = sources["train"].columns["label"]
         feature = sources["train"].features["label"]
@@ -60,7 +69,7 @@ class Labelled:
         """Rows in all splits."""
         return sum(len(rows) for rows in self._rows.values())
 
-    def _labelled(self, source: Source, limit: int | None) -> list[tuple[Source, tuple[int, int], object]]:
+    def _labelled(self, source: Source, limit: int | None) -> list[tuple[Source, tuple[int, int], object, dict]]:
         places = [(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
         if limit is not None and limit < len(places):
             places = [places[i * len(places) // limit] for i in range(limit)]
@@ -69,13 +78,15 @@ class Labelled:
             label = label_of(row, source.features["label"])
             if label is None:
                 self.left_out["rows without a label"] += 1
+            elif lacking := [name for name in self.also if UNREADABLE not in row and not row.get(name)]:
+                self.left_out[f"rows without a {lacking[0]}"] += 1
             else:
-                rows.append((source, place, label))
+                rows.append((source, place, label, {name: row.get(name) for name in self.also}))
         return rows
 
     def _numbered(self) -> Labels:
         """The labels of the rows that are left. Raises `ValueError` for less than two classes."""
-        names = sorted({label for rows in self._rows.values() for _, _, label in rows}, key=str)
+        names = sorted({label for rows in self._rows.values() for _, _, label, _ in rows}, key=str)
         if len(names) < 2:
             raise ValueError(
                 f"{self.name}: the column {self.label!r} has {len(names)} classes, and telling them apart needs two. "
@@ -83,12 +94,12 @@ class Labelled:
             )
         self.left_out = +self.left_out
         number = {name: i for i, name in enumerate(names)}
-        splits = {split: np.array([number[label] for _, _, label in rows]) for split, rows in self._rows.items()}
+        splits = {split: np.array([number[label] for _, _, label, _ in rows]) for split, rows in self._rows.items()}
         return Labels(splits, [str(name) for name in names])
 
     def _undecoded(self, split: str) -> Iterator[dict]:
         rows = self._rows[split]
-        return rows[0][0].take([place for _, place, _ in rows])
+        return rows[0][0].take([place for _, place, _, _ in rows])
 
     def _keep(self, split: str, good: list[bool], what: str) -> None:
         """Leaves out what can't be read. Raises `ValueError` where nothing is left."""
@@ -114,9 +125,10 @@ class LabelledImages(Labelled):
         batch_size: int = 256,
         workers: int = 0,
         limit: int | None = None,
+        also: Mapping[str, str | None] | None = None,
     ):
         """Raises `ValueError` as `Labelled` does, and for less than two classes."""
-        super().__init__(dataset, "image", label, image_column, limit)
+        super().__init__(dataset, "image", label, image_column, limit, also)
         self.processing, self.batch_size, self.workers = processing, batch_size, workers
         height, width = processing.size
         self.pixels = {} if len(self) * 3 * height * width <= KEPT_BYTES else None

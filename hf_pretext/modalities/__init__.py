@@ -1,6 +1,6 @@
 """What a run does in its own way for each kind of data, one file each. The name of the file is the modality's.
 
-options -> encoder's config, processing, source; labelled set, baselines, panel of the report
+options -> encoder's config, processing, source; labelled set, baselines, measures, panel of the report
 """
 
 from abc import ABC, abstractmethod
@@ -16,11 +16,12 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from ..data.sources import Mixture
 from ..evaluation.labelled import Labelled
 from ..evaluation.transfer import Method
+from ..modeling import PretextModel
 
 if TYPE_CHECKING:
     from ..run import Run
 
-EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT"}
+EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT", "image_text": "a CLIP or a SigLIP"}
 
 
 class Modality(ABC):
@@ -56,6 +57,18 @@ class Modality(ABC):
     def baselines(self, labelled: Labelled) -> dict[str, dict]:
         """Transfer of what needs no encoder, by name."""
 
+    def start(self, model: PretextModel) -> None:
+        """Puts weights from elsewhere into a fresh model, where options ask for that."""
+        return
+
+    def measures(self, model: PretextModel, labelled: Labelled) -> dict[str, float]:
+        """What the whole model, heads included, is worth on the labelled set's test split, by name."""
+        return {}
+
+    def by_chance(self, labelled: Labelled) -> dict[str, float]:
+        """The same measures of a model that knows nothing."""
+        return {}
+
     @abstractmethod
     def panel(self, labelled: Labelled, results: dict):
         """What the report shows beside its curves: a function that draws into a figure, and the figure's height in
@@ -80,7 +93,7 @@ class Modality(ABC):
 
 def find(modality: str) -> type[Modality]:
     """The class of a modality, by the name of its file."""
-    members = vars(import_module(f"{__name__}.{modality}")).values()
+    members = vars(import_module(f"{__name__}.{modality}")).values()  # each file defines one, and imports none
     return next(c for c in members if isinstance(c, type) and issubclass(c, Modality) and c is not Modality)
 
 
@@ -97,9 +110,9 @@ def encoder_config(run: "Run") -> PreTrainedConfig:
     native = native[0] if isinstance(native, (tuple, list)) else native
     takes = getattr(native, "input_modalities", None)
     takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
-    if takes != (modality,):
+    if set(takes) != set(modality.split("_")):
         raise ValueError(
             f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes)}, "
-            f"but {run.objective.objective} needs one for {modality}s, as {EXAMPLES[modality]}."
+            f"but {run.objective.objective} needs one for {modality.replace('_', 's and ')}s, as {EXAMPLES[modality]}."
         )
     return config

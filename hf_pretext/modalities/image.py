@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from ..data.processing import ImageProcessing, load_processor
 from ..data.settings import Augmentation, ImageArguments
@@ -36,14 +37,23 @@ class Images(Modality):
         self.run = run
         self.own = run.build(ImageArguments)
         self.augmentation = run.build(Augmentation)
-        if run.options.encoder is not None and "image_size" not in run.given:
+        if self.started_from() is not None and "image_size" not in run.given:
             self.own.image_size = None  # the recipe's is for its own encoder; this one brings its own
-        self.config = encoder_config(run) if run.options.encoder else run.encoder_shape()(self.own.image_size)
-        size = getattr(self.config, "image_size", None)
-        processor = load_processor(run.options.encoder, self.own.image_size, size if isinstance(size, int) else 224)
-        self.processing = ImageProcessing(processor, self.augmentation, run.stream.max_image_pixels)
+        self.config = self.make_config()
+        size = getattr(getattr(self.config, "vision_config", self.config), "image_size", None)
+        processor = load_processor(self.started_from(), self.own.image_size, size if isinstance(size, int) else 224)
+        self.pictures = ImageProcessing(processor, self.augmentation, run.stream.max_image_pixels)
+        self.processing = self.pictures
         self.evaluation_processing = ImageProcessing(processor, None, run.stream.max_image_pixels)
         check_processor(self.evaluation_processing)
+
+    def started_from(self) -> str | None:
+        """The folder or Hub id that the encoder of pictures comes from, where it is not a fresh one."""
+        return self.run.options.encoder
+
+    def make_config(self) -> PreTrainedConfig:
+        """That of --encoder, or the recipe's own. Raises `ValueError` for an --encoder that is none of pictures."""
+        return encoder_config(self.run) if self.run.options.encoder else self.run.encoder_shape()(self.own.image_size)
 
     def open(self) -> Mixture:
         options, columns = self.run.options, {"image": self.own.image_column}
@@ -51,11 +61,11 @@ class Images(Modality):
         return Mixture(sources, options.mixture_weights)
 
     def noise(self) -> dict[str, Tensor]:
-        pixels = torch.randint(0, 256, (2, 3, *self.processing.size), dtype=torch.uint8)
-        return self.evaluation_processing.finish({"pixel_values": pixels})
+        pixels = torch.randint(0, 256, (2, 3, *self.pictures.size))
+        return {"pixel_values": self.pictures.normalised_(pixels.float())}
 
     def does_not_fit(self, reason: str) -> str:
-        height, width = self.processing.size
+        height, width = self.pictures.size
         expected = getattr(self.config, "image_size", None)
         hint = f" Its config says image_size={expected}." if expected else ""
         encoder = self.run.options.encoder or "the encoder"
@@ -104,7 +114,7 @@ class Images(Modality):
 
     def facts(self) -> dict:
         return {
-            "image_size": list(self.processing.size),
+            "image_size": list(self.pictures.size),
             "augmentation": dataclasses.asdict(self.augmentation),
             "knn": {"k": K, "temperature": TEMPERATURE},
         }

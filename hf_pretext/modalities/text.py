@@ -3,6 +3,7 @@
 --dataset -> rows {"text"} -> tokens, once -> packed rows {"input_ids", "document_ids", ...} (B, L)
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -46,11 +47,11 @@ class Texts(Modality):
             open_source(dataset, options.split, columns, ("text",), self.own.sample_by) for dataset in run.datasets()
         ]
         with PartialState().main_process_first():  # the others find what it has made
-            self.tokenizer = self._tokenizer(self.texts[0])
+            self.tokenizer, self.brought_by = find_tokenizer(self.own, options.encoder, lambda: self.texts[0])
         self.config = self.config or run.encoder_shape()(
             len(self.tokenizer), self.own.max_length, self.tokenizer.pad_token_id
         )
-        self._check_config()
+        check_vocabulary(self.tokenizer, self.brought_by, self.config.vocab_size, options.encoder)
         room(self.tokenizer, self.own.max_length)
         self.processing = TextProcessing(self.tokenizer, self.own.max_length)
         run.task = run.objective.complete(run.task, self.tokenizer)
@@ -75,36 +76,6 @@ class Texts(Modality):
             self.rows = [BatchedTexts(of_source, self.tokenizer, own.max_length, size) for of_source in tokens]
         sources = [source_of(*pair, self.tokenizer) for pair in zip(self.rows, self.texts, strict=True)]
         return Mixture(sources, run.options.mixture_weights)
-
-    def _tokenizer(self, texts: Source) -> PreTrainedTokenizerBase:
-        """As --tokenizer says, else the encoder's, else one trained on the (first) texts."""
-        asked, encoder = self.own.tokenizer, self.run.options.encoder
-        self.brought_by = asked or encoder
-        theirs = load_tokenizer("--encoder", encoder) if encoder else None
-        if asked is not None:
-            found = load_tokenizer("--tokenizer", asked)
-            if found is None:
-                raise ValueError(f"--tokenizer {asked} is neither a folder with a tokenizer nor a Hub id of one.")
-            if theirs is not None and fingerprint(theirs) != fingerprint(found):
-                raise ValueError(
-                    f"--tokenizer {asked} is not the one that --encoder {encoder} was made for: its tokens would mean "
-                    "other words. Leave --tokenizer out."
-                )
-            return found
-        if theirs is not None:
-            return theirs
-        own, self.brought_by = self.own, None
-        return train_tokenizer(texts, own.tokenizer_kind, own.vocab_size, own.lowercase, max_length=own.max_length)
-
-    def _check_config(self) -> None:
-        vocabulary, tokens, encoder = self.config.vocab_size, len(self.tokenizer), self.run.options.encoder
-        own = encoder is not None and self.brought_by == encoder
-        if tokens > vocabulary or (tokens < vocabulary and not own):  # many models have a few rows to spare
-            trained = f" or set vocab_size to {tokens} in its config.json" if self.brought_by is None else ""
-            raise ValueError(
-                f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} a vocabulary of {vocabulary:,}. "
-                f"Give the --tokenizer that it was made for{trained}."
-            )
 
     def precision(self, args) -> torch.dtype | None:
         return torch.bfloat16 if args.bf16 else None
@@ -157,12 +128,7 @@ class Texts(Modality):
         own = self.own
         return {
             "max_length": own.max_length,
-            "tokenizer": {
-                "from": relative(self.brought_by),
-                "class": type(self.tokenizer).__name__,
-                "kind": type(self.tokenizer.backend_tokenizer.model).__name__,
-                "tokens": len(self.tokenizer),
-            },
+            "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
             "packed": self.packs,
             "padding": float(sum(rows.padding * len(rows) for rows in self.rows) / sum(map(len, self.rows))),
             "tokens": int(sum(rows.pieces.lengths.sum() for rows in self.rows)),
@@ -170,6 +136,46 @@ class Texts(Modality):
 
     def finish(self, folder: str) -> None:
         write_modules(folder, self.config.hidden_size, self.own.max_length)
+
+
+def find_tokenizer(
+    own: TextArguments, encoder: str | None, texts: Callable[[], Source], option: str = "--encoder"
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """As --tokenizer says, else the encoder's, else one trained on the texts; and who brought it.
+
+    texts: what it is trained on, asked for only then. option: the one that names the encoder. Raises `ValueError` for a
+    --tokenizer that is none, or another than the encoder's.
+    """
+    asked, theirs = own.tokenizer, load_tokenizer(option, encoder) if encoder else None
+    if asked is not None:
+        found = load_tokenizer("--tokenizer", asked)
+        if found is None:
+            raise ValueError(f"--tokenizer {asked} is neither a folder with a tokenizer nor a Hub id of one.")
+        if theirs is not None and fingerprint(theirs) != fingerprint(found):
+            raise ValueError(
+                f"--tokenizer {asked} is not the one that {option} {encoder} was made for: its tokens would mean "
+                "other words. Leave --tokenizer out."
+            )
+        return found, asked
+    if theirs is not None:
+        return theirs, encoder
+    return train_tokenizer(texts(), own.tokenizer_kind, own.vocab_size, own.lowercase, max_length=own.max_length), None
+
+
+def check_vocabulary(
+    tokenizer: PreTrainedTokenizerBase, brought_by: str | None, vocabulary: int, encoder: str | None
+) -> None:
+    """Raises `ValueError` for a tokenizer that is not the one that an encoder was made for, by their sizes.
+
+    brought_by: who brought the tokenizer (see `find_tokenizer`). encoder: who brought the encoder, if anybody."""
+    tokens = len(tokenizer)
+    own = encoder is not None and brought_by == encoder
+    if tokens > vocabulary or (tokens < vocabulary and not own):  # many models have a few rows to spare
+        trained = f" or set vocab_size to {tokens} in its config.json" if brought_by is None else ""
+        raise ValueError(
+            f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} a vocabulary of {vocabulary:,}. "
+            f"Give the --tokenizer that it was made for{trained}."
+        )
 
 
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
@@ -186,6 +192,12 @@ def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
             "tokenizers library."
         )
     return tokenizer
+
+
+def told_of(tokenizer: PreTrainedTokenizerBase) -> dict:
+    """What results.json says of a tokenizer."""
+    kind = type(tokenizer.backend_tokenizer.model).__name__
+    return {"class": type(tokenizer).__name__, "kind": kind, "tokens": len(tokenizer)}
 
 
 @torch.no_grad()

@@ -1,0 +1,130 @@
+"""Labelled pictures with captions: embedded by both towers, asked for by each other, told by the names of classes.
+
+test split -> pictures (n, d), captions (m, d) -> R@k both ways; class names in sentences -> zero-shot top-1
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..data.pairs import PairProcessing, normalised
+from .labelled import LabelledImages
+from .retrieval import chance, retrieval
+from .zero_shot import TEMPLATES, classifier, zero_shot
+
+TEXTS_AT_ONCE = 256
+
+
+class LabelledPairs(LabelledImages):
+    """Pictures with labels and captions (see `LabelledImages`); rows without a caption are left out, too.
+
+    processing: that of evaluation, without an augmentation.
+    """
+
+    def __init__(
+        self,
+        dataset,
+        processing: PairProcessing,
+        label: str | None = None,
+        image_column: str | None = None,
+        text_column: str | None = None,
+        batch_size: int = 256,
+        workers: int = 0,
+        limit: int | None = None,
+    ):
+        """Raises `ValueError` as `LabelledImages` does, and for a set without a column of captions."""
+        self.pairs = processing
+        super().__init__(
+            dataset, processing.images, label, image_column, batch_size, workers, limit, {"text": text_column}
+        )
+
+    def captions(self, split: str) -> list[str]:
+        """The captions of a split, in the order of its pictures."""
+        return [also["text"] for _, _, _, also in self._rows[split]]
+
+    def pretext_batches(self, split: str) -> "PairBatches":
+        """Pictures with the tokens of their captions, as the objective wants them."""
+        return PairBatches(self, split)
+
+
+class PairBatches:
+    """What `LabelledPairs.pretext_batches` gives: can be gone through again, knows its length."""
+
+    def __init__(self, labelled: LabelledPairs, split: str):
+        self.labelled, self.split = labelled, split
+
+    def __len__(self) -> int:
+        return len(self.labelled.batches(self.split))
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        size, captions = self.labelled.batch_size, self.labelled.captions(self.split)
+        for number, batch in enumerate(self.labelled.batches(self.split)):
+            yield {**batch, **self.labelled.pairs.texts(captions[number * size : (number + 1) * size])}
+
+
+@torch.no_grad()
+def embedded(embed: Callable[..., Tensor], batches: Iterable[dict[str, Tensor]], device: torch.device) -> Tensor:
+    """What one tower makes of its inputs, `(examples, d)`, in float32 on the CPU."""
+    return torch.cat([embed(**{k: v.to(device) for k, v in batch.items()}).float().cpu() for batch in batches])
+
+
+def pair_figures(
+    model: nn.Module,
+    labelled: LabelledPairs,
+    prompts: Sequence[str] | None = None,
+    device: torch.device | str = "cpu",
+    split: str = "test",
+) -> dict[str, float]:
+    """Retrieval both ways among the pictures and the different captions of a split, and zero-shot classification of its
+    labels by their names.
+
+    model: with `embed_images` and `embed_texts`. prompts: templates (see `zero_shot.prompts`); those of English
+    photographs by itself. Returns the figures of `retrieval`, and `zero_shot_top1`, `zero_shot_top5`,
+    `zero_shot_mean_class`.
+    """
+    training = model.training
+    model.to(device).eval()
+    images, _, texts = embeddings(model, labelled, device, split)
+    figures = retrieval(images, texts, *ids(labelled, split))
+    classes = classifier(
+        lambda sentences: embedded(model.embed_texts, text_batches(labelled.pairs, sentences), device),
+        labelled.labels.names,
+        prompts or TEMPLATES["en"],
+    )
+    model.train(training)
+    told = zero_shot(images, classes, labelled.labels.splits[split])
+    return {**figures, **{f"zero_shot_{name}": value for name, value in told.items()}}
+
+
+def embeddings(
+    model: nn.Module, labelled: LabelledPairs, device: torch.device | str, split: str
+) -> tuple[Tensor, list[str], Tensor]:
+    """Pictures of a split, its different captions, and what the text tower makes of those."""
+    captions = different(labelled.captions(split))
+    images = embedded(model.embed_images, labelled.batches(split), device)
+    return images, captions, embedded(model.embed_texts, text_batches(labelled.pairs, captions), device)
+
+
+def different(captions: Iterable[str]) -> list[str]:
+    """Captions, one of those that read the same (see `normalised`)."""
+    return list({normalised(caption): caption for caption in captions}.values())
+
+
+def ids(labelled: LabelledPairs, split: str) -> tuple[list[str], list[str]]:
+    """What tells which pictures of a split and which of its different captions belong together."""
+    captions = labelled.captions(split)
+    return [normalised(caption) for caption in captions], [normalised(caption) for caption in different(captions)]
+
+
+def text_batches(pairs: PairProcessing, texts: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Texts as a text tower's inputs, some at a time."""
+    for first in range(0, len(texts), TEXTS_AT_ONCE):
+        yield pairs.texts(texts[first : first + TEXTS_AT_ONCE], labels=False)
+
+
+def chance_figures(labelled: LabelledPairs, split: str = "test") -> dict[str, float]:
+    """What guessing gets in `pair_figures`, under the same names."""
+    classes = len(labelled.labels.names)
+    guessed = {"top1": 1 / classes, "top5": min(5 / classes, 1.0), "mean_class": 1 / classes}
+    return {**chance(*ids(labelled, split)), **{f"zero_shot_{name}": value for name, value in guessed.items()}}

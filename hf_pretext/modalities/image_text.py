@@ -1,0 +1,242 @@
+"""Pictures with captions: two towers and a processor of both; what the picture tower is worth alone, and both together.
+
+--dataset -> rows {"image", "text", ...} -> pixel_values (B, 3, S, S), input_ids (B, L)
+"""
+
+import dataclasses
+import itertools
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from accelerate import PartialState
+from datasets import Features, Value
+from torch import Tensor
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
+
+from ..command_line import relative
+from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions
+from ..data.settings import PairArguments, TextArguments
+from ..data.sources import Mixture, Source, open_source
+from ..data.texts import room
+from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
+from ..features import positions
+from ..modeling import PretextModel
+from ..towers import dual_encoder
+from . import encoder_config, image
+from .text import check_vocabulary, find_tokenizer, told_of
+
+if TYPE_CHECKING:
+    from ..run import Run
+
+TEXTS = Features({"text": Value("string")})
+USUAL_SIZE = 224  # pixels, where neither a tower nor --image_size says one
+LEARNED_FROM = 1_000_000  # captions that a tokenizer is trained on, at most
+QUERIES, FOUND = 8, 6  # of the report
+ALIKE = 1e-3  # embeddings that differ by less are the same
+
+
+class ImagesAndTexts(image.Images):
+    samples = "pairs"
+
+    def __init__(self, run: "Run"):
+        self.run = run
+        self.texts, self.pairs = run.build(TextArguments), run.build(PairArguments)
+        self._check_towers()
+        super().__init__(run)
+        check_vocabulary(self.tokenizer, self.brought_by, self.config.text_config.vocab_size, self._text_tower())
+        processor = PROCESSOR_MAPPING[type(self.config)](self.pictures.processor, self.tokenizer)
+        captions, length = Captions(self.pairs.other_captions or (), self.pairs.caption_weights), self.texts.max_length
+        self.processing = PairProcessing(self.pictures, processor, length, captions, self.pairs.pair_label)
+        self.evaluation_processing = PairProcessing(self.evaluation_processing, processor, length)
+        run.task = run.objective.complete(run.task, self.tokenizer)
+
+    # towers
+
+    def _check_towers(self) -> None:
+        towers = {"vision": self.pairs.vision_encoder, "text": self.pairs.text_encoder}
+        given = [f"--{name}_encoder" for name, path in towers.items() if path]
+        if given and self.run.options.encoder:
+            raise ValueError(
+                f"--encoder {self.run.options.encoder} brings both towers, so leave out {' and '.join(given)}."
+            )
+        frozen = getattr(self.run.task, "frozen", None)
+        if frozen and not (towers[frozen] or self.run.options.encoder):
+            raise ValueError(f"--frozen {frozen} would keep a tower at random: give it a --{frozen}_encoder.")
+
+    def started_from(self) -> str | None:
+        return self.run.options.encoder or self.pairs.vision_encoder
+
+    def _text_tower(self) -> str | None:
+        return self.run.options.encoder or self.pairs.text_encoder
+
+    def make_config(self) -> PreTrainedConfig:
+        """That of --encoder, or the recipe's own with the towers that are brought in their places."""
+        with PartialState().main_process_first():  # the others find what it has made
+            self.tokenizer, self.brought_by = self._tokenizer()
+        if self.run.options.encoder:
+            return encoder_config(self.run)
+        shape = self.own.image_size or USUAL_SIZE, len(self.tokenizer), self.texts.max_length
+        own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id)
+        if not (self.pairs.vision_encoder or self.pairs.text_encoder):
+            return own
+        towers = [
+            AutoConfig.from_pretrained(path) if path else config
+            for path, config in (
+                (self.pairs.vision_encoder, own.vision_config),
+                (self.pairs.text_encoder, own.text_config),
+            )
+        ]
+        return dual_encoder(*towers, own.projection_dim).config
+
+    def start(self, model: PretextModel) -> None:
+        for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
+            if path:
+                tower = AutoModel.from_pretrained(path, dtype=torch.float32)
+                missing = model.tower(name).load_state_dict(tower.state_dict(), strict=False).missing_keys
+                if missing and not all(part.startswith("pooler.") for part in missing):
+                    raise ValueError(f"--{name}_encoder {path} lacks weights: {', '.join(missing[:5])}.")
+
+    # texts
+
+    def _tokenizer(self) -> tuple[PreTrainedTokenizerBase, str | None]:
+        option = "--encoder" if self.run.options.encoder else "--text_encoder"
+        return find_tokenizer(self.texts, self._text_tower(), self._captions, option)
+
+    def _captions(self) -> Source:
+        """What a tokenizer is trained on: the different captions of the data, of all kinds."""
+        columns = {name: column for name, column in self._columns().items() if name != "image"}
+        sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
+        texts = itertools.chain.from_iterable(captions_of(source, tuple(columns)) for source in sources)
+        different = list(dict.fromkeys(itertools.islice(texts, LEARNED_FROM)))
+        if not different:
+            raise ValueError(f"{sources[0].name} has no text in its captions: nothing to learn from.")
+        return Source([{"text": text} for text in different], {"text": "text"}, "captions", TEXTS)
+
+    def _length(self, model: PretextModel) -> int:
+        """Tokens that a caption is cut to. Raises `ValueError` for a --max_length that the text tower does not take."""
+        length, (_, there) = self.texts.max_length, positions(model.tower("text"))
+        if there is not None and length > there:
+            if "max_length" in self.run.given or self._text_tower() is None:
+                raise ValueError(
+                    f"--max_length {length} is more than the {there} positions of "
+                    f"{self._text_tower() or 'the text tower'}. Give --max_length {there} or less."
+                )
+            length = there  # the recipe's is for its own tower; this one brings its own
+        room(self.tokenizer, length)
+        return length
+
+    # data
+
+    def _columns(self) -> dict[str, str | None]:
+        more = [*(self.pairs.other_captions or []), *([self.pairs.pair_label] if self.pairs.pair_label else [])]
+        return {"image": self.own.image_column, "text": self.texts.text_column, **{name: name for name in more}}
+
+    def _open(self, dataset: str, columns: dict[str, str | None]) -> Source:
+        source = open_source(dataset, self.run.options.split, columns, tuple(columns))
+        for name in self.pairs.other_captions or []:
+            if not holds_captions(source.features[name]):
+                raise ValueError(
+                    f"{source.name}: the column {name!r} (--other_captions) holds {source.features[name]}, which are "
+                    "neither texts, nor lists of texts, nor texts by language."
+                )
+        return source
+
+    def open(self) -> Mixture:
+        options, columns = self.run.options, self._columns()
+        model, _ = self.run.fresh(self.run.first.seed)
+        self.text_class = type(model.tower("text")).__name__
+        length = self._length(model)
+        fixed = not pads_freely(model, self.tokenizer, length)
+        for processing in (self.processing, self.evaluation_processing):
+            processing.max_length, processing.fixed = length, fixed
+        return Mixture([self._open(dataset, columns) for dataset in self.run.datasets()], options.mixture_weights)
+
+    def noise(self) -> dict[str, Tensor]:
+        texts = [f"{word} " * self.processing.max_length for word in ("a", "b")]
+        return {**super().noise(), **self.processing.texts(texts)}
+
+    def does_not_fit(self, reason: str) -> str:
+        height, width = self.pictures.size
+        return (
+            f"Pictures of {height}x{width} pixels (--image_size) with captions of {self.processing.max_length} tokens "
+            f"(--max_length) do not fit {self.run.options.encoder or 'the encoder'}: {reason}"
+        )
+
+    # evaluation
+
+    def labelled(self) -> LabelledPairs:
+        options = self.run.options
+        return LabelledPairs(
+            options.eval_dataset,
+            self.evaluation_processing,
+            options.eval_label,
+            self.own.eval_image_column,
+            self.texts.eval_text_column,
+            workers=self.run.first.dataloader_num_workers,
+            limit=options.eval_rows,
+        )
+
+    def measures(self, model: PretextModel, labelled: LabelledPairs) -> dict[str, float]:
+        return pair_figures(model, labelled, self.pairs.prompts, self.run.first.device)
+
+    def by_chance(self, labelled: LabelledPairs) -> dict[str, float]:
+        return chance_figures(labelled)
+
+    def panel(self, labelled: LabelledPairs, results: dict):
+        """Captions of test with the pictures that the first trained model finds for them, and a map of its pictures."""
+        from ..cards.report import draw_pairs
+
+        if not labelled.pixels:  # a set too large to be kept
+            return None
+        model = self.run.laid_out(self.run.trained(self.run.first.output_dir)).to(self.run.first.device).eval()
+        images, captions, texts = embeddings(model, labelled, self.run.first.device, "test")
+        asked = image.evenly(len(captions), QUERIES)
+        closest = image.neighbours(images, texts[asked], FOUND)
+        own = labelled.captions("test")
+        found = {
+            captions[query]: (labelled.pixels["test"][rows], [own[row] == captions[query] for row in rows.tolist()])
+            for query, rows in zip(asked, closest, strict=True)
+        }
+        labels = labelled.labels
+        return partial(draw_pairs, found=found, images=images, labels=labels.splits["test"], names=labels.names), 6.4
+
+    def facts(self) -> dict:
+        facts = {name: value for name, value in dataclasses.asdict(self.pairs).items() if not name.endswith("_encoder")}
+        return {
+            **super().facts(),
+            "max_length": self.processing.max_length,
+            "padded": "to --max_length" if self.processing.fixed else "to the longest of a batch",
+            "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
+            "captions": facts,
+            "towers": {
+                "vision": relative(self.pairs.vision_encoder),
+                "text": relative(self.pairs.text_encoder),
+                "text_class": self.text_class,
+            },
+        }
+
+    def finish(self, folder: str) -> None:
+        cut = int(self.processing.cut)
+        if cut:
+            self.run.say(
+                f"{cut:,} captions were longer than {self.processing.max_length} tokens (--max_length), and were cut."
+            )
+
+
+@torch.no_grad()
+def pads_freely(model: PretextModel, tokenizer: PreTrainedTokenizerBase, length: int) -> bool:
+    """Whether a text tower gives a caption the same embedding however far it is padded. SigLIP's pool the last
+    position, so that they want all texts of the length they were made for."""
+    ids = torch.tensor([tokenizer("a b", truncation=True, max_length=length)["input_ids"]])
+    if ids.shape[1] >= length:
+        return True
+    found = []
+    for extra in (0, length - ids.shape[1]):
+        inputs = {"input_ids": F.pad(ids, (0, extra), value=tokenizer.pad_token_id)}
+        if "attention_mask" in tokenizer.model_input_names:
+            inputs["attention_mask"] = F.pad(torch.ones_like(ids), (0, extra))
+        found.append(model.eval().embed_texts(**inputs))
+    return bool((found[0] - found[1]).abs().max() < ALIKE)
