@@ -30,16 +30,8 @@ def resnet_and_bert(
     """A ResNet of basic blocks, timm's, and a BERT."""
     from transformers import BertConfig, TimmWrapperConfig, VisionTextDualEncoderConfig
 
-    vision = TimmWrapperConfig(
-        architecture="resnet18",
-        model_args={
-            "channels": list(widths),
-            "layers": list(depths),
-            "stem_type": "deep",
-            "stem_width": widths[0] // 2,
-        },
-        hidden_size=widths[-1],
-    )
+    sizes = {"channels": list(widths), "layers": list(depths), "stem_type": "deep", "stem_width": widths[0] // 2}
+    vision = TimmWrapperConfig(architecture="resnet18", model_args=sizes, hidden_size=widths[-1])
     text = BertConfig(
         vocab_size=vocab_size,
         hidden_size=text_width,

@@ -141,9 +141,8 @@ def colours(count: int) -> list:
     """So many colours, told apart as well as can be."""
     from matplotlib import colormaps
 
-    return (
-        list(colormaps["tab20"].colors[:count]) if count <= 20 else list(colormaps["turbo"](np.linspace(0, 1, count)))
-    )
+    apart = colormaps["tab20"].colors
+    return list(apart[:count]) if count <= len(apart) else list(colormaps["turbo"](np.linspace(0, 1, count)))
 
 
 def picture(axes, pixels: Tensor, frame: str | None = None) -> None:
