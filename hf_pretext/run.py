@@ -34,7 +34,6 @@ from .modeling import PretextModel, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
 from .trainer import PretextTrainer
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 FINISHED = "run.json"  # written when all else is
 NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "hub_token", "disable_tqdm", "use_cpu")
 INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # what is learned is the same
@@ -209,7 +208,7 @@ class Run:
 
     def _encoder(self, random: bool = False) -> tuple[PreTrainedModel | PreTrainedConfig, list[str]]:
         path = self.options.encoder
-        if random or path is None or (os.path.isdir(path) and not any((Path(path) / f).exists() for f in WEIGHT_FILES)):
+        if random or path is None or modalities.is_shape_alone(path):
             return self.config, []
         auto = self.objective.auto_class  # with its own head, where the objective has one and the checkpoint too
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:

@@ -25,7 +25,7 @@ def find_column(
     there are when the column is missing, there is a choice, or a column of texts holds none.
     """
     told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
-    option = f"--{prefix}{kind}_column" if kind in USUAL_NAMES else "--other_captions or --pair_label"
+    option = f"--{prefix}{kind}_column" if kind in USUAL_NAMES else f"--{kind.partition('/')[0]}"
     option = "--eval_label" if kind == "label" else option
     if asked is not None:
         if asked not in features:

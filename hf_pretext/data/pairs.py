@@ -95,7 +95,7 @@ class PairProcessing:
         processor: ProcessorMixin,
         max_length: int,
         captions: Captions | None = None,
-        pair_label: str | None = None,
+        pair_label: str = "text",
         fixed: bool = False,
     ):
         self.images, self.processor, self.max_length, self.fixed = images, processor, max_length, fixed
@@ -111,7 +111,7 @@ class PairProcessing:
         drawn = None if self.images.augmentation is None else random
         example = self.images(row, drawn)
         caption = self.captions(row, drawn)
-        label = row.get(self.pair_label or "text")
+        label = row.get(self.pair_label)
         if label is None:
             raise BadSample(f"nothing in the column {self.pair_label!r} (--pair_label)")
         return {**example, **self.tokenised(caption), "labels": label_of(label)}

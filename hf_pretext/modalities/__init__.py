@@ -3,10 +3,11 @@
 options -> encoder's config, processing, source; labelled set, baselines, measures, panel of the report
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +19,7 @@ from ..evaluation.labelled import Labelled
 from ..evaluation.transfer import Method
 from ..modeling import PretextModel
 
-if TYPE_CHECKING:
-    from ..run import Run
-
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT", "image_text": "a CLIP or a SigLIP"}
 
 
@@ -97,22 +96,27 @@ def find(modality: str) -> type[Modality]:
     return next(c for c in members if isinstance(c, type) and issubclass(c, Modality) and c is not Modality)
 
 
-def encoder_config(run: "Run") -> PreTrainedConfig:
-    """The config of --encoder. Raises `ValueError` for what is none, or of another modality."""
-    path, modality = run.options.encoder, run.objective.modality
+def is_shape_alone(path: str) -> bool:
+    """Whether this is a folder with a config.json but no weights, which gives a fresh encoder of that shape."""
+    return os.path.isdir(path) and not any(os.path.exists(os.path.join(path, name)) for name in WEIGHT_FILES)
+
+
+def encoder_config(path: str, modality: str, option: str = "--encoder") -> PreTrainedConfig:
+    """The config of what an option names. Raises `ValueError` for what is no encoder, or of another modality."""
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"--encoder {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
+            f"{option} {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
         ) from error
     native = MODEL_MAPPING.get(type(config), None)
     native = native[0] if isinstance(native, (tuple, list)) else native
     takes = getattr(native, "input_modalities", None)
     takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
-    if set(takes) != set(modality.split("_")):
+    wanted = modality.split("_")
+    if set(takes) != set(wanted):
         raise ValueError(
-            f"--encoder {path} is a {config.model_type} model, which takes {' and '.join(takes)}, "
-            f"but {run.objective.objective} needs one for {modality.replace('_', 's and ')}s, as {EXAMPLES[modality]}."
+            f"{option} {path} is a {config.model_type} model, which takes {' and '.join(takes)}, but one for "
+            f"{' and '.join(f'{kind}s' for kind in wanted)} is needed, as {EXAMPLES[modality]}."
         )
     return config

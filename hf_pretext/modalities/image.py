@@ -53,7 +53,8 @@ class Images(Modality):
 
     def make_config(self) -> PreTrainedConfig:
         """That of --encoder, or the recipe's own. Raises `ValueError` for an --encoder that is none of pictures."""
-        return encoder_config(self.run) if self.run.options.encoder else self.run.encoder_shape()(self.own.image_size)
+        path = self.run.options.encoder
+        return encoder_config(path, "image") if path else self.run.encoder_shape()(self.own.image_size)
 
     def open(self) -> Mixture:
         options, columns = self.run.options, {"image": self.own.image_column}

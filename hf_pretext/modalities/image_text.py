@@ -5,6 +5,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,10 +14,11 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from datasets import Features, Value
 from torch import Tensor
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from ..command_line import relative
+from ..data.columns import type_name
 from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions
 from ..data.settings import PairArguments, TextArguments
 from ..data.sources import Mixture, Source, open_source
@@ -25,7 +27,7 @@ from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embedding
 from ..features import positions
 from ..modeling import PretextModel
 from ..towers import dual_encoder
-from . import encoder_config, image
+from . import encoder_config, image, is_shape_alone
 from .text import check_vocabulary, find_tokenizer, told_of
 
 if TYPE_CHECKING:
@@ -43,13 +45,15 @@ class ImagesAndTexts(image.Images):
 
     def __init__(self, run: "Run"):
         self.run = run
-        self.texts, self.pairs = run.build(TextArguments), run.build(PairArguments)
+        values = {name: value for name, value in run.values.items() if name not in out_of_place(run.given)}
+        self.texts, self.pairs = run.build(TextArguments, values=values), run.build(PairArguments, values=values)
         self._check_towers()
         super().__init__(run)
         check_vocabulary(self.tokenizer, self.brought_by, self.config.text_config.vocab_size, self._text_tower())
         processor = PROCESSOR_MAPPING[type(self.config)](self.pictures.processor, self.tokenizer)
-        captions, length = Captions(self.pairs.other_captions or (), self.pairs.caption_weights), self.texts.max_length
-        self.processing = PairProcessing(self.pictures, processor, length, captions, self.pairs.pair_label)
+        captions, length = Captions(tuple(self._others()), self.pairs.caption_weights), self.texts.max_length
+        label = "text" if self.pairs.pair_label is None else "pair_label"
+        self.processing = PairProcessing(self.pictures, processor, length, captions, label)
         self.evaluation_processing = PairProcessing(self.evaluation_processing, processor, length)
         run.task = run.objective.complete(run.task, self.tokenizer)
 
@@ -62,6 +66,8 @@ class ImagesAndTexts(image.Images):
             raise ValueError(
                 f"--encoder {self.run.options.encoder} brings both towers, so leave out {' and '.join(given)}."
             )
+        if self.run.first.per_device_train_batch_size * self.run.first.world_size < 2:
+            raise ValueError("A batch of one pair has nothing to tell it from. Give --per_device_train_batch_size 2.")
         frozen = getattr(self.run.task, "frozen", None)
         if frozen and not (towers[frozen] or self.run.options.encoder):
             raise ValueError(f"--frozen {frozen} would keep a tower at random: give it a --{frozen}_encoder.")
@@ -77,23 +83,23 @@ class ImagesAndTexts(image.Images):
         with PartialState().main_process_first():  # the others find what it has made
             self.tokenizer, self.brought_by = self._tokenizer()
         if self.run.options.encoder:
-            return encoder_config(self.run)
+            return encoder_config(self.run.options.encoder, "image_text")
         shape = self.own.image_size or USUAL_SIZE, len(self.tokenizer), self.texts.max_length
         own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id)
         if not (self.pairs.vision_encoder or self.pairs.text_encoder):
             return own
         towers = [
-            AutoConfig.from_pretrained(path) if path else config
-            for path, config in (
-                (self.pairs.vision_encoder, own.vision_config),
-                (self.pairs.text_encoder, own.text_config),
+            encoder_config(path, kind, option) if path else config
+            for path, kind, option, config in (
+                (self.pairs.vision_encoder, "image", "--vision_encoder", own.vision_config),
+                (self.pairs.text_encoder, "text", "--text_encoder", own.text_config),
             )
         ]
         return dual_encoder(*towers, own.projection_dim).config
 
     def start(self, model: PretextModel) -> None:
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
-            if path:
+            if path and not is_shape_alone(path):
                 tower = AutoModel.from_pretrained(path, dtype=torch.float32)
                 missing = model.tower(name).load_state_dict(tower.state_dict(), strict=False).missing_keys
                 if missing and not all(part.startswith("pooler.") for part in missing):
@@ -131,16 +137,20 @@ class ImagesAndTexts(image.Images):
     # data
 
     def _columns(self) -> dict[str, str | None]:
-        more = [*(self.pairs.other_captions or []), *([self.pairs.pair_label] if self.pairs.pair_label else [])]
-        return {"image": self.own.image_column, "text": self.texts.text_column, **{name: name for name in more}}
+        label = {} if self.pairs.pair_label is None else {"pair_label": self.pairs.pair_label}
+        return {"image": self.own.image_column, "text": self.texts.text_column, **self._others(), **label}
+
+    def _others(self) -> dict[str, str]:
+        return {f"other_captions/{name}": name for name in self.pairs.other_captions or []}
 
     def _open(self, dataset: str, columns: dict[str, str | None]) -> Source:
         source = open_source(dataset, self.run.options.split, columns, tuple(columns))
-        for name in self.pairs.other_captions or []:
-            if not holds_captions(source.features[name]):
+        for canonical, name in self._others().items():
+            if not holds_captions(source.features[canonical]):
+                kind = type_name(source.features[canonical])
                 raise ValueError(
-                    f"{source.name}: the column {name!r} (--other_captions) holds {source.features[name]}, which are "
-                    "neither texts, nor lists of texts, nor texts by language."
+                    f"{source.name}: the column {name!r} (--other_captions) holds {kind} values, which are neither "
+                    "texts, nor lists of texts, nor texts by language."
                 )
         return source
 
@@ -224,6 +234,18 @@ class ImagesAndTexts(image.Images):
             self.run.say(
                 f"{cut:,} captions were longer than {self.processing.max_length} tokens (--max_length), and were cut."
             )
+
+
+def out_of_place(given: Collection[str]) -> set[str]:
+    """Options of a recipe that are of its own data alone, by what the command line says."""
+    names = set()
+    if "dataset" in given:
+        names |= {"text_column", "other_captions", "caption_weights", "pair_label"}
+    if "eval_dataset" in given:
+        names |= {"eval_text_column"}
+    if "other_captions" in given:
+        names |= {"caption_weights"}
+    return names - set(given)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ class Texts(Modality):
         self.run = run
         self.own, self.samples = run.build(TextArguments), "sequences"
         options = run.options
-        self.config = encoder_config(run) if options.encoder else None
+        self.config = encoder_config(options.encoder, "text") if options.encoder else None
         columns = {"text": self.own.text_column}
         self.texts = [
             open_source(dataset, options.split, columns, ("text",), self.own.sample_by) for dataset in run.datasets()

@@ -1,0 +1,162 @@
+"""The recipe on pictures with captions, from the command line to what transformers loads, and a user's mistakes."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import datasets
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, EMOJI, REPOSITORY
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoModel, AutoProcessor, pipeline
+
+import hf_pretext
+from hf_pretext.evaluation.retrieval import retrieval
+from hf_pretext.modeling import build_encoder
+
+RECIPE = REPOSITORY / "recipes" / "contrastive_emoji.py"
+FILES = {
+    "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "results.json", "README.md",
+    "report.png",
+}  # fmt: skip
+
+
+def main(*options, output_dir):
+    spec = importlib.util.spec_from_file_location("contrastive_emoji", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe.main(
+        ["--smoke", "--use_cpu", "--disable_tqdm", "True", "--output_dir", str(output_dir), *map(str, options)]
+    )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """A cache of these tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("home"))
+        patch.setattr("huggingface_hub.constants.HF_HOME", folder)
+        patch.setenv("HF_HOME", folder)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One smoke run, as a user starts it."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    done = subprocess.run(
+        [sys.executable, str(RECIPE), "--smoke", "--use_cpu", "--output_dir", str(folder)],
+        capture_output=True, text=True, cwd=folder.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_smoke_run_leaves_every_file_and_tells_of_both_towers(smoke):
+    folder, output = smoke
+    assert set(os.listdir(folder)) >= FILES
+    assert Image.open(folder / "report.png").size[0] > 800
+    assert "picture to caption, R@10" in output
+    assert "zero-shot, top-1" in output
+    assert "AutoProcessor" in output
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: zero-shot-image-classification" in card
+    assert "| picture to caption, R@1 |" in card
+    assert "no labels used" in card
+    measures = json.loads((folder / "results.json").read_text())["measures"]
+    assert list(measures) == ["trained", "random", "chance"]
+    assert len(measures["random"]["zero_shot_top1"]["values"]) == 3
+
+
+def test_transformers_alone_loads_it_and_finds_the_same(smoke):
+    folder, _ = smoke
+    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
+    assert type(model) is transformers.VisionTextDualEncoderModel
+    assert not info["missing_keys"]
+    processor = AutoProcessor.from_pretrained(folder)
+    data = datasets.load_dataset(str(EMOJI), split="test")
+    rows = data.select([i * len(data) // 64 for i in range(64)])
+    pictures = [Image.alpha_composite(Image.new("RGBA", p.size, "white"), p.convert("RGBA")) for p in rows["image"]]
+    names = list(dict.fromkeys(rows["text"]))
+    inputs = processor(text=names, images=[p.convert("RGB") for p in pictures], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        outputs = model.eval()(**inputs)
+    found = retrieval(outputs.image_embeds, outputs.text_embeds, rows["text"], names)
+    told = json.loads((folder / "results.json").read_text())["measures"]["trained"]
+    assert {name: told[name]["mean"] for name in told if name in found} == pytest.approx(
+        {name: found[name] for name in told if name in found}, abs=0.02
+    )
+
+
+def test_the_zero_shot_pipeline_runs_on_the_folder(smoke):
+    folder, _ = smoke
+    classify = pipeline("zero-shot-image-classification", model=str(folder))
+    found = classify(Image.new("RGB", (70, 64), "red"), candidate_labels=["red heart", "cat", "flag"])
+    assert {one["label"] for one in found} == {"red heart", "cat", "flag"}
+    assert sum(one["score"] for one in found) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
+    folder, _ = smoke
+    options = ("--eval_dataset", "none", "--save_total_limit", 5)
+    main(*options, output_dir=tmp_path)
+    os.unlink(tmp_path / "run.json")
+    for name in os.listdir(tmp_path / "checkpoint-4"):
+        os.unlink(tmp_path / "checkpoint-4" / name)
+    os.rmdir(tmp_path / "checkpoint-4")
+    main(*options, "--resume_from_checkpoint", "last", output_dir=tmp_path)
+    ours, whole = (load_file(path / "model.safetensors") for path in (tmp_path, folder))
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+
+
+def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path):
+    torch.manual_seed(7)
+    vision = build_encoder(CONFIGS["timm_resnet18"]())
+    vision.save_pretrained(tmp_path / "vision")
+    options = ["--vision_encoder", tmp_path / "vision", "--frozen", "vision", "--eval_dataset", "none"]
+    done = main(*options, "--max_steps", 1, "--other_captions", "keywords", output_dir=tmp_path / "run")
+    assert done["towers"]["vision"].endswith("vision")
+    tower = hf_pretext.load(tmp_path / "run").encoder.state_dict()
+    assert all(torch.equal(tower[name], value) for name, value in vision.state_dict().items())
+
+
+MISTAKES = {
+    "a column that is not there": (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
+    "a picture for a caption": (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
+    "too few weights": (["--caption_weights", "1"], "caption_weights needs 3 numbers"),
+    "texts that are pictures": (["--text_column", "image"], "holds no texts"),
+    "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
+    "a batch of one": (["--per_device_train_batch_size", "1"], "batch of one pair"),
+    "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
+    "nowhere": (["--vision_encoder", "no/such/folder"], "no/such/folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_told_before_anything_is_written(mistake, tmp_path, capsys):
+    options, told = MISTAKES[mistake]
+    with pytest.raises(SystemExit) as stopped:
+        main(*options, output_dir=tmp_path / "run")
+    assert told in str(stopped.value.code) + capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
+    shapes = {"resnet": CONFIGS["resnet"](), "bert": CONFIGS["bert"](), "short": CONFIGS["bert"]()}
+    shapes["short"].max_position_embeddings, shapes["short"].vocab_size = 8, 8000
+    for name, config in shapes.items():
+        config.save_pretrained(tmp_path / name)
+    told = {
+        ("--encoder", "bert"): "takes text, but one for images and texts is needed, as a CLIP",
+        ("--vision_encoder", "resnet"): "can't put it into a pair of towers",
+        ("--text_encoder", "short", "--max_length", 20): "--max_length 20 is more than the 8 positions",
+    }
+    for (option, name, *more), words in told.items():
+        with pytest.raises(SystemExit) as stopped:
+            main(option, tmp_path / name, *more, output_dir=tmp_path / "run")
+        assert words in str(stopped.value.code)
