@@ -13,7 +13,7 @@ import transformers
 from conftest import CONFIGS, EMOJI, REPOSITORY
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoProcessor, pipeline
+from transformers import AutoModel, AutoProcessor, AutoTokenizer, pipeline
 
 import hf_pretext
 from hf_pretext.evaluation.retrieval import retrieval
@@ -123,6 +123,12 @@ def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path):
     assert done["towers"]["vision"].endswith("vision")
     tower = hf_pretext.load(tmp_path / "run").encoder.state_dict()
     assert all(torch.equal(tower[name], value) for name, value in vision.state_dict().items())
+
+
+def test_the_tokenizer_of_an_open_clip_model(tmp_path):
+    done = main("--tokenizer", "open_clip:ViT-B-32", "--eval_dataset", "none", "--max_steps", 1, output_dir=tmp_path)
+    assert done["tokenizer"] == {"from": "open_clip:ViT-B-32", "class": "CLIPTokenizer", "kind": "BPE", "tokens": 49408}
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == 49408
 
 
 MISTAKES = {

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ..run import Run
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
+OPEN_CLIP = "open_clip:"  # before the name of an open_clip model, whose tokenizer is taken
 PROBED_LENGTH = 128  # tokens that show whether an architecture packs
 GUESSED, GUESSES = 6, 4  # hidden words that the report shows, and guesses of each
 GUESSED_FROM, LONG = 16, 4  # the first words of a text are shown; letters of a word that is worth guessing
@@ -180,6 +181,10 @@ def check_vocabulary(
 
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a folder or Hub id; None where there is none. Raises `ValueError` for a slow one."""
+    if path.startswith(OPEN_CLIP):
+        from ..interop.open_clip import tokenizer_of
+
+        return tokenizer_of(path.removeprefix(OPEN_CLIP))
     try:
         if not any(has_file(path, name) for name in TOKENIZER_FILES):  # transformers would make up an empty one
             return None
