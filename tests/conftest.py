@@ -6,6 +6,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import functools
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import transformers
 
 REPOSITORY = Path(__file__).parent.parent
+sys.path.append(str(REPOSITORY / "recipes"))  # where a recipe that is run finds its neighbours
 EMOJI = REPOSITORY / "recipes" / "data" / "emoji"
 
 IMAGE = 32

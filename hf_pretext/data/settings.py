@@ -122,8 +122,8 @@ class TextArguments:
     eval_text_column: The same in --eval_dataset.
     sample_by: What a document of a plain text file is: a line, a paragraph (up to a blank line) or the whole file
         (document). By itself: paragraphs where a file has a blank line, else lines.
-    tokenizer: A folder or Hub id, or open_clip:ViT-B-32 for that of an open_clip model; an --encoder brings its own, and
-        without either one is trained on the texts.
+    tokenizer: A folder or Hub id, or open_clip:ViT-B-32 for that of an open_clip model; an --encoder brings its own,
+        and without either one is trained on the texts.
     tokenizer_kind: What is trained: wordpiece, bpe (of bytes) or unigram.
     vocab_size: Tokens of the trained one, at most.
     lowercase: Whether the trained one takes upper and lower case, and accents, for the same.

@@ -288,7 +288,7 @@ def layer_names(ours: str, theirs: str, count: int) -> Iterator[Same]:
 
 def clip_names(model: CLIPModel) -> Iterator[Same]:
     """Which weights of a `CLIPModel` are which of open_clip's `CLIP`; of projections, one is the other turned."""
-    seen, read = "vision_model", "text_model"
+    seen = "vision_model"
     yield Same((f"{seen}.embeddings.class_embedding",), ("visual.class_embedding",))
     yield Same((f"{seen}.embeddings.patch_embedding.weight",), ("visual.conv1.weight",))
     yield Same((f"{seen}.embeddings.position_embedding.weight",), ("visual.positional_embedding",))
@@ -297,13 +297,18 @@ def clip_names(model: CLIPModel) -> Iterator[Same]:
     yield from layer_names(f"{seen}.encoder.layers", "visual.transformer.resblocks", layers)
     yield from both(f"{seen}.post_layernorm", "visual.ln_post")
     yield Same(("visual_projection.weight",), ("visual.proj",), turned=True)
+    yield from clip_text_names(model.config.text_config.num_hidden_layers)
+    yield Same(("logit_scale",), ("logit_scale",))
+
+
+def clip_text_names(layers: int) -> Iterator[Same]:
+    """The same of the text tower alone."""
+    read = "text_model"
     yield Same((f"{read}.embeddings.token_embedding.weight",), ("token_embedding.weight",))
     yield Same((f"{read}.embeddings.position_embedding.weight",), ("positional_embedding",))
-    layers = model.config.text_config.num_hidden_layers
     yield from layer_names(f"{read}.encoder.layers", "transformer.resblocks", layers)
     yield from both(f"{read}.final_layer_norm", "ln_final")
     yield Same(("text_projection.weight",), ("text_projection",), turned=True)
-    yield Same(("logit_scale",), ("logit_scale",))
 
 
 def siglip_names(model: SiglipModel) -> Iterator[Same]:

@@ -1,0 +1,102 @@
+"""Memory and time of big contrastive batches: the loss in tiles beside open_clip's, and towers that embed in pieces.
+
+    python benchmarks/contrastive_memory.py                    # some minutes, and up to 20 GB, on 2 cores
+    python benchmarks/contrastive_memory.py --rows 8192 --batches 256 1024
+
+The first table is of one forward and backward pass of the loss alone, of embeddings (B, 512) in float32; the second of
+one of a whole model, a ViT and a BERT, at --embed_batch_size 256. Each figure is of a process of its own: the most that
+it held, without what it held before.
+"""
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+WIDTH, PIECE, SIDE, WORDS = 512, 256, 32, 1000
+LOSSES = ("plain", "tiles")
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def loss(kind: str, rows: int) -> dict:
+    """One pass of a loss over as many pairs."""
+    random = torch.Generator().manual_seed(0)
+    images, texts = (F.normalize(torch.randn(rows, WIDTH, generator=random), dim=1).requires_grad_() for _ in range(2))
+    scale = torch.tensor(14.3, requires_grad=True)
+    if kind == "plain":
+        from open_clip.loss import ClipLoss
+
+        compare = ClipLoss()
+    else:
+        from hf_pretext.losses import softmax_loss
+
+        def compare(images, texts, scale):
+            labels = torch.arange(len(images))
+            return softmax_loss(images, texts, scale, labels, labels)
+
+    before, begun = peak_mb(), time.perf_counter()
+    value = compare(images, texts, scale)
+    value.backward()
+    return {"mb": peak_mb() - before, "seconds": time.perf_counter() - begun, "loss": value.item(),
+            "gradient": images.grad.norm().item()}  # fmt: skip
+
+
+def pieces(batch: int) -> dict:
+    """One pass of a model that embeds a batch in pieces."""
+    from transformers import BertConfig, ViTConfig
+
+    from hf_pretext import ContrastiveForPreTraining
+
+    sizes = dict(hidden_size=192, num_hidden_layers=4, num_attention_heads=3, intermediate_size=768)
+    vision, text = ViTConfig(**sizes, image_size=SIDE, patch_size=8), BertConfig(**sizes, vocab_size=WORDS)
+    model = ContrastiveForPreTraining.from_encoders(vision, text, WIDTH, embed_batch_size=PIECE).train()
+    model(pixel_values=torch.randn(4, 3, SIDE, SIDE), input_ids=torch.randint(WORDS, (4, 8))).loss.backward()
+    pixels, ids = torch.randn(batch, 3, SIDE, SIDE), torch.randint(WORDS, (batch, 8))
+    before, begun = peak_mb(), time.perf_counter()
+    model(pixel_values=pixels, input_ids=ids).loss.backward()
+    return {"mb": peak_mb() - before, "seconds": time.perf_counter() - begun}
+
+
+def apart(what: str, kind: str, size: int) -> dict:
+    done = subprocess.run([sys.executable, __file__, "--one", what, kind, str(size)], capture_output=True, text=True)
+    if done.returncode:
+        return {
+            "error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended by {-done.returncode}"
+        }
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[4096, 8192, 16_384, 32_768])
+    parser.add_argument("--batches", type=int, nargs="+", default=[256, 1024, 4096, 8192])
+    parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        what, kind, size = options.one
+        print(json.dumps(loss(kind, int(size)) if what == "loss" else pieces(int(size))))
+        return
+    for rows in options.rows:
+        for kind in LOSSES:
+            print(f"loss of {rows:6,} pairs, {kind}: {told(apart('loss', kind, rows))}", flush=True)
+    for batch in options.batches:
+        print(f"model, batch of {batch:5,} in pieces of {PIECE}: {told(apart('pieces', '', batch))}", flush=True)
+
+
+def told(found: dict) -> str:
+    if "error" in found:
+        return found["error"]
+    more = "".join(f", {name} {found[name]:.6f}" for name in ("loss", "gradient") if name in found)
+    return f"{found['mb']:8.0f} MB, {found['seconds']:6.1f} s{more}"
+
+
+if __name__ == "__main__":
+    main()
