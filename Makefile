@@ -36,6 +36,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/rotation.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/masked_lm.py
+	$(BIN)/python benchmarks/contrastive.py
+	$(BIN)/python benchmarks/contrastive_memory.py
 
 cards: $(STAMP)
 	$(BIN)/python -m hf_pretext.cards model_cards

@@ -34,8 +34,9 @@ def fetch() -> dict:
     return {"dataset": [folder], "eval_dataset": folder, "eval_label": "sentiment"}
 
 
-def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 256, layers: int = 4):
-    """A ModernBERT of a small BERT's size: rotary positions, norms before each block."""
+def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
+    """A tiny ModernBERT: rotary positions, norms before each block. In minutes on so few texts it learns more, and more
+    of sentiment, than one four times as large, which sees them only once."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(
@@ -71,10 +72,9 @@ recipe = Recipe(
         "vocab_size": 8000,
         "max_length": 256,
         "mask_ratio": 0.4,  # of long sequences: what a hidden word is then told by is the review, not its neighbours
-        "eval_rows": 5000,
         "per_device_train_batch_size": 16,
-        "num_train_epochs": 1,
-        "learning_rate": 1e-3,
+        "num_train_epochs": 1.8,
+        "learning_rate": 2e-3,
         "adam_beta2": 0.98,
         "weight_decay": 0.01,
         "warmup_steps": 0.05,

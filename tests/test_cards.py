@@ -18,9 +18,11 @@ def results():
     return copy.deepcopy(read_results(RECORDED[0]))
 
 
-def test_there_is_a_card_for_every_recipe():
-    recipes = {path.stem for path in (REPOSITORY / "recipes").glob("*.py")}
-    assert {folder.name for folder in RECORDED} == recipes
+def test_there_is_a_card_for_every_recipe_that_does_not_say_that_nothing_was_measured():
+    texts = {path.stem: path.read_text() for path in (REPOSITORY / "recipes").glob("*.py")}
+    recipes = {name for name, text in texts.items() if "recipe = Recipe(" in text}
+    unmeasured = {name for name in recipes if "\nMeasured: nothing yet." in texts[name]}
+    assert {folder.name for folder in RECORDED} == recipes - unmeasured
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)

@@ -19,15 +19,16 @@ import hf_pretext
 from hf_pretext.evaluation.retrieval import retrieval
 from hf_pretext.modeling import build_encoder
 
-RECIPE = REPOSITORY / "recipes" / "contrastive_emoji.py"
+RECIPES = REPOSITORY / "recipes"
+RECIPE = RECIPES / "contrastive_emoji.py"
 FILES = {
     "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "results.json", "README.md",
     "report.png",
 }  # fmt: skip
 
 
-def main(*options, output_dir):
-    spec = importlib.util.spec_from_file_location("contrastive_emoji", RECIPE)
+def main(*options, output_dir, name="contrastive_emoji"):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.recipe.main(
@@ -129,6 +130,15 @@ def test_the_tokenizer_of_an_open_clip_model(tmp_path):
     done = main("--tokenizer", "open_clip:ViT-B-32", "--eval_dataset", "none", "--max_steps", 1, output_dir=tmp_path)
     assert done["tokenizer"] == {"from": "open_clip:ViT-B-32", "class": "CLIPTokenizer", "kind": "BPE", "tokens": 49408}
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == 49408
+
+
+@pytest.mark.parametrize("name", ["siglip_emoji", "unicl_emoji"])
+def test_the_other_recipes_run(name, tmp_path):
+    done = main("--eval_dataset", "none", "--max_steps", 1, output_dir=tmp_path, name=name)
+    assert done["recipe"] == name
+    assert done["objective"]["positives"] == "label"
+    bias = [key for key in load_file(tmp_path / "model.safetensors") if key.endswith("logit_bias")]
+    assert len(bias) == (done["objective"]["loss"] == "sigmoid")
 
 
 MISTAKES = {
