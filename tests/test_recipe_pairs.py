@@ -141,6 +141,51 @@ def test_the_other_recipes_run(name, tmp_path):
     assert len(bias) == (done["objective"]["loss"] == "sigmoid")
 
 
+def shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
+    """Tiny models of every kind that --encoder takes, for a tokenizer that is trained here."""
+    vision = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=32)
+    vision, text = {**vision, "patch_size": 8}, {**vision, "vocab_size": tokens, "max_position_embeddings": 24}
+    del text["image_size"]
+    ends = dict(bos_token_id=2, eos_token_id=3, pad_token_id=0)
+    align = dict(image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=24)
+    return {
+        "clip": transformers.CLIPConfig(vision_config=vision, text_config={**text, **ends}, projection_dim=24),
+        "siglip": transformers.SiglipConfig(vision_config=vision, text_config={**text, **ends}),
+        "chinese_clip": transformers.ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=24),
+        "align": transformers.AlignConfig(vision_config=align, text_config=text, projection_dim=32),
+    }
+
+
+@pytest.mark.parametrize("name", ["clip", "siglip", "chinese_clip", "align"])
+def test_every_kind_of_model_is_taken_whole(name, tmp_path, capsys):
+    options = ["--vocab_size", 500, "--eval_dataset", "none", "--max_steps", 2, "--learning_rate", 0.01]
+    shapes(500)[name].save_pretrained(tmp_path / "shape")
+    loss = ["--loss", "sigmoid"] if name == "siglip" else []
+    done = main("--encoder", tmp_path / "shape", *options, *loss, output_dir=tmp_path / "run")
+    fixed = name == "siglip"
+    assert done["padded"] == ("to --max_length" if fixed else "to the longest of a batch")
+    assert done["max_length"] == 24
+    model, info = AutoModel.from_pretrained(tmp_path / "run", output_loading_info=True)
+    assert type(model).__name__ == type(shapes(500)[name]).__name__.replace("Config", "Model")
+    assert not info["missing_keys"]
+    assert type(AutoProcessor.from_pretrained(tmp_path / "run")).__name__.endswith("Processor")
+
+
+def test_captions_that_are_cut_are_counted(tmp_path, capsys):
+    main("--max_length", 4, "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path)
+    assert "of the captions seen were longer than 4 tokens (--max_length), and were cut." in capsys.readouterr().out
+
+
+def test_a_tower_that_pools_at_another_token_is_refused(tmp_path):
+    config = shapes(500)["clip"]
+    config.text_config.eos_token_id = 499
+    config.save_pretrained(tmp_path / "shape")
+    with pytest.raises(SystemExit) as stopped:
+        main("--encoder", tmp_path / "shape", "--vocab_size", 500, output_dir=tmp_path / "run")
+    assert "looks for the end of a text at the token 499" in str(stopped.value.code)
+    assert "where the tokenizer puts 3" in str(stopped.value.code)
+
+
 MISTAKES = {
     "a column that is not there": (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
     "a picture for a caption": (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),

@@ -17,7 +17,7 @@ from .columns import holds_text
 from .decoding import BadSample, to_text
 from .processing import ImageProcessing
 from .sources import Source
-from .texts import AT_ONCE
+from .texts import AT_ONCE, check_pads
 
 CAPTION_DRAWS = 3
 
@@ -98,6 +98,8 @@ class PairProcessing:
         pair_label: str = "text",
         fixed: bool = False,
     ):
+        """Raises `ValueError` for a tokenizer without a token to pad with."""
+        check_pads(processor.tokenizer)
         self.images, self.processor, self.max_length, self.fixed = images, processor, max_length, fixed
         self.captions, self.pair_label = captions or Captions(), pair_label
         self.tokenizer: PreTrainedTokenizerBase = processor.tokenizer

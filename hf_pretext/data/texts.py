@@ -269,11 +269,7 @@ class TextProcessing:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
         """Raises `ValueError` for a tokenizer without a token to pad with."""
-        if tokenizer.pad_token_id is None:
-            raise ValueError(
-                f"The tokenizer ({type(tokenizer).__name__}) has no padding token. Give it one and save it again: "
-                "tokenizer.pad_token = tokenizer.eos_token."
-            )
+        check_pads(tokenizer)
         self.processor, self.max_length = tokenizer, max_length
         self.fills = {"input_ids": tokenizer.pad_token_id, "document_ids": 0, "word_starts": True}
 
@@ -289,6 +285,15 @@ class TextProcessing:
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """The batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
         return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
+
+
+def check_pads(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `ValueError` for a tokenizer without a token to pad with."""
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"The tokenizer ({type(tokenizer).__name__}) has no padding token. Give it one and save it again: "
+            "tokenizer.pad_token = tokenizer.eos_token."
+        )
 
 
 def room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:

@@ -19,15 +19,17 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from ..command_line import relative
 from ..data.columns import type_name
-from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions
+from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
 from ..data.settings import PairArguments, TextArguments
 from ..data.sources import Mixture, Source, open_source
 from ..data.texts import room
+from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
 from ..features import positions
 from ..modeling import PretextModel
 from ..towers import dual_encoder
 from . import encoder_config, image, is_shape_alone
+from .image import evenly
 from .text import check_vocabulary, find_tokenizer, told_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ TEXTS = Features({"text": Value("string")})
 USUAL_SIZE = 224  # pixels, where neither a tower nor --image_size says one
 LEARNED_FROM = 1_000_000  # captions that a tokenizer is trained on, at most
 QUERIES, FOUND = 8, 6  # of the report
-ALIKE = 1e-3  # embeddings that differ by less are the same
+ALIKE, SAME = 1e-3, 1e-6  # embeddings that differ by less are alike (though padded), or the very same
 
 
 class ImagesAndTexts(image.Images):
@@ -121,18 +123,20 @@ class ImagesAndTexts(image.Images):
             raise ValueError(f"{sources[0].name} has no text in its captions: nothing to learn from.")
         return Source([{"text": text} for text in different], {"text": "text"}, "captions", TEXTS)
 
-    def _length(self, model: PretextModel) -> int:
-        """Tokens that a caption is cut to. Raises `ValueError` for a --max_length that the text tower does not take."""
+    def _length(self, model: PretextModel) -> tuple[int, bool]:
+        """Tokens that a caption is cut to, and whether all are padded to that. Raises `ValueError` for a --max_length
+        that the text tower does not take."""
         length, (_, there) = self.texts.max_length, positions(model.tower("text"))
-        if there is not None and length > there:
-            if "max_length" in self.run.given or self._text_tower() is None:
-                raise ValueError(
-                    f"--max_length {length} is more than the {there} positions of "
-                    f"{self._text_tower() or 'the text tower'}. Give --max_length {there} or less."
-                )
-            length = there  # the recipe's is for its own tower; this one brings its own
-        room(self.tokenizer, length)
-        return length
+        theirs = self._text_tower() is not None and "max_length" not in self.run.given  # the recipe's is for its own
+        if there is not None and length > there and not theirs:
+            raise ValueError(
+                f"--max_length {length} is more than the {there} positions of "
+                f"{self._text_tower() or 'the text tower'}. Give --max_length {there} or less."
+            )
+        longest = min(length, there or length)
+        room(self.tokenizer, longest)
+        fixed = not pads_freely(model, self.tokenizer, longest)
+        return (there if fixed and theirs and there else longest), fixed
 
     # data
 
@@ -158,10 +162,10 @@ class ImagesAndTexts(image.Images):
         options, columns = self.run.options, self._columns()
         model, _ = self.run.fresh(self.run.first.seed)
         self.text_class = type(model.tower("text")).__name__
-        length = self._length(model)
-        fixed = not pads_freely(model, self.tokenizer, length)
+        length, fixed = self._length(model)
         for processing in (self.processing, self.evaluation_processing):
             processing.max_length, processing.fixed = length, fixed
+        check_tells_apart(model, self.processing)
         return Mixture([self._open(dataset, columns) for dataset in self.run.datasets()], options.mixture_weights)
 
     def noise(self) -> dict[str, Tensor]:
@@ -203,11 +207,11 @@ class ImagesAndTexts(image.Images):
             return None
         model = self.run.laid_out(self.run.trained(self.run.first.output_dir)).to(self.run.first.device).eval()
         images, captions, texts = embeddings(model, labelled, self.run.first.device, "test")
-        asked = image.evenly(len(captions), QUERIES)
-        closest = image.neighbours(images, texts[asked], FOUND)
-        own = labelled.captions("test")
+        asked = evenly(len(captions), QUERIES)
+        closest = neighbours(images, texts[asked], FOUND)
+        own = [normalised(caption) for caption in labelled.captions("test")]
         found = {
-            captions[query]: (labelled.pixels["test"][rows], [own[row] == captions[query] for row in rows.tolist()])
+            captions[query]: (labelled.pixels["test"][rows], [own[row] == normalised(captions[query]) for row in rows])
             for query, rows in zip(asked, closest, strict=True)
         }
         labels = labelled.labels
@@ -229,10 +233,11 @@ class ImagesAndTexts(image.Images):
         }
 
     def finish(self, folder: str) -> None:
-        cut = int(self.processing.cut)
+        cut, self.processing.cut = int(self.processing.cut), 0
         if cut:
+            longest = self.processing.max_length
             self.run.say(
-                f"{cut:,} captions were longer than {self.processing.max_length} tokens (--max_length), and were cut."
+                f"{cut:,} of the captions seen were longer than {longest} tokens (--max_length), and were cut."
             )
 
 
@@ -246,6 +251,20 @@ def out_of_place(given: Collection[str]) -> set[str]:
     if "other_captions" in given:
         names |= {"caption_weights"}
     return names - set(given)
+
+
+@torch.no_grad()
+def check_tells_apart(model: PretextModel, processing: PairProcessing) -> None:
+    """Raises `ValueError` for a text tower that gives two captions the same embedding, as one does that pools at
+    another token than the tokenizer ends a text with."""
+    batch = processing.texts(["a", "b c"], labels=False)
+    one, other = model.eval().embed_texts(**batch)
+    if (one - other).abs().max() < SAME:
+        ends, puts = getattr(model.config.text_config, "eos_token_id", None), processing.tokenizer("a")["input_ids"][-1]
+        raise ValueError(
+            "The text tower gives different captions the same embedding. It looks for the end of a text at the token "
+            f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts {puts}."
+        )
 
 
 @torch.no_grad()
