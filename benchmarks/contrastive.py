@@ -1,7 +1,7 @@
 """Pairs per second of image-text contrastive training, ours beside open_clip's own `open_clip_train`, on emoji.
 
     python benchmarks/contrastive.py                          # both picture towers
-    python benchmarks/contrastive.py --towers vit --steps 20
+    python benchmarks/contrastive.py --towers vit --epochs 2
 
 Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for pictures of 64 pixels;
 a text tower of 4 layers, width 192), start from the same weights, see the same pictures and captions in batches of the
@@ -39,7 +39,7 @@ from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.settings import Augmentation
 from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-from hf_pretext.interop.open_clip import Same, clip_text_names, from_open_clip, renamed, tokenizer_of
+from hf_pretext.interop.open_clip import clip_text_names, from_open_clip, renamed, tokenizer_of
 from hf_pretext.machine import describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -50,7 +50,6 @@ TOWERS = {
     "vit": {"image_size": SIDE, "patch_size": 8, "width": WIDTH, "layers": LAYERS, "head_width": 64},
     "resnet": {"image_size": SIDE, "timm_model_name": "resnet10t", "timm_pool": "avg", "timm_proj": "linear"},
 }
-TEXT_PREFIX = "text_model."  # of a CLIPTextModel's weights in a pair of towers
 CONTENDERS = ("ours", "open_clip")
 
 
@@ -84,13 +83,9 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
     whole, state = ours.whole, theirs.state_dict()
     whole.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
     whole.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
-    names = [
-        Same(same.theirs, tuple(name.replace("text_model.", TEXT_PREFIX) for name in same.ours), same.turned)
-        for same in clip_text_names(LAYERS)
-    ]
+    names = [same.back() for same in clip_text_names(LAYERS)]
     of_text = {name: value for name, value in whole.state_dict().items() if name.startswith("text_")}
-    wanted = {name for same in names for name in same.theirs} | {name for same in names for name in same.ours}
-    state = {name: value for name, value in state.items() if name in wanted}
+    state = {name: state[name] for same in names for name in same.ours}
     whole.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
     return ours
 
@@ -125,6 +120,7 @@ def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
             weight_decay=DECAY,
             lr_scheduler_type="cosine",
             warmup_steps=max(steps // 20, 1),
+            max_grad_norm=0.0,
             bf16=has_bf16(),
             use_cpu=not torch.accelerator.is_available(),  # or bf16 would be refused on a CPU
             save_strategy="no",
@@ -159,8 +155,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
         open_clip.add_model_config(folder)
         torch.save(fresh(tower, seed).state_dict(), folder / "start.pt")
         rows = write_pictures(folder)
-        per_epoch = rows // batch
-        epochs = -(-steps // per_epoch)
+        epochs = steps // (rows // batch)
         precision = "amp_bf16" if has_bf16() else "fp32"
         # fmt: off
         train([
@@ -168,12 +163,13 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
             "--csv-img-key", "path", "--csv-caption-key", "text", "--model", "bench",
             "--pretrained", str(folder / "start.pt"), "--batch-size", str(batch), "--epochs", str(epochs),
             "--lr", str(RATE), "--beta1", str(BETAS[0]), "--beta2", str(BETAS[1]), "--eps", str(EPSILON),
+            "--image-mean", "0.5", "0.5", "0.5", "--image-std", "0.5", "0.5", "0.5",
             "--wd", str(DECAY), "--warmup", str(max(steps // 20, 1)), "--workers", "2", "--precision", precision,
             "--seed", str(seed), "--logs", str(folder / "logs"), "--name", "run", "--save-frequency", str(epochs),
         ])
         # fmt: on
         trained = open_clip.create_model("bench", pretrained=str(folder / f"logs/run/checkpoints/epoch_{epochs}.pt"))
-    return {"rate": rate(ends, batch), "steps": len(ends), **worth(Theirs(trained))}
+    return {"rate": rate(ends, batch), **worth(Theirs(trained))}
 
 
 class Theirs(torch.nn.Module):
@@ -218,10 +214,10 @@ def worth(model) -> dict[str, float]:
     return {"r10": found["image_to_text_r10"]}
 
 
-def apart(contender: str, tower: str, steps: int, batch: int, seed: int = 0) -> dict:
+def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
     """One contender in a process of its own."""
     command = [sys.executable, __file__, "--contender", contender, "--towers", tower]
-    command += ["--steps", str(steps), "--batch", str(batch), "--seed", str(seed)]
+    command += ["--epochs", str(epochs), "--batch", str(batch), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -232,11 +228,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--towers", nargs="+", choices=TOWERS, default=[*TOWERS])
     parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=52, help="13 are a pass over the data")
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    options.steps = options.epochs * (len(datasets.load_dataset(str(EMOJI), split="train")) // options.batch)
     if options.contender:
         run = ours if options.contender == "ours" else theirs
         print(json.dumps(run(options.towers[0], options.steps, options.batch, options.seed)))
@@ -244,7 +241,7 @@ def main() -> None:
     found = {}
     for tower in options.towers:
         turns = [
-            {name: apart(name, tower, options.steps, options.batch, turn) for name in CONTENDERS}
+            {name: apart(name, tower, options.epochs, options.batch, turn) for name in CONTENDERS}
             for turn in range(options.turns)
         ]
         found[tower] = turns

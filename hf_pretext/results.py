@@ -96,7 +96,7 @@ def facts(run: "Run") -> dict:
         "encoder": {
             "class": run.encoder_class,
             "model_type": run.config.model_type,
-            "start": run.options.encoder and relative(run.options.encoder),
+            "start": run.data.begun_from(),
             "parameters": sum(p.numel() for p in build_encoder(run.config).parameters()),
         },
         "data": {

@@ -57,6 +57,8 @@ class Run:
             self.options.seeds = [self.given["seed"]]
         if len(set(self.options.seeds)) < len(self.options.seeds) or not self.options.seeds:
             raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
+        if "dataset" in self.given and "mixture_weights" not in self.given:
+            self.options.mixture_weights = None  # the recipe's are of its own data
         if "eval_dataset" in self.given and "eval_label" not in self.given:
             self.options.eval_label = None  # the recipe's is a column of its own set
         self.args = {seed: self._arguments(seed, values) for seed in self.options.seeds}
@@ -309,7 +311,7 @@ class Run:
         if precision == "fp32" and not {"bf16", "fp16"} & self.given.keys():
             precision = "fp32 (no bf16 instructions here)"
         layout = ", channels_last" if self.convolutional else ""
-        start = f"from {self.options.encoder}" if self.options.encoder else "from scratch"
+        start = f"from {self.data.begun_from()}" if self.data.begun_from() else "from scratch"
         names = " + ".join(relative(source.name) for source in self.source.sources)
         data = names if self.source.endless else f"{len(self.source):,} {self.data.samples} of {names}"
         return (

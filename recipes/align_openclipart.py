@@ -20,11 +20,11 @@ from hf_pretext import Recipe
 
 
 def fetch() -> dict:
-    """The drawings, mixed with the emoji that it is judged by the test split of."""
+    """The drawings, mixed with the emoji whose test split it is judged by."""
     sys.path.insert(0, str(Path(__file__).parent / "data"))
     from openclipart import openclipart
 
-    return {"dataset": [str(openclipart()), EMOJI], "eval_dataset": EMOJI}
+    return {"dataset": [str(openclipart()), EMOJI]}
 
 
 recipe = Recipe(
@@ -35,7 +35,7 @@ recipe = Recipe(
     smoke_encoder=tiny_resnet_and_bert,
     fetch=fetch,
     settings={
-        **{name: value for name, value in SETTINGS.items() if name not in ("dataset", "eval_dataset")},
+        **{name: value for name, value in SETTINGS.items() if name != "dataset"},
         "other_captions": ["keywords"],
         "caption_weights": [0.6, 0.4],
         "label_smoothing": 0.1,
@@ -45,7 +45,6 @@ recipe = Recipe(
     smoke={
         **SMOKE,
         "dataset": [EMOJI],
-        "eval_dataset": EMOJI,
         "mixture_weights": None,
         "output_dir": "runs/align_openclipart-smoke",
     },

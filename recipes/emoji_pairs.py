@@ -12,6 +12,7 @@ SETTINGS = {
     "caption_weights": [0.5, 0.3, 0.2],
     "prompts": ["{}", "a drawing of {}", "an emoji of {}"],
     "image_size": 64,
+    "horizontal_flip": 0.0,  # some captions say left or right
     "max_length": 32,
     "vocab_size": 4000,
     "per_device_train_batch_size": 256,

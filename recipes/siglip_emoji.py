@@ -5,7 +5,7 @@ python recipes/siglip_emoji.py --seed 0              # one seed
 python recipes/siglip_emoji.py --smoke               # does it all in seconds, learns nothing
 python recipes/siglip_emoji.py --dataset path/to/pairs # your own pictures with captions
 
-As contrastive_emoji, but with a sigmoid for each pair instead of a softmax over all.
+As unicl_emoji, but with a sigmoid for each pair instead of a softmax over all.
 
 Measured: nothing yet.
 

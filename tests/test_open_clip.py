@@ -158,6 +158,20 @@ def test_open_clip_loads_our_siglip_from_its_folder(tokenizer, tmp_path):
     assert theirs.logit_bias.item() == pytest.approx(-10)
 
 
+def test_a_clip_that_learned_with_a_sigmoid_keeps_its_bias(tokenizer, tmp_path):
+    ours = ContrastiveForPreTraining.from_encoder(our_clip(), loss="sigmoid")
+    ours.bias.data.fill_(-7.5)
+    folder = to_open_clip(ours, Both(tokenizer), tmp_path / "model")
+    assert open_clip.create_model(f"local-dir:{folder}").logit_bias.item() == pytest.approx(-7.5)
+
+
+def test_weights_are_never_random(tmp_path):
+    with pytest.raises(ValueError, match="would be random. Give a checkpoint"):
+        from_open_clip("ViT-B-32")
+    with pytest.raises(ValueError, match="leave the checkpoint out"):
+        from_open_clip(f"local-dir:{tmp_path}", tmp_path / "other.pt")
+
+
 def test_there_and_back_is_the_same(tokenizer, tmp_path):
     ours = our_clip()
     folder = to_open_clip(ours, Both(tokenizer), tmp_path / "model")
@@ -210,7 +224,10 @@ def test_what_open_clip_cannot_express_is_refused(tokenizer, tmp_path):
     lanczos = CLIPImageProcessor(resample=1)
     with pytest.raises(ValueError, match="bilinearly or bicubically"):
         to_open_clip(our_clip(), Both(tokenizer, lanczos), tmp_path / "a")
-    assert not (tmp_path / "a" / "open_clip_config.json").exists()
+    larger = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE})
+    with pytest.raises(ValueError, match="can't prepare pictures as this"):
+        to_open_clip(our_clip(), Both(tokenizer, larger), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_their_tokenizer_gives_the_same_tokens_here(tmp_path):

@@ -173,7 +173,10 @@ def test_every_kind_of_model_is_taken_whole(name, tmp_path, capsys):
 
 def test_captions_that_are_cut_are_counted(tmp_path, capsys):
     main("--max_length", 4, "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path)
-    assert "of the captions seen were longer than 4 tokens (--max_length), and were cut." in capsys.readouterr().out
+    assert (
+        "of the captions that this process saw were longer than 4 tokens (--max_length), and were cut."
+        in capsys.readouterr().out
+    )
 
 
 def test_a_tower_that_pools_at_another_token_is_refused(tmp_path):

@@ -182,11 +182,11 @@ def to_video(
 
 
 def needed(package: str, extra: str):
-    """A package that only some data needs. Raises `ImportError` that says how to install it."""
+    """A package that is not always needed. Raises `ImportError` that says how to install it."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise ImportError(f"This data needs {package}: pip install 'hf_pretext[{extra}]'") from error
+        raise ImportError(f"This needs {package}: pip install 'hf_pretext[{extra}]'") from error
 
 
 def to_text(value) -> str:

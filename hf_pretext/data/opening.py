@@ -3,21 +3,25 @@
 "path/to/pictures", "shards/*.tar", "user/name" -> Dataset, IterableDataset or DatasetDict
 """
 
+import csv
 import glob
 import itertools
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import datasets
 import fsspec
-from datasets import Dataset, Features, Image, IterableDataset, Value
+import pyarrow as pa
+from datasets import Dataset, Image, IterableDataset
 
 from .remote import file_facts, patient_hub, short_names, sizes_of
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
 TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
+METADATA = ("metadata.csv", "metadata.jsonl")  # beside pictures, as `datasets` has them
 COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
@@ -152,17 +156,58 @@ def has_blank_line(file: str) -> bool:
 def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, int]]:
     """Pictures as a table of paths; the name of a picture's own folder is its label. With the files' sizes.
 
-    Raises `ValueError` where there is none.
+    What a `metadata.csv` or `metadata.jsonl` says of a picture, by its `file_name` in the metadata's own folder, is
+    further columns; without one, so is the text of a file of the picture's name that ends in `.txt`. Raises
+    `ValueError` where there is no picture, or for metadata that can't be read.
     """
     if not paths:
         raise ValueError(
             f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no file of {', '.join(SHARDS)} or "
             f"{', '.join(TABLES)}. Give the folder that holds them, at any depth."
         )
-    columns = {"image": [str(path) for path in paths], "label": [path.parent.name for path in paths]}
-    data = Dataset.from_dict(columns, Features({"image": Value("string"), "label": Value("string")}))
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in paths}
+    told, notes = notes_on(paths, folder)
+    names = list(dict.fromkeys(name for row in told for name in row))
+    columns = {
+        "label": [path.parent.name for path in paths],
+        **{name: [row.get(name) for row in told] for name in names},
+    }
+    try:
+        data = Dataset.from_dict({"image": [str(path) for path in paths], **columns})
+    except pa.ArrowException as error:
+        raise ValueError(f"{folder}: a column of its metadata holds values of different types. {error}") from error
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in [*paths, *notes]}
     return data.cast_column("image", Image(decode=False)), sizes
+
+
+def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:
+    """What files beside pictures say of each, and which files those are."""
+    found, told = sorted(file for name in METADATA for file in folder.rglob(name)), {}
+    for file in found:
+        for row in metadata_rows(file):
+            if "file_name" not in row:
+                raise ValueError(f"{file} has no column file_name, which says what picture a row is of.")
+            told[file.parent / row["file_name"]] = {
+                name: row[name] for name in row if name not in ("file_name", "image")
+            }
+    if found:
+        return [told.get(path, {}) for path in paths], found
+    texts = {path: path.with_suffix(".txt") for path in paths}
+    there = {text for text in texts.values() if text.is_file()}
+    if not there:
+        return [{} for _ in paths], []
+    read = {text: text.read_text(encoding="utf-8", errors="replace").strip() for text in there}
+    return [{"text": read.get(texts[path])} for path in paths], sorted(there)
+
+
+def metadata_rows(file: Path) -> list[dict]:
+    """The rows of a metadata file. Raises `ValueError` where it can't be read."""
+    try:
+        with open(file, encoding="utf-8", newline="") as lines:
+            if file.suffix == ".csv":
+                return list(csv.DictReader(lines))
+            return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError, csv.Error) as error:
+        raise ValueError(f"{file} can't be read: {error}") from error
 
 
 def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name: str):

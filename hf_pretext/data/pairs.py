@@ -74,7 +74,7 @@ def normalised(caption: str) -> str:
     return " ".join(caption.casefold().split())
 
 
-def label_of(text) -> int:
+def label_number(text) -> int:
     """A whole number that is the same for equal texts, in every process: `positives="label"` goes by it."""
     return int.from_bytes(hashlib.blake2b(normalised(str(text)).encode(), digest_size=8).digest(), "big", signed=True)
 
@@ -116,7 +116,7 @@ class PairProcessing:
         label = row.get(self.pair_label)
         if label is None:
             raise BadSample(f"nothing in the column {self.pair_label!r} (--pair_label)")
-        return {**example, **self.tokenised(caption), "labels": label_of(label)}
+        return {**example, **self.tokenised(caption), "labels": label_number(label)}
 
     def tokenised(self, text: str) -> dict[str, Tensor | int]:
         """A text's tokens, `(l,)`, and whether it was cut."""
@@ -133,7 +133,7 @@ class PairProcessing:
 
     def texts(self, texts: Sequence[str], labels: bool = True) -> dict[str, Tensor]:
         """Captions as a batch: the text tower's inputs, `(n, longest)`, and labels, `(n,)`, if wanted."""
-        batch = collate([{**self.tokenised(text), "labels": label_of(text)} for text in texts], fills=self.fills)
+        batch = collate([{**self.tokenised(text), "labels": label_number(text)} for text in texts], fills=self.fills)
         return {name: value for name, value in batch.items() if name in self.fills or (labels and name == "labels")}
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

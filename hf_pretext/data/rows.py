@@ -222,8 +222,8 @@ def undecoded(data: Dataset | IterableDataset, columns: Mapping[str, str]) -> Da
     """Only these columns, with pictures, sound and video left as `{"bytes", "path"}`: one bad one must not end a
     stream."""
     features = data.features
-    data = data.with_format(None).select_columns(list(columns.values()))
-    for column in columns.values():
+    data = data.with_format(None).select_columns(list(dict.fromkeys(columns.values())))
+    for column in set(columns.values()):
         if isinstance(features[column], MEDIA):
             data = data.cast_column(column, type(features[column])(decode=False))
     return data

@@ -127,8 +127,8 @@ class TextArguments:
     tokenizer_kind: What is trained: wordpiece, bpe (of bytes) or unigram.
     vocab_size: Tokens of the trained one, at most.
     lowercase: Whether the trained one takes upper and lower case, and accents, for the same.
-    max_length: Tokens of a sequence, the special ones included. Short documents lie side by side in it, long ones are
-        cut.
+    max_length: Tokens of a sequence, the special ones included. Short documents lie side by side in it, long ones and
+        captions are cut.
     """
 
     _argument_group_name: ClassVar[str] = "texts"
@@ -152,8 +152,8 @@ class PairArguments:
     other_captions: Further columns of captions: texts; lists of keywords, of which some are drawn, in any order; or
         texts by language, of which one is drawn. Evaluation sees the caption alone.
     caption_weights: How often the caption and each of --other_captions is drawn; all alike where nothing is said.
-    pair_label: Column that makes pairs each other's positives where it is equal (--positives label); by itself, the
-        caption.
+    pair_label: Column that makes pairs each other's positives where it is equal (--positives label); by itself, and in
+        evaluation, the caption.
     vision_encoder: Start the picture tower from this encoder (a Hub id or folder).
     text_encoder: Start the text tower from this encoder, with its tokenizer.
     prompts: Sentences with {} for a class's name, whose mean stands for it in zero-shot classification; by itself,
@@ -168,6 +168,13 @@ class PairArguments:
     vision_encoder: str | None = None
     text_encoder: str | None = None
     prompts: list[str] | None = None
+
+    def validate_prompts(self):
+        lacking = [prompt for prompt in self.prompts or [] if "{}" not in prompt]
+        if lacking:
+            raise ValueError(
+                f"prompts are sentences with {{}}, where the name of a class goes, but one is {lacking[0]!r}."
+            )
 
     def validate_weights(self):
         weights, columns = self.caption_weights, 1 + len(self.other_captions or [])

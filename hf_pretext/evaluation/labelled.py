@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 from ..data.decoding import UNREADABLE, BadSample
 from ..data.processing import ImageProcessing
 from ..data.sources import Source, open_splits
+from ..data.texts import text_or_none
 from .transfer import Labels
 
 KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes
@@ -44,8 +45,8 @@ class Labelled:
         limit: int | None = None,
         also: Mapping[str, str | None] | None = None,
     ):
-        """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns that rows
-        must have (see `open_source`).
+        """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns of texts,
+        which rows must have (see `open_source`).
 
         Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
         self.also = dict(also or {})
@@ -78,7 +79,7 @@ class Labelled:
             label = label_of(row, source.features["label"])
             if label is None:
                 self.left_out["rows without a label"] += 1
-            elif lacking := [name for name in self.also if UNREADABLE not in row and not row.get(name)]:
+            elif lacking := [name for name in self.also if UNREADABLE not in row and text_or_none(row, name) is None]:
                 self.left_out[f"rows without a {lacking[0]}"] += 1
             else:
                 rows.append((source, place, label, {name: row.get(name) for name in self.also}))

@@ -6,6 +6,7 @@ open_clip model or checkpoint <-> CLIPModel, SiglipModel: the same weights under
     to_open_clip(model, processor, "folder")            # open_clip.create_model_and_transforms("local-dir:folder")
 """
 
+import copy
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ from ..data.decoding import needed
 from ..files import whole, write_json
 
 SIGLIP_TOWERS = "vit_*siglip_*"  # of timm, in its own names
+SCHEMAS = ("local-dir:", "hf-hub:")  # of names that bring weights
+ROUNDED = 0.06  # of normalised pixels: whole levels of 255 may differ by one or two, a mean or a crop must not
 ALIKE = 1e-4  # of features: what differs by more is not the same model
 
 
@@ -45,15 +48,21 @@ class Same(NamedTuple):
 def from_open_clip(model: nn.Module | str, checkpoint: str | os.PathLike | None = None) -> CLIPModel | SiglipModel:
     """An open_clip model in transformers' words.
 
-    model: one, or a name that `open_clip.create_model` takes, as "ViT-B-32" or "local-dir:folder". checkpoint: a file
-    of its weights, which is never unpickled beyond tensors. Raises `ValueError` for an architecture that neither
-    `CLIPModel` nor `SiglipModel` can express, and where the features turn out to differ; `ImportError` without
-    `open_clip_torch`.
+    model: one, which stays as it is, or a name that `open_clip.create_model` takes, as "ViT-B-32" with a checkpoint, or
+    "local-dir:folder" without one. checkpoint: a file of its weights, which is never unpickled beyond tensors.
+    Raises `ValueError` for an architecture that neither `CLIPModel` nor `SiglipModel` can express, and where the
+    features turn out to differ; `ImportError` without `open_clip_torch`.
     """
     open_clip = needed("open_clip", "open_clip")
     if isinstance(model, str):
+        if (checkpoint is None) != model.startswith(SCHEMAS):
+            raise ValueError(
+                f"{model} brings its own weights: leave the checkpoint out."
+                if checkpoint is not None
+                else f"{model} is an architecture alone, whose weights would be random. Give a checkpoint of it."
+            )
         model = open_clip.create_model(model, pretrained=None if checkpoint is None else str(checkpoint))
-    model = model.float().eval()
+    model = copy.deepcopy(model).cpu().float().eval()
     siglip = hasattr(model, "text")
     ours = (SiglipModel if siglip else CLIPModel)(siglip_config(model) if siglip else clip_config(model)).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
@@ -72,7 +81,7 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
     `ValueError` for what open_clip can't express; `ImportError` without `open_clip_torch`.
     """
     open_clip = needed("open_clip", "open_clip")
-    ours = getattr(model, "whole", model).float().eval()
+    ours = copy.deepcopy(getattr(model, "whole", model)).cpu().float().eval()
     config, folder = ours.config, Path(folder)
     if type(ours) not in (CLIPModel, SiglipModel):
         raise ValueError(
@@ -80,18 +89,26 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
         )
     siglip = type(ours) is SiglipModel
     told = siglip_cfg(config) if siglip else clip_cfg(config)
+    bias = (
+        {} if siglip or not hasattr(model, "bias") or model.task.loss == "softmax" else {"logit_bias": model.bias.cpu()}
+    )
+    if bias:  # of a CLIP that learned with a sigmoid
+        told["init_logit_bias"] = float(bias["logit_bias"])
     built = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
     theirs = built(**told).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
-    weights = renamed(ours.state_dict(), theirs.state_dict(), names, type(ours).__name__)
+    wanted = {name: value for name, value in theirs.state_dict().items() if name not in bias}
+    weights = {**renamed(ours.state_dict(), wanted, names, type(ours).__name__), **bias}
     theirs.load_state_dict(weights)
     check_alike(ours, theirs, "open_clip can't express something in this model")
+    prepared = preprocessing(processor)
+    check_prepared(processor, prepared, config.vision_config.image_size)
     folder.mkdir(parents=True, exist_ok=True)
     processor.tokenizer.save_pretrained(folder)
     told["text_cfg"]["hf_tokenizer_name"] = "."  # the folder's own
     if siglip:
         told["custom_text"] = True
-    write_json(folder / "open_clip_config.json", {"model_cfg": told, "preprocess_cfg": preprocessing(processor)})
+    write_json(folder / "open_clip_config.json", {"model_cfg": told, "preprocess_cfg": prepared})
     with whole(folder / "open_clip_model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
     return folder
@@ -107,6 +124,22 @@ def preprocessing(processor) -> dict:
     mode = "squash" if squashed else "shortest"
     return {"mean": list(images.image_mean), "std": list(images.image_std), "interpolation": interpolation,
             "resize_mode": mode}  # fmt: skip
+
+
+def check_prepared(processor, prepared: dict, side: int) -> None:
+    """Raises `ValueError` where open_clip would make other pixels of a picture than the processor does."""
+    from open_clip.transform import PreprocessCfg, image_transform_v2
+    from PIL import Image
+
+    ramp = torch.linspace(0, 255, 3 * (side + 9) * (side + 14)).view(side + 9, side + 14, 3).to(torch.uint8)
+    picture = Image.fromarray(ramp.numpy())
+    theirs = image_transform_v2(PreprocessCfg(size=side, **prepared), is_train=False)(picture)
+    ours = processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+    if ours.shape != theirs.shape or (ours - theirs).abs().max() > ROUNDED:
+        raise ValueError(
+            f"open_clip can't prepare pictures as this {type(processor.image_processor).__name__} does: it resizes to "
+            f"the model's {side} pixels, crops, rescales to [0, 1] and normalises, no more."
+        )
 
 
 # architectures
@@ -392,14 +425,16 @@ def check_alike(ours: CLIPModel | SiglipModel, theirs: nn.Module, reason: str) -
 
 
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of an open_clip model, as transformers has it; it takes texts as they are, without turning `&amp;`
-    and the like into signs first. Raises `ValueError` for an unknown name, or a
-    tokenizer that transformers can't hold; `ImportError` without `open_clip_torch`."""
+    """The tokenizer of an open_clip model, as transformers has it; it takes texts as they are: open_clip turns `&amp;`
+    and the like into signs first, and for SigLIP leaves out punctuation and capitals. Raises `ValueError` for an
+    unknown name, or a tokenizer that transformers can't hold; `ImportError` without `open_clip_torch`."""
     open_clip = needed("open_clip", "open_clip")
-    if not name.startswith(("local-dir:", "hf-hub:")) and name not in open_clip.list_models():
+    if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
         raise ValueError(f"open_clip has no model {name}. It has {', '.join(open_clip.list_models()[:8])}, ...")
     found = open_clip.get_tokenizer(name)
     if hasattr(found, "tokenizer"):  # transformers' own, inside
+        if "siglip" in name.lower():  # which sees its padding
+            found.tokenizer.model_input_names = ["input_ids"]
         return found.tokenizer
     if not hasattr(found, "bpe_ranks"):
         raise ValueError(f"open_clip's {type(found).__name__}, of {name}, is none that transformers can hold.")

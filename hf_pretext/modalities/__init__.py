@@ -7,19 +7,23 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from ..command_line import relative
 from ..data.sources import Mixture
 from ..evaluation.labelled import Labelled
 from ..evaluation.transfer import Method
 from ..modeling import PretextModel
 
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+if TYPE_CHECKING:
+    from ..run import Run
+
+WEIGHTS = (".safetensors", ".bin")  # what files of weights end in
 EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT", "image_text": "a CLIP or a SigLIP"}
 
 
@@ -35,6 +39,7 @@ class Modality(ABC):
     methods: ClassVar[Mapping[str, Method]]
     config: PreTrainedConfig
     processing: Any
+    run: "Run"
 
     @abstractmethod
     def open(self) -> Mixture:
@@ -77,6 +82,10 @@ class Modality(ABC):
     def facts(self) -> dict:
         """What results.json says of the data's own options."""
 
+    def begun_from(self) -> str | None:
+        """What training starts from, where that is not fresh, as others may read it."""
+        return relative(self.run.options.encoder)
+
     def precision(self, args) -> torch.dtype | None:
         """What features are extracted in, where not float32."""
         return None
@@ -98,7 +107,7 @@ def find(modality: str) -> type[Modality]:
 
 def is_shape_alone(path: str) -> bool:
     """Whether this is a folder with a config.json but no weights, which gives a fresh encoder of that shape."""
-    return os.path.isdir(path) and not any(os.path.exists(os.path.join(path, name)) for name in WEIGHT_FILES)
+    return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
 def encoder_config(path: str, modality: str, option: str = "--encoder") -> PreTrainedConfig:

@@ -22,7 +22,7 @@ from ..data.columns import type_name
 from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
 from ..data.settings import PairArguments, TextArguments
 from ..data.sources import Mixture, Source, open_source
-from ..data.texts import room
+from ..data.texts import fingerprint, room
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
 from ..features import positions
@@ -39,7 +39,7 @@ TEXTS = Features({"text": Value("string")})
 USUAL_SIZE = 224  # pixels, where neither a tower nor --image_size says one
 LEARNED_FROM = 1_000_000  # captions that a tokenizer is trained on, at most
 QUERIES, FOUND = 8, 6  # of the report
-ALIKE, SAME = 1e-3, 1e-6  # embeddings that differ by less are alike (though padded), or the very same
+UNMOVED, SAME = 1e-3, 1e-6  # embeddings that differ by less are so by rounding alone, or are the very same
 
 
 class ImagesAndTexts(image.Images):
@@ -71,7 +71,8 @@ class ImagesAndTexts(image.Images):
         if self.run.first.per_device_train_batch_size * self.run.first.world_size < 2:
             raise ValueError("A batch of one pair has nothing to tell it from. Give --per_device_train_batch_size 2.")
         frozen = getattr(self.run.task, "frozen", None)
-        if frozen and not (towers[frozen] or self.run.options.encoder):
+        start = frozen and (towers[frozen] or self.run.options.encoder)
+        if frozen and (not start or is_shape_alone(start)):
             raise ValueError(f"--frozen {frozen} would keep a tower at random: give it a --{frozen}_encoder.")
 
     def started_from(self) -> str | None:
@@ -82,30 +83,41 @@ class ImagesAndTexts(image.Images):
 
     def make_config(self) -> PreTrainedConfig:
         """That of --encoder, or the recipe's own with the towers that are brought in their places."""
+        given = {  # read before a tokenizer is trained, which may take a while
+            kind: encoder_config(path, kind, option) if path else None
+            for kind, path, option in (
+                ("image_text", self.run.options.encoder, "--encoder"),
+                ("image", self.pairs.vision_encoder, "--vision_encoder"),
+                ("text", self.pairs.text_encoder, "--text_encoder"),
+            )
+        }
         with PartialState().main_process_first():  # the others find what it has made
             self.tokenizer, self.brought_by = self._tokenizer()
-        if self.run.options.encoder:
-            return encoder_config(self.run.options.encoder, "image_text")
+        if given["image_text"]:
+            return given["image_text"]
         shape = self.own.image_size or USUAL_SIZE, len(self.tokenizer), self.texts.max_length
         own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id)
-        if not (self.pairs.vision_encoder or self.pairs.text_encoder):
+        if not (given["image"] or given["text"]):
             return own
-        towers = [
-            encoder_config(path, kind, option) if path else config
-            for path, kind, option, config in (
-                (self.pairs.vision_encoder, "image", "--vision_encoder", own.vision_config),
-                (self.pairs.text_encoder, "text", "--text_encoder", own.text_config),
-            )
-        ]
-        return dual_encoder(*towers, own.projection_dim).config
+        vision, text = given["image"] or own.vision_config, given["text"] or own.text_config
+        return dual_encoder(vision, text, own.projection_dim).config
 
     def start(self, model: PretextModel) -> None:
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
             if path and not is_shape_alone(path):
-                tower = AutoModel.from_pretrained(path, dtype=torch.float32)
-                missing = model.tower(name).load_state_dict(tower.state_dict(), strict=False).missing_keys
-                if missing and not all(part.startswith("pooler.") for part in missing):
-                    raise ValueError(f"--{name}_encoder {path} lacks weights: {', '.join(missing[:5])}.")
+                tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+                missing = sorted(info["missing_keys"])
+                fresh = [part for part in missing if "pooler." in part and model.task.frozen != name]  # it will learn
+                if len(fresh) < len(missing):
+                    raise ValueError(
+                        f"--{name}_encoder {path} lacks weights, which would stay random: {', '.join(missing[:5])}."
+                    )
+                model.tower(name).load_state_dict(tower.state_dict())
+
+    def begun_from(self) -> str | None:
+        towers = {"pictures": self.pairs.vision_encoder, "texts": self.pairs.text_encoder}
+        told = [f"{relative(path)} for {what}" for what, path in towers.items() if path]
+        return super().begun_from() or ", ".join(told) or None
 
     # texts
 
@@ -115,7 +127,7 @@ class ImagesAndTexts(image.Images):
 
     def _captions(self) -> Source:
         """What a tokenizer is trained on: the different captions of the data, of all kinds."""
-        columns = {name: column for name, column in self._columns().items() if name != "image"}
+        columns = {name: column for name, column in self._columns().items() if name not in ("image", "pair_label")}
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
         texts = itertools.chain.from_iterable(captions_of(source, tuple(columns)) for source in sources)
         different = list(dict.fromkeys(itertools.islice(texts, LEARNED_FROM)))
@@ -166,7 +178,10 @@ class ImagesAndTexts(image.Images):
         for processing in (self.processing, self.evaluation_processing):
             processing.max_length, processing.fixed = length, fixed
         check_tells_apart(model, self.processing)
-        return Mixture([self._open(dataset, columns) for dataset in self.run.datasets()], options.mixture_weights)
+        sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
+        for source in sources:  # a resumed run is told where the tokenizer has become another
+            source.rows.files[f"tokenizer {fingerprint(self.tokenizer)}"] = 0
+        return Mixture(sources, options.mixture_weights)
 
     def noise(self) -> dict[str, Tensor]:
         texts = [f"{word} " * self.processing.max_length for word in ("a", "b")]
@@ -237,7 +252,8 @@ class ImagesAndTexts(image.Images):
         if cut:
             longest = self.processing.max_length
             self.run.say(
-                f"{cut:,} of the captions seen were longer than {longest} tokens (--max_length), and were cut."
+                f"{cut:,} of the captions that this process saw were longer than {longest} tokens (--max_length), and "
+                "were cut."
             )
 
 
@@ -247,7 +263,7 @@ def out_of_place(given: Collection[str]) -> set[str]:
     if "dataset" in given:
         names |= {"text_column", "other_captions", "caption_weights", "pair_label"}
     if "eval_dataset" in given:
-        names |= {"eval_text_column"}
+        names |= {"eval_text_column", "prompts"}
     if "other_captions" in given:
         names |= {"caption_weights"}
     return names - set(given)
@@ -280,4 +296,4 @@ def pads_freely(model: PretextModel, tokenizer: PreTrainedTokenizerBase, length:
         if "attention_mask" in tokenizer.model_input_names:
             inputs["attention_mask"] = F.pad(torch.ones_like(ids), (0, extra))
         found.append(model.eval().embed_texts(**inputs))
-    return bool((found[0] - found[1]).abs().max() < ALIKE)
+    return bool((found[0] - found[1]).abs().max() < UNMOVED)

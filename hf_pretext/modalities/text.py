@@ -181,15 +181,20 @@ def check_vocabulary(
 
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
     """The tokenizer of a folder or Hub id; None where there is none. Raises `ValueError` for a slow one."""
-    if path.startswith(OPEN_CLIP):
-        from ..interop.open_clip import tokenizer_of
-
-        return tokenizer_of(path.removeprefix(OPEN_CLIP))
     try:
-        if not any(has_file(path, name) for name in TOKENIZER_FILES):  # transformers would make up an empty one
+        if path.startswith(OPEN_CLIP):
+            from ..interop.open_clip import tokenizer_of
+
+            tokenizer = tokenizer_of(path.removeprefix(OPEN_CLIP))
+        elif any(has_file(path, name) for name in TOKENIZER_FILES):  # else transformers would make up an empty one
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        else:
             return None
-        tokenizer = AutoTokenizer.from_pretrained(path)
+    except ImportError as error:
+        raise ValueError(f"{option} {path}: {error}") from error
     except (OSError, ValueError, TypeError):  # as each of its files says
+        if path.startswith(OPEN_CLIP):
+            raise
         return None
     if not tokenizer.is_fast:
         raise ValueError(

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from hf_pretext.data.collate import collate
 from hf_pretext.data.decoding import BadSample
-from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_of
+from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.settings import Augmentation, PairArguments
 from hf_pretext.data.sources import open_source
@@ -96,10 +96,10 @@ def test_columns_that_can_hold_captions():
 
 
 def test_labels_are_equal_where_captions_read_the_same():
-    assert label_of("Red  Square ") == label_of("red square") != label_of("red squares")
-    assert label_of("red square") == 4012484151335605394  # in every process
-    assert label_of(3) != label_of(4)
-    assert torch.tensor([label_of(str(i)) for i in range(1000)]).unique().numel() == 1000
+    assert label_number("Red  Square ") == label_number("red square") != label_number("red squares")
+    assert label_number("red square") == 4012484151335605394  # in every process
+    assert label_number(3) != label_number(4)
+    assert torch.tensor([label_number(str(i)) for i in range(1000)]).unique().numel() == 1000
 
 
 def test_texts_are_padded_to_the_longest_of_the_batch(processor):

@@ -185,3 +185,38 @@ def test_rows_can_be_read_in_any_order():
     for _ in range(20):
         place = list(expected)[random.integers(3)]
         assert source.read(place[0], place[1], place[1] + 1)[0]["image"]["bytes"] == expected[place]
+
+
+@pytest.mark.parametrize("notes", ["metadata.csv", "metadata.jsonl", "texts"])
+def test_pictures_with_captions_beside_them(tmp_path, notes):
+    for i in range(3):
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(tmp_path / "train" / "a" / f"{i}.png")
+    texts = {0: "black, all of it", 2: "reddish"}
+    if notes == "texts":
+        for i, text in texts.items():
+            (tmp_path / "train" / "a" / f"{i}.txt").write_text(text + "\n")
+    elif notes.endswith("csv"):
+        rows = "".join(f'a/{i}.png,"{text}"\n' for i, text in texts.items())
+        (tmp_path / "train" / notes).write_text("file_name,text\n" + rows)
+    else:
+        rows = [json.dumps({"file_name": f"a/{i}.png", "text": text, "n": [i]}) for i, text in texts.items()]
+        (tmp_path / "train" / notes).write_text("\n".join(rows))
+    source = open_source(str(tmp_path), needed=("image", "text"))
+    rows = list(source.take([(0, i) for i in range(3)]))
+    assert [row["text"] for row in rows] == [texts.get(i) for i in range(3)]
+    assert [row["image"]["path"].endswith(f"{i}.png") for i, row in enumerate(rows)] == [True] * 3
+    before = source.rows.fingerprint()
+    path = tmp_path / "train" / (notes if notes != "texts" else "a/0.txt")
+    path.write_text(path.read_text().replace("reddish", "red").replace("black, all", "all"))
+    assert open_source(str(tmp_path), needed=("image", "text")).rows.fingerprint() != before
+
+
+def test_metadata_without_a_file_name_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "metadata.csv").write_text("name,text\n0.png,black\n")
+    with pytest.raises(ValueError, match="has no column file_name"):
+        open_source(str(tmp_path), needed=("image", "text"))
+    (tmp_path / "metadata.csv").rename(tmp_path / "metadata.jsonl")
+    with pytest.raises(ValueError, match="metadata.jsonl can't be read"):
+        open_source(str(tmp_path), needed=("image", "text"))
