@@ -13,6 +13,8 @@ import pytest
 import torch
 import transformers
 
+from hf_pretext.data.processing import default_processor
+
 REPOSITORY = Path(__file__).parent.parent
 sys.path.append(str(REPOSITORY / "recipes"))  # where a recipe that is run finds its neighbours
 EMOJI = REPOSITORY / "recipes" / "data" / "emoji"
@@ -50,6 +52,13 @@ CONFIGS = {
     "videomae": lambda: transformers.VideoMAEConfig(**VIT, patch_size=8, num_frames=4),
 }
 IMAGE_ENCODERS = [name for name in CONFIGS if name not in ("bert", "modernbert", "ast", "videomae")]
+
+
+class Processor:
+    """A tokenizer and an image processor as one, as a checkpoint of both kinds has them."""
+
+    def __init__(self, tokenizer, image_processor=None, side: int = 16):
+        self.tokenizer, self.image_processor = tokenizer, image_processor or default_processor(side)
 
 
 def encoder_inputs(encoder) -> dict[str, torch.Tensor]:

@@ -7,12 +7,11 @@ import pytest
 import timm
 import torch
 import transformers
-from conftest import VIT
+from conftest import VIT, Processor
 from timm.models import register_model
 from timm.models.vision_transformer import _create_vision_transformer
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 
-from hf_pretext.data.processing import default_processor
 from hf_pretext.interop.open_clip import from_open_clip, siglip_tower, to_open_clip, tokenizer_of
 from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
 
@@ -107,11 +106,6 @@ def our_clip(act: str = "gelu", eos: int = WORDS - 1):
     ).eval()
 
 
-class Both:
-    def __init__(self, tokenizer, image_processor=None):
-        self.tokenizer, self.image_processor = tokenizer, image_processor or default_processor(SIDE)
-
-
 @pytest.fixture(scope="module")
 def tokenizer():
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -127,7 +121,7 @@ def tokenizer():
 @pytest.mark.parametrize(("act", "eos"), [("gelu", WORDS - 1), ("quick_gelu", 2)])
 def test_open_clip_loads_our_clip_from_its_folder(act, eos, tokenizer, tmp_path):
     ours = ContrastiveForPreTraining.from_encoder(our_clip(act, eos))
-    processor = Both(tokenizer)
+    processor = Processor(tokenizer, side=SIDE)
     folder = to_open_clip(ours, processor, tmp_path / "model")
     theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     same_features(ours.whole, theirs.eval())
@@ -148,7 +142,7 @@ def test_open_clip_loads_our_clip_from_its_folder(act, eos, tokenizer, tmp_path)
 
 def test_open_clip_loads_our_siglip_from_its_folder(tokenizer, tmp_path):
     ours = from_open_clip(their_siglip())
-    processor = Both(tokenizer, transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}))
+    processor = Processor(tokenizer, transformers.SiglipImageProcessor(size={"height": SIDE, "width": SIDE}))
     folder = to_open_clip(ours, processor, tmp_path / "model")
     theirs, _, _ = open_clip.create_model_and_transforms(f"local-dir:{folder}")
     same_features(ours, theirs.eval())
@@ -161,7 +155,7 @@ def test_open_clip_loads_our_siglip_from_its_folder(tokenizer, tmp_path):
 def test_a_clip_that_learned_with_a_sigmoid_keeps_its_bias(tokenizer, tmp_path):
     ours = ContrastiveForPreTraining.from_encoder(our_clip(), loss="sigmoid")
     ours.bias.data.fill_(-7.5)
-    folder = to_open_clip(ours, Both(tokenizer), tmp_path / "model")
+    folder = to_open_clip(ours, Processor(tokenizer, side=SIDE), tmp_path / "model")
     assert open_clip.create_model(f"local-dir:{folder}").logit_bias.item() == pytest.approx(-7.5)
 
 
@@ -174,7 +168,7 @@ def test_weights_are_never_random(tmp_path):
 
 def test_there_and_back_is_the_same(tokenizer, tmp_path):
     ours = our_clip()
-    folder = to_open_clip(ours, Both(tokenizer), tmp_path / "model")
+    folder = to_open_clip(ours, Processor(tokenizer, side=SIDE), tmp_path / "model")
     back = from_open_clip(f"local-dir:{folder}")
     assert all(torch.equal(value, ours.state_dict()[name]) for name, value in back.state_dict().items())
 
@@ -215,18 +209,18 @@ def test_what_open_clip_cannot_express_is_refused(tokenizer, tmp_path):
     mixed = our_clip()
     mixed.config.text_config.hidden_act = "relu"
     with pytest.raises(ValueError, match="gelu for pictures and relu for texts"):
-        to_open_clip(mixed, Both(tokenizer), tmp_path / "a")
+        to_open_clip(mixed, Processor(tokenizer, side=SIDE), tmp_path / "a")
     from conftest import CONFIGS
 
     pair = ContrastiveForPreTraining.from_encoders(CONFIGS["vit"](), CONFIGS["bert"](), 16)
     with pytest.raises(ValueError, match="no architecture for VisionTextDualEncoderModel"):
-        to_open_clip(pair, Both(tokenizer), tmp_path / "a")
+        to_open_clip(pair, Processor(tokenizer, side=SIDE), tmp_path / "a")
     lanczos = CLIPImageProcessor(resample=1)
     with pytest.raises(ValueError, match="bilinearly or bicubically"):
-        to_open_clip(our_clip(), Both(tokenizer, lanczos), tmp_path / "a")
+        to_open_clip(our_clip(), Processor(tokenizer, lanczos), tmp_path / "a")
     larger = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE})
     with pytest.raises(ValueError, match="can't prepare pictures as this"):
-        to_open_clip(our_clip(), Both(tokenizer, larger), tmp_path / "a")
+        to_open_clip(our_clip(), Processor(tokenizer, larger), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 
 

@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from conftest import Processor
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
@@ -13,7 +14,7 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 from hf_pretext.data.collate import collate
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number
-from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.data.processing import ImageProcessing
 from hf_pretext.data.settings import Augmentation, PairArguments
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.stream import StreamLoader
@@ -23,19 +24,12 @@ WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "square", "circle", "one", "t
 CAPTIONS = ["red square", "green circle one two three", "blue", "two red circle"]
 
 
-class BothKinds:
-    """What a checkpoint's processor has to have."""
-
-    def __init__(self, tokenizer):
-        self.image_processor, self.tokenizer = default_processor(16), tokenizer
-
-
 @pytest.fixture(scope="module")
 def processor():
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     names = ["input_ids", "attention_mask"]
-    return BothKinds(
+    return Processor(
         PreTrainedTokenizerFast(
             tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", model_input_names=names
         )

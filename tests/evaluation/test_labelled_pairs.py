@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import EMOJI
+from conftest import EMOJI, Processor
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
@@ -16,11 +16,6 @@ from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures
 
 NAMES = [f"{colour} {shape}" for colour in ("red", "green", "blue", "grey") for shape in ("box", "bar", "dot")]
-
-
-class Both:
-    def __init__(self, tokenizer):
-        self.tokenizer = tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +32,7 @@ def labelled_pairs(tokenizer, rows: list[dict]) -> LabelledPairs:
     data = datasets.DatasetDict(
         {split: datasets.Dataset.from_list(rows, features) for split in ("train", "validation", "test")}
     )
-    processing = PairProcessing(ImageProcessing(default_processor(8)), Both(tokenizer), 12)
+    processing = PairProcessing(ImageProcessing(default_processor(8)), Processor(tokenizer), 12)
     return LabelledPairs(data, processing, "colour", batch_size=5)
 
 
@@ -116,6 +111,6 @@ def test_chance_has_the_same_names(labelled, tokenizer):
 
 
 def test_a_set_without_captions_is_refused(tokenizer):
-    processing = PairProcessing(ImageProcessing(default_processor(8)), Both(tokenizer), 12)
+    processing = PairProcessing(ImageProcessing(default_processor(8)), Processor(tokenizer), 12)
     with pytest.raises(ValueError, match=r"no column 'caption' \(--eval_text_column\)"):
         LabelledPairs(str(EMOJI), processing, "group", text_column="caption", limit=8)

@@ -252,6 +252,24 @@ def test_pieces_with_dropout_equal_the_same_pieces_with_their_graphs_kept(monkey
     same(*found, atol=1e-7, rtol=1e-6)
 
 
+def test_pieces_in_mixed_precision_and_accumulated():
+    batches, found = [batch_of(10, seed=seed) for seed in (1, 2)], []
+    for embed_batch_size in (None, 4):
+        torch.manual_seed(0)
+        model = pair_of("vit", embed_batch_size=embed_batch_size).train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        for batch in batches:
+            with torch.autocast("cpu", torch.bfloat16):
+                output = model(**batch)
+            assert output.loss.dtype == torch.float32
+            (output.loss / 2).backward()
+        found.append([p.grad for p in model.parameters() if p.grad is not None])
+    for whole, pieces in zip(*found, strict=True):  # of numbers with 8 binary digits
+        assert (whole - pieces).norm() <= 0.03 * whole.norm() + 1e-4
+
+
 def test_batch_norm_counts_each_piece_once():
     model = pair_of("timm_resnet18", embed_batch_size=4).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
