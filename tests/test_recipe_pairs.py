@@ -152,7 +152,7 @@ def shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
         "clip": transformers.CLIPConfig(vision_config=vision, text_config={**text, **ends}, projection_dim=24),
         "siglip": transformers.SiglipConfig(vision_config=vision, text_config={**text, **ends}),
         "chinese_clip": transformers.ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=24),
-        "align": transformers.AlignConfig(vision_config=align, text_config=text, projection_dim=32),
+        "align": transformers.AlignConfig(vision_config=align, text_config=text, projection_dim=80),
     }
 
 
@@ -212,7 +212,7 @@ def test_mistakes_are_told_before_anything_is_written(mistake, tmp_path, capsys)
 
 def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
     shapes = {"resnet": CONFIGS["resnet"](), "bert": CONFIGS["bert"](), "short": CONFIGS["bert"]()}
-    shapes["short"].max_position_embeddings, shapes["short"].vocab_size = 8, 8000
+    shapes["short"].max_position_embeddings, shapes["short"].vocab_size = 8, 4000
     for name, config in shapes.items():
         config.save_pretrained(tmp_path / name)
     told = {
