@@ -89,10 +89,9 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
         )
     siglip = type(ours) is SiglipModel
     told = siglip_cfg(config) if siglip else clip_cfg(config)
-    bias = (
-        {} if siglip or not hasattr(model, "bias") or model.task.loss == "softmax" else {"logit_bias": model.bias.cpu()}
-    )
-    if bias:  # of a CLIP that learned with a sigmoid
+    bias = {}
+    if not siglip and hasattr(model, "bias") and model.task.loss == "sigmoid":  # of a CLIP that learned with a sigmoid
+        bias["logit_bias"] = model.bias.detach().cpu()
         told["init_logit_bias"] = float(bias["logit_bias"])
     built = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
     theirs = built(**told).eval()
