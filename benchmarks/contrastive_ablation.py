@@ -8,6 +8,8 @@ R@k from a picture to its name, on validation (167 names, which choices may go b
 """
 
 import argparse
+import dataclasses
+import functools
 import importlib.util
 import json
 import statistics
@@ -25,7 +27,7 @@ VARIANTS = {
     "no keywords": ["--other_captions", "translations"],
     "no augmentation": ["--crop_scale", "1", "--color_jitter", "0", "--hue", "0",
                         "--grayscale", "0"],
-    "mirrored too": ["--horizontal_flip", "0.5"],
+    "never mirrored": ["--horizontal_flip", "0"],
     "stronger crops": ["--crop_scale", "0.3"],
     "label smoothing 0.1": ["--label_smoothing", "0.1"],
     "equal names are right": ["--positives", "label"],
@@ -33,16 +35,23 @@ VARIANTS = {
     "weight decay 0.5": ["--weight_decay", "0.5"],
     "half the learning rate": ["--learning_rate", "5e-4"],
 }  # fmt: skip
+TOWERS = {
+    "4 text layers": {"text_layers": 4},
+    "text width 128": {"text_width": 128},
+    "half the picture widths": {"widths": (16, 32, 64, 128)},
+    "deeper picture tower": {"depths": (3, 4, 6, 3)},
+}
 
 
-def run(options: list[str], seed: int) -> dict:
-    """The recipe with some options: its speed, and what pictures find on validation and test."""
+def run(options: list[str], towers: dict, seed: int) -> dict:
+    """The recipe with some options and towers: its speed, and what pictures find on validation and test."""
     spec = importlib.util.spec_from_file_location("contrastive_emoji", RECIPES / "contrastive_emoji.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     with tempfile.TemporaryDirectory() as folder:
         quiet = ["--output_dir", folder, "--eval_dataset", "none", "--save_strategy", "no", "--disable_tqdm", "True"]
-        done = module.recipe.main([*quiet, "--seeds", str(seed), *options])
+        encoder = functools.partial(module.recipe.encoder, **towers)
+        done = dataclasses.replace(module.recipe, encoder=encoder).main([*quiet, "--seeds", str(seed), *options])
 
         from transformers import AutoProcessor
 
@@ -62,13 +71,13 @@ def run(options: list[str], seed: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS])
+    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *TOWERS], default=[*VARIANTS, *TOWERS])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of the recipe, for all; comes last")
     options = parser.parse_args()
     table = {}
     for name in options.variants:
-        runs = [run([*options.options, *VARIANTS[name]], seed) for seed in options.seeds]
+        runs = [run([*options.options, *VARIANTS.get(name, [])], TOWERS.get(name, {}), seed) for seed in options.seeds]
         table[name] = {key: statistics.mean(one[key] for one in runs) for key in runs[0]}
         print(f"{name:28s}" + "  ".join(f"{key} {value:.3f}" for key, value in table[name].items()), flush=True)
     print(json.dumps(table))

@@ -55,9 +55,9 @@ class Recipe:
 
     name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
     encoder, smoke_encoder: config of the fresh encoder, from the image size; for texts from the size of the
-    vocabulary, the longest sequence and the padding token's id; for both from all four. settings:
-    values of options, by their names on the command line; smoke: those that `--smoke` changes. fetch: values that take
-    a download, asked for only where neither the command line nor `--smoke` gives them.
+    vocabulary, the longest sequence and the padding token's id; for both from all four and the id of the token that
+    texts end with. settings: values of options, by their names on the command line; smoke: those that `--smoke`
+    changes. fetch: values that take a download, asked for only where neither the command line nor `--smoke` gives them.
     """
 
     name: str

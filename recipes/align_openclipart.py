@@ -14,7 +14,7 @@ The claim is for the settings below; model_cards/align_openclipart holds its car
 import sys
 from pathlib import Path
 
-from emoji_pairs import EMOJI, SETTINGS, SMOKE, resnet_and_bert, tiny_resnet_and_bert
+from emoji_pairs import EMOJI, SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
 
 from hf_pretext import Recipe
 
@@ -31,8 +31,8 @@ recipe = Recipe(
     name="align_openclipart",
     objective="contrastive",
     doc=__doc__,
-    encoder=resnet_and_bert,
-    smoke_encoder=tiny_resnet_and_bert,
+    encoder=resnet_and_transformer,
+    smoke_encoder=tiny_resnet_and_transformer,
     fetch=fetch,
     settings={
         **{name: value for name, value in SETTINGS.items() if name != "dataset"},

@@ -1,4 +1,4 @@
-"""CLIP on emoji: a small ResNet and a small BERT learn which name belongs to which picture.
+"""CLIP on emoji: a small ResNet and a small text transformer learn which name belongs to which picture.
 
 accelerate launch recipes/contrastive_emoji.py       # as claimed: 3 seeds, then the figures
 python recipes/contrastive_emoji.py --seed 0         # one seed
@@ -10,7 +10,7 @@ Measured: nothing yet.
 The claim is for the settings below; model_cards/contrastive_emoji holds its card, figures and pictures.
 """
 
-from emoji_pairs import SETTINGS, SMOKE, resnet_and_bert, tiny_resnet_and_bert
+from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
 
 from hf_pretext import Recipe
 
@@ -18,8 +18,8 @@ recipe = Recipe(
     name="contrastive_emoji",
     objective="contrastive",
     doc=__doc__,
-    encoder=resnet_and_bert,
-    smoke_encoder=tiny_resnet_and_bert,
+    encoder=resnet_and_transformer,
+    smoke_encoder=tiny_resnet_and_transformer,
     settings={**SETTINGS, "output_dir": "runs/contrastive_emoji"},
     smoke={**SMOKE, "output_dir": "runs/contrastive_emoji-smoke"},
 )

@@ -12,7 +12,7 @@ Measured: nothing yet.
 The claim is for the settings below; model_cards/unicl_emoji holds its card, figures and pictures.
 """
 
-from emoji_pairs import SETTINGS, SMOKE, resnet_and_bert, tiny_resnet_and_bert
+from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
 
 from hf_pretext import Recipe
 
@@ -20,8 +20,8 @@ recipe = Recipe(
     name="unicl_emoji",
     objective="contrastive",
     doc=__doc__,
-    encoder=resnet_and_bert,
-    smoke_encoder=tiny_resnet_and_bert,
+    encoder=resnet_and_transformer,
+    smoke_encoder=tiny_resnet_and_transformer,
     settings={**SETTINGS, "positives": "label", "output_dir": "runs/unicl_emoji"},
     smoke={**SMOKE, "output_dir": "runs/unicl_emoji-smoke"},
 )

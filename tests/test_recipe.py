@@ -242,6 +242,7 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
         "30",
     ]
     command = [sys.executable, str(RECIPE), *options, "--output_dir", str(tmp_path / "run")]
+    whole = subprocess.Popen([*command[:-1], str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 120
     while not (tmp_path / "run" / "checkpoint-10" / "trainer_state.json").exists() and time.time() < deadline:
@@ -258,8 +259,8 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     resumed = subprocess.run([*command, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from" in resumed.stdout
-    whole = main(*options[2:], output_dir=tmp_path / "whole")
-    found = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert whole.wait() == 0
+    found, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
     assert found["transfer"]["figures"] == whole["transfer"]["figures"]
     assert [run["samples_seen"] for run in found["seeds"]] == [240, 240]
     assert [e["loss"] for e in found["seeds"][0]["history"]] == [e["loss"] for e in whole["seeds"][0]["history"]]

@@ -192,7 +192,7 @@ def test_a_tower_that_pools_at_another_token_is_refused(tmp_path):
 MISTAKES = {
     "a column that is not there": (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
     "a picture for a caption": (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
-    "too few weights": (["--caption_weights", "1"], "caption_weights needs 3 numbers"),
+    "too few weights": (["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "texts that are pictures": (["--text_column", "image"], "holds no texts"),
     "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
     "a batch of one": (["--per_device_train_batch_size", "1"], "batch of one pair"),

@@ -96,7 +96,8 @@ class ImagesAndTexts(image.Images):
         if given["image_text"]:
             return given["image_text"]
         shape = self.own.image_size or USUAL_SIZE, len(self.tokenizer), self.texts.max_length
-        own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id)
+        ends = self.tokenizer("a")["input_ids"][-1]
+        own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id, ends)
         if not (given["image"] or given["text"]):
             return own
         vision, text = given["image"] or own.vision_config, given["text"] or own.text_config

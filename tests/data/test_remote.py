@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -59,12 +60,13 @@ def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
     make, column = KINDS[kind]
     (tmp_path / "repository").mkdir()
     make(tmp_path / "repository")
-    with serve(tmp_path / "repository") as hub:
-        expected = epoch(hub, tmp_path / "calm", column)
+    calm, rough = serve(tmp_path / "repository"), serve(tmp_path / "repository", fail_every=3, cut_every=5, delay=0.02)
+    with calm as good, rough as bad, ThreadPoolExecutor() as pool:  # both at once: they mostly wait
+        epochs = [pool.submit(epoch, hub, tmp_path / str(i), column) for i, hub in enumerate((good, bad))]
+        expected, found = (one.result() for one in epochs)
+        assert bad.failed > 5 and bad.cut > 0
+    assert found == expected
     assert expected["rows"] == ROWS and sorted(expected["numbers"]) == list(range(ROWS)) and not expected["bad"]
-    with serve(tmp_path / "repository", fail_every=3, cut_every=5, delay=0.02) as hub:
-        assert epoch(hub, tmp_path / "rough", column) == expected
-        assert hub.failed > 5 and hub.cut > 0
 
 
 def test_parquet_is_read_in_ranges_not_whole(tmp_path):
