@@ -113,7 +113,7 @@ from test_stream import Number, numbered
 
 if __name__ == "__main__":
     # keys of one batch are more than a pipe holds
-    loader = StreamLoader(numbered(), Number(), 8_000, num_workers=2, prefetch_factor=1)
+    loader = StreamLoader(numbered(), Number(), 3_500, num_workers=2, prefetch_factor=1)
     batches = iter(loader)
     next(batches)
     print(*(worker.pid for worker in loader._batches._workers), flush=True)
