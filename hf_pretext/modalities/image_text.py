@@ -96,8 +96,7 @@ class ImagesAndTexts(image.Images):
         if given["image_text"]:
             return given["image_text"]
         shape = self.own.image_size or USUAL_SIZE, len(self.tokenizer), self.texts.max_length
-        ends = self.tokenizer("a")["input_ids"][-1]
-        own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id, ends)
+        own = self.run.encoder_shape()(*shape, self.tokenizer.pad_token_id, end_of_text(self.tokenizer))
         if not (given["image"] or given["text"]):
             return own
         vision, text = given["image"] or own.vision_config, given["text"] or own.text_config
@@ -270,6 +269,11 @@ def out_of_place(given: Collection[str]) -> set[str]:
     return names - set(given)
 
 
+def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the token that a tokenizer ends texts with, whatever it calls it."""
+    return tokenizer("a")["input_ids"][-1]
+
+
 @torch.no_grad()
 def check_tells_apart(model: PretextModel, processing: PairProcessing) -> None:
     """Raises `ValueError` for a text tower that gives two captions the same embedding, as one does that pools at
@@ -277,7 +281,7 @@ def check_tells_apart(model: PretextModel, processing: PairProcessing) -> None:
     batch = processing.texts(["a", "b c"], labels=False)
     one, other = model.eval().embed_texts(**batch)
     if (one - other).abs().max() < SAME:
-        ends, puts = getattr(model.config.text_config, "eos_token_id", None), processing.tokenizer("a")["input_ids"][-1]
+        ends, puts = getattr(model.config.text_config, "eos_token_id", None), end_of_text(processing.tokenizer)
         raise ValueError(
             "The text tower gives different captions the same embedding. It looks for the end of a text at the token "
             f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts {puts}."
