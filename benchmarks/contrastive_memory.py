@@ -76,8 +76,8 @@ def apart(what: str, kind: str, size: int) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, nargs="+", default=[4096, 8192, 16_384, 32_768])
-    parser.add_argument("--batches", type=int, nargs="+", default=[256, 1024, 4096, 8192])
+    parser.add_argument("--rows", type=int, nargs="*", default=[4096, 8192, 16_384, 32_768])
+    parser.add_argument("--batches", type=int, nargs="*", default=[256, 1024, 4096, 8192])
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:

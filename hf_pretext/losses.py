@@ -4,13 +4,12 @@ logits (M, classes), labels (M,) -> loss ()
 rows (n, d), columns (m, d) -> scores (n, m), a tile of rows at a time -> loss ()
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.utils.checkpoint import checkpoint
 
 TILE = 2**22  # scores that are computed with at a time, on a CPU
 DEVICE_TILE = 2**26  # elsewhere, where starting a kernel costs more
@@ -70,11 +69,11 @@ def softmax_loss(
     right is a mean of embeddings, so that it needs no scores; of those a tile is held at a time, here and in the
     backward pass, which computes them again.
     """
-    along_rows, along_columns = in_tiles(normalizers, rows, columns, scale)
-    losses = [along_rows.flatten() - scale * (rows * right(columns, column_labels, row_labels, label_smoothing)).sum(1)]
+    along_rows, along_columns = Normalizers.apply(rows, columns, scale, both)
+    losses = [along_rows - scale * (rows * right(columns, column_labels, row_labels, label_smoothing)).sum(1)]
     if both:
         wanted = right(rows, row_labels, column_labels, label_smoothing)
-        losses.append(along_columns.logsumexp(0) - scale * (columns * wanted).sum(1))
+        losses.append(along_columns - scale * (columns * wanted).sum(1))
     return sum(loss.mean() for loss in losses) / len(losses)
 
 
@@ -87,31 +86,87 @@ def sigmoid_loss(
     Shapes and memory are those of `softmax_loss`. Since -log sigmoid(s) = softplus(s) - s, all scores have their
     softplus summed, and those of the right ones are taken away: a sum of embeddings.
     """
-    (total,) = in_tiles(softpluses, rows, columns, scale, bias)
     sums, count = sums_of_labels(columns, column_labels, row_labels)
+    total = Softpluses.apply(rows, columns, scale, bias)
     return (total.sum() - (scale * (rows * sums).sum(1) + bias * count).sum()) / len(rows)
 
 
-def in_tiles(function: Callable[..., tuple[Tensor, ...]], rows: Tensor, columns: Tensor, *more: Tensor) -> list[Tensor]:
-    """What a function of some rows and all columns returns, stacked over tiles of rows; of a single one, with its
-    graph kept."""
-    tiles = rows.split(rows_of_a_tile(rows, len(columns)))
-    if len(tiles) == 1:
-        found = [function(rows, columns, *more)]
-    else:
-        found = [checkpoint(function, tile, columns, *more, use_reentrant=False) for tile in tiles]
-    return [torch.cat(parts) for parts in zip(*found, strict=True)]
+class Normalizers(torch.autograd.Function):
+    """The logarithms of the softmaxes' denominators: of rows `(n,)`, and with `both` of columns `(m,)`."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, both: bool) -> tuple[Tensor, Tensor | None]:
+        along_rows = rows.new_empty(len(rows))
+        along_columns = rows.new_full((len(columns),), -torch.inf) if both else None
+        for scores, out in tiles_of_scores(rows, columns, scale, along_rows):
+            torch.logsumexp(scores, 1, out=out)
+            if both:
+                torch.logaddexp(along_columns, scores.logsumexp(0), out=along_columns)
+        ctx.save_for_backward(rows, columns, scale, along_rows, along_columns)
+        return along_rows, along_columns
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_rows: Tensor, of_columns: Tensor | None) -> tuple[Tensor, Tensor, Tensor, None]:
+        rows, columns, scale, along_rows, along_columns = ctx.saved_tensors
+
+        def gradient(scores: Tensor, normalizer: Tensor, of_tile: Tensor) -> Tensor:
+            softmax = (scores - normalizer[:, None]).exp_().mul_(of_tile[:, None])
+            if along_columns is not None:
+                softmax += scores.sub_(along_columns).exp_().mul_(of_columns)
+            return softmax
+
+        of_embeddings, _ = gradients(gradient, rows, columns, scale, along_rows, of_rows)
+        return *of_embeddings, None
 
 
-def normalizers(rows: Tensor, columns: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """The logarithms of the softmaxes' denominators: of rows `(n,)`, and of columns over these rows `(1, m)`."""
-    scores = (scale * rows) @ columns.T  # (n, m)
-    return scores.logsumexp(1), scores.logsumexp(0, keepdim=True)
+class Softpluses(torch.autograd.Function):
+    """Sums over columns of softplus(scale * row . column + bias), `(n,)`."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, columns, scale, bias)
+        sums = rows.new_empty(len(rows))
+        for scores, out in tiles_of_scores(rows, columns, scale, sums):
+            torch.sum(F.softplus(scores.add_(bias)), 1, out=out)
+        return sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rows, columns, scale, bias = ctx.saved_tensors
+
+        def gradient(scores: Tensor, of_tile: Tensor) -> Tensor:
+            return scores.add_(bias).sigmoid_().mul_(of_tile[:, None])
+
+        of_embeddings, of_bias = gradients(gradient, rows, columns, scale, of_sums)
+        return *of_embeddings, of_bias
 
 
-def softpluses(rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor) -> tuple[Tensor]:
-    """Sums of softplus of the scores, `(n,)`."""
-    return (F.softplus((scale * rows) @ columns.T + bias).sum(1),)
+def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """`scale * rows @ columns.T`, some rows at a time, each with its part of what there is a value a row of.
+
+    All tiles are written into the same memory, and what is found of them into results allocated beforehand: small
+    results kept between tiles take the place of those freed, and no next one would fit there."""
+    at_a_time = rows_of_a_tile(rows, len(columns))
+    memory = rows.new_empty(min(at_a_time, len(rows)), len(columns))
+    for tile, *parts in zip(*(values.split(at_a_time) for values in (rows, *of_rows)), strict=True):
+        yield torch.mm(scale * tile, columns.T, out=memory[: len(tile)]), *parts
+
+
+def gradients(
+    of_scores: Callable[..., Tensor], rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor
+) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """The gradients of rows, columns and scale, and the sum of the scores' own, which a function finds of each tile."""
+    grad_rows, grad_columns = torch.empty_like(rows), torch.zeros_like(columns)
+    total = rows.new_zeros(())
+    for scores, tile, out, *parts in tiles_of_scores(rows, columns, scale, rows, grad_rows, *of_rows):
+        grad = of_scores(scores, *parts)
+        torch.mm(grad, columns, out=out)  # to be scaled
+        grad_columns.addmm_(grad.T, tile)
+        total += grad.sum()
+    grad_scale = (grad_rows * rows).sum()
+    return (grad_rows.mul_(scale), grad_columns.mul_(scale), grad_scale), total
 
 
 def right(values: Tensor, labels: Tensor, wanted: Tensor, smoothing: float = 0.0) -> Tensor:
