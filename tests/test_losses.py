@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_pretext import losses
-from hf_pretext.losses import cross_entropy
+from hf_pretext.losses import cross_entropy, sigmoid_loss, softmax_loss
 
 
 @pytest.mark.parametrize("tile", [1, 50, 230, 10_000])  # a row, some rows, not a whole number of tiles, one tile
@@ -35,6 +35,23 @@ def test_large_scores_do_not_overflow():
     loss.backward()
     assert loss.item() == pytest.approx(1e4)
     assert torch.equal(logits.grad, torch.tensor([[0.0, 0.0], [-0.5, 0.5]]))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("tile", [2000, 2**26])
+def test_pairs_are_compared_alike_on_a_gpu(tile, monkeypatch):
+    monkeypatch.setattr(losses, "DEVICE_TILE", tile)
+    random = torch.Generator().manual_seed(0)
+    rows, columns = (F.normalize(torch.randn(300, 32, generator=random), dim=1) for _ in range(2))
+    labels = torch.randint(200, (300,), generator=random)
+    found = []
+    for device in ("cpu", "cuda"):
+        given = [v.to(device).requires_grad_() for v in (rows, columns, torch.tensor(9.0), torch.tensor(-5.0))]
+        theirs = labels.to(device)
+        loss = softmax_loss(*given[:3], theirs, theirs, 0.1) + sigmoid_loss(*given, theirs, theirs)
+        found.append([loss.detach().cpu(), *(gradient.cpu() for gradient in torch.autograd.grad(loss, given))])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 SCRIPT = """

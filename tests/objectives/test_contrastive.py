@@ -270,6 +270,24 @@ def test_pieces_in_mixed_precision_and_accumulated():
         assert (whole - pieces).norm() <= 0.03 * whole.norm() + 1e-4
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pieces_on_a_gpu():
+    """In bf16 with dropout: the random numbers of the device are those of the first pass."""
+    found = []
+    for kept in (True, False):
+        torch.manual_seed(0)
+        model = pair_of("vit", embed_batch_size=4).cuda().train()
+        batch = {name: value.cuda() for name, value in batch_of(10).items()}
+        with pytest.MonkeyPatch.context() as patch, torch.autocast("cuda", torch.bfloat16):
+            if kept:
+                patch.setattr("hf_pretext.towers.checkpoint", lambda function, *a, **_: function(*a))
+            loss = model(**batch).loss
+            loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    same(*found, atol=1e-3, rtol=1e-2)
+
+
 def test_batch_norm_counts_each_piece_once():
     model = pair_of("timm_resnet18", embed_batch_size=4).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -112,6 +112,27 @@ def positions_of(model, documents) -> dict[str, torch.Tensor]:
     return {k: v for k, v in model.inside_documents(documents).items() if k == "position_ids"}
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_packed_documents_do_not_see_each_other_on_a_gpu(name):
+    """In training, where the masked tokens alone are scored: the same loss as of each text by itself, and gradients."""
+    batch = {key: value.cuda() for key, value in masked((22, 9, 14), CONFIGS[name]().pad_token_id).items()}
+    there = batch["attention_mask"] == 1
+    documents = torch.arange(1, 4, device="cuda")[:, None].expand_as(there)[there][None]
+    packed = {key: batch[key][there][None] for key in ("input_ids", "labels")}
+    found = []
+    for given in (batch, {**packed, "document_ids": documents}):
+        model = MaskedLMForPreTraining.from_encoder(native(name), **SETTINGS).cuda().train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        loss = model(**given).loss
+        loss.backward()
+        found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found, atol=1e-4, rtol=1e-3)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_who_packs_is_found_out(name):
     model = MaskedLMForPreTraining.from_encoder(native(name), **SETTINGS).train()
