@@ -233,13 +233,14 @@ class ImagesAndTexts(image.Images):
         return partial(draw_pairs, found=found, images=images, labels=labels.splits["test"], names=labels.names), 6.4
 
     def facts(self) -> dict:
-        facts = {name: value for name, value in dataclasses.asdict(self.pairs).items() if not name.endswith("_encoder")}
+        captions = {k: v for k, v in dataclasses.asdict(self.pairs).items() if not k.endswith("_encoder")}
         return {
             **super().facts(),
             "max_length": self.processing.max_length,
             "padded": "to --max_length" if self.processing.fixed else "to the longest of a batch",
             "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
-            "captions": facts,
+            "eval_prompts": captions.pop("prompts"),
+            "captions": captions,
             "towers": {
                 "vision": relative(self.pairs.vision_encoder),
                 "text": relative(self.pairs.text_encoder),
