@@ -1,10 +1,11 @@
 """What helps contrastive_emoji: its recipe with one thing changed at a time, and what pictures then find.
 
-    python benchmarks/contrastive_ablation.py                               # each change, one seed each
-    python benchmarks/contrastive_ablation.py --variants "as it is" "names alone" --seeds 0 1 2
-    python benchmarks/contrastive_ablation.py --options --max_steps 100     # options for all of them
+    python benchmarks/contrastive_ablation.py                               # each change, one seed: hours on 2 cores
+    python benchmarks/contrastive_ablation.py --variants "names alone" --seeds 0 1 2 --jobs 4
+    python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
 
-R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names).
+R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
+in benchmarks/contrastive_ablation.md (--output). Each run is a process of its own, --jobs at a time.
 """
 
 import argparse
@@ -12,102 +13,198 @@ import dataclasses
 import importlib.util
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
-from transformers import BertConfig
-
-RECIPES = Path(__file__).parent.parent / "recipes"
-sys.path.insert(0, str(RECIPES))
+HERE = Path(__file__).parent
+RECIPES = HERE.parent / "recipes"
 SHOWN = {"R@1": "image_to_text_r1", "R@5": "image_to_text_r5", "R@10": "image_to_text_r10"}
-VARIANTS = {
-    "as it is": [],
-    "names alone": ["--caption_weights", "1", "0"],
-    "translations too": ["--other_captions", "keywords", "translations", "--caption_weights", "0.5", "0.3", "0.2"],
-    "no augmentation": ["--crop_scale", "1", "--color_jitter", "0", "--horizontal_flip", "0"],
-    "stronger augmentation": ["--crop_scale", "0.5", "--color_jitter", "0.4"],
-    "never mirrored": ["--horizontal_flip", "0"],
-    "label smoothing 0.1": ["--label_smoothing", "0.1"],
-    "equal names are right": ["--positives", "label"],
-    "sigmoid": ["--loss", "sigmoid"],
-    "weight decay 0.1": ["--weight_decay", "0.1"],
-    "twice the learning rate": ["--learning_rate", "2e-3"],
-}
-TOWERS = {
-    "a BERT for the captions": {"text": "bert"},
-    "4 text layers": {"text_layers": 4},
-    "1 text layer": {"text_layers": 1},
-    "half the picture widths": {"widths": (16, 32, 64, 128)},
+COLUMNS = [f"{split} {name}" for split in ("validation", "test") for name in SHOWN]
+AS_IT_IS = "as it is"
+QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "none"]
+VARIANTS = {  # options of the recipe, sizes of its towers, what a tower starts from
+    AS_IT_IS: {},
+    "equal names are right (UniCL)": {"options": ["--positives", "label"]},
+    "label smoothing 0.1": {"options": ["--label_smoothing", "0.1"]},
+    "translations too": {
+        "options": ["--other_captions", "keywords", "translations", "--caption_weights", "0.4", "0.4", "0.2"]
+    },
+    "names alone": {"options": ["--caption_weights", "1", "0"]},
+    "weaker crops (0.75)": {"options": ["--crop_scale", "0.75"]},
+    "no augmentation": {"options": ["--crop_scale", "1", "--color_jitter", "0", "--horizontal_flip", "0"]},
+    "stronger colours (0.4)": {"options": ["--color_jitter", "0.4"]},
+    "never mirrored": {"options": ["--horizontal_flip", "0"]},
+    "4,000 tokens": {"options": ["--vocab_size", "4000"]},
+    "1,000 tokens": {"options": ["--vocab_size", "1000"]},
+    "sigmoid": {"options": ["--loss", "sigmoid"]},
+    "weight decay 0.1": {"options": ["--weight_decay", "0.1"]},
+    "twice the learning rate": {"options": ["--learning_rate", "2e-3"]},
+    "half the learning rate": {"options": ["--learning_rate", "5e-4"]},
+    "1 text layer": {"sizes": {"text_layers": 1}},
+    "4 text layers": {"sizes": {"text_layers": 4}},
+    "half the picture widths": {"sizes": {"widths": (16, 32, 64, 128)}},
+    "BERT for the captions": {"sizes": {"bert": True}},
+    "pictures start from rotation": {"start": "rotation_emoji"},
+    "BERT starts from masked LM on reviews": {"sizes": {"bert": True}, "start": "masked_lm_reviews"},
 }
 
 
-def with_towers(encoder: Callable, towers: dict) -> Callable:
-    """The recipe's encoder with some of its towers' sizes changed, or a BERT (without dropout) for the captions."""
-    sizes = {name: value for name, value in towers.items() if name != "text"}
+def recipe_of(name: str):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(RECIPES))
+    spec.loader.exec_module(module)
+    return module.recipe
+
+
+def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
+    """One without dropout."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        intermediate_size=width * 4,
+        max_position_embeddings=max_length,
+        pad_token_id=pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def with_towers(encoder: Callable, sizes: dict) -> Callable:
+    """The recipe's encoder with some of its towers' sizes changed, or a BERT for the captions."""
+    own = {name: value for name, value in sizes.items() if name != "bert"}
 
     def changed(*shape: int):
-        config = encoder(*shape, **sizes)
-        if towers.get("text") == "bert":
-            own = config.text_config
-            bert = BertConfig(
-                vocab_size=own.vocab_size,
-                hidden_size=own.hidden_size,
-                num_hidden_layers=own.num_hidden_layers,
-                num_attention_heads=own.num_attention_heads,
-                intermediate_size=own.intermediate_size,
-                max_position_embeddings=own.max_position_embeddings,
-                pad_token_id=own.pad_token_id,
-                hidden_dropout_prob=0.0,
-                attention_probs_dropout_prob=0.0,
-            )
-            config = type(config).from_vision_text_configs(
-                config.vision_config, bert, projection_dim=config.projection_dim
-            )
-        return config
+        config = encoder(*shape, **own)
+        if not sizes.get("bert"):
+            return config
+        text = config.text_config
+        _, vocab_size, max_length, pad_token_id, _ = shape
+        towers = config.vision_config, bert(vocab_size, max_length, pad_token_id, text.hidden_size, 2)
+        return type(config).from_vision_text_configs(*towers, projection_dim=config.projection_dim)
 
     return changed
 
 
-def run(options: list[str], towers: dict, seed: int) -> dict:
-    """The recipe with some options and towers: its speed, and what pictures find on validation and test."""
-    spec = importlib.util.spec_from_file_location("contrastive_emoji", RECIPES / "contrastive_emoji.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def started(name: str, recipe, folder: str) -> list[str]:
+    """Pretrains a tower with another recipe, in batches four times as large as its own, and says what then says so."""
+    first = recipe_of(name)
+    if name == "rotation_emoji":
+        vision = recipe.encoder(64, 100, 32, 0, 1).vision_config
+        encoder, option = (lambda image_size: vision), "--vision_encoder"
+    else:
+        encoder, option = (lambda *shape: bert(*shape, width=192, layers=2)), "--text_encoder"
+    batch = str(4 * first.settings["per_device_train_batch_size"])
+    given = [*QUIET, "--output_dir", folder, "--seeds", "0", "--per_device_train_batch_size", batch]
+    dataclasses.replace(first, encoder=encoder).main(given)
+    return [option, folder]
+
+
+def run(name: str, seed: int, options: list[str]) -> dict:
+    """One variant: its speed, and what pictures find on validation and test."""
+    from transformers import AutoProcessor
+
+    import hf_pretext
+    from hf_pretext.data.pairs import PairProcessing
+    from hf_pretext.data.processing import ImageProcessing
+    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
+
+    variant, recipe = VARIANTS[name], recipe_of("contrastive_emoji")
     with tempfile.TemporaryDirectory() as folder:
-        quiet = ["--output_dir", folder, "--eval_dataset", "none", "--save_strategy", "no", "--disable_tqdm", "True"]
-        changed = dataclasses.replace(module.recipe, encoder=with_towers(module.recipe.encoder, towers))
-        done = changed.main([*quiet, "--seeds", str(seed), *options])
-
-        from transformers import AutoProcessor
-
-        import hf_pretext
-        from hf_pretext.data.pairs import PairProcessing
-        from hf_pretext.data.processing import ImageProcessing
-        from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-
-        processor = AutoProcessor.from_pretrained(folder)
+        start = started(variant["start"], recipe, f"{folder}/start") if "start" in variant else []
+        changed = dataclasses.replace(recipe, encoder=with_towers(recipe.encoder, variant.get("sizes", {})))
+        done = changed.main(
+            [
+                *QUIET,
+                "--output_dir",
+                f"{folder}/run",
+                "--seeds",
+                str(seed),
+                *options,
+                *variant.get("options", []),
+                *start,
+            ]
+        )
+        processor = AutoProcessor.from_pretrained(f"{folder}/run")
         processing = PairProcessing(ImageProcessing(processor.image_processor), processor, done["max_length"])
-        labelled = LabelledPairs(module.recipe.settings["eval_dataset"], processing, "group")
-        model = hf_pretext.load(folder)
+        labelled = LabelledPairs(recipe.settings["eval_dataset"], processing, "group")
+        model = hf_pretext.load(f"{folder}/run")
         found = {split: pair_figures(model, labelled, split=split) for split in ("validation", "test")}
     figures = {f"{split} {name}": found[split][key] for split in found for name, key in SHOWN.items()}
-    return {"pairs/s": done["seeds"][0]["samples_per_second"], **figures}
+    return {"steps": done["seeds"][0]["steps"], **figures}
+
+
+def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
+    """What each variant found, by seed; those that do not end in time are left out."""
+    queue = [(name, seed) for seed in seeds for name in variants]
+    found: dict[str, list[dict]] = {name: [] for name in variants}
+    running, end = {}, time.monotonic() + seconds
+    while (queue or running) and time.monotonic() < end:
+        while queue and len(running) < jobs:
+            name, seed = queue.pop(0)
+            log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+            command = [sys.executable, __file__, "--one", name, str(seed), "--options", *options]
+            running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = name, seed, log
+        for process in [process for process in running if process.poll() is not None]:
+            name, seed, log = running.pop(process)
+            log.seek(0)
+            lines = log.read().strip().splitlines()
+            if process.returncode:
+                raise SystemExit(f"{name}, seed {seed}, has failed:\n" + "\n".join(lines[-20:]))
+            found[name].append(json.loads(lines[-1]))
+            print(f"{name}, seed {seed}: {found[name][-1]}", flush=True)
+        time.sleep(0.2)
+    for process in running:
+        process.kill()
+    return {name: runs for name, runs in found.items() if runs}
+
+
+def table(found: dict[str, list[dict]], options: list[str]) -> str:
+    """Markdown: means over seeds."""
+    import torch
+
+    from hf_pretext.machine import describe
+
+    device = describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
+    where = device.get("accelerator") or f"{device['cores']} cores of {device['processor']}"
+    lines = [
+        "Picture to name, by `python benchmarks/contrastive_ablation.py"
+        + (f" --options {' '.join(options)}" if options else "")
+        + f"` on {where}:",
+        "",
+        "| changed | seeds | steps | " + " | ".join(COLUMNS) + " |",
+        "|---|--:|--:|" + "--:|" * len(COLUMNS),
+    ]
+    for name, runs in found.items():
+        means = [statistics.mean(one[column] for one in runs) for column in COLUMNS]
+        lines.append(f"| {name} | {len(runs)} | {runs[0]['steps']} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, *TOWERS], default=[*VARIANTS, *TOWERS])
+    parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="what is not done by then is left out")
+    parser.add_argument("--output", type=Path, default=HERE / "contrastive_ablation.md")
+    parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of the recipe, for all; comes last")
     options = parser.parse_args()
-    table = {}
-    for name in options.variants:
-        runs = [run([*options.options, *VARIANTS.get(name, [])], TOWERS.get(name, {}), seed) for seed in options.seeds]
-        table[name] = {key: statistics.mean(one[key] for one in runs) for key in runs[0]}
-        print(f"{name:28s}" + "  ".join(f"{key} {value:.3f}" for key, value in table[name].items()), flush=True)
-    print(json.dumps(table))
+    if options.one:
+        print(json.dumps(run(options.one[0], int(options.one[1]), options.options)))
+        return
+    found = run_all(options.variants, options.seeds, options.jobs, options.seconds, options.options)
+    options.output.write_text(table(found, options.options))
+    print(options.output.read_text())
 
 
 if __name__ == "__main__":
