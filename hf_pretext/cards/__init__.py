@@ -36,12 +36,13 @@ def render(results: dict, has_report: bool = False) -> str:
     environment = Environment(
         loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": figure, "words": words}
+    environment.filters |= {"figure": figure, "words": words, "measure_words": measure_words}
     verdicts = verdict(results) if "transfer" in results else []
     template = environment.get_template("card.md.jinja")
     head = ["encoder", *map(" ".join, columns(results).values())] if "transfer" in results else []
+    tables = {"rows": table(results), "measured": measured(results)}
     return template.render(
-        results, head=head, rows=table(results), verdicts=verdicts, measured=measured(results), has_report=has_report
+        results, head=head, **tables, verdicts=verdicts, unshown=unshown(results), has_report=has_report
     )
 
 
@@ -86,6 +87,26 @@ def measured(results: dict) -> list[list[str]]:
     by_who = results.get("measures", {})
     names = next(iter(by_who.values()), {})
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
+
+
+def unshown(results: dict) -> list[str] | None:
+    """Measures by which the trained model does not beat the random one, by name; None where seeds are too few to say.
+    Of a rank, less is better."""
+    from ..evaluation.transfer import beats
+
+    by_who, names = results.get("measures", {}), []
+    for name in by_who.get("trained", {}):
+        pair = by_who["trained"][name], by_who["random"][name]
+        answer = beats(*(reversed(pair) if name.endswith("rank") else pair))
+        if answer is None:
+            return None
+        names += [] if answer else [name]
+    return names
+
+
+def hardware(machine: dict) -> str:
+    """What trained, in words: the accelerator where there was one, or the cores."""
+    return machine.get("accelerator") or f"{machine['cores']} cores of {machine['processor']}"
 
 
 def table(results: dict) -> list[list[str]]:

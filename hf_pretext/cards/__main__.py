@@ -8,29 +8,33 @@ import re
 from pathlib import Path
 
 from ..files import write_text
-from . import HEADLINES, figure, measure_words, publish, read_results, words
+from . import HEADLINES, figure, hardware, measure_words, publish, read_results, unshown, words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 
 
 def readme_table(all_results: list[dict]) -> str:
-    """One row for each recipe and method: its objective, and its encoder beside a random one."""
+    """One row for each recipe and method: its objective, and its encoder (bold where it beats it) and a random one."""
     lines = ["| objective | recipe | label | measured by | trained | random | training |", "|" + "---|" * 7]
     for results in all_results:
         transfer, name = results["transfer"], results["recipe"]
         seconds = [run["seconds"] for run in results["seeds"]]
         cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
         cells.append(f"`{transfer['label']}`, {len(transfer['classes'])} classes")
-        training = f"{sum(seconds) / len(seconds) / 60:.1f} min on {results['machine']['cores']} cores"
+        training = f"{sum(seconds) / len(seconds) / 60:.1f} min on {hardware(results['machine'])}"
+        by_who, lost, rows = results.get("measures", {}), unshown(results), []
         for method in transfer["methods"]:
-            trained, random = (figure(transfer["figures"][who][f"{method}_top1"]) for who in ("trained", "random"))
-            lines.append(f"| {' | '.join([*cells, words(method), f'**{trained}**', random, training])} |")
-            cells, training = [""] * 3, ""
-        by_who = results.get("measures", {})
+            name = f"{method}_top1"
+            both = (transfer["figures"][who][name] for who in ("trained", "random"))
+            rows.append((words(method), transfer["beats_random"][name], *map(figure, both)))
         for measure in HEADLINES if by_who else ():
-            trained, random = (figure(by_who[who][measure]) for who in ("trained", "random"))
-            lines.append(f"| {' | '.join([*cells, measure_words(measure), f'**{trained}**', random, training])} |")
+            both = (by_who[who][measure] for who in ("trained", "random"))
+            rows.append((measure_words(measure), lost is not None and measure not in lost, *map(figure, both)))
+        for method, beats, trained, random in rows:
+            shown = f"**{trained}**" if beats else trained
+            lines.append(f"| {' | '.join([*cells, method, shown, random, training])} |")
+            cells, training = [""] * 3, ""
     return "\n".join(lines) + "\n"
 
 
@@ -39,7 +43,7 @@ def claim(results: dict) -> str:
     figures, runs = results["transfer"]["figures"], results["seeds"]
     seconds, speed = (sum(run[key] for run in runs) / len(runs) for key in ("seconds", "samples_per_second"))
     said = [f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"]
-    said += [f"{results['machine']['cores']} cores of {results['machine']['processor']}."]
+    said += [f"{hardware(results['machine'])}."]
     for method in results["transfer"]["methods"]:
         others = [f"{who} {figure(found[f'{method}_top1'])}" for who, found in figures.items() if who != "trained"]
         told = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
@@ -68,7 +72,8 @@ def main() -> None:
         recipe = root.parent / "recipes" / f"{folder.name}.py"
         write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
     readme = root.parent / "README.md"
-    rows = readme_table([read_results(folder) for folder in folders])
+    by_objective = sorted(map(read_results, folders), key=lambda results: results["objective"]["name"])
+    rows = readme_table(by_objective)
     write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
 
 

@@ -39,6 +39,8 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
 
 def curves(figure, results: dict) -> None:
     """Loss and the objective's logs over the samples seen, a line for each seed; on test, where measured, dashed."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     histories = {run["seed"]: run["history"] for run in results["seeds"]}
     logged = sorted({name for history in histories.values() for entry in history for name in entry})
     names = ["loss", *(name for name in logged if name.partition("/")[0] not in COMMON)]
@@ -49,7 +51,8 @@ def curves(figure, results: dict) -> None:
         if name in results.get("pretext", {}):
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
         axes.set(title=f"{results['objective']['name']}: {name}", xlabel="samples seen")
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
