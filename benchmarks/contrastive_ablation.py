@@ -3,15 +3,19 @@
     python benchmarks/contrastive_ablation.py                               # each change, one seed: hours on 2 cores
     python benchmarks/contrastive_ablation.py --variants "names alone" --seeds 0 1 2 --jobs 4
     python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
+    python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # the same of what is trained already
 
 R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
-in benchmarks/contrastive_ablation.md (--output). Each run is a process of its own, --jobs at a time.
+in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
+names of train, where some are, and where none is: what no caption has told can't be found. Each run is a process of its
+own, --jobs at a time.
 """
 
 import argparse
 import dataclasses
 import importlib.util
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -23,7 +27,9 @@ from pathlib import Path
 HERE = Path(__file__).parent
 RECIPES = HERE.parent / "recipes"
 SHOWN = {"R@1": "image_to_text_r1", "R@5": "image_to_text_r5", "R@10": "image_to_text_r10"}
-COLUMNS = [f"{split} {name}" for split in ("validation", "test") for name in SHOWN]
+KNOWN = ("all words known", "some", "none")
+COLUMNS = [*(f"{split} {name}" for split in ("validation", "test") for name in SHOWN), *KNOWN]
+SMALL = frozenset(["a", "and", "for", "in", "of", "on", "the", "to", "with"])
 AS_IT_IS = "as it is"
 QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "none"]
 VARIANTS = {  # options of the recipe, sizes of its towers, what a tower starts from
@@ -109,37 +115,50 @@ def started(name: str, recipe, folder: str) -> list[str]:
 
 
 def run(name: str, seed: int, options: list[str]) -> dict:
-    """One variant: its speed, and what pictures find on validation and test."""
-    from transformers import AutoProcessor
-
-    import hf_pretext
-    from hf_pretext.data.pairs import PairProcessing
-    from hf_pretext.data.processing import ImageProcessing
-    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-
+    """One variant: its steps, and what pictures find."""
     variant, recipe = VARIANTS[name], recipe_of("contrastive_emoji")
     with tempfile.TemporaryDirectory() as folder:
         start = started(variant["start"], recipe, f"{folder}/start") if "start" in variant else []
         changed = dataclasses.replace(recipe, encoder=with_towers(recipe.encoder, variant.get("sizes", {})))
-        done = changed.main(
-            [
-                *QUIET,
-                "--output_dir",
-                f"{folder}/run",
-                "--seeds",
-                str(seed),
-                *options,
-                *variant.get("options", []),
-                *start,
-            ]
-        )
-        processor = AutoProcessor.from_pretrained(f"{folder}/run")
-        processing = PairProcessing(ImageProcessing(processor.image_processor), processor, done["max_length"])
-        labelled = LabelledPairs(recipe.settings["eval_dataset"], processing, "group")
-        model = hf_pretext.load(f"{folder}/run")
-        found = {split: pair_figures(model, labelled, split=split) for split in ("validation", "test")}
-    figures = {f"{split} {name}": found[split][key] for split in found for name, key in SHOWN.items()}
-    return {"steps": done["seeds"][0]["steps"], **figures}
+        given = [*options, *variant.get("options", []), *start]
+        done = changed.main([*QUIET, "--output_dir", f"{folder}/run", "--seeds", str(seed), *given])
+        return {"steps": done["seeds"][0]["steps"], **found_by(f"{folder}/run")}
+
+
+def found_by(folder: str) -> dict:
+    """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
+    import torch
+    from transformers import AutoProcessor
+
+    import hf_pretext
+    from hf_pretext.cards import read_results
+    from hf_pretext.data.pairs import PairProcessing
+    from hf_pretext.data.processing import ImageProcessing
+    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, embeddings, ids
+    from hf_pretext.evaluation.retrieval import numbered, ranks, retrieval
+
+    processor, data = AutoProcessor.from_pretrained(folder), recipe_of("contrastive_emoji").settings["eval_dataset"]
+    processing = PairProcessing(
+        ImageProcessing(processor.image_processor), processor, read_results(folder)["max_length"]
+    )
+    labelled, model = LabelledPairs(data, processing, "group"), hf_pretext.load(folder).eval()
+    figures = {}
+    for split in ("validation", "test"):
+        images, _, texts = embeddings(model, labelled, "cpu", split)
+        own, names = ids(labelled, split)
+        found = retrieval(images, texts, own, names)
+        figures |= {f"{split} {name}": found[key] for name, key in SHOWN.items()}
+    hits = ranks(images, texts, *numbered(own, names)) <= 10
+    known = set().union(*map(words_of, labelled.captions("train")))
+    there = torch.tensor([len(words_of(name) & known) / len(words_of(name)) for name in own])
+    which = {"all words known": there == 1, "some": (there > 0) & (there < 1), "none": there == 0}
+    return figures | {name: hits[mask].float().mean().item() for name, mask in which.items()}
+
+
+def words_of(name: str) -> set[str]:
+    """A name's words, without the small ones where there are others."""
+    words = set(re.findall(r"[a-z0-9]+", name.lower()))
+    return words - SMALL or words or {name}
 
 
 def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
@@ -196,11 +215,15 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="what is not done by then is left out")
     parser.add_argument("--output", type=Path, default=HERE / "contrastive_ablation.md")
+    parser.add_argument("--of", help="a trained folder, to be told of alone")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of the recipe, for all; comes last")
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run(options.one[0], int(options.one[1]), options.options)))
+        return
+    if options.of:
+        print("\n".join(f"{name}: {value:.3f}" for name, value in found_by(options.of).items()))
         return
     found = run_all(options.variants, options.seeds, options.jobs, options.seconds, options.options)
     options.output.write_text(table(found, options.options))

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = 2**22  # scores that are computed with at a time, on a CPU
-DEVICE_TILE = 2**26  # elsewhere, where starting a kernel costs more
+DEVICE_TILE = 2**24  # elsewhere, where starting a kernel costs more
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

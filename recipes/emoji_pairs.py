@@ -63,6 +63,7 @@ def resnet_and_transformer(
         intermediate_size=text_width * 4,
         max_position_embeddings=max_length,
         pad_token_id=pad_token_id,
+        bos_token_id=None,  # by itself that of CLIP's own vocabulary
         eos_token_id=eos_token_id,
     )
     return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=text_width)

@@ -1,11 +1,11 @@
-"""SigLIP on emoji: each picture and each name in a batch, does it fit or not?
+"""SigLIP on emoji: of each picture and each name in a batch, do they match?
 
 accelerate launch recipes/siglip_emoji.py            # as claimed: 3 seeds, then the figures
 python recipes/siglip_emoji.py --seed 0              # one seed
 python recipes/siglip_emoji.py --smoke               # does it all in seconds, learns nothing
 python recipes/siglip_emoji.py --dataset path/to/pairs # your own pictures with captions
 
-As unicl_emoji, but with a sigmoid for each pair instead of a softmax over all.
+As unicl_emoji, but with a sigmoid for each pair instead of a softmax over the batch.
 
 Measured: 3 seeds, 1.5 minutes each (2528 pairs/s) on NVIDIA H200. linear probe, of `group`: 0.605 ± 0.024
 (random 0.486 ± 0.007, pixels 0.515, majority 0.202); kNN, of `group`: 0.622 ± 0.009 (random 0.497 ± 0.005,

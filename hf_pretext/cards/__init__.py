@@ -13,7 +13,12 @@ RESULTS, CARD = "results.json", "README.md"
 TABLE_WIDTH = 96
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
-HEADLINES = ("image_to_text_r1", "image_to_text_r10", "zero_shot_top1")  # of the measures, where not all have room
+HEADLINES = (  # of the measures, where not all have room
+    "image_to_text_r1",
+    "image_to_text_r10",
+    "zero_shot_top1",
+    "zero_shot_mean_class",
+)
 PROCESSORS = {  # how they are called, and what loads them
     "image": ("processor", "AutoImageProcessor"),
     "text": ("tokenizer", "AutoTokenizer"),
@@ -190,7 +195,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     )
     console.print(
         f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
-        f"  hf upload you/your-encoder {folder} --exclude 'checkpoint-*' 'seed-*'",
+        f"  hf upload you/your-encoder {folder} --exclude 'checkpoint-*' --exclude 'seed-*'",
         soft_wrap=True,
         markup=False,
     )

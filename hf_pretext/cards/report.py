@@ -38,16 +38,20 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
 
 
 def curves(figure, results: dict) -> None:
-    """Loss and the objective's logs over the samples seen, a line for each seed; on test, where measured, dashed."""
+    """Loss and those of the objective's logs that change over the samples seen, a line for each seed; on test, where
+    measured, dashed."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    histories = {run["seed"]: run["history"] for run in results["seeds"]}
-    logged = sorted({name for history in histories.values() for entry in history for name in entry})
-    names = ["loss", *(name for name in logged if name.partition("/")[0] not in COMMON)]
+    histories = [run["history"] for run in results["seeds"]]
+    entries = [entry for history in histories for entry in history]
+    values = {name: {entry[name] for entry in entries if name in entry} for entry in entries for name in entry}
+    told = sorted(name for name in values if name.partition("/")[0] not in COMMON and len(values[name]) > 1)
+    names = ["loss", *told]
     for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
-        for seed, history in histories.items():
+        for number, history in enumerate(histories):
             points = [(entry["samples_seen"], entry[name]) for entry in history if name in entry]
-            axes.plot(*np.array(points).reshape(-1, 2).T, color=TRAINED, alpha=0.8, linewidth=1.3, label=f"seed {seed}")
+            label = None if number else "each seed" if len(histories) > 1 else "training"
+            axes.plot(*np.array(points).reshape(-1, 2).T, color=TRAINED, alpha=0.8, linewidth=1.3, label=label)
         if name in results.get("pretext", {}):
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
         axes.set(title=f"{results['objective']['name']}: {name}", xlabel="samples seen")

@@ -82,7 +82,8 @@ class ContrastiveForPreTraining(PretextModel):
     ranks' batches are one.
 
     Returns features (`(B, D)`, the pictures' embeddings, of length 1). Logs: accuracy (of telling the
-    captions of the first pictures), scale, and negatives: how many wrong captions a picture is held against.
+    captions of the first pictures), and in training scale, and negatives: how many wrong captions a picture is held
+    against.
 
     Example:
         >>> model = ContrastiveForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
@@ -258,8 +259,10 @@ class ContrastiveForPreTraining(PretextModel):
             guessed = (images[:TOLD] @ texts.T).argmax(1)
             accuracy = (labels[guessed] == labels[:TOLD]).float().mean()
             _, count = sums_of_labels(torch.ones_like(all_labels[:, None], dtype=images.dtype), all_labels, labels)
-        negatives = len(all_labels) - count.mean()
-        return loss, {"accuracy": accuracy, "scale": self.temperature()[0], "negatives": negatives}
+        logs = {"accuracy": accuracy}
+        if self.training:
+            logs |= {"scale": self.temperature()[0], "negatives": len(all_labels) - count.mean()}
+        return loss, logs
 
     def loss_of(self, rows: Tensor, columns: Tensor, row_labels: Tensor, column_labels: Tensor, both: bool = True):
         """The loss of some pairs: a mean over rows; with `both`, where it is a softmax, over columns too."""
