@@ -39,7 +39,8 @@ from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.settings import Augmentation
 from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-from hf_pretext.interop.open_clip import clip_text_names, from_open_clip, renamed, tokenizer_of
+from hf_pretext.interop.open_clip import from_open_clip, tokenizer_of
+from hf_pretext.interop.open_clip_names import clip_text_names, renamed
 from hf_pretext.machine import describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -251,7 +252,14 @@ def main() -> None:
             speed = statistics.median(turn[name]["rate"] for turn in turns)
             worths = ", ".join(f"{turn[name]['r10']:.3f}" for turn in turns)
             print(f"  {name:9s} {speed:6.0f} pairs/s; ours has {ours_rate / speed:.2f} of its speed; R@10 {worths}")
-    print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
+    print(
+        json.dumps(
+            {
+                **found,
+                "machine": describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
     python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
     python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # the same of what is trained already
 
-R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
+R@k from a picture to its name, on validation (164 names, which choices may go by) and on test (241 names), in one table
 in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
 names of train, where some are, and where none is: what no caption has told can't be found. Each run is a process of its
 own, --jobs at a time.

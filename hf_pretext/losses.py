@@ -65,7 +65,8 @@ def softmax_loss(
     """Cross-entropy of each row's scores over all columns, `scale * rows @ columns.T`, where those with its label are
     right in equal shares; with `both`, the mean of that and of each column's over all rows. `()`.
 
-    rows (`(n, d)`), columns (`(m, d)`), row_labels (`(n,)`), column_labels (`(m,)`, which have each row's). What is
+    rows (`(n, d)`), columns (`(m, d)`), both in float32 or better; scale (`()`); row_labels (`(n,)`), column_labels
+    (`(m,)`), which have each row's; with `both`, row_labels have each column's, too. What is
     right is a mean of embeddings, so that it needs no scores; of those a tile is held at a time, here and in the
     backward pass, which computes them again.
     """

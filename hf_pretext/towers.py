@@ -31,10 +31,13 @@ def dual_encoder(
 ) -> VisionTextDualEncoderModel:
     """Two encoders (trained in place), or configs of fresh ones, as one transformers model with fresh projections.
 
-    Raises `ValueError` for a tower that this class can't hold, naming some that it can."""
+    Raises `ValueError` for a tower that this class can't hold, naming some that it can, and for towers of two types of
+    numbers."""
     vision, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (vision, text))
     check_encoder(vision, "image")
     check_encoder(text, "text")
+    if vision.dtype != text.dtype:
+        raise ValueError(f"The picture tower is in {vision.dtype}, the text tower in {text.dtype}: give both in one.")
     vision.config = copy.deepcopy(vision.config)
     vision.config.hidden_size = width(vision)  # some have none; the projection's width is read from there, and saved
     check_pooled(vision, "image", pixel_values=blank(vision))
@@ -42,7 +45,7 @@ def dual_encoder(
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
         vision.config, text.config, projection_dim=projection_dim
     )
-    return VisionTextDualEncoderModel(config, vision, text)
+    return VisionTextDualEncoderModel(config, vision, text).to(vision.dtype)  # the projections, too
 
 
 @torch.no_grad()
@@ -77,22 +80,30 @@ def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, 
     pieces = zip(*(value.split(size) for value in inputs), strict=True)
 
     def contexts():
-        return nullcontext(), statistics_kept(tower)  # of the first pass, and of the second
+        return nullcontext(), StatisticsKept(tower)  # of the first pass, and of each further one
 
     return torch.cat([checkpoint(embed, *piece, use_reentrant=False, context_fn=contexts) for piece in pieces])
 
 
-@contextmanager
-def statistics_kept(tower: nn.Module) -> Iterator[None]:
-    """Batch norm's running statistics stay as they are."""
-    norms = [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in norms]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
+def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
+    """Those of its layers that keep running statistics."""
+    return [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+
+class StatisticsKept:
+    """Within it, batch norm's running statistics stay as they are. Can be entered again: a graph may be gone through
+    twice."""
+
+    def __init__(self, tower: nn.Module):
+        self.norms = batch_norms(tower)
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum = 0.0
+
+    def __exit__(self, *_) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
             norm.momentum = momentum
             norm.num_batches_tracked.copy_(count)
 

@@ -19,6 +19,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import logging
 
+from .command_line import relative
 from .data.ledger import DIGEST_RANGE, forget_after, sizes_of_records
 from .data.processing import ImageProcessing
 from .data.reader import reading_notes
@@ -238,7 +239,8 @@ class PretextTrainer(Trainer):
         sources = self.mixture.sources
         drawn = self._loader.reader.order.drawn(self.samples_seen)
         return {
-            "epoch_of_source" + (f"/{source.prefix}{source.name}" if len(sources) > 1 else ""): count / len(source)
+            "epoch_of_source" + (f"/{source.prefix}{relative(source.name)}" if len(sources) > 1 else ""): count
+            / len(source)
             for source, count in zip(sources, drawn, strict=True)
             if not source.endless
         }

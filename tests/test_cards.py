@@ -1,6 +1,7 @@
 """Whatever states figures comes from recorded results, to the last digit."""
 
 import copy
+import importlib.util
 import json
 import re
 
@@ -10,6 +11,7 @@ from conftest import REPOSITORY
 from hf_pretext.cards import figure, publish, read_results, render, table, verdict
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
 
+INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
 
 
@@ -23,6 +25,14 @@ def test_there_is_a_card_for_every_recipe_that_does_not_say_that_nothing_was_mea
     recipes = {name for name, text in texts.items() if "recipe = Recipe(" in text}
     unmeasured = {name for name in recipes if "\nMeasured: nothing yet." in texts[name]}
     assert {folder.name for folder in RECORDED} == recipes - unmeasured
+
+
+def recipe_of(name: str, monkeypatch):
+    monkeypatch.syspath_prepend(str(REPOSITORY / "recipes"))
+    spec = importlib.util.spec_from_file_location(name, REPOSITORY / "recipes" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
@@ -44,6 +54,14 @@ class TestRecorded:
         assert read_results(folder)["transfer"]["beats_random"] == dict.fromkeys(
             read_results(folder)["transfer"]["beats_random"], True
         )
+
+    def test_the_recipe_still_says_what_was_run(self, folder, monkeypatch):
+        results, recipe = read_results(folder), recipe_of(folder.name, monkeypatch)
+        ran = {**results["settings"], **results.get("augmentation", {}), **results.get("captions", {})}
+        ran |= {**results["objective"], "max_length": results.get("max_length")}
+        said = {name: value for name, value in recipe.settings.items() if name in ran and name not in INDIFFERENT}
+        assert len(said) >= 5
+        assert said == {name: ran[name] for name in said}
 
     def test_packed_texts_are_hardly_padded(self, folder):
         results = read_results(folder)

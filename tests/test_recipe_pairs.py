@@ -132,13 +132,51 @@ def test_the_tokenizer_of_an_open_clip_model(tmp_path):
     assert len(AutoTokenizer.from_pretrained(tmp_path)) == 49408
 
 
-@pytest.mark.parametrize("name", ["siglip_emoji", "unicl_emoji"])
-def test_the_other_recipes_run(name, tmp_path):
+@pytest.mark.parametrize(
+    "name, settings",
+    [
+        ("siglip_emoji", {"loss": "sigmoid", "positives": "label"}),
+        ("unicl_emoji", {"positives": "label"}),
+        ("align_openclipart", {"label_smoothing": 0.1}),
+    ],
+)
+def test_the_other_recipes_run(name, settings, tmp_path):
     done = main("--eval_dataset", "none", "--max_steps", 1, output_dir=tmp_path, name=name)
     assert done["recipe"] == name
-    assert done["objective"]["positives"] == "label"
+    assert settings.items() <= done["objective"].items()
     bias = [key for key in load_file(tmp_path / "model.safetensors") if key.endswith("logit_bias")]
     assert len(bias) == (done["objective"]["loss"] == "sigmoid")
+
+
+SVG = """<svg xmlns="http://www.w3.org/2000/svg" xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+ xmlns:cc="http://web.resource.org/cc/" xmlns:dc="http://purl.org/dc/elements/1.1/" viewBox="0 0 10 10">
+<metadata><rdf:RDF><cc:Work><dc:title>{title}</dc:title><dc:subject><rdf:Bag><rdf:li>{keyword}</rdf:li></rdf:Bag>
+</dc:subject></cc:Work></rdf:RDF></metadata><rect width="10" height="10" fill="{colour}"/></svg>"""
+
+
+def test_drawings_of_a_folder(tmp_path, monkeypatch):
+    """Rendered once, again when the folder has changed; what can't be used is left out."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    monkeypatch.syspath_prepend(str(RECIPES / "data"))
+    from openclipart import openclipart
+
+    drawings = tmp_path / "drawings"
+    drawings.mkdir()
+    with pytest.raises(ValueError, match="no SVG file with a title"):
+        openclipart(drawings)
+    (drawings / "a.svg").write_text(SVG.format(title="red_square", keyword="square", colour="#f00"))
+    (drawings / "untitled.svg").write_text(SVG.format(title="", keyword="square", colour="#f00"))
+    (drawings / "cut.svg").write_text(SVG.format(title="cut", keyword="square", colour="#f00")[:-60])
+    folder = openclipart(drawings)
+    (row,) = datasets.load_dataset("parquet", data_files=str(folder / "train.parquet"), split="train")
+    assert (row["text"], row["keywords"]) == ("red square", ["square"])
+    assert row["image"].size == (96, 96) and row["image"].convert("RGB").getpixel((48, 48)) == (255, 0, 0)
+    assert openclipart(drawings) == folder
+    (drawings / "b.svg").write_text(SVG.format(title="blue square", keyword="square", colour="#00f"))
+    changed = openclipart(drawings)
+    assert changed != folder and len(datasets.load_dataset("parquet", data_dir=str(changed), split="train")) == 2
+    with pytest.raises(ValueError, match="There is no folder"):
+        openclipart(tmp_path / "missing")
 
 
 def shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
@@ -218,7 +256,14 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
     told = {
         ("--encoder", "bert"): "takes text, but one for images and texts is needed, as a CLIP",
         ("--vision_encoder", "resnet"): "can't put it into a pair of towers",
-        ("--text_encoder", "short", "--max_length", 20): "--max_length 20 is more than the 8 positions",
+        (
+            "--text_encoder",
+            "short",
+            "--vocab_size",
+            4000,
+            "--max_length",
+            20,
+        ): "--max_length 20 is more than the 8 positions",
     }
     for (option, name, *more), words in told.items():
         with pytest.raises(SystemExit) as stopped:

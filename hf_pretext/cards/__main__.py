@@ -17,7 +17,7 @@ CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 def readme_table(all_results: list[dict]) -> str:
     """One row for each recipe and method: its objective, and its encoder (bold where it beats it) and a random one."""
     lines = ["| objective | recipe | label | measured by | trained | random | training |", "|" + "---|" * 7]
-    for results in all_results:
+    for results in sorted(all_results, key=lambda results: results["objective"]["name"]):
         transfer, name = results["transfer"], results["recipe"]
         seconds = [run["seconds"] for run in results["seeds"]]
         cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
@@ -72,8 +72,7 @@ def main() -> None:
         recipe = root.parent / "recipes" / f"{folder.name}.py"
         write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
     readme = root.parent / "README.md"
-    by_objective = sorted(map(read_results, folders), key=lambda results: results["objective"]["name"])
-    rows = readme_table(by_objective)
+    rows = readme_table([read_results(folder) for folder in folders])
     write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
 
 

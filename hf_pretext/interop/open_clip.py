@@ -8,41 +8,27 @@ open_clip model or checkpoint <-> CLIPModel, SiglipModel: the same weights under
 
 import copy
 import os
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 from transformers import (
-    CLIPConfig,
     CLIPModel,
     CLIPTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    SiglipConfig,
     SiglipModel,
 )
 
 from ..data.decoding import needed
 from ..files import whole, write_json
+from .open_clip_configs import clip_cfg, clip_config, siglip_cfg, siglip_config
+from .open_clip_names import clip_names, renamed, siglip_names
 
-SIGLIP_TOWERS = "vit_*siglip_*"  # of timm, in its own names
 SCHEMAS = ("local-dir:", "hf-hub:")  # of names that bring weights
 ROUNDED = 0.06  # of normalised pixels: whole levels of 255 may differ by one or two, a mean or a crop must not
 ALIKE = 1e-4  # of features: what differs by more is not the same model
-
-
-class Same(NamedTuple):
-    """Weights that hold the same numbers, one after the other; turned where one is the other's transpose."""
-
-    ours: tuple[str, ...]
-    theirs: tuple[str, ...]
-    turned: bool = False
-
-    def back(self) -> "Same":
-        return Same(self.theirs, self.ours, self.turned)
 
 
 def from_open_clip(model: nn.Module | str, checkpoint: str | os.PathLike | None = None) -> CLIPModel | SiglipModel:
@@ -139,267 +125,6 @@ def check_prepared(processor, prepared: dict, side: int) -> None:
             f"open_clip can't prepare pictures as this {type(processor.image_processor).__name__} does: it resizes to "
             f"the model's {side} pixels, crops, rescales to [0, 1] and normalises, no more."
         )
-
-
-# architectures
-
-
-def clip_config(model: nn.Module) -> CLIPConfig:
-    """That of an open_clip `CLIP`. Raises `ValueError` for a picture tower that is no plain ViT."""
-    visual, text = model.visual, model
-    if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
-        raise ValueError(
-            f"transformers' CLIPModel has a ViT for pictures, but this open_clip model a {type(visual).__name__}. "
-            "Load its picture tower through timm instead: AutoConfig.for_model('timm_wrapper', ...)."
-        )
-    shapes = [tower_config(visual.transformer), tower_config(text.transformer)]
-    shapes[0] |= {"image_size": visual.image_size[0], "patch_size": visual.patch_size[0]}
-    shapes[0] |= {"projection_dim": visual.proj.shape[1]}
-    eos = model.text_eos_id if model.text_pool_type == "eos" else model.vocab_size - 1  # argmax: the highest of all
-    shapes[1] |= {"vocab_size": model.vocab_size, "max_position_embeddings": model.context_length, "eos_token_id": eos}
-    shapes[1] |= {"projection_dim": visual.proj.shape[1], "bos_token_id": 0, "pad_token_id": 0}
-    return CLIPConfig(vision_config=shapes[0], text_config=shapes[1], projection_dim=visual.proj.shape[1])
-
-
-def siglip_config(model: nn.Module) -> SiglipConfig:
-    """That of an open_clip `CustomTextCLIP` as SigLIP's. Raises `ValueError` for other towers."""
-    trunk, text = getattr(model.visual, "trunk", None), model.text
-    if trunk is None or not hasattr(trunk, "blocks") or getattr(trunk, "attn_pool", None) is None:
-        raise ValueError(
-            "transformers' SiglipModel has a ViT that pools by attention for pictures, but this open_clip model a "
-            f"{type(trunk or model.visual).__name__} without it."
-        )
-    if not hasattr(text, "token_embedding") or not isinstance(text.text_projection, nn.Linear):
-        raise ValueError(
-            f"transformers' SiglipModel has no text tower like this open_clip model's {type(text).__name__}."
-        )
-    block, patches = trunk.blocks[0], trunk.patch_embed
-    vision = {
-        "hidden_size": trunk.embed_dim,
-        "intermediate_size": block.mlp.fc1.out_features,
-        "num_hidden_layers": len(trunk.blocks),
-        "num_attention_heads": block.attn.num_heads,
-        "image_size": patches.img_size[0],
-        "patch_size": patches.patch_size[0],
-        "layer_norm_eps": block.norm1.eps,
-        "hidden_act": "gelu_pytorch_tanh" if is_tanh(block.mlp.act) else "gelu",
-    }
-    words = {**tower_config(text.transformer), "vocab_size": text.vocab_size}
-    words |= {"max_position_embeddings": text.context_length, "projection_size": text.text_projection.out_features}
-    return SiglipConfig(vision_config=vision, text_config=words)
-
-
-def tower_config(transformer: nn.Module) -> dict:
-    """Sizes of one of open_clip's own transformers. Raises `ValueError` for blocks that are not the usual ones."""
-    block = transformer.resblocks[0]
-    if not isinstance(block.attn, nn.MultiheadAttention) or not hasattr(block.mlp, "c_fc"):
-        raise ValueError(f"transformers has no such layers as this open_clip model's {type(block).__name__}.")
-    activation = block.mlp.gelu
-    return {
-        "hidden_size": transformer.width,
-        "intermediate_size": block.mlp.c_fc.out_features,
-        "num_hidden_layers": len(transformer.resblocks),
-        "num_attention_heads": block.attn.num_heads,
-        "layer_norm_eps": block.ln_1.eps,
-        "hidden_act": "quick_gelu" if type(activation).__name__ == "QuickGELU" else
-        "gelu_pytorch_tanh" if is_tanh(activation) else "gelu",
-    }  # fmt: skip
-
-
-def is_tanh(activation: nn.Module) -> bool:
-    """Whether a GELU is the approximate one."""
-    return getattr(activation, "approximate", "none") == "tanh" or "tanh" in type(activation).__name__.lower()
-
-
-def clip_cfg(config: CLIPConfig) -> dict:
-    """open_clip's words for a `CLIPConfig`. Raises `ValueError` for what it has none for."""
-    vision, text = config.vision_config, config.text_config
-    if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
-        raise ValueError(
-            f"open_clip has one activation for both towers, gelu or quick_gelu, but this model has {vision.hidden_act} "
-            f"for pictures and {text.hidden_act} for texts."
-        )
-    return {
-        "embed_dim": config.projection_dim,
-        "quick_gelu": text.hidden_act == "quick_gelu",
-        "vision_cfg": {
-            "image_size": vision.image_size,
-            "patch_size": vision.patch_size,
-            "head_width": vision.hidden_size // vision.num_attention_heads,
-            **sizes(vision),
-        },
-        "text_cfg": {
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "heads": text.num_attention_heads,
-            "pool_type": "argmax" if text.eos_token_id == 2 else "eos",  # as transformers has it, for old configs
-            "eos_id": text.eos_token_id,
-            **sizes(text),
-        },
-    }
-
-
-def siglip_cfg(config: SiglipConfig) -> dict:
-    """open_clip's words for a `SiglipConfig`. Raises `ValueError` for what it has none for."""
-    vision, text = config.vision_config, config.text_config
-    return {
-        "embed_dim": vision.hidden_size,
-        "init_logit_bias": -10,
-        "vision_cfg": {
-            "image_size": vision.image_size,
-            "timm_model_name": siglip_tower(vision),
-            "timm_model_pretrained": False,
-            "timm_pool": "map",
-            "timm_proj": "none",
-        },
-        "text_cfg": {
-            "context_length": text.max_position_embeddings,
-            "vocab_size": text.vocab_size,
-            "heads": text.num_attention_heads,
-            "no_causal_mask": True,
-            "proj_bias": True,
-            "pool_type": "last",
-            **({"act_kwargs": {"approximate": "tanh"}} if text.hidden_act == "gelu_pytorch_tanh" else {}),
-            **sizes(text),
-        },
-    }
-
-
-def sizes(tower) -> dict:
-    """What both of open_clip's own towers are told."""
-    return {
-        "width": tower.hidden_size,
-        "layers": tower.num_hidden_layers,
-        "mlp_ratio": tower.intermediate_size / tower.hidden_size,
-        "norm_kwargs": {"eps": tower.layer_norm_eps},
-    }
-
-
-def siglip_tower(vision) -> str:
-    """The name of timm's picture tower of these sizes. Raises `ValueError` where it has none."""
-    import timm
-
-    for name in timm.list_models(f"vit_*patch{vision.patch_size}_siglip_*{vision.image_size}"):
-        with torch.device("meta"):
-            tower = timm.create_model(name)
-        if getattr(tower, "attn_pool", None) is None:
-            continue
-        found = (tower.embed_dim, len(tower.blocks), tower.patch_embed.img_size[0], tower.patch_embed.patch_size[0])
-        found = (*found, tower.blocks[0].mlp.fc1.out_features, tower.blocks[0].attn.num_heads)
-        if found == (vision.hidden_size, vision.num_hidden_layers, vision.image_size, vision.patch_size,
-                     vision.intermediate_size, vision.num_attention_heads):  # fmt: skip
-            return name
-    raise ValueError(
-        "open_clip builds SigLIP's picture tower by timm's name for it, and timm has none of width "
-        f"{vision.hidden_size} with {vision.num_hidden_layers} layers for pictures of {vision.image_size} pixels in "
-        f"patches of {vision.patch_size}. Its names: {', '.join(timm.list_models(SIGLIP_TOWERS))}."
-    )
-
-
-# names
-
-
-def both(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
-    """The same name with several ends, `weight` and `bias` by itself."""
-    for end in ends or ("weight", "bias"):
-        yield Same((f"{ours}.{end}",), (f"{theirs}.{end}",))
-
-
-def layer_names(ours: str, theirs: str, count: int) -> Iterator[Same]:
-    """Of a transformer of open_clip's own."""
-    for i in range(count):
-        a, b = f"{ours}.{i}", f"{theirs}.{i}"
-        for end in ("weight", "bias"):
-            yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.attn.in_proj_{end}",))
-        yield from both(f"{a}.self_attn.out_proj", f"{b}.attn.out_proj")
-        yield from both(f"{a}.layer_norm1", f"{b}.ln_1")
-        yield from both(f"{a}.layer_norm2", f"{b}.ln_2")
-        yield from both(f"{a}.mlp.fc1", f"{b}.mlp.c_fc")
-        yield from both(f"{a}.mlp.fc2", f"{b}.mlp.c_proj")
-
-
-def clip_names(model: CLIPModel) -> Iterator[Same]:
-    """Which weights of a `CLIPModel` are which of open_clip's `CLIP`; of projections, one is the other turned."""
-    seen = "vision_model"
-    yield Same((f"{seen}.embeddings.class_embedding",), ("visual.class_embedding",))
-    yield Same((f"{seen}.embeddings.patch_embedding.weight",), ("visual.conv1.weight",))
-    yield Same((f"{seen}.embeddings.position_embedding.weight",), ("visual.positional_embedding",))
-    yield from both(f"{seen}.pre_layrnorm", "visual.ln_pre")
-    layers = model.config.vision_config.num_hidden_layers
-    yield from layer_names(f"{seen}.encoder.layers", "visual.transformer.resblocks", layers)
-    yield from both(f"{seen}.post_layernorm", "visual.ln_post")
-    yield Same(("visual_projection.weight",), ("visual.proj",), turned=True)
-    yield from clip_text_names(model.config.text_config.num_hidden_layers)
-    yield Same(("logit_scale",), ("logit_scale",))
-
-
-def clip_text_names(layers: int) -> Iterator[Same]:
-    """The same of the text tower alone."""
-    read = "text_model"
-    yield Same((f"{read}.embeddings.token_embedding.weight",), ("token_embedding.weight",))
-    yield Same((f"{read}.embeddings.position_embedding.weight",), ("positional_embedding",))
-    yield from layer_names(f"{read}.encoder.layers", "transformer.resblocks", layers)
-    yield from both(f"{read}.final_layer_norm", "ln_final")
-    yield Same(("text_projection.weight",), ("text_projection",), turned=True)
-
-
-def siglip_names(model: SiglipModel) -> Iterator[Same]:
-    """Which weights of a `SiglipModel` are which of open_clip's `CustomTextCLIP`."""
-    seen, read, trunk = "vision_model", "text_model", "visual.trunk"
-    yield from both(f"{seen}.embeddings.patch_embedding", f"{trunk}.patch_embed.proj")
-    yield Same((f"{seen}.embeddings.position_embedding.weight",), (f"{trunk}.pos_embed",))
-    for i in range(model.config.vision_config.num_hidden_layers):
-        a, b = f"{seen}.encoder.layers.{i}", f"{trunk}.blocks.{i}"
-        for end in ("weight", "bias"):
-            yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.attn.qkv.{end}",))
-        yield from both(f"{a}.self_attn.out_proj", f"{b}.attn.proj")
-        yield from both(f"{a}.layer_norm1", f"{b}.norm1")
-        yield from both(f"{a}.layer_norm2", f"{b}.norm2")
-        yield from both(f"{a}.mlp.fc1", f"{b}.mlp.fc1")
-        yield from both(f"{a}.mlp.fc2", f"{b}.mlp.fc2")
-    yield from both(f"{seen}.post_layernorm", f"{trunk}.norm")
-    yield Same((f"{seen}.head.probe",), (f"{trunk}.attn_pool.latent",))
-    for end in ("weight", "bias"):
-        yield Same(
-            (f"{seen}.head.attention.in_proj_{end}",), (f"{trunk}.attn_pool.q.{end}", f"{trunk}.attn_pool.kv.{end}")
-        )
-    yield from both(f"{seen}.head.attention.out_proj", f"{trunk}.attn_pool.proj")
-    yield from both(f"{seen}.head.layernorm", f"{trunk}.attn_pool.norm")
-    yield from both(f"{seen}.head.mlp.fc1", f"{trunk}.attn_pool.mlp.fc1")
-    yield from both(f"{seen}.head.mlp.fc2", f"{trunk}.attn_pool.mlp.fc2")
-    yield Same((f"{read}.embeddings.token_embedding.weight",), ("text.token_embedding.weight",))
-    yield Same((f"{read}.embeddings.position_embedding.weight",), ("text.positional_embedding",))
-    layers = model.config.text_config.num_hidden_layers
-    yield from layer_names(f"{read}.encoder.layers", "text.transformer.resblocks", layers)
-    yield from both(f"{read}.final_layer_norm", "text.ln_final")
-    yield from both(f"{read}.head", "text.text_projection")
-    yield Same(("logit_scale",), ("logit_scale",))
-    yield Same(("logit_bias",), ("logit_bias",))
-
-
-def renamed(
-    source: dict[str, Tensor], target: dict[str, Tensor], pairs: Iterable[Same], kind: str
-) -> dict[str, Tensor]:
-    """The weights of `source` under the names, and in the shapes, of `target`.
-
-    pairs: source's names first. kind: of the source. Raises `ValueError` for weights that are left over, or missing."""
-    found, used = {}, set()
-    for these, those, turned in pairs:
-        lacking = [*(name for name in these if name not in source), *(name for name in those if name not in target)]
-        if lacking:
-            raise ValueError(f"{kind} has another architecture: there is no {', '.join(lacking)}.")
-        value = torch.cat([source[name] for name in these]) if len(these) > 1 else source[these[0]]
-        value = value.T if turned else value
-        parts = value.split([len(target[name]) for name in those]) if len(those) > 1 else [value]
-        for name, part in zip(those, parts, strict=True):
-            if part.numel() != target[name].numel():
-                raise ValueError(f"{these[0]} is {tuple(part.shape)}, but {name} {tuple(target[name].shape)}.")
-            found[name] = part.reshape(target[name].shape).clone()
-        used |= set(these)
-    left = [*(name for name in source if name not in used), *(name for name in target if name not in found)]
-    if left:
-        raise ValueError(f"{kind} has weights that the other architecture has no place for: {', '.join(left[:5])}.")
-    return found
 
 
 @torch.no_grad()

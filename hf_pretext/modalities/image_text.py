@@ -27,7 +27,7 @@ from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
 from ..features import positions
 from ..modeling import PretextModel
-from ..towers import dual_encoder
+from ..towers import batch_norms, dual_encoder
 from . import encoder_config, image, is_shape_alone
 from .image import evenly
 from .text import check_vocabulary, find_tokenizer, told_of
@@ -178,6 +178,9 @@ class ImagesAndTexts(image.Images):
         for processing in (self.processing, self.evaluation_processing):
             processing.max_length, processing.fixed = length, fixed
         check_tells_apart(model, self.processing)
+        piece = getattr(self.run.task, "embed_batch_size", None)
+        if piece and piece < self.run.first.per_device_train_batch_size and batch_norms(model):
+            self.run.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} by itself.")
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
         for source in sources:  # a resumed run is told where the tokenizer has become another
             source.rows.files[f"tokenizer {fingerprint(self.tokenizer)}"] = 0

@@ -11,6 +11,7 @@ Kolesnikov and Beyer, ICCV 2023, https://huggingface.co/papers/2303.15343.
 
 import math
 from dataclasses import dataclass
+from os import PathLike
 from typing import ClassVar, Literal
 
 import torch
@@ -41,7 +42,8 @@ class ContrastiveTask:
     patch_dropout: share of the patches that a ViT does not see in training (FLIP).
     frozen: a tower that is not trained (LiT: vision).
     embed_batch_size: pictures, and captions, that are embedded at a time (GradCache): a batch of any size in the memory
-        of so many, for one more forward pass. The loss sees the whole batch.
+        of so many, for one more forward pass. The loss sees the whole batch, and is the same; only batch norm
+        normalises each piece by itself.
     exchange: how ranks see each other's negatives: each for its own rows (local), each for all rows (gather), or
         captions go round in a ring (ring; of sigmoid alone), so that none holds those of all.
     """
@@ -121,21 +123,33 @@ class ContrastiveForPreTraining(PretextModel):
 
     @classmethod
     def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "ContrastiveForPreTraining":
-        """As `PretextModel.from_encoder`, of a model of both. Where a config is given, the temperature is fresh too.
+        """As `PretextModel.from_encoder`, of a model of both. The temperature is fresh where a config is given, and for
+        a sigmoid where the model has no bias of its own, to which its scale would belong.
 
         Raises `ValueError` for a temperature that is not a number."""
         model = super().from_encoder(encoder, **settings)
-        if isinstance(encoder, PreTrainedConfig):
+        if isinstance(encoder, PreTrainedConfig) or hasattr(model, "pretext_head"):
             model.refresh()
-        if not all(torch.isfinite(value) for value in model.temperature()):
-            raise ValueError(
-                f"The temperature of {type(encoder).__name__} is not a number (logit_scale or logit_bias): it has "
-                "diverged. Start from an earlier checkpoint."
-            )
+        model.check_temperature(type(encoder).__name__)
         with torch.no_grad(), dropped_patches(model.encoder, model.task.patch_dropout):  # says if it can't be
             if model.task.patch_dropout:
                 model.whole.get_image_features(**image_inputs(model.whole, blank(model.encoder)))
         return model
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, *args, **kwargs):
+        """As `PretextModel.from_pretrained`. Raises `ValueError` for a temperature that is not a number, too."""
+        found = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (found[0] if isinstance(found, tuple) else found).check_temperature(str(pretrained_model_name_or_path))
+        return found
+
+    def check_temperature(self, name: str) -> None:
+        """Raises `ValueError` for one that is not a number."""
+        if not all(torch.isfinite(value) for value in self.temperature()):
+            raise ValueError(
+                f"The temperature of {name} is not a number (logit_scale or logit_bias): it has diverged. Start from "
+                "an earlier checkpoint."
+            )
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
@@ -208,7 +222,7 @@ class ContrastiveForPreTraining(PretextModel):
             self.clamp()
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
-            loss, logs = self.compare(exact(images), exact(texts), labels)
+            loss, logs = self.compare(images, texts, labels)
         return self.output({"contrastive": loss}, logs, features=images)
 
     def embed_images(self, pixel_values: Tensor) -> Tensor:
@@ -216,8 +230,8 @@ class ContrastiveForPreTraining(PretextModel):
 
         def embed(pixels: Tensor) -> Tensor:
             inputs = image_inputs(self.whole, pixels)
-            with dropped_patches(self.encoder, self.task.patch_dropout if self.training else 0.0):
-                return F.normalize(self.whole.get_image_features(**inputs).pooler_output, dim=-1)
+            with dropped_patches(self.encoder, self.task.patch_dropout if self.encoder.training else 0.0):
+                return normalised(self.whole.get_image_features(**inputs).pooler_output)
 
         return in_pieces(embed, self.task.embed_batch_size, self.encoder, pixel_values)
 
@@ -226,7 +240,7 @@ class ContrastiveForPreTraining(PretextModel):
 
         def embed(*values: Tensor) -> Tensor:
             inputs = dict(zip(names, values, strict=True))
-            return F.normalize(self.whole.get_text_features(**inputs).pooler_output, dim=-1)
+            return normalised(self.whole.get_text_features(**inputs).pooler_output)
 
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         names = [name for name, value in given.items() if value is not None]
@@ -272,9 +286,9 @@ class ContrastiveForPreTraining(PretextModel):
         return sigmoid_loss(rows, columns, *self.temperature(), row_labels, column_labels)
 
 
-def exact(embeddings: Tensor) -> Tensor:
-    """Scores are compared in float32 or better, also in training in bf16."""
-    return embeddings.to(torch.promote_types(embeddings.dtype, torch.float32))
+def normalised(embeddings: Tensor) -> Tensor:
+    """To length 1, in float32 or better, also in training in bf16: its eight binary digits would move the scores."""
+    return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 
 def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, positives: str, training: bool) -> None:
@@ -286,6 +300,8 @@ def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, positives:
             f"Pictures are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
             "projections of one width (projection_dim)."
         )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(images)} pairs came with {len(labels)} labels: each needs its own.")
     if positives == "label" and labels is None:
         raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
     if training and len(images) * rank_and_ranks()[1] < 2:

@@ -45,7 +45,8 @@ def openclipart(drawings: Path | None = None) -> Path:
         raise ValueError(f"There is no folder {drawings} of drawings.")
     name = "openclipart"
     if drawings is not None:
-        name += f"-{hashlib.sha256(bytes(drawings.resolve())).hexdigest()[:8]}"
+        files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in svgs(drawings)]
+        name += f"-{hashlib.sha256(repr(files).encode()).hexdigest()[:8]}"
     return made_once(Path(constants.HF_HOME) / "hf_pretext" / name, lambda folder: write(drawings, folder))
 
 
@@ -79,7 +80,7 @@ def rendered(drawings: Path) -> Iterator[dict]:
         from resvg_py import svg_to_bytes
     except ImportError as error:
         raise ValueError("Rendering drawings needs resvg_py: pip install 'hf_pretext[openclipart]'") from error
-    for path in tqdm(sorted(drawings.rglob("*.svg")), desc="rendering drawings", leave=False):
+    for path in tqdm(svgs(drawings), desc="rendering drawings", leave=False):
         title, keywords = told(path)
         if not title or path.stat().st_size > LARGEST:
             continue
@@ -88,6 +89,10 @@ def rendered(drawings: Path) -> Iterator[dict]:
         except (ValueError, RuntimeError, OSError):  # damaged drawings
             continue
         yield {"image": {"bytes": png, "path": None}, "text": title, "keywords": keywords}
+
+
+def svgs(drawings: Path) -> list[Path]:
+    return sorted(drawings.rglob("*.svg"))
 
 
 def told(path: Path) -> tuple[str, list[str]]:

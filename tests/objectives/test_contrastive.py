@@ -288,6 +288,17 @@ def test_pieces_on_a_gpu():
     same(*found, atol=1e-3, rtol=1e-2)
 
 
+def test_a_graph_of_pieces_can_be_gone_through_twice():
+    model = pair_of("timm_resnet18", embed_batch_size=2).train()
+    loss = model(**batch_of(6)).loss
+    found = []
+    for _ in range(2):
+        model.zero_grad()
+        loss.backward(retain_graph=True)
+        found.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    same(*found, atol=1e-6, rtol=1e-5)
+
+
 def test_batch_norm_counts_each_piece_once():
     model = pair_of("timm_resnet18", embed_batch_size=4).train()
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
@@ -339,9 +350,56 @@ def test_a_frozen_tower(name):
     assert model.whole.visual_projection.weight.grad is not None
 
 
+def test_a_frozen_tower_sees_all_its_patches():
+    model = pair_of("vit", frozen="vision", patch_dropout=0.5).train()
+    seen = []
+    model.encoder.layers[0].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].shape[1]))
+    model(**batch_of())
+    assert seen == [1 + (IMAGE // 8) ** 2]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_towers_in_few_digits(dtype):
+    """The projections are of their type; embeddings have length 1 in float32, and the loss is of that."""
+    towers = [build_encoder(CONFIGS[name]()).to(dtype) for name in ("vit", "bert")]
+    model = ContrastiveForPreTraining.from_encoders(*towers, 24)
+    assert {p.dtype for p in model.whole.parameters() if p.ndim} == {dtype}
+    batch = batch_of()
+    output = model(**{**batch, "pixel_values": batch["pixel_values"].to(dtype)})
+    assert output.loss.dtype == output.features.dtype == torch.float32
+    assert torch.allclose(output.features.norm(dim=1), torch.ones(6), atol=1e-6)
+    with pytest.raises(ValueError, match="give both in one"):
+        ContrastiveForPreTraining.from_encoders(towers[0], CONFIGS["bert"]())
+
+
+def test_embeddings_in_mixed_precision_have_length_one():
+    with torch.autocast("cpu", torch.bfloat16):
+        features = pair_of("vit")(**batch_of()).features
+    assert features.dtype == torch.float32
+    assert torch.allclose(features.norm(dim=1), torch.ones(6), atol=1e-6)
+
+
+def test_a_scale_does_not_go_with_a_fresh_bias():
+    """A sigmoid's bias is a head of ours where the architecture has none: without it, its scale means nothing."""
+    trained = pair_of("vit", loss="sigmoid")
+    with torch.no_grad():
+        trained.whole.logit_scale.fill_(3.0)
+        trained.bias.fill_(-4.0)
+    begun = ContrastiveForPreTraining.from_encoder(trained.whole, loss="sigmoid")
+    assert [value.item() for value in begun.temperature()] == pytest.approx([10.0, -10.0], rel=1e-5)
+    whole = pair_of("siglip", loss="sigmoid").whole
+    with torch.no_grad():
+        whole.logit_bias.fill_(-4.0)
+    begun = ContrastiveForPreTraining.from_encoder(whole, loss="sigmoid")
+    assert begun.bias.item() == -4.0
+
+
 def test_logs():
-    model = pair_of("clip", positives="label").eval()
-    logs = model(**batch_of(6), labels=torch.tensor([0, 0, 1, 2, 2, 2])).logs
+    model = pair_of("clip", positives="label").train()
+    labels = torch.tensor([0, 0, 1, 2, 2, 2])
+    logs = model(**batch_of(6), labels=labels).logs
+    assert logs.keys() == {"accuracy", "scale", "negatives"}
+    assert model.eval()(**batch_of(6), labels=labels).logs.keys() == {"accuracy"}  # the others tell of training alone
     assert logs["negatives"].item() == pytest.approx(6 - (2 + 2 + 1 + 3 + 3 + 3) / 6)
     with torch.no_grad():
         batch = batch_of(6)
@@ -397,6 +455,8 @@ def test_batches_that_are_refused():
         model.train()(**batch_of(1))
     with pytest.raises(ValueError, match="needs labels in the batch"):
         pair_of("clip", positives="label")(**batch)
+    with pytest.raises(ValueError, match="6 pairs came with 3 labels"):
+        pair_of("clip", positives="label")(**batch, labels=torch.arange(3))
     model.whole.text_projection = nn.Linear(32, 10)
     with pytest.raises(ValueError, match="embedded in 24 numbers, captions in 10"):
         model(**batch)
@@ -408,3 +468,12 @@ def test_a_temperature_that_is_not_a_number_is_refused():
         whole.logit_scale.fill_(float("nan"))
     with pytest.raises(ValueError, match="temperature of CLIPModel is not a number"):
         ContrastiveForPreTraining.from_encoder(whole)
+
+
+def test_a_checkpoint_that_has_diverged_is_refused(tmp_path):
+    model = pair_of("clip")
+    with torch.no_grad():
+        model.whole.logit_scale.fill_(float("nan"))
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is not a number"):
+        hf_pretext.load(tmp_path)
