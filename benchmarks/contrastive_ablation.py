@@ -30,10 +30,9 @@ SHOWN = {"R@1": "image_to_text_r1", "R@5": "image_to_text_r5", "R@10": "image_to
 KNOWN = ("all words known", "some", "none")
 COLUMNS = [*(f"{split} {name}" for split in ("validation", "test") for name in SHOWN), *KNOWN]
 SMALL = frozenset(["a", "and", "for", "in", "of", "on", "the", "to", "with"])
-AS_IT_IS = "as it is"
 QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "none"]
 VARIANTS = {  # options of the recipe, sizes of its towers, what a tower starts from
-    AS_IT_IS: {},
+    "as it is": {},
     "equal names are right (UniCL)": {"options": ["--positives", "label"]},
     "label smoothing 0.1": {"options": ["--label_smoothing", "0.1"]},
     "translations too": {

@@ -238,10 +238,10 @@ class PretextTrainer(Trainer):
     def _epochs_of_sources(self) -> dict[str, float]:
         sources = self.mixture.sources
         drawn = self._loader.reader.order.drawn(self.samples_seen)
+        names = [f"/{source.prefix}{relative(source.name)}" if len(sources) > 1 else "" for source in sources]
         return {
-            "epoch_of_source" + (f"/{source.prefix}{relative(source.name)}" if len(sources) > 1 else ""): count
-            / len(source)
-            for source, count in zip(sources, drawn, strict=True)
+            f"epoch_of_source{name}": count / len(source)
+            for name, source, count in zip(names, sources, drawn, strict=True)
             if not source.endless
         }
 

@@ -49,8 +49,7 @@ def resnet_and_transformer(
     text_width: int = 192,
     text_layers: int = 2,
 ):
-    """A ResNet of basic blocks, timm's, and a text transformer as CLIP's, which begins to learn sooner than a BERT (see
-    benchmarks/contrastive_ablation.py)."""
+    """A ResNet of basic blocks, timm's, and a text transformer as CLIP's."""
     from transformers import CLIPTextConfig, TimmWrapperConfig, VisionTextDualEncoderConfig
 
     sizes = {"channels": list(widths), "layers": list(depths), "stem_type": "deep", "stem_width": widths[0] // 2}

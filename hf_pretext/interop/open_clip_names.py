@@ -3,12 +3,17 @@
 CLIPModel, SiglipModel -> pairs of names -> state dicts under the other's names, {name: tensor}
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers import CLIPModel, SiglipModel
+
+
+PARTS = ("self_attn.out_proj", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")  # of a layer of transformers'
+OPEN_CLIP = ("attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")  # queries, keys, values first
+TIMM = ("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2")
 
 
 class Same(NamedTuple):
@@ -28,17 +33,15 @@ def both(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
         yield Same((f"{ours}.{end}",), (f"{theirs}.{end}",))
 
 
-def layer_names(ours: str, theirs: str, count: int) -> Iterator[Same]:
-    """Of a transformer of open_clip's own."""
+def layer_names(ours: str, theirs: str, count: int, words: Sequence[str] = OPEN_CLIP) -> Iterator[Same]:
+    """Of the layers of a transformer; words: what the other calls their parts."""
+    qkv, *parts = words
     for i in range(count):
         a, b = f"{ours}.{i}", f"{theirs}.{i}"
         for end in ("weight", "bias"):
-            yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.attn.in_proj_{end}",))
-        yield from both(f"{a}.self_attn.out_proj", f"{b}.attn.out_proj")
-        yield from both(f"{a}.layer_norm1", f"{b}.ln_1")
-        yield from both(f"{a}.layer_norm2", f"{b}.ln_2")
-        yield from both(f"{a}.mlp.fc1", f"{b}.mlp.c_fc")
-        yield from both(f"{a}.mlp.fc2", f"{b}.mlp.c_proj")
+            yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.{qkv}{end}",))
+        for mine, other in zip(PARTS, parts, strict=True):
+            yield from both(f"{a}.{mine}", f"{b}.{other}")
 
 
 def clip_names(model: CLIPModel) -> Iterator[Same]:
@@ -71,15 +74,8 @@ def siglip_names(model: SiglipModel) -> Iterator[Same]:
     seen, read, trunk = "vision_model", "text_model", "visual.trunk"
     yield from both(f"{seen}.embeddings.patch_embedding", f"{trunk}.patch_embed.proj")
     yield Same((f"{seen}.embeddings.position_embedding.weight",), (f"{trunk}.pos_embed",))
-    for i in range(model.config.vision_config.num_hidden_layers):
-        a, b = f"{seen}.encoder.layers.{i}", f"{trunk}.blocks.{i}"
-        for end in ("weight", "bias"):
-            yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.attn.qkv.{end}",))
-        yield from both(f"{a}.self_attn.out_proj", f"{b}.attn.proj")
-        yield from both(f"{a}.layer_norm1", f"{b}.norm1")
-        yield from both(f"{a}.layer_norm2", f"{b}.norm2")
-        yield from both(f"{a}.mlp.fc1", f"{b}.mlp.fc1")
-        yield from both(f"{a}.mlp.fc2", f"{b}.mlp.fc2")
+    layers = model.config.vision_config.num_hidden_layers
+    yield from layer_names(f"{seen}.encoder.layers", f"{trunk}.blocks", layers, TIMM)
     yield from both(f"{seen}.post_layernorm", f"{trunk}.norm")
     yield Same((f"{seen}.head.probe",), (f"{trunk}.attn_pool.latent",))
     for end in ("weight", "bias"):
