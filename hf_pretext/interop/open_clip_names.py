@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, SiglipModel
 
-
 PARTS = ("self_attn.out_proj", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")  # of a layer of transformers'
 OPEN_CLIP = ("attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")  # queries, keys, values first
 TIMM = ("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2")
