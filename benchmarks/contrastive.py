@@ -13,6 +13,7 @@ split is told: speed must not be bought with learning.
 import argparse
 import csv
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -41,7 +42,7 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip, tokenizer_of
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.machine import describe, has_bf16, keep_freed_memory
+from hf_pretext.machine import default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, WIDTH, LAYERS, WORDS, LENGTH, WARM = 64, 192, 4, 49_408, 77, 3
@@ -123,6 +124,7 @@ def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
             warmup_steps=max(steps // 20, 1),
             max_grad_norm=0.0,
             bf16=has_bf16(),
+            dataloader_num_workers=default_workers(),
             use_cpu=not torch.accelerator.is_available(),  # or bf16 would be refused on a CPU
             save_strategy="no",
             logging_strategy="no",
@@ -165,7 +167,8 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
             "--pretrained", str(folder / "start.pt"), "--batch-size", str(batch), "--epochs", str(epochs),
             "--lr", str(RATE), "--beta1", str(BETAS[0]), "--beta2", str(BETAS[1]), "--eps", str(EPSILON),
             "--image-mean", "0.5", "0.5", "0.5", "--image-std", "0.5", "0.5", "0.5",
-            "--wd", str(DECAY), "--warmup", str(max(steps // 20, 1)), "--workers", "2", "--precision", precision,
+            "--wd", str(DECAY), "--warmup", str(max(steps // 20, 1)), "--workers", str(os.cpu_count()),
+            "--precision", precision,
             "--seed", str(seed), "--logs", str(folder / "logs"), "--name", "run", "--save-frequency", str(epochs),
         ])
         # fmt: on

@@ -5,7 +5,7 @@
     python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
     python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # the same of what is trained already
 
-R@k from a picture to its name, on validation (164 names, which choices may go by) and on test (241 names), in one table
+R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
 in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
 names of train, where some are, and where none is: what no caption has told can't be found. Each run is a process of its
 own, --jobs at a time.
@@ -31,7 +31,40 @@ KNOWN = ("all words known", "some", "none")
 COLUMNS = [*(f"{split} {name}" for split in ("validation", "test") for name in SHOWN), *KNOWN]
 SMALL = frozenset(["a", "and", "for", "in", "of", "on", "the", "to", "with"])
 QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "none"]
-VARIANTS = {  # options of the recipe, sizes of its towers, what a tower starts from
+
+
+def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
+    """One without dropout."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        intermediate_size=width * 4,
+        max_position_embeddings=max_length,
+        pad_token_id=pad_token_id,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def vit(image_size: int):
+    """One of about as much work as the recipe's ResNet."""
+    from transformers import ViTConfig
+
+    return ViTConfig(
+        image_size=image_size,
+        patch_size=8,
+        hidden_size=192,
+        num_hidden_layers=4,
+        num_attention_heads=3,
+        intermediate_size=768,
+    )
+
+
+VARIANTS = {  # options of the recipe, sizes of its towers, other towers, what a tower starts from
     "as it is": {},
     "equal names are right (UniCL)": {"options": ["--positives", "label"]},
     "label smoothing 0.1": {"options": ["--label_smoothing", "0.1"]},
@@ -52,9 +85,11 @@ VARIANTS = {  # options of the recipe, sizes of its towers, what a tower starts 
     "1 text layer": {"sizes": {"text_layers": 1}},
     "4 text layers": {"sizes": {"text_layers": 4}},
     "half the picture widths": {"sizes": {"widths": (16, 32, 64, 128)}},
-    "BERT for the captions": {"sizes": {"bert": True}},
+    "one and a half times the picture widths": {"sizes": {"widths": (48, 96, 192, 384)}},
+    "a ViT for the pictures": {"vision": vit},
+    "BERT for the captions": {"text": bert},
     "pictures start from rotation": {"start": "rotation_emoji"},
-    "BERT starts from masked LM on reviews": {"sizes": {"bert": True}, "start": "masked_lm_reviews"},
+    "BERT starts from masked LM on reviews": {"text": bert, "start": "masked_lm_reviews"},
 }
 
 
@@ -66,35 +101,18 @@ def recipe_of(name: str):
     return module.recipe
 
 
-def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
-    """One without dropout."""
-    from transformers import BertConfig
-
-    return BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=width * 4,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-
-
-def with_towers(encoder: Callable, sizes: dict) -> Callable:
-    """The recipe's encoder with some of its towers' sizes changed, or a BERT for the captions."""
-    own = {name: value for name, value in sizes.items() if name != "bert"}
+def with_towers(encoder: Callable, variant: dict) -> Callable:
+    """The recipe's encoder with some of its towers' sizes changed, or with other towers."""
 
     def changed(*shape: int):
-        config = encoder(*shape, **own)
-        if not sizes.get("bert"):
-            return config
-        text = config.text_config
-        _, vocab_size, max_length, pad_token_id, _ = shape
-        towers = config.vision_config, bert(vocab_size, max_length, pad_token_id, text.hidden_size, 2)
-        return type(config).from_vision_text_configs(*towers, projection_dim=config.projection_dim)
+        config = encoder(*shape, **variant.get("sizes", {}))
+        image_size, vocab_size, max_length, pad_token_id, _ = shape
+        vision, text = config.vision_config, config.text_config
+        if "vision" in variant:
+            vision = variant["vision"](image_size)
+        if "text" in variant:
+            text = variant["text"](vocab_size, max_length, pad_token_id, text.hidden_size, 2)
+        return type(config).from_vision_text_configs(vision, text, projection_dim=config.projection_dim)
 
     return changed
 
@@ -118,7 +136,7 @@ def run(name: str, seed: int, options: list[str]) -> dict:
     variant, recipe = VARIANTS[name], recipe_of("contrastive_emoji")
     with tempfile.TemporaryDirectory() as folder:
         start = started(variant["start"], recipe, f"{folder}/start") if "start" in variant else []
-        changed = dataclasses.replace(recipe, encoder=with_towers(recipe.encoder, variant.get("sizes", {})))
+        changed = dataclasses.replace(recipe, encoder=with_towers(recipe.encoder, variant))
         given = [*options, *variant.get("options", []), *start]
         done = changed.main([*QUIET, "--output_dir", f"{folder}/run", "--seeds", str(seed), *given])
         return {"steps": done["seeds"][0]["steps"], **found_by(f"{folder}/run")}
@@ -162,7 +180,8 @@ def words_of(name: str) -> set[str]:
 
 def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
     """What each variant found, by seed; those that do not end in time are left out."""
-    queue = [(name, seed) for seed in seeds for name in variants]
+    longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
+    queue = [(name, seed) for seed in seeds for name in longest_first]
     found: dict[str, list[dict]] = {name: [] for name in variants}
     running, end = {}, time.monotonic() + seconds
     while (queue or running) and time.monotonic() < end:

@@ -24,6 +24,7 @@ KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # where a set brings no such split
 SPLITS = ("train", "validation", "test")
 EVALUATION = "eval_"  # what the names of its options begin with
+Row = tuple[Source, tuple[int, int], object, dict]  # where it lies, its label, its further columns
 
 
 class Labelled:
@@ -31,7 +32,8 @@ class Labelled:
 
     What a set lacks is cut from its train split, always in the same way: a test split (a fifth; where there is
     validation, that becomes test) and a validation split (a tenth). Rows without a label (also -1 of a class label, as
-    of hidden test splits) are left out and counted in `left_out`, and so is what can't be read.
+    of hidden test splits) are left out and counted in `left_out`, and so is what can't be read. Where a kind of set has
+    a use for rows without a label, they are splits of their own (see `without_labels`).
 
     labels: `transfer.Labels`. split_by_us: whether the test split was cut from train.
     """
@@ -44,9 +46,10 @@ class Labelled:
         column: str | None = None,
         limit: int | None = None,
         also: Mapping[str, str | None] | None = None,
+        unlabelled_for: str | None = None,
     ):
         """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns of texts,
-        which rows must have (see `open_source`).
+        which rows must have (see `open_source`). unlabelled_for: what rows without a label are kept for.
 
         Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
         self.also = dict(also or {})
@@ -61,33 +64,38 @@ class Labelled:
                 "Choose another with --eval_label."
             )
         self.left_out: Counter[str] = Counter()
-        rows = {split: self._labelled(source, limit) for split, source in sources.items()}
-        rows = {split: found for split, found in rows.items() if found or split == "train"}
+        rows = {split: self._usable(source, limit, unlabelled_for) for split, source in sources.items()}
+        rows = {split: found for split, found in rows.items() if with_label(found) or split == "train"}
         self.split_by_us = "test" not in rows and "validation" not in rows
-        self._rows = cut(rows)
+        rows = cut(rows)
+        self._rows = {split: with_label(rows[split]) for split in SPLITS}
+        check_filled(self._rows)
+        others = {without_labels(split): [row for row in rows[split] if row[2] is None] for split in SPLITS}
+        self._rows |= {split: found for split, found in others.items() if found}
 
     def __len__(self) -> int:
         """Rows in all splits."""
         return sum(len(rows) for rows in self._rows.values())
 
-    def _labelled(self, source: Source, limit: int | None) -> list[tuple[Source, tuple[int, int], object, dict]]:
+    def _usable(self, source: Source, limit: int | None, unlabelled_for: str | None) -> list[Row]:
         places = [(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
         if limit is not None and limit < len(places):
             places = [places[i * len(places) // limit] for i in range(limit)]
         rows = []
         for place, row in zip(places, source.take(places), strict=True):
             label = label_of(row, source.features["label"])
-            if label is None:
-                self.left_out["rows without a label"] += 1
-            elif lacking := [name for name in self.also if UNREADABLE not in row and text_or_none(row, name) is None]:
+            lacking = [name for name in self.also if UNREADABLE not in row and text_or_none(row, name) is None]
+            if lacking:
                 self.left_out[f"rows without a {lacking[0]}"] += 1
-            else:
+            elif label is None:
+                self.left_out["rows without a label" + (f", but for {unlabelled_for}" if unlabelled_for else "")] += 1
+            if not lacking and (label is not None or unlabelled_for):
                 rows.append((source, place, label, {name: row.get(name) for name in self.also}))
         return rows
 
     def _numbered(self) -> Labels:
         """The labels of the rows that are left. Raises `ValueError` for less than two classes."""
-        names = sorted({label for rows in self._rows.values() for _, _, label, _ in rows}, key=str)
+        names = sorted({label for split in SPLITS for _, _, label, _ in self._rows[split]}, key=str)
         if len(names) < 2:
             raise ValueError(
                 f"{self.name}: the column {self.label!r} has {len(names)} classes, and telling them apart needs two. "
@@ -95,7 +103,7 @@ class Labelled:
             )
         self.left_out = +self.left_out
         number = {name: i for i, name in enumerate(names)}
-        splits = {split: np.array([number[label] for _, _, label, _ in rows]) for split, rows in self._rows.items()}
+        splits = {split: np.array([number[label] for _, _, label, _ in self._rows[split]]) for split in SPLITS}
         return Labels(splits, [str(name) for name in names])
 
     def _undecoded(self, split: str) -> Iterator[dict]:
@@ -103,11 +111,13 @@ class Labelled:
         return rows[0][0].take([place for _, place, _, _ in rows])
 
     def _keep(self, split: str, good: list[bool], what: str) -> None:
-        """Leaves out what can't be read. Raises `ValueError` where nothing is left."""
+        """Leaves out what can't be read. Raises `ValueError` where no row with a label is left."""
         rows = self._rows[split]
         self.left_out[f"{what} that can't be read"] += sum(not ok for ok in good)
         self._rows[split] = [row for row, ok in zip(rows, good, strict=True) if ok]
-        if not self._rows[split]:
+        if not self._rows[split] and split not in SPLITS:
+            del self._rows[split]
+        elif not self._rows[split]:
             raise ValueError(f"The {split} split of {rows[0][0].name} has no {what} that can be read.")
 
 
@@ -127,9 +137,10 @@ class LabelledImages(Labelled):
         workers: int = 0,
         limit: int | None = None,
         also: Mapping[str, str | None] | None = None,
+        unlabelled_for: str | None = None,
     ):
         """Raises `ValueError` as `Labelled` does, and for less than two classes."""
-        super().__init__(dataset, "image", label, image_column, limit, also)
+        super().__init__(dataset, "image", label, image_column, limit, also, unlabelled_for)
         self.processing, self.batch_size, self.workers = processing, batch_size, workers
         height, width = processing.size
         self.pixels = {} if len(self) * 3 * height * width <= KEPT_BYTES else None
@@ -143,7 +154,7 @@ class LabelledImages(Labelled):
     def _read(self) -> None:
         """One pass over everything, to find the pictures that can't be read and to keep the others if they fit."""
         bar = tqdm(total=len(self), desc="reading the labelled pictures", leave=False)
-        for split in SPLITS:
+        for split in list(self._rows):
             parts, good = [], []
             for pixels, kept in self.decoded(split):
                 good += kept
@@ -151,7 +162,7 @@ class LabelledImages(Labelled):
                 if self.pixels is not None:
                     parts.append(pixels)
             self._keep(split, good, "pictures")
-            if self.pixels is not None:
+            if self.pixels is not None and split in self._rows:
                 self.pixels[split] = torch.cat(parts)
         bar.close()
 
@@ -183,7 +194,7 @@ class Batches:
         self.labelled, self.split = labelled, split
 
     def __len__(self) -> int:
-        return -(-len(self.labelled.labels.splits[self.split]) // self.labelled.batch_size)
+        return -(-len(self.labelled._rows[self.split]) // self.labelled.batch_size)
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         if self.labelled.pixels is not None:
@@ -218,6 +229,15 @@ def stack_good(examples: list[Tensor | None]) -> tuple[Tensor, list[bool]]:
     return torch.stack(good) if good else torch.empty(0, dtype=torch.uint8), [e is not None for e in examples]
 
 
+def with_label(rows: list[Row]) -> list[Row]:
+    return [row for row in rows if row[2] is not None]
+
+
+def without_labels(split: str) -> str:
+    """The name that the rows of a split without a label go by."""
+    return f"{split} without labels"
+
+
 def label_of(row: dict, feature: ClassLabel | Value):
     """A row's label, by its name where it has one; None where it has none."""
     label = row.get("label")
@@ -229,10 +249,7 @@ def label_of(row: dict, feature: ClassLabel | Value):
 
 
 def cut(rows: dict[str, list]) -> dict[str, list]:
-    """Train, validation and test, those that are missing cut from train.
-
-    Raises `ValueError` when a split would be empty.
-    """
+    """Train, validation and test, those that are missing cut from train."""
     rows = dict(rows)
     if "test" not in rows and "validation" in rows:
         rows["test"] = rows.pop("validation")
@@ -242,6 +259,11 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
             first = int(len(shuffled) * share)
             rows[split] = [rows["train"][i] for i in sorted(shuffled[:first])]
             rows["train"] = [rows["train"][i] for i in sorted(shuffled[first:])]
+    return {split: rows[split] for split in SPLITS}
+
+
+def check_filled(rows: dict[str, list]) -> None:
+    """Raises `ValueError` where a split has no rows."""
     empty = [split for split in SPLITS if not rows[split]]
     if empty:
         told = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
@@ -249,4 +271,3 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
             f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {told}). Give more, or leave "
             "the figures out with --eval_dataset none."
         )
-    return {split: rows[split] for split in SPLITS}

@@ -3,13 +3,14 @@
 test split -> pictures (n, d), captions (m, d) -> R@k both ways; class names in sentences -> zero-shot top-1
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..data.pairs import PairProcessing, normalised
-from .labelled import LabelledImages
+from .labelled import LabelledImages, without_labels
 from .retrieval import chance, retrieval
 from .zero_shot import TEMPLATES, classifier, zero_shot
 
@@ -17,7 +18,8 @@ TEXTS_AT_ONCE = 256
 
 
 class LabelledPairs(LabelledImages):
-    """Pictures with labels and captions (see `LabelledImages`); rows without a caption are left out, too.
+    """Pictures with labels and captions (see `LabelledImages`); rows without a caption are left out, too. Those without
+    a label take part in retrieval, after the others.
 
     processing: that of evaluation, without an augmentation.
     """
@@ -36,15 +38,34 @@ class LabelledPairs(LabelledImages):
         """Raises `ValueError` as `LabelledImages` does, and for a set without a column of captions."""
         self.pairs = processing
         super().__init__(
-            dataset, processing.images, label, image_column, batch_size, workers, limit, {"text": text_column}
+            dataset,
+            processing.images,
+            label,
+            image_column,
+            batch_size,
+            workers,
+            limit,
+            also={"text": text_column},
+            unlabelled_for="retrieval",
         )
 
     def captions(self, split: str) -> list[str]:
-        """The captions of a split, in the order of its pictures."""
-        return [also["text"] for _, _, _, also in self._rows[split]]
+        """The captions of a split, in the order of `all_batches`."""
+        return [also["text"] for part in self._parts(split) for _, _, _, also in self._rows[part]]
+
+    def all_batches(self, split: str) -> Iterator[dict[str, Tensor]]:
+        """The pictures of a split as model inputs: those with a label, in order, then those without."""
+        return itertools.chain.from_iterable(self.batches(part) for part in self._parts(split))
+
+    def all_pixels(self, split: str) -> Tensor:
+        """The same as uint8 `(n, 3, H, W)`, of a set that fits in memory."""
+        return torch.cat([self.pixels[part] for part in self._parts(split)])
+
+    def _parts(self, split: str) -> list[str]:
+        return [part for part in (split, without_labels(split)) if part in self._rows]
 
     def pretext_batches(self, split: str) -> "PairBatches":
-        """Pictures with the tokens of their captions, as the objective wants them."""
+        """Pictures that have a label with the tokens of their captions, as the objective wants them."""
         return PairBatches(self, split)
 
 
@@ -60,7 +81,8 @@ class PairBatches:
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         size, captions = self.labelled.batch_size, self.labelled.captions(self.split)
         for number, batch in enumerate(self.labelled.batches(self.split)):
-            yield {**batch, **self.labelled.pairs.texts(captions[number * size : (number + 1) * size])}
+            first = number * size
+            yield {**batch, **self.labelled.pairs.texts(captions[first : first + len(batch["pixel_values"])])}
 
 
 @torch.no_grad()
@@ -76,7 +98,7 @@ def pair_figures(
     device: torch.device | str = "cpu",
     split: str = "test",
 ) -> dict[str, float]:
-    """Retrieval both ways among the pictures and the different captions of a split, and zero-shot classification of its
+    """Retrieval both ways among all pictures and the different captions of a split, and zero-shot classification of its
     labels by their names.
 
     model: with `embed_images` and `embed_texts`. prompts: templates (see `zero_shot.prompts`); those of English
@@ -93,16 +115,17 @@ def pair_figures(
         prompts or TEMPLATES["en"],
     )
     model.train(training)
-    told = zero_shot(images, classes, labelled.labels.splits[split])
+    labels = labelled.labels.splits[split]
+    told = zero_shot(images[: len(labels)], classes, labels)
     return {**figures, **{f"zero_shot_{name}": value for name, value in told.items()}}
 
 
 def embeddings(
     model: nn.Module, labelled: LabelledPairs, device: torch.device | str, split: str
 ) -> tuple[Tensor, list[str], Tensor]:
-    """Pictures of a split, its different captions, and what the text tower makes of those."""
+    """Pictures of a split as embeddings, its different captions, and what the text tower makes of those."""
     captions = different(labelled.captions(split))
-    images = embedded(model.embed_images, labelled.batches(split), device)
+    images = embedded(model.embed_images, labelled.all_batches(split), device)
     return images, captions, embedded(model.embed_texts, text_batches(labelled.pairs, captions), device)
 
 

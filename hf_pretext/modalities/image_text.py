@@ -227,13 +227,13 @@ class ImagesAndTexts(image.Images):
         images, captions, texts = embeddings(model, labelled, self.run.first.device, "test")
         asked = evenly(len(captions), QUERIES)
         closest = neighbours(images, texts[asked], FOUND)
-        own = [normalised(caption) for caption in labelled.captions("test")]
+        own, pixels = [normalised(caption) for caption in labelled.captions("test")], labelled.all_pixels("test")
         found = {
-            captions[query]: (labelled.pixels["test"][rows], [own[row] == normalised(captions[query]) for row in rows])
+            captions[query]: (pixels[rows], [own[row] == normalised(captions[query]) for row in rows])
             for query, rows in zip(asked, closest, strict=True)
         }
-        labels = labelled.labels
-        return partial(draw_pairs, found=found, images=images, labels=labels.splits["test"], names=labels.names), 6.4
+        labels, names = labelled.labels.splits["test"], labelled.labels.names
+        return partial(draw_pairs, found=found, images=images[: len(labels)], labels=labels, names=names), 6.4
 
     def facts(self) -> dict:
         captions = {k: v for k, v in dataclasses.asdict(self.pairs).items() if not k.endswith("_encoder")}

@@ -77,6 +77,36 @@ def test_rows_without_a_caption_are_left_out(labelled):
     assert labelled.captions("test") == [*NAMES, " Green  BOX"]
 
 
+def test_pictures_without_a_label_are_found_and_find_but_are_not_told_apart(tokenizer):
+    rows = [
+        {"image": Image.new("RGB", (8, 8), (20 * i, 0, 0)), "text": name, "colour": "ab"[i % 2]}
+        for i, name in enumerate(NAMES)
+    ]
+    for i in (2, 7, 9):
+        rows[i]["colour"] = None
+    some = labelled_pairs(tokenizer, [*rows, {**rows[2], "text": None}])
+    assert some.left_out == {"rows without a label, but for retrieval": 9, "rows without a text": 3}
+    order = [i for i in range(12) if rows[i]["colour"]] + [2, 7, 9]
+    assert some.captions("test") == [NAMES[i] for i in order]
+    assert some.all_pixels("test")[:, 0, 0, 0].tolist() == [20 * i for i in order]
+    figures = pair_figures(Knowing(tokenizer), some, ["{}"])
+    assert figures["image_to_text_r1"] == figures["text_to_image_r1"] == 1.0
+    assert chance_figures(some)["image_to_text_r1"] == pytest.approx(1 / 12)  # among all names
+    assert [len(some.labels.splits[split]) for split in ("train", "validation", "test")] == [9, 9, 9]
+    batches = list(some.pretext_batches("test"))
+    assert [len(batch["pixel_values"]) for batch in batches] == [5, 4] == [len(b["input_ids"]) for b in batches]
+
+
+def test_pictures_without_a_label_that_cannot_be_read_are_left_out(tokenizer):
+    rows = [
+        {"image": Image.new("RGB", (8, 8), (20 * i, 0, 0)), "text": name, "colour": "ab"[i % 2]}
+        for i, name in enumerate(NAMES)
+    ]
+    broken = {"image": {"bytes": b"no picture", "path": None}, "text": "none", "colour": None}
+    some = labelled_pairs(tokenizer, [*rows, broken])
+    assert some.left_out["pictures that can't be read"] == 3 and some.captions("test") == NAMES
+
+
 def test_batches_carry_captions_in_the_order_of_the_pictures(labelled):
     batches = list(labelled.pretext_batches("test"))
     assert [len(batch["pixel_values"]) for batch in batches] == [5, 5, 3] == [len(b["input_ids"]) for b in batches]
