@@ -13,7 +13,6 @@ split is told: speed must not be bought with learning.
 import argparse
 import csv
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -42,7 +41,7 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip, tokenizer_of
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.machine import default_workers, describe, has_bf16, keep_freed_memory
+from hf_pretext.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, WIDTH, LAYERS, WORDS, LENGTH, WARM = 64, 192, 4, 49_408, 77, 3
@@ -167,7 +166,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
             "--pretrained", str(folder / "start.pt"), "--batch-size", str(batch), "--epochs", str(epochs),
             "--lr", str(RATE), "--beta1", str(BETAS[0]), "--beta2", str(BETAS[1]), "--eps", str(EPSILON),
             "--image-mean", "0.5", "0.5", "0.5", "--image-std", "0.5", "0.5", "0.5",
-            "--wd", str(DECAY), "--warmup", str(max(steps // 20, 1)), "--workers", str(os.cpu_count()),
+            "--wd", str(DECAY), "--warmup", str(max(steps // 20, 1)), "--workers", str(cores()),
             "--precision", precision,
             "--seed", str(seed), "--logs", str(folder / "logs"), "--name", "run", "--save-frequency", str(epochs),
         ])

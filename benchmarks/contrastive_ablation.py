@@ -34,7 +34,7 @@ QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "n
 
 
 def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
-    """One without dropout."""
+    """A BERT without dropout, of the recipe's width and layers."""
     from transformers import BertConfig
 
     return BertConfig(
@@ -51,7 +51,7 @@ def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers
 
 
 def vit(image_size: int):
-    """One of about as much work as the recipe's ResNet."""
+    """The ViT of benchmarks/contrastive.py: some three times the work of the recipe's ResNet."""
     from transformers import ViTConfig
 
     return ViTConfig(
@@ -94,6 +94,7 @@ VARIANTS = {  # options of the recipe, sizes of its towers, other towers, what a
 
 
 def recipe_of(name: str):
+    """A recipe by its name, from its file."""
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(RECIPES))
@@ -144,6 +145,7 @@ def run(name: str, seed: int, options: list[str]) -> dict:
 
 def found_by(folder: str) -> dict:
     """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
+    import datasets
     import torch
     from transformers import AutoProcessor
 
@@ -166,7 +168,7 @@ def found_by(folder: str) -> dict:
         found = retrieval(images, texts, own, names)
         figures |= {f"{split} {name}": found[key] for name, key in SHOWN.items()}
     hits = ranks(images, texts, *numbered(own, names)) <= 10
-    known = set().union(*map(words_of, labelled.captions("train")))
+    known = set().union(*map(words_of, datasets.load_dataset(data, split="train")["text"]))
     there = torch.tensor([len(words_of(name) & known) / len(words_of(name)) for name in own])
     which = {"all words known": there == 1, "some": (there > 0) & (there < 1), "none": there == 0}
     return figures | {name: hits[mask].float().mean().item() for name, mask in which.items()}
@@ -184,23 +186,25 @@ def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, op
     queue = [(name, seed) for seed in seeds for name in longest_first]
     found: dict[str, list[dict]] = {name: [] for name in variants}
     running, end = {}, time.monotonic() + seconds
-    while (queue or running) and time.monotonic() < end:
-        while queue and len(running) < jobs:
-            name, seed = queue.pop(0)
-            log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-            command = [sys.executable, __file__, "--one", name, str(seed), "--options", *options]
-            running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = name, seed, log
-        for process in [process for process in running if process.poll() is not None]:
-            name, seed, log = running.pop(process)
-            log.seek(0)
-            lines = log.read().strip().splitlines()
-            if process.returncode:
-                raise SystemExit(f"{name}, seed {seed}, has failed:\n" + "\n".join(lines[-20:]))
-            found[name].append(json.loads(lines[-1]))
-            print(f"{name}, seed {seed}: {found[name][-1]}", flush=True)
-        time.sleep(0.2)
-    for process in running:
-        process.kill()
+    try:
+        while (queue or running) and time.monotonic() < end:
+            while queue and len(running) < jobs:
+                name, seed = queue.pop(0)
+                log = tempfile.TemporaryFile("w+")  # noqa: SIM115
+                command = [sys.executable, __file__, "--one", name, str(seed), "--options", *options]
+                running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = name, seed, log
+            for process in [process for process in running if process.poll() is not None]:
+                name, seed, log = running.pop(process)
+                log.seek(0)
+                lines = log.read().strip().splitlines()
+                if process.returncode:
+                    raise SystemExit(f"{name}, seed {seed}, has failed:\n" + "\n".join(lines[-20:]))
+                found[name].append(json.loads(lines[-1]))
+                print(f"{name}, seed {seed}: {found[name][-1]}", flush=True)
+            time.sleep(0.2)
+    finally:  # none is left behind
+        for process in running:
+            process.kill()
     return {name: runs for name, runs in found.items() if runs}
 
 
@@ -223,7 +227,17 @@ def table(found: dict[str, list[dict]], options: list[str]) -> str:
     for name, runs in found.items():
         means = [statistics.mean(one[column] for one in runs) for column in COLUMNS]
         lines.append(f"| {name} | {len(runs)} | {runs[0]['steps']} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", noise()]) + "\n"
+
+
+def noise() -> str:
+    """What differs by chance alone, by the recipe's own seeds."""
+    from hf_pretext.cards import read_results
+
+    trained = read_results(HERE.parent / "model_cards" / "contrastive_emoji")["measures"]["trained"]
+    spreads = {name: trained[key]["std"] for name, key in SHOWN.items()}
+    told = ", ".join(f"{name} {2 * 2**0.5 * spread:.3f}" for name, spread in spreads.items())
+    return f"Between runs of one seed, differences on test below twice their spread tell nothing: {told}."
 
 
 def main() -> None:

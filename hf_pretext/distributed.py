@@ -1,6 +1,6 @@
 """What crosses the ranks of a run, with gradients; with one process, nothing does.
 
-(b, d) on each of R ranks -> gather: (Rb, d) on all -> shift: the (b, d) of a neighbour
+(b, d) on each of R ranks -> gather: (Rb, d) on all; moved: the (b, d) of a neighbour
 
 The gradient that comes back is the sum over the ranks' losses. So where each rank's loss is a mean over its own rows,
 DistributedDataParallel's average over ranks makes it that of one process with the whole batch.
@@ -22,11 +22,6 @@ def gather(value: Tensor) -> Tensor:
     return value if rank_and_ranks()[1] == 1 else _Gather.apply(value)
 
 
-def shift(value: Tensor) -> Tensor:
-    """The tensor of the rank before this one, in a ring: after as many shifts as there are ranks it is one's own."""
-    return value if rank_and_ranks()[1] == 1 else _Shift.apply(value, 1)
-
-
 class _Gather(Function):
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
@@ -42,24 +37,12 @@ class _Gather(Function):
         return gradient.chunk(ranks)[rank]
 
 
-class _Shift(Function):
-    @staticmethod
-    def forward(ctx, value: Tensor, by: int) -> Tensor:
-        ctx.by = by
-        return moved(value, by)
-
-    @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        return moved(gradient, -ctx.by), None
-
-
-def moved(value: Tensor, by: int) -> Tensor:
-    """The tensor of the rank `by` places before this one, in a ring; the shape must be the same on all."""
+def moved(value: Tensor) -> Tensor:
+    """The tensor of the rank before this one, in a ring, without gradient; the shape must be the same on all. After as
+    many moves as there are ranks it is one's own."""
     rank, ranks = rank_and_ranks()
     value, received = value.contiguous(), torch.empty_like(value, memory_format=torch.contiguous_format)
-    to, source = (rank + by) % ranks, (rank - by) % ranks
-    for request in dist.batch_isend_irecv(
-        [dist.P2POp(dist.isend, value, to), dist.P2POp(dist.irecv, received, source)]
-    ):
+    exchange = [(dist.isend, value, (rank + 1) % ranks), (dist.irecv, received, (rank - 1) % ranks)]
+    for request in dist.batch_isend_irecv([dist.P2POp(*one) for one in exchange]):
         request.wait()
     return received

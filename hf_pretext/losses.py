@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .distributed import moved, rank_and_ranks
+
 TILE = 2**22  # scores that are computed with at a time, on a CPU
 DEVICE_TILE = 2**24  # elsewhere, where starting a kernel costs more
 
@@ -79,17 +81,21 @@ def softmax_loss(
 
 
 def sigmoid_loss(
-    rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor, row_labels: Tensor, column_labels: Tensor
+    rows: Tensor,
+    columns: Tensor,
+    scale: Tensor,
+    bias: Tensor,
+    row_labels: Tensor,
+    column_labels: Tensor,
+    ring: bool = False,
 ) -> Tensor:
     """SigLIP's: -log sigmoid of each score `scale * row . column + bias`, of its negative where the labels differ;
     summed over columns, mean over rows. `()`.
 
-    Shapes and memory are those of `softmax_loss`. Since -log sigmoid(s) = softplus(s) - s, all scores have their
-    softplus summed, and those of the right ones are taken away: a sum of embeddings.
+    Shapes and memory are those of `softmax_loss`. ring: over all ranks' columns, as many on each, which go round from
+    rank to rank, and in the backward pass once more, their gradients with them: each rank holds two ranks' at a time.
     """
-    sums, count = sums_of_labels(columns, column_labels, row_labels)
-    total = Softpluses.apply(rows, columns, scale, bias)
-    return (total.sum() - (scale * (rows * sums).sum(1) + bias * count).sum()) / len(rows)
+    return Softpluses.apply(rows, columns, scale, bias, row_labels, column_labels, ring).sum() / len(rows)
 
 
 class Normalizers(torch.autograd.Function):
@@ -122,26 +128,48 @@ class Normalizers(torch.autograd.Function):
 
 
 class Softpluses(torch.autograd.Function):
-    """Sums over columns of softplus(scale * row . column + bias), `(n,)`."""
+    """Sums over columns of -log sigmoid(score), of the negative score where the labels differ, `(n,)`: of
+    softplus(score), less the score where they are equal."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-        ctx.save_for_backward(rows, columns, scale, bias)
-        sums = rows.new_empty(len(rows))
-        for scores, out in tiles_of_scores(rows, columns, scale, sums):
-            torch.sum(F.softplus(scores.add_(bias)), 1, out=out)
+    def forward(
+        ctx,
+        rows: Tensor,
+        columns: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        row_labels: Tensor,
+        column_labels: Tensor,
+        ring: bool,
+    ) -> Tensor:
+        ctx.save_for_backward(rows, columns, scale, bias, row_labels, column_labels)
+        ctx.ranks = rank_and_ranks()[1] if ring else 1
+        sums = rows.new_zeros(len(rows))
+        for hop in range(ctx.ranks):
+            if hop:
+                columns, column_labels = moved(columns), moved(column_labels)
+            for scores, labels, out in tiles_of_scores(rows, columns, scale, row_labels, sums):
+                out += F.softplus(scores.add_(bias)).sum(1)
+                out -= scores.masked_fill_(labels[:, None] != column_labels, 0).sum(1)
         return sums
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_sums: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rows, columns, scale, bias = ctx.saved_tensors
+    def backward(ctx, of_sums: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns, scale, bias, row_labels, column_labels = ctx.saved_tensors
+        of_rows, of_columns, of_scale, of_bias = (torch.zeros_like(v) for v in (rows, columns, scale, bias))
 
-        def gradient(scores: Tensor, of_tile: Tensor) -> Tensor:
-            return scores.add_(bias).sigmoid_().mul_(of_tile[:, None])
+        def gradient(scores: Tensor, labels: Tensor, of_tile: Tensor) -> Tensor:
+            right = labels[:, None] == column_labels
+            return scores.add_(bias).sigmoid_().add_(right, alpha=-1).mul_(of_tile[:, None])
 
-        of_embeddings, of_bias = gradients(gradient, rows, columns, scale, of_sums)
-        return *of_embeddings, of_bias
+        for _ in range(ctx.ranks):
+            parts, part_of_bias = gradients(gradient, rows, columns, scale, row_labels, of_sums)
+            for whole, part in zip((of_rows, of_columns, of_scale, of_bias), (*parts, part_of_bias), strict=True):
+                whole += part
+            if ctx.ranks > 1:  # after the last time, the gradients are where their columns came from
+                columns, column_labels, of_columns = moved(columns), moved(column_labels), moved(of_columns)
+        return of_rows, of_columns, of_scale, of_bias, None, None, None
 
 
 def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:

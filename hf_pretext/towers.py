@@ -23,7 +23,7 @@ from .features import width
 from .modeling import build_encoder, check_encoder
 
 TRIED_SIDE = 64  # pixels of a picture that shows what a tower gives, where its config names no size
-GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT or RoBERTa"}
+GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
 
 
 def dual_encoder(
@@ -74,10 +74,13 @@ def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, 
     random numbers, when its gradient is asked for (GradCache, Gao et al. 2021,
     https://huggingface.co/papers/2101.06983).
 
-    Batch norm normalises each piece by itself, and counts it once into its running statistics."""
+    Batch norm normalises each piece by itself, and counts it once into its running statistics. A frozen tower keeps no
+    activations, and goes through each piece once."""
     if size is None or len(inputs[0]) <= size:
         return embed(*inputs)
     pieces = zip(*(value.split(size) for value in inputs), strict=True)
+    if not any(parameter.requires_grad for parameter in tower.parameters()):
+        return torch.cat([embed(*piece) for piece in pieces])
 
     def contexts():
         return nullcontext(), StatisticsKept(tower)  # of the first pass, and of each further one

@@ -37,6 +37,21 @@ def test_large_scores_do_not_overflow():
     assert torch.equal(logits.grad, torch.tensor([[0.0, 0.0], [-0.5, 0.5]]))
 
 
+def test_thousands_of_pairs_in_tiles_equal_all_scores_at_once(monkeypatch):
+    monkeypatch.setattr(losses, "TILE", 300 * 2000)
+    random = torch.Generator().manual_seed(0)
+    rows, columns = (F.normalize(torch.randn(2000, 512, generator=random), dim=1).requires_grad_() for _ in range(2))
+    scale, bias, labels = torch.tensor(14.3).requires_grad_(), torch.tensor(-10.0).requires_grad_(), torch.arange(2000)
+    given, scores = (rows, columns, scale, bias), scale * rows @ columns.T
+    plain = (F.cross_entropy(scores, labels) + F.cross_entropy(scores.T, labels)) / 2
+    plain = plain - F.logsigmoid((scores + bias) * (2 * torch.eye(2000) - 1)).sum() / 2000
+    ours = softmax_loss(*given[:3], labels, labels) + sigmoid_loss(*given, labels, labels)
+    found, expected = ([loss.detach(), *torch.autograd.grad(loss, given)] for loss in (ours, plain))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(found[1:3], expected[1:3], strict=True):  # whose elements are some 1e-5
+        assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("tile", [2000, 2**26])

@@ -10,14 +10,14 @@ import datasets
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, EMOJI, REPOSITORY
+from conftest import CONFIGS, EMOJI, REPOSITORY, TEXT, VIT, timm
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, AutoTokenizer, pipeline
 
 import hf_pretext
+from hf_pretext import ContrastiveForPreTraining, MaskedLMForPreTraining, RotationForPreTraining
 from hf_pretext.evaluation.retrieval import retrieval
-from hf_pretext.modeling import build_encoder
 
 RECIPES = REPOSITORY / "recipes"
 RECIPE = RECIPES / "contrastive_emoji.py"
@@ -25,6 +25,9 @@ FILES = {
     "config.json", "model.safetensors", "processor_config.json", "tokenizer.json", "results.json", "README.md",
     "report.png",
 }  # fmt: skip
+
+
+BRIEFLY = ("--eval_dataset", "none", "--max_steps", 1)
 
 
 def main(*options, output_dir, name="contrastive_emoji"):
@@ -95,11 +98,32 @@ def test_transformers_alone_loads_it_and_finds_the_same(smoke):
 
 
 def test_the_zero_shot_pipeline_runs_on_the_folder(smoke):
-    folder, _ = smoke
+    assert sum(told_apart(smoke[0])) == pytest.approx(1, abs=1e-4)
+
+
+def told_apart(folder) -> list[float]:
+    """What transformers' pipeline says of a picture and some names."""
     classify = pipeline("zero-shot-image-classification", model=str(folder))
     found = classify(Image.new("RGB", (70, 64), "red"), candidate_labels=["red heart", "cat", "flag"])
     assert {one["label"] for one in found} == {"red heart", "cat", "flag"}
-    assert sum(one["score"] for one in found) == pytest.approx(1, abs=1e-4)
+    return [one["score"] for one in found]
+
+
+@pytest.mark.parametrize("vision, text", [("vit", "bert"), ("convnext", "roberta"), ("timm_resnet10t", "bert")])
+def test_towers_side_by_side_run_in_the_pipeline(vision, text, smoke, tmp_path):
+    processor = AutoProcessor.from_pretrained(smoke[0])
+    words = dict(TEXT, vocab_size=len(processor.tokenizer), max_position_embeddings=40)
+    towers = {
+        "vit": lambda: transformers.ViTConfig(**{**VIT, "image_size": 64}, patch_size=8),
+        "convnext": CONFIGS["convnext"],
+        "timm_resnet10t": lambda: timm("resnet10t"),
+        "bert": lambda: transformers.BertConfig(**words),
+        "roberta": lambda: transformers.RobertaConfig(**words, pad_token_id=processor.tokenizer.pad_token_id),
+    }
+    ContrastiveForPreTraining.from_encoders(towers[vision](), towers[text](), 24).save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    assert not AutoModel.from_pretrained(tmp_path, output_loading_info=True)[1]["missing_keys"]
+    assert sum(told_apart(tmp_path)) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
@@ -115,15 +139,33 @@ def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
     assert all(torch.equal(ours[name], whole[name]) for name in whole)
 
 
-def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path):
+def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
+    """From a checkpoint of rotation: batch norm in pieces is no matter where it is frozen."""
     torch.manual_seed(7)
-    vision = build_encoder(CONFIGS["timm_resnet18"]())
-    vision.save_pretrained(tmp_path / "vision")
-    options = ["--vision_encoder", tmp_path / "vision", "--frozen", "vision", "--eval_dataset", "none"]
-    done = main(*options, "--max_steps", 1, "--other_captions", "keywords", output_dir=tmp_path / "run")
+    start = RotationForPreTraining.from_encoder(CONFIGS["timm_resnet18"]())
+    start.save_pretrained(tmp_path / "vision")
+    options = ["--vision_encoder", tmp_path / "vision", "--frozen", "vision", "--embed_batch_size", 4]
+    done = main(*options, *BRIEFLY, "--other_captions", "keywords", output_dir=tmp_path / "run")
     assert done["towers"]["vision"].endswith("vision")
+    assert "batch norm" not in capsys.readouterr().out
     tower = hf_pretext.load(tmp_path / "run").encoder.state_dict()
-    assert all(torch.equal(tower[name], value) for name, value in vision.state_dict().items())
+    assert all(torch.equal(tower[name], value) for name, value in start.encoder.state_dict().items())
+
+
+def test_captions_start_from_a_masked_language_model_of_ours(smoke, tmp_path, capsys):
+    tokenizer = AutoTokenizer.from_pretrained(smoke[0])
+    config = transformers.BertConfig(**{**TEXT, "vocab_size": len(tokenizer)})
+    start = MaskedLMForPreTraining.from_encoder(config, mask_token_id=tokenizer.mask_token_id)
+    start.save_pretrained(tmp_path / "text")
+    tokenizer.save_pretrained(tmp_path / "text")
+    options = ["--text_encoder", tmp_path / "text", "--learning_rate", 0.0, "--embed_batch_size", 4]
+    done = main(*options, *BRIEFLY, output_dir=tmp_path / "run")
+    assert done["towers"]["text"].endswith("text") and done["towers"]["text_class"] == "BertModel"
+    assert done["tokenizer"]["from"].endswith("text")
+    assert "batch norm normalises each piece of 4 by itself" in capsys.readouterr().out
+    tower = hf_pretext.load(tmp_path / "run").tower("text").state_dict()
+    trained = start.encoder.state_dict()
+    assert len(trained) > 20 and all(torch.equal(tower[name], value) for name, value in trained.items())
 
 
 def test_the_tokenizer_of_an_open_clip_model(tmp_path):
@@ -188,7 +230,9 @@ def shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
     align = dict(image_size=32, width_coefficient=0.25, depth_coefficient=0.25, hidden_dim=24)
     return {
         "clip": transformers.CLIPConfig(vision_config=vision, text_config={**text, **ends}, projection_dim=24),
-        "siglip": transformers.SiglipConfig(vision_config=vision, text_config={**text, **ends}),
+        "siglip": transformers.SiglipConfig(
+            vision_config=vision, text_config={**text, **ends, "max_position_embeddings": 64}
+        ),  # the pipeline pads SigLIP's texts to 64, whatever the model says
         "chinese_clip": transformers.ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=24),
         "align": transformers.AlignConfig(vision_config=align, text_config=text, projection_dim=80),
     }
@@ -202,11 +246,12 @@ def test_every_kind_of_model_is_taken_whole(name, tmp_path, capsys):
     done = main("--encoder", tmp_path / "shape", *options, *loss, output_dir=tmp_path / "run")
     fixed = name == "siglip"
     assert done["padded"] == ("to --max_length" if fixed else "to the longest of a batch")
-    assert done["max_length"] == 24
+    assert done["max_length"] == (64 if fixed else 24)
     model, info = AutoModel.from_pretrained(tmp_path / "run", output_loading_info=True)
     assert type(model).__name__ == type(shapes(500)[name]).__name__.replace("Config", "Model")
     assert not info["missing_keys"]
     assert type(AutoProcessor.from_pretrained(tmp_path / "run")).__name__.endswith("Processor")
+    assert all(0 < score < 1 for score in told_apart(tmp_path / "run"))
 
 
 def test_captions_that_are_cut_are_counted(tmp_path, capsys):
@@ -235,6 +280,7 @@ MISTAKES = {
     "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
     "a batch of one": (["--per_device_train_batch_size", "1"], "batch of one pair"),
     "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
+    "a prompt without a place": (["--prompts", "a photo"], "or a language (ar, de, en"),
     "nowhere": (["--vision_encoder", "no/such/folder"], "no/such/folder"),
 }  # fmt: skip
 

@@ -55,6 +55,7 @@ def curves(figure, results: dict) -> None:
         if name in results.get("pretext", {}):
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
         axes.set(title=f"{results['objective']['name']}: {name}", xlabel="samples seen")
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
         axes.grid(alpha=0.25)
@@ -115,8 +116,8 @@ def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[st
 
 
 def draw_pairs(figure, found: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
-    """At the left captions with the pictures found for them, framed where one is theirs; at the right a map of all
-    pictures, coloured by label.
+    """At the left captions with the pictures found for them, framed where one is theirs; at the right a map of the
+    pictures that have a label, coloured by it.
 
     found: by caption, pictures (`(k, 3, H, W)` uint8) and whether they are its own (`(k,)`); images: embeddings
     (`(n, d)`), laid out by t-SNE (van der Maaten and Hinton 2008); labels (`(n,)`) and their names."""

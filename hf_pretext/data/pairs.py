@@ -124,7 +124,10 @@ class PairProcessing:
         cut = len(ids) > self.max_length
         if cut:
             ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
-        columns = {"input_ids": torch.tensor(ids), "attention_mask": torch.ones(len(ids), dtype=torch.long)}
+        columns = {
+            "input_ids": torch.tensor(ids, dtype=torch.long),
+            "attention_mask": torch.ones(len(ids), dtype=torch.long),
+        }
         missing = self.max_length - len(ids) if self.fixed else 0
         return {
             **{name: F.pad(columns[name], (0, missing), value=v) for name, v in self.fills.items()},

@@ -156,8 +156,9 @@ class PairArguments:
         evaluation, the caption.
     vision_encoder: Start the picture tower from this encoder (a Hub id or folder).
     text_encoder: Start the text tower from this encoder, with its tokenizer.
-    prompts: Sentences with {} for a class's name, whose mean stands for it in zero-shot classification; by itself,
-        those for English photographs.
+    prompts: Sentences with {} for a class's name, whose mean stands for it in zero-shot classification, or a language
+        whose sentences are taken: en, de, fr, es, zh, ja... for photographs, en-drawings... for what is drawn. By
+        itself, en.
     """
 
     _argument_group_name: ClassVar[str] = "captions"
@@ -170,11 +171,10 @@ class PairArguments:
     prompts: list[str] | None = None
 
     def validate_prompts(self):
-        lacking = [prompt for prompt in self.prompts or [] if "{}" not in prompt]
-        if lacking:
-            raise ValueError(
-                f"prompts are sentences with {{}}, where the name of a class goes, but one is {lacking[0]!r}."
-            )
+        if any("{}" not in prompt for prompt in self.prompts or []):
+            from ..evaluation.zero_shot import templates_of  # which takes time, and is needed for languages alone
+
+            templates_of(self.prompts)
 
     def validate_weights(self):
         weights, columns = self.caption_weights, 1 + len(self.other_captions or [])

@@ -24,7 +24,7 @@ KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # where a set brings no such split
 SPLITS = ("train", "validation", "test")
 EVALUATION = "eval_"  # what the names of its options begin with
-Row = tuple[Source, tuple[int, int], object, dict]  # where it lies, its label, its further columns
+Row = tuple[Source, tuple[int, int], object, dict]  # where it lies, its label or None, its further columns
 
 
 class Labelled:
@@ -33,7 +33,7 @@ class Labelled:
     What a set lacks is cut from its train split, always in the same way: a test split (a fifth; where there is
     validation, that becomes test) and a validation split (a tenth). Rows without a label (also -1 of a class label, as
     of hidden test splits) are left out and counted in `left_out`, and so is what can't be read. Where a kind of set has
-    a use for rows without a label, they are splits of their own (see `without_labels`).
+    a use for rows without a label, those of validation and test are splits of their own (see `without_labels`).
 
     labels: `transfer.Labels`. split_by_us: whether the test split was cut from train.
     """
@@ -46,10 +46,11 @@ class Labelled:
         column: str | None = None,
         limit: int | None = None,
         also: Mapping[str, str | None] | None = None,
-        unlabelled_for: str | None = None,
+        unlabelled: bool = False,
     ):
         """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns of texts,
-        which rows must have (see `open_source`). unlabelled_for: what rows without a label are kept for.
+        which rows must have (see `open_source`). unlabelled: whether rows without a label are kept, of the validation
+        and test splits.
 
         Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
         self.also = dict(also or {})
@@ -64,20 +65,23 @@ class Labelled:
                 "Choose another with --eval_label."
             )
         self.left_out: Counter[str] = Counter()
-        rows = {split: self._usable(source, limit, unlabelled_for) for split, source in sources.items()}
-        rows = {split: found for split, found in rows.items() if with_label(found) or split == "train"}
+        found = {split: self._usable(source, limit) for split, source in sources.items()}
+        rows = {split: [row for row in some if row[2] is not None or unlabelled] for split, some in found.items()}
+        rows = {split: some for split, some in rows.items() if with_label(some) or split == "train"}
         self.split_by_us = "test" not in rows and "validation" not in rows
         rows = cut(rows)
         self._rows = {split: with_label(rows[split]) for split in SPLITS}
         check_filled(self._rows)
-        others = {without_labels(split): [row for row in rows[split] if row[2] is None] for split in SPLITS}
-        self._rows |= {split: found for split, found in others.items() if found}
+        for split in ("validation", "test"):
+            if others := [row for row in rows[split] if row[2] is None]:
+                self._rows[without_labels(split)] = others
+        self.left_out["rows without a label"] = sum(map(len, found.values())) - len(self)
 
     def __len__(self) -> int:
         """Rows in all splits."""
         return sum(len(rows) for rows in self._rows.values())
 
-    def _usable(self, source: Source, limit: int | None, unlabelled_for: str | None) -> list[Row]:
+    def _usable(self, source: Source, limit: int | None) -> list[Row]:
         places = [(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
         if limit is not None and limit < len(places):
             places = [places[i * len(places) // limit] for i in range(limit)]
@@ -87,9 +91,7 @@ class Labelled:
             lacking = [name for name in self.also if UNREADABLE not in row and text_or_none(row, name) is None]
             if lacking:
                 self.left_out[f"rows without a {lacking[0]}"] += 1
-            elif label is None:
-                self.left_out["rows without a label" + (f", but for {unlabelled_for}" if unlabelled_for else "")] += 1
-            if not lacking and (label is not None or unlabelled_for):
+            else:
                 rows.append((source, place, label, {name: row.get(name) for name in self.also}))
         return rows
 
@@ -137,10 +139,10 @@ class LabelledImages(Labelled):
         workers: int = 0,
         limit: int | None = None,
         also: Mapping[str, str | None] | None = None,
-        unlabelled_for: str | None = None,
+        unlabelled: bool = False,
     ):
         """Raises `ValueError` as `Labelled` does, and for less than two classes."""
-        super().__init__(dataset, "image", label, image_column, limit, also, unlabelled_for)
+        super().__init__(dataset, "image", label, image_column, limit, also, unlabelled)
         self.processing, self.batch_size, self.workers = processing, batch_size, workers
         height, width = processing.size
         self.pixels = {} if len(self) * 3 * height * width <= KEPT_BYTES else None
@@ -230,6 +232,7 @@ def stack_good(examples: list[Tensor | None]) -> tuple[Tensor, list[bool]]:
 
 
 def with_label(rows: list[Row]) -> list[Row]:
+    """Those of the rows that have a label."""
     return [row for row in rows if row[2] is not None]
 
 

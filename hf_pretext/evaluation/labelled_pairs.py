@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..data.pairs import PairProcessing, normalised
 from .labelled import LabelledImages, without_labels
 from .retrieval import chance, retrieval
-from .zero_shot import TEMPLATES, classifier, zero_shot
+from .zero_shot import classifier, templates_of, zero_shot
 
 TEXTS_AT_ONCE = 256
 
@@ -46,8 +46,12 @@ class LabelledPairs(LabelledImages):
             workers,
             limit,
             also={"text": text_column},
-            unlabelled_for="retrieval",
+            unlabelled=True,
         )
+        self.left_out["rows without a label, but for retrieval"] = len(self) - sum(
+            map(len, self.labels.splits.values())
+        )
+        self.left_out = +self.left_out
 
     def captions(self, split: str) -> list[str]:
         """The captions of a split, in the order of `all_batches`."""
@@ -94,16 +98,15 @@ def embedded(embed: Callable[..., Tensor], batches: Iterable[dict[str, Tensor]],
 def pair_figures(
     model: nn.Module,
     labelled: LabelledPairs,
-    prompts: Sequence[str] | None = None,
+    prompts: Sequence[str] = ("en",),
     device: torch.device | str = "cpu",
     split: str = "test",
 ) -> dict[str, float]:
     """Retrieval both ways among all pictures and the different captions of a split, and zero-shot classification of its
     labels by their names.
 
-    model: with `embed_images` and `embed_texts`. prompts: templates (see `zero_shot.prompts`); those of English
-    photographs by itself. Returns the figures of `retrieval`, and `zero_shot_top1`, `zero_shot_top5`,
-    `zero_shot_mean_class`.
+    model: with `embed_images` and `embed_texts`. prompts: templates, or languages (see `zero_shot.templates_of`).
+    Returns the figures of `retrieval`, and `zero_shot_top1`, `zero_shot_top5`, `zero_shot_mean_class`.
     """
     training = model.training
     model.to(device).eval()
@@ -112,7 +115,7 @@ def pair_figures(
     classes = classifier(
         lambda sentences: embedded(model.embed_texts, text_batches(labelled.pairs, sentences), device),
         labelled.labels.names,
-        prompts or TEMPLATES["en"],
+        templates_of(prompts),
     )
     model.train(training)
     labels = labelled.labels.splits[split]

@@ -51,6 +51,23 @@ DRAWINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+def templates_of(given: Sequence[str]) -> list[str]:
+    """Templates as they are; for the code of a language its `TEMPLATES`, and for "de-drawings" its `DRAWINGS`.
+
+    Raises `ValueError` for what is neither.
+    """
+    by_name = {**TEMPLATES, **{f"{language}-drawings": some for language, some in DRAWINGS.items()}}
+    found = []
+    for one in given:
+        if "{}" not in one and one not in by_name:
+            raise ValueError(
+                "Prompts are sentences with {}, where the name of a class goes, or a language "
+                f"({', '.join(TEMPLATES)}; en-drawings for what is drawn), but one is {one!r}."
+            )
+        found += [one] if "{}" in one else by_name[one]
+    return found
+
+
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     """Each name in each template: a list for each name. Underscores in names become spaces.
 

@@ -25,6 +25,7 @@ from ..data.sources import Mixture, Source, open_source
 from ..data.texts import fingerprint, room
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
+from ..evaluation.zero_shot import templates_of
 from ..features import positions
 from ..modeling import PretextModel
 from ..towers import batch_norms, dual_encoder
@@ -179,7 +180,8 @@ class ImagesAndTexts(image.Images):
             processing.max_length, processing.fixed = length, fixed
         check_tells_apart(model, self.processing)
         piece = getattr(self.run.task, "embed_batch_size", None)
-        if piece and piece < self.run.first.per_device_train_batch_size and batch_norms(model):
+        trained = [model.tower(name) for name in ("vision", "text") if name != getattr(self.run.task, "frozen", None)]
+        if piece and piece < self.run.first.per_device_train_batch_size and any(map(batch_norms, trained)):
             self.run.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} by itself.")
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
         for source in sources:  # a resumed run is told where the tokenizer has become another
@@ -212,7 +214,7 @@ class ImagesAndTexts(image.Images):
         )
 
     def measures(self, model: PretextModel, labelled: LabelledPairs) -> dict[str, float]:
-        return pair_figures(model, labelled, self.pairs.prompts, self.run.first.device)
+        return pair_figures(model, labelled, self.pairs.prompts or ["en"], self.run.first.device)
 
     def by_chance(self, labelled: LabelledPairs) -> dict[str, float]:
         return chance_figures(labelled)
@@ -242,7 +244,7 @@ class ImagesAndTexts(image.Images):
             "max_length": self.processing.max_length,
             "padded": "to --max_length" if self.processing.fixed else "to the longest of a batch",
             "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
-            "eval_prompts": captions.pop("prompts"),
+            "eval_prompts": templates_of(captions.pop("prompts") or ["en"]),
             "captions": captions,
             "towers": {
                 "vision": relative(self.pairs.vision_encoder),

@@ -20,7 +20,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..distributed import gather, rank_and_ranks, shift
+from ..distributed import gather, rank_and_ranks
 from ..losses import sigmoid_loss, softmax_loss, sums_of_labels
 from ..modeling import PretextModel, PretextOutput, build_encoder
 from ..towers import blank, dropped_patches, dual_encoder, image_inputs, in_pieces
@@ -45,7 +45,7 @@ class ContrastiveTask:
         of so many, for one more forward pass. The loss sees the whole batch, and is the same; only batch norm
         normalises each piece by itself.
     exchange: how ranks see each other's negatives: each for its own rows (local), each for all rows (gather), or
-        captions go round in a ring (ring; of sigmoid alone), so that none holds those of all.
+        captions' embeddings go round in a ring (ring; of sigmoid alone), so that none holds those of all.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -202,11 +202,12 @@ class ContrastiveForPreTraining(PretextModel):
 
     @torch.no_grad()
     def clamp(self) -> None:
-        """Keeps the scale at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back."""
-        if hasattr(self.whole, "logit_scale"):
-            self.whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
-        else:
+        """Keeps the scale of a softmax at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A
+        temperature is kept above 0 for a sigmoid, too."""
+        if not hasattr(self.whole, "logit_scale"):
             self.whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
+        elif self.task.loss == "softmax":
+            self.whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
 
     def forward(
         self,
@@ -218,7 +219,7 @@ class ContrastiveForPreTraining(PretextModel):
     ) -> PretextOutput:
         images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask, **inputs)
         check_pairs(images, texts, labels, self.task.positives, self.training)
-        if self.training and self.task.loss == "softmax":
+        if self.training:
             self.clamp()
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
@@ -257,11 +258,7 @@ class ContrastiveForPreTraining(PretextModel):
         if ranks == 1:
             loss = self.loss_of(images, texts, labels, labels)
         elif self.task.exchange == "ring":
-            loss, theirs, of_theirs = 0.0, texts, labels
-            for hop in range(ranks):
-                loss = loss + self.loss_of(images, theirs, labels, of_theirs)
-                if hop + 1 < ranks:
-                    theirs, of_theirs = shift(theirs), shift(of_theirs)
+            loss = sigmoid_loss(images, texts, *self.temperature(), labels, labels, ring=True)
         elif self.task.exchange == "gather":
             loss = self.loss_of(gather(images), gather(texts), all_labels, all_labels)
         elif self.task.loss == "sigmoid":

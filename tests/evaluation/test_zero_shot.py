@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from hf_pretext.evaluation.zero_shot import DRAWINGS, TEMPLATES, classifier, prompts, zero_shot
+from hf_pretext.evaluation.zero_shot import DRAWINGS, TEMPLATES, classifier, prompts, templates_of, zero_shot
 
 
 def blobs(classes=8, count=150, dim=6, noise=1.0):
@@ -71,28 +71,35 @@ def test_prompts_of_nonsense_are_refused():
         prompts(["dog"], ["a {}", "a photo of it"])
     with pytest.raises(ValueError, match="name of class 1 is empty: '__'"):
         prompts(["dog", "__"], ["a {}"])
-    for names, templates in (([], ["{}"]), (["dog"], [])):
+    for names, sentences in (([], ["{}"]), (["dog"], [])):
         with pytest.raises(ValueError, match="need names and templates"):
-            prompts(names, templates)
+            prompts(names, sentences)
 
 
-@pytest.mark.parametrize("templates", [TEMPLATES, DRAWINGS])
-def test_templates_of_every_language_take_a_name_once(templates):
-    assert {"en", "de", "fr", "es", "zh", "ja"} <= set(templates) and set(TEMPLATES) == set(DRAWINGS)
-    for language, some in templates.items():
+def test_a_language_stands_for_its_templates():
+    assert templates_of(["de", "ein {}", "zh-drawings"]) == [*TEMPLATES["de"], "ein {}", *DRAWINGS["zh"]]
+    for wrong in ("a photo of it", "xx", "de-", "de-cartoons", ""):
+        with pytest.raises(ValueError, match=f"en-drawings for what is drawn.*but one is '{wrong}'"):
+            templates_of(["{}", wrong])
+
+
+@pytest.mark.parametrize("by_language", [TEMPLATES, DRAWINGS])
+def test_templates_of_every_language_take_a_name_once(by_language):
+    assert {"en", "de", "fr", "es", "zh", "ja"} <= set(by_language) and set(TEMPLATES) == set(DRAWINGS)
+    for language, some in by_language.items():
         assert len(language) == 2 and len(set(some)) == len(some) >= 3
         assert all(template.count("{}") == 1 and template.replace("{}", "").strip() for template in some)
     assert TEMPLATES["en"][0] == "a photo of a {}."
 
 
 def test_a_class_is_the_mean_of_its_normalised_prompts():
-    names, templates = ["dog", "fire_engine", "bee"], ("a {}", "my {} and a long palindrome", "{}")
+    names, sentences = ["dog", "fire_engine", "bee"], ("a {}", "my {} and a long palindrome", "{}")
     calls = []
-    found = classifier(lambda texts: calls.append(texts) or letters(texts), names, templates)
+    found = classifier(lambda texts: calls.append(texts) or letters(texts), names, sentences)
     expected = []
     for name in ("dog", "fire engine", "bee"):
         mean = 0
-        for template in templates:
+        for template in sentences:
             one = letters([template.format(name)])[0].double()
             mean = mean + one / one.norm() / 3
         expected.append(mean / mean.norm())
