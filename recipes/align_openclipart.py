@@ -12,8 +12,9 @@ picture to caption, R@10: 0.448 ± 0.008 (random 0.039 ± 0.002, chance 0.040); 
 (random 0.096 ± 0.055, chance 0.111); zero-shot, per class: 0.177 ± 0.018 (random 0.104 ± 0.013, chance 0.111);
 the pretext task itself on test: loss 5.394 ± 0.054, accuracy 0.181 ± 0.008.
 
-The claim is for the settings below; model_cards/align_openclipart holds its card, figures and pictures. The drawings
-(25 MB) are fetched once with apt, see recipes/data/openclipart.py; --smoke takes the embedded emoji alone.
+The claim is for the settings below; model_cards/align_openclipart holds its card, figures and pictures. Nine runs
+shared the GPU. The drawings (25 MB) are fetched once with apt, see recipes/data/openclipart.py; --smoke takes the
+embedded emoji alone.
 Titles of the clip art name 18 of the 248 test concepts, so that these are not unseen.
 """
 

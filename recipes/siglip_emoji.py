@@ -14,7 +14,8 @@ picture to caption, R@10: 0.436 ± 0.009 (random 0.047 ± 0.002, chance 0.040); 
 (random 0.147 ± 0.058, chance 0.111); zero-shot, per class: 0.204 ± 0.021 (random 0.109 ± 0.004, chance 0.111);
 the pretext task itself on test: loss 10.290 ± 0.060, accuracy 0.264 ± 0.009.
 
-The claim is for the settings below; model_cards/siglip_emoji holds its card, figures and pictures.
+The claim is for the settings below; model_cards/siglip_emoji holds its card, figures and pictures. Nine runs
+shared the GPU.
 """
 
 from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
