@@ -7,8 +7,8 @@
 
 R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
 in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
-names of train, where some are, and where none is: what no caption has told can't be found. Each run is a process of its
-own, --jobs at a time.
+names of train, where some are, and where none is: most of what no name has told is not found. Each run is a
+process of its own, --jobs at a time.
 """
 
 import argparse

@@ -104,9 +104,9 @@ def main() -> None:
         for kind in LOSSES:
             found[kind] = apart("loss", kind, rows)
             print(f"loss of {rows:6,} pairs, {kind}: {told(found[kind])}", flush=True)
-        if not any("error" in one for one in found.values()):
+        if all(one.get("mb", 0) > 0 for one in found.values()):
             memory, seconds = (found["tiles"][what] / found["plain"][what] for what in ("mb", "seconds"))
-            print(f"  tiles take 1/{1 / memory:.0f} of the memory and {seconds:.2f} of the time", flush=True)
+            print(f"  tiles take {memory:.3f} of the memory and {seconds:.2f} of the time", flush=True)
     for batch in options.batches:
         print(f"model, batch of {batch:5,} in pieces of {PIECE}: {told(apart('pieces', '', batch))}", flush=True)
 

@@ -93,7 +93,8 @@ def sigmoid_loss(
     summed over columns, mean over rows. `()`.
 
     Shapes and memory are those of `softmax_loss`. ring: over all ranks' columns, as many on each, which go round from
-    rank to rank, and in the backward pass once more, their gradients with them: each rank holds two ranks' at a time.
+    rank to rank, and in the backward pass once more, their gradients with them: a rank holds those of three at a time,
+    however many there are.
     """
     return Softpluses.apply(rows, columns, scale, bias, row_labels, column_labels, ring).sum() / len(rows)
 

@@ -203,7 +203,7 @@ class ContrastiveForPreTraining(PretextModel):
     @torch.no_grad()
     def clamp(self) -> None:
         """Keeps the scale of a softmax at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A
-        temperature is kept above 0 for a sigmoid, too."""
+        temperature, which could fall to 0, keeps the scale there for a sigmoid, too."""
         if not hasattr(self.whole, "logit_scale"):
             self.whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
         elif self.task.loss == "softmax":
