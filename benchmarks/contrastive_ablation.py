@@ -181,7 +181,7 @@ def words_of(name: str) -> set[str]:
 
 
 def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
-    """What each variant found, by seed; those that do not end in time are left out."""
+    """What each variant found, by seed; those that fail, or do not end in time, are left out."""
     longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
     queue = [(name, seed) for seed in seeds for name in longest_first]
     found: dict[str, list[dict]] = {name: [] for name in variants}
@@ -198,7 +198,8 @@ def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, op
                 log.seek(0)
                 lines = log.read().strip().splitlines()
                 if process.returncode:
-                    raise SystemExit(f"{name}, seed {seed}, has failed:\n" + "\n".join(lines[-20:]))
+                    print(f"{name}, seed {seed}, has failed:", *lines[-20:], sep="\n", file=sys.stderr, flush=True)
+                    continue
                 found[name].append(json.loads(lines[-1]))
                 print(f"{name}, seed {seed}: {found[name][-1]}", flush=True)
             time.sleep(0.2)

@@ -158,19 +158,21 @@ class Softpluses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, of_sums: Tensor) -> tuple[Tensor | None, ...]:
         rows, columns, scale, bias, row_labels, column_labels = ctx.saved_tensors
-        of_rows, of_columns, of_scale, of_bias = (torch.zeros_like(v) for v in (rows, columns, scale, bias))
+        found: list[Tensor] = []
 
         def gradient(scores: Tensor, labels: Tensor, of_tile: Tensor) -> Tensor:
             right = labels[:, None] == column_labels
             return scores.add_(bias).sigmoid_().add_(right, alpha=-1).mul_(of_tile[:, None])
 
-        for _ in range(ctx.ranks):
-            parts, part_of_bias = gradients(gradient, rows, columns, scale, row_labels, of_sums)
-            for whole, part in zip((of_rows, of_columns, of_scale, of_bias), (*parts, part_of_bias), strict=True):
-                whole += part
+        for hop in range(ctx.ranks):
+            if hop:
+                columns, column_labels = moved(columns), moved(column_labels)
+            of_embeddings, of_bias = gradients(gradient, rows, columns, scale, row_labels, of_sums)
+            parts = [*of_embeddings, of_bias]
+            found = [one.add_(part) for one, part in zip(found, parts, strict=True)] if hop else parts
             if ctx.ranks > 1:  # after the last time, the gradients are where their columns came from
-                columns, column_labels, of_columns = moved(columns), moved(column_labels), moved(of_columns)
-        return of_rows, of_columns, of_scale, of_bias, None, None, None
+                found[1] = moved(found[1])
+        return *found, None, None, None
 
 
 def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:

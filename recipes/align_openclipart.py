@@ -13,8 +13,8 @@ picture to caption, R@10: 0.448 ± 0.008 (random 0.039 ± 0.002, chance 0.040); 
 the pretext task itself on test: loss 5.394 ± 0.054, accuracy 0.181 ± 0.008.
 
 The claim is for the settings below; model_cards/align_openclipart holds its card, figures and pictures. Nine runs
-shared the GPU; 2 cores of AMD EPYC train 266 pairs/s (over 200 steps), which makes 14 minutes a seed. The drawings
-(25 MB) are fetched once with apt, see recipes/data/openclipart.py; --smoke takes the embedded emoji alone.
+shared the GPU. The drawings (25 MB) are fetched once with apt, see recipes/data/openclipart.py; --smoke takes the
+embedded emoji alone.
 Titles of the clip art name 18 of the 248 test concepts, so that these are not unseen.
 """
 

@@ -15,7 +15,7 @@ picture to caption, R@10: 0.436 ± 0.009 (random 0.047 ± 0.002, chance 0.040); 
 the pretext task itself on test: loss 10.290 ± 0.060, accuracy 0.264 ± 0.009.
 
 The claim is for the settings below; model_cards/siglip_emoji holds its card, figures and pictures. Nine runs
-shared the GPU; 2 cores of AMD EPYC train 288 pairs/s (over 200 steps), which makes 13 minutes a seed.
+shared the GPU.
 """
 
 from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer

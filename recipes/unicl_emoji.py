@@ -15,7 +15,7 @@ picture to caption, R@10: 0.447 ± 0.009 (random 0.047 ± 0.002, chance 0.040); 
 the pretext task itself on test: loss 6.440 ± 0.086, accuracy 0.280 ± 0.008.
 
 The claim is for the settings below; model_cards/unicl_emoji holds its card, figures and pictures. Nine runs
-shared the GPU; 2 cores of AMD EPYC train 296 pairs/s (over 200 steps), which makes 13 minutes a seed.
+shared the GPU.
 """
 
 from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer

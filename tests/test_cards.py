@@ -73,6 +73,13 @@ class TestRecorded:
         assert not re.search(r"(/home/|/root|/work|/tmp|/Users/)", (folder / "results.json").read_text())
 
 
+def test_what_the_readme_says_of_the_ablation_is_in_its_table():
+    told = next(line for line in (REPOSITORY / "README.md").read_text().splitlines() if "What helps on emoji" in line)
+    figures = re.findall(r"0\.\d+", told)
+    assert len(figures) > 10
+    assert set(figures) <= set(re.findall(r"0\.\d+", (REPOSITORY / "benchmarks/contrastive_ablation.md").read_text()))
+
+
 def test_readme_table_is_what_the_results_give():
     found = TABLE.search((REPOSITORY / "README.md").read_text())
     assert found[0] == found[1] + readme_table([read_results(folder) for folder in RECORDED]) + found[2]

@@ -50,7 +50,7 @@ class Labelled:
     ):
         """kind: "image" or "text". limit: rows of each split at most, spread over it. also: further columns of texts,
         which rows must have (see `open_source`). unlabelled: whether rows without a label are kept, of the validation
-        and test splits.
+        and test splits that the set brings.
 
         Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
         self.also = dict(also or {})
@@ -66,15 +66,13 @@ class Labelled:
             )
         self.left_out: Counter[str] = Counter()
         found = {split: self._usable(source, limit) for split, source in sources.items()}
-        rows = {split: [row for row in some if row[2] is not None or unlabelled] for split, some in found.items()}
-        rows = {split: some for split, some in rows.items() if with_label(some) or split == "train"}
+        rows = {split: [row for row in some if row[2] is not None] for split, some in found.items()}
+        rows = {split: some for split, some in rows.items() if some or split == "train"}
         self.split_by_us = "test" not in rows and "validation" not in rows
-        rows = cut(rows)
-        self._rows = {split: with_label(rows[split]) for split in SPLITS}
-        check_filled(self._rows)
-        for split in ("validation", "test"):
-            if others := [row for row in rows[split] if row[2] is None]:
-                self._rows[without_labels(split)] = others
+        self._rows = cut(rows)
+        if unlabelled:
+            others = {split: [row for row in found[split] if row[2] is None] for split in rows if split != "train"}
+            self._rows |= {without_labels(split): some for split, some in validation_as_test(others).items() if some}
         self.left_out["rows without a label"] = sum(map(len, found.values())) - len(self)
 
     def __len__(self) -> int:
@@ -231,11 +229,6 @@ def stack_good(examples: list[Tensor | None]) -> tuple[Tensor, list[bool]]:
     return torch.stack(good) if good else torch.empty(0, dtype=torch.uint8), [e is not None for e in examples]
 
 
-def with_label(rows: list[Row]) -> list[Row]:
-    """Those of the rows that have a label."""
-    return [row for row in rows if row[2] is not None]
-
-
 def without_labels(split: str) -> str:
     """The name that the rows of a split without a label go by."""
     return f"{split} without labels"
@@ -252,21 +245,17 @@ def label_of(row: dict, feature: ClassLabel | Value):
 
 
 def cut(rows: dict[str, list]) -> dict[str, list]:
-    """Train, validation and test, those that are missing cut from train."""
-    rows = dict(rows)
-    if "test" not in rows and "validation" in rows:
-        rows["test"] = rows.pop("validation")
+    """Train, validation and test, those that are missing cut from train.
+
+    Raises `ValueError` when a split would be empty.
+    """
+    rows = validation_as_test(rows)
     for split, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if split not in rows:
             shuffled = np.random.default_rng(CUT_SEED).permutation(len(rows["train"]))
             first = int(len(shuffled) * share)
             rows[split] = [rows["train"][i] for i in sorted(shuffled[:first])]
             rows["train"] = [rows["train"][i] for i in sorted(shuffled[first:])]
-    return {split: rows[split] for split in SPLITS}
-
-
-def check_filled(rows: dict[str, list]) -> None:
-    """Raises `ValueError` where a split has no rows."""
     empty = [split for split in SPLITS if not rows[split]]
     if empty:
         told = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
@@ -274,3 +263,10 @@ def check_filled(rows: dict[str, list]) -> None:
             f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {told}). Give more, or leave "
             "the figures out with --eval_dataset none."
         )
+    return {split: rows[split] for split in SPLITS}
+
+
+def validation_as_test(rows: dict[str, list]) -> dict[str, list]:
+    """The same splits; validation is the test split of a set that brings no other."""
+    alone = "validation" in rows and "test" not in rows
+    return {"test" if alone and split == "validation" else split: some for split, some in rows.items()}

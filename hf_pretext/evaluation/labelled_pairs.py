@@ -48,7 +48,7 @@ class LabelledPairs(LabelledImages):
             also={"text": text_column},
             unlabelled=True,
         )
-        self.left_out["rows without a label, but for retrieval"] = len(self) - sum(
+        self.left_out["rows without a label, but for retrieval within their split"] = len(self) - sum(
             map(len, self.labels.splits.values())
         )
         self.left_out = +self.left_out

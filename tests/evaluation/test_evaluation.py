@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.evaluation.comparison import averaged, compare, pixel_transfer, pretext_figures, random_transfer
 from hf_pretext.evaluation.knn import knn_predict, neighbours
-from hf_pretext.evaluation.labelled import LabelledImages, check_filled, cut
+from hf_pretext.evaluation.labelled import LabelledImages, cut
 from hf_pretext.evaluation.linear_probe import probe_path
 from hf_pretext.evaluation.transfer import (
     METHODS,
@@ -196,7 +196,7 @@ def test_missing_splits_are_cut_always_in_the_same_way():
     assert found == cut({"train": rows})
     assert cut({"train": rows, "validation": [1]})["test"] == [1]
     with pytest.raises(ValueError, match="no rows for validation.*--eval_dataset none"):
-        check_filled(cut({"train": rows[:3], "test": [1]}))
+        cut({"train": rows[:3], "test": [1]})
 
 
 def test_one_class_is_refused(emoji):

@@ -25,13 +25,11 @@ def tokenizer(tmp_path_factory) -> PreTrainedTokenizerFast:
         yield train_tokenizer(open_source([{"text": name} for name in NAMES], needed=("text",)), size=60)
 
 
-def labelled_pairs(tokenizer, rows: list[dict]) -> LabelledPairs:
+def labelled_pairs(tokenizer, rows: list[dict], splits=("train", "validation", "test")) -> LabelledPairs:
     features = datasets.Features(
         {"image": datasets.Image(), "text": datasets.Value("string"), "colour": datasets.Value("string")}
     )
-    data = datasets.DatasetDict(
-        {split: datasets.Dataset.from_list(rows, features) for split in ("train", "validation", "test")}
-    )
+    data = datasets.DatasetDict({split: datasets.Dataset.from_list(rows, features) for split in splits})
     processing = PairProcessing(ImageProcessing(default_processor(8)), Processor(tokenizer), 12)
     return LabelledPairs(data, processing, "colour", batch_size=5)
 
@@ -87,7 +85,7 @@ def test_pictures_without_a_label_are_found_and_find_but_are_not_told_apart(toke
     some = labelled_pairs(tokenizer, [*rows, {**rows[2], "text": None}])
     assert some.left_out == {
         "rows without a label": 3,  # of train
-        "rows without a label, but for retrieval": 6,
+        "rows without a label, but for retrieval within their split": 6,
         "rows without a text": 3,
     }
     order = [i for i in range(12) if rows[i]["colour"]] + [2, 7, 9]
@@ -99,6 +97,21 @@ def test_pictures_without_a_label_are_found_and_find_but_are_not_told_apart(toke
     assert [len(some.labels.splits[split]) for split in ("train", "validation", "test")] == [9, 9, 9]
     batches = list(some.pretext_batches("test"))
     assert [len(batch["pixel_values"]) for batch in batches] == [5, 4] == [len(b["input_ids"]) for b in batches]
+
+
+def test_splits_that_a_set_lacks_are_cut_of_labelled_pictures_alone(tokenizer):
+    rows = [
+        {"image": Image.new("RGB", (8, 8), (20 * i, 0, 0)), "text": name, "colour": "ab"[i % 2]}
+        for i, name in enumerate(NAMES)
+    ]
+    others = [{**row, "colour": None} for row in rows]
+    some, all_ = (labelled_pairs(tokenizer, given, ["train"]) for given in (rows, [*rows, *others]))
+    for split in ("train", "validation", "test"):
+        assert all_.captions(split) == some.captions(split)
+    assert all_.left_out == {"rows without a label": 12}
+    as_test = labelled_pairs(tokenizer, [*rows, others[2]], ["train", "validation"])
+    assert as_test.captions("test") == [*NAMES, NAMES[2]]
+    assert len(as_test.captions("validation")) == 1  # of train
 
 
 def test_pictures_without_a_label_that_cannot_be_read_are_left_out(tokenizer):
