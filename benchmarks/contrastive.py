@@ -108,7 +108,7 @@ def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     processing = PairProcessing(images, processor, LENGTH)
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
-    model.freeze_unused(pixel_values=torch.zeros(2, 3, SIDE, SIDE), input_ids=processing.texts(["a", "b"])["input_ids"])
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.texts(["a", "b"], labels=False)})
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,

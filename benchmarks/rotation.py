@@ -44,7 +44,7 @@ def recipe():
 def fresh_model(it) -> PretextModel:
     set_seed(0)
     model = RotationForPreTraining.from_encoder(it.encoder(it.settings["image_size"]))
-    model.freeze_unused(pixel_values=torch.zeros(2, 3, it.settings["image_size"], it.settings["image_size"]))
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, it.settings["image_size"], it.settings["image_size"])})
     return model.to(memory_format=torch.channels_last)
 
 

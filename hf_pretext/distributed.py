@@ -8,6 +8,7 @@ DistributedDataParallel's average over ranks makes it that of one process with t
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import Function
 
@@ -17,9 +18,19 @@ def rank_and_ranks() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
-def gather(value: Tensor) -> Tensor:
-    """All ranks' rows, in their order: `(b, ...)`, the same shape on each, to `(ranks * b, ...)`."""
-    return value if rank_and_ranks()[1] == 1 else _Gather.apply(value)
+def gather(value: Tensor, across: bool = True) -> Tensor:
+    """All ranks' rows, in their order: `(b, ...)`, the same shape on each, to `(ranks * b, ...)`. across: False for a
+    rank's own alone, as in `eval()`, where the others are not there."""
+    return _Gather.apply(value) if across and rank_and_ranks()[1] > 1 else value
+
+
+def gather_sequences(value: Tensor, across: bool = True) -> Tensor:
+    """As `gather`, of sequences, with zeros up to the longest of all: `(b, l, ...)` to `(ranks * b, longest, ...)`."""
+    if not across or rank_and_ranks()[1] == 1:
+        return value
+    longest = torch.tensor(value.shape[1], device=value.device)
+    dist.all_reduce(longest, op=dist.ReduceOp.MAX)
+    return gather(F.pad(value, (0, 0) * (value.ndim - 2) + (0, int(longest) - value.shape[1])))
 
 
 class _Gather(Function):

@@ -80,6 +80,23 @@ def softmax_loss(
     return sum(loss.mean() for loss in losses) / len(losses)
 
 
+def softmax_loss_of_ranks(
+    images: Tensor,
+    texts: Tensor,
+    all_images: Tensor,
+    all_texts: Tensor,
+    scale: Tensor,
+    labels: Tensor,
+    all_labels: Tensor,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """`softmax_loss` both ways, of this rank's pictures and texts (`(b, d)` each) among all ranks' (`(n, d)`). `()`.
+
+    labels (`(b,)`), all_labels (`(n,)`): of this rank's pairs, and of all."""
+    ways = (images, all_texts), (texts, all_images)
+    return sum(softmax_loss(*way, scale, labels, all_labels, label_smoothing, both=False) for way in ways) / 2
+
+
 def sigmoid_loss(
     rows: Tensor,
     columns: Tensor,

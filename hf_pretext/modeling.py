@@ -9,6 +9,7 @@ heads beside them under `pretext_head.`. So `AutoModel.from_pretrained(folder)` 
 
 import copy
 import dataclasses
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from os import PathLike
@@ -29,6 +30,7 @@ EVAL_SEED = 0
 # name in memory and under no prefix at all on disk.
 BARE_PREFIX = "pretext_encoder"
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
+NO_SETTINGS = ("objective", "parts")  # of what config.json says of pretraining
 PUSH_ARGUMENTS = ("repo_id", "private", "commit_message", "commit_description", "create_pr", "revision", "tags")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
@@ -67,6 +69,7 @@ class PretextModel(PreTrainedModel):
     task_class: ClassVar[type]
     modality: ClassVar[str]
     auto_class: ClassVar[type] = AutoModel
+    learns_alone: ClassVar[bool] = False  # of pairs: whether it learns from pictures alone and texts alone, too
     own_names: ClassVar[bool] = False  # whether the native class's weights have no prefix, also beside heads
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # or Trainer would not divide the loss by the number of accumulation steps
@@ -76,7 +79,7 @@ class PretextModel(PreTrainedModel):
         for flag in ATTENTION_FLAGS:  # the whole can do with attention just what its encoder can
             setattr(self, flag, getattr(encoder, flag, False))
         super().__init__(config)
-        self.task = make_settings(self.task_class, **{k: v for k, v in config.pretext.items() if k != "objective"})
+        self.task = make_settings(self.task_class, **{k: v for k, v in config.pretext.items() if k not in NO_SETTINGS})
         prefix = encoder.base_model_prefix
         whole = self.own_names or self.auto_class is not AutoModel
         bare = not prefix or whole or all(name.startswith(f"{prefix}.") for name in encoder.state_dict())
@@ -85,17 +88,20 @@ class PretextModel(PreTrainedModel):
         setattr(self, self.base_model_prefix, encoder)
 
     @classmethod
-    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "PretextModel":
+    def from_encoder(
+        cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
+    ) -> "PretextModel":
         """Puts the objective's heads on an encoder.
 
         encoder: a model (its weights are kept bit for bit, and trained in place where it is of `auto_class`) or a
             config (a fresh one is built, with its library's own initialisation). settings: the fields of `task_class`.
+        parts: for objectives that bring modules of their own, what each is made of, for config.json.
         Raises `ValueError` for unknown settings, and for what is no encoder of this objective's modality.
         """
         task = make_settings(cls.task_class, **settings)
         encoder = cls.native(encoder)
         config = copy.deepcopy(encoder.config)  # the caller's own config stays as it was
-        config.pretext = {"objective": cls.objective, **dataclasses.asdict(task)}
+        config.pretext = {"objective": cls.objective, **dataclasses.asdict(task), **({"parts": parts} if parts else {})}
         model = cls(config, encoder)
         if hasattr(model, "pretext_head"):  # a module that is built is in float32
             model.pretext_head.to(encoder.dtype)
@@ -171,6 +177,10 @@ class PretextModel(PreTrainedModel):
     def forward(self, **batch: Tensor) -> PretextOutput:
         raise NotImplementedError(f"{type(self).__name__} has no forward.")
 
+    def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Learns from the data what must be known before training begins, as a codebook. batches: of training, for as
+        long as they are asked for. A run that goes on has it already."""
+
     def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
         """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached."""
         logs = {name: value.detach() for name, value in logs.items()}
@@ -181,15 +191,16 @@ class PretextModel(PreTrainedModel):
         so that evaluation losses compare."""
         return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
 
-    def freeze_unused(self, **batch: Tensor) -> list[str]:
-        """Freezes the parameters that get no gradient from this batch, and returns their names.
+    def freeze_unused(self, *batches: Mapping[str, Tensor]) -> list[str]:
+        """Freezes the parameters that get no gradient from any of these batches, and returns their names.
 
         Poolers and the like have no part in pooled hidden states: they would never learn, and with several processes
         the search for them would cost time at each step.
         """
         training = self.training
         self.eval()  # no statistics of batch norm, no draw from the global generator
-        self(**batch).loss.backward()
+        for batch in batches:
+            self(**batch).loss.backward()
         unused = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
         for name, parameter in self.named_parameters():
             parameter.grad = None
@@ -208,16 +219,18 @@ def load(folder_or_repo: str | PathLike, **kwargs) -> PretextModel:
     Takes the arguments of `from_pretrained`. Raises `ValueError` when it is not one of ours.
     """
     hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    config = AutoConfig.from_pretrained(folder_or_repo, **hub)
+    config, _ = PreTrainedConfig.get_config_dict(folder_or_repo, **hub)  # of a class that the objective may bring
     return objective_class(read_objective(config, folder_or_repo)).from_pretrained(folder_or_repo, **kwargs)
 
 
-def read_objective(config: PreTrainedConfig, where: str | PathLike) -> str:
+def read_objective(config: PreTrainedConfig | dict, where: str | PathLike) -> str:
     """The name of the objective that a checkpoint's config carries. Raises `ValueError` where there is none."""
-    pretext = getattr(config, "pretext", None)
+    said = config if isinstance(config, dict) else vars(config)
+    pretext = said.get("pretext")
     if not isinstance(pretext, dict) or "objective" not in pretext:
+        kind = said.get("model_type") or getattr(config, "model_type", "transformers")
         raise ValueError(
-            f"{where} has no `pretext` entry in its config.json: it is a plain {config.model_type} checkpoint. To "
+            f"{where} has no `pretext` entry in its config.json: it is a plain {kind} checkpoint. To "
             f"pretrain from it: <Objective>ForPreTraining.from_encoder(AutoModel.from_pretrained({str(where)!r}))."
         )
     return pretext["objective"]

@@ -17,6 +17,7 @@ from .command_line import CommandLine, modality, task_class
 from .data.settings import ARGUMENTS, StreamSettings
 
 NO_DATASET = "none"
+BESIDE = ("images_alone", "texts_alone")  # data beside --dataset
 
 
 @dataclass
@@ -57,7 +58,8 @@ class Recipe:
     encoder, smoke_encoder: config of the fresh encoder, from the image size; for texts from the size of the
     vocabulary, the longest sequence and the padding token's id; for both from all four and the id of the token that
     texts end with. settings: values of options, by their names on the command line; smoke: those that `--smoke`
-    changes. fetch: values that take a download, asked for only where neither the command line nor `--smoke` gives them.
+    changes. fetch: values that take a download, asked for only where neither the command line nor `--smoke` gives them:
+    those of `fetched`.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Recipe:
     settings: dict[str, Any] = field(default_factory=dict)
     smoke: dict[str, Any] = field(default_factory=dict)
     fetch: Callable[[], dict[str, Any]] | None = None
+    fetched: tuple[str, ...] = ("dataset", "eval_dataset")
 
     def main(self, argv: list[str] | None = None) -> dict | None:
         """Runs the recipe with the options of the command line.
@@ -90,7 +93,8 @@ class Recipe:
             logging.disable_progress_bar()
             disable_progress_bars()  # of datasets, which makes a table of each file
         try:
-            if self.fetch is not None and not {"dataset", "eval_dataset"} <= values.keys():
+            own = BESIDE if "dataset" in command_line.given else ()  # who brings pairs wants no others beside them
+            if self.fetch is not None and not set(self.fetched) <= {*values, *own}:
                 with PartialState().main_process_first():  # the others find what it has fetched
                     values = {**self.fetch(), **values}
             run = Run(self, objective_class(self.objective), command_line, values)

@@ -57,7 +57,7 @@ class Run:
             self.options.seeds = [self.given["seed"]]
         if len(set(self.options.seeds)) < len(self.options.seeds) or not self.options.seeds:
             raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
-        if "dataset" in self.given and "mixture_weights" not in self.given:
+        if {"dataset", "images_alone", "texts_alone"} & self.given.keys() and "mixture_weights" not in self.given:
             self.options.mixture_weights = None  # the recipe's are of its own data
         if "eval_dataset" in self.given and "eval_label" not in self.given:
             self.options.eval_label = None  # the recipe's is a column of its own set
@@ -156,13 +156,15 @@ class Run:
         return self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
 
     def _try_out(self) -> tuple[bool, str]:
-        """One forward and backward pass of the whole model on noise: whatever does not fit shows before training."""
+        """A forward and a backward pass of the whole model on noise: whatever does not fit shows before training."""
         model, missing = self.fresh(self.first.seed)
-        batch = self.data.noise()
-        takes = inspect.signature(model.encoder.forward).parameters
+        batches = self.data.noise()
+        takes = set(inspect.signature(model.encoder.forward).parameters)
+        if model.encoder.main_input_name == "pixel_values":
+            takes.discard("attention_mask")  # that is of a text beside
         try:
-            unused = model.freeze_unused(**batch)
-            inputs = {name: value for name, value in batch.items() if name in takes}
+            unused = model.freeze_unused(*batches)
+            inputs = {name: value for name, value in batches[0].items() if name in takes}
             hidden = last_hidden(model.encoder.eval(), model.encoder(**inputs))
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(self.data.does_not_fit(str(error).splitlines()[0])) from error
@@ -252,7 +254,7 @@ class Run:
             resume = checkpoint(args.output_dir)
             self.say(f"seed {seed}: " + (f"going on from {resume}" if resume else "no checkpoint yet, from the start"))
         model, _ = self.fresh(seed)
-        frozen = model.freeze_unused(**self.data.noise())
+        frozen = model.freeze_unused(*self.data.noise())
         trainer = PretextTrainer(
             self.laid_out(model), args, self.source, self.processing, self._while_training(), self.stream
         )

@@ -1,14 +1,17 @@
-"""Two encoders side by side, embedded in pieces.
+"""Two encoders side by side: what objectives with a picture tower and a text tower share.
 
 vision, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
@@ -19,11 +22,104 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
+from .distributed import rank_and_ranks
 from .features import width
-from .modeling import build_encoder, check_encoder
+from .modeling import PretextModel, build_encoder, check_encoder
 
+HIGHEST_SCALE = 100.0  # of the scores, CLIP's
 TRIED_SIDE = 64  # pixels of a picture that shows what a tower gives, where its config names no size
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
+
+
+class TwoTowers(PretextModel):
+    """Base of objectives with a picture tower and a text tower that embed into one space.
+
+    `from_encoders` puts two encoders side by side, as transformers' `VisionTextDualEncoderModel`; `from_encoder` takes
+    a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel` as it is, or its config. The
+    checkpoint is that class's: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
+    """
+
+    own_names = True
+
+    @classmethod
+    def from_encoders(
+        cls,
+        vision: PreTrainedModel | PreTrainedConfig,
+        text: PreTrainedModel | PreTrainedConfig,
+        projection_dim: int = 512,
+        **settings,
+    ) -> "TwoTowers":
+        """Two encoders, or configs of fresh ones, with fresh projections to `projection_dim` and a fresh temperature.
+
+        Raises `ValueError` for a tower that transformers can't store in a pair, naming some that it can."""
+        return cls.from_encoder(dual_encoder(vision, text, projection_dim), **settings)
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """A model of pictures and texts. Raises `ValueError` for what embeds no such pairs."""
+        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
+            raise ValueError(
+                f"{type(model).__name__} does not embed pictures and texts. Give a CLIPModel, SiglipModel, AlignModel "
+                f"or ChineseCLIPModel, or two encoders to {cls.__name__}.from_encoders."
+            )
+        return model
+
+    @property
+    def encoder(self) -> PreTrainedModel:
+        """The picture tower: what is judged by transfer."""
+        return self.whole.vision_model
+
+    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
+        """One of the towers, without its projection."""
+        return getattr(self.whole, f"{name}_model")
+
+
+def scale_of(whole: PreTrainedModel) -> Tensor:
+    """What a model of pictures and texts multiplies scores with: `()`."""
+    return (whole.logit_scale.exp() if hasattr(whole, "logit_scale") else 1 / whole.temperature).reshape(())
+
+
+@torch.no_grad()
+def clamp_scale(whole: PreTrainedModel, bounded: bool = True) -> None:
+    """Keeps the scale at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A temperature, which
+    could fall to 0, is kept so in any case; the logarithm of a scale where it is to be `bounded`."""
+    if not hasattr(whole, "logit_scale"):
+        whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
+    elif bounded:
+        whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
+
+
+def normalised(embeddings: Tensor) -> Tensor:
+    """To length 1, in float32 or better, also in training in bf16: its eight binary digits would move the scores."""
+    return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
+
+
+def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, training: bool) -> None:
+    """Raises `ValueError` for embeddings of pictures and captions that do not pair, or can't be compared."""
+    check_counts(images, texts)
+    if images.shape[1] != texts.shape[1]:
+        raise ValueError(
+            f"Pictures are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
+            "projections of one width (projection_dim)."
+        )
+    if labels is not None and len(labels) != len(images):
+        raise ValueError(f"{len(images)} pairs came with {len(labels)} labels: each needs its own.")
+    if training and len(images) * rank_and_ranks()[1] < 2:
+        raise ValueError("A batch of one pair has nothing to tell it from. Give more: --per_device_train_batch_size.")
+
+
+def check_counts(images: Tensor, texts: Tensor) -> None:
+    """Raises `ValueError` for pictures and captions that do not pair."""
+    if len(images) != len(texts):
+        raise ValueError(f"{len(images)} pictures came with {len(texts)} captions: each needs its own.")
+
+
+def own_labels(labels: Tensor | None, count: int, device: torch.device, training: bool) -> Tensor:
+    """Labels of this rank's pairs, `(count,)`: each pair its own where there are none. In `eval()` each rank has its
+    own batch alone."""
+    rank = rank_and_ranks()[0] if training else 0
+    return torch.arange(rank * count, (rank + 1) * count, device=device) if labels is None else labels
 
 
 def dual_encoder(

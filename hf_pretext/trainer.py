@@ -67,7 +67,7 @@ class PretextTrainer(Trainer):
         self.waited = 0.0  # seconds that steps have waited for data
         self._seconds_before, self._begun = 0.0, None
         self._sums: dict[str, torch.Tensor] = {}
-        self._batches = 0
+        self._counts: Counter[str] = Counter()  # of batches: not all need have all terms
         self._saving = False
         super().__init__(
             model,
@@ -128,7 +128,8 @@ class PretextTrainer(Trainer):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         steps = 0
         if resume_from_checkpoint:
-            self._before = load_state(resume_from_checkpoint, self.mixture, self.stream, self.data_seed)
+            together = self.get_total_train_batch_size(self.args) if self.mixture.one_source_a_step else 1
+            self._before = load_state(resume_from_checkpoint, self.mixture, self.stream, self.data_seed, together)
             self._seconds_before = self._before["seconds"]
             steps = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json")).global_step
             self._initial_global_step = steps
@@ -139,12 +140,29 @@ class PretextTrainer(Trainer):
             # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
             set_seed(self.args.seed + self._start, device_specific=True)
         self._begun = time.perf_counter()
+        if not resume_from_checkpoint:
+            self._prepare()
         try:
             return super().train(resume_from_checkpoint=resume_from_checkpoint or None, **kwargs)
         finally:
             self._seconds_before, self._begun = self.seconds, None
             if self._loader is not None:
                 self._loader.close()
+
+    def _prepare(self) -> None:
+        """Has the objective learn what it must know of the data beforehand: on the main process, for all."""
+        model = self.accelerator.unwrap_model(self.model)
+        if type(model).prepare is PretextModel.prepare:
+            return
+        if self.is_world_process_zero():
+            options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
+            total = self.get_total_train_batch_size(self.args)
+            loader = StreamLoader(self.mixture, self.processing, total, **options)
+            model.prepare(self._prepare_inputs(batch) for batch in loader)
+            loader.close()
+        if self.args.world_size > 1:
+            for buffer in model.buffers():
+                torch.distributed.broadcast(buffer, src=0)
 
     def get_train_dataloader(self) -> StreamLoader:
         """This rank's part of the stream, from the samples seen on. Already sharded: not to be prepared again."""
@@ -206,18 +224,18 @@ class PretextTrainer(Trainer):
             terms = outputs["losses"] if len(outputs["losses"]) > 1 else {}
             for name, value in {**{f"loss_{k}": v for k, v in terms.items()}, **outputs["logs"]}.items():
                 self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()  # of DataParallel's
-            self._batches += 1
+                self._counts[name] += 1
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """As Trainer's, with the objective's terms, the samples seen, the speed and the wait for data."""
-        if "loss" in logs and self._batches:
+        if "loss" in logs and self.is_in_train:
             self._tell_of_bad_samples()
             names = sorted(self._sums)
-            means = torch.stack([self._sums[name] for name in names]) / self._batches if names else torch.zeros(0)
+            means = torch.stack([self._sums[name] / self._counts[name] for name in names]) if names else torch.zeros(0)
             means = self.accelerator.reduce(means.to(self.args.device), reduction="mean").tolist()
             logs = {"loss": logs.pop("loss"), **dict(zip(names, means, strict=True)), **logs, **self._pace()}
-            self._sums, self._batches = {}, 0
+            self._sums, self._counts = {}, Counter()
         if self.is_in_train and not self.mixture.endless:
             self.state.epoch = self.samples_seen / len(self.mixture)  # of the data, not of Trainer's loop
         super().log(logs, start_time)

@@ -1,8 +1,10 @@
 """What the recipes on emoji with their names share: a small ResNet, a small text transformer, and settings."""
 
+import sys
 from pathlib import Path
 
-EMOJI = str(Path(__file__).parent / "data" / "emoji")
+DATA = Path(__file__).parent / "data"
+EMOJI, SHAKESPEARE = str(DATA / "emoji"), str(DATA / "shakespeare")
 SETTINGS = {
     "dataset": [EMOJI],
     "eval_dataset": EMOJI,
@@ -36,6 +38,15 @@ SMOKE = {
     "logging_steps": 2,
     "save_steps": 2,
 }
+
+
+def unpaired() -> dict:
+    """Pictures without captions, of clip art, and texts without pictures, film reviews; fetched once."""
+    sys.path.insert(0, str(DATA))
+    from openclipart import openclipart
+    from reviews import reviews
+
+    return {"images_alone": [str(openclipart())], "texts_alone": [str(reviews())]}
 
 
 def resnet_and_transformer(

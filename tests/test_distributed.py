@@ -18,7 +18,19 @@ import torch.distributed as dist
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from hf_pretext import masked_pairs
+from hf_pretext.objectives import flava, matching
 from test_contrastive import batch_of, pair_of
+import test_multiway_objective
+from test_flava import fitted
+from test_matching import model_of
+
+# as the scores say, and not by chance: the same for any number of ranks
+matching.wrong_ones = flava.wrong_ones = lambda scores, same, *_: scores.masked_fill(same, -torch.inf).argmax(1)
+masked_pairs.random_patches = lambda rows, count, *_: torch.arange(count).expand(rows, -1) % 2 == 0
+flava.random_patches = masked_pairs.random_patches
+masked_pairs.draw_units = lambda allowed, *_: allowed & (torch.arange(allowed.shape[1]) % 2 == 0)
+masked_pairs.replaced = lambda ids, hidden, mask, *_, **__: ids.masked_fill(hidden, mask)
 
 KINDS = {
     "softmax, local": {},
@@ -32,7 +44,11 @@ KINDS = {
     "sigmoid, ring": {"loss": "sigmoid", "exchange": "ring"},
     "sigmoid with labels, ring": {"loss": "sigmoid", "positives": "label", "exchange": "ring"},
     "in pieces, local": {"embed_batch_size": 2},
+    "matching": {},
+    "flava": {},
+    "multiway": {"contrastive_weight": 1.0},
 }
+MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway_objective.fitted}
 ranks = int(sys.argv[2])
 if ranks > 1:
     dist.init_process_group("gloo")
@@ -41,20 +57,27 @@ rank = dist.get_rank() if ranks > 1 else 0
 
 def found(kind):
     torch.manual_seed(0)
-    model = pair_of("vit", **KINDS[kind]).double().train()
+    model = MODELS[kind](**KINDS[kind]) if kind in MODELS else pair_of("vit", **KINDS[kind])
+    model.double().train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     batch = {**batch_of(12), "labels": torch.arange(12) % 5}
+    if kind in MODELS:  # texts of one length in each half, another in the other
+        batch["attention_mask"] = (torch.arange(7) < torch.tensor([7] * 6 + [5] * 6)[:, None]).long()
     batch = {name: value.chunk(ranks)[rank] for name, value in batch.items()}
+    longest = int(batch["attention_mask"].sum(1).max()) if kind in MODELS else 7
+    batch |= {name: value[:, :longest] for name, value in batch.items() if name in ("input_ids", "attention_mask")}
     batch["pixel_values"] = batch["pixel_values"].double()
     model.eval()
-    model.freeze_unused(**batch)
+    model.freeze_unused(batch)
     model.train()
     trained = DistributedDataParallel(model) if ranks > 1 else model
     output = trained(**batch)
     output.loss.backward()
-    values = {"loss": output.loss.detach(), "negatives": output.logs["negatives"].double()}
+    values = {"loss": output.loss.detach()}
+    if "negatives" in output.logs:
+        values["negatives"] = output.logs["negatives"].double()
     if ranks > 1:
         for value in values.values():
             dist.all_reduce(value)

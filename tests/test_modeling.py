@@ -233,7 +233,7 @@ def test_unused_parts_are_frozen_and_the_rest_learns(name):
     model = RotationForPreTraining.from_encoder(CONFIGS[name]())
     batch = encoder_inputs(model.encoder)
     statistics = {key: value.clone() for key, value in model.named_buffers()}
-    frozen = model.freeze_unused(**batch)
+    frozen = model.freeze_unused(batch)
     assert len(frozen) < 0.3 * len(list(model.parameters()))
     assert all(torch.equal(statistics[key], value) for key, value in model.named_buffers())
     model.train()(**batch).loss.backward()
@@ -242,7 +242,7 @@ def test_unused_parts_are_frozen_and_the_rest_learns(name):
 
 def test_pooler_is_what_gets_frozen():
     model = RotationForPreTraining.from_encoder(ViTConfig(**{**CONFIGS["vit"]().to_dict()}))
-    assert model.freeze_unused(**encoder_inputs(model.encoder)) == ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
+    assert model.freeze_unused(encoder_inputs(model.encoder)) == ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
 
 
 def test_bf16_checkpoint_goes_on_in_float32_where_asked(tmp_path):

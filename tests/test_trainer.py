@@ -314,7 +314,7 @@ set_seed(0)
 config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32, image_size=32,
     patch_size=8, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
 model = RotationForPreTraining.from_encoder(config).double()
-model.freeze_unused(pixel_values=torch.zeros(2, 3, 32, 32, dtype=torch.float64))
+model.freeze_unused({"pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.float64)})
 
 class Double(ImageProcessing):
     def finish(self, batch):

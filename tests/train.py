@@ -72,7 +72,7 @@ def main() -> None:
     set_seed(args.seed)
     config = ViTConfig(**SMALL, patch_size=8, hidden_dropout_prob=0.1)  # dropout draws from the global generator
     model = RotationForPreTraining.from_encoder(config, rotations_per_image=2, head_dim=8)
-    model.freeze_unused(pixel_values=torch.zeros(2, 3, 16, 16))
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, 16, 16)})
     opened = filtered(options.dataset) if options.filtered else options.dataset
     sources = [open_source(data) for data in (opened, options.more) if data]
     data = Mixture(sources, [0.7, 0.3] if options.more else None)

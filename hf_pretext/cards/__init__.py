@@ -34,6 +34,19 @@ def read_results(folder: str | os.PathLike) -> dict:
     return json.loads(path.read_text())
 
 
+MEASURES = {
+    "matching_shuffled": "matching, any captions",
+    "matching_hard": "matching, captions of one class",
+    "threshold_shuffled": "the same by cosine, any captions",
+    "threshold_hard": "the same by cosine, captions of one class",
+    "masked_text_own": "hidden words, with the picture",
+    "masked_text_other": "hidden words, with another picture",
+    "masked_text_none": "hidden words, without a picture",
+    "masked_text_gain": "hidden words, gain by the picture",
+    "text_probe": "linear probe of captions",
+}
+
+
 def render(results: dict, has_report: bool = False) -> str:
     """The card's text. has_report: whether report.png lies beside it."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -82,6 +95,8 @@ def columns(results: dict) -> dict[str, tuple[str, str]]:
 
 def measure_words(name: str) -> str:
     """A measure's name in words: "image_to_text_r10" as "picture to caption, R@10"."""
+    if name in MEASURES:
+        return MEASURES[name]
     name = name.replace("image_to_text_", "picture to caption, ").replace("text_to_image_", "caption to picture, ")
     name = name.replace("zero_shot_", "zero-shot, ").replace("mean_class", "per class").replace("top", "top-")
     return name.replace(" r1", " R@1").replace(" r5", " R@5").replace("_", " ")

@@ -16,6 +16,7 @@ from .settings import PARTS, WINDOW
 
 ENDLESS = 2**62  # rows of a source whose end nobody knows
 BLOCK = 1000  # samples in which a mixture's weights are met exactly, in each lane
+CYCLE = 20  # steps in which they are, where each step is of one source
 ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN = range(6)  # what a random draw is for, so that no two share their numbers
 CACHED = 64  # drawn permutations kept
 NEAR, FAR = 8, 24  # spares of a sample: from its own window, from anywhere
@@ -179,16 +180,21 @@ class MixedOrder:
 
     Within each lane (every `parts`-th sample) each block of `BLOCK` samples holds each source as often as its weight
     says, in random places. Lanes are kept apart so that whoever reads a lane reads one part of each source at a time.
+    Where `together` samples in a row are to be of one source, as a step's, so are `CYCLE` times as many.
     """
 
-    def __init__(self, orders: Sequence[GlobalOrder], weights: Sequence[float] | None = None, seed: int = 0):
+    def __init__(
+        self, orders: Sequence[GlobalOrder], weights: Sequence[float] | None = None, seed: int = 0, together: int = 1
+    ):
         """weights: shares of the samples, in any scale; by the sources' rows where None. Each must be large enough to
-        be met (see `can_be_met`)."""
-        self.orders, self.seed = list(orders), seed
+        be met (see `can_be_met`). together: 1, or a multiple of the orders' parts."""
+        self.orders, self.seed, self.together = list(orders), seed, together
         self.lanes = max(order.parts for order in orders)
         weights = [order.rows for order in orders] if weights is None else weights
         self.weights = [w / sum(weights) for w in weights]
-        self.quotas = quotas(self.weights, BLOCK)
+        self.block = BLOCK if together == 1 else CYCLE  # turns, of one sample each in a lane, or of some
+        self.turn = max(together // self.lanes, 1)
+        self.quotas = quotas(self.weights, self.block)
         self._blocks: OrderedDict[tuple[int, int], tuple[list[int], list[int]]] = OrderedDict()
 
     def choose(self, g: int) -> tuple[int, int]:
@@ -196,10 +202,11 @@ class MixedOrder:
         if len(self.orders) == 1:
             return 0, g
         q, lane = divmod(g, self.lanes)
-        block, s = divmod(q, BLOCK)
+        turn, at = divmod(q, self.turn)
+        block, s = divmod(turn, self.block)
         sources, before = self._block(lane, block)
         k = sources[s]
-        return k, (block * self.quotas[k] + before[s]) * self.lanes + lane
+        return k, ((block * self.quotas[k] + before[s]) * self.turn + at) * self.lanes + lane
 
     def drawn(self, g: int) -> list[int]:
         """How many of the first g samples each source gave."""
@@ -224,12 +231,14 @@ class MixedOrder:
         q = max((g - lane + self.lanes - 1) // self.lanes, 0)
         if len(self.orders) == 1:
             return q
-        block, s = divmod(q, BLOCK)
+        turn, at = divmod(q, self.turn)
+        block, s = divmod(turn, self.block)
         sources, _ = self._block(lane, block)
-        return block * self.quotas[k] + sources[:s].count(k)
+        return (block * self.quotas[k] + sources[:s].count(k)) * self.turn + (at if sources[s] == k else 0)
 
     def _block(self, lane: int, block: int) -> tuple[list[int], list[int]]:
-        """The source of each sample of a block, and how many of the same source come before it there."""
+        """The source of each turn of a block, and how many of the same source come before it there."""
+        lane = lane if self.together == 1 else 0  # all lanes have the same
         if (lane, block) not in self._blocks:
             sources = np.repeat(np.arange(len(self.orders)), self.quotas)
             sources = np.random.default_rng([self.seed, MIXTURE, lane, block]).permutation(sources)
@@ -248,9 +257,9 @@ def quotas(weights: Sequence[float], total: int) -> list[int]:
     return whole.tolist()
 
 
-def can_be_met(weights: Sequence[float]) -> bool:
-    """Whether each source of a mixture comes in each block of samples: at least about every thousandth time."""
-    return min(quotas([w / sum(weights) for w in weights], BLOCK)) > 0
+def can_be_met(weights: Sequence[float], block: int = BLOCK) -> bool:
+    """Whether each source of a mixture comes in each block: at least about once."""
+    return min(quotas([w / sum(weights) for w in weights], block)) > 0
 
 
 def remember(cache: OrderedDict, key, value, most: int) -> None:

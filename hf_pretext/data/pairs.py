@@ -1,6 +1,7 @@
-"""Pictures with captions, row to tensors.
+"""Pictures with captions, and either alone, row to tensors.
 
 row {"image", "text", "keywords", ...} -> one caption, drawn -> pixel_values (3, S, S) uint8, input_ids (l,)
+row {"image"} -> pixel_values; row {"text"} -> a part of it, drawn -> input_ids
 """
 
 import hashlib
@@ -20,6 +21,8 @@ from .sources import Source
 from .texts import AT_ONCE, check_pads
 
 CAPTION_DRAWS = 3
+LETTERS = 4  # of a token, about, in a language with spaces
+LONGEST_WORD = 32  # letters that are left out so that a part of a text begins with a word
 
 
 class Captions:
@@ -69,6 +72,19 @@ def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
                     yield from texts_in(row.get(column))
 
 
+def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:
+    """A part of a text, at least `letters` long where it has so many, that begins at a word; drawn where `random` is
+    given, so that a long text is not known by its beginning alone."""
+    spare = len(text) - letters
+    if random is None or spare <= 0:
+        return text[: LETTERS * letters]
+    start = int(random.integers(spare + 1))
+    if start:
+        word = text.find(" ", start, start + LONGEST_WORD)
+        start = start if word < 0 else word + 1
+    return text[start : start + LETTERS * letters]  # to spare for long words; the rest need not be tokenised
+
+
 def normalised(caption: str) -> str:
     """A caption as it is compared with others: without case, and one space between words."""
     return " ".join(caption.casefold().split())
@@ -80,7 +96,7 @@ def label_number(text) -> int:
 
 
 class PairProcessing:
-    """What happens to a picture and its caption between their row and the model.
+    """What happens to a picture and its caption between their row and the model; or to either alone, as the row has it.
 
     images: what happens to the picture; without an augmentation the caption is the row's own, never drawn.
     processor: of both, saved with each checkpoint. pair_label: see `PairArguments`. fixed: whether all texts are padded
@@ -109,9 +125,13 @@ class PairProcessing:
         self.cut: Tensor | int = 0
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> dict[str, Tensor | int]:
-        """One example. Raises `BadSample` for a picture or a caption that can't be used."""
+        """One example. Raises `BadSample` for a picture or a text that can't be used."""
         drawn = None if self.images.augmentation is None else random
+        if "image" not in row:
+            return self.tokenised(part_of(to_text(row["text"]), LETTERS * self.max_length, drawn))
         example = self.images(row, drawn)
+        if "text" not in row:
+            return example
         caption = self.captions(row, drawn)
         label = row.get(self.pair_label)
         if label is None:
@@ -141,6 +161,8 @@ class PairProcessing:
 
     def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pixels to the floats that the model wants, on the batch's device."""
-        batch = self.images.finish(batch)
-        self.cut = self.cut + batch.pop("cut").sum()  # no .item(): the device need not be waited for
+        batch = self.images.finish(batch) if "pixel_values" in batch else dict(batch)
+        cut = batch.pop("cut", None)
+        if "pixel_values" in batch and cut is not None:  # of a text alone another part comes another time
+            self.cut = self.cut + cut.sum()  # no .item(): the device need not be waited for
         return batch

@@ -153,17 +153,20 @@ def make_order(
     settings: StreamSettings,
     seed: int,
     windows: Sequence[int] | None = None,
+    together: int = 1,
 ) -> MixedOrder:
     """The order of samples. windows: those of a run that goes on; else each source's is as large as the settings and
-    the size of its rows allow."""
+    the size of its rows allow. together: samples in a row that are of one source: a step's, or 1. It takes as many
+    parts as divide that."""
+    parts = settings.parts if together == 1 else math.gcd(settings.parts, together)
     if windows is None:
-        share = settings.buffer_bytes / (SLACK * settings.parts * len(sources))
+        share = settings.buffer_bytes / (SLACK * parts * len(sources))
         windows = [max(1, min(settings.window, int(share / source.row_bytes()))) for source in sources]
     orders = [
-        GlobalOrder(source.counts, seed + k, settings.parts, window)
+        GlobalOrder(source.counts, seed + k, parts, window)
         for k, (source, window) in enumerate(zip(sources, windows, strict=True))
     ]
-    return MixedOrder(orders, weights, seed)
+    return MixedOrder(orders, weights, seed, together)
 
 
 def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> list[str]:

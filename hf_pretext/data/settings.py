@@ -149,6 +149,10 @@ class TextArguments:
 class PairArguments:
     """What is said of pictures with captions. --text_column is the caption, and --max_length cuts it.
 
+    images_alone: Further datasets, given as --dataset is, of which only the pictures are taken.
+    texts_alone: Further datasets of texts; of a long one a part is drawn. Each step's batch is of one dataset, as often
+        as --mixture_weights say for the pairs, the pictures and the texts, in this order.
+
     other_captions: Further columns of captions: texts; lists of keywords, of which some are drawn, in any order; or
         texts by language, of which one is drawn. Evaluation sees the caption alone.
     caption_weights: How often the caption and each of --other_captions is drawn; all alike where nothing is said.
@@ -163,6 +167,8 @@ class PairArguments:
 
     _argument_group_name: ClassVar[str] = "captions"
 
+    images_alone: list[str] | None = None
+    texts_alone: list[str] | None = None
     other_captions: list[str] | None = None
     caption_weights: list[float] | None = None
     pair_label: str | None = None

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from .columns import features_of, find_column
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
-from .order import ENDLESS, can_be_met
+from .order import BLOCK, CYCLE, ENDLESS, can_be_met
 from .remote import can_be_reached, is_gone, patiently
 from .rows import BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
@@ -121,11 +121,19 @@ class Source:
 class Mixture:
     """What is trained on: one source, or several with weights."""
 
-    def __init__(self, sources: Source | Sequence[Source], weights: Sequence[float] | None = None):
-        """weights: shares of the samples, in any scale; by the sources' rows where None.
+    def __init__(
+        self,
+        sources: Source | Sequence[Source],
+        weights: Sequence[float] | None = None,
+        one_source_a_step: bool = False,
+    ):
+        """weights: shares of the samples, in any scale; by the sources' rows where None. one_source_a_step: whether all
+        samples of a step, on all ranks, are of one source: of kinds that can't share a batch.
 
         Raises `ValueError` for weights that do not fit the sources."""
         self.sources = [sources] if isinstance(sources, Source) else list(sources)
+        self.one_source_a_step = one_source_a_step and len(self.sources) > 1
+        block, share = (CYCLE, "a twentieth") if self.one_source_a_step else (BLOCK, "a thousandth")
         names = [name for source in self.sources for name in {name for name, _ in source.rows.places}]
         if len(set(names)) < len(names):  # or two rows would have one key
             self.sources = [copy.copy(source) for source in self.sources]
@@ -139,14 +147,14 @@ class Mixture:
             )
         if weights is None and len(self.sources) > 1 and self.endless:
             raise ValueError("A mixture with an iterable of unknown length needs --mixture_weights.")
-        if weights is not None and not can_be_met(weights):
+        if weights is not None and not can_be_met(weights, block):
             raise ValueError(
-                f"--mixture_weights {' '.join(map(str, weights))}: each must be at least a thousandth of their sum."
+                f"--mixture_weights {' '.join(map(str, weights))}: each must be at least {share} of their sum."
             )
-        if weights is None and len(self.sources) > 1 and not can_be_met(list(map(len, self.sources))):
+        if weights is None and len(self.sources) > 1 and not can_be_met(list(map(len, self.sources)), block):
             smallest = min(self.sources, key=len)
             raise ValueError(
-                f"{smallest.name} has {len(smallest):,} of {len(self):,} rows, less than a thousandth. Leave it out, "
+                f"{smallest.name} has {len(smallest):,} of {len(self):,} rows, less than {share}. Leave it out, "
                 "or say with --mixture_weights how often it is to come."
             )
 

@@ -21,13 +21,16 @@ def state_of(data: Mixture, order: MixedOrder, settings: StreamSettings) -> dict
         "parts": settings.parts,
         "windows": [of_source.window for of_source in order.orders],
         "mixture_weights": data.weights,
+        "together": order.together,
         "source": data.fingerprint(),
     }
 
 
-def load_state(checkpoint: str | os.PathLike, data: Mixture, settings: StreamSettings, seed: int) -> dict:
+def load_state(
+    checkpoint: str | os.PathLike, data: Mixture, settings: StreamSettings, seed: int, together: int = 1
+) -> dict:
     """The state in a checkpoint, for a run on `data` to go on from; `windows` and `watched` are None where the data has
-    changed and that is allowed.
+    changed and that is allowed. together: samples in a row that are of one source (see `reader.make_order`).
 
     Raises `ValueError` for what is no whole checkpoint, and where the order of samples would be another."""
     file = Path(checkpoint) / STREAM_STATE
@@ -43,6 +46,13 @@ def load_state(checkpoint: str | os.PathLike, data: Mixture, settings: StreamSet
                 f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would be "
                 f"another. Give --{name} {state[name]}, or start afresh."
             )
+    before = state.get("together", 1)
+    if before != together:
+        raise ValueError(
+            f"{checkpoint} was trained in steps of one source, each of {before} samples, not {together}: the order of "
+            f"samples would be another. Give a --per_device_train_batch_size that makes {before} with all processes "
+            "and --gradient_accumulation_steps, or start afresh."
+        )
     changed = difference(state["source"], data.fingerprint())
     if changed and not settings.allow_changed_source:
         raise ValueError(

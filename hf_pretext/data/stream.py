@@ -121,7 +121,8 @@ class StreamLoader:
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
-        order = make_order(data.sources, data.weights, settings, seed, windows)
+        together = batch_size * ranks * accumulation if data.one_source_a_step else 1
+        order = make_order(data.sources, data.weights, settings, seed, windows, together)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
         self.ledger = Ledger(
             folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched

@@ -46,8 +46,8 @@ class Modality(ABC):
         """What is trained on. Raises `ValueError` for data that does not fit the options."""
 
     @abstractmethod
-    def noise(self) -> dict[str, Tensor]:
-        """A batch of the largest size that the model will see, of random content."""
+    def noise(self) -> list[dict[str, Tensor]]:
+        """Batches of the largest size that the model will see, of random content: one of each kind that there is."""
 
     @abstractmethod
     def does_not_fit(self, reason: str) -> str:

@@ -61,9 +61,9 @@ class Images(Modality):
         sources = [open_source(dataset, options.split, columns) for dataset in self.run.datasets()]
         return Mixture(sources, options.mixture_weights)
 
-    def noise(self) -> dict[str, Tensor]:
+    def noise(self) -> list[dict[str, Tensor]]:
         pixels = torch.randint(0, 256, (2, 3, *self.pictures.size))
-        return {"pixel_values": self.pictures.normalised_(pixels.float())}
+        return [{"pixel_values": self.pictures.normalised_(pixels.float())}]
 
     def does_not_fit(self, reason: str) -> str:
         height, width = self.pictures.size

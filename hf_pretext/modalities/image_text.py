@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from accelerate import PartialState
 from datasets import Features, Value
 from torch import Tensor
-from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase, VisionTextDualEncoderProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from ..command_line import relative
@@ -25,10 +25,12 @@ from ..data.sources import Mixture, Source, open_source
 from ..data.texts import fingerprint, room
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
+from ..evaluation.masked import masked_figures, text_probe
+from ..evaluation.matching import KINDS, matching_figures
 from ..evaluation.zero_shot import templates_of
 from ..features import positions
 from ..modeling import PretextModel
-from ..towers import batch_norms, dual_encoder
+from ..towers import TwoTowers, batch_norms, dual_encoder
 from . import encoder_config, image, is_shape_alone
 from .image import evenly
 from .text import check_vocabulary, find_tokenizer, told_of
@@ -51,9 +53,12 @@ class ImagesAndTexts(image.Images):
         values = {name: value for name, value in run.values.items() if name not in out_of_place(run.given)}
         self.texts, self.pairs = run.build(TextArguments, values=values), run.build(PairArguments, values=values)
         self._check_towers()
+        self._check_alone()
         super().__init__(run)
-        check_vocabulary(self.tokenizer, self.brought_by, self.config.text_config.vocab_size, self._text_tower())
-        processor = PROCESSOR_MAPPING[type(self.config)](self.pictures.processor, self.tokenizer)
+        vocabulary = self.config.get_text_config().vocab_size
+        check_vocabulary(self.tokenizer, self.brought_by, vocabulary, self._text_tower())
+        of_both = PROCESSOR_MAPPING.get(type(self.config), VisionTextDualEncoderProcessor)
+        processor = of_both(self.pictures.processor, self.tokenizer)
         captions, length = Captions(tuple(self._others()), self.pairs.caption_weights), self.texts.max_length
         label = "text" if self.pairs.pair_label is None else "pair_label"
         self.processing = PairProcessing(self.pictures, processor, length, captions, label)
@@ -69,12 +74,24 @@ class ImagesAndTexts(image.Images):
             raise ValueError(
                 f"--encoder {self.run.options.encoder} brings both towers, so leave out {' and '.join(given)}."
             )
+        if given and not issubclass(self.run.objective, TwoTowers):
+            raise ValueError(
+                f"{' and '.join(given)}: {self.run.objective.objective} has no two towers to put them into. Start from "
+                "a whole model with --encoder."
+            )
         if self.run.first.per_device_train_batch_size * self.run.first.world_size < 2:
             raise ValueError("A batch of one pair has nothing to tell it from. Give --per_device_train_batch_size 2.")
         frozen = getattr(self.run.task, "frozen", None)
         start = frozen and (towers[frozen] or self.run.options.encoder)
         if frozen and (not start or is_shape_alone(start)):
             raise ValueError(f"--frozen {frozen} would keep a tower at random: give it a --{frozen}_encoder.")
+
+    def _check_alone(self) -> None:
+        given = [name for name in ("images_alone", "texts_alone") if getattr(self.pairs, name)]
+        if given and not self.run.objective.learns_alone:
+            raise ValueError(
+                f"--{' and --'.join(given)}: {self.run.objective.objective} learns from pairs alone. Leave it out."
+            )
 
     def started_from(self) -> str | None:
         return self.run.options.encoder or self.pairs.vision_encoder
@@ -130,7 +147,8 @@ class ImagesAndTexts(image.Images):
         """What a tokenizer is trained on: the different captions of the data, of all kinds."""
         columns = {name: column for name, column in self._columns().items() if name not in ("image", "pair_label")}
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
-        texts = itertools.chain.from_iterable(captions_of(source, tuple(columns)) for source in sources)
+        of_pairs = [captions_of(source, tuple(columns)) for source in sources]
+        texts = itertools.chain(*of_pairs, *(captions_of(source, ("text",)) for source in self._alone("text")))
         different = list(dict.fromkeys(itertools.islice(texts, LEARNED_FROM)))
         if not different:
             raise ValueError(f"{sources[0].name} has no text in its captions: nothing to learn from.")
@@ -184,13 +202,30 @@ class ImagesAndTexts(image.Images):
         if piece and piece < self.run.first.per_device_train_batch_size and any(map(batch_norms, trained)):
             self.run.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} by itself.")
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
-        for source in sources:  # a resumed run is told where the tokenizer has become another
+        alone = [*self._alone("image"), *self._alone("text")]
+        for source in (*sources, *alone):  # a resumed run is told where the tokenizer has become another
             source.rows.files[f"tokenizer {fingerprint(self.tokenizer)}"] = 0
-        return Mixture(sources, options.mixture_weights)
+        return Mixture([*sources, *alone], options.mixture_weights, one_source_a_step=bool(alone))
 
-    def noise(self) -> dict[str, Tensor]:
-        texts = [f"{word} " * self.processing.max_length for word in ("a", "b")]
-        return {**super().noise(), **self.processing.texts(texts)}
+    def _alone(self, kind: str) -> list[Source]:
+        """What there is of pictures alone, or of texts alone."""
+        named = self.pairs.images_alone if kind == "image" else self.pairs.texts_alone
+        options = {"split": self.run.options.split, "columns": {kind: None}, "needed": (kind,)}
+        return [open_source(dataset, **options, sample_by=self.texts.sample_by) for dataset in named or []]
+
+    def adjusted(self, values: dict) -> dict:
+        alone = self.pairs.images_alone or self.pairs.texts_alone  # then a step has no use for some parameters
+        return {**values, "ddp_find_unused_parameters": True} if alone else values
+
+    def noise(self) -> list[dict[str, Tensor]]:
+        texts = self.processing.texts([f"{word} " * self.processing.max_length for word in ("a", "b")])
+        (pictures,) = super().noise()
+        kinds = [{**pictures, **texts}, pictures, {n: v for n, v in texts.items() if n != "labels"}]
+        return [
+            kinds[0],
+            *(kinds[1:2] if self.pairs.images_alone else []),
+            *(kinds[2:] if self.pairs.texts_alone else []),
+        ]
 
     def does_not_fit(self, reason: str) -> str:
         height, width = self.pictures.size
@@ -214,10 +249,22 @@ class ImagesAndTexts(image.Images):
         )
 
     def measures(self, model: PretextModel, labelled: LabelledPairs) -> dict[str, float]:
-        return pair_figures(model, labelled, self.pairs.prompts or ["en"], self.run.first.device)
+        device = self.run.first.device
+        found = pair_figures(model, labelled, self.pairs.prompts or ["en"], device)
+        if hasattr(model, "match"):
+            found |= matching_figures(model, labelled, device)
+        if hasattr(model, "guess_tokens"):
+            found |= masked_figures(model, labelled, device) | text_probe(model, labelled, device)
+        return found
 
     def by_chance(self, labelled: LabelledPairs) -> dict[str, float]:
-        return chance_figures(labelled)
+        found, objective = chance_figures(labelled), self.run.objective
+        if hasattr(objective, "match"):
+            found |= {f"{by}_{kind}": 0.5 for by in ("matching", "threshold") for kind in KINDS}
+        if hasattr(objective, "guess_tokens"):
+            found |= {f"masked_text_{kind}": 1 / len(self.tokenizer) for kind in ("own", "other", "none")}
+            found |= {"masked_text_gain": 0.0, "text_probe": labelled.labels.majority()["top1"]}
+        return found
 
     def panel(self, labelled: LabelledPairs, results: dict):
         """Captions of test with the pictures that the first trained model finds for them, and a map of its pictures."""
@@ -239,8 +286,10 @@ class ImagesAndTexts(image.Images):
 
     def facts(self) -> dict:
         captions = {k: v for k, v in dataclasses.asdict(self.pairs).items() if not k.endswith("_encoder")}
+        alone = {kind: relative(captions.pop(f"{kind}_alone")) for kind in ("images", "texts")}
         return {
             **super().facts(),
+            **({"alone": alone} if any(alone.values()) else {}),
             "max_length": self.processing.max_length,
             "padded": "to --max_length" if self.processing.fixed else "to the longest of a batch",
             "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
@@ -267,7 +316,7 @@ def out_of_place(given: Collection[str]) -> set[str]:
     """Options of a recipe that are of its own data alone, by what the command line says."""
     names = set()
     if "dataset" in given:
-        names |= {"text_column", "other_captions", "caption_weights", "pair_label"}
+        names |= {"text_column", "other_captions", "caption_weights", "pair_label", "images_alone", "texts_alone"}
     if "eval_dataset" in given:
         names |= {"eval_text_column", "prompts"}
     if "other_captions" in given:
@@ -287,7 +336,8 @@ def check_tells_apart(model: PretextModel, processing: PairProcessing) -> None:
     batch = processing.texts(["a", "b c"], labels=False)
     one, other = model.eval().embed_texts(**batch)
     if (one - other).abs().max() < SAME:
-        ends, puts = getattr(model.config.text_config, "eos_token_id", None), end_of_text(processing.tokenizer)
+        ends = getattr(model.config.get_text_config(), "eos_token_id", None)
+        puts = end_of_text(processing.tokenizer)
         raise ValueError(
             "The text tower gives different captions the same embedding. It looks for the end of a text at the token "
             f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts {puts}."

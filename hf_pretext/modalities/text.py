@@ -84,7 +84,7 @@ class Texts(Modality):
     def adjusted(self, values: dict) -> dict:
         return values if self.packs else {**values, "per_device_train_batch_size": 1}  # each row is a whole batch
 
-    def noise(self) -> dict[str, Tensor]:
+    def noise(self) -> list[dict[str, Tensor]]:
         """Two sequences as long as any, in two documents each where documents are packed."""
         shape, half = (2, self.own.max_length), self.own.max_length // 2
         random = torch.Generator().manual_seed(0)
@@ -95,8 +95,8 @@ class Texts(Modality):
             "word_starts": torch.ones(shape, dtype=torch.bool),
         }
         if self.packs:
-            return {**batch, "document_ids": (torch.arange(shape[1]) >= half).long().expand(shape) + 1}
-        return {**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}
+            return [{**batch, "document_ids": (torch.arange(shape[1]) >= half).long().expand(shape) + 1}]
+        return [{**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}]
 
     def does_not_fit(self, reason: str) -> str:
         return (

@@ -15,17 +15,26 @@ from os import PathLike
 from typing import ClassVar, Literal
 
 import torch
-import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..distributed import gather, rank_and_ranks
-from ..losses import sigmoid_loss, softmax_loss, sums_of_labels
-from ..modeling import PretextModel, PretextOutput, build_encoder
-from ..towers import blank, dropped_patches, dual_encoder, image_inputs, in_pieces
+from ..losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
+from ..modeling import PretextOutput
+from ..towers import (
+    TwoTowers,
+    blank,
+    check_pairs,
+    clamp_scale,
+    dropped_patches,
+    image_inputs,
+    in_pieces,
+    normalised,
+    own_labels,
+    scale_of,
+)
 
-HIGHEST_SCALE = 100.0  # of the scores, CLIP's
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
 TOLD = 256  # pictures of a batch that the accuracy is of
 
@@ -72,12 +81,9 @@ class ContrastiveTask:
             raise ValueError("exchange='ring' is of loss='sigmoid' alone: a softmax needs all scores. Take 'local'.")
 
 
-class ContrastiveForPreTraining(PretextModel):
-    """A picture tower and a text tower that learn by telling which caption belongs to which picture.
-
-    `from_encoders` puts two encoders side by side, as transformers' `VisionTextDualEncoderModel`; `from_encoder` takes
-    a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel` as it is, or its config. The
-    checkpoint is that class's: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
+class ContrastiveForPreTraining(TwoTowers):
+    """A picture tower and a text tower that learn by telling which caption belongs to which picture (see `TwoTowers`
+    for what they may be).
 
     forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`; padded to the longest, but for
     towers that pool the last position), labels (`(B,)`, whole numbers), needed for positives="label". In training all
@@ -96,7 +102,6 @@ class ContrastiveForPreTraining(PretextModel):
     objective = "contrastive"
     task_class = ContrastiveTask
     modality = "image_text"
-    own_names = True
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)
@@ -107,17 +112,9 @@ class ContrastiveForPreTraining(PretextModel):
         self.post_init()
 
     @classmethod
-    def from_encoders(
-        cls,
-        vision: PreTrainedModel | PreTrainedConfig,
-        text: PreTrainedModel | PreTrainedConfig,
-        projection_dim: int = 512,
-        **settings,
-    ) -> "ContrastiveForPreTraining":
-        """Two encoders, or configs of fresh ones, with fresh projections to `projection_dim` and a fresh temperature.
-
-        Raises `ValueError` for a tower that transformers can't store in a pair, naming some that it can."""
-        model = cls.from_encoder(dual_encoder(vision, text, projection_dim), **settings)
+    def from_encoders(cls, *encoders: PreTrainedModel | PreTrainedConfig | int, **settings):
+        """As `TwoTowers.from_encoders`."""
+        model = super().from_encoders(*encoders, **settings)
         model.refresh()
         return model
 
@@ -151,26 +148,6 @@ class ContrastiveForPreTraining(PretextModel):
                 "an earlier checkpoint."
             )
 
-    @classmethod
-    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """A model of pictures and texts. Raises `ValueError` for what embeds no such pairs."""
-        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
-        if not all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
-            raise ValueError(
-                f"{type(model).__name__} does not embed pictures and texts. Give a CLIPModel, SiglipModel, AlignModel "
-                "or ChineseCLIPModel, or two encoders to ContrastiveForPreTraining.from_encoders."
-            )
-        return model
-
-    @property
-    def encoder(self) -> PreTrainedModel:
-        """The picture tower: what is judged by transfer."""
-        return self.whole.vision_model
-
-    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
-        """One of the towers, without its projection."""
-        return getattr(self.whole, f"{name}_model")
-
     def train(self, mode: bool = True) -> "ContrastiveForPreTraining":
         """As usual; a frozen tower stays as it is used, without dropout, and keeps its statistics."""
         super().train(mode)
@@ -196,18 +173,7 @@ class ContrastiveForPreTraining(PretextModel):
 
     def temperature(self) -> tuple[Tensor, Tensor] | tuple[Tensor]:
         """What scores are multiplied with, and what is added, where that is learned: `()` each."""
-        whole = self.whole
-        scale = (whole.logit_scale.exp() if hasattr(whole, "logit_scale") else 1 / whole.temperature).reshape(())
-        return (scale,) if self.task.loss == "softmax" else (scale, self.bias.reshape(()))
-
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """Keeps the scale of a softmax at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A
-        temperature, which could fall to 0, keeps the scale there for a sigmoid, too."""
-        if not hasattr(self.whole, "logit_scale"):
-            self.whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
-        elif self.task.loss == "softmax":
-            self.whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        return (scale_of(self.whole),) if self.task.loss == "softmax" else (scale_of(self.whole), self.bias.reshape(()))
 
     def forward(
         self,
@@ -218,9 +184,11 @@ class ContrastiveForPreTraining(PretextModel):
         **inputs: Tensor,
     ) -> PretextOutput:
         images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask, **inputs)
-        check_pairs(images, texts, labels, self.task.positives, self.training)
+        check_pairs(images, texts, labels, self.training)
+        if self.task.positives == "label" and labels is None:
+            raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
         if self.training:
-            self.clamp()
+            clamp_scale(self.whole, bounded=self.task.loss == "softmax")
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
             loss, logs = self.compare(images, texts, labels)
@@ -251,9 +219,8 @@ class ContrastiveForPreTraining(PretextModel):
         """The loss over all ranks' pairs, and what the logs say of it.
 
         In `eval()` each rank has its own batch alone, since figures are measured by one of them."""
-        rank, ranks = rank_and_ranks() if self.training else (0, 1)
-        if labels is None:
-            labels = torch.arange(rank * len(images), (rank + 1) * len(images), device=images.device)
+        ranks = rank_and_ranks()[1] if self.training else 1
+        labels = own_labels(labels, len(images), images.device, self.training)
         all_labels = labels if ranks == 1 else gather(labels)
         if ranks == 1:
             loss = self.loss_of(images, texts, labels, labels)
@@ -264,8 +231,8 @@ class ContrastiveForPreTraining(PretextModel):
         elif self.task.loss == "sigmoid":
             loss = self.loss_of(images, gather(texts), labels, all_labels)
         else:
-            ways = (images, gather(texts)), (texts, gather(images))
-            loss = sum(self.loss_of(*way, labels, all_labels, both=False) for way in ways) / 2
+            everyone, smoothing = (gather(images), gather(texts)), self.task.label_smoothing
+            loss = softmax_loss_of_ranks(images, texts, *everyone, scale_of(self.whole), labels, all_labels, smoothing)
         with torch.no_grad():
             guessed = (images[:TOLD] @ texts.T).argmax(1)
             accuracy = (labels[guessed] == labels[:TOLD]).float().mean()
@@ -275,31 +242,10 @@ class ContrastiveForPreTraining(PretextModel):
             logs |= {"scale": self.temperature()[0], "negatives": len(all_labels) - count.mean()}
         return loss, logs
 
-    def loss_of(self, rows: Tensor, columns: Tensor, row_labels: Tensor, column_labels: Tensor, both: bool = True):
-        """The loss of some pairs: a mean over rows; with `both`, where it is a softmax, over columns too."""
+    def loss_of(self, rows: Tensor, columns: Tensor, row_labels: Tensor, column_labels: Tensor):
+        """The loss of some pairs: a mean over rows; where it is a softmax, over columns too."""
         if self.task.loss == "softmax":
-            (scale,) = self.temperature()
-            return softmax_loss(rows, columns, scale, row_labels, column_labels, self.task.label_smoothing, both)
+            return softmax_loss(
+                rows, columns, scale_of(self.whole), row_labels, column_labels, self.task.label_smoothing
+            )
         return sigmoid_loss(rows, columns, *self.temperature(), row_labels, column_labels)
-
-
-def normalised(embeddings: Tensor) -> Tensor:
-    """To length 1, in float32 or better, also in training in bf16: its eight binary digits would move the scores."""
-    return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
-
-
-def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, positives: str, training: bool) -> None:
-    """Raises `ValueError` for pictures and captions that do not pair, or can't be compared."""
-    if len(images) != len(texts):
-        raise ValueError(f"{len(images)} pictures came with {len(texts)} captions: each needs its own.")
-    if images.shape[1] != texts.shape[1]:
-        raise ValueError(
-            f"Pictures are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
-            "projections of one width (projection_dim)."
-        )
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(images)} pairs came with {len(labels)} labels: each needs its own.")
-    if positives == "label" and labels is None:
-        raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
-    if training and len(images) * rank_and_ranks()[1] < 2:
-        raise ValueError("A batch of one pair has nothing to tell it from. Give more: --per_device_train_batch_size.")

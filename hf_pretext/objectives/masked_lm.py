@@ -9,7 +9,6 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
 """
 
 import copy
-import dataclasses
 import inspect
 import math
 from dataclasses import dataclass
@@ -23,10 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from ..features import pool, positions
 from ..losses import cross_entropy
+from ..masking import IGNORED, draw_units, replaced, unit_starts, with_tokens_of, without_special
 from ..modeling import PretextModel, PretextOutput, check_encoder
-
-IGNORED = -100  # the label of a token that was not hidden, as everywhere
-SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of lengths, and where it is cut
 
 
 @strict
@@ -120,14 +117,7 @@ class MaskedLMForPreTraining(PretextModel):
     @classmethod
     def complete(cls, task: MaskedLMTask, processor) -> MaskedLMTask:
         """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
-        if task.mask_token_id is None and processor.mask_token_id is None:
-            raise ValueError(
-                f"The tokenizer ({type(processor).__name__}) has no mask token, as those of causal language models. "
-                "Give another --tokenizer, or name one of its tokens with --mask_token_id."
-            )
-        mask = processor.mask_token_id if task.mask_token_id is None else task.mask_token_id
-        special = task.special_token_ids if task.special_token_ids is not None else sorted(processor.all_special_ids)
-        return dataclasses.replace(task, mask_token_id=mask, special_token_ids=special)
+        return with_tokens_of(task, processor)
 
     def forward(
         self,
@@ -145,7 +135,7 @@ class MaskedLMForPreTraining(PretextModel):
         else:
             inputs["attention_mask"] = attention_mask
             there = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        allowed = self.allowed(input_ids, there)
+        allowed = without_special(input_ids, there, self.task.special_token_ids)
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
         hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
@@ -157,35 +147,19 @@ class MaskedLMForPreTraining(PretextModel):
         features = pool(hidden, there)
         return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
 
-    def allowed(self, input_ids: Tensor, there: Tensor) -> Tensor:
-        """Tokens that may be hidden, `(B, L)`: those that are there, without the special ones."""
-        if not self.task.special_token_ids:
-            return there
-        return there & ~torch.isin(input_ids, torch.tensor(self.task.special_token_ids, device=input_ids.device))
-
     def corrupt(self, input_ids: Tensor, allowed: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Hides some of the allowed tokens: ids as the model sees them, and labels (`IGNORED` for all others), both
         `(B, L)`.
 
         Raises `ValueError` without a mask token, or without `word_starts` for a unit that needs them."""
         task, generator = self.task, self.generator()
-        if task.mask_token_id is None:
-            raise ValueError("mask_token_id is not set. Give the tokenizer's: mask_token_id=tokenizer.mask_token_id.")
         if task.unit != "token" and word_starts is None:
             raise ValueError(f"unit={task.unit!r} needs word_starts in the batch: True where a word begins.")
         starts = unit_starts(input_ids.shape, task.unit, word_starts, input_ids.device, generator)
         hidden = draw_units(allowed, starts, task.mask_ratio, generator)
         labels = input_ids.masked_fill(~hidden, IGNORED)
-        return self.replaced(input_ids, hidden, generator), labels
-
-    def replaced(self, input_ids: Tensor, hidden: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Hidden tokens become the mask token, any token, or stay as they are, by the task's shares."""
-        task = self.task
-        draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
-        any_token = torch.randint(self.config.vocab_size, input_ids.shape, device=input_ids.device, generator=generator)
-        by_random = hidden & (draw < task.replaced_by_mask + task.replaced_by_random)
-        input_ids = torch.where(by_random, any_token, input_ids)
-        return input_ids.masked_fill(hidden & (draw < task.replaced_by_mask), task.mask_token_id)
+        shares = (task.replaced_by_mask, task.replaced_by_random)
+        return replaced(input_ids, hidden, task.mask_token_id, self.config.vocab_size, shares, generator), labels
 
     def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's last hidden states `(B, L, D)`, and the head's logits `(M, vocabulary)` where `hidden`.
@@ -244,43 +218,6 @@ class MaskedLMForPreTraining(PretextModel):
         finally:
             self.train(training)
         return bool((packed - alone).abs().max() < 0.01 * (together - alone).abs().max())
-
-
-def unit_starts(
-    shape: tuple[int, int],
-    unit: str,
-    word_starts: Tensor | None,
-    device: torch.device,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Where a unit begins that is hidden as a whole or not at all: `(B, L)`, bool.
-
-    Spans begin at each word with probability `SPAN_STOP`, so that their lengths in words are geometric, as SpanBERT's;
-    a span of `LONGEST_SPAN` words ends.
-    """
-    if unit == "token":
-        return torch.ones(shape, dtype=torch.bool, device=device)
-    if unit == "word":
-        return word_starts
-    stops = word_starts & (torch.rand(shape, device=device, generator=generator) < SPAN_STOP)
-    word = word_starts.long().cumsum(1)
-    begun = torch.where(stops, word, 0).cummax(1).values  # the word that the span so far began with
-    return stops | (word_starts & ((word - begun) % LONGEST_SPAN == 0))
-
-
-def draw_units(allowed: Tensor, starts: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draws units to hide, as many as come closest to a share of each row's tokens, and at least one.
-
-    allowed, starts (`(B, L)`, bool): which tokens may be hidden, and where units begin. Returns `(B, L)`, bool.
-    """
-    unit = starts.long().cumsum(1)  # (B, L)
-    draw = torch.rand(len(unit), unit.shape[1] + 1, device=unit.device, generator=generator)
-    score = draw.gather(1, unit).masked_fill(~allowed, 2.0)  # one number for each unit
-    size = torch.zeros_like(draw).scatter_add_(1, unit, allowed.to(draw.dtype)).gather(1, unit)  # of a token's unit
-    rank = score.argsort(dim=1, stable=True).argsort(dim=1)  # tokens of a unit follow each other
-    rank = torch.full_like(draw, math.inf).scatter_reduce_(1, unit, rank.to(draw.dtype), "amin").gather(1, unit)
-    wanted = (allowed.sum(1, keepdim=True) * ratio).clamp(min=1)
-    return allowed & ((rank + size / 2 <= wanted) | (rank == 0))
 
 
 def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None) -> Tensor:

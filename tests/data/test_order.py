@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from hf_pretext.data.order import BLOCK, ENDLESS, GlobalOrder, MixedOrder, can_be_met, quotas
+from hf_pretext.data.order import BLOCK, CYCLE, ENDLESS, GlobalOrder, MixedOrder, can_be_met, quotas
 
 COUNTS = [[1], [7], [3, 0, 5, 1], [256] * 20, [1000, 3, 17, 640], [16] * 3]
 
@@ -159,6 +159,41 @@ def test_a_lane_of_a_mixture_reads_one_part_of_each_source():
             k, i = order.choose(g)
             parts.setdefault(k, set()).add(order.orders[k].find(i)[0].part)
         assert all(len(found) == 1 for found in parts.values())
+
+
+def in_steps(together=48, weights=(0.5, 0.3, 0.2), **options):
+    orders = [GlobalOrder([n], k, parts=8, **options) for k, n in enumerate((700, 300, 90))]
+    return MixedOrder(orders, weights, seed=5, together=together)
+
+
+def test_a_step_of_a_mixture_can_be_of_one_source():
+    order = in_steps()
+    chosen = [[order.choose(g) for g in range(step * 48, (step + 1) * 48)] for step in range(4 * CYCLE)]
+    assert all(len({k for k, _ in step}) == 1 for step in chosen)
+    kinds = [step[0][0] for step in chosen]
+    for first in range(0, len(kinds), CYCLE):  # each cycle meets the weights
+        assert Counter(kinds[first : first + CYCLE]) == {0: 10, 1: 6, 2: 4}
+    assert kinds[:CYCLE] != kinds[CYCLE : 2 * CYCLE]
+    for k in range(3):  # each source's own samples come once, in their order
+        own = [i for step in chosen for source, i in step if source == k]
+        assert own == list(range(len(own)))
+
+
+def test_steps_of_one_source_keep_the_books():
+    order, counts = in_steps(window=20), [0, 0, 0]
+    last = {}
+    for g in range(48 * 60):
+        if g % 331 == 0:
+            assert order.drawn(g) == counts
+        k, i = order.choose(g)
+        counts[k] += 1
+        last[k, order.orders[k].find(i)[0]] = g
+        assert i % 8 == g % 8  # each lane reads its own part of every source
+    for (k, window), g in last.items():
+        if g < 48 * 30:
+            assert order.is_past(k, window, g + 1) and not order.is_past(k, window, g)
+    spares = [(order.choose(g)[0], n) for g in range(480, 528) for n in order.spares(g, 48)]
+    assert len(spares) == len(set(spares)) > 48
 
 
 def test_weights_follow_the_rows_where_none_are_given():

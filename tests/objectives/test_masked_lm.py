@@ -11,14 +11,8 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
-from hf_pretext.objectives.masked_lm import (
-    IGNORED,
-    LONGEST_SPAN,
-    document_mask,
-    draw_units,
-    positions_inside,
-    unit_starts,
-)
+from hf_pretext.masking import IGNORED, LONGEST_SPAN, draw_units, unit_starts, without_special
+from hf_pretext.objectives.masked_lm import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST begin and end a text
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -215,7 +209,9 @@ def test_as_many_tokens_are_hidden_as_asked_and_never_special_ones(ratio):
     batch = texts(lengths=(102, 52, 3, 12))
     for _ in range(20):
         seen, labels = model.corrupt(
-            batch["input_ids"], model.allowed(batch["input_ids"], batch["attention_mask"] == 1), None
+            batch["input_ids"],
+            without_special(batch["input_ids"], batch["attention_mask"] == 1, model.task.special_token_ids),
+            None,
         )
         hidden = labels != IGNORED
         assert hidden.sum(1).tolist() == [round(100 * ratio), round(50 * ratio), 1, max(round(10 * ratio + 1e-9), 1)]
@@ -227,7 +223,9 @@ def test_shares_of_mask_random_and_kept():
     model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS, mask_ratio=0.5)
     batch = texts(lengths=(2000,) * 10)
     seen, labels = model.corrupt(
-        batch["input_ids"], model.allowed(batch["input_ids"], batch["attention_mask"] == 1), None
+        batch["input_ids"],
+        without_special(batch["input_ids"], batch["attention_mask"] == 1, model.task.special_token_ids),
+        None,
     )
     hidden = labels != IGNORED
     as_mask = (seen[hidden] == MASK).float().mean().item()

@@ -1,0 +1,101 @@
+"""Matching: how often it is told whether a caption belongs to a picture.
+
+pictures (n), each with its own caption and with another's -> logits, or cosines and a threshold -> accuracy
+
+Another's caption is any one (shuffled), or that of a picture of the same class (hard): which it is does not depend on
+the model that is asked.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..data.pairs import normalised
+from .labelled_pairs import LabelledPairs, embedded, text_batches
+
+SEED = 0
+KINDS = ("shuffled", "hard")
+
+
+def another(captions: Sequence[str], classes: np.ndarray | None = None) -> np.ndarray:
+    """For each picture the number of one with another caption, always the same; of the same class where classes are
+    given and such a one there is. `(n,)`.
+
+    Raises `ValueError` where all captions read the same."""
+    random, names = np.random.default_rng(SEED), np.array([normalised(caption) for caption in captions])
+    if len(set(names)) < 2:
+        raise ValueError(f"All {len(names)} captions read the same, so that no picture has a wrong one.")
+    found = []
+    for i, name in enumerate(names):
+        wrong = names != name
+        near = wrong & (classes == classes[i]) if classes is not None else wrong
+        found.append(random.choice(np.flatnonzero(near if near.any() else wrong)))
+    return np.array(found)
+
+
+def captions_shown(labelled: LabelledPairs, split: str) -> dict[str, np.ndarray]:
+    """Whose caption each labelled picture of a split is shown with: its own, or another's of each of `KINDS`."""
+    classes = labelled.labels.splits[split]
+    captions = labelled.captions(split)[: len(classes)]
+    return {"own": np.arange(len(classes)), "shuffled": another(captions), "hard": another(captions, classes)}
+
+
+@torch.no_grad()
+def pair_scores(
+    score: Callable[..., Tensor], labelled: LabelledPairs, split: str, shown: np.ndarray, device: torch.device | str
+) -> np.ndarray:
+    """What a function of pixel_values, input_ids and attention_mask says of each labelled picture of a split beside the
+    caption of another, by its number: `(n,)`."""
+    captions, found, first = labelled.captions(split), [], 0
+    for batch in labelled.batches(split):
+        numbers = shown[first : first + len(batch["pixel_values"])]
+        texts = labelled.pairs.texts([captions[i] for i in numbers], labels=False)
+        found.append(score(**{name: value.to(device) for name, value in {**batch, **texts}.items()}).float().cpu())
+        first += len(numbers)
+    return torch.cat(found).numpy()
+
+
+def cosines(model: nn.Module, labelled: LabelledPairs, split: str, device: torch.device | str) -> dict[str, np.ndarray]:
+    """Of the embeddings of each labelled picture and of the captions that it is shown with."""
+    shown = captions_shown(labelled, split)
+    captions = labelled.captions(split)[: len(shown["own"])]
+    images = embedded(model.embed_images, labelled.batches(split), device)
+    texts = embedded(model.embed_texts, text_batches(labelled.pairs, captions), device)
+    return {kind: (images * texts[torch.from_numpy(numbers)]).sum(1).numpy() for kind, numbers in shown.items()}
+
+
+def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
+    """Above which scores are to be taken for right, so that most of as many right and wrong ones are told."""
+    candidates = np.unique(np.concatenate([right, wrong]))
+    told = [(right > at).mean() + (wrong <= at).mean() for at in candidates]
+    return float(candidates[int(np.argmax(told))])
+
+
+def accuracy(right: np.ndarray, wrong: np.ndarray, at: float = 0.0) -> float:
+    """The share that is told of as many right pairs as wrong ones, by scores above or not above a threshold."""
+    return float(((right > at).mean() + (wrong <= at).mean()) / 2)
+
+
+def matching_figures(
+    model: nn.Module, labelled: LabelledPairs, device: torch.device | str = "cpu", split: str = "test"
+) -> dict[str, float]:
+    """Accuracy on as many right pairs of a split as wrong ones: of a threshold for the cosine of embeddings, chosen on
+    validation (`threshold_shuffled`, `threshold_hard`), and of a model's own `match`, where it has one
+    (`matching_shuffled`, `matching_hard`).
+
+    model: with `embed_images` and `embed_texts`, and perhaps `match`."""
+    training = model.training
+    model.to(device).eval()
+    chosen, asked = (cosines(model, labelled, part, device) for part in ("validation", split))
+    found = {
+        f"threshold_{kind}": accuracy(asked["own"], asked[kind], threshold(chosen["own"], chosen[kind]))
+        for kind in KINDS
+    }
+    if hasattr(model, "match"):
+        shown = captions_shown(labelled, split)
+        logits = {kind: pair_scores(model.match, labelled, split, shown[kind], device) for kind in shown}
+        found |= {f"matching_{kind}": accuracy(logits["own"], logits[kind]) for kind in KINDS}
+    model.train(training)
+    return found

@@ -1,0 +1,409 @@
+"""The Multiway Transformer: one self-attention for pictures, texts and pairs of them, one feed-forward for each kind.
+
+BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
+https://huggingface.co/papers/2208.10442
+
+    pixel_values (B, C, S, S), input_ids (B, L) -> [class token, N patches, L tokens] -> in each layer: attention over
+    all, then each token's expert (vision, language; in the top layers of a pair: fusion) -> (B, 1 + N + L, D)
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    PreTrainedConfig,
+    PreTrainedModel,
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormModel,
+    ViTConfig,
+    ViTModel,
+    initialization,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import ModelOutput, can_return_tuple
+
+# Names here, in `ViTModel` and in `RobertaPreLayerNormModel`; {} is a layer's number. Who adds a part adds its row.
+NAMES = (
+    ("image_embeddings.cls_token", "embeddings.cls_token", None),
+    ("image_embeddings.position_embeddings", "embeddings.position_embeddings", None),
+    ("image_embeddings.projection", "embeddings.patch_embeddings.projection", None),
+    ("text_embeddings.word_embeddings", None, "embeddings.word_embeddings"),
+    ("text_embeddings.position_embeddings", None, "embeddings.position_embeddings"),
+    ("text_embeddings.norm", None, "embeddings.LayerNorm"),
+    ("layers.{}.attention_norm", "layers.{}.layernorm_before", "encoder.layer.{}.attention.LayerNorm"),
+    ("layers.{}.attention.q_proj", "layers.{}.attention.q_proj", "encoder.layer.{}.attention.self.query"),
+    ("layers.{}.attention.k_proj", "layers.{}.attention.k_proj", "encoder.layer.{}.attention.self.key"),
+    ("layers.{}.attention.v_proj", "layers.{}.attention.v_proj", "encoder.layer.{}.attention.self.value"),
+    ("layers.{}.attention.o_proj", "layers.{}.attention.o_proj", "encoder.layer.{}.attention.output.dense"),
+    ("layers.{}.experts.vision.norm", "layers.{}.layernorm_after", None),
+    ("layers.{}.experts.vision.fc1", "layers.{}.mlp.fc1", None),
+    ("layers.{}.experts.vision.fc2", "layers.{}.mlp.fc2", None),
+    ("layers.{}.experts.language.norm", None, "encoder.layer.{}.intermediate.LayerNorm"),
+    ("layers.{}.experts.language.fc1", None, "encoder.layer.{}.intermediate.dense"),
+    ("layers.{}.experts.language.fc2", None, "encoder.layer.{}.output.dense"),
+    ("norm", "layernorm", "LayerNorm"),
+)
+COLUMNS = {ViTModel: 1, RobertaPreLayerNormModel: 2}
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # which texts here don't have
+BOTH = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
+IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_token_id")
+UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # weights fit whatever they are
+
+
+@strict
+class MultiwayConfig(PreTrainedConfig):
+    """What a `MultiwayModel` is built from.
+
+    num_fusion_layers: top layers that have an expert for pairs, besides those for pictures and for texts.
+    max_position_embeddings: tokens that a text may have. The other names are `ViTConfig`'s and `BertConfig`'s.
+
+    Raises `ValueError` for sizes that don't fit each other.
+    """
+
+    model_type = "multiway"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int = 3072
+    num_fusion_layers: int = 3
+    image_size: int = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    vocab_size: int = 30522
+    max_position_embeddings: int = 128
+    pad_token_id: int = 0
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        heads, patch, layers = self.num_attention_heads, self.patch_size, self.num_hidden_layers
+        rules = (
+            ("hidden_size", self.hidden_size % heads == 0, f"a multiple of num_attention_heads={heads}"),
+            ("image_size", self.image_size % patch == 0, f"a multiple of patch_size={patch}"),
+            ("num_fusion_layers", 0 <= self.num_fusion_layers <= layers, f"0 to num_hidden_layers={layers}"),
+        )
+        for name, kept, rule in rules:
+            if not kept:
+                raise ValueError(f"{name} must be {rule}, but is {getattr(self, name)}.")
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of a picture: N."""
+        return (self.image_size // self.patch_size) ** 2
+
+    def image_side(self) -> ViTConfig:
+        """Of the plain model of pictures."""
+        own = {name: getattr(self, name) for name in BOTH + UNBOUND + IMAGE}
+        return ViTConfig(**own, hidden_act="gelu", qkv_bias=True, encoder_stride=self.patch_size)
+
+    def text_side(self) -> RobertaPreLayerNormConfig:
+        """Of the plain model of texts, which counts positions from behind the padding's."""
+        own = {name: getattr(self, name) for name in BOTH + UNBOUND + TEXT}
+        own["max_position_embeddings"] = self.max_position_embeddings + self.pad_token_id + 1
+        return RobertaPreLayerNormConfig(**own, hidden_act="gelu", bos_token_id=None, eos_token_id=None)
+
+
+@dataclass
+class MultiwayOutput(ModelOutput):
+    """Features of a picture, a text or a pair.
+
+    last_hidden_state (`(B, T, D)`): of all tokens, T = 1 + N of a picture, L of a text, 1 + N + L of a pair.
+    hidden_states: what went into the first layer and came out of each, before the final norm: `(B, T, D)` each.
+    image_hidden_state (`(B, 1 + N, D)`), text_hidden_state (`(B, L, D)`): the parts of the last, where there.
+    """
+
+    last_hidden_state: Tensor | None = None
+    hidden_states: tuple[Tensor, ...] | None = None
+    image_hidden_state: Tensor | None = None
+    text_hidden_state: Tensor | None = None
+
+
+class MultiwayImageEmbeddings(nn.Module):
+    """A class token and patches, with learned positions; masked patches are all the same learned token."""
+
+    def __init__(self, config: MultiwayConfig):
+        super().__init__()
+        width, patch = config.hidden_size, config.patch_size
+        self.shape = (config.num_channels, config.image_size, config.image_size)
+        self.projection = nn.Conv2d(config.num_channels, width, kernel_size=patch, stride=patch)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position_embeddings = nn.Parameter(torch.zeros(1, 1 + config.num_patches, width))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
+        """`(B, C, S, S)` to `(B, 1 + N, D)`. Raises `ValueError` for other sizes, and for a mask of another shape."""
+        if pixel_values.shape[1:] != self.shape:
+            raise ValueError(
+                f"Pictures of shape {tuple(pixel_values.shape[1:])} don't fit the model's {self.shape} (channels, "
+                "image_size, image_size): resize them."
+            )
+        patches = self.projection(pixel_values.to(self.projection.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
+        if bool_masked_pos is not None:
+            if bool_masked_pos.shape != patches.shape[:2]:
+                raise ValueError(
+                    f"bool_masked_pos is of shape {tuple(bool_masked_pos.shape)}, but there are "
+                    f"{tuple(patches.shape[:2])} pictures and patches."
+                )
+            patches = torch.where(bool_masked_pos[..., None].bool(), self.mask_token, patches)
+        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
+        return self.dropout(tokens + self.position_embeddings)
+
+
+class MultiwayTextEmbeddings(nn.Module):
+    """Words and learned positions, counted without padding as RoBERTa's."""
+
+    def __init__(self, config: MultiwayConfig):
+        super().__init__()
+        self.length, self.padding_idx = config.max_position_embeddings, config.pad_token_id
+        positions = self.length + self.padding_idx + 1
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=self.padding_idx)
+        self.position_embeddings = nn.Embedding(positions, config.hidden_size, padding_idx=self.padding_idx)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """`(B, L)` to `(B, L, D)`. Raises `ValueError` for texts that are too long."""
+        if input_ids.shape[1] > self.length:
+            raise ValueError(
+                f"Texts of {input_ids.shape[1]} tokens are longer than max_position_embeddings={self.length}: cut them."
+            )
+        word = input_ids != self.padding_idx
+        position_ids = word.long().cumsum(1) * word + self.padding_idx
+        return self.dropout(self.norm(self.word_embeddings(input_ids) + self.position_embeddings(position_ids)))
+
+
+class MultiwayAttention(nn.Module):
+    """Self-attention over all tokens, of whatever modality."""
+
+    def __init__(self, config: MultiwayConfig):
+        super().__init__()
+        width = config.hidden_size
+        self.num_heads, self.dropout = config.num_attention_heads, config.attention_probs_dropout_prob
+        self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """`(B, T, D)` to `(B, T, D)`. attention_mask (`(B, 1, 1, T)`, bool): tokens that are seen; None for all."""
+        heads = (*hidden_states.shape[:2], self.num_heads, -1)
+        projections = (self.q_proj, self.k_proj, self.v_proj)
+        query, key, value = (projection(hidden_states).view(heads).transpose(1, 2) for projection in projections)
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attention_mask, dropout_p=dropout)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+
+class MultiwayExpert(nn.Module):
+    """The feed-forward network of one modality, with its norm."""
+
+    def __init__(self, config: MultiwayConfig):
+        super().__init__()
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(self.norm(hidden_states))))
+
+
+class MultiwayLayer(GradientCheckpointingLayer):
+    """Attention that all share, then each token's own expert."""
+
+    def __init__(self, config: MultiwayConfig, fusion: bool):
+        super().__init__()
+        kinds = ("vision", "language", "fusion") if fusion else ("vision", "language")
+        self.attention_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.attention = MultiwayAttention(config)
+        self.experts = nn.ModuleDict({kind: MultiwayExpert(config) for kind in kinds})
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None, num_image_tokens: int) -> Tensor:
+        attended = self.attention(self.attention_norm(hidden_states), attention_mask)
+        hidden_states = hidden_states + self.dropout(attended)
+        return hidden_states + self.dropout(self.route(hidden_states, num_image_tokens))
+
+    def route(self, hidden_states: Tensor, num_image_tokens: int) -> Tensor:
+        """Each token through its expert, `(B, T, D)`; the first `num_image_tokens` of each row are a picture's."""
+        if num_image_tokens == hidden_states.shape[1]:
+            return self.experts["vision"](hidden_states)
+        if num_image_tokens == 0:
+            return self.experts["language"](hidden_states)
+        if "fusion" in self.experts:
+            return self.experts["fusion"](hidden_states)
+        image, text = hidden_states[:, :num_image_tokens], hidden_states[:, num_image_tokens:]
+        return torch.cat([self.experts["vision"](image), self.experts["language"](text)], dim=1)
+
+
+class MultiwayModel(PreTrainedModel):
+    """The encoder of BEiT-3: of pictures, of texts, and of both as one sequence.
+
+    forward: pixel_values (`(B, C, S, S)`), input_ids (`(B, L)`) or both. attention_mask (`(B, L)`, 1 for tokens, 0 for
+    padding; without it all are seen). bool_masked_pos (`(B, N)`): patches that the mask token stands for. Keywords of
+    other encoders, as a tokenizer's token_type_ids, are taken and left.
+
+    Raises `ValueError` without any input, and for inputs that don't fit the config or each other.
+
+    Example:
+        >>> model = MultiwayModel(MultiwayConfig(image_size=64, patch_size=8))
+        >>> model(torch.rand(2, 3, 64, 64), torch.randint(1000, 2000, (2, 9))).last_hidden_state.shape
+        torch.Size([2, 74, 768])
+    """
+
+    config_class = MultiwayConfig
+    base_model_prefix = "multiway"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _no_split_modules = ("MultiwayImageEmbeddings", "MultiwayTextEmbeddings", "MultiwayLayer")
+
+    def __init__(self, config: MultiwayConfig):
+        super().__init__(config)
+        first_fusion = config.num_hidden_layers - config.num_fusion_layers
+        self.image_embeddings = MultiwayImageEmbeddings(config)
+        self.text_embeddings = MultiwayTextEmbeddings(config)
+        self.layers = nn.ModuleList(MultiwayLayer(config, i >= first_fusion) for i in range(config.num_hidden_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        bool_masked_pos: Tensor | None = None,
+        output_hidden_states: bool | None = None,
+        **kwargs,
+    ) -> MultiwayOutput:
+        check_inputs(pixel_values, input_ids, attention_mask, bool_masked_pos)
+        image = None if pixel_values is None else self.image_embeddings(pixel_values, bool_masked_pos)
+        text = None if input_ids is None else self.text_embeddings(input_ids)
+        hidden_states = torch.cat([part for part in (image, text) if part is not None], dim=1)
+        num_image_tokens = 0 if image is None else image.shape[1]
+        seen = seen_tokens(attention_mask, num_image_tokens)
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states = (hidden_states,) if wanted else None
+        for layer in self.layers:
+            hidden_states = layer(hidden_states, seen, num_image_tokens)
+            states = (*states, hidden_states) if wanted else None
+        last = self.norm(hidden_states)
+        return MultiwayOutput(
+            last_hidden_state=last,
+            hidden_states=states,
+            image_hidden_state=None if image is None else last[:, :num_image_tokens],
+            text_hidden_state=None if text is None else last[:, num_image_tokens:],
+        )
+
+    def image_side(self) -> ViTModel:
+        """The way of pictures alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
+        return self.side(ViTModel, self.config.image_side())
+
+    def text_side(self) -> RobertaPreLayerNormModel:
+        """The way of texts alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
+        return self.side(RobertaPreLayerNormModel, self.config.text_side())
+
+    def side(self, side_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
+        """A plain model with the weights of this one. Its pooler, that no loss trains, passes on the first token."""
+        with torch.random.fork_rng(devices=[]):  # saving must not move the random numbers of a training that goes on
+            side = side_class(config).to(self.device, self.dtype)
+        weights = dict(self.paired(side_class))
+        width = config.hidden_size
+        weights |= {"pooler.dense.weight": torch.eye(width), "pooler.dense.bias": torch.zeros(width)}
+        if side_class is RobertaPreLayerNormModel:
+            weights[TOKEN_TYPES] = torch.zeros(config.type_vocab_size, width)
+        side.load_state_dict(weights)
+        return side.eval()
+
+    def load_image_side(self, side: ViTModel) -> None:
+        """As `load_text_side`, of pictures. A mask token is left."""
+        self.load_side(side, ViTModel, self.config.image_side())
+
+    @torch.no_grad()
+    def load_text_side(self, side: RobertaPreLayerNormModel) -> None:
+        """Takes a plain model's weights, without its pooler. The attention and the final norm, which are those of
+        pictures too, are replaced. Raises `ValueError` for another class or other sizes."""
+        self.load_side(side, RobertaPreLayerNormModel, self.config.text_side())
+        # Texts have one part here: what is added to all tokens of the first goes into their positions.
+        self.text_embeddings.position_embeddings.weight += side.get_parameter(TOKEN_TYPES)[0].to(self.device)
+
+    @torch.no_grad()
+    def load_side(self, side: PreTrainedModel, side_class: type[PreTrainedModel], config: PreTrainedConfig) -> None:
+        """Copies the weights that one side shares with a plain model of its config. Raises as `load_text_side`."""
+        if type(side) is not side_class:
+            raise ValueError(f"This side is a {side_class.__name__}, not a {type(side).__name__}: give its base_model.")
+        for name in (*BOTH, *IMAGE, *TEXT, "max_position_embeddings", "hidden_act", "qkv_bias"):
+            ours, theirs = getattr(config, name, None), getattr(side.config, name, None)
+            if ours != theirs:
+                raise ValueError(f"The {side_class.__name__} has {name}={theirs}, but {ours} would fit this model.")
+        weights = side.state_dict()
+        for name, own in self.paired(side_class):
+            own.copy_(weights[name])
+
+    def paired(self, side_class: type[PreTrainedModel]) -> list[tuple[str, Tensor]]:
+        """The tensors of one side, each with its name in the plain model."""
+        own, pairs = self.state_dict(), []
+        for here, there in ((row[0], row[COLUMNS[side_class]]) for row in NAMES if row[COLUMNS[side_class]]):
+            for i in range(self.config.num_hidden_layers if "{}" in here else 1):
+                ends = [end for end in ("", ".weight", ".bias") if here.format(i) + end in own]
+                pairs += [(there.format(i) + end, own[here.format(i) + end]) for end in ends]
+        return pairs
+
+    def save_sides(self, folder: str | PathLike) -> None:
+        """Writes the two sides as plain checkpoints: `AutoModel.from_pretrained(folder, subfolder="image")`, "text"."""
+        self.image_side().save_pretrained(Path(folder) / "image")
+        self.text_side().save_pretrained(Path(folder) / "text")
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        return self.text_embeddings.word_embeddings
+
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
+        self.text_embeddings.word_embeddings = value
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As ViT and BERT: linear layers and words normal, bare vectors of pictures normal without far ends."""
+        super()._init_weights(module)
+        if isinstance(module, MultiwayImageEmbeddings):
+            for parameter in (module.cls_token, module.mask_token, module.position_embeddings):
+                initialization.trunc_normal_(parameter, std=self.config.initializer_range)
+
+
+def seen_tokens(attention_mask: Tensor | None, num_image_tokens: int) -> Tensor | None:
+    """Which tokens attention sees, `(B, 1, 1, T)`, bool: all of a picture, and those of the text's mask `(B, L)`.
+
+    None for all: faster kernels take no mask."""
+    if attention_mask is None:
+        return None
+    return F.pad(attention_mask.bool(), (num_image_tokens, 0), value=True)[:, None, None]
+
+
+def check_inputs(
+    pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None, bool_masked_pos: Tensor | None
+) -> None:
+    """Raises `ValueError` where there is nothing to encode, or inputs don't belong to each other."""
+    if pixel_values is None and input_ids is None:
+        raise ValueError("There is nothing to encode: give pixel_values, input_ids or both.")
+    if pixel_values is None and bool_masked_pos is not None:
+        raise ValueError("bool_masked_pos came without pixel_values: it says which of their patches are masked.")
+    if pixel_values is not None and input_ids is not None and len(pixel_values) != len(input_ids):
+        raise ValueError(f"{len(pixel_values)} pictures came with {len(input_ids)} texts: each needs its own.")
+    text = None if input_ids is None else tuple(input_ids.shape)
+    if attention_mask is not None and tuple(attention_mask.shape) != text:
+        raise ValueError(
+            f"attention_mask is of shape {tuple(attention_mask.shape)}, but input_ids "
+            f"{f'of {text}' if text else 'are not there'}: it is the text's, 1 for tokens and 0 for padding."
+        )
+
+
+AutoConfig.register("multiway", MultiwayConfig, exist_ok=True)
+AutoModel.register(MultiwayConfig, MultiwayModel, exist_ok=True)

@@ -1,0 +1,212 @@
+"""Image-text matching: tell whether a caption belongs to a picture, from the tokens of both.
+
+Li, Selvaraju, Gotmare, Joty, Xiong and Hoi, "Align before Fuse", NeurIPS 2021,
+https://huggingface.co/papers/2107.07651: wrong captions are drawn where a contrastive loss, learned beside, takes them
+for right.
+
+    pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> tokens (B, P, D), (B, L, D), embeddings -> B right
+    pairs and 2 B wrong ones, mined -> fusion transformer -> a logit each -> binary cross-entropy; and contrastive loss
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..distributed import gather, gather_sequences
+from ..features import last_hidden, width
+from ..losses import softmax_loss_of_ranks
+from ..masking import IGNORED
+from ..modeling import PretextOutput
+from ..towers import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, own_labels, scale_of
+
+
+@strict
+@dataclass
+class MatchingTask:
+    """Settings of image-text matching.
+
+    negatives: wrong pairs are those that the contrastive scores take for right (hard), or any (shuffled).
+    contrastive_weight: of the contrastive loss beside; 0 leaves it out, and hard negatives are then drawn by towers
+        that never learned to tell them.
+    fusion_width, fusion_layers, fusion_heads: of the transformer that sees both.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    negatives: Literal["hard", "shuffled"] = "hard"
+    contrastive_weight: float = 1.0
+    fusion_width: int = 192
+    fusion_layers: int = 2
+    fusion_heads: int = 3
+
+    def validate_sizes(self):
+        if self.fusion_layers < 1 or self.fusion_heads < 1 or self.fusion_width % self.fusion_heads:
+            raise ValueError(
+                "fusion_width must be a multiple of fusion_heads, and both and fusion_layers at least 1, but they are "
+                f"{self.fusion_width}, {self.fusion_heads} and {self.fusion_layers}."
+            )
+        if self.contrastive_weight < 0:
+            raise ValueError(f"contrastive_weight must be at least 0, but is {self.contrastive_weight}.")
+
+
+class MatchingForPreTraining(TwoTowers):
+    """A picture tower and a text tower (see `TwoTowers`), and a transformer over the tokens of both that tells whether
+    they belong together. The checkpoint is that of the towers; the transformer lies beside.
+
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), labels (`(B,)`, whole numbers:
+    pairs with the same one are no negatives of each other; each pair is by itself where there are none). In training
+    all ranks' batches are one.
+
+    Returns features (`(B, D)`, the pictures' embeddings), logits (`(3 B,)`: of the right pairs, of each picture with a
+    wrong caption, of each caption with a wrong picture), labels (`(3 B,)`: 1 for right, 0 for wrong, `IGNORED` where
+    the batch has nothing wrong to offer). Logs: accuracy, of right and wrong pairs alike; contrastive_accuracy.
+
+    Example:
+        >>> model = MatchingForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
+        >>> model(pixel_values=torch.rand(4, 3, 64, 64), input_ids=torch.randint(1000, 2000, (4, 9))).logits.shape
+        torch.Size([12])
+    """
+
+    objective = "matching"
+    task_class = MatchingTask
+    modality = "image_text"
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder)
+        task, towers = self.task, [width(self.tower("vision")), width(self.tower("text"))]
+        self.pretext_head = Fusion(*towers, task.fusion_width, task.fusion_layers, task.fusion_heads)
+        self.post_init()
+
+    def forward(
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+        **inputs: Tensor,
+    ) -> PretextOutput:
+        pictures, images = self.encode_images(pixel_values)
+        words, texts = self.encode_texts(input_ids, attention_mask, **inputs)
+        check_pairs(images, texts, labels, self.training)
+        there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if self.training:
+            clamp_scale(self.whole)
+        labels = own_labels(labels, len(images), images.device, self.training)
+        with torch.autocast(images.device.type, enabled=False):
+            contrastive, told, wrong = self.contrast(images, texts, labels)
+        logits = self.compare(pictures, words, there, wrong)  # (3 B,)
+        right = torch.cat([torch.ones_like(labels), *(index.clamp(max=0) for index in wrong)])
+        losses = {"matching": balanced_cross_entropy(logits, right)}
+        if self.task.contrastive_weight:
+            losses["contrastive"] = self.task.contrastive_weight * contrastive
+        logs = {"accuracy": balanced_accuracy(logits, right), "contrastive_accuracy": told}
+        return self.output(losses, logs, features=images, logits=logits, labels=right)
+
+    def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures to tokens, `(B, P, D)`, and embeddings of length 1."""
+        found = self.whole.get_image_features(**image_inputs(self.whole, pixel_values))
+        hidden = last_hidden(self.encoder, found)
+        return hidden.flatten(2).mT if hidden.ndim == 4 else hidden, normalised(found.pooler_output)
+
+    def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs) -> tuple[Tensor, Tensor]:
+        """Texts to tokens, `(B, L, D)`, and embeddings of length 1."""
+        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
+        found = self.whole.get_text_features(**{name: value for name, value in given.items() if value is not None})
+        return found.last_hidden_state, normalised(found.pooler_output)
+
+    def embed_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures to embeddings of length 1, `(B, D)`."""
+        return self.encode_images(pixel_values)[1]
+
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
+        """Texts to embeddings of length 1, `(B, D)`."""
+        return self.encode_texts(input_ids, attention_mask, **inputs)[1]
+
+    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """How much each picture and its caption belong together, `(B,)`: above 0 for yes."""
+        pictures, words = self.encode_images(pixel_values)[0], self.encode_texts(input_ids, attention_mask)[0]
+        return self.pretext_head(
+            pictures, words, torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        )
+
+    def contrast(self, images: Tensor, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The contrastive loss among all ranks' pairs, the share of captions that are told by it, and for each picture
+        a wrong caption and for each caption a wrong picture, by their numbers among all ranks' (see `wrong_ones`)."""
+        all_images, all_texts, all_labels = (gather(value, self.training) for value in (images, texts, labels))
+        loss = softmax_loss_of_ranks(images, texts, all_images, all_texts, scale_of(self.whole), labels, all_labels)
+        with torch.no_grad():
+            scores = [scale_of(self.whole) * images @ all_texts.T, scale_of(self.whole) * texts @ all_images.T]
+            same, hard, generator = labels[:, None] == all_labels, self.task.negatives == "hard", self.generator()
+            told = same.gather(1, scores[0].argmax(1, keepdim=True)).float().mean()
+            return loss, told, [wrong_ones(one, same, hard, generator) for one in scores]
+
+    def compare(self, pictures: Tensor, words: Tensor, there: Tensor, wrong: list[Tensor]) -> Tensor:
+        """Logits of the right pairs, and of those with a wrong caption and a wrong picture: `(3 B,)`."""
+        caption, picture = (index.clamp(min=0) for index in wrong)
+        all_pictures = gather(pictures, self.training)
+        all_words, all_there = gather_sequences(words, self.training), gather_sequences(there, self.training)
+        longer = (0, all_words.shape[1] - words.shape[1])
+        words, there = F.pad(words, (0, 0, *longer)), F.pad(there, longer)
+        return self.pretext_head(
+            torch.cat([pictures, pictures, all_pictures[picture]]),
+            torch.cat([words, all_words[caption], words]),
+            torch.cat([there, all_there[caption], there]),
+        )
+
+
+class Fusion(nn.Module):
+    """A transformer over a picture's and a text's tokens, and the logit of their belonging together."""
+
+    def __init__(self, picture_width: int, text_width: int, width: int, layers: int, heads: int):
+        super().__init__()
+        self.of_pictures, self.of_texts = nn.Linear(picture_width, width), nn.Linear(text_width, width)
+        self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        options = dict(dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
+        self.layers = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 4 * width, **options) for _ in range(layers)
+        )
+        self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1)
+
+    def forward(self, pictures: Tensor, words: Tensor, there: Tensor) -> Tensor:
+        """pictures (`(B, P, D)`), words (`(B, L, D)`), there (`(B, L)`, 0 for padding). Returns `(B,)`."""
+        parts = [self.first.expand(len(words), -1, -1), self.of_pictures(pictures), self.of_texts(words)]
+        hidden = torch.cat(parts, dim=1)
+        padding = F.pad(there == 0, (hidden.shape[1] - there.shape[1], 0))
+        for layer in self.layers:
+            hidden = layer(hidden, src_key_padding_mask=padding)
+        return self.head(self.norm(hidden[:, 0]))[:, 0]
+
+
+def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Generator | None = None) -> Tensor:
+    """For each row a column that does not belong to it, `(b,)`; `IGNORED` for rows to which all belong.
+
+    scores (`(b, n)`), same (`(b, n)`, bool: what belongs together). hard: drawn by the softmax of the scores, so that
+    what is taken for right comes most often; else each alike."""
+    none = same.all(1)
+    chance = torch.where(same, -torch.inf, scores if hard else torch.zeros_like(scores)).float()
+    chance = chance.masked_fill(none[:, None], 0.0).softmax(1)
+    return torch.multinomial(chance, 1, generator=generator)[:, 0].masked_fill(none, IGNORED)
+
+
+def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Binary cross-entropy, the mean of right pairs' (label 1) and wrong pairs' (label 0), however many there are of
+    each. `()`; logits and labels `(n,)`."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    loss = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
+    return mean_of_both(loss, labels)
+
+
+def balanced_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the shares of right and of wrong pairs that are told. `()`; logits and labels `(n,)`."""
+    return mean_of_both(((logits > 0) == (labels == 1)).float(), labels)
+
+
+def mean_of_both(values: Tensor, labels: Tensor) -> Tensor:
+    """The mean of the means where the label is 1 and where it is 0; of a kind that does not occur, 0."""
+    means = [(values * (labels == kind)).sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
+    return sum(means) / 2

@@ -1,0 +1,221 @@
+"""Masked data modelling: hide patches of pictures, words of texts and both of pairs, tell them from what is left; one
+Transformer for all three, with an expert for each (see `hf_pretext/multiway.py`).
+
+BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
+https://huggingface.co/papers/2208.10442
+
+    pixel_values (B, 3, S, S) and input_ids (B, L), or either -> hidden patches and tokens -> Multiway Transformer
+    -> visual tokens of hidden patches (M, codes), hidden tokens (K, vocabulary)
+"""
+
+from dataclasses import dataclass
+from os import PathLike
+from typing import ClassVar, Literal
+
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..distributed import gather
+from ..features import pool
+from ..losses import softmax_loss_of_ranks
+from ..masked_pairs import MaskedPairs
+from ..masking import masked_prediction, prediction_head, without_special
+from ..modeling import PretextOutput
+from ..multiway import MultiwayModel
+from ..towers import HIGHEST_SCALE, check_pairs, normalised, own_labels
+
+FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
+
+
+@strict
+@dataclass
+class MultiwayTask:
+    """Settings of masked data modelling.
+
+    image_mask_ratio: share of patches that are hidden, of pictures alone and of pairs.
+    text_mask_ratio: share of tokens that are hidden, of texts alone.
+    pair_text_mask_ratio: the same of pairs, whose text has a picture to be told by.
+    contrastive_weight: of telling which caption belongs to which picture, each by itself, beside; 0 leaves it out, as
+        the paper does in pretraining.
+    codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
+        folder or Hub id); by itself the patch's pixels are.
+    codebook_size: how many visual tokens, where they are clustered.
+    codebook_patches: of how many patches.
+    mask_token_id, special_token_ids: as of masked language modelling; a recipe takes them from the tokenizer.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    image_mask_ratio: float = 0.4
+    text_mask_ratio: float = 0.15
+    pair_text_mask_ratio: float = 0.5
+    contrastive_weight: float = 0.0
+    codebook: str | None = None
+    codebook_size: int = 512
+    codebook_patches: int = 200_000
+    mask_token_id: int | None = None
+    special_token_ids: list[int] | None = None
+
+    def validate_shares(self):
+        for name in ("image_mask_ratio", "text_mask_ratio", "pair_text_mask_ratio"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie between 0 and 1, but is {getattr(self, name)}.")
+        if self.contrastive_weight < 0:
+            raise ValueError(f"contrastive_weight must be at least 0, but is {self.contrastive_weight}.")
+
+
+class MultiwayForPreTraining(MaskedPairs):
+    """One Transformer that tells what is hidden of pictures, of texts and of pairs.
+
+    The checkpoint is a `MultiwayModel`'s; its sides are saved beside, as a `ViTModel` and a `RobertaPreLayerNormModel`
+    that plain `AutoModel.from_pretrained(folder, subfolder="image")` and `"text"` load.
+
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or either; labels (`(B,)`, whole
+    numbers, of the contrastive loss: pairs with the same one belong together).
+
+    Returns features (`(B, D)`: of pairs, the pictures' part, pooled). Logs, by kind of batch: the share of hidden
+    patches (image_accuracy) and of hidden tokens (text_accuracy) that are told, of pairs pair_image_accuracy and
+    pair_text_accuracy; contrastive_accuracy.
+
+    Example:
+        >>> model = MultiwayForPreTraining.from_encoder(MultiwayConfig(), mask_token_id=103)
+        >>> sorted(model(input_ids=torch.randint(1000, 2000, (2, 9))).losses)
+        ['text']
+    """
+
+    objective = "multiway"
+    task_class = MultiwayTask
+    modality = "image_text"
+    encoder_class = MultiwayModel
+
+    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
+        super().__init__(config, encoder)
+        codebook, width = self.own_codebook(), config.hidden_size
+        self.pretext_head = nn.ModuleDict(
+            {
+                "image": prediction_head(width, codebook.size),
+                "text": prediction_head(width, config.vocab_size),
+                "codebook": codebook,
+            }
+        )
+        if self.task.contrastive_weight:
+            self.pretext_head["contrastive"] = Contrast(width)
+        self.post_init()
+
+    def save_pretrained(self, save_directory: str | PathLike, *args, **kwargs) -> None:
+        """As `PretextModel.save_pretrained`; and the sides for pictures and for texts in sub-folders."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.whole.save_sides(save_directory)
+
+    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
+        """The one that encodes both."""
+        return self.whole
+
+    def forward(
+        self,
+        pixel_values: Tensor | None = None,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> PretextOutput:
+        if pixel_values is None and input_ids is None:
+            raise ValueError("A batch needs pixel_values, input_ids, or both, but has neither.")
+        inputs, wanted, pair = {}, {}, pixel_values is not None and input_ids is not None
+        if pixel_values is not None:
+            hidden, wanted["image"] = self.hide_patches(pixel_values)
+            inputs |= {"pixel_values": pixel_values, "bool_masked_pos": hidden}
+        if input_ids is not None:
+            there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            ratio = self.task.pair_text_mask_ratio if pair else self.task.text_mask_ratio
+            seen, wanted["text"] = self.hide_tokens(input_ids, there, ratio)
+            inputs |= {"input_ids": seen, "attention_mask": attention_mask}
+        output = self.whole(**inputs)
+        losses, logs = self.tell(output, wanted, "pair_" if pair else "")
+        features = (
+            pool(output.image_hidden_state) if pixel_values is not None else pool(output.last_hidden_state, there)
+        )
+        if pair and self.task.contrastive_weight:
+            contrastive, logs["contrastive_accuracy"] = self.contrast(pixel_values, input_ids, attention_mask, labels)
+            losses["contrastive"] = self.task.contrastive_weight * contrastive
+        return self.output(losses, logs, features=features)
+
+    def tell(self, output, wanted: dict[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses and accuracies of hidden patches and tokens, by name."""
+        losses, logs = {}, {}
+        for name, labels in wanted.items():
+            states = output.image_hidden_state[:, 1:] if name == "image" else output.text_hidden_state
+            loss, accuracy = masked_prediction(self.pretext_head[name], states, labels)
+            losses[kind + name], logs[f"{kind}{name}_accuracy"] = loss, accuracy
+        return losses, logs
+
+    def contrast(
+        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """The contrastive loss among all ranks' pairs, and the share of captions that are told by it."""
+        images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask)
+        check_pairs(images, texts, labels, self.training)
+        labels = own_labels(labels, len(images), images.device, self.training)
+        with torch.autocast(images.device.type, enabled=False):
+            all_images, all_texts, all_labels = (gather(value, self.training) for value in (images, texts, labels))
+            scale = self.pretext_head["contrastive"].scale
+            loss = softmax_loss_of_ranks(images, texts, all_images, all_texts, scale, labels, all_labels)
+            told = (all_labels[(images @ all_texts.T).argmax(1)] == labels).float().mean()
+        return loss, told
+
+    # what it can be asked
+
+    def embed_images(self, pixel_values: Tensor) -> Tensor:
+        """Pictures alone to embeddings of length 1, `(B, D)`: the class token, projected where that was trained."""
+        return self.embedding(self.whole(pixel_values).last_hidden_state, "image")
+
+    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Texts alone to embeddings of length 1, `(B, D)`: the first token, projected where that was trained."""
+        hidden = self.whole(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return self.embedding(hidden, "text")
+
+    def embedding(self, hidden: Tensor, kind: Literal["image", "text"]) -> Tensor:
+        first = hidden[:, 0]
+        contrastive = self.pretext_head["contrastive"] if "contrastive" in self.pretext_head else {kind: nn.Identity()}
+        return normalised(contrastive[kind](first))
+
+    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Texts' tokens, pooled: `(B, D)`."""
+        hidden = self.whole(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return pool(hidden, attention_mask)
+
+    def guess_tokens(
+        self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
+    ) -> Tensor:
+        """Logits of the tokens at `hidden` places (`(B, L)`, bool), `(M, vocabulary)`: from the text, in which they are
+        replaced already, and from the picture where there is one."""
+        output = self.whole(pixel_values, input_ids, attention_mask)
+        return self.pretext_head["text"](output.text_hidden_state[hidden])
+
+    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """How much more likely a text's words are with its picture than without, all hidden at once: the sum of their
+        log probabilities' differences, `(B,)`; above 0 where the picture speaks for them."""
+        hidden = without_special(input_ids, attention_mask.bool(), self.task.special_token_ids)
+        seen = input_ids.masked_fill(hidden, self.task.mask_token_id)
+        words = input_ids[hidden][:, None]
+        with_it, without = (
+            self.guess_tokens(hidden, seen, attention_mask, pixels).float().log_softmax(-1).gather(1, words)[:, 0]
+            for pixels in (pixel_values, None)
+        )
+        rows = hidden.nonzero()[:, 0]
+        return with_it.new_zeros(len(input_ids)).index_add(0, rows, with_it - without)
+
+
+class Contrast(nn.ModuleDict):
+    """Projections of pictures and of texts into one space, and the scale of scores there."""
+
+    def __init__(self, width: int):
+        super().__init__({kind: nn.Linear(width, width, bias=False) for kind in ("image", "text")})
+        self.logit_scale = nn.Parameter(torch.tensor(FRESH_SCALE).log())
+
+    @property
+    def scale(self) -> Tensor:
+        """`()`, at most `HIGHEST_SCALE`."""
+        return self.logit_scale.exp().clamp(max=HIGHEST_SCALE)
