@@ -69,6 +69,11 @@ class MaskedPairs(PretextModel):
         pictures = (batch["pixel_values"] for batch in batches if "pixel_values" in batch)
         self.codebook.fit(pictures, patches=self.task.codebook_patches)
 
+    def prepared(self) -> dict:
+        """Of the codebook: its kind, how many codes it has, and how many evenly used ones these come to."""
+        found = {"kind": self.codebook.kind, "size": self.codebook.size}
+        return {"codebook": {**found, "perplexity": getattr(self.codebook, "perplexity", None)}}
+
     def hide_patches(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Which patches are hidden, `(B, N)`, bool; and the visual tokens of those, `IGNORED` elsewhere."""
         codes = visual_tokens(self.codebook, pixel_values, self.training)

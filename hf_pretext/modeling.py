@@ -69,6 +69,9 @@ class PretextModel(PreTrainedModel):
     task_class: ClassVar[type]
     modality: ClassVar[str]
     auto_class: ClassVar[type] = AutoModel
+    subfolders: ClassVar[
+        tuple[str, ...]
+    ] = ()  # of a checkpoint that no class of transformers loads whole, those that do
     learns_alone: ClassVar[bool] = False  # of pairs: whether it learns from pictures alone and texts alone, too
     own_names: ClassVar[bool] = False  # whether the native class's weights have no prefix, also beside heads
     supports_gradient_checkpointing = True
@@ -180,6 +183,10 @@ class PretextModel(PreTrainedModel):
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Learns from the data what must be known before training begins, as a codebook. batches: of training, for as
         long as they are asked for. A run that goes on has it already."""
+
+    def prepared(self) -> dict:
+        """What results say of what was learned beforehand."""
+        return {}
 
     def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
         """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached."""

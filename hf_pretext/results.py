@@ -97,6 +97,7 @@ def facts(run: "Run") -> dict:
             "class": run.encoder_class,
             "model_type": run.config.model_type,
             "start": run.data.begun_from(),
+            "subfolders": list(run.objective.subfolders),
             "parameters": sum(p.numel() for p in build_encoder(run.config).parameters()),
         },
         "data": {

@@ -278,6 +278,7 @@ class Run:
             "samples_per_second": trainer.samples_seen / trainer.seconds,
             **account,
             "frozen": frozen,
+            "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
             "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
             "identity": self.identity(seed),
         }

@@ -160,6 +160,7 @@ class PretextTrainer(Trainer):
             loader = StreamLoader(self.mixture, self.processing, total, **options)
             model.prepare(self._prepare_inputs(batch) for batch in loader)
             loader.close()
+            log.warning(f"Learned before training: {model.prepared()}.")
         if self.args.world_size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)

@@ -38,6 +38,14 @@ SMOKE = {
     "logging_steps": 2,
     "save_steps": 2,
 }
+UNPAIRED_SMOKE = {
+    **SMOKE,
+    "dataset": [EMOJI],
+    "images_alone": [EMOJI],
+    "texts_alone": [SHAKESPEARE],
+    "codebook_size": 64,
+    "codebook_patches": 4000,
+}
 
 
 def unpaired() -> dict:

@@ -11,7 +11,7 @@ The claim is for the settings below; model_cards/flava_emoji holds its card, fig
 reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
-from emoji_pairs import EMOJI, SETTINGS, SHAKESPEARE, SMOKE, unpaired
+from emoji_pairs import SETTINGS, UNPAIRED_SMOKE, unpaired
 
 from hf_pretext import Recipe
 
@@ -59,15 +59,7 @@ recipe = Recipe(
     fetch=unpaired,
     fetched=("images_alone", "texts_alone"),
     settings={**SETTINGS, "mixture_weights": [0.7, 0.15, 0.15], "output_dir": "runs/flava_emoji"},
-    smoke={
-        **SMOKE,
-        "dataset": [EMOJI],
-        "images_alone": [EMOJI],
-        "texts_alone": [SHAKESPEARE],
-        "codebook_size": 64,
-        "codebook_patches": 4000,
-        "output_dir": "runs/flava_emoji-smoke",
-    },
+    smoke={**UNPAIRED_SMOKE, "output_dir": "runs/flava_emoji-smoke"},
 )
 
 if __name__ == "__main__":

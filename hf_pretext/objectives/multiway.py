@@ -89,6 +89,7 @@ class MultiwayForPreTraining(MaskedPairs):
     task_class = MultiwayTask
     modality = "image_text"
     encoder_class = MultiwayModel
+    subfolders = ("image", "text")
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)

@@ -13,7 +13,7 @@ from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from hf_pretext.data.collate import collate
 from hf_pretext.data.decoding import BadSample
-from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number
+from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number, part_of
 from hf_pretext.data.processing import ImageProcessing
 from hf_pretext.data.settings import Augmentation, PairArguments
 from hf_pretext.data.sources import open_source
@@ -46,6 +46,30 @@ def pairs(processor, length=8, augmentation=None, **options) -> PairProcessing:
     images = ImageProcessing(processor.image_processor, augmentation)
     assert isinstance(images.processor, CLIPImageProcessor)
     return PairProcessing(images, processor, length, **options)
+
+
+def test_either_alone_is_as_its_row_has_it(processor):
+    drawn = pairs(processor, augmentation=Augmentation(horizontal_flip=0.0))
+    random = np.random.default_rng(0)
+    assert set(drawn({"image": picture(), "key": "a:0"}, random)) == {"pixel_values", "colors"}
+    text = drawn({"text": "red square", "key": "b:0"}, random)
+    assert text["input_ids"].tolist() == [2, 5] and set(text) == {"input_ids", "attention_mask", "cut"}
+    batch = drawn.finish(collate([text], fills=drawn.fills))
+    assert set(batch) == {"input_ids", "attention_mask"} and drawn.cut == 0
+    with pytest.raises(BadSample):
+        drawn({"text": "  ", "key": "b:1"}, random)
+
+
+def test_of_a_long_text_a_part_is_drawn_that_begins_at_a_word():
+    words = [f"w{i:03d}" for i in range(400)]
+    text, random = " ".join(words), np.random.default_rng(0)
+    found = [part_of(text, 100, random).split() for _ in range(300)]
+    assert all(part[0] in words and len(" ".join(part)) >= 90 for part in found)
+    starts = np.array([words.index(part[0]) for part in found])
+    assert starts.min() < 20 and starts.max() > 360 and abs(starts.mean() - 190) < 25
+    assert part_of(text, 100, None) == text[:400]
+    assert part_of("short text", 100, random) == "short text"
+    assert len(part_of("x" * 5000, 100, random)) >= 100  # of a language without spaces
 
 
 ROW = {"text": "blue", "keywords": ["a", "b", "c", ""], "names": {"de": "blau", "fr": "bleu", "xx": None}}

@@ -1,0 +1,140 @@
+"""The recipes on pairs, pictures alone and texts alone: what they leave, two processes, and a user's mistakes."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import EMOJI, REPOSITORY
+from transformers import AutoModel, FlavaModel
+
+import hf_pretext
+
+RECIPES = REPOSITORY / "recipes"
+NAMES = ("flava_emoji", "multiway_emoji")
+SMOKED = ["flava_emoji", pytest.param("multiway_emoji", marks=pytest.mark.slow)]
+QUICK = ["--smoke", "--use_cpu", "--disable_tqdm", "True", "--eval_rows", "40"]
+
+
+def main(name, *options, output_dir):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe.main([*QUICK, "--output_dir", str(output_dir), *map(str, options)])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    """A cache of these tests' own."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("home"))
+        patch.setattr("huggingface_hub.constants.HF_HOME", folder)
+        patch.setenv("HF_HOME", folder)
+        yield folder
+
+
+@pytest.fixture(scope="module", params=SMOKED)
+def smoke(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp(request.param) / "run"
+    return request.param, folder, main(request.param, output_dir=folder)
+
+
+def test_smoke_run_measures_what_each_side_and_both_are_worth(smoke):
+    _, folder, results = smoke
+    measured = results["measures"]["trained"]
+    wanted = {f"{by}_{kind}" for by in ("matching", "threshold") for kind in ("shuffled", "hard")}
+    wanted |= {f"masked_text_{kind}" for kind in ("own", "other", "none", "gain")} | {"text_probe", "image_to_text_r10"}
+    assert wanted <= measured.keys() == results["measures"]["chance"].keys()
+    assert [os.path.basename(path) for path in results["alone"]["texts"]] == ["shakespeare"]
+    codebook = results["seeds"][0]["prepared"]["codebook"]
+    assert codebook["size"] == 64 and 2 < codebook["perplexity"] <= 64
+    kinds = {key for entry in results["seeds"][0]["history"] for key in entry}
+    assert "loss_contrastive" in kinds
+    card = (folder / "README.md").read_text()
+    assert "| hidden words, with the picture |" in card and "| linear probe of captions |" in card
+
+
+def test_checkpoint_loads_without_this_package(smoke):
+    name, folder, _ = smoke
+    lines = (folder / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+    script = f"{lines}\nimport sys\nassert 'hf_pretext' not in sys.modules\nprint(type(encoder).__name__)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [{"flava_emoji": "FlavaImageModel", "multiway_emoji": "ViTModel"}[name]]
+    assert hf_pretext.load(folder).codebook.fitted
+    if name == "flava_emoji":
+        assert type(AutoModel.from_pretrained(folder)) is FlavaModel
+
+
+def test_two_processes_see_one_kind_a_step_and_all_learn(tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+        "--rdzv_endpoint", "localhost:0", str(RECIPES / "flava_emoji.py"), *QUICK, "--eval_dataset", "none",
+        "--max_steps", "20", "--per_device_train_batch_size", "4", "--logging_steps", "1", "--record_samples",
+        "--output_dir", str(tmp_path / "run"),
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    kinds = []
+    for rank in (0, 1):
+        lines = (tmp_path / "run" / f"samples-rank{rank}.jsonl").read_text().splitlines()
+        steps = [{key.split("/")[0] for key in json.loads(line)["keys"]} for line in lines]
+        assert all(len(found) == 1 for found in steps), "a step of several sources"
+        kinds.append([next(iter(found)) for found in steps])
+    assert kinds[0] == kinds[1] and len(set(kinds[0])) == 3
+    history = json.loads((tmp_path / "run" / "run.json").read_text())["history"]
+    terms = {key for entry in history for key in entry if key.endswith("_accuracy")}
+    assert terms >= {"mim_accuracy", "mlm_accuracy", "mmm_text_accuracy", "itm_accuracy", "contrastive_accuracy"}
+    moments = torch.load(tmp_path / "run" / "checkpoint-20" / "optimizer.pt")["state"]
+    trained = [p for p in hf_pretext.load(tmp_path / "run").named_parameters() if "pooler" not in p[0]]
+    trained = [name for name, _ in trained if "codebook" not in name]
+    assert len(moments) == len(trained)  # the optimizer has a state of what had a gradient
+
+
+class TestMistakes:
+    @pytest.fixture
+    def told(self, tmp_path):
+        def error_of(name, *options):
+            with pytest.raises(SystemExit) as stopped:
+                main(name, *options, output_dir=tmp_path / "run")
+            assert not (tmp_path / "run").exists(), "something was written"
+            return str(stopped.value)
+
+        return error_of
+
+    def test_texts_for_a_recipe_that_needs_pairs(self, told, tmp_path):
+        (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n")
+        for name in (*NAMES, "matching_emoji"):
+            assert "no column of images" in told(name, "--dataset", tmp_path / "texts.txt")
+
+    def test_what_learns_from_pairs_alone(self, told):
+        message = told("matching_emoji", "--images_alone", EMOJI)
+        assert "--images_alone: matching learns from pairs alone" in message
+
+    def test_towers_of_a_model_that_has_none(self, told):
+        message = told("flava_emoji", "--vision_encoder", "somewhere")
+        assert "--vision_encoder: flava has no two towers" in message
+
+    def test_another_model(self, told, tmp_path):
+        from conftest import CONFIGS
+
+        AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+        assert "is a vit model" in told("multiway_emoji", "--encoder", tmp_path / "vit")
+
+    def test_more_codes_than_patches(self, tmp_path):
+        with pytest.raises(SystemExit, match="1000 codes needs as many different patches"):
+            main("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500, output_dir=tmp_path / "run")
+
+    def test_a_rare_kind(self, told):
+        assert "each must be at least a twentieth" in told("flava_emoji", "--mixture_weights", 98, 1, 1)
+
+    def test_steps_of_another_size(self, tmp_path):
+        main("multiway_emoji", "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path / "run")
+        (tmp_path / "run" / "run.json").unlink()
+        options = ("--eval_dataset", "none", "--resume_from_checkpoint", "last", "--per_device_train_batch_size", 16)
+        with pytest.raises(SystemExit, match="in steps of one source, each of 8 samples, not 16"):
+            main("multiway_emoji", *options, output_dir=tmp_path / "run")
