@@ -122,6 +122,7 @@ def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_othe
     same(folder, whole)
 
 
+@pytest.mark.slow
 def test_killed_just_before_a_checkpoint_takes_its_name(data, whole, tmp_path):
     folder = tmp_path / "run"
     run(data, folder, die="_state_of_stream:7", expect=-signal.SIGKILL)  # all is written but for the stream's state
@@ -237,6 +238,7 @@ def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(dat
     assert ROWS // BATCH < max(steps(folder)) <= ROWS // BATCH + 2  # not before an epoch was seen, nor long after
 
 
+@pytest.mark.slow
 def test_another_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, whole, tmp_path):
     folder = tmp_path / "run"
     epochs = dict(max_steps=-1, num_train_epochs=2)

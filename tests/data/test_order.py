@@ -77,7 +77,9 @@ def test_the_window_after_is_the_next_one_that_the_lane_needs(rows):
         assert order.after(g) == order.find(later)[0]
 
 
-@pytest.mark.parametrize(("rows", "step"), [(1000, 8), (1003, 64), (101, 8), (4000, 500), (20_000, 2048)])
+@pytest.mark.parametrize(
+    ("rows", "step"), [(1000, 8), (1003, 64), (101, 8), (4000, 500), pytest.param(20_000, 2048, marks=pytest.mark.slow)]
+)
 def test_no_two_samples_of_a_step_have_a_spare_in_common(rows, step):
     order = MixedOrder([GlobalOrder([100] * (rows // 100) + [rows % 100], seed=0, parts=16, window=100)])
     lonely = 0
