@@ -38,6 +38,11 @@ SMOKE = {
     "logging_steps": 2,
     "save_steps": 2,
 }
+UNPAIRED = {
+    "mixture_weights": [0.7, 0.15, 0.15],  # pairs, pictures alone, texts alone
+    "per_device_train_batch_size": 128,
+    "max_steps": 450,
+}
 UNPAIRED_SMOKE = {
     **SMOKE,
     "dataset": [EMOJI],

@@ -11,7 +11,7 @@ The claim is for the settings below; model_cards/flava_emoji holds its card, fig
 reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
-from emoji_pairs import SETTINGS, UNPAIRED_SMOKE, unpaired
+from emoji_pairs import SETTINGS, UNPAIRED, UNPAIRED_SMOKE, unpaired
 
 from hf_pretext import Recipe
 
@@ -58,7 +58,7 @@ recipe = Recipe(
     smoke_encoder=tiny_flava,
     fetch=unpaired,
     fetched=("images_alone", "texts_alone"),
-    settings={**SETTINGS, "mixture_weights": [0.7, 0.15, 0.15], "output_dir": "runs/flava_emoji"},
+    settings={**SETTINGS, **UNPAIRED, "output_dir": "runs/flava_emoji"},
     smoke={**UNPAIRED_SMOKE, "output_dir": "runs/flava_emoji-smoke"},
 )
 

@@ -11,7 +11,7 @@ The claim is for the settings below; model_cards/multiway_emoji holds its card, 
 and reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
-from emoji_pairs import SETTINGS, UNPAIRED_SMOKE, unpaired
+from emoji_pairs import SETTINGS, UNPAIRED, UNPAIRED_SMOKE, unpaired
 
 from hf_pretext import Recipe
 
@@ -57,7 +57,7 @@ recipe = Recipe(
     fetched=("images_alone", "texts_alone"),
     settings={
         **SETTINGS,
-        "mixture_weights": [0.7, 0.15, 0.15],
+        **UNPAIRED,
         "contrastive_weight": 1.0,  # or pictures and captions by themselves would not be comparable
         "output_dir": "runs/multiway_emoji",
     },
