@@ -189,7 +189,14 @@ class PretextModel(PreTrainedModel):
         return {}
 
     def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
-        """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached."""
+        """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached.
+
+        Raises `ValueError` where there are no losses: for a batch of a kind whose losses have no weight."""
+        if not losses:
+            raise ValueError(
+                f"{type(self).__name__} has nothing to learn from a batch of this kind: all of its losses have the "
+                "weight 0. Raise one, or leave such data out."
+            )
         logs = {name: value.detach() for name, value in logs.items()}
         return PretextOutput(loss=sum(losses.values()), losses=losses, logs=logs, **more)
 

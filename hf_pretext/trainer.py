@@ -158,8 +158,10 @@ class PretextTrainer(Trainer):
             options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
             total = self.get_total_train_batch_size(self.args)
             loader = StreamLoader(self.mixture, self.processing, total, **options)
-            model.prepare(self._prepare_inputs(batch) for batch in loader)
-            loader.close()
+            try:
+                model.prepare(self._prepare_inputs(batch) for batch in loader)
+            finally:
+                loader.close()
             log.warning(f"Learned before training: {model.prepared()}.")
         if self.args.world_size > 1:
             for buffer in model.buffers():
@@ -222,7 +224,8 @@ class PretextTrainer(Trainer):
         """The objective's loss; its terms and logs are summed on the device until the next log."""
         outputs = model(**inputs)
         if model.training:
-            terms = outputs["losses"] if len(outputs["losses"]) > 1 else {}
+            several = len(outputs["losses"]) > 1 or self.mixture.one_source_a_step  # else the loss itself tells
+            terms = outputs["losses"] if several else {}
             for name, value in {**{f"loss_{k}": v for k, v in terms.items()}, **outputs["logs"]}.items():
                 self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()  # of DataParallel's
                 self._counts[name] += 1

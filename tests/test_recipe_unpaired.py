@@ -88,6 +88,7 @@ def test_two_processes_see_one_kind_a_step_and_all_learn(tmp_path):
     assert kinds[0] == kinds[1] and len(set(kinds[0])) == 3
     history = json.loads((tmp_path / "run" / "run.json").read_text())["history"]
     terms = {key for entry in history for key in entry if key.endswith("_accuracy")}
+    assert {"loss_mim", "loss_mlm", "loss_mmm_image", "loss_itm"} <= {key for entry in history for key in entry}
     assert terms >= {"mim_accuracy", "mlm_accuracy", "mmm_text_accuracy", "itm_accuracy", "contrastive_accuracy"}
     moments = torch.load(tmp_path / "run" / "checkpoint-20" / "optimizer.pt")["state"]
     trained = [p for p in hf_pretext.load(tmp_path / "run").named_parameters() if "pooler" not in p[0]]

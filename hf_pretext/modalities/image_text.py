@@ -54,6 +54,8 @@ class ImagesAndTexts(image.Images):
         self.texts, self.pairs = run.build(TextArguments, values=values), run.build(PairArguments, values=values)
         self._check_towers()
         self._check_alone()
+        if self.pairs.images_alone or self.pairs.texts_alone:
+            self.samples = "samples"
         super().__init__(run)
         vocabulary = self.config.get_text_config().vocab_size
         check_vocabulary(self.tokenizer, self.brought_by, vocabulary, self._text_tower())
@@ -121,11 +123,17 @@ class ImagesAndTexts(image.Images):
         return dual_encoder(vision, text, own.projection_dim).config
 
     def start(self, model: PretextModel) -> None:
+        codebook, processor = getattr(model, "codebook", None), self.pictures.processor
+        if getattr(codebook, "kind", None) == "ready" and processor.do_normalize:  # it undoes what the processor did
+            codebook.mean.copy_(torch.tensor(processor.image_mean))
+            codebook.std.copy_(torch.tensor(processor.image_std))
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
             if path and not is_shape_alone(path):
                 tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
                 missing = sorted(info["missing_keys"])
-                fresh = [part for part in missing if "pooler." in part and model.task.frozen != name]  # it will learn
+                fresh = [
+                    part for part in missing if "pooler." in part and getattr(model.task, "frozen", None) != name
+                ]  # it will learn
                 if len(fresh) < len(missing):
                     raise ValueError(
                         f"--{name}_encoder {path} lacks weights, which would stay random: {', '.join(missing[:5])}."

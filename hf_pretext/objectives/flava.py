@@ -42,7 +42,8 @@ class FlavaTask:
     itm_weight: of telling whether a caption belongs to its picture.
     contrastive_weight: of telling which caption belongs to which picture.
     image_mask_ratio, text_mask_ratio: shares of patches and of tokens that are hidden.
-    mismatch_ratio: share of the pairs that are shown with another's caption, for itm; nothing else is learned of them.
+    mismatch_ratio: share of the pairs that are shown with another's caption, for itm; nothing is told of what is hidden
+        there. (The contrastive loss is of all pairs, by their own captions.)
     negatives: that caption is any (shuffled), or one that the contrastive scores take for right (hard).
     codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
         folder or Hub id); by itself the patch's pixels are.
@@ -148,12 +149,12 @@ class FlavaForPreTraining(MaskedPairs):
     def learn_from_images(self, pixel_values: Tensor) -> PretextOutput:
         hidden, codes = self.hide_patches(pixel_values)
         tokens, _ = self.encode_images(pixel_values, hidden)
-        return self.told({"mim": (tokens[:, 1:], codes)}, pool(tokens))
+        return self.output(*self.tell({"mim": (tokens[:, 1:], codes)}), features=pool(tokens))
 
     def learn_from_texts(self, input_ids: Tensor, there: Tensor) -> PretextOutput:
         seen, words = self.hide_tokens(input_ids, there, self.task.text_mask_ratio)
         tokens, _ = self.encode_texts(seen, there)
-        return self.told({"mlm": (tokens, words)}, pool(tokens, there))
+        return self.output(*self.tell({"mlm": (tokens, words)}), features=pool(tokens, there))
 
     def learn_from_pairs(
         self, pixel_values: Tensor, input_ids: Tensor, there: Tensor, labels: Tensor | None
@@ -177,20 +178,18 @@ class FlavaForPreTraining(MaskedPairs):
         both = self.encode_both(image_states[count:], states, seen_by)
         patches = codes.shape[1]
         picture, caption = both[own, 2 : 2 + patches], both[own][:, 2 + patches : 2 + patches + words.shape[1]]
-        output = self.told(
-            {"mmm_image": (picture, codes[own]), "mmm_text": (caption, words[own])}, pool(images[:count])
-        )
+        losses, logs = self.tell({"mmm_image": (picture, codes[own]), "mmm_text": (caption, words[own])})
         matched = self.pretext_head["itm"](both[:, 0])
-        losses = {"itm": cross_entropy(matched, own.long()), "contrastive": contrastive}
-        losses = {**output.losses, **self.weighted(losses)}
-        logs = {"itm_accuracy": (matched.argmax(1) == own).float().mean(), "contrastive_accuracy": told}
-        return self.output(losses, {**output.logs, **logs}, features=output.features)
+        losses |= self.weighted({"itm": cross_entropy(matched, own.long()), "contrastive": contrastive})
+        logs |= {"itm_accuracy": (matched.argmax(1) == own).float().mean(), "contrastive_accuracy": told}
+        # detached: a norm that no loss asks for must not look as if it were used, or other processes wait for it
+        return self.output(losses, logs, features=pool(images[:count]).detach())
 
-    def told(self, terms: dict[str, tuple[Tensor, Tensor]], features: Tensor) -> PretextOutput:
-        """What is learned from hidden patches and tokens: by term, their states `(B, T, D)` and labels `(B, T)`."""
+    def tell(self, terms: dict[str, tuple[Tensor, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Losses and accuracies of hidden patches and tokens: by term, their states `(B, T, D)`, labels `(B, T)`."""
         found = {name: masked_prediction(self.pretext_head[name], *term) for name, term in terms.items()}
         losses = self.weighted({name: loss for name, (loss, _) in found.items()})
-        return self.output(losses, {f"{name}_accuracy": value for name, (_, value) in found.items()}, features=features)
+        return losses, {f"{name}_accuracy": value for name, (_, value) in found.items()}
 
     def weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
         """Losses by their weights; those with none are left out."""

@@ -24,7 +24,7 @@ from ..masked_pairs import MaskedPairs
 from ..masking import masked_prediction, prediction_head, without_special
 from ..modeling import PretextOutput
 from ..multiway import MultiwayModel
-from ..towers import HIGHEST_SCALE, check_pairs, normalised, own_labels
+from ..towers import check_pairs, clamp_scale, normalised, own_labels, scale_of
 
 FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 
@@ -161,7 +161,10 @@ class MultiwayForPreTraining(MaskedPairs):
         labels = own_labels(labels, len(images), images.device, self.training)
         with torch.autocast(images.device.type, enabled=False):
             all_images, all_texts, all_labels = (gather(value, self.training) for value in (images, texts, labels))
-            scale = self.pretext_head["contrastive"].scale
+            head = self.pretext_head["contrastive"]
+            if self.training:
+                clamp_scale(head)
+            scale = scale_of(head)
             loss = softmax_loss_of_ranks(images, texts, all_images, all_texts, scale, labels, all_labels)
             told = (all_labels[(images @ all_texts.T).argmax(1)] == labels).float().mean()
         return loss, told
@@ -210,13 +213,8 @@ class MultiwayForPreTraining(MaskedPairs):
 
 
 class Contrast(nn.ModuleDict):
-    """Projections of pictures and of texts into one space, and the scale of scores there."""
+    """Projections of pictures and of texts into one space, and the logarithm of the scale of scores there."""
 
     def __init__(self, width: int):
         super().__init__({kind: nn.Linear(width, width, bias=False) for kind in ("image", "text")})
         self.logit_scale = nn.Parameter(torch.tensor(FRESH_SCALE).log())
-
-    @property
-    def scale(self) -> Tensor:
-        """`()`, at most `HIGHEST_SCALE`."""
-        return self.logit_scale.exp().clamp(max=HIGHEST_SCALE)

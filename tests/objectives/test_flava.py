@@ -236,6 +236,19 @@ def test_bad_input():
         unfitted.train()(pixel_values=batch["pixel_values"])
 
 
+def test_a_kind_of_batch_without_a_loss_is_refused():
+    model = fitted(mim_weight=0.0, mmm_image_weight=0.0, mmm_text_weight=0.0)
+    assert set(model(**pairs()).losses) == {"itm", "contrastive"}
+    with pytest.raises(ValueError, match="nothing to learn from a batch of this kind"):
+        model(**kinds(pairs())["pictures"])
+
+
+def test_what_no_loss_asks_for_is_not_part_of_the_output():
+    model = fitted(contrastive_weight=0.0).train()
+    output = model(**pairs())
+    assert not output.features.requires_grad  # or several processes would wait for the last norm's gradient
+
+
 def test_a_codebook_of_another_size_does_not_load(tmp_path):
     model = fitted()
     model.save_pretrained(tmp_path)
