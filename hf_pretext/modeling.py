@@ -69,9 +69,7 @@ class PretextModel(PreTrainedModel):
     task_class: ClassVar[type]
     modality: ClassVar[str]
     auto_class: ClassVar[type] = AutoModel
-    subfolders: ClassVar[
-        tuple[str, ...]
-    ] = ()  # of a checkpoint that no class of transformers loads whole, those that do
+    usage: ClassVar[str] = ""  # lines that load a checkpoint, {folder}, where its modality's own would not do
     learns_alone: ClassVar[bool] = False  # of pairs: whether it learns from pictures alone and texts alone, too
     own_names: ClassVar[bool] = False  # whether the native class's weights have no prefix, also beside heads
     supports_gradient_checkpointing = True

@@ -29,31 +29,8 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-# Names here, in `ViTModel` and in `RobertaPreLayerNormModel`; {} is a layer's number. Who adds a part adds its row.
-NAMES = (
-    ("image_embeddings.cls_token", "embeddings.cls_token", None),
-    ("image_embeddings.position_embeddings", "embeddings.position_embeddings", None),
-    ("image_embeddings.projection", "embeddings.patch_embeddings.projection", None),
-    ("text_embeddings.word_embeddings", None, "embeddings.word_embeddings"),
-    ("text_embeddings.position_embeddings", None, "embeddings.position_embeddings"),
-    ("text_embeddings.norm", None, "embeddings.LayerNorm"),
-    ("layers.{}.attention_norm", "layers.{}.layernorm_before", "encoder.layer.{}.attention.LayerNorm"),
-    ("layers.{}.attention.q_proj", "layers.{}.attention.q_proj", "encoder.layer.{}.attention.self.query"),
-    ("layers.{}.attention.k_proj", "layers.{}.attention.k_proj", "encoder.layer.{}.attention.self.key"),
-    ("layers.{}.attention.v_proj", "layers.{}.attention.v_proj", "encoder.layer.{}.attention.self.value"),
-    ("layers.{}.attention.o_proj", "layers.{}.attention.o_proj", "encoder.layer.{}.attention.output.dense"),
-    ("layers.{}.experts.vision.norm", "layers.{}.layernorm_after", None),
-    ("layers.{}.experts.vision.fc1", "layers.{}.mlp.fc1", None),
-    ("layers.{}.experts.vision.fc2", "layers.{}.mlp.fc2", None),
-    ("layers.{}.experts.language.norm", None, "encoder.layer.{}.intermediate.LayerNorm"),
-    ("layers.{}.experts.language.fc1", None, "encoder.layer.{}.intermediate.dense"),
-    ("layers.{}.experts.language.fc2", None, "encoder.layer.{}.output.dense"),
-    ("norm", "layernorm", "LayerNorm"),
-)
-COLUMNS = {ViTModel: 1, RobertaPreLayerNormModel: 2}
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # which texts here don't have
-BOTH = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
-IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_token_id")
+from .multiway_sides import BOTH, IMAGE, TEXT, load_side, plain_side
+
 UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # weights fit whatever they are
 
 
@@ -307,57 +284,20 @@ class MultiwayModel(PreTrainedModel):
 
     def image_side(self) -> ViTModel:
         """The way of pictures alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
-        return self.side(ViTModel, self.config.image_side())
+        return plain_side(self, self.config.image_side())
 
     def text_side(self) -> RobertaPreLayerNormModel:
         """The way of texts alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
-        return self.side(RobertaPreLayerNormModel, self.config.text_side())
-
-    def side(self, side_class: type[PreTrainedModel], config: PreTrainedConfig) -> PreTrainedModel:
-        """A plain model with the weights of this one. Its pooler, that no loss trains, passes on the first token."""
-        with torch.random.fork_rng(devices=[]):  # saving must not move the random numbers of a training that goes on
-            side = side_class(config).to(self.device, self.dtype)
-        weights = dict(self.paired(side_class))
-        width = config.hidden_size
-        weights |= {"pooler.dense.weight": torch.eye(width), "pooler.dense.bias": torch.zeros(width)}
-        if side_class is RobertaPreLayerNormModel:
-            weights[TOKEN_TYPES] = torch.zeros(config.type_vocab_size, width)
-        side.load_state_dict(weights)
-        return side.eval()
+        return plain_side(self, self.config.text_side())
 
     def load_image_side(self, side: ViTModel) -> None:
         """As `load_text_side`, of pictures. A mask token is left."""
-        self.load_side(side, ViTModel, self.config.image_side())
+        load_side(self, side, self.config.image_side())
 
-    @torch.no_grad()
     def load_text_side(self, side: RobertaPreLayerNormModel) -> None:
         """Takes a plain model's weights, without its pooler. The attention and the final norm, which are those of
         pictures too, are replaced. Raises `ValueError` for another class or other sizes."""
-        self.load_side(side, RobertaPreLayerNormModel, self.config.text_side())
-        # Texts have one part here: what is added to all tokens of the first goes into their positions.
-        self.text_embeddings.position_embeddings.weight += side.get_parameter(TOKEN_TYPES)[0].to(self.device)
-
-    @torch.no_grad()
-    def load_side(self, side: PreTrainedModel, side_class: type[PreTrainedModel], config: PreTrainedConfig) -> None:
-        """Copies the weights that one side shares with a plain model of its config. Raises as `load_text_side`."""
-        if type(side) is not side_class:
-            raise ValueError(f"This side is a {side_class.__name__}, not a {type(side).__name__}: give its base_model.")
-        for name in (*BOTH, *IMAGE, *TEXT, "max_position_embeddings", "hidden_act", "qkv_bias"):
-            ours, theirs = getattr(config, name, None), getattr(side.config, name, None)
-            if ours != theirs:
-                raise ValueError(f"The {side_class.__name__} has {name}={theirs}, but {ours} would fit this model.")
-        weights = side.state_dict()
-        for name, own in self.paired(side_class):
-            own.copy_(weights[name])
-
-    def paired(self, side_class: type[PreTrainedModel]) -> list[tuple[str, Tensor]]:
-        """The tensors of one side, each with its name in the plain model."""
-        own, pairs = self.state_dict(), []
-        for here, there in ((row[0], row[COLUMNS[side_class]]) for row in NAMES if row[COLUMNS[side_class]]):
-            for i in range(self.config.num_hidden_layers if "{}" in here else 1):
-                ends = [end for end in ("", ".weight", ".bias") if here.format(i) + end in own]
-                pairs += [(there.format(i) + end, own[here.format(i) + end]) for end in ends]
-        return pairs
+        load_side(self, side, self.config.text_side())
 
     def save_sides(self, folder: str | PathLike) -> None:
         """Writes the two sides as plain checkpoints: `AutoModel.from_pretrained(folder, subfolder="image")`, "text"."""

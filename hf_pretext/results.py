@@ -97,7 +97,6 @@ def facts(run: "Run") -> dict:
             "class": run.encoder_class,
             "model_type": run.config.model_type,
             "start": run.data.begun_from(),
-            "subfolders": list(run.objective.subfolders),
             "parameters": sum(p.numel() for p in build_encoder(run.config).parameters()),
         },
         "data": {
@@ -107,6 +106,7 @@ def facts(run: "Run") -> dict:
             "mixture_weights": run.source.weights,
         },
         "modality": run.objective.modality,
+        "usage": run.objective.usage.strip(),
         "samples": run.data.samples,
         **run.data.facts(),
         "stream": dataclasses.asdict(run.stream),

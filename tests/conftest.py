@@ -86,6 +86,35 @@ def emoji():
     return lambda split="train", count=64: _rows(split).select(range(count))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """A cache of a module's own tests: nothing of another is found, nothing stays."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = str(tmp_path_factory.mktemp("home"))
+        patch.setattr("huggingface_hub.constants.HF_HOME", folder)
+        patch.setenv("HF_HOME", folder)
+        yield folder
+
+
+@pytest.fixture
+def fitted_codebooks(monkeypatch):
+    """Codebooks that are fitted when an objective opens them, to pictures of the test's own."""
+
+    def fit_to(pictures):
+        from hf_pretext import masked_pairs
+
+        begun = masked_pairs.open_codebook
+
+        def open_fitted(*arguments):
+            codebook = begun(*arguments)
+            codebook.fit([pictures], progress=False)
+            return codebook
+
+        monkeypatch.setattr(masked_pairs, "open_codebook", open_fitted)
+
+    return fit_to
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     transformers.set_seed(0)

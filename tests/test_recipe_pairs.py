@@ -39,14 +39,7 @@ def main(*options, output_dir, name="contrastive_emoji"):
     )
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    """A cache of these tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("home"))
-        patch.setattr("huggingface_hub.constants.HF_HOME", folder)
-        patch.setenv("HF_HOME", folder)
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module")

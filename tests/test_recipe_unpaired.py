@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 from conftest import EMOJI, REPOSITORY
-from transformers import AutoModel, FlavaModel
+from transformers import AutoModel, FlavaImageCodebook, FlavaImageCodebookConfig, FlavaModel
 
 import hf_pretext
 
@@ -26,14 +26,7 @@ def main(name, *options, output_dir):
     return module.recipe.main([*QUICK, "--output_dir", str(output_dir), *map(str, options)])
 
 
-@pytest.fixture(autouse=True, scope="module")
-def cache(tmp_path_factory):
-    """A cache of these tests' own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = str(tmp_path_factory.mktemp("home"))
-        patch.setattr("huggingface_hub.constants.HF_HOME", folder)
-        patch.setenv("HF_HOME", folder)
-        yield folder
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 @pytest.fixture(scope="module", params=SMOKED)
@@ -129,6 +122,14 @@ class TestMistakes:
     def test_more_codes_than_patches(self, tmp_path):
         with pytest.raises(SystemExit, match="1000 codes needs as many different patches"):
             main("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500, output_dir=tmp_path / "run")
+
+    def test_a_ready_codebook_is_taken(self, tmp_path):
+        small = FlavaImageCodebookConfig(hidden_size=8, num_blocks_per_group=1, vocab_size=20)
+        FlavaImageCodebook(small).save_pretrained(tmp_path / "codebook")
+        options = ("--codebook", tmp_path / "codebook", "--eval_dataset", "none", "--max_steps", 1)
+        main("multiway_emoji", *options, output_dir=tmp_path / "run")
+        codebook = hf_pretext.load(tmp_path / "run").codebook
+        assert (codebook.kind, codebook.size, codebook.mean.tolist()) == ("ready", 20, [0.5] * 3)
 
     def test_a_rare_kind(self, told):
         assert "each must be at least a twentieth" in told("flava_emoji", "--mixture_weights", 98, 1, 1)

@@ -199,6 +199,7 @@ def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_s
     assert len({key.rpartition(":")[0] for key in keys}) == 3
 
 
+@pytest.mark.slow  # two processes are killed and resumed below, one process everywhere
 def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_path):
     folder, seen = tmp_path / "run", {}
     for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):

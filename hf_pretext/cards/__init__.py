@@ -5,7 +5,7 @@ folder with results.json -> README.md, a table on the screen
 
 import json
 import os
-from collections.abc import Sequence
+import textwrap
 from pathlib import Path
 
 from ..files import write_text
@@ -205,7 +205,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
         f"{results['evaluation_seconds'] / 60:.1f} of evaluation\n"
     )
     console.print("Load the encoder anywhere, with plain transformers:\n", style="bold")
-    lines = loading_lines(str(folder), results["modality"], results["encoder"].get("subfolders", ()))
+    lines = loading_lines(str(folder), results["modality"], results.get("usage", ""))
     console.print(lines + "\n", soft_wrap=True, markup=False)
     console.print(
         f"Look at [bold]{folder}/report.png[/bold] and [bold]{folder}/README.md[/bold]. Next:", soft_wrap=True
@@ -218,12 +218,13 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     )
 
 
-def loading_lines(folder: str, modality: str, subfolders: Sequence[str] = ()) -> str:
-    """The lines that load an encoder, or one from each sub-folder, and its processor or tokenizer."""
+def loading_lines(folder: str, modality: str, usage: str = "") -> str:
+    """The lines that load an encoder and its processor or tokenizer. usage: those of the objective itself, if any."""
+    if usage:
+        return textwrap.indent(usage.replace("{folder}", folder), "  ")
     name, processor = PROCESSORS[modality]
-    models = {side: f', subfolder="{side}"' for side in subfolders} or {"encoder": ""}
     return (
         f"  from transformers import {processor}, AutoModel\n"
         f'  {name} = {processor}.from_pretrained("{folder}")\n'
-        + "\n".join(f'  {name} = AutoModel.from_pretrained("{folder}"{inside})' for name, inside in models.items())
+        f'  encoder = AutoModel.from_pretrained("{folder}")'
     )

@@ -73,8 +73,8 @@ def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
 
 
 def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:
-    """A part of a text, at least `letters` long where it has so many, that begins at a word; drawn where `random` is
-    given, so that a long text is not known by its beginning alone."""
+    """A part of a text, about `letters` long or longer where it has so many, that begins at a word; drawn where
+    `random` is given, so that a long text is not known by its beginning alone."""
     spare = len(text) - letters
     if random is None or spare <= 0:
         return text[: LETTERS * letters]

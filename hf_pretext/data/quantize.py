@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,11 +32,8 @@ from transformers import (
 from ..features import last_hidden, width
 from ..modeling import build_encoder, check_encoder
 from ..patches import patchify
+from .kmeans import PASSES, distinct, k_means, nearest
 
-TILE = 2**24  # scores of patches by centres that are held at a time
-BATCH, FIRST = 4096, 3  # patches of a mini-batch; how many patches per code the first centres are chosen among
-TURNS, MOST_TURNS = 3, 20  # how often centres move after the mini-batches, and at most, while a code has no patch
-RARE = 0.1  # codes with less than this share of the patches that a code has on average are given another centre
 CLASS_TOKENS = 2  # at most, before a picture's patches: DeiT has a second one, for distillation
 CELL, LEAST = 8, 0.1  # pixels of a cell of DALL-E's codebook, and the darkest value that it is given for [0, 1]
 HALF = (0.5, 0.5, 0.5)
@@ -157,12 +153,8 @@ class PatchCodebook(Frozen):
                 f"{int(weights.sum())} that it was to be fitted to are {len(points)}. Take fewer codes (size), or more "
                 "pictures."
             )
-        random = torch.Generator().manual_seed(seed)
-        order = torch.randperm(len(points), generator=random)
-        points, weights = points[order], weights[order]
-        with bar((2 + TURNS) * len(points), "fitting the codebook", progress) as shown:
-            centres = mini_batches(points, weights, first_centres(points, weights, self.size, seed), shown)
-            centres, counts, distances = settle(points, weights, centres, random, shown)
+        with bar(PASSES * len(points), "fitting the codebook", progress) as shown:
+            centres, counts, distances = k_means(points, weights, self.size, seed, shown)
         self.centres.copy_(centres)
         self.counts.copy_(counts)
         error = float((distances * weights).sum() / weights.sum()) / points.shape[1]
@@ -256,95 +248,6 @@ def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: i
     return tokens
 
 
-def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of each point's nearest centre, and the squared distance to it, both `(n,)`.
-
-    points (`(n, d)`), centres (`(K, d)`). Of the `(n, K)` scores a tile is held at a time."""
-    half = centres.square().sum(1) / 2  # |x - c|^2 is least where x . c - |c|^2 / 2 is greatest
-    found = []
-    for part in points.split(max(TILE // max(centres.shape), 1)):
-        codes = torch.addmm(-half, part, centres.T).argmax(1)
-        found.append((codes, (part - centres[codes]).square().sum(1)))
-    codes, distances = zip(*found, strict=True)
-    return torch.cat(codes), torch.cat(distances)
-
-
-def distinct(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The different ones of points `(n, d)`, and how often each is there: `(m, d)`, `(m,)`.
-
-    A white background is thousands of patches with the very same pixels: only one of them may become a centre."""
-    bytes_of_rows = points.contiguous().numpy().view(np.dtype((np.void, points.shape[1] * points.itemsize)))
-    _, first, counts = np.unique(bytes_of_rows[:, 0], return_index=True, return_counts=True)  # far faster than axis=0
-    return points[torch.from_numpy(first)], torch.from_numpy(counts).float()
-
-
-def first_centres(points: Tensor, weights: Tensor, size: int, seed: int) -> Tensor:
-    """`(size, d)` of shuffled points, drawn by k-means++ among the first few, so that they lie apart."""
-    from sklearn.cluster import kmeans_plusplus  # seconds to import
-    from threadpoolctl import threadpool_limits
-
-    some = slice(FIRST * size)
-    with threadpool_limits(1, user_api="blas"):  # thousands of small products: threads would wait for each other
-        found, _ = kmeans_plusplus(points[some].numpy(), size, sample_weight=weights[some].numpy(), random_state=seed)
-    return torch.from_numpy(found)
-
-
-def mini_batches(points: Tensor, weights: Tensor, centres: Tensor, shown: tqdm) -> Tensor:
-    """Centres after one pass of mini-batch k-means over shuffled points.
-
-    scikit-learn's own cure for rare centres (`reassignment_ratio`) is off: rare is what has few points beside the
-    commonest one, as most centres have where backgrounds are white, and some end without any all the same."""
-    from sklearn.cluster import MiniBatchKMeans
-
-    means = MiniBatchKMeans(
-        len(centres), init=centres.numpy(), n_init=1, random_state=0, reassignment_ratio=0, compute_labels=False
-    )
-    size = max(BATCH, len(centres))  # it wants no fewer points than centres
-    for part, weight in zip(points.split(size), weights.split(size), strict=True):
-        means.partial_fit(part.numpy(), sample_weight=weight.numpy())
-        shown.update(len(part))
-    return torch.from_numpy(means.cluster_centers_)
-
-
-def settle(
-    points: Tensor, weights: Tensor, centres: Tensor, random: torch.Generator, shown: tqdm
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Moves centres to the means of their points, and those that hardly any point is near to somewhere else, `TURNS`
-    times, and further while any has no point.
-
-    Returns centres `(K, d)`, how many points each has `(K,)`, and each point's squared distance to its own `(n,)`."""
-    for turn in range(MOST_TURNS + 1):
-        codes, distances = nearest(points, centres)
-        counts = torch.bincount(codes, weights, minlength=len(centres))
-        shown.update(len(points))
-        rare = counts < RARE * counts.mean() if turn < TURNS else counts == 0
-        if turn == MOST_TURNS or (turn >= TURNS and not rare.any()):
-            break
-        centres = means_of(points, weights, codes, centres)
-        reseed(centres, rare, counts, points, weights * (distances > 0), random)
-    return centres, counts, distances
-
-
-def means_of(points: Tensor, weights: Tensor, codes: Tensor, centres: Tensor) -> Tensor:
-    """The weighted means of each centre's points, `(K, d)`; a centre without points stays."""
-    sums, counts = torch.zeros_like(centres, dtype=torch.float64), torch.bincount(codes, weights, len(centres))
-    parts = [values.split(max(TILE // points.shape[1] // 2, 1)) for values in (points, weights, codes)]
-    for part, weight, own in zip(*parts, strict=True):  # in float64 a part at a time
-        sums.index_add_(0, own, part.double() * weight[:, None])
-    return torch.where(counts[:, None] > 0, sums / counts[:, None], centres).to(centres.dtype)
-
-
-def reseed(
-    centres: Tensor, rare: Tensor, counts: Tensor, points: Tensor, chances: Tensor, random: torch.Generator
-) -> None:
-    """Puts rare centres (`(K,)`, bool), in place, on points drawn with these chances `(n,)`; where few points have any,
-    those centres with the least points."""
-    emptiest = counts.masked_fill(~rare, torch.inf).argsort(stable=True)
-    wanted = min(int(rare.sum()), int((chances > 0).sum()))
-    if wanted:
-        centres[emptiest[:wanted]] = points[torch.multinomial(chances, wanted, generator=random)]
-
-
 def bar(total: int, description: str, progress: bool) -> tqdm:
     return tqdm(total=total, desc=description, unit="patches", leave=False, disable=not progress)
 
@@ -377,14 +280,12 @@ def open_codebook(
     path: str | None,
     size: int,
     patch_size: int,
-    mean: Sequence[float] = HALF,
-    std: Sequence[float] = HALF,
     option: str = "--codebook",
 ) -> PatchCodebook | ReadyCodebook:
     """The codebook that a path stands for: None for one of pixels; a FLAVA codebook, or a whole FLAVA with its
     codebook, is ready (and has its own size); any other image encoder describes patches for one that is to be fitted.
 
-    path: a folder or a Hub id. mean, std: the image processor's, for a ready one. option: what errors call the path.
+    path: a folder or a Hub id. option: what errors call it.
     Raises `ValueError` for what can't be reached, is no encoder of pictures, or lacks weights.
     """
     from ..modalities import encoder_config  # which imports much of this package
@@ -395,10 +296,10 @@ def open_codebook(
     with suppress(OSError, ValueError):
         config = AutoConfig.from_pretrained(path)
     if isinstance(config, FlavaImageCodebookConfig):
-        return ReadyCodebook(pretrained(FlavaImageCodebook, path, option), patch_size, mean, std)
+        return ReadyCodebook(pretrained(FlavaImageCodebook, path, option), patch_size)
     if isinstance(config, FlavaConfig):
         inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
-        return ReadyCodebook(inner, patch_size, mean, std)
+        return ReadyCodebook(inner, patch_size)
     encoder_config(path, "image", option)  # says what is wrong
     return PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
 

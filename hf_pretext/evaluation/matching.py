@@ -24,15 +24,26 @@ def another(captions: Sequence[str], classes: np.ndarray | None = None) -> np.nd
     given and such a one there is. `(n,)`.
 
     Raises `ValueError` where all captions read the same."""
-    random, names = np.random.default_rng(SEED), np.array([normalised(caption) for caption in captions])
+    _, names = np.unique([normalised(caption) for caption in captions], return_inverse=True)
     if len(set(names)) < 2:
         raise ValueError(f"All {len(names)} captions read the same, so that no picture has a wrong one.")
-    found = []
-    for i, name in enumerate(names):
-        wrong = names != name
-        near = wrong & (classes == classes[i]) if classes is not None else wrong
-        found.append(random.choice(np.flatnonzero(near if near.any() else wrong)))
-    return np.array(found)
+    random, everywhere = np.random.default_rng(SEED), np.arange(len(names))
+    found = np.full(len(names), -1)
+    for kind in np.unique(classes) if classes is not None else ():
+        members = everywhere[classes == kind]
+        if len(set(names[members])) > 1:  # else any other caption has to do
+            found[members] = drawn_apart(members, members, names, random)
+    left = everywhere[found < 0]
+    found[left] = drawn_apart(left, everywhere, names, random)
+    return found
+
+
+def drawn_apart(rows: np.ndarray, among: np.ndarray, names: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """For each of some rows one of others with another name, which there must be, all alike: `(len(rows),)`."""
+    found = random.choice(among, len(rows))
+    while (same := names[found] == names[rows]).any():
+        found[same] = random.choice(among, same.sum())
+    return found
 
 
 def captions_shown(labelled: LabelledPairs, split: str) -> dict[str, np.ndarray]:
@@ -69,8 +80,8 @@ def cosines(model: nn.Module, labelled: LabelledPairs, split: str, device: torch
 def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
     """Above which scores are to be taken for right, so that most of as many right and wrong ones are told."""
     candidates = np.unique(np.concatenate([right, wrong]))
-    told = [(right > at).mean() + (wrong <= at).mean() for at in candidates]
-    return float(candidates[int(np.argmax(told))])
+    below = [np.searchsorted(np.sort(scores), candidates, "right") / len(scores) for scores in (right, wrong)]
+    return float(candidates[np.argmax(below[1] - below[0])])
 
 
 def accuracy(right: np.ndarray, wrong: np.ndarray, at: float = 0.0) -> float:

@@ -104,6 +104,16 @@ class FlavaForPreTraining(MaskedPairs):
     task_class = FlavaTask
     modality = "image_text"
     encoder_class = FlavaModel
+    usage = """
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{folder}")
+model = AutoModel.from_pretrained("{folder}")
+encoder = model.image_model  # of pictures alone
+
+texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
+embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of pictures: get_image_features
+"""
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)

@@ -89,7 +89,17 @@ class MultiwayForPreTraining(MaskedPairs):
     task_class = MultiwayTask
     modality = "image_text"
     encoder_class = MultiwayModel
-    subfolders = ("image", "text")
+    usage = """
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{folder}")
+encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of pictures alone; of texts:
+text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
+
+texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
+features = text_encoder(**texts).last_hidden_state  # (2, L, D)
+# both together, with its heads: hf_pretext.load("{folder}")
+"""
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)

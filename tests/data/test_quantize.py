@@ -24,7 +24,7 @@ from transformers import (
     ViTModel,
 )
 
-from hf_pretext.data import quantize
+from hf_pretext.data import kmeans, quantize
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.quantize import PatchCodebook, ReadyCodebook, codebook_config, codebook_from, open_codebook
 from hf_pretext.modeling import PretextModel, build_encoder
@@ -90,7 +90,7 @@ def test_codes_do_not_depend_on_how_many_scores_are_held(pictures, tile, monkeyp
     codebook = fitted(pictures)
     expected, largest = codebook(pictures), []
     product = torch.addmm
-    monkeypatch.setattr(quantize, "TILE", tile)
+    monkeypatch.setattr(kmeans, "TILE", tile)
     monkeypatch.setattr(torch, "addmm", lambda *given: largest.append(product(*given).numel()) or product(*given))
     assert torch.equal(codebook(pictures), expected)
     assert max(largest) <= max(tile, 32)
@@ -184,18 +184,18 @@ def test_centres_tell_patches_apart_as_well_as_k_means(pictures):
 def test_first_centres_lie_apart():
     crowd = torch.full((17, 5), 3.0) + 0.01 * torch.randn(17, 5)
     points = torch.cat([crowd, 10 * torch.eye(5), -10 * torch.eye(5)[:2]])[torch.randperm(24)]
-    centres = quantize.first_centres(points, torch.ones(24), 8, seed=0)
+    centres = kmeans.first_centres(points, torch.ones(24), 8, seed=0)
     assert (torch.cdist(centres, crowd).amin(1) < 1).sum() == 1
     assert all(any(torch.equal(centre, point) for point in points) for centre in centres)
 
 
 def test_mini_batches_bring_centres_nearer(pictures, monkeypatch):
-    monkeypatch.setattr(quantize, "BATCH", 100)
-    points, weights = quantize.distinct(patchify(pictures, 8).flatten(0, 1))
+    monkeypatch.setattr(kmeans, "BATCH", 100)
+    points, weights = kmeans.distinct(patchify(pictures, 8).flatten(0, 1))
     first = points[torch.randperm(len(points))[:32]]
     with quantize.bar(len(points), "", False) as shown:
-        moved = quantize.mini_batches(points, weights, first, shown)
-    before, after = (float((quantize.nearest(points, c)[1] * weights).sum()) for c in (first, moved))
+        moved = kmeans.mini_batches(points, weights, first, shown)
+    before, after = (float((kmeans.nearest(points, c)[1] * weights).sum()) for c in (first, moved))
     assert after < 0.9 * before
 
 
@@ -242,10 +242,10 @@ def test_progress_is_shown_and_goes_away(pictures, capsys):
 
 def test_codes_that_nobody_uses_get_other_patches(pictures, monkeypatch):
     usual = PatchCodebook(64, 8).fit([pictures], progress=False)
-    monkeypatch.setattr(quantize, "first_centres", lambda points, weights, size, seed: points[:1].repeat(size, 1))
+    monkeypatch.setattr(kmeans, "first_centres", lambda points, weights, size, seed: points[:1].repeat(size, 1))
     alive, dead = PatchCodebook(64, 8), PatchCodebook(64, 8)
     told = alive.fit([pictures], progress=False)
-    monkeypatch.setattr(quantize, "reseed", lambda *given: None)
+    monkeypatch.setattr(kmeans, "reseed", lambda *given: None)
     assert dead.fit([pictures], progress=False)["dead"] > 40
     assert told["dead"] == 0 and told["error"] < 1.2 * usual["error"]
     assert alive.counts.min() >= 1 and unlike(alive(pictures)) == 64
@@ -253,7 +253,7 @@ def test_codes_that_nobody_uses_get_other_patches(pictures, monkeypatch):
 
 def test_no_code_is_lost_to_what_is_a_centre_already(monkeypatch):
     """Where nearly all patches are the same white, it would be drawn again and again."""
-    monkeypatch.setattr(quantize, "first_centres", lambda points, weights, size, seed: points[:1].repeat(size, 1))
+    monkeypatch.setattr(kmeans, "first_centres", lambda points, weights, size, seed: points[:1].repeat(size, 1))
     pictures = torch.cat([torch.ones(20_000, 3, 8, 8), torch.randn(3, 3, 8, 8)])
     codebook = PatchCodebook(4, 8)
     assert codebook.fit([pictures], progress=False)["dead"] == 0
@@ -267,10 +267,10 @@ def test_codes_of_odd_patches_are_given_to_the_many(pictures, monkeypatch):
     def brightest(points, weights, size, seed):
         return points[points.square().sum(1).argsort(descending=True)[:size]]
 
-    monkeypatch.setattr(quantize, "first_centres", brightest)
+    monkeypatch.setattr(kmeans, "first_centres", brightest)
     given, kept = PatchCodebook(64, 8), PatchCodebook(64, 8)
     given.fit(data, progress=False)
-    monkeypatch.setattr(quantize, "RARE", 0.0)
+    monkeypatch.setattr(kmeans, "RARE", 0.0)
     kept.fit(data, progress=False)
     assert (kept.counts == 1).sum() >= 32
     assert (given.counts == 1).sum() < 16 and given.perplexity > 1.2 * kept.perplexity
@@ -459,9 +459,9 @@ def save_flava(folder) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("save", [save_codebook, save_flava])
 def test_a_flava_codebook_is_opened_ready(save, tmp_path, pictures):
     expected = save(tmp_path)
-    codebook = open_codebook(str(tmp_path), 512, 4, mean=(0.1, 0.2, 0.3))
+    codebook = open_codebook(str(tmp_path), 512, 4)
     assert codebook.kind == "ready" and codebook.size == 64 and codebook.patch_size == 4
-    assert codebook.mean.tolist() == pytest.approx([0.1, 0.2, 0.3]) and codebook.std.tolist() == [0.5] * 3
+    assert codebook.mean.tolist() == codebook.std.tolist() == [0.5] * 3
     found = codebook.codebook.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items()) and len(found) == len(expected)
 

@@ -11,7 +11,7 @@ from contract import check_contract
 from transformers import AutoModel, FlavaConfig, FlavaModel
 
 import hf_pretext
-from hf_pretext import FlavaForPreTraining, masked_pairs
+from hf_pretext import FlavaForPreTraining
 from hf_pretext.data.quantize import PatchCodebook
 from hf_pretext.masking import IGNORED
 from hf_pretext.modeling import build_encoder
@@ -70,15 +70,8 @@ def fitted(**settings) -> FlavaForPreTraining:
 
 
 @pytest.mark.parametrize("kind", ["pairs", "pictures"])
-def test_contract(tmp_path, monkeypatch, kind):
-    begun = masked_pairs.open_codebook
-
-    def open_fitted(*arguments):
-        codebook = begun(*arguments)
-        codebook.fit([pairs()["pixel_values"]], progress=False)
-        return codebook
-
-    monkeypatch.setattr(masked_pairs, "open_codebook", open_fitted)
+def test_contract(tmp_path, fitted_codebooks, kind):
+    fitted_codebooks(pairs()["pixel_values"])
     check_contract(FlavaForPreTraining, encoder(), kinds(pairs())[kind], tmp_path, **SETTINGS)
 
 

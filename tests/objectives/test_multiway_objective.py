@@ -14,7 +14,7 @@ from test_flava import kinds, pairs
 from transformers import AutoModel
 
 import hf_pretext
-from hf_pretext import MultiwayForPreTraining, masked_pairs
+from hf_pretext import MultiwayForPreTraining
 from hf_pretext.masking import IGNORED
 from hf_pretext.modeling import build_encoder
 from hf_pretext.multiway import MultiwayConfig, MultiwayModel
@@ -36,15 +36,8 @@ def fitted(**settings) -> MultiwayForPreTraining:
 
 @pytest.mark.parametrize("kind", ["pairs", "pictures", "texts"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
-def test_contract(tmp_path, monkeypatch, kind, weight):
-    begun = masked_pairs.open_codebook
-
-    def open_fitted(*arguments):
-        codebook = begun(*arguments)
-        codebook.fit([pairs()["pixel_values"]], progress=False)
-        return codebook
-
-    monkeypatch.setattr(masked_pairs, "open_codebook", open_fitted)
+def test_contract(tmp_path, fitted_codebooks, kind, weight):
+    fitted_codebooks(pairs()["pixel_values"])
     settings = {**SETTINGS, "contrastive_weight": weight}
     check_contract(MultiwayForPreTraining, build_encoder(config()), kinds(pairs())[kind], tmp_path, **settings)
 
