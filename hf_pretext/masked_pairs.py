@@ -86,5 +86,8 @@ class MaskedPairs(PretextModel):
         allowed = without_special(input_ids, there.bool(), task.special_token_ids)
         hidden = draw_units(allowed, torch.ones_like(allowed), ratio, generator)
         vocabulary = self.config.get_text_config().vocab_size
-        seen = replaced(input_ids, hidden, task.mask_token_id, vocabulary, generator=generator)
+        special = task.special_token_ids
+        seen = replaced(
+            input_ids, hidden, task.mask_token_id, vocabulary, generator=generator, special_token_ids=special
+        )
         return seen, input_ids.masked_fill(~hidden, IGNORED)

@@ -45,9 +45,10 @@ def replaced(
     vocab_size: int,
     shares: tuple[float, float] = (0.8, 0.1),
     generator: torch.Generator | None = None,
+    special_token_ids: Sequence[int] | None = None,
 ) -> Tensor:
     """The ids with hidden tokens (`(B, L)`, bool) as the model sees them: a share of them becomes the mask token, a
-    share any token, the rest stays as it is.
+    share any token but special ones (padding would move the positions of what follows), the rest stays as it is.
 
     Raises `ValueError` without a mask token."""
     if mask_token_id is None:
@@ -55,7 +56,8 @@ def replaced(
     by_mask, by_random = shares
     draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
     any_token = torch.randint(vocab_size, input_ids.shape, device=input_ids.device, generator=generator)
-    input_ids = torch.where(hidden & (draw < by_mask + by_random), any_token, input_ids)
+    by_another = without_special(any_token, hidden & (draw < by_mask + by_random), special_token_ids)
+    input_ids = torch.where(by_another, any_token, input_ids)
     return input_ids.masked_fill(hidden & (draw < by_mask), mask_token_id)
 
 

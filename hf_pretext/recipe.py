@@ -6,7 +6,7 @@ Everything is checked before anything is trained or written, so that a mistake c
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -58,8 +58,8 @@ class Recipe:
     encoder, smoke_encoder: config of the fresh encoder, from the image size; for texts from the size of the
     vocabulary, the longest sequence and the padding token's id; for both from all four and the id of the token that
     texts end with. settings: values of options, by their names on the command line; smoke: those that `--smoke`
-    changes. fetch: values that take a download, asked for only where neither the command line nor `--smoke` gives them:
-    those of `fetched`.
+    changes. fetch: what gives a value that takes a download, by option: asked only where neither the command line nor
+    `--smoke` gives that option.
     """
 
     name: str
@@ -69,8 +69,7 @@ class Recipe:
     smoke_encoder: Callable[..., PreTrainedConfig]
     settings: dict[str, Any] = field(default_factory=dict)
     smoke: dict[str, Any] = field(default_factory=dict)
-    fetch: Callable[[], dict[str, Any]] | None = None
-    fetched: tuple[str, ...] = ("dataset", "eval_dataset")
+    fetch: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
     def main(self, argv: list[str] | None = None) -> dict | None:
         """Runs the recipe with the options of the command line.
@@ -94,9 +93,10 @@ class Recipe:
             disable_progress_bars()  # of datasets, which makes a table of each file
         try:
             own = BESIDE if "dataset" in command_line.given else ()  # who brings pairs wants no others beside them
-            if self.fetch is not None and not set(self.fetched) <= {*values, *own}:
+            missing = [name for name in self.fetch if name not in {*values, *own}]
+            if missing:
                 with PartialState().main_process_first():  # the others find what it has fetched
-                    values = {**self.fetch(), **values}
+                    values |= {name: self.fetch[name]() for name in missing}
             run = Run(self, objective_class(self.objective), command_line, values)
             return run.results() if run.train() else None
         except ValueError as error:

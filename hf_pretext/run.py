@@ -255,6 +255,10 @@ class Run:
             self.say(f"seed {seed}: " + (f"going on from {resume}" if resume else "no checkpoint yet, from the start"))
         model, _ = self.fresh(seed)
         frozen = model.freeze_unused(*self.data.noise())
+        idle = [name for name in frozen if "pooler" not in name]
+        if idle:
+            more = ", and more" if len(idle) > 3 else ""
+            self.say(f"seed {seed}: no loss of such data asks for {len(idle)} weights: {', '.join(idle[:3])}{more}")
         trainer = PretextTrainer(
             self.laid_out(model), args, self.source, self.processing, self._while_training(), self.stream
         )

@@ -26,12 +26,12 @@ from emoji_pairs import EMOJI, SETTINGS, SMOKE, resnet_and_transformer, tiny_res
 from hf_pretext import Recipe
 
 
-def fetch() -> dict:
+def drawings_and_emoji() -> list[str]:
     """The drawings, mixed with the emoji whose test split it is judged by."""
     sys.path.insert(0, str(Path(__file__).parent / "data"))
     from openclipart import openclipart
 
-    return {"dataset": [str(openclipart()), EMOJI]}
+    return [str(openclipart()), EMOJI]
 
 
 recipe = Recipe(
@@ -40,7 +40,7 @@ recipe = Recipe(
     doc=__doc__,
     encoder=resnet_and_transformer,
     smoke_encoder=tiny_resnet_and_transformer,
-    fetch=fetch,
+    fetch={"dataset": drawings_and_emoji},
     settings={
         **{name: value for name, value in SETTINGS.items() if name != "dataset"},
         "other_captions": ["keywords"],

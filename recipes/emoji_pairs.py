@@ -53,13 +53,23 @@ UNPAIRED_SMOKE = {
 }
 
 
-def unpaired() -> dict:
-    """Pictures without captions, of clip art, and texts without pictures, film reviews; fetched once."""
+def clip_art() -> list[str]:
+    """Pictures without captions, fetched once."""
     sys.path.insert(0, str(DATA))
     from openclipart import openclipart
+
+    return [str(openclipart())]
+
+
+def film_reviews() -> list[str]:
+    """Texts without pictures, fetched once."""
+    sys.path.insert(0, str(DATA))
     from reviews import reviews
 
-    return {"images_alone": [str(openclipart())], "texts_alone": [str(reviews())]}
+    return [str(reviews())]
+
+
+FETCH = {"images_alone": clip_art, "texts_alone": film_reviews}
 
 
 def resnet_and_transformer(

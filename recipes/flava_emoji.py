@@ -11,7 +11,7 @@ The claim is for the settings below; model_cards/flava_emoji holds its card, fig
 reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
-from emoji_pairs import SETTINGS, UNPAIRED, UNPAIRED_SMOKE, unpaired
+from emoji_pairs import FETCH, SETTINGS, UNPAIRED, UNPAIRED_SMOKE
 
 from hf_pretext import Recipe
 
@@ -56,8 +56,7 @@ recipe = Recipe(
     doc=__doc__,
     encoder=flava,
     smoke_encoder=tiny_flava,
-    fetch=unpaired,
-    fetched=("images_alone", "texts_alone"),
+    fetch=FETCH,
     settings={**SETTINGS, **UNPAIRED, "output_dir": "runs/flava_emoji"},
     smoke={**UNPAIRED_SMOKE, "output_dir": "runs/flava_emoji-smoke"},
 )

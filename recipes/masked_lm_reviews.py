@@ -25,13 +25,12 @@ DATA = Path(__file__).parent / "data"
 SHAKESPEARE = DATA / "shakespeare"
 
 
-def fetch() -> dict:
+def fetched() -> str:
     """The reviews: pretrained on and judged by."""
     sys.path.insert(0, str(DATA))
     from reviews import reviews
 
-    folder = str(reviews())
-    return {"dataset": [folder], "eval_dataset": folder, "eval_label": "sentiment"}
+    return str(reviews())
 
 
 def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
@@ -66,8 +65,9 @@ recipe = Recipe(
     doc=__doc__,
     encoder=modernbert,
     smoke_encoder=tiny_modernbert,
-    fetch=fetch,
+    fetch={"dataset": lambda: [fetched()], "eval_dataset": fetched},
     settings={
+        "eval_label": "sentiment",
         "output_dir": "runs/masked_lm_reviews",
         "vocab_size": 8000,
         "max_length": 256,

@@ -11,7 +11,7 @@ The claim is for the settings below; model_cards/multiway_emoji holds its card, 
 and reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
-from emoji_pairs import SETTINGS, UNPAIRED, UNPAIRED_SMOKE, unpaired
+from emoji_pairs import FETCH, SETTINGS, UNPAIRED, UNPAIRED_SMOKE
 
 from hf_pretext import Recipe
 
@@ -53,8 +53,7 @@ recipe = Recipe(
     doc=__doc__,
     encoder=multiway,
     smoke_encoder=tiny_multiway,
-    fetch=unpaired,
-    fetched=("images_alone", "texts_alone"),
+    fetch=FETCH,
     settings={
         **SETTINGS,
         **UNPAIRED,

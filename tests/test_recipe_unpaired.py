@@ -3,12 +3,15 @@
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
 from conftest import EMOJI, REPOSITORY
+from safetensors.torch import load_file
 from transformers import AutoModel, FlavaImageCodebook, FlavaImageCodebookConfig, FlavaModel
 
 import hf_pretext
@@ -89,6 +92,27 @@ def test_two_processes_see_one_kind_a_step_and_all_learn(tmp_path):
     assert len(moments) == len(trained)  # the optimizer has a state of what had a gradient
 
 
+@pytest.mark.slow
+def test_a_killed_run_of_several_kinds_ends_as_one_never_killed(tmp_path):
+    def run(name, *options, **more):
+        command = [sys.executable, str(RECIPES / "flava_emoji.py"), *QUICK, "--eval_dataset", "none"]
+        command += ["--max_steps", "24", "--save_steps", "7", "--record_samples", "--output_dir", str(tmp_path / name)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env=environment, **more)
+
+    whole, killed = run("whole"), run("run")
+    while not (tmp_path / "run" / "checkpoint-14").exists():
+        assert killed.poll() is None
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "run" / "run.json").exists()
+    assert run("run", "--resume_from_checkpoint", "last").wait() == 0 and whole.wait() == 0
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    first, second = ((tmp_path / name / "samples-rank0.jsonl").read_text() for name in ("whole", "run"))
+    assert first == second and len(first.splitlines()) == 24
+
+
 class TestMistakes:
     @pytest.fixture
     def told(self, tmp_path):
@@ -119,9 +143,22 @@ class TestMistakes:
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
         assert "is a vit model" in told("multiway_emoji", "--encoder", tmp_path / "vit")
 
-    def test_more_codes_than_patches(self, tmp_path):
-        with pytest.raises(SystemExit, match="1000 codes needs as many different patches"):
-            main("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500, output_dir=tmp_path / "run")
+    def test_more_codes_than_patches(self, told, tmp_path):
+        message = told("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500)
+        assert "codebook_size must be at least 2 and at most codebook_patches=500, but is 1000" in message
+        from PIL import Image
+
+        (tmp_path / "plain").mkdir()
+        Image.new("RGB", (64, 64), "red").save(tmp_path / "plain" / "red.png")
+        (tmp_path / "plain" / "metadata.csv").write_text("file_name,text\nred.png,a red square\n")
+        plain = ("--dataset", tmp_path / "plain", "--eval_dataset", "none", "--horizontal_flip", 0)
+        with pytest.raises(SystemExit, match="64 codes needs as many different patches.*--codebook_size"):
+            main("multiway_emoji", *plain, output_dir=tmp_path / "other")
+
+    def test_parts_that_nothing_trains_are_told(self, tmp_path, capsys):
+        options = ("--dataset", EMOJI, "--eval_dataset", "none", "--max_steps", 1)
+        main("multiway_emoji", *options, "--contrastive_weight", 0, output_dir=tmp_path / "run")
+        assert "no loss of such data asks for" in (said := capsys.readouterr().out) and "experts.vision" in said
 
     def test_a_ready_codebook_is_taken(self, tmp_path):
         small = FlavaImageCodebookConfig(hidden_size=8, num_blocks_per_group=1, vocab_size=20)

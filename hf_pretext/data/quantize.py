@@ -150,8 +150,8 @@ class PatchCodebook(Frozen):
         if len(points) < self.size:
             raise ValueError(
                 f"A codebook of {self.size} codes needs as many different patches, but among the "
-                f"{int(weights.sum())} that it was to be fitted to are {len(points)}. Take fewer codes (size), or more "
-                "pictures."
+                f"{int(weights.sum())} that it was to be fitted to are {len(points)}. Take fewer codes "
+                "(--codebook_size), or more pictures."
             )
         with bar(PASSES * len(points), "fitting the codebook", progress) as shown:
             centres, counts, distances = k_means(points, weights, self.size, seed, shown)

@@ -41,14 +41,15 @@ class FlavaTask:
     mmm_image_weight, mmm_text_weight: of hidden patches and of hidden tokens of pairs.
     itm_weight: of telling whether a caption belongs to its picture.
     contrastive_weight: of telling which caption belongs to which picture.
-    image_mask_ratio, text_mask_ratio: shares of patches and of tokens that are hidden.
+    image_mask_ratio, text_mask_ratio: shares of patches and of tokens that are hidden, drawn one by one. (The paper
+        hides patches in blocks.)
     mismatch_ratio: share of the pairs that are shown with another's caption, for itm; nothing is told of what is hidden
         there. (The contrastive loss is of all pairs, by their own captions.)
     negatives: that caption is any (shuffled), or one that the contrastive scores take for right (hard).
     codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
         folder or Hub id); by itself the patch's pixels are.
     codebook_size: how many visual tokens, where they are clustered.
-    codebook_patches: of how many patches.
+    codebook_patches: of how many patches; at least as many as codes.
     mask_token_id, special_token_ids: as of masked language modelling; a recipe takes them from the tokenizer.
     """
 
@@ -74,6 +75,11 @@ class FlavaTask:
         for name in ("image_mask_ratio", "text_mask_ratio", "mismatch_ratio"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, but is {getattr(self, name)}.")
+        if not 2 <= self.codebook_size <= self.codebook_patches:
+            raise ValueError(
+                f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
+                f"{self.codebook_size}."
+            )
         weights = {name: getattr(self, f"{name}_weight") for name in WEIGHTS}
         if min(weights.values()) < 0 or not any(weights.values()):
             raise ValueError(f"Weights must be at least 0, and one of them above, but are {weights}.")

@@ -159,7 +159,8 @@ class MaskedLMForPreTraining(PretextModel):
         hidden = draw_units(allowed, starts, task.mask_ratio, generator)
         labels = input_ids.masked_fill(~hidden, IGNORED)
         shares = (task.replaced_by_mask, task.replaced_by_random)
-        return replaced(input_ids, hidden, task.mask_token_id, self.config.vocab_size, shares, generator), labels
+        special, vocabulary = task.special_token_ids, self.config.vocab_size
+        return replaced(input_ids, hidden, task.mask_token_id, vocabulary, shares, generator, special), labels
 
     def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """The encoder's last hidden states `(B, L, D)`, and the head's logits `(M, vocabulary)` where `hidden`.

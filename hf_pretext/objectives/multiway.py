@@ -34,7 +34,8 @@ FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 class MultiwayTask:
     """Settings of masked data modelling.
 
-    image_mask_ratio: share of patches that are hidden, of pictures alone and of pairs.
+    image_mask_ratio: share of patches that are hidden, of pictures alone and of pairs, drawn one by one. (The paper
+        hides them in blocks.)
     text_mask_ratio: share of tokens that are hidden, of texts alone.
     pair_text_mask_ratio: the same of pairs, whose text has a picture to be told by.
     contrastive_weight: of telling which caption belongs to which picture, each by itself, beside; 0 leaves it out, as
@@ -42,7 +43,7 @@ class MultiwayTask:
     codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
         folder or Hub id); by itself the patch's pixels are.
     codebook_size: how many visual tokens, where they are clustered.
-    codebook_patches: of how many patches.
+    codebook_patches: of how many patches; at least as many as codes.
     mask_token_id, special_token_ids: as of masked language modelling; a recipe takes them from the tokenizer.
     """
 
@@ -62,6 +63,11 @@ class MultiwayTask:
         for name in ("image_mask_ratio", "text_mask_ratio", "pair_text_mask_ratio"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(f"{name} must lie between 0 and 1, but is {getattr(self, name)}.")
+        if not 2 <= self.codebook_size <= self.codebook_patches:
+            raise ValueError(
+                f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
+                f"{self.codebook_size}."
+            )
         if self.contrastive_weight < 0:
             raise ValueError(f"contrastive_weight must be at least 0, but is {self.contrastive_weight}.")
 
