@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/masked_lm.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/contrastive_memory.py
+	$(BIN)/python benchmarks/flava.py
 
 cards: $(STAMP)
 	$(BIN)/python -m hf_pretext.cards model_cards

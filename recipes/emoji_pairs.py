@@ -41,7 +41,6 @@ SMOKE = {
 UNPAIRED = {
     "mixture_weights": [0.7, 0.15, 0.15],  # pairs, pictures alone, texts alone
     "per_device_train_batch_size": 128,
-    "max_steps": 450,
 }
 UNPAIRED_SMOKE = {
     **SMOKE,

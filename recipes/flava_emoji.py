@@ -22,16 +22,16 @@ def flava(
     max_length: int,
     pad_token_id: int,
     eos_token_id: int,
-    width: int = 192,
-    layers: tuple[int, int, int] = (4, 3, 2),
+    width: int = 128,
+    layers: tuple[int, int, int] = (3, 2, 2),
 ):
-    """A small FLAVA: pictures in patches of 8 pixels. layers: of pictures, of texts and of both."""
+    """A small FLAVA: pictures in patches of 16 pixels. layers: of pictures, of texts and of both."""
     from transformers import FlavaConfig
 
     sizes = {"hidden_size": width, "num_attention_heads": max(width // 64, 1), "intermediate_size": 4 * width}
     image, text, both = ({**sizes, "num_hidden_layers": count} for count in layers)
     return FlavaConfig(
-        image_config={**image, "image_size": image_size, "patch_size": 8},
+        image_config={**image, "image_size": image_size, "patch_size": 16},
         text_config={
             **text,
             "vocab_size": vocab_size,
@@ -57,7 +57,7 @@ recipe = Recipe(
     encoder=flava,
     smoke_encoder=tiny_flava,
     fetch=FETCH,
-    settings={**SETTINGS, **UNPAIRED, "output_dir": "runs/flava_emoji"},
+    settings={**SETTINGS, **UNPAIRED, "max_steps": 1000, "output_dir": "runs/flava_emoji"},
     smoke={**UNPAIRED_SMOKE, "output_dir": "runs/flava_emoji-smoke"},
 )
 

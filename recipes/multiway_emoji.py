@@ -22,10 +22,10 @@ def multiway(
     max_length: int,
     pad_token_id: int,
     eos_token_id: int,
-    width: int = 192,
+    width: int = 128,
     layers: int = 4,
 ):
-    """A small Multiway Transformer: pictures in patches of 8 pixels, an expert for pairs in the top two layers."""
+    """A small Multiway Transformer: pictures in patches of 16 pixels, an expert for pairs in the top two layers."""
     from hf_pretext.multiway import MultiwayConfig
 
     return MultiwayConfig(
@@ -35,7 +35,7 @@ def multiway(
         intermediate_size=4 * width,
         num_fusion_layers=layers // 2,
         image_size=image_size,
-        patch_size=8,
+        patch_size=16,
         vocab_size=vocab_size,
         max_position_embeddings=max_length,
         pad_token_id=pad_token_id,
@@ -57,6 +57,8 @@ recipe = Recipe(
     settings={
         **SETTINGS,
         **UNPAIRED,
+        "max_steps": 1000,
+        "learning_rate": 2e-3,
         "contrastive_weight": 1.0,  # or pictures and captions by themselves would not be comparable
         "output_dir": "runs/multiway_emoji",
     },
