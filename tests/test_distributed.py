@@ -46,6 +46,8 @@ KINDS = {
     "in pieces, local": {"embed_batch_size": 2},
     "matching": {},
     "flava": {},
+    "flava, nothing compared": {"contrastive_weight": 0.0, "itm_weight": 0.0},
+    "flava, pictures alone": {},
     "multiway": {"contrastive_weight": 1.0},
 }
 MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway_objective.fitted}
@@ -57,18 +59,21 @@ rank = dist.get_rank() if ranks > 1 else 0
 
 def found(kind):
     torch.manual_seed(0)
-    model = MODELS[kind](**KINDS[kind]) if kind in MODELS else pair_of("vit", **KINDS[kind])
+    name = kind.split(",")[0]
+    model = MODELS[name](**KINDS[kind]) if name in MODELS else pair_of("vit", **KINDS[kind])
     model.double().train()
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     batch = {**batch_of(12), "labels": torch.arange(12) % 5}
-    if kind in MODELS:  # texts of one length in each half, another in the other
+    if name in MODELS:  # texts of one length in each half, another in the other
         batch["attention_mask"] = (torch.arange(7) < torch.tensor([7] * 6 + [5] * 6)[:, None]).long()
-    batch = {name: value.chunk(ranks)[rank] for name, value in batch.items()}
-    longest = int(batch["attention_mask"].sum(1).max()) if kind in MODELS else 7
-    batch |= {name: value[:, :longest] for name, value in batch.items() if name in ("input_ids", "attention_mask")}
+    batch = {key: value.chunk(ranks)[rank] for key, value in batch.items()}
+    longest = int(batch["attention_mask"].sum(1).max()) if name in MODELS else 7
+    batch |= {key: value[:, :longest] for key, value in batch.items() if key in ("input_ids", "attention_mask")}
     batch["pixel_values"] = batch["pixel_values"].double()
+    if "alone" in kind:
+        batch = {"pixel_values": batch["pixel_values"]}
     model.eval()
     model.freeze_unused(batch)
     model.train()
