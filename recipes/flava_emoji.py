@@ -57,7 +57,7 @@ recipe = Recipe(
     encoder=flava,
     smoke_encoder=tiny_flava,
     fetch=FETCH,
-    settings={**SETTINGS, **UNPAIRED, "max_steps": 1000, "output_dir": "runs/flava_emoji"},
+    settings={**SETTINGS, **UNPAIRED, "max_steps": 1000, "learning_rate": 2e-3, "output_dir": "runs/flava_emoji"},
     smoke={**UNPAIRED_SMOKE, "output_dir": "runs/flava_emoji-smoke"},
 )
 

@@ -137,6 +137,21 @@ embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of 
         self.pretext_head = nn.ModuleDict({**heads, "codebook": codebook})
         self.post_init()
 
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """As `MaskedPairs.native`. The bare vectors of a fresh model are drawn as `ViTModel` draws its own: transformers
+        leaves FLAVA's zero, and a norm's gradient there is a million times that elsewhere, which clipping then takes
+        from all the others."""
+        model = super().native(encoder)
+        if isinstance(encoder, PreTrainedConfig):
+            image = model.image_model.embeddings
+            bare = [image.cls_token, image.mask_token, image.position_embeddings]
+            if model.multimodal_model.use_cls_token:
+                bare.append(model.multimodal_model.cls_token)
+            for vector in bare:
+                nn.init.trunc_normal_(vector, std=model.config.initializer_range)
+        return model
+
     @property
     def encoder(self) -> PreTrainedModel:
         """The picture encoder: what is judged by transfer."""

@@ -75,6 +75,17 @@ def test_contract(tmp_path, fitted_codebooks, kind):
     check_contract(FlavaForPreTraining, encoder(), kinds(pairs())[kind], tmp_path, **SETTINGS)
 
 
+def test_bare_vectors_of_a_fresh_model_are_drawn_and_those_of_a_given_one_kept():
+    def bare(model):
+        image = model.whole.image_model.embeddings
+        return [image.cls_token, image.mask_token, image.position_embeddings, model.whole.multimodal_model.cls_token]
+
+    fresh = FlavaForPreTraining.from_encoder(config(), **SETTINGS)
+    assert all(0.01 < vector.std() < 0.03 for vector in bare(fresh))
+    given = FlavaForPreTraining.from_encoder(build_encoder(config()), **SETTINGS)
+    assert not any(vector.any() for vector in bare(given))
+
+
 def test_checkpoint_is_flavas_and_keeps_its_codebook(tmp_path):
     model = fitted().eval()
     model.save_pretrained(tmp_path)
