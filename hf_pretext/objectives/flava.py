@@ -139,9 +139,9 @@ embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of 
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """As `MaskedPairs.native`. The bare vectors of a fresh model are drawn as `ViTModel` draws its own: transformers
-        leaves FLAVA's zero, and a norm's gradient there is a million times that elsewhere, which clipping then takes
-        from all the others."""
+        """As `MaskedPairs.native`. The bare vectors of a fresh model are drawn as `ViTModel` draws its own:
+        transformers leaves FLAVA's zero, where a norm's gradient is far larger than anywhere else, and clipping then
+        takes it from all the others."""
         model = super().native(encoder)
         if isinstance(encoder, PreTrainedConfig):
             image = model.image_model.embeddings
