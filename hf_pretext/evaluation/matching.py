@@ -77,6 +77,12 @@ def cosines(model: nn.Module, labelled: LabelledPairs, split: str, device: torch
     return {kind: (images * texts[torch.from_numpy(numbers)]).sum(1).numpy() for kind, numbers in shown.items()}
 
 
+def logits(model: nn.Module, labelled: LabelledPairs, split: str, device: torch.device | str) -> dict[str, np.ndarray]:
+    """What `match` says of each labelled picture and the captions that it is shown with."""
+    shown = captions_shown(labelled, split)
+    return {kind: pair_scores(model.match, labelled, split, numbers, device) for kind, numbers in shown.items()}
+
+
 def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
     """Above which scores are to be taken for right, so that most of as many right and wrong ones are told."""
     candidates = np.unique(np.concatenate([right, wrong]))
@@ -84,7 +90,7 @@ def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
     return float(candidates[np.argmax(below[1] - below[0])])
 
 
-def accuracy(right: np.ndarray, wrong: np.ndarray, at: float = 0.0) -> float:
+def accuracy(right: np.ndarray, wrong: np.ndarray, at: float) -> float:
     """The share that is told of as many right pairs as wrong ones, by scores above or not above a threshold."""
     return float(((right > at).mean() + (wrong <= at).mean()) / 2)
 
@@ -92,21 +98,19 @@ def accuracy(right: np.ndarray, wrong: np.ndarray, at: float = 0.0) -> float:
 def matching_figures(
     model: nn.Module, labelled: LabelledPairs, device: torch.device | str = "cpu", split: str = "test"
 ) -> dict[str, float]:
-    """Accuracy on as many right pairs of a split as wrong ones: of a threshold for the cosine of embeddings, chosen on
-    validation (`threshold_shuffled`, `threshold_hard`), and of a model's own `match`, where it has one
-    (`matching_shuffled`, `matching_hard`).
+    """Accuracy on as many right pairs of a split as wrong ones: of the cosine of embeddings (`threshold_shuffled`,
+    `threshold_hard`), and of a model's own `match`, where it has one (`matching_shuffled`, `matching_hard`); above a
+    threshold that is chosen on validation, for both alike.
 
     model: with `embed_images` and `embed_texts`, and perhaps `match`."""
     training = model.training
     model.to(device).eval()
-    chosen, asked = (cosines(model, labelled, part, device) for part in ("validation", split))
-    found = {
-        f"threshold_{kind}": accuracy(asked["own"], asked[kind], threshold(chosen["own"], chosen[kind]))
+    scores = {"threshold": [cosines(model, labelled, part, device) for part in ("validation", split)]}
+    if hasattr(model, "match"):
+        scores["matching"] = [logits(model, labelled, part, device) for part in ("validation", split)]
+    model.train(training)
+    return {
+        f"{by}_{kind}": accuracy(asked["own"], asked[kind], threshold(chosen["own"], chosen[kind]))
+        for by, (chosen, asked) in scores.items()
         for kind in KINDS
     }
-    if hasattr(model, "match"):
-        shown = captions_shown(labelled, split)
-        logits = {kind: pair_scores(model.match, labelled, split, shown[kind], device) for kind in shown}
-        found |= {f"matching_{kind}": accuracy(logits["own"], logits[kind]) for kind in KINDS}
-    model.train(training)
-    return found

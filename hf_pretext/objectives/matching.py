@@ -6,6 +6,9 @@ for right.
 
     pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> tokens (B, P, D), (B, L, D), embeddings -> B right
     pairs and 2 B wrong ones, mined -> fusion transformer -> a logit each -> binary cross-entropy; and contrastive loss
+
+The fusion transformer begins at the cosine of the embeddings, which tells much already, and learns what the tokens tell
+beyond: from the tokens alone it had told no hard pair after 350 steps on emoji, when the towers ranked 46 % right.
 """
 
 from dataclasses import dataclass
@@ -99,7 +102,7 @@ class MatchingForPreTraining(TwoTowers):
         labels = own_labels(labels, len(images), images.device, self.training)
         with torch.autocast(images.device.type, enabled=False):
             contrastive, told, wrong = self.contrast(images, texts, labels)
-        logits = self.compare(pictures, words, there, wrong)  # (3 B,)
+        logits = self.compare((pictures, images), (words, texts, there), wrong)  # (3 B,)
         right = torch.cat([torch.ones_like(labels), *(index.clamp(max=0) for index in wrong)])
         losses = {"matching": balanced_cross_entropy(logits, right)}
         if self.task.contrastive_weight:
@@ -129,10 +132,10 @@ class MatchingForPreTraining(TwoTowers):
 
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much each picture and its caption belong together, `(B,)`: above 0 for yes."""
-        pictures, words = self.encode_images(pixel_values)[0], self.encode_texts(input_ids, attention_mask)[0]
-        return self.pretext_head(
-            pictures, words, torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        )
+        pictures, images = self.encode_images(pixel_values)
+        words, texts = self.encode_texts(input_ids, attention_mask)
+        there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        return self.pretext_head(pictures, words, there, (images * texts).sum(1))
 
     def contrast(self, images: Tensor, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """The contrastive loss among all ranks' pairs, the share of captions that are told by it, and for each picture
@@ -145,9 +148,18 @@ class MatchingForPreTraining(TwoTowers):
             told = same.gather(1, scores[0].argmax(1, keepdim=True)).float().mean()
             return loss, told, [wrong_ones(one, same, hard, generator) for one in scores]
 
-    def compare(self, pictures: Tensor, words: Tensor, there: Tensor, wrong: list[Tensor]) -> Tensor:
-        """Logits of the right pairs, and of those with a wrong caption and a wrong picture: `(3 B,)`."""
+    def compare(
+        self, of_pictures: tuple[Tensor, Tensor], of_texts: tuple[Tensor, Tensor, Tensor], wrong: list[Tensor]
+    ) -> Tensor:
+        """Logits of the right pairs, and of those with a wrong caption and a wrong picture: `(3 B,)`.
+
+        of_pictures: tokens and embeddings. of_texts: these, and which tokens are there."""
+        (pictures, images), (words, texts, there) = of_pictures, of_texts
         caption, picture = (index.clamp(min=0) for index in wrong)
+        # not to be moved by what is told of pairs: the contrastive loss alone says what a cosine means
+        images, texts = images.detach(), texts.detach()
+        all_images, all_texts = gather(images, self.training), gather(texts, self.training)
+        cosines = [images * texts, images * all_texts[caption], all_images[picture] * texts]
         all_pictures = gather(pictures, self.training)
         all_words, all_there = gather_sequences(words, self.training), gather_sequences(there, self.training)
         longer = (0, all_words.shape[1] - words.shape[1])
@@ -156,6 +168,7 @@ class MatchingForPreTraining(TwoTowers):
             torch.cat([pictures, pictures, all_pictures[picture]]),
             torch.cat([words, all_words[caption], words]),
             torch.cat([there, all_there[caption], there]),
+            torch.cat(cosines).sum(1),
         )
 
 
@@ -165,16 +178,18 @@ class Fusion(nn.Module):
     def __init__(self, picture_width: int, text_width: int, width: int, layers: int, heads: int):
         super().__init__()
         self.of_pictures, self.of_texts = nn.Linear(picture_width, width), nn.Linear(text_width, width)
-        self.first = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.first = nn.Linear(1, width)
         options = dict(dropout=0.0, activation="gelu", batch_first=True, norm_first=True)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(width, heads, 4 * width, **options) for _ in range(layers)
         )
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1)
 
-    def forward(self, pictures: Tensor, words: Tensor, there: Tensor) -> Tensor:
-        """pictures (`(B, P, D)`), words (`(B, L, D)`), there (`(B, L)`, 0 for padding). Returns `(B,)`."""
-        parts = [self.first.expand(len(words), -1, -1), self.of_pictures(pictures), self.of_texts(words)]
+    def forward(self, pictures: Tensor, words: Tensor, there: Tensor, cosine: Tensor) -> Tensor:
+        """pictures (`(B, P, D)`), words (`(B, L, D)`), there (`(B, L)`, 0 for padding), cosine (`(B,)`: of the
+        embeddings). Returns `(B,)`."""
+        first = self.first(cosine[:, None].to(words.dtype))[:, None]
+        parts = [first, self.of_pictures(pictures), self.of_texts(words)]
         hidden = torch.cat(parts, dim=1)
         padding = F.pad(there == 0, (hidden.shape[1] - there.shape[1], 0))
         for layer in self.layers:

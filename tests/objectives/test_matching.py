@@ -116,7 +116,18 @@ def test_padding_changes_nothing():
     fusion = Fusion(8, 12, 16, 2, 2)
     pictures, words, there = torch.randn(3, 4, 8), torch.randn(3, 5, 12), torch.ones(3, 5)
     longer = F.pad(words, (0, 0, 0, 3), value=7.0), F.pad(there, (0, 3))
-    torch.testing.assert_close(fusion(pictures, *longer), fusion(pictures, words, there))
+    cosine = torch.randn(3)
+    torch.testing.assert_close(fusion(pictures, *longer, cosine), fusion(pictures, words, there, cosine))
+
+
+def test_begins_at_the_cosine_of_the_embeddings():
+    model, batch = model_of(contrastive_weight=1.0).eval(), pairs()
+    told = model.match(**batch)
+    model.embed_texts, (tokens, texts) = None, model.encode_texts(**{k: batch[k] for k in batch if k != "pixel_values"})
+    model.encode_texts = lambda *_: (tokens, -texts)  # the same tokens, other embeddings
+    assert (model.match(**batch) != told).all()
+    model.encode_texts = lambda *_: (tokens, texts)
+    torch.testing.assert_close(model.match(**batch), told)
 
 
 def test_learns_one_batch_by_each_of_its_losses():
