@@ -19,6 +19,13 @@ HEADLINES = (  # of the measures, where not all have room
     "image_to_text_r10",
     "zero_shot_top1",
     "zero_shot_mean_class",
+    "matching_shuffled",
+    "threshold_shuffled",
+    "matching_hard",
+    "threshold_hard",
+    "masked_text_own",
+    "masked_text_gain",
+    "text_probe",
 )
 PROCESSORS = {  # how they are called, and what loads them
     "image": ("processor", "AutoImageProcessor"),
@@ -108,6 +115,11 @@ def measured(results: dict) -> list[list[str]]:
     by_who = results.get("measures", {})
     names = next(iter(by_who.values()), {})
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
+
+
+def headlines(results: dict) -> list[str]:
+    """Those of `HEADLINES` that were measured."""
+    return [name for name in HEADLINES if name in results.get("measures", {}).get("trained", {})]
 
 
 def unshown(results: dict) -> list[str] | None:

@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 from ..files import write_text
-from . import HEADLINES, figure, hardware, measure_words, publish, read_results, unshown, words
+from . import figure, hardware, headlines, measure_words, publish, read_results, unshown, words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
@@ -28,7 +28,7 @@ def readme_table(all_results: list[dict]) -> str:
             name = f"{method}_top1"
             both = (transfer["figures"][who][name] for who in ("trained", "random"))
             rows.append((words(method), transfer["beats_random"][name], *map(figure, both)))
-        for measure in HEADLINES if by_who else ():
+        for measure in headlines(results):
             both = (by_who[who][measure] for who in ("trained", "random"))
             rows.append((measure_words(measure), lost is not None and measure not in lost, *map(figure, both)))
         for method, beats, trained, random in rows:
@@ -48,7 +48,7 @@ def claim(results: dict) -> str:
         others = [f"{who} {figure(found[f'{method}_top1'])}" for who, found in figures.items() if who != "trained"]
         told = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
         said.append(f"{words(method)}, of `{results['transfer']['label']}`: {told}")
-    for measure in HEADLINES if "measures" in results else ():
+    for measure in headlines(results):
         by_who = {who: figure(found[measure]) for who, found in results["measures"].items()}
         trained, others = by_who.pop("trained"), ", ".join(f"{who} {value}" for who, value in by_who.items())
         said.append(f"{measure_words(measure)}: {trained} ({others});")
