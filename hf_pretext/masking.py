@@ -122,6 +122,5 @@ def visual_tokens(codebook: nn.Module, pixel_values: Tensor, training: bool) -> 
     all are 0. Raises `ValueError` for one that is not fitted in training."""
     if training or codebook.fitted:
         return codebook(pixel_values)
-    batch, _, height, width = pixel_values.shape
-    patches = (height // codebook.patch_size) * (width // codebook.patch_size)
-    return torch.zeros(batch, patches, dtype=torch.long, device=pixel_values.device)
+    shape = codebook.describe(pixel_values).shape[:2]  # which says where pictures and patches don't fit
+    return torch.zeros(shape, dtype=torch.long, device=pixel_values.device)

@@ -127,7 +127,7 @@ class PretextModel(PreTrainedModel):
         """Loads encoder and heads from a folder or Hub repository that `save_pretrained` wrote.
 
         Takes the arguments of `PreTrainedModel.from_pretrained`. Raises `ValueError` when the checkpoint belongs to
-        another objective or to none, or lacks a weight: nothing is left at random silently.
+        another objective or to none, lacks a weight, or has one of another size: nothing is left at random silently.
         """
         where = pretrained_model_name_or_path
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
@@ -140,7 +140,15 @@ class PretextModel(PreTrainedModel):
                 f"{cls.__name__}.from_encoder(AutoModel.from_pretrained({str(where)!r}))."
             )
         with_info = kwargs.pop("output_loading_info", False)
-        model, info = super().from_pretrained(where, *args, config=config, output_loading_info=True, **kwargs)
+        try:
+            model, info = super().from_pretrained(where, *args, config=config, output_loading_info=True, **kwargs)
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
+            raise ValueError(
+                f"{where} has weights of other sizes than its config.json says. The checkpoint is damaged, or its "
+                "config was changed."
+            ) from error
         if info["missing_keys"]:
             missing = sorted(info["missing_keys"])
             raise ValueError(

@@ -36,7 +36,7 @@ IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_
 
 def plain_side(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
     """A plain model of this config, in `eval()`, with the weights of a `MultiwayModel`. Its pooler, that no loss
-    trains, passes on the first token."""
+    trains, gives the hyperbolic tangent of the first token."""
     side_class = ViTModel if isinstance(config, ViTConfig) else RobertaPreLayerNormModel
     with torch.random.fork_rng(devices=[]):  # saving must not move the random numbers of a training that goes on
         side = side_class(config).to(model.device, model.dtype)

@@ -5,6 +5,7 @@
 Everything is checked before anything is trained or written, so that a mistake costs seconds.
 """
 
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -71,6 +72,13 @@ class Recipe:
     smoke: dict[str, Any] = field(default_factory=dict)
     fetch: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
+    def _fetched(self, name: str) -> Any:
+        """Raises `ValueError` where it can't be had."""
+        try:
+            return self.fetch[name]()
+        except (ValueError, OSError, subprocess.CalledProcessError) as error:
+            raise ValueError(f"--{name} is fetched where it is not given, but: {error} Or give --{name}.") from error
+
     def main(self, argv: list[str] | None = None) -> dict | None:
         """Runs the recipe with the options of the command line.
 
@@ -96,7 +104,7 @@ class Recipe:
             missing = [name for name in self.fetch if name not in {*values, *own}]
             if missing:
                 with PartialState().main_process_first():  # the others find what it has fetched
-                    values |= {name: self.fetch[name]() for name in missing}
+                    values |= {name: self._fetched(name) for name in missing}
             run = Run(self, objective_class(self.objective), command_line, values)
             return run.results() if run.train() else None
         except ValueError as error:

@@ -154,15 +154,22 @@ class PretextTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         if type(model).prepare is PretextModel.prepare:
             return
+        failed = [None]  # on the main process: the others must not wait for what will not come
         if self.is_world_process_zero():
             options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
             total = self.get_total_train_batch_size(self.args)
             loader = StreamLoader(self.mixture, self.processing, total, **options)
             try:
                 model.prepare(self._prepare_inputs(batch) for batch in loader)
+                log.warning(f"Learned before training: {model.prepared()}.")
+            except ValueError as error:
+                failed = [str(error)]
             finally:
                 loader.close()
-            log.warning(f"Learned before training: {model.prepared()}.")
+        if self.args.world_size > 1:
+            torch.distributed.broadcast_object_list(failed, src=0)
+        if failed[0] is not None:
+            raise ValueError(failed[0])
         if self.args.world_size > 1:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, src=0)
@@ -371,12 +378,25 @@ class PretextTrainer(Trainer):
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         target = self.accelerator.unwrap_model(model or self.model)
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
+        check_same_task(saved, target, resume_from_checkpoint)
         target.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> None:
+    """Raises `ValueError` where a checkpoint was trained with other settings of its objective: a run that goes on with
+    others would be told of by a card that knows the last ones alone."""
+    before, now = saved.config.pretext, target.config.pretext
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise ValueError(
+                f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Go on with the same, or "
+                "begin anew in another --output_dir."
+            )
 
 
 def last_checkpoint(output_dir: str) -> str:

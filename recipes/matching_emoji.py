@@ -22,7 +22,7 @@ recipe = Recipe(
     smoke_encoder=tiny_resnet_and_transformer,
     settings={
         **SETTINGS,
-        "negatives": "shuffled",  # hard ones are told at 0.53 when half of these minutes are over
+        "negatives": "shuffled",  # hard ones take longer than these minutes to be told
         "per_device_train_batch_size": 128,
         "max_steps": 400,
         "output_dir": "runs/matching_emoji",

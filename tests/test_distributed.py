@@ -49,6 +49,7 @@ KINDS = {
     "flava, nothing compared": {"contrastive_weight": 0.0, "itm_weight": 0.0},
     "flava, pictures alone": {},
     "multiway": {"contrastive_weight": 1.0},
+    "multiway, pictures alone": {},
 }
 MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway_objective.fitted}
 ranks = int(sys.argv[2])

@@ -168,6 +168,37 @@ class TestMistakes:
         codebook = hf_pretext.load(tmp_path / "run").codebook
         assert (codebook.kind, codebook.size, codebook.mean.tolist()) == ("ready", 20, [0.5] * 3)
 
+    def test_what_is_not_given_is_fetched_or_the_mend_told(self, tmp_path, monkeypatch):
+        spec = importlib.util.spec_from_file_location("flava_emoji", RECIPES / "flava_emoji.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        recipe, asked = module.recipe, []
+
+        def gone():
+            asked.append("texts_alone")
+            raise FileNotFoundError("no apt-get here.")
+
+        recipe.fetch = {"images_alone": lambda: asked.append("images_alone") or [EMOJI], "texts_alone": gone}
+        recipe.smoke = {k: v for k, v in recipe.smoke.items() if not k.endswith("_alone")}
+        options = [*QUICK, "--output_dir", str(tmp_path / "run")]
+        with pytest.raises(SystemExit, match="--texts_alone is fetched where it is not given, but: no apt-get here"):
+            recipe.main([*options, "--images_alone", str(EMOJI)])
+        assert asked == ["texts_alone"]
+        with pytest.raises(SystemExit, match="no apt-get here. Or give --texts_alone"):
+            recipe.main(options)
+        assert asked[1:] == ["images_alone", "texts_alone"] and not (tmp_path / "run").exists()
+        with pytest.raises(SystemExit, match="--dataset"):  # who brings pairs is asked for nothing else
+            recipe.main([*options, "--dataset", str(tmp_path / "nothing")])
+        assert len(asked) == 3
+
+    def test_another_codebook_for_an_unfinished_run(self, tmp_path):
+        options = ("--eval_dataset", "none", "--max_steps", 2)
+        main("multiway_emoji", *options, output_dir=tmp_path / "run")
+        (tmp_path / "run" / "run.json").unlink()
+        with pytest.raises(SystemExit, match="was trained with codebook_size=64, not 32"):
+            resumed = (*options, "--resume_from_checkpoint", "last", "--codebook_size", 32)
+            main("multiway_emoji", *resumed, output_dir=tmp_path / "run")
+
     def test_a_rare_kind(self, told):
         assert "each must be at least a twentieth" in told("flava_emoji", "--mixture_weights", 98, 1, 1)
 

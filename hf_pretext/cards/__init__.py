@@ -45,8 +45,10 @@ def read_results(folder: str | os.PathLike) -> dict:
 MEASURES = {
     "matching_shuffled": "matching, any captions",
     "matching_hard": "matching, captions of one class",
-    "threshold_shuffled": "the same by cosine, any captions",
-    "threshold_hard": "the same by cosine, captions of one class",
+    "threshold_shuffled": "matching by cosine, any captions",
+    "threshold_hard": "matching by cosine, captions of one class",
+    "matching_gain_shuffled": "matching's gain over cosine, any captions",
+    "matching_gain_hard": "matching's gain over cosine, captions of one class",
     "masked_text_own": "hidden words, with the picture",
     "masked_text_other": "hidden words, with another picture",
     "masked_text_none": "hidden words, without a picture",

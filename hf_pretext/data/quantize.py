@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 from transformers import (
     AutoConfig,
+    AutoImageProcessor,
     AutoModel,
     FlavaConfig,
     FlavaForPreTraining,
@@ -66,7 +67,9 @@ class PatchCodebook(Frozen):
     frozen, and saved beside the centres. Raises `ValueError` for fewer than 2 codes, an empty patch, or what is no
     encoder of pictures.
 
-    `centres` (`(size, d)`) and `counts` (`(size,)`, how many patches lay nearest to each in fitting) are buffers.
+    `centres` (`(size, d)`) and `counts` (`(size,)`, how many patches lay nearest to each in fitting) are buffers; with
+    an encoder also `mean` and `std`, what pictures are normalised by as they come, and `own_mean` and `own_std`, what
+    the encoder wants: `(3,)`, 0.5 each unless set.
 
     Example:
         >>> codebook = PatchCodebook(size=16, patch_size=8)
@@ -85,6 +88,9 @@ class PatchCodebook(Frozen):
         d = 3 * patch_size**2 if encoder is None else width(encoder)
         self.register_buffer("centres", torch.zeros(size, d, dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(size, dtype=torch.float32))
+        if encoder is not None:
+            for name in ("mean", "std", "own_mean", "own_std"):
+                self.register_buffer(name, torch.tensor(HALF, dtype=torch.float32))
         self._seen_fitted = False
         self.train()
 
@@ -114,7 +120,9 @@ class PatchCodebook(Frozen):
         if self.encoder is None:
             return patchify(pixel_values.float(), self.patch_size)
         rows, columns = grid(pixel_values, self.patch_size)
-        outputs = self.encoder(pixel_values=pixel_values.to(self.encoder.dtype))
+        scale, shift = self.std / self.own_std, (self.mean - self.own_mean) / self.own_std
+        pixels = pixel_values.float() * scale[:, None, None] + shift[:, None, None]
+        outputs = self.encoder(pixel_values=pixels.to(self.encoder.dtype))
         return patch_tokens(self.encoder, last_hidden(self.encoder, outputs), rows, columns).float()
 
     @exact
@@ -301,7 +309,18 @@ def open_codebook(
         inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
         return ReadyCodebook(inner, patch_size)
     encoder_config(path, "image", option)  # says what is wrong
-    return PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
+    codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
+    with suppress(OSError, ValueError):  # a folder may have no processor
+        set_normalisation(codebook, AutoImageProcessor.from_pretrained(path), "own_")
+    return codebook
+
+
+def set_normalisation(codebook: nn.Module, processor: Any, prefix: str = "") -> None:
+    """Tells a codebook what an image processor normalises by: the model's, or with the prefix "own_" the encoder's."""
+    does = getattr(processor, "do_normalize", False)
+    for name, idle in (("mean", 0.0), ("std", 1.0)):
+        value = getattr(processor, f"image_{name}") if does else [idle] * 3
+        getattr(codebook, prefix + name).copy_(torch.tensor(value))
 
 
 def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:

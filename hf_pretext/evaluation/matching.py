@@ -100,7 +100,8 @@ def matching_figures(
 ) -> dict[str, float]:
     """Accuracy on as many right pairs of a split as wrong ones: of the cosine of embeddings (`threshold_shuffled`,
     `threshold_hard`), and of a model's own `match`, where it has one (`matching_shuffled`, `matching_hard`); above a
-    threshold that is chosen on validation, for both alike.
+    threshold that is chosen on validation, for both alike; and by how much the second is better
+    (`matching_gain_shuffled`, `matching_gain_hard`).
 
     model: with `embed_images` and `embed_texts`, and perhaps `match`."""
     training = model.training
@@ -109,8 +110,11 @@ def matching_figures(
     if hasattr(model, "match"):
         scores["matching"] = [logits(model, labelled, part, device) for part in ("validation", split)]
     model.train(training)
-    return {
+    found = {
         f"{by}_{kind}": accuracy(asked["own"], asked[kind], threshold(chosen["own"], chosen[kind]))
         for by, (chosen, asked) in scores.items()
         for kind in KINDS
     }
+    if hasattr(model, "match"):
+        found |= {f"matching_gain_{kind}": found[f"matching_{kind}"] - found[f"threshold_{kind}"] for kind in KINDS}
+    return found

@@ -20,6 +20,7 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from ..command_line import relative
 from ..data.columns import type_name
 from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
+from ..data.quantize import set_normalisation
 from ..data.settings import PairArguments, TextArguments
 from ..data.sources import Mixture, Source, open_source
 from ..data.texts import fingerprint, room
@@ -124,9 +125,8 @@ class ImagesAndTexts(image.Images):
 
     def start(self, model: PretextModel) -> None:
         codebook, processor = getattr(model, "codebook", None), self.pictures.processor
-        if getattr(codebook, "kind", None) == "ready" and processor.do_normalize:  # it undoes what the processor did
-            codebook.mean.copy_(torch.tensor(processor.image_mean))
-            codebook.std.copy_(torch.tensor(processor.image_std))
+        if hasattr(codebook, "mean"):  # it undoes what the processor did
+            set_normalisation(codebook, processor)
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
             if path and not is_shape_alone(path):
                 tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
@@ -259,16 +259,16 @@ class ImagesAndTexts(image.Images):
     def measures(self, model: PretextModel, labelled: LabelledPairs) -> dict[str, float]:
         device = self.run.first.device
         found = pair_figures(model, labelled, self.pairs.prompts or ["en"], device)
-        if hasattr(model, "match"):
-            found |= matching_figures(model, labelled, device)
+        found |= matching_figures(model, labelled, device)
         if hasattr(model, "guess_tokens"):
             found |= masked_figures(model, labelled, device) | text_probe(model, labelled, device)
         return found
 
     def by_chance(self, labelled: LabelledPairs) -> dict[str, float]:
         found, objective = chance_figures(labelled), self.run.objective
+        found |= {f"threshold_{kind}": 0.5 for kind in KINDS}
         if hasattr(objective, "match"):
-            found |= {f"{by}_{kind}": 0.5 for by in ("matching", "threshold") for kind in KINDS}
+            found |= {f"matching_{kind}": 0.5 for kind in KINDS} | {f"matching_gain_{kind}": 0.0 for kind in KINDS}
         if hasattr(objective, "guess_tokens"):
             found |= {f"masked_text_{kind}": 1 / len(self.tokenizer) for kind in ("own", "other", "none")}
             found |= {"masked_text_gain": 0.0, "text_probe": labelled.labels.majority()["top1"]}

@@ -241,9 +241,10 @@ embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of 
         """The text encoder's tokens, pooled: `(B, D)`."""
         return pool(self.encode_texts(input_ids, attention_mask)[0], attention_mask)
 
-    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much each picture and its caption belong together, `(B,)`: above 0 for yes."""
-        both = self.see_both(pixel_values, input_ids, attention_mask)
+        there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        both = self.see_both(pixel_values, input_ids, there)
         wrong, right = self.pretext_head["itm"](both[:, 0]).unbind(1)
         return right - wrong
 

@@ -7,8 +7,8 @@ for right.
     pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> tokens (B, P, D), (B, L, D), embeddings -> B right
     pairs and 2 B wrong ones, mined -> fusion transformer -> a logit each -> binary cross-entropy; and contrastive loss
 
-The fusion transformer begins at the cosine of the embeddings, which tells much already, and learns what the tokens tell
-beyond: from the tokens alone it had told no hard pair after 350 steps on emoji, when the towers ranked 46 % right.
+The first token of the fusion transformer is made of the cosine of the embeddings, which tells much already: it is left
+to learn what the tokens tell beyond.
 """
 
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ class MatchingTask:
     fusion_heads: int = 3
 
     def validate_sizes(self):
-        if self.fusion_layers < 1 or self.fusion_heads < 1 or self.fusion_width % self.fusion_heads:
+        if min(self.fusion_width, self.fusion_layers, self.fusion_heads) < 1 or self.fusion_width % self.fusion_heads:
             raise ValueError(
                 "fusion_width must be a multiple of fusion_heads, and both and fusion_layers at least 1, but they are "
                 f"{self.fusion_width}, {self.fusion_heads} and {self.fusion_layers}."
@@ -188,7 +188,8 @@ class Fusion(nn.Module):
     def forward(self, pictures: Tensor, words: Tensor, there: Tensor, cosine: Tensor) -> Tensor:
         """pictures (`(B, P, D)`), words (`(B, L, D)`), there (`(B, L)`, 0 for padding), cosine (`(B,)`: of the
         embeddings). Returns `(B,)`."""
-        first = self.first(cosine[:, None].to(words.dtype))[:, None]
+        with torch.autocast(cosine.device.type, enabled=False):  # cosines of hard pairs differ by little
+            first = self.first(cosine[:, None].to(self.first.weight.dtype))[:, None]
         parts = [first, self.of_pictures(pictures), self.of_texts(words)]
         hidden = torch.cat(parts, dim=1)
         padding = F.pad(there == 0, (hidden.shape[1] - there.shape[1], 0))

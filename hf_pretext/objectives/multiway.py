@@ -214,9 +214,10 @@ features = text_encoder(**texts).last_hidden_state  # (2, L, D)
         output = self.whole(pixel_values, input_ids, attention_mask)
         return self.pretext_head["text"](output.text_hidden_state[hidden])
 
-    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much more likely a text's words are with its picture than without, all hidden at once: the sum of their
         log probabilities' differences, `(B,)`; above 0 where the picture speaks for them."""
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = without_special(input_ids, attention_mask.bool(), self.task.special_token_ids)
         seen = input_ids.masked_fill(hidden, self.task.mask_token_id)
         words = input_ids[hidden][:, None]

@@ -7,6 +7,7 @@ from sklearn.metrics import balanced_accuracy_score
 from test_labelled_pairs import NAMES, Knowing, labelled, tokenizer  # noqa: F401
 from torch import nn
 
+from hf_pretext.evaluation import matching
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs
 from hf_pretext.evaluation.masked import DRAWS, hidden_captions, masked_figures, text_probe
 from hf_pretext.evaluation.matching import accuracy, another, captions_shown, matching_figures, threshold
@@ -51,7 +52,18 @@ def test_who_knows_tells_all_and_who_always_says_yes_a_half(labelled: LabelledPa
     always = matching_figures(Matching(tokenizer, always=True), labelled)
     assert always["matching_shuffled"] == always["matching_hard"] == 0.5
     assert always["threshold_shuffled"] == found["threshold_shuffled"] == 1.0
+    assert always["matching_gain_hard"] == -0.5 and found["matching_gain_hard"] == 0.0
     assert set(matching_figures(Knowing(tokenizer), labelled)) == {"threshold_shuffled", "threshold_hard"}
+
+
+def test_the_threshold_is_that_of_validation(labelled, tokenizer, monkeypatch):  # noqa: F811
+    scores = {
+        "validation": {"own": np.array([0.6, 0.7]), "shuffled": np.array([0.5, 0.1]), "hard": np.array([0.5, 0.1])},
+        "test": {"own": np.array([0.3, 0.7]), "shuffled": np.array([0.2, 0.1]), "hard": np.array([0.6, 0.1])},
+    }
+    monkeypatch.setattr(matching, "cosines", lambda model, labelled, split, device: scores[split])
+    found = matching_figures(Knowing(tokenizer), labelled)
+    assert found == {"threshold_shuffled": 0.75, "threshold_hard": 0.5}  # on test 0.2 would tell all of the first
 
 
 def test_hard_captions_are_of_the_same_class(labelled):  # noqa: F811
