@@ -3,6 +3,7 @@
 history of each seed, query pictures, their neighbours by the trained and by a random encoder -> one picture
 """
 
+import math
 import os
 import textwrap
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from ..files import whole
 TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",
           "epoch_of_source", "step")  # fmt: skip
-CURVES = 3.6  # inches
+CURVES, ABREAST = 3.6, 5  # inches, and how many side by side
 NAMED = 20  # labels of a map that a legend has room for
 
 
@@ -26,35 +27,44 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    heights = [CURVES] if panel is None else [CURVES, panel[1]]
+    names = told(results)
+    rows = math.ceil(len(names) / ABREAST)
+    heights = [CURVES * (1 + 0.7 * (rows - 1)), *([panel[1]] if panel is not None else [])]
     figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
-    curves(parts[0], results)
+    curves(parts[0], results, names)
     if panel is not None:
         panel[0](parts[1])
     with whole(path) as temporary:
         figure.savefig(temporary)
 
 
-def curves(figure, results: dict) -> None:
-    """Loss and those of the objective's logs that change over the samples seen, a line for each seed; on test, where
-    measured, dashed."""
+def told(results: dict) -> list[str]:
+    """The loss and those of the objective's logs that change, by name."""
+    entries = [entry for run in results["seeds"] for entry in run["history"]]
+    values = {name: {entry[name] for entry in entries if name in entry} for entry in entries for name in entry}
+    return ["loss", *sorted(n for n in values if n.partition("/")[0] not in COMMON and len(values[n]) > 1)]
+
+
+def curves(figure, results: dict, names: list[str]) -> None:
+    """Logs over the samples seen, a line for each seed; on test, where measured, dashed."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     histories = [run["history"] for run in results["seeds"]]
-    entries = [entry for history in histories for entry in history]
-    values = {name: {entry[name] for entry in entries if name in entry} for entry in entries for name in entry}
-    told = sorted(name for name in values if name.partition("/")[0] not in COMMON and len(values[name]) > 1)
-    names = ["loss", *told]
-    for axes, name in zip(np.atleast_1d(figure.subplots(1, len(names))), names, strict=True):
+    rows = math.ceil(len(names) / ABREAST)
+    grid = figure.subplots(rows, math.ceil(len(names) / rows), squeeze=False).ravel()
+    for axes in grid[len(names) :]:
+        axes.set_axis_off()
+    for axes, name in zip(grid[: len(names)], names, strict=True):
         for number, history in enumerate(histories):
             points = [(entry["samples_seen"], entry[name]) for entry in history if name in entry]
             label = None if number else "each seed" if len(histories) > 1 else "training"
             axes.plot(*np.array(points).reshape(-1, 2).T, color=TRAINED, alpha=0.8, linewidth=1.3, label=label)
         if name in results.get("pretext", {}):
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
-        axes.set(title=f"{results['objective']['name']}: {name}", xlabel="samples seen")
+        axes.set_title(name if rows > 1 else f"{results['objective']['name']}: {name}", fontsize=10)
+        axes.set(xlabel="samples seen")
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))  # 50k
