@@ -58,6 +58,16 @@ class Frozen(nn.Module):
         """Also freezes its weights: `from_pretrained` forgets that they were, and then calls `eval()`."""
         return super().train(False).requires_grad_(False)
 
+    def set_normalisation(self, processor: Any, prefix: str = "") -> None:
+        """Takes over what an image processor normalises by: the model's, or with the prefix "own_" the encoder's. Where
+        pixels are told apart as they come, there is nothing to take over."""
+        if not hasattr(self, f"{prefix}mean"):
+            return
+        does = getattr(processor, "do_normalize", False)
+        for name, idle in (("mean", 0.0), ("std", 1.0)):
+            value = getattr(processor, f"image_{name}") if does else [idle] * 3
+            getattr(self, prefix + name).copy_(torch.tensor(value))
+
 
 class PatchCodebook(Frozen):
     """Centres of what patches look like, to be fitted to pictures; a patch's code is the number of the nearest one.
@@ -311,16 +321,8 @@ def open_codebook(
     encoder_config(path, "image", option)  # says what is wrong
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
-        set_normalisation(codebook, AutoImageProcessor.from_pretrained(path), "own_")
+        codebook.set_normalisation(AutoImageProcessor.from_pretrained(path), "own_")
     return codebook
-
-
-def set_normalisation(codebook: nn.Module, processor: Any, prefix: str = "") -> None:
-    """Tells a codebook what an image processor normalises by: the model's, or with the prefix "own_" the encoder's."""
-    does = getattr(processor, "do_normalize", False)
-    for name, idle in (("mean", 0.0), ("std", 1.0)):
-        value = getattr(processor, f"image_{name}") if does else [idle] * 3
-        getattr(codebook, prefix + name).copy_(torch.tensor(value))
 
 
 def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:

@@ -20,7 +20,6 @@ from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from ..command_line import relative
 from ..data.columns import type_name
 from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
-from ..data.quantize import set_normalisation
 from ..data.settings import PairArguments, TextArguments
 from ..data.sources import Mixture, Source, open_source
 from ..data.texts import fingerprint, room
@@ -124,9 +123,8 @@ class ImagesAndTexts(image.Images):
         return dual_encoder(vision, text, own.projection_dim).config
 
     def start(self, model: PretextModel) -> None:
-        codebook, processor = getattr(model, "codebook", None), self.pictures.processor
-        if hasattr(codebook, "mean"):  # it undoes what the processor did
-            set_normalisation(codebook, processor)
+        if hasattr(model, "codebook"):
+            model.codebook.set_normalisation(self.pictures.processor)
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
             if path and not is_shape_alone(path):
                 tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)

@@ -21,6 +21,7 @@ from transformers import (
     FlavaImageCodebookConfig,
     FlavaImageProcessor,
     ViTConfig,
+    ViTImageProcessor,
     ViTModel,
 )
 
@@ -505,3 +506,16 @@ def test_missing_weights_are_an_error_and_poolers_are_not(tmp_path):
     FlavaForPreTraining.from_pretrained(tmp_path / "whole").flava.save_pretrained(tmp_path / "c")
     with pytest.raises(ValueError, match="lacks weights of FlavaForPreTraining.*image_codebook"):
         open_codebook(str(tmp_path / "c"), 8, 8)
+
+
+def test_an_encoder_sees_pictures_normalised_as_its_own_processor_has_them(tmp_path):
+    encoder = AutoModel.from_config(CONFIGS["vit"]())
+    encoder.save_pretrained(tmp_path)
+    own = {"image_mean": [0.2, 0.4, 0.6], "image_std": [0.3, 0.2, 0.1]}
+    ViTImageProcessor(**own).save_pretrained(tmp_path)
+    codebook = open_codebook(str(tmp_path), 8, encoder.config.patch_size)
+    codebook.set_normalisation(ViTImageProcessor(do_normalize=False))  # pictures come as they are, from 0 to 1
+    pictures = torch.rand(2, 3, IMAGE, IMAGE)
+    mean, std = (torch.tensor(own[f"image_{name}"])[:, None, None] for name in ("mean", "std"))
+    wanted = encoder.eval()((pictures - mean) / std).last_hidden_state[:, 1:]
+    torch.testing.assert_close(codebook.describe(pictures), wanted, atol=1e-4, rtol=1e-4)
