@@ -4,14 +4,17 @@ were written for, with another's, and with none.
 captions (n), some words hidden, the same ones each time -> logits (M, vocabulary) -> shares that are told
 """
 
-import torch
-from torch import Tensor, nn
+from typing import get_args
 
+import torch
+from torch import nn
+
+from ..features import Pooling, extract
 from ..masking import IGNORED, draw_units, without_special
 from .labelled import SPLITS
 from .labelled_pairs import LabelledPairs, text_batches
 from .matching import captions_shown
-from .transfer import linear_probe
+from .transfer import linear_probe, transfer
 
 SEED = 0
 DRAWS = 4  # of what is hidden: a caption has few words
@@ -61,21 +64,16 @@ def hidden_captions(model: nn.Module, labelled: LabelledPairs, split: str):
             first += len(ids)
 
 
-@torch.no_grad()
 def text_probe(model: nn.Module, labelled: LabelledPairs, device: torch.device | str = "cpu") -> dict[str, float]:
-    """A linear probe of the labels on what the text encoder makes of captions alone (`text_probe`).
+    """A linear probe of the labels on what the text encoder makes of captions alone (`text_probe`). Its layer, and
+    whether that is read as the mean over tokens or at the first one, are chosen on validation.
 
-    model: with `text_features`."""
-    training = model.training
-    model.to(device).eval()
-
-    def features(split: str) -> Tensor:
-        captions = labelled.captions(split)[: len(labelled.labels.splits[split])]
-        batches = text_batches(labelled.pairs, captions)
-        return torch.cat(
-            [model.text_features(**{k: v.to(device) for k, v in batch.items()}).float().cpu() for batch in batches]
-        )
-
-    found = linear_probe({split: features(split) for split in SPLITS}, labelled.labels)
-    model.train(training)
-    return {"text_probe": found["test"]["top1"]}
+    model: with `tower("text")`."""
+    features = {}
+    for split in SPLITS:
+        batches = list(text_batches(labelled.pairs, labelled.captions(split)[: len(labelled.labels.splits[split])]))
+        for pooling in get_args(Pooling):
+            for layer, found in extract(model.tower("text"), batches, "all", pooling, device, description=None).items():
+                features.setdefault((layer, pooling), {})[split] = found
+    found = transfer(features, labelled.labels, {"text_probe": linear_probe})
+    return {name: probed["test"]["top1"] for name, probed in found.items()}

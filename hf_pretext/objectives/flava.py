@@ -237,10 +237,6 @@ embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of 
         """Texts to embeddings of length 1, `(B, d)`."""
         return self.embedding(self.encode_texts(input_ids, attention_mask)[0], "text")
 
-    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """The text encoder's tokens, pooled: `(B, D)`."""
-        return pool(self.encode_texts(input_ids, attention_mask)[0], attention_mask)
-
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much each picture and its caption belong together, `(B,)`: above 0 for yes."""
         there = torch.ones_like(input_ids) if attention_mask is None else attention_mask

@@ -201,11 +201,6 @@ features = text_encoder(**texts).last_hidden_state  # (2, L, D)
         contrastive = self.pretext_head["contrastive"] if "contrastive" in self.pretext_head else {kind: nn.Identity()}
         return normalised(contrastive[kind](first))
 
-    def text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Texts' tokens, pooled: `(B, D)`."""
-        hidden = self.whole(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return pool(hidden, attention_mask)
-
     def guess_tokens(
         self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
     ) -> Tensor:

@@ -1,5 +1,7 @@
 """What is told of pairs by a model that knows, one that guesses, and one that only compares; and of hidden words."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -93,9 +95,6 @@ class Guessing(nn.Module):
                     logits[row, place, word] = 1.0
         return logits[hidden]
 
-    def text_features(self, input_ids, attention_mask):
-        return torch.nn.functional.one_hot(input_ids, self.vocabulary).sum(1).float()
-
 
 def test_hidden_words_are_told_with_the_own_picture_and_not_with_another(labelled, tokenizer):  # noqa: F811
     found = masked_figures(Guessing(tokenizer), labelled)
@@ -116,5 +115,33 @@ def test_each_caption_has_words_hidden_the_same_ones_each_time(labelled, tokeniz
     assert any(not torch.equal(first[0][1], other[1]) for other in first[1:])
 
 
-def test_colours_are_read_off_the_captions(labelled, tokenizer):  # noqa: F811
-    assert text_probe(Guessing(tokenizer), labelled) == {"text_probe": 1.0}
+class Reading(nn.Module):
+    """Its only layer that tells anything has a caption's words at each token, or all of them at the first one."""
+
+    def __init__(self, vocabulary: int, telling: int, at_first: bool):
+        super().__init__()
+        self.vocabulary, self.telling, self.at_first = vocabulary, telling, at_first
+
+    def tower(self, name):
+        assert name == "text"
+        return self
+
+    def forward(self, input_ids, attention_mask, output_hidden_states=False):
+        words = nn.functional.one_hot(input_ids, self.vocabulary).float() * attention_mask[..., None]
+        if self.at_first:  # and at the others what leaves nothing in the mean
+            total = words.sum(1, keepdim=True)
+            rest = (attention_mask.sum(1)[:, None, None] - 1).clamp(min=1)
+            words = torch.cat([total, (-total / rest).expand_as(words[:, 1:]) * attention_mask[:, 1:, None]], 1)
+        states = [torch.zeros_like(words)] * 3
+        states[self.telling] = words
+        return SimpleNamespace(last_hidden_state=states[-1], hidden_states=tuple(states))
+
+
+@pytest.mark.parametrize(("telling", "at_first"), [(-1, False), (-2, False), (-3, True)])
+def test_colours_are_read_off_captions_in_whatever_layer_and_token_tells_them(
+    labelled,  # noqa: F811
+    tokenizer,  # noqa: F811
+    telling,
+    at_first,
+):
+    assert text_probe(Reading(len(tokenizer), telling, at_first), labelled) == {"text_probe": 1.0}
