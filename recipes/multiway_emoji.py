@@ -19,8 +19,8 @@ probe of captions: 0.517 ± 0.015 (random 0.502 ± 0.041, chance 0.202); the pre
 16.032 ± 0.238, pair_image_accuracy 0.216 ± 0.005, pair_text_accuracy 0.163 ± 0.011, contrastive_accuracy 0.098
 ± 0.004.
 
-The claim is for the settings below. model_cards/multiway_emoji holds its card, figures and pictures. Clip art (25 MB) and
-reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
+The claim is for the settings below. model_cards/multiway_emoji holds its card, figures and pictures. Clip art (25 MB)
+and reviews (13 MB) are fetched once, see recipes/data; --smoke takes what is embedded.
 """
 
 from emoji_pairs import FETCH, SETTINGS, UNPAIRED, UNPAIRED_SMOKE
