@@ -15,7 +15,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from .objectives import find
+from .objectives import find, is_constant
 
 # The options of TrainingArguments that --help shows; --help_all shows every one.
 COMMON = (
@@ -167,14 +167,6 @@ def task_class(objective: str) -> type:
     return next(value for name, value in names.items() if name.endswith("Task") and dataclasses.is_dataclass(value))
 
 
-def modality(objective: str) -> str:
-    """An objective's kind of data, from its file but without its model. Raises `ValueError` for an unknown one."""
-    tree = ast.parse(find(objective).read_text(encoding="utf-8"))
-    classes = (node.body for node in tree.body if isinstance(node, ast.ClassDef))
-    found = {node.targets[0].id: node.value for body in classes for node in body if isinstance(node, ast.Assign)}
-    return ast.literal_eval(found["modality"])
-
-
 def is_light(node: ast.stmt) -> bool:
     """Whether a statement of an objective's file is needed for its settings: not its models, nor what they need."""
     if isinstance(node, ast.ImportFrom):
@@ -182,7 +174,7 @@ def is_light(node: ast.stmt) -> bool:
     if isinstance(node, ast.Import):
         return not {alias.name.partition(".")[0] for alias in node.names} & set(HEAVY)
     if isinstance(node, ast.Assign):
-        return all(isinstance(part, (ast.Constant, ast.Tuple, ast.Load)) for part in ast.walk(node.value))
+        return is_constant(node.value)
     return isinstance(node, ast.ClassDef) and bool(node.decorator_list) and node.name.endswith("Task")
 
 
@@ -201,8 +193,9 @@ def relative(value):
 
 
 def field_docs(type_: type) -> dict[str, str]:
-    """What a dataclass's docstring says of its fields: paragraphs that begin with `name: `."""
-    names = "|".join(field.name for field in dataclasses.fields(type_))
-    text = re.sub(r"\s*\n\s*", " ", re.sub(rf"\n\s*({names}): ", r"\0\1\0", type_.__doc__ or ""))
-    parts = text.split("\0")
-    return {name: words.strip() for name, words in zip(parts[1::2], parts[2::2], strict=True)}
+    """What a dataclass's docstring says of its fields: paragraphs that begin with `name: `, or `name, other: `."""
+    name = "(?:" + "|".join(field.name for field in dataclasses.fields(type_)) + ")"
+    text = re.sub(rf"\n\s*({name}(?:, {name})*): ", r"\0\1\0", type_.__doc__ or "")
+    parts = re.sub(r"\s*\n\s*", " ", text).split("\0")
+    told = zip(parts[1::2], parts[2::2], strict=True)
+    return {name: words.strip() for names, words in told for name in names.split(", ")}

@@ -3,8 +3,12 @@
 import ctypes
 import os
 import platform
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -68,6 +72,43 @@ def processor() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def code_revision() -> str | None:
+    """The commit of the checkout that this package lies in, with a + where files were changed since; None where it was
+    installed without one."""
+    folder = Path(__file__).parent
+    try:
+        tracked = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # or it is another project's
+        return tracked and git(folder, "rev-parse", "HEAD") + ("+" if git(folder, "status", "--porcelain", ".") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git says of a folder. Raises `SubprocessError` where it fails, `OSError` where it is not there."""
+    done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
+    return done.stdout.strip()
+
+
+@contextmanager
+def energy() -> Iterator[dict]:
+    """Has codecarbon, where it is installed, measure what is drawn meanwhile: then `kwh` is in what this gives."""
+    found = {}
+    try:
+        from codecarbon import OfflineEmissionsTracker
+
+        tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
+        tracker.start()
+    except Exception:  # not installed, or it can't measure here: nothing to end a run for
+        yield found
+        return
+    try:
+        yield found
+    finally:
+        with suppress(Exception):
+            tracker.stop()
+            found["kwh"] = float(tracker.final_emissions_data.energy_consumed)
 
 
 def versions() -> dict[str, str]:

@@ -69,6 +69,8 @@ class PretextModel(PreTrainedModel):
     task_class: ClassVar[type]
     modality: ClassVar[str]
     auto_class: ClassVar[type] = AutoModel
+    formula: ClassVar[str] = ""  # of the loss, as LaTeX; a card shows it
+    limits: ClassVar[tuple[str, ...]] = ()  # known failures of the objective, a sentence each; a card says them
     usage: ClassVar[str] = ""  # lines that load a checkpoint, {folder}, where its modality's own would not do
     learns_alone: ClassVar[bool] = False  # of pairs: whether it learns from pictures alone and texts alone, too
     own_names: ClassVar[bool] = False  # whether the native class's weights have no prefix, also beside heads

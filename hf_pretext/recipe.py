@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
-from .command_line import CommandLine, modality, task_class
+from .command_line import CommandLine, task_class
 from .data.settings import ARGUMENTS, StreamSettings
+from .objectives import told_of
 
 NO_DATASET = "none"
 BESIDE = ("images_alone", "texts_alone")  # data beside --dataset
@@ -36,6 +37,9 @@ class RunArguments:
     eval_rows: Rows of each of its splits at most.
     seeds: Train one run for each: means, spreads and the verdict need three.
     smoke: A tiny encoder and a few steps, to see that everything works.
+    license: The card's: the licence of the weights, by its name on the Hub, as `apache-2.0`.
+    language: The card's: the languages of the data, by their codes, as `en`.
+    limits: The card's: what else its readers should know of the model's limits, in your words.
     """
 
     _argument_group_name: ClassVar[str] = "data and encoder"
@@ -49,6 +53,9 @@ class RunArguments:
     eval_rows: int | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     smoke: bool = False
+    license: str | None = None
+    language: list[str] = field(default_factory=list)
+    limits: str | None = None
 
 
 @dataclass
@@ -85,7 +92,7 @@ class Recipe:
         Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
         what to do when something given is wrong.
         """
-        own = ARGUMENTS[modality(self.objective)]
+        own = ARGUMENTS[told_of(self.objective)["modality"]]
         types = (RunArguments, *own, StreamSettings, task_class(self.objective), TrainingArguments)
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)

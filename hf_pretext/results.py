@@ -9,21 +9,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from .cards import RESULTS, publish, show
 from .cards.report import draw
+from .cards.usage import lines, printed_by
 from .command_line import relative
 from .evaluation.comparison import compare, compare_measures, encoder_transfer, pretext_figures, random_transfer
 from .evaluation.transfer import chosen_together, mean_and_spread
 from .files import write_json
-from .machine import describe, versions
+from .machine import code_revision, describe, versions
 from .modeling import build_encoder
 from .run import settings
 
 if TYPE_CHECKING:
     from .run import Run
 
+log = logging.get_logger(__name__)
 RANDOM_SEEDS = 3
+CARD_SETTINGS = ("license", "language", "limits")  # what only its author can say
 
 
 def publish_results(run: "Run") -> dict:
@@ -32,16 +36,25 @@ def publish_results(run: "Run") -> dict:
     results, folder, panel = facts(run), Path(run.first.output_dir), None
     if run.labelled is not None:
         results.update(figures(run))
+        results["usage_output"] = printed_by(lines(results, folder))
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
-        publish(folder)  # before anything is drawn: what was measured must not hang on a picture
+        try_to_publish(folder)  # before anything is drawn: what was measured must not hang on a picture
         panel = run.data.panel(run.labelled, results)
     results["evaluation_seconds"] = time.perf_counter() - begun
     write_json(folder / RESULTS, results)
     draw(folder / "report.png", results, panel)
-    publish(folder)
+    try_to_publish(folder)
     run.say("")
     show(folder, run.recipe.name)
     return results
+
+
+def try_to_publish(folder: Path) -> None:
+    """Writes the card; a run that has trained for days must not end for the want of one."""
+    try:
+        publish(folder)
+    except Exception as error:
+        log.warning(f"No card was written: {type(error).__name__}: {error} Try again: hf-pretext card {folder}")
 
 
 def figures(run: "Run") -> dict:
@@ -73,6 +86,7 @@ def figures(run: "Run") -> dict:
         "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
         "transfer": {
             "dataset": relative(labelled.name),
+            "revision": labelled.revision,
             "label": labelled.label,
             "classes": labelled.labels.names,
             "rows": {split: len(values) for split, values in labelled.labels.splits.items()},
@@ -97,6 +111,7 @@ def facts(run: "Run") -> dict:
             "class": run.encoder_class,
             "model_type": run.config.model_type,
             "start": run.data.begun_from(),
+            "base_models": [path for path in run.data.checkpoints() if not Path(path).exists()],  # of the Hub
             "parameters": sum(p.numel() for p in build_encoder(run.config).parameters()),
         },
         "data": {
@@ -104,9 +119,10 @@ def facts(run: "Run") -> dict:
             "split": run.options.split,
             "rows": None if run.source.endless else len(run.source),
             "mixture_weights": run.source.weights,
+            "revisions": {source.name: source.revision for source in run.source.sources if source.revision},
         },
         "modality": run.objective.modality,
-        "usage": run.objective.usage.strip(),
+        "card": {name: getattr(run.options, name) for name in CARD_SETTINGS},
         "samples": run.data.samples,
         **run.data.facts(),
         "stream": dataclasses.asdict(run.stream),
@@ -115,5 +131,6 @@ def facts(run: "Run") -> dict:
         "layout": "channels_last" if run.convolutional else "contiguous",
         "machine": describe(run.first.device),
         "versions": versions(),
+        "code_revision": code_revision(),
         "seeds": [{name: value for name, value in seed.items() if name != "identity"} for seed in run.seeds.values()],
     }

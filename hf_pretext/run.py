@@ -28,7 +28,7 @@ from .evaluation.comparison import encoder_transfer, pretext_figures
 from .evaluation.transfer import METHODS
 from .features import last_hidden
 from .files import write_json
-from .machine import default_workers, has_bf16, keep_freed_memory
+from .machine import default_workers, energy, has_bf16, keep_freed_memory
 from .modalities import Modality
 from .modeling import PretextModel, read_objective
 from .recipe import NO_DATASET, Recipe, RunArguments
@@ -262,7 +262,8 @@ class Run:
         trainer = PretextTrainer(
             self.laid_out(model), args, self.source, self.processing, self._while_training(), self.stream
         )
-        trainer.train(resume_from_checkpoint=resume)
+        with energy() as drawn:
+            trainer.train(resume_from_checkpoint=resume)
         trainer.save_model()
         if self.main_process:
             self.data.finish(args.output_dir)
@@ -281,6 +282,8 @@ class Run:
             "seconds": trainer.seconds,
             "samples_per_second": trainer.samples_seen / trainer.seconds,
             **account,
+            "resumed": trainer.resumed,
+            **({} if trainer.resumed else drawn),  # of a part alone, it would say too little
             "frozen": frozen,
             "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
             "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],

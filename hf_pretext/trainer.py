@@ -66,6 +66,7 @@ class PretextTrainer(Trainer):
         self._starved = 0
         self.waited = 0.0  # seconds that steps have waited for data
         self._seconds_before, self._begun = 0.0, None
+        self.resumed: list[dict[str, int]] = []  # where the run was gone on with, by how many processes
         self._sums: dict[str, torch.Tensor] = {}
         self._counts: Counter[str] = Counter()  # of batches: not all need have all terms
         self._saving = False
@@ -131,6 +132,8 @@ class PretextTrainer(Trainer):
             together = self.get_total_train_batch_size(self.args) if self.mixture.one_source_a_step else 1
             self._before = load_state(resume_from_checkpoint, self.mixture, self.stream, self.data_seed, together)
             self._seconds_before = self._before["seconds"]
+            here = {"samples_seen": self._start, "processes": self.args.world_size}
+            self.resumed = [*self._before.get("resumed", []), here]
             steps = TrainerState.load_from_json(os.path.join(resume_from_checkpoint, "trainer_state.json")).global_step
             self._initial_global_step = steps
             self.args.ignore_data_skip = True  # the stream starts at the right sample by itself
@@ -367,6 +370,7 @@ class PretextTrainer(Trainer):
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
+            "resumed": self.resumed,
             "watched": self._loader.ledger.watched(),
             "records": sizes_of_records(self.args.output_dir),
             **self.account(),

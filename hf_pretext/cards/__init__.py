@@ -6,11 +6,15 @@ folder with results.json -> README.md, a table on the screen
 import json
 import os
 import textwrap
+from functools import cache
 from pathlib import Path
 
+from .. import objectives
+from ..command_line import field_docs, task_class
 from ..files import write_text
 
 RESULTS, CARD = "results.json", "README.md"
+KEYS = {"recipe", "folder", "objective", "encoder", "data", "modality", "seeds", "settings", "machine", "versions"}
 TABLE_WIDTH = 96
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
@@ -27,19 +31,25 @@ HEADLINES = (  # of the measures, where not all have room
     "masked_text_gain",
     "text_probe",
 )
-PROCESSORS = {  # how they are called, and what loads them
-    "image": ("processor", "AutoImageProcessor"),
-    "text": ("tokenizer", "AutoTokenizer"),
-    "image_text": ("processor", "AutoProcessor"),
-}
+MISSING = "—"
+UNSAFE = str.maketrans({"<": "&lt;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})  # in a table, code or a page
+OUTPUT = "usage_output"  # shown in a block of its own
 
 
 def read_results(folder: str | os.PathLike) -> dict:
-    """What a run measured. Raises `ValueError` where the folder holds no results."""
+    """What a run measured; figures that are no numbers (NaN, infinity) as None.
+
+    Raises `ValueError` where the folder holds no results, or a file that is none."""
     path = Path(folder) / RESULTS
     if not path.exists():
         raise ValueError(f"{folder} holds no {RESULTS}: a recipe writes it at its end. Give the --output_dir of a run.")
-    return json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text(), parse_constant=lambda name: None)
+        if not isinstance(results, dict) or not results.keys() >= KEYS:
+            raise ValueError("it lacks what a run writes")
+    except ValueError as error:  # of JSON, too
+        raise ValueError(f"{path} is no record of a run: {error}. Run the recipe again, or evaluate anew.") from error
+    return results
 
 
 MEASURES = {
@@ -57,34 +67,81 @@ MEASURES = {
 }
 
 
-def render(results: dict, has_report: bool = False) -> str:
-    """The card's text. has_report: whether report.png lies beside it."""
+@cache
+def environment():
+    """The templates, and how they write figures and names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    environment = Environment(
+    found = Environment(
         loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters |= {"figure": figure, "words": words, "measure_words": measure_words}
-    verdicts = verdict(results) if "transfer" in results else []
-    template = environment.get_template("card.md.jinja")
-    head = ["encoder", *map(" ".join, columns(results).values())] if "transfer" in results else []
-    tables = {"rows": table(results), "measured": measured(results)}
-    return template.render(
-        results, head=head, **tables, verdicts=verdicts, unshown=unshown(results), has_report=has_report
+    found.filters |= {"figure": figure, "words": words, "measure_words": measure_words, "shown": shown}
+    return found
+
+
+def render(results: dict, has_report: bool = False, where: str | None = None) -> str:
+    """The card's text: a head for the Hub, then what a reader wants first. What is not known is left out.
+
+    has_report: whether report.png lies beside it. where: the folder or Hub repository that its lines load.
+    Raises `ValueError` for an unknown objective."""
+    from .metadata import metadata
+    from .usage import lines, wording
+
+    code, safe = lines(results, where or results["folder"]), harmless(results)
+    own, template = wording(safe), environment().get_template("card.md.jinja")
+    text = template.render(
+        safe,
+        own=own,
+        code=code,
+        head=["encoder", *map(" ".join, columns(safe).values())] if "transfer" in safe else [],
+        rows=table(safe),
+        measured=measured(safe),
+        verdicts=verdict(safe) if "transfer" in safe else [],
+        unshown=unshown(safe),
+        has_report=has_report,
+        **worded(safe["objective"]),
     )
+    yaml = metadata(results, own.pipeline_tag()).to_yaml()
+    return f"---\n{yaml}\n---\n\n{text.strip()}\n"
 
 
-def publish(folder: str | os.PathLike) -> Path:
-    """Writes the card of a run from its results, and returns where."""
+def worded(objective: dict) -> dict:
+    """What an objective's file says of it, and of each of its settings."""
+    told = objectives.told_of(objective["name"])
+    docs = field_docs(task_class(objective["name"]))
+    settings = {name: (value, docs.get(name, "")) for name, value in objective.items() if name != "name"}
+    return {"told": {"formula": "", "limits": (), **told}, "task": settings}
+
+
+def harmless(value, name: str = ""):
+    """Results whose strings are no more than text in a card: names and labels come from anybody's data."""
+    if isinstance(value, dict):
+        return {harmless(key): harmless(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [harmless(part) for part in value]
+    if name == OUTPUT and isinstance(value, str):
+        return value.replace("```", "'''")
+    return value.translate(UNSAFE) if isinstance(value, str) else value
+
+
+def publish(folder: str | os.PathLike, where: str | None = None) -> Path:
+    """Writes the card of a run from its results, and returns where. Arguments as of `render`."""
     path = Path(folder) / CARD
-    write_text(path, render(read_results(folder), (Path(folder) / "report.png").exists()))
+    write_text(path, render(read_results(folder), (Path(folder) / "report.png").exists(), where))
     return path
 
 
+def shown(value, form: str = "{:,}") -> str:
+    """A number in some format; a dash where it is missing."""
+    return MISSING if value is None else form.format(value)
+
+
 def figure(value: dict | None) -> str:
-    """A mean with its spread, as `0.545 ± 0.008`; without one for a single seed."""
+    """A mean with its spread, as `0.545 ± 0.008`; without one for a single seed; a dash for what is no number."""
     if value is None:
         return ""
+    if value["mean"] is None:
+        return MISSING
     return f"{value['mean']:.3f}" + (f" ± {value['std']:.3f}" if value["std"] is not None else "")
 
 
@@ -132,6 +189,8 @@ def unshown(results: dict) -> list[str] | None:
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
         pair = by_who["trained"][name], by_who["random"][name]
+        if any(value["mean"] is None for value in pair):
+            continue
         answer = beats(*(reversed(pair) if name.endswith("rank") else pair))
         if answer is None:
             return None
@@ -162,6 +221,9 @@ def verdict(results: dict) -> list[str]:
         name = f"{method}_top1"
         answer = transfer["beats_random"][name]
         means = {who: figures[name]["mean"] for who, figures in transfer["figures"].items()}
+        if means["trained"] is None or means["random"] is None:
+            sentences.append(f"{words(method)}: not measured")
+            continue
         gain = f"{words(method)}: {means['trained'] - means['random']:+.3f} over random"
         reason = {
             True: "more than twice the spread of the seeds: it beats random",
@@ -171,7 +233,7 @@ def verdict(results: dict) -> list[str]:
         ahead = [
             f"{who} is ahead of it, by {mean - means['trained']:.3f}"
             for who, mean in means.items()
-            if who not in ("trained", "random") and mean > means["trained"]
+            if who not in ("trained", "random") and mean is not None and mean > means["trained"]
         ]
         sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
     return sentences
@@ -181,6 +243,8 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     """Prints what a run has shown, how to load it and what to do next."""
     from rich.console import Console
     from rich.table import Table
+
+    from .usage import lines
 
     results, console = read_results(folder), Console(highlight=False)
     console.width = max(console.width, TABLE_WIDTH)  # a wrapped table can't be read
@@ -219,8 +283,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
         f"{results['evaluation_seconds'] / 60:.1f} of evaluation\n"
     )
     console.print("Load the encoder anywhere, with plain transformers:\n", style="bold")
-    lines = loading_lines(str(folder), results["modality"], results.get("usage", ""))
-    console.print(lines + "\n", soft_wrap=True, markup=False)
+    console.print(textwrap.indent(lines(results, folder), "  ") + "\n", soft_wrap=True, markup=False)
     console.print(
         f"Look at [bold]{folder}/report.png[/bold] and [bold]{folder}/README.md[/bold]. Next:", soft_wrap=True
     )
@@ -229,16 +292,4 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
         f"  hf upload you/your-encoder {folder} --exclude 'checkpoint-*' --exclude 'seed-*'",
         soft_wrap=True,
         markup=False,
-    )
-
-
-def loading_lines(folder: str, modality: str, usage: str = "") -> str:
-    """The lines that load an encoder and its processor or tokenizer. usage: those of the objective itself, if any."""
-    if usage:
-        return textwrap.indent(usage.replace("{folder}", folder), "  ")
-    name, processor = PROCESSORS[modality]
-    return (
-        f"  from transformers import {processor}, AutoModel\n"
-        f'  {name} = {processor}.from_pretrained("{folder}")\n'
-        f'  encoder = AutoModel.from_pretrained("{folder}")'
     )

@@ -6,6 +6,7 @@ Pictures stay undecoded bytes or paths here: one bad picture must not end a stre
 """
 
 import copy
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
@@ -22,6 +23,7 @@ from .shards import ParquetRows, TarRows
 
 TAKEN = 256  # rows read together
 PIECES_PROBED, PROBED = 4, 8  # pieces and rows of each that tell how large rows are
+ON_HUB = re.compile(r"hf://datasets/[^@]+@([0-9a-f]{40})/")
 log = logging.get_logger(__name__)
 
 
@@ -31,12 +33,14 @@ class Source:
     def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
         """columns: `{canonical name: name in the data}`. files: sizes of the files behind `data`, by name.
 
+        `revision` is the commit of the Hub repository that the rows lie in, None where they lie elsewhere.
         Raises `ValueError` for a source without rows."""
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
+        self.revision = revision_of(self.rows.url(0))
         self._row_bytes: float | None = None
         self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
         if not sum(self.counts):
@@ -174,6 +178,12 @@ class Mixture:
     def fingerprint(self) -> list[dict]:
         """What tells this data from other data, source by source; for JSON."""
         return [{"name": source.name, **source.rows.fingerprint()} for source in self.sources]
+
+
+def revision_of(url: str | None) -> str | None:
+    """The commit in the address of a file on the Hub."""
+    found = ON_HUB.match(url or "")
+    return found[1] if found else None
 
 
 def open_source(

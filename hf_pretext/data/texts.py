@@ -253,7 +253,9 @@ def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTra
     """Sequences of tokens as the stream's rows, known by the files and the tokenizer that they were made from."""
     columns = {name: name for name in rows[0]}
     files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0, f"sequences {rows.plan()}": 0}
-    return Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
+    source = Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
+    source.revision = texts.revision
+    return source
 
 
 def content_digest(*arrays: np.ndarray) -> str:

@@ -56,7 +56,7 @@ class Labelled:
         self.also = dict(also or {})
         columns = {kind: column, "label": label, **self.also}
         sources = open_splits(dataset, columns, tuple(columns), option=EVALUATION)
-        self.name = sources["train"].name
+        self.name, self.revision = sources["train"].name, sources["train"].revision
         self.label = sources["train"].columns["label"]
         feature = sources["train"].features["label"]
         if not isinstance(feature, (ClassLabel, Value)):

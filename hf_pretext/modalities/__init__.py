@@ -82,6 +82,10 @@ class Modality(ABC):
     def facts(self) -> dict:
         """What results.json says of the data's own options."""
 
+    def checkpoints(self) -> list[str]:
+        """The folders and Hub ids of what training starts from."""
+        return [self.run.options.encoder] if self.run.options.encoder else []
+
     def begun_from(self) -> str | None:
         """What training starts from, where that is not fresh, as others may read it."""
         return relative(self.run.options.encoder)

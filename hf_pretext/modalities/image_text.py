@@ -138,6 +138,10 @@ class ImagesAndTexts(image.Images):
                     )
                 model.tower(name).load_state_dict(tower.state_dict())
 
+    def checkpoints(self) -> list[str]:
+        towers = (self.pairs.vision_encoder, self.pairs.text_encoder)
+        return [*super().checkpoints(), *(path for path in towers if path)]
+
     def begun_from(self) -> str | None:
         towers = {"pictures": self.pairs.vision_encoder, "texts": self.pairs.text_encoder}
         told = [f"{relative(path)} for {what}" for what, path in towers.items() if path]

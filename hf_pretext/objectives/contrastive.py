@@ -102,6 +102,17 @@ class ContrastiveForPreTraining(TwoTowers):
     objective = "contrastive"
     task_class = ContrastiveTask
     modality = "image_text"
+    formula = (
+        r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
+        r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
+        r"-\frac{1}{B}\sum_{i,j} \log\sigma\left(z_{ij} s_{ij}\right); \quad s_{ij} = \tau\, u_i^\top v_j + b"
+    )
+    limits = (
+        "A caption counts as wrong for every picture but its own, also where it fits: of many like pictures "
+        "or captions the model learns differences that are none.",
+        "Word order, counts and negations are hardly learned: telling captions of a batch apart seldom takes them.",
+        "Words that training never saw mean hardly anything to it.",
+    )
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)

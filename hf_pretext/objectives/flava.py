@@ -109,6 +109,16 @@ class FlavaForPreTraining(MaskedPairs):
     objective = "flava"
     task_class = FlavaTask
     modality = "image_text"
+    formula = (
+        r"\sum_k \lambda_k \mathcal{L}_k, \quad k \in \{\text{mim}, \text{mlm}, \text{mmm image}, \text{mmm text}, "
+        r"\text{itm}, \text{contrastive}\}; \quad \mathcal{L}_\text{masked} = -\frac{1}{|M|}\sum_{i \in M} "
+        r"\log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right)"
+    )
+    limits = (
+        "Six losses share one model: with few steps each is learned less than it would be alone.",
+        "Visual tokens made of pixels tell colours and edges rather than things.",
+        "Words that training never saw mean hardly anything to it.",
+    )
     encoder_class = FlavaModel
     usage = """
 from transformers import AutoModel, AutoProcessor
@@ -118,7 +128,7 @@ model = AutoModel.from_pretrained("{folder}")
 encoder = model.image_model  # of pictures alone
 
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-embeddings = model.get_text_features(**texts).pooler_output[:, 0]  # (2, D); of pictures: get_image_features
+print(model.get_text_features(**texts).pooler_output[:, 0].shape)  # of pictures: get_image_features
 """
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):

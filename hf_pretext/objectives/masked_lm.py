@@ -84,6 +84,13 @@ class MaskedLMForPreTraining(PretextModel):
     objective = "masked_lm"
     task_class = MaskedLMTask
     modality = "text"
+    formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
+    limits = (
+        "The mask token never occurs in texts that the encoder is used on.",
+        "The mean over tokens tells topic better than it tells meaning: for search and similarity, train further on "
+        "pairs.",
+        "What the texts say of people it repeats, when it fills in words.",
+    )
     auto_class = AutoModelForMaskedLM
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):

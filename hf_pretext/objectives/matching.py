@@ -78,6 +78,16 @@ class MatchingForPreTraining(TwoTowers):
     objective = "matching"
     task_class = MatchingTask
     modality = "image_text"
+    formula = (
+        r"-\frac{1}{3B}\sum_{(x, t)} y \log p_\theta(x, t) + (1 - y)\log\left(1 - p_\theta(x, t)\right) + "
+        r"\lambda\, \mathcal{L}_\text{contrastive}"
+    )
+    limits = (
+        "Each pair of a picture and a text takes a pass of its own through the transformer over both: for search, take "
+        "the embeddings first and let it rank the best.",
+        "A caption counts as wrong for every picture but its own, also where it fits.",
+        "Words that training never saw mean hardly anything to it.",
+    )
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
         super().__init__(config, encoder)

@@ -94,6 +94,15 @@ class MultiwayForPreTraining(MaskedPairs):
     objective = "multiway"
     task_class = MultiwayTask
     modality = "image_text"
+    formula = (
+        r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right) + "
+        r"\lambda\, \mathcal{L}_\text{contrastive}"
+    )
+    limits = (
+        "Visual tokens made of pixels tell colours and edges rather than things.",
+        "Without the contrastive loss beside, pictures and texts have no common space to be searched in.",
+        "Words that training never saw mean hardly anything to it.",
+    )
     encoder_class = MultiwayModel
     usage = """
 from transformers import AutoModel, AutoProcessor
@@ -103,7 +112,7 @@ encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of picture
 text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
 
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-features = text_encoder(**texts).last_hidden_state  # (2, L, D)
+print(encoder.__class__.__name__, text_encoder(**texts).last_hidden_state.shape)
 # both together, with its heads: hf_pretext.load("{folder}")
 """
 

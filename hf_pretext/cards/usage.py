@@ -1,0 +1,46 @@
+"""The lines that load a checkpoint, and what they print: a card shows both, and a run ends with them.
+
+results + where the checkpoint lies -> lines of Python -> run, as they stand -> what they print
+"""
+
+import contextlib
+import io
+import json
+import os
+
+from transformers.utils import logging
+
+from .. import objectives
+
+log = logging.get_logger(__name__)
+
+
+def lines(results: dict, where: str | os.PathLike) -> str:
+    """Python that loads the checkpoint of these results from a folder or Hub repository with plain transformers."""
+    quoted = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
+    return wording({**results, "folder": quoted}).loading().strip()
+
+
+def wording(results: dict):
+    """What a card says in the words of its kind of data: macros. Nothing of it is code out of the results, which may
+    be anybody's."""
+    from . import environment
+
+    told = objectives.told_of(results["objective"]["name"])
+    own = {"modality": told["modality"], "usage": told.get("usage", "")}
+    return environment().get_template(f"{told['modality']}.jinja").make_module({**results, **own})
+
+
+def printed_by(code: str) -> str | None:
+    """What these lines print, or None where they fail, with a warning: a card must never end a run."""
+    caught, verbosity = io.StringIO(), logging.get_verbosity()
+    try:
+        logging.set_verbosity_error()
+        with contextlib.redirect_stdout(caught), contextlib.redirect_stderr(io.StringIO()):
+            exec(compile(code, "<usage>", "exec"), {"__name__": "usage"})
+    except Exception as error:
+        log.warning(f"The lines that load the model failed, so the card has no output: {type(error).__name__}: {error}")
+        return None
+    finally:
+        logging.set_verbosity(verbosity)
+    return caught.getvalue().strip()
