@@ -46,6 +46,8 @@ def publish_results(run: "Run") -> dict:
     try_to_publish(folder)
     run.say("")
     show(folder, run.recipe.name)
+    if run.first.push_to_hub:
+        publish_on_hub(run, folder)
     return results
 
 
@@ -55,6 +57,18 @@ def try_to_publish(folder: Path) -> None:
         publish(folder)
     except Exception as error:
         log.warning(f"No card was written: {type(error).__name__}: {error} Try again: hf-pretext card {folder}")
+
+
+def publish_on_hub(run: "Run", folder: Path) -> None:
+    """What --push_to_hub asks for. What fails now is told, and can be done again: all lies in the folder."""
+    from .cards.push import push
+
+    args, repository = run.first, run.repository or run.first.hub_model_id or folder.name
+    options = {"private": args.hub_private_repo, "revision": args.hub_revision or "main", "token": args.hub_token}
+    try:
+        run.say(f"\nPublished: {push(folder, repository, **options, say=run.say)}")
+    except ValueError as error:
+        run.say(f"\nNot published: {error}\n  hf-pretext push {folder} {repository}")
 
 
 def figures(run: "Run") -> dict:

@@ -35,7 +35,7 @@ from .recipe import NO_DATASET, Recipe, RunArguments
 from .trainer import PretextTrainer
 
 FINISHED = "run.json"  # written when all else is
-NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "hub_token", "disable_tqdm", "use_cpu")
+NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "push_to_hub")
 INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # what is learned is the same
 QUICK = {"knn": METHODS["knn"]}  # measured while training
 
@@ -63,6 +63,7 @@ class Run:
             self.options.eval_label = None  # the recipe's is a column of its own set
         self.args = {seed: self._arguments(seed, values) for seed in self.options.seeds}
         self.first = self.args[self.options.seeds[0]]
+        self.repository: str | None = None  # of --push_to_hub
         self.main_process = self.first.process_index == 0
         self.evaluated = self.options.eval_dataset not in (None, NO_DATASET)
         if self.first.eval_strategy != "no" and not self.evaluated:
@@ -90,6 +91,7 @@ class Run:
         values = dict(values)
         folder = values["output_dir"]
         values["seed"] = seed
+        values["push_to_hub"] = values.get("push_to_hub", False) and seed == self.options.seeds[0]
         values["output_dir"] = folder if seed == self.options.seeds[0] else os.path.join(folder, f"seed-{seed}")
         values.setdefault("use_cpu", not torch.accelerator.is_available())  # or bf16 would be refused on a CPU
         if not {"bf16", "fp16"} & self.given.keys():
@@ -264,7 +266,8 @@ class Run:
         )
         with energy() as drawn:
             trainer.train(resume_from_checkpoint=resume)
-        trainer.save_model()
+        trainer.save_model(_internal_call=True)  # what is published is published when there are results
+        self.repository = trainer.hub_model_id or self.repository
         if self.main_process:
             self.data.finish(args.output_dir)
         account = trainer.account()
@@ -340,7 +343,9 @@ def settings(run: Run) -> dict:
     """Training arguments that differ from transformers' defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
     own = {**{name: run.values[name] for name in run.values if name in defaults}, "bf16": run.first.bf16}
-    return {k: v for k, v in sorted(own.items()) if v != defaults[k] and k not in NOT_SETTINGS}
+    return {
+        k: v for k, v in sorted(own.items()) if v != defaults[k] and k not in NOT_SETTINGS and not k.startswith("hub_")
+    }
 
 
 def finite(entry: dict) -> dict:

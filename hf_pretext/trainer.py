@@ -16,8 +16,8 @@ import torch
 from accelerate.utils import set_seed
 from transformers import ProgressCallback, Trainer, TrainerState, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, rotate_checkpoints
-from transformers.utils import logging
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, get_last_checkpoint, rotate_checkpoints
+from transformers.utils import PushInProgress, logging
 
 from .command_line import relative
 from .data.ledger import DIGEST_RANGE, forget_after, sizes_of_records
@@ -314,6 +314,49 @@ class PretextTrainer(Trainer):
     def create_model_card(self, **kwargs) -> None:
         """Trainer's own card says "fine-tuned version of []"; ours is rendered from results (see `cards/`)."""
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """As Trainer's. Raises `ValueError`, with the mend, where the Hub refuses."""
+        from .cards.push import explained
+
+        with explained(self.args.hub_model_id or Path(self.args.output_dir).name):
+            super().init_hf_repo(token, private)
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs,
+    ):
+        """As Trainer's, of what `cards/staging.py` lets through and with our card: `hf_pretext.cards.push` does more,
+        once there are results. Returns a future where not `blocking`; failing is a warning."""
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        self._finish_current_push()
+        job = self._share(self.args.output_dir, commit_message, None, token, revision)
+        return job.result() if blocking else job
+
+    def _share(
+        self,
+        folder: str,
+        message: str,
+        beside: str | None = None,
+        token: str | None = None,
+        revision: str | None = None,
+    ):
+        from .cards import unfinished
+        from .cards.push import push_meanwhile
+
+        model = self.accelerator.unwrap_model(self.model)
+        card = unfinished(self.hub_model_id, model.objective, f"step {self.state.global_step:,}")
+        options = {"token": token or self.args.hub_token, "revision": revision or self.args.hub_revision}
+        return push_meanwhile(folder, self.hub_model_id, message, card, beside, **options)
+
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
         # a pickle has no place in what is shared; results.json says the arguments
@@ -359,8 +402,20 @@ class PretextTrainer(Trainer):
         return os.path.join(folder, STAGING) if self._saving else folder
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        if not self._saving:  # not before it has its name
-            super()._push_from_checkpoint(checkpoint_folder)
+        """As Trainer's, of what `cards/staging.py` lets through."""
+        strategy, busy = (
+            self.args.hub_strategy,
+            self.push_in_progress is not None and not self.push_in_progress.is_done(),
+        )
+        if self._saving or strategy == HubStrategy.END or not self.is_world_process_zero():
+            return  # while it is saved, it does not have its name yet
+        if busy and not self.args.hub_always_push:
+            return
+        beside = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}
+        job = self._share(
+            checkpoint_folder, f"Training in progress, step {self.state.global_step:,}", beside.get(strategy)
+        )
+        self.push_in_progress = PushInProgress([*(self.push_in_progress.jobs if busy else []), job])
 
     def _state_of_stream(self) -> dict:
         """All there is to know of the data, to go on from here. To be called on every rank."""

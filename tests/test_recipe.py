@@ -82,7 +82,7 @@ def test_output_tells_table_loading_lines_and_what_next(smoke):
         "kNN",
         "accuracy",
         "Next:",
-        "hf upload",
+        "hf-pretext push",
     ):
         assert words in output
     lines = [line.strip() for line in output.splitlines() if "from_pretrained" in line or "import Auto" in line]

@@ -9,6 +9,8 @@ import textwrap
 from functools import cache
 from pathlib import Path
 
+from huggingface_hub import ModelCardData
+
 from .. import objectives
 from ..command_line import field_docs, task_class
 from ..files import write_text
@@ -103,6 +105,15 @@ def render(results: dict, has_report: bool = False, where: str | None = None) ->
     )
     yaml = metadata(results, own.pipeline_tag()).to_yaml()
     return f"---\n{yaml}\n---\n\n{text.strip()}\n"
+
+
+def unfinished(recipe: str, objective: str, where: str) -> str:
+    """The card of a checkpoint of a training that goes on, or went on: nothing is measured there."""
+    head = ModelCardData(library_name="transformers", tags=["hf_pretext", "self-supervised", objective]).to_yaml()
+    return (
+        f"---\n{head}\n---\n\n# {recipe}, {where}\n\nA checkpoint of a training by hf_pretext's objective "
+        f"*{objective}* that was not at its end: nothing was measured of it.\n"
+    )
 
 
 def worded(objective: dict) -> dict:
@@ -289,7 +300,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     )
     console.print(
         f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
-        f"  hf upload you/your-encoder {folder} --exclude 'checkpoint-*' --exclude 'seed-*'",
+        f"  hf-pretext push {folder} you/your-encoder",
         soft_wrap=True,
         markup=False,
     )

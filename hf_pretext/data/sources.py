@@ -40,11 +40,11 @@ class Source:
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
-        self.revision = revision_of(self.rows.url(0))
         self._row_bytes: float | None = None
         self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
+        self.revision = revision_of(self.rows.url(0))
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
 

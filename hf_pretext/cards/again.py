@@ -1,0 +1,28 @@
+"""The card of a finished run once more: with what its author has to say, or after the template has changed.
+
+folder with results.json -> the lines that load it, run again -> results.json, README.md
+"""
+
+import os
+from pathlib import Path
+
+from ..files import write_json
+from . import RESULTS, publish, read_results
+from .usage import lines, printed_by
+
+
+def card_again(
+    folder: str | os.PathLike,
+    license: str | None = None,
+    language: list[str] | None = None,
+    limits: str | None = None,
+) -> Path:
+    """Writes a run's card anew, and returns where. What its author says is kept in results.json; what was said before
+    stays where nothing is given. Raises `ValueError` where the folder holds no results."""
+    results = read_results(folder)
+    given = {"license": license, "language": language, "limits": limits}
+    results["card"] = {**results.get("card", {}), **{name: value for name, value in given.items() if value is not None}}
+    if (Path(folder) / "config.json").exists():
+        results["usage_output"] = printed_by(lines(results, folder))
+    write_json(Path(folder) / RESULTS, results)
+    return publish(folder)

@@ -1,0 +1,96 @@
+"""What is in a folder or Hub repository: the encoder, the objective, how long it learned, what it was measured to know.
+
+folder or user/name -> its config.json and results.json -> lines on the screen
+"""
+
+import json
+import os
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import EntryNotFoundError
+
+from ..modeling import NO_SETTINGS
+from . import RESULTS, TABLE_WIDTH, figure, headlines, measure_words, read_results, shown, words
+from .push import check_repository, explained
+
+CONFIG = "config.json"
+
+
+def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
+    """Prints what is in a folder or repository. Raises `ValueError` as `found_in`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for name, value in told(*found_in(source, revision)):
+        table.add_row(name, value)
+    console = Console(highlight=False)
+    console.width = max(console.width, TABLE_WIDTH)
+    console.print(f"[bold]{source}[/bold]" + (f" ({revision})" if revision else ""), soft_wrap=True)
+    console.print(table)
+
+
+def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:
+    """The config of a folder or repository, and its results where it has any. Raises `ValueError` where there is no
+    config, or the Hub can't be reached."""
+    if not os.path.isdir(source):
+        check_repository(str(source))
+    config, results = (part_of(source, name, revision) for name in (CONFIG, RESULTS))
+    if config is None and results is None:
+        raise ValueError(f"{source} holds neither {CONFIG} nor {RESULTS}: it is no encoder, and no run.")
+    told = json.loads(Path(config).read_text()) if config else {}
+    return told, read_results(Path(results).parent) if results else None
+
+
+def part_of(source: str | os.PathLike, name: str, revision: str | None) -> str | None:
+    """Where a file of a folder or repository lies here, or None where it has none. Raises `ValueError` where the
+    repository is not reached."""
+    if os.path.isdir(source):
+        path = os.path.join(source, name)
+        return path if os.path.exists(path) else None
+    with explained(str(source)):
+        try:
+            return hf_hub_download(str(source), name, revision=revision)
+        except EntryNotFoundError:
+            return None
+
+
+def told(config: dict, results: dict | None) -> list[tuple[str, str]]:
+    """What there is to say, as names and values."""
+    lines = []
+    if config:
+        pretext = config.get("pretext") or {}
+        lines.append(("encoder", f"{', '.join(config.get('architectures') or ['?'])} ({config.get('model_type')})"))
+        settings = ", ".join(f"{name} {value}" for name, value in pretext.items() if name not in NO_SETTINGS)
+        lines.append(("objective", f"{pretext['objective']}: {settings}" if pretext else "none: a plain checkpoint"))
+    else:
+        lines.append(("encoder", f"{results['encoder']['class']}, whose weights are not here"))
+        lines.append(("objective", results["objective"]["name"]))
+    if results is None:
+        return [*lines, ("results", f"none: there is no {RESULTS}")]
+    if results.get("smoke"):
+        lines.append(("smoke", "a few steps, to see that everything works: its figures mean nothing"))
+    lines.append(("data", results["data"]["dataset"]))
+    for run in results["seeds"]:
+        took = shown(run["seconds"] and run["seconds"] / 60, "{:,.1f}")
+        seen = f"{shown(run['samples_seen'])} samples in {shown(run['steps'])} steps, {took} minutes"
+        lines.append((f"seed {run['seed']}", seen))
+    return [*lines, *figures(results)]
+
+
+def figures(results: dict) -> list[tuple[str, str]]:
+    """What was measured, trained beside random."""
+    found = []
+    if "transfer" in results:
+        transfer = results["transfer"]
+        both = [transfer["figures"][who] for who in ("trained", "random")]
+        for method in transfer["methods"]:
+            trained, random = (figure(figures[f"{method}_top1"]) for figures in both)
+            found.append(
+                (words(method), f"{trained} (random {random}), `{transfer['label']}` of {transfer['dataset']}")
+            )
+    for name in headlines(results):
+        trained, random = (figure(results["measures"][who][name]) for who in ("trained", "random"))
+        found.append((measure_words(name), f"{trained} (random {random})"))
+    return found

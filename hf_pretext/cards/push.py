@@ -1,0 +1,175 @@
+"""A run to a Hub repository: checked and staged first, then one commit, or none.
+
+folder -> a staging folder for each revision -> commits -> the address of the last
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from huggingface_hub.utils import validate_repo_id
+from transformers.utils import logging
+
+from ..files import write_text
+from . import CARD, read_results, render, unfinished
+from .metadata import eval_files
+from .staging import checkpoints_of, stage
+
+log = logging.get_logger(__name__)
+
+
+def push(
+    folder: str | os.PathLike,
+    repository: str,
+    private: bool | None = None,
+    revision: str = "main",
+    checkpoints: str = "last",
+    training_state: bool = False,
+    token: str | None = None,
+    say: Callable[[str], None] = print,
+) -> str:
+    """Publishes a finished run: weights, config, processor, card, results and report, in one commit.
+
+    What a broken upload has brought is not sent again. checkpoints: "last" for the run's end alone, or "all" for each
+    checkpoint as a revision by its name (`checkpoint-200`), too. training_state: with the last checkpoint as a folder
+    (with "all": in each revision), the optimizer's and the random generators' pickles included, which loading a model
+    never reads, to go on with the run elsewhere. token: by itself that of `hf auth login`. say: is told what happens.
+
+    Returns the address of the commit. Raises `ValueError` for what can't be shared, before the Hub is asked anything;
+    and for what the Hub refuses, with the mend: that commit is not made then.
+    """
+    check_repository(repository)
+    with tempfile.TemporaryDirectory() as temporary:
+        staged = list(revisions(Path(folder), repository, revision, checkpoints, training_state, Path(temporary)))
+        with explained(repository):
+            api = HfApi(token=token)
+            repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            for into, name, message in staged:
+                say(f"{name}: {told(into)}")
+                address = commit(api, repository, into, name, message)
+    return address
+
+
+def revisions(
+    folder: Path, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
+) -> Iterator[tuple[Path, str, str]]:
+    """Staging folders, the revisions they are for, and what their commits are called; the run's end last, so that who
+    sees it finds its checkpoints there. Raises `ValueError` as `push`."""
+    results = read_results(folder)
+    if checkpoints not in ("last", "all"):
+        raise ValueError(f"--checkpoints {checkpoints}: last or all.")
+    if checkpoints == "all":
+        for checkpoint in checkpoints_of(folder):
+            into = temporary / checkpoint.name
+            stage(checkpoint, into, training_state)
+            write_text(into / CARD, unfinished(results["recipe"], results["objective"]["name"], checkpoint.name))
+            yield into, checkpoint.name, f"{results['recipe']}, {checkpoint.name}"
+    into = temporary / "end"
+    left_out = stage(folder, into)
+    if left_out:
+        log.warning(f"Not shared of {folder}: {', '.join(left_out)}")
+    if training_state and checkpoints == "last":
+        last = checkpoints_of(folder)[-1]
+        stage(last, into / last.name, training_state)
+    write_text(into / CARD, render(results, (folder / "report.png").exists(), repository))
+    for name, text in eval_files(results).items():
+        write_text(into / name, text)
+    yield into, revision, f"{results['recipe']}: {results['objective']['name']} pretraining"
+
+
+def push_meanwhile(
+    checkpoint: str | os.PathLike, repository: str, message: str, card: str, beside: str | None, **options
+) -> Future:
+    """Publishes a checkpoint of a training that goes on, in the background: encoder and card, and where `beside` names
+    a folder all of the checkpoint there, to go on with. options: `revision` and `token`. What fails is a warning."""
+    temporary = tempfile.TemporaryDirectory()
+    into, checkpoint = Path(temporary.name), Path(checkpoint)
+    stage(checkpoint, into)
+    write_text(into / CARD, card)
+    if beside:
+        stage(checkpoint, into / beside, training_state=True)
+    api = HfApi(token=options.get("token"))
+
+    def run() -> None:
+        with temporary:
+            try:
+                with explained(repository):
+                    commit(api, repository, into, options.get("revision") or "main", message)
+            except ValueError as error:
+                log.warning(f"{error} Training goes on.")
+
+    return api.run_as_future(run)
+
+
+def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
+    """One commit of a folder on top of what the revision holds now; none where somebody else commits meanwhile."""
+    if revision != "main":
+        api.create_branch(repository, branch=revision, exist_ok=True)
+    parent = api.repo_info(repository, revision=revision).sha
+    files = sorted(path for path in into.rglob("*") if path.is_file())
+    operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files]
+    done = api.create_commit(repository, operations, commit_message=message, revision=revision, parent_commit=parent)
+    return done.commit_url
+
+
+def told(into: Path) -> str:
+    """What lies in a staging folder, in words."""
+    files = [path for path in into.rglob("*") if path.is_file()]
+    return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"
+
+
+def check_repository(repository: str) -> None:
+    """Raises `ValueError` for what is no name of a repository."""
+    try:
+        validate_repo_id(repository)
+    except HFValidationError as error:
+        raise ValueError(f"{repository!r} is no name of a repository, as user/my-encoder is: {error}") from error
+
+
+@contextmanager
+def explained(repository: str) -> Iterator[None]:
+    """What the Hub refuses, as a `ValueError` with the mend. It never says the token."""
+    try:
+        yield
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"There is no {repository} on the Hub that you may see: is the name right, and `hf auth whoami` you?"
+        ) from error
+    except GatedRepoError as error:
+        raise ValueError(f"{repository} is gated: ask for access on its page, then try again.") from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"{repository} has no such revision.") from error
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else None
+        raise ValueError(f"{repository}: {MENDS.get(status, said(error))}") from error
+    except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: huggingface_hub's, of a file's upload
+        broke = error.__cause__ or error
+        raise ValueError(f"{repository}: the connection broke ({type(broke).__name__}). {AGAIN}") from error
+
+
+AGAIN = "Run the same command again: it sends only what is missing."
+MENDS = {  # by the status of the Hub's answer
+    401: "the Hub does not know the token, or there is none. Log in: `hf auth login`.",
+    403: "the token may not write there. Make one with the role `write` in the Hub's settings, then `hf auth login`.",
+    409: "the repository is being changed by somebody else. Run the same command again.",
+    412: "somebody else has committed meanwhile. Look at what they did, then run the same command again.",
+    429: f"the Hub asks for patience. Wait a while. {AGAIN}",
+    **dict.fromkeys((500, 502, 503, 504), f"the Hub is not well. Wait a while. {AGAIN}"),
+}
+
+
+def said(error: HfHubHTTPError) -> str:
+    """The Hub's own words."""
+    return (error.server_message or str(error).partition("\n")[0]).strip()
