@@ -1,7 +1,6 @@
 """The same samples from a Hub that fails, cuts connections and is slow; read in ranges, not whole."""
 
 import json
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hub import serve
+from loopback_hub import serve
 from test_rows import ROWS, parquet, tars
 
 EPOCH = """
@@ -43,10 +42,7 @@ for _ in range(batches // len(loader) + 2):
 def epoch(hub, cache, column, start=0, batches=ROWS // 10) -> dict:
     done = subprocess.run(
         [sys.executable, "-c", EPOCH, column, str(start), str(batches)], capture_output=True, text=True, timeout=60,
-        env={
-            **os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(cache), "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0", "OMP_NUM_THREADS": "1",
-        },
+        env={**hub.environment(cache), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.strip().splitlines()[-1])
@@ -60,8 +56,10 @@ def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
     make, column = KINDS[kind]
     (tmp_path / "repository").mkdir()
     make(tmp_path / "repository")
-    calm, rough = serve(tmp_path / "repository"), serve(tmp_path / "repository", fail_every=3, cut_every=5, delay=0.02)
+    calm, rough = serve(tmp_path / "good"), serve(tmp_path / "bad", fail_every=3, cut_every=5, delay=0.02)
     with calm as good, rough as bad, ThreadPoolExecutor() as pool:  # both at once: they mostly wait
+        for hub in (good, bad):
+            hub.add("dataset", "someone/pictures", tmp_path / "repository")
         epochs = [pool.submit(epoch, hub, tmp_path / str(i), column) for i, hub in enumerate((good, bad))]
         expected, found = (one.result() for one in epochs)
         assert bad.failed > 5 and bad.cut > 0
@@ -77,7 +75,8 @@ def test_parquet_is_read_in_ranges_not_whole(tmp_path):
     rows = [{"text": f"text {i}", "picture": random.bytes(4000)} for i in range(ROWS)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=100)
     size = (folder / "a.parquet").stat().st_size
-    with serve(folder) as hub:
+    with serve(tmp_path / "hub") as hub:
+        hub.add("dataset", "someone/pictures", folder)
         found = epoch(hub, tmp_path / "cache", "text")
         assert sorted(found["numbers"]) == list(range(ROWS))
         assert 0 < hub.sent < size / 10
