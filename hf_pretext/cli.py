@@ -104,3 +104,7 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine, show
 
     return show(examine())
+
+
+if __name__ == "__main__":
+    main()

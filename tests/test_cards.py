@@ -1,15 +1,22 @@
 """Whatever states figures comes from recorded results, to the last digit."""
 
+import ast
 import copy
 import importlib.util
 import json
+import math
 import re
 
 import pytest
+import yaml
 from conftest import REPOSITORY
+from huggingface_hub import ModelCard, parse_eval_result_entries
 
-from hf_pretext.cards import figure, publish, read_results, render, table, verdict
+from hf_pretext import objectives
+from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
+from hf_pretext.cards.metadata import eval_files
+from hf_pretext.cards.usage import lines, printed_by
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
@@ -104,6 +111,108 @@ def test_verdict_never_claims_more_than_was_shown(results):
     for answer, words in ((True, "it beats random"), (False, "nothing is shown"), (None, "no verdict")):
         verdicts.update(dict.fromkeys(verdicts, answer))
         assert all(words in sentence for sentence in verdict(results))
+
+
+PIPELINE_TAGS = {  # those that may stand on a card of ours, of @huggingface/tasks 0.21.54
+    "image-feature-extraction", "feature-extraction", "fill-mask", "zero-shot-image-classification", "image-to-text",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
+def test_the_hub_reads_the_head_of_a_card(folder):
+    results = read_results(folder)
+    data = ModelCard.load(folder / "README.md").data
+    assert data.library_name == "transformers" and data.pipeline_tag in PIPELINE_TAGS
+    assert {"hf_pretext", results["objective"]["name"]} <= set(data.tags)
+    assert ModelCard(f"---\n{data.to_yaml()}\n---\n").data.to_dict() == data.to_dict()
+    measured = {result.metric_name: result.metric_value for result in data.eval_results}
+    trained = results["transfer"]["figures"]["trained"]
+    assert sorted(measured.values()) == sorted(
+        trained[f"{method}_{kind}"]["mean"] for method in results["transfer"]["methods"] for kind in KINDS
+    )
+
+
+def test_results_on_a_set_of_the_hub_go_to_its_page(results):
+    assert eval_files(results) == {}
+    revision = "0" * 40
+    results["transfer"] |= {"dataset": "someone/birds", "revision": revision}
+    results["data"]["revisions"] = {"someone/birds": revision}
+    results["encoder"]["base_models"] = ["someone/vit"]
+    (path, text), *_ = eval_files(results).items()
+    assert path == ".eval_results/someone-birds.yaml"
+    entries = parse_eval_result_entries(yaml.safe_load(text))
+    assert [entry.value for entry in entries] == [
+        results["transfer"]["figures"]["trained"][f"{method}_top1"]["mean"] for method in results["transfer"]["methods"]
+    ]
+    data = ModelCard(render(results)).data
+    assert (data.datasets, data.base_model) == (["someone/birds"], "someone/vit")
+    assert f"Revision of `someone/birds`: {revision}" in render(results)
+
+
+def test_of_a_smoke_run_nothing_is_claimed(results):
+    results["smoke"] = True
+    assert ModelCard(render(results)).data.eval_results is None
+
+
+@pytest.mark.parametrize("evil", ["x\n---\nlicense: stolen\n---\n", "<script>alert(1)</script>", "a | b | `c`"])
+def test_hostile_names_are_no_more_than_text(results, evil):
+    results["transfer"]["dataset"] = results["transfer"]["label"] = results["data"]["dataset"] = evil
+    results["card"] = {"license": "mit", "language": ["en"], "limits": evil}
+    results["encoder"]["class"] = results["machine"]["processor"] = evil
+    results["usage_output"] = f"```\n{evil}"
+    card = ModelCard(render(results))
+    assert card.data.license == "mit" and card.data.eval_results[0].dataset_name == evil
+    body = card.text.replace(f"'''\n{evil}", "")  # where it is shown as it was printed, in a block of its own
+    assert "<script>" not in body and "license: stolen\n" not in body
+    rows = [line for line in body.splitlines() if line.startswith("| trained (")]
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_what_results_say_is_never_run(results):
+    results["usage"] = "open('stolen', 'w')"
+    results["max_length"] = "1); open('stolen', 'w'); (1"
+    results["folder"] = 'x"); open("stolen", "w"); print("'
+    code = lines(results, results["folder"])
+    called = [node.func for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]
+    assert "open" not in {name.id for name in called if isinstance(name, ast.Name)}
+    assert results["folder"] in {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+
+
+def test_figures_that_are_no_numbers_are_missing(results, tmp_path):
+    trained = results["transfer"]["figures"]["trained"]
+    trained["knn_top1"] = {"mean": math.nan, "std": math.nan, "values": [math.nan]}
+    results["seeds"][0] |= {"seconds": math.inf, "samples_per_second": math.nan}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    card = ModelCard(publish(tmp_path).read_text())
+    assert "nan" not in card.content.lower().replace("finance", "") and "inf" not in card.content.replace("infl", "")
+    assert "kNN: not measured" in card.text and MISSING in card.text
+    assert len(card.data.eval_results) == 3
+
+
+def test_the_objective_is_told_in_words_with_its_formula_and_settings():
+    card = render(read_results(REPOSITORY / "model_cards" / "masked_lm_reviews"))
+    assert "hide some of the tokens" in card and "papers/1810.04805" in card and "$$-\\frac" in card
+    assert "| `mask_ratio` | 0.4 | share of each sequence's tokens" in card
+
+
+@pytest.mark.parametrize("objective", objectives.files())
+def test_every_objective_says_its_formula_and_its_limits(objective):
+    told = objectives.told_of(objective)
+    assert told["formula"] and len(told["limits"]) >= 2 and "huggingface.co/papers" in told["sources"]
+    assert all(sentence.endswith(".") for sentence in told["limits"])
+
+
+def test_resumes_and_energy_are_told_where_they_are_known(results):
+    assert "never stopped" not in render(results) and "kWh" not in render(results)
+    results["seeds"][0] |= {"resumed": [{"samples_seen": 4000, "processes": 2}], "kwh": 0.5}
+    results["seeds"][1]["resumed"] = []
+    card = render(results)
+    assert "4,000 samples (2 processes)" in card and "never stopped" in card and "0.5000 kWh" in card
+
+
+def test_lines_that_fail_leave_no_output_and_end_nothing():
+    assert printed_by("raise OSError('gone')") is None
+    assert printed_by("print('found')") == "found"
 
 
 def test_card_without_transfer_figures_says_so(results):

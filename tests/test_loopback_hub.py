@@ -7,7 +7,6 @@ import tempfile
 from http.client import HTTPConnection
 from pathlib import Path
 
-import httpx2
 import pytest
 import transformers
 from conftest import CONFIGS
@@ -19,7 +18,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import close_session
+from huggingface_hub.utils import close_session, get_session
 from loopback_hub import serve
 
 MODEL = "tester/model"
@@ -165,7 +164,7 @@ def test_writing_takes_the_token_that_may(hub, api, anyone, reader, folder):
             assert status(refused) == expected
     assert "you must use a write token" in refused.value.server_message
     assert hub.refs("model", MODEL) == before and not hub.put
-    assert httpx2.put(f"{hub.storage_url}/{'0' * 64}", content=b"").status_code == 403
+    assert get_session().put(f"{hub.storage_url}/{'0' * 64}", content=b"").status_code == 403
 
 
 def test_stale_commit_is_refused(hub, api, folder):
@@ -219,7 +218,7 @@ def test_failures_and_broken_downloads_are_counted(hub, anyone, folder, tmp_path
 def test_odd_names_are_refused(hub, api, folder):
     hub.add("model", MODEL, folder)
     bearer = {"Authorization": f"Bearer {hub.token}"}
-    connection = HTTPConnection(*hub.server_address)  # httpx2 would resolve the dots itself
+    connection = HTTPConnection(*hub.server_address)  # the client would resolve the dots itself
     for path in (
         "/api/models/tester/..",
         "/api/models/../model",
@@ -230,7 +229,7 @@ def test_odd_names_are_refused(hub, api, folder):
         answer = connection.getresponse()
         assert answer.read() and answer.status == 404
     for name in ("../model", "a..b", "a b", ""):
-        answer = httpx2.post(f"{hub.url}/api/repos/create", headers=bearer, json={"name": name})
+        answer = get_session().post(f"{hub.url}/api/repos/create", headers=bearer, json={"name": name})
         assert answer.status_code == 400
     for path in ("../a", "/a", "a/../../b", ".git/config"):
         lines = [
@@ -238,7 +237,7 @@ def test_odd_names_are_refused(hub, api, folder):
             {"key": "file", "value": {"path": path, "content": ""}},
         ]
         commit = "\n".join(map(json.dumps, lines))
-        answer = httpx2.post(f"{hub.url}/api/models/{MODEL}/commit/main", headers=bearer, content=commit)
+        answer = get_session().post(f"{hub.url}/api/models/{MODEL}/commit/main", headers=bearer, content=commit)
         assert answer.status_code == 400
     assert hub.commits("model", MODEL) == ["Add files"]
 

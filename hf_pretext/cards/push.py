@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
+from transformers.utils.hub import hf_api
 
 from ..files import write_text
 from . import CARD, read_results, render, unfinished
@@ -110,7 +111,7 @@ def push_meanwhile(
             except ValueError as error:
                 log.warning(f"{error} Training goes on.")
 
-    return api.run_as_future(run)
+    return hf_api().run_as_future(run)  # one after the other: each commit goes on top of the last
 
 
 def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
