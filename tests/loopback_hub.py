@@ -130,7 +130,8 @@ class Repository:
         return self.id if self.kind == "model" else f"{self.kind}s/{self.id}"
 
     def find(self, revision: str) -> Commit:
-        """The commit of a branch, a tag or an id, which may be shortened to seven digits."""
+        """The commit of a branch, a tag or an id, which may be shortened to seven digits; HEAD is that of main."""
+        revision = "main" if revision == "HEAD" else revision
         oid = self.branches.get(revision) or self.tags.get(revision)
         if oid is None and re.fullmatch("[0-9a-f]{7,40}", revision):
             oid = next((oid for oid in self.history if oid.startswith(revision)), None)
