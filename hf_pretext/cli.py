@@ -65,6 +65,20 @@ def parser() -> argparse.ArgumentParser:
     )
 
     made = command(
+        evaluate_command,
+        "evaluate",
+        "Measure what a frozen encoder knows of labels, beside random ones of its shape.",
+        "hf-pretext evaluate you/your-encoder --dataset path/to/labelled --label species",
+    )
+    made.add_argument("source", metavar="folder_or_repository")
+    made.add_argument("--dataset", required=True, help="A labelled set: a Hub id, a folder, or files.")
+    made.add_argument("--label", help="Its column of labels.")
+    made.add_argument("--column", help="Its column of pictures or texts.")
+    made.add_argument("--rows", type=int, help="Rows of each of its splits at most.")
+    made.add_argument("--image_size", type=int, help="In place of the processor's own.")
+    made.add_argument("--output", help="A file for the figures, as JSON.")
+
+    made = command(
         info,
         "info",
         "What is in a folder or repository: encoder, objective, steps, samples, figures.",
@@ -92,6 +106,18 @@ def push_command(options: argparse.Namespace) -> None:
     from .cards.push import push
 
     print(push(**{name: value for name, value in vars(options).items() if name != "run"}))
+
+
+def evaluate_command(options: argparse.Namespace) -> None:
+    from .cards.terminal import show_transfer
+    from .evaluation.anew import evaluate
+    from .files import write_json
+
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
+    found = evaluate(**given)
+    if options.output:
+        write_json(options.output, found)
+    show_transfer(found)
 
 
 def info(options: argparse.Namespace) -> None:

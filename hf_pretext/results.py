@@ -11,11 +11,19 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .cards import RESULTS, publish, show
+from .cards import RESULTS, publish
 from .cards.report import draw
+from .cards.terminal import show
 from .cards.usage import lines, printed_by
 from .command_line import relative
-from .evaluation.comparison import compare, compare_measures, encoder_transfer, pretext_figures, random_transfer
+from .evaluation.comparison import (
+    compare,
+    compare_measures,
+    described,
+    encoder_transfer,
+    pretext_figures,
+    random_transfer,
+)
 from .evaluation.transfer import chosen_together, mean_and_spread
 from .files import write_json
 from .machine import code_revision, describe, versions
@@ -99,12 +107,7 @@ def figures(run: "Run") -> dict:
         **({"measures": compare_measures(**measured, chance=chance)} if chance else {}),
         "pretext": {name: mean_and_spread([found[name] for found in pretext]) for name in pretext[0]},
         "transfer": {
-            "dataset": relative(labelled.name),
-            "revision": labelled.revision,
-            "label": labelled.label,
-            "classes": labelled.labels.names,
-            "rows": {split: len(values) for split, values in labelled.labels.splits.items()},
-            "left_out": dict(labelled.left_out),
+            **described(labelled),
             "test_seen_in_pretraining": labelled.split_by_us
             and labelled.name in [source.name for source in run.source.sources],
             "random_seeds": seeds,

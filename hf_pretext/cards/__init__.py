@@ -1,11 +1,10 @@
-"""results.json -> README.md of a Hub repository, and the table that ends a run. No figure is typed by hand.
+"""results.json -> README.md of a Hub repository. No figure is typed by hand.
 
-folder with results.json -> README.md, a table on the screen
+folder with results.json -> README.md; rows of tables
 """
 
 import json
 import os
-import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from ..files import write_text
 
 RESULTS, CARD = "results.json", "README.md"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "modality", "seeds", "settings", "machine", "versions"}
-TABLE_WIDTH = 96
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
 HEADLINES = (  # of the measures, where not all have room
@@ -248,59 +246,3 @@ def verdict(results: dict) -> list[str]:
         ]
         sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
     return sentences
-
-
-def show(folder: str | os.PathLike, recipe: str) -> None:
-    """Prints what a run has shown, how to load it and what to do next."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from .usage import lines
-
-    results, console = read_results(folder), Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)  # a wrapped table can't be read
-    if "transfer" in results:
-        transfer = results["transfer"]
-        shown = Table(
-            title=f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows, "
-            f"{len(transfer['classes'])} classes"
-        )
-        shown.add_column("frozen encoder", no_wrap=True)
-        for method, kind in columns(results).values():
-            shown.add_column(f"{method}\n{kind}".replace(", ", "\n"), justify="right", no_wrap=True)
-        for row in table(results):
-            shown.add_row(*row)
-        console.print(shown)
-        for sentence in verdict(results):
-            console.print(sentence, soft_wrap=True)
-        if transfer["test_seen_in_pretraining"]:
-            console.print("The test split was cut from what was pretrained on: these figures are not of unseen data.")
-        if "measures" in results:
-            both = Table(title="both towers together, on test")
-            both.add_column("measure", no_wrap=True)
-            for who in results["measures"]:
-                both.add_column(who, justify="right", no_wrap=True)
-            for row in measured(results):
-                both.add_row(*row)
-            console.print(both)
-        pretext = ", ".join(f"{name} {figure(value)}" for name, value in results["pretext"].items())
-        console.print(f"the pretext task itself, on test: {pretext}", soft_wrap=True)
-    else:
-        console.print("No transfer figures: --eval_dataset none.")
-    seconds = sum(seed["seconds"] for seed in results["seeds"])
-    speed = sum(seed["samples_seen"] for seed in results["seeds"]) / seconds
-    console.print(
-        f"{seconds / 60:.1f} minutes of training ({speed:.0f} {results['samples']}/s), "
-        f"{results['evaluation_seconds'] / 60:.1f} of evaluation\n"
-    )
-    console.print("Load the encoder anywhere, with plain transformers:\n", style="bold")
-    console.print(textwrap.indent(lines(results, folder), "  ") + "\n", soft_wrap=True, markup=False)
-    console.print(
-        f"Look at [bold]{folder}/report.png[/bold] and [bold]{folder}/README.md[/bold]. Next:", soft_wrap=True
-    )
-    console.print(
-        f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
-        f"  hf-pretext push {folder} you/your-encoder",
-        soft_wrap=True,
-        markup=False,
-    )

@@ -11,24 +11,23 @@ from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import EntryNotFoundError
 
 from ..modeling import NO_SETTINGS
-from . import RESULTS, TABLE_WIDTH, figure, headlines, measure_words, read_results, shown, words
+from . import RESULTS, figure, headlines, measure_words, read_results, shown, words
 from .push import check_repository, explained
+from .terminal import console
 
 CONFIG = "config.json"
 
 
 def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
     """Prints what is in a folder or repository. Raises `ValueError` as `found_in`."""
-    from rich.console import Console
     from rich.table import Table
 
     table = Table.grid(padding=(0, 2))
     for name, value in told(*found_in(source, revision)):
         table.add_row(name, value)
-    console = Console(highlight=False)
-    console.width = max(console.width, TABLE_WIDTH)
-    console.print(f"[bold]{source}[/bold]" + (f" ({revision})" if revision else ""), soft_wrap=True)
-    console.print(table)
+    screen = console()
+    screen.print(f"[bold]{source}[/bold]" + (f" ({revision})" if revision else ""), soft_wrap=True)
+    screen.print(table)
 
 
 def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..command_line import relative
 from ..features import Pooling, extract
 from .labelled import SPLITS, Labelled, LabelledImages
 from .transfer import METHODS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
@@ -98,6 +99,18 @@ def compare(
     names = [f"{method}_top1" for method in methods]
     verdicts = {name: beats(figures["trained"][name], figures["random"][name]) for name in names}
     return {"methods": methods, "figures": figures, "beats_random": verdicts}
+
+
+def described(labelled: Labelled) -> dict:
+    """What results say of a labelled set."""
+    return {
+        "dataset": relative(labelled.name),
+        "revision": labelled.revision,
+        "label": labelled.label,
+        "classes": labelled.labels.names,
+        "rows": {split: len(values) for split, values in labelled.labels.splits.items()},
+        "left_out": dict(labelled.left_out),
+    }
 
 
 def compare_measures(
