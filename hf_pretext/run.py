@@ -59,6 +59,9 @@ class Run:
             raise ValueError(f"--seeds needs different numbers, but got {self.options.seeds}.")
         if {"dataset", "images_alone", "texts_alone"} & self.given.keys() and "mixture_weights" not in self.given:
             self.options.mixture_weights = None  # the recipe's are of its own data
+        if "dataset" in self.given:
+            self.options.license = self.given.get("license")
+            self.options.language = self.given.get("language", [])
         if "eval_dataset" in self.given and "eval_label" not in self.given:
             self.options.eval_label = None  # the recipe's is a column of its own set
         self.args = {seed: self._arguments(seed, values) for seed in self.options.seeds}

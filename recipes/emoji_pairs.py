@@ -14,6 +14,8 @@ SETTINGS = {
     "other_captions": ["keywords"],
     "caption_weights": [0.5, 0.5],
     "prompts": ["{}", "a drawing of {}", "an emoji of {}"],
+    "license": "apache-2.0",  # as the pictures', see NOTICE
+    "language": ["en"],
     "image_size": 64,
     "horizontal_flip": 0.5,  # though a few captions say left or right
     "crop_scale": 0.5,
@@ -41,6 +43,7 @@ SMOKE = {
 }
 UNPAIRED = {
     "mixture_weights": [0.7, 0.15, 0.15],  # pairs, pictures alone, texts alone
+    "license": None,  # the reviews come without one
     "per_device_train_batch_size": 128,
 }
 UNPAIRED_SMOKE = {

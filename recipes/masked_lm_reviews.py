@@ -68,6 +68,7 @@ recipe = Recipe(
     fetch={"dataset": lambda: [fetched()], "eval_dataset": fetched},
     settings={
         "eval_label": "sentiment",
+        "language": ["en"],
         "output_dir": "runs/masked_lm_reviews",
         "vocab_size": 8000,
         "max_length": 256,

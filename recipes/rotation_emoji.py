@@ -51,6 +51,7 @@ recipe = Recipe(
         "eval_dataset": str(EMOJI),
         "eval_label": "group",
         "image_size": 64,
+        "license": "apache-2.0",  # as the pictures', see NOTICE
         "output_dir": "runs/rotation_emoji",
         "crop_scale": 0.7,
         "color_jitter": 0.1,
