@@ -14,10 +14,11 @@ from . import __version__
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command. Exits with status 1 and one line that says what to do when something given is wrong."""
     options = parser().parse_args(argv)
-    from transformers.utils import logging
+    if options.run is not doctor:  # which must do without, where it is broken
+        from transformers.utils import logging
 
-    logging.set_verbosity_error()  # what matters we say ourselves
-    logging.disable_progress_bar()
+        logging.set_verbosity_error()  # what matters we say ourselves
+        logging.disable_progress_bar()
     try:
         sys.exit(options.run(options))
     except ValueError as error:

@@ -30,6 +30,7 @@ BUILDS = "https://pytorch.org/get-started/locally"
 NET_SECONDS = 3
 LOW_DISK, NO_DISK = 5e9, 0.2e9  # bytes
 LOW_SHARED = 64 * 2**20  # what docker gives by default: one batch of photographs is more
+HIDDEN = "***"
 SIGNS = {"fine": ("✓", "+", "green"), "lacking": ("!", "!", "yellow"), "broken": ("✗", "x", "red")}
 
 
@@ -62,14 +63,16 @@ def show(checks: list[Check]) -> int:
     from rich.text import Text
 
     console = Console(highlight=False)
-    plain = not console.encoding.lower().startswith("utf")
+    encoding = console.encoding
+    plain = not encoding.lower().startswith("utf")  # then a ✓ can't be written
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
         *signs, color = SIGNS[check.state]
-        text = Text(check.found)  # as it is: [audio] would be taken for markup
+        # as it is: [audio] would be taken for markup
+        text = Text(check.found.encode(encoding, "replace").decode(encoding))
         if check.mend:
             text.append(f"\nmend: {check.mend}", style="bold")
         table.add_row(Text(signs[plain], style=color), Text(check.name), text)
@@ -162,8 +165,10 @@ def installed(requirement) -> tuple[str, bool]:
         return f"missing, takes {bounds}", False
     if not requirement.specifier.contains(version, prereleases=True):  # a nightly build is a choice
         return f"{version}, but it takes {bounds}", False
-    missing = [name for name in modules(requirement.name) if not util.find_spec(name)]
-    return (f"{version}, but its {missing[0]} is gone", False) if missing else (version, True)
+    names = modules(requirement.name)
+    if names and not any(map(util.find_spec, names)):  # some list more than they bring
+        return f"{version}, but its files are gone", False
+    return version, True
 
 
 def modules(package: str) -> list[str]:
@@ -173,6 +178,7 @@ def modules(package: str) -> list[str]:
 
 
 def mend_of(requirement) -> str:
+    """The command that installs a version that will do; of torch and torchvision both, so that they fit."""
     if requirement.name in ("torch", "torchvision"):
         pair = [each for each in requirements(PACKAGE) if each.name in ("torch", "torchvision")]
         return "pip install -U " + " ".join(f"'{each.name}{each.specifier}'" for each in pair)
@@ -180,6 +186,7 @@ def mend_of(requirement) -> str:
 
 
 def canonical(name: str) -> str:
+    """A package's name as the registries compare it."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -253,7 +260,9 @@ def accelerators() -> Iterator[Check]:
             works.append(Check(str(device), "fine", described(device)))
         except Exception as error:
             fails.append((str(device), said(error)))
-    mend = f"Free it, leave it out (CUDA_VISIBLE_DEVICES), or install a torch built for it: {BUILDS}"
+    mend = (
+        f"Free it, leave it out (CUDA_VISIBLE_DEVICES), train with --use_cpu, or install a torch built for it: {BUILDS}"
+    )
     yield from works
     for name, reason in fails:
         yield Check(name, "lacking" if works else "broken", f"it can't compute: {reason}", mend)
@@ -398,16 +407,15 @@ def hub() -> Iterator[Check]:
 def account(reached: bool) -> Check:
     """The check of the token. Of what fails it tells the kind alone: the text might quote the token."""
     from huggingface_hub import constants, get_token
-    from huggingface_hub.utils import build_hf_headers
 
-    mend = "hf auth login --force" + (", or another HF_TOKEN, which goes first" if "HF_TOKEN" in os.environ else "")
+    mend = "hf auth login --force" + (", or another HF_TOKEN, which goes first" if os.environ.get("HF_TOKEN") else "")
     try:
         token = within(get_token)
         if not token:
             return Check("token", "lacking", "none: no push, and only what is public", "hf auth login")
         if not reached:
             return Check("token", "fine", "there is one; the Hub was not asked whose")
-        answer = ask("GET", f"{constants.ENDPOINT}/api/whoami-v2", headers=build_hf_headers(token=token))
+        answer = ask("GET", f"{constants.ENDPOINT}/api/whoami-v2", headers={"Authorization": f"Bearer {token}"})
         if answer.status_code in (401, 403):
             return Check("token", "lacking", "there is one, but the Hub does not know it", mend)
         if answer.status_code != 200:
@@ -457,9 +465,9 @@ def known_tokens() -> list[str]:
 def safe(text: str, secrets: list[str]) -> str:
     """Text without tokens, passwords in addresses, and what would steer a terminal."""
     for secret in secrets:
-        text = text.replace(secret, "…")
-    text = re.sub(r"\bhf_[A-Za-z0-9]{16,}", "…", text)
-    text = re.sub(r"://[^/\s]*@", "://…@", text)
+        text = text.replace(secret, HIDDEN)
+    text = re.sub(r"\bhf_[A-Za-z0-9]{16,}", HIDDEN, text)
+    text = re.sub(r"://[^/\s]*@", f"://{HIDDEN}@", text)
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
