@@ -15,8 +15,10 @@ from huggingface_hub import ModelCard, parse_eval_result_entries
 from hf_pretext import objectives
 from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
+from hf_pretext.cards.again import card_again
 from hf_pretext.cards.metadata import eval_files
 from hf_pretext.cards.usage import lines, printed_by
+from hf_pretext.results import try_to_publish
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
@@ -213,6 +215,22 @@ def test_resumes_and_energy_are_told_where_they_are_known(results):
 def test_lines_that_fail_leave_no_output_and_end_nothing():
     assert printed_by("raise OSError('gone')") is None
     assert printed_by("print('found')") == "found"
+
+
+def test_a_card_never_ends_a_run(tmp_path, caplog):
+    (tmp_path / "results.json").write_text("{}")
+    try_to_publish(tmp_path)
+    assert "No card was written" in caplog.text and f"hf-pretext card {tmp_path}" in caplog.text
+
+
+def test_what_only_its_author_can_say_is_kept(results, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    card_again(tmp_path, "mit", ["en"], "Photographs were not tried.")
+    card = ModelCard((tmp_path / "README.md").read_text())
+    card_again(tmp_path, license="apache-2.0")  # the rest stays
+    again = ModelCard((tmp_path / "README.md").read_text())
+    assert (card.data.license, again.data.license) == ("mit", "apache-2.0")
+    assert "Photographs were not tried." in card.text and card.text == again.text
 
 
 def test_card_without_transfer_figures_says_so(results):
