@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from .cards import RESULTS, publish
+from .cards import OUTPUT, RESULTS, publish
 from .cards.report import draw
 from .cards.terminal import show
 from .cards.usage import lines, printed_by
@@ -42,9 +42,9 @@ def publish_results(run: "Run") -> dict:
     """Evaluates what was trained, writes it down in every form, and shows it. Returns what results.json holds."""
     begun = time.perf_counter()
     results, folder, panel = facts(run), Path(run.first.output_dir), None
+    results[OUTPUT] = printed_by(lines(results, folder))
     if run.labelled is not None:
         results.update(figures(run))
-        results["usage_output"] = printed_by(lines(results, folder))
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
         try_to_publish(folder)  # before anything is drawn: what was measured must not hang on a picture
         panel = run.data.panel(run.labelled, results)

@@ -6,17 +6,19 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import CONFIGS, REPOSITORY
 from huggingface_hub import HfApi, ModelCard
+from huggingface_hub.errors import GatedRepoError
 from huggingface_hub.utils import close_session
 from loopback_hub import serve
 from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
-from hf_pretext.cards.push import push
+from hf_pretext.cards.push import explained, push, push_meanwhile
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.trainer import PretextTrainer
@@ -120,12 +122,76 @@ def test_weights_in_a_pickle_or_damaged_are_refused_before_anything_is_sent(hub,
     assert hub.requests == 0
 
 
-def test_links_out_of_the_folder_are_not_followed(hub, run, tmp_path):
+def test_links_are_not_followed_and_what_is_not_known_stays_here(hub, run, tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("mine")
-    (run / "vocab.txt").symlink_to(secret)
+    state = run / "checkpoint-2" / "trainer_state.json"
+    state.unlink()
+    for link in (run / "vocab.txt", state):
+        link.symlink_to(secret)
+    (run / "checkpoint-9").symlink_to(tmp_path)
+    (run / "checkpoint-best").mkdir()
+    for name in ("credentials.json", "notes.txt"):
+        (run / name).write_text("mine")
+    push(run, MODEL, training_state=True, checkpoints="all", say=lambda text: None)
+    push(run, MODEL, training_state=True, say=lambda text: None)
+    for revision in ("main", "checkpoint-2"):
+        assert b"mine" not in hub.files("model", MODEL, revision).values()
+    assert set(hub.refs("model", MODEL)) == {"refs/heads/main", "refs/heads/checkpoint-2"}
+
+
+def test_a_folder_of_links_or_without_one_of_its_shards(hub, run, tmp_path):
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for path in run.iterdir():
+        (linked / path.name).symlink_to(path)
+    shutil.copy(run / "results.json", linked / "own.json")
+    (linked / "results.json").unlink()
+    (linked / "own.json").rename(linked / "results.json")
+    with pytest.raises(ValueError, match="as files and not as links"):
+        push(linked, MODEL)
+    next(run.glob("*.safetensors")).unlink()
+    with pytest.raises(ValueError, match=r"lacks model-0000"):
+        push(run, MODEL)
+    assert hub.requests == 0
+
+
+def test_weights_of_an_earlier_push_are_not_left_in_the_way(hub, run, tmp_path):
     push(run, MODEL, say=lambda text: None)
-    assert "vocab.txt" not in hub.files("model", MODEL)
+    for path in [*run.glob("*.safetensors"), *run.glob("*.index.json")]:
+        path.unlink()
+    model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
+    model.save_pretrained(run)
+    push(run, MODEL, say=lambda text: None)
+    assert weights(hub.files("model", MODEL)) == {"model.safetensors"}
+
+
+def test_a_checkpoint_holds_nothing_of_what_was_measured_at_the_end(hub, run):
+    push(run, MODEL, say=lambda text: None)
+    push(run, MODEL, checkpoints="all", say=lambda text: None)
+    assert not {"results.json", "report.png"} & hub.files("model", MODEL, "checkpoint-2").keys()
+
+
+def test_private_is_not_promised_of_what_everybody_may_read(hub, run):
+    push(run, MODEL, say=lambda text: None)
+    before = hub.commits("model", MODEL)
+    (run / "report.png").write_bytes(b"another")
+    with pytest.raises(ValueError, match="everybody may read it"):
+        push(run, MODEL, private=True, say=lambda text: None)
+    assert hub.commits("model", MODEL) == before
+
+
+def test_a_gated_repository_is_explained():
+    response = SimpleNamespace(status_code=403, headers={}, request=None)
+    with pytest.raises(ValueError, match="is gated: ask for access"), explained(MODEL):
+        raise GatedRepoError("no", response=response)
+
+
+def test_a_checkpoint_that_can_not_be_published_ends_no_training(hub, run, caplog):
+    HfApi().create_repo(MODEL)
+    torch.save({}, run / "ema.pt")
+    push_meanwhile(run, MODEL, "Training in progress", "# A card", None, token=hub.token).result()
+    assert "Training goes on" in caplog.text and len(hub.commits("model", MODEL)) == 1
 
 
 def test_a_broken_upload_publishes_nothing_and_the_next_sends_what_is_missing(hub, run):

@@ -4,17 +4,19 @@ folder with results.json -> README.md; rows of tables
 """
 
 import json
+import math
 import os
 from functools import cache
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
+from jinja2 import UndefinedError
 
 from .. import objectives
 from ..command_line import field_docs, task_class
 from ..files import write_text
 
-RESULTS, CARD = "results.json", "README.md"
+RESULTS, CARD, REPORT = "results.json", "README.md", "report.png"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "modality", "seeds", "settings", "machine", "versions"}
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
@@ -32,7 +34,9 @@ HEADLINES = (  # of the measures, where not all have room
     "text_probe",
 )
 MISSING = "—"
-UNSAFE = str.maketrans({"<": "&lt;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})  # in a table, code or a page
+UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
+AUTHORS = str.maketrans({"<": "&lt;"})  # of what its author writes
+SAID = {"license": None, "language": [], "limits": None}  # by its author, where nothing is
 OUTPUT = "usage_output"  # shown in a block of its own
 
 
@@ -44,12 +48,17 @@ def read_results(folder: str | os.PathLike) -> dict:
     if not path.exists():
         raise ValueError(f"{folder} holds no {RESULTS}: a recipe writes it at its end. Give the --output_dir of a run.")
     try:
-        results = json.loads(path.read_text(), parse_constant=lambda name: None)
+        results = json.loads(path.read_text(), parse_constant=lambda name: None, parse_float=finite)
         if not isinstance(results, dict) or not results.keys() >= KEYS:
             raise ValueError("it lacks what a run writes")
     except ValueError as error:  # of JSON, too
         raise ValueError(f"{path} is no record of a run: {error}. Run the recipe again, or evaluate anew.") from error
     return results
+
+
+def finite(text: str) -> float | None:
+    """A number; None for one that is too large to be one."""
+    return float(text) if math.isfinite(float(text)) else None
 
 
 MEASURES = {
@@ -83,7 +92,15 @@ def render(results: dict, has_report: bool = False, where: str | None = None) ->
     """The card's text: a head for the Hub, then what a reader wants first. What is not known is left out.
 
     has_report: whether report.png lies beside it. where: the folder or Hub repository that its lines load.
-    Raises `ValueError` for an unknown objective."""
+    Raises `ValueError` for an unknown objective, and for results that lack what a card tells of."""
+    results = {**results, "card": {**SAID, **results.get("card", {})}}
+    try:
+        return written(results, has_report, where)
+    except (KeyError, TypeError, AttributeError, IndexError, UndefinedError) as error:
+        raise ValueError(f"The results are not as a run writes them: {error}. Run the recipe again.") from error
+
+
+def written(results: dict, has_report: bool, where: str | None) -> str:
     from .metadata import metadata
     from .usage import lines, wording
 
@@ -128,6 +145,8 @@ def harmless(value, name: str = ""):
         return {harmless(key): harmless(part, key) for key, part in value.items()}
     if isinstance(value, list):
         return [harmless(part) for part in value]
+    if name == "limits" and isinstance(value, str):
+        return value.translate(AUTHORS)
     if name == OUTPUT and isinstance(value, str):
         return value.replace("```", "'''")
     return value.translate(UNSAFE) if isinstance(value, str) else value

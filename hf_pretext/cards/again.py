@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..files import write_json
-from . import RESULTS, publish, read_results
+from . import OUTPUT, RESULTS, SAID, publish, read_results, render
 from .usage import lines, printed_by
 
 
@@ -18,11 +18,14 @@ def card_again(
     limits: str | None = None,
 ) -> Path:
     """Writes a run's card anew, and returns where. What its author says is kept in results.json; what was said before
-    stays where nothing is given. Raises `ValueError` where the folder holds no results."""
+    stays where nothing is given. Raises `ValueError` where the folder holds no results, or
+    others than a run writes, before anything is touched."""
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
-    results["card"] = {**results.get("card", {}), **{name: value for name, value in given.items() if value is not None}}
+    said = {name: value for name, value in given.items() if value is not None}
+    results["card"] = {**SAID, **results.get("card", {}), **said}
+    render(results)  # or nothing is touched
     if (Path(folder) / "config.json").exists():
-        results["usage_output"] = printed_by(lines(results, folder))
+        results[OUTPUT] = printed_by(lines(results, folder)) or results.get(OUTPUT)
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)

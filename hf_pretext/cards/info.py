@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
 
 from ..modeling import NO_SETTINGS
 from . import RESULTS, figure, headlines, measure_words, read_results, shown, words
@@ -21,12 +21,13 @@ CONFIG = "config.json"
 def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
     """Prints what is in a folder or repository. Raises `ValueError` as `found_in`."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for name, value in told(*found_in(source, revision)):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # whoever wrote it, it is no markup
     screen = console()
-    screen.print(f"[bold]{source}[/bold]" + (f" ({revision})" if revision else ""), soft_wrap=True)
+    screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)
 
 
@@ -38,7 +39,12 @@ def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[di
     config, results = (part_of(source, name, revision) for name in (CONFIG, RESULTS))
     if config is None and results is None:
         raise ValueError(f"{source} holds neither {CONFIG} nor {RESULTS}: it is no encoder, and no run.")
-    told = json.loads(Path(config).read_text()) if config else {}
+    try:
+        told = json.loads(Path(config).read_text()) if config else {}
+    except ValueError as error:
+        raise ValueError(f"{config} is no JSON: {error}") from error
+    if not isinstance(told, dict) or not (told or results):
+        raise ValueError(f"{config} is no config of a model.")
     return told, read_results(Path(results).parent) if results else None
 
 
@@ -51,8 +57,10 @@ def part_of(source: str | os.PathLike, name: str, revision: str | None) -> str |
     with explained(str(source)):
         try:
             return hf_hub_download(str(source), name, revision=revision)
-        except EntryNotFoundError:
+        except RemoteEntryNotFoundError:
             return None
+        except LocalEntryNotFoundError as error:
+            raise ValueError(f"{source} is not here, and the Hub is not reached: {error}") from error
 
 
 def told(config: dict, results: dict | None) -> list[tuple[str, str]]:

@@ -7,10 +7,12 @@ import math
 import re
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..objectives import told_of
 
 LIBRARY = "transformers"
+LOCAL = "local"  # what a data set is that does not lie on the Hub
 TAGS = ("hf_pretext", "self-supervised")
 TASK_TYPES = {"image": "image-classification", "text": "text-classification", "image_text": "image-classification"}
 NOT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
@@ -18,14 +20,14 @@ NOT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 def metadata(results: dict, pipeline_tag: str) -> ModelCardData:
     """The head of a card. Only what is known is in it: a licence where one was given, data sets and the model that
-    training began from where they are Hub ids."""
+    training began from where they are Hub ids, a pipeline where plain transformers knows the class."""
     card = results.get("card", {})
     found, begun = evaluated(results), results["encoder"].get("base_models", [])
     return ModelCardData(
         language=card.get("language") or None,
         license=card.get("license"),
         library_name=LIBRARY,
-        pipeline_tag=pipeline_tag,
+        pipeline_tag=pipeline_tag if results["encoder"]["model_type"] in CONFIG_MAPPING_NAMES else None,
         tags=[*TAGS, results["objective"]["name"]],
         datasets=list(results["data"].get("revisions", {})) or None,
         base_model=(begun[0] if len(begun) == 1 else begun) or None,
@@ -50,12 +52,12 @@ def evaluated(results: dict) -> list[EvalResult]:
             found.append(
                 EvalResult(
                     task_type=TASK_TYPES[told_of(results["objective"]["name"])["modality"]],
-                    task_name=f"{words(method)} of the frozen encoder, label {transfer['label']}",
-                    dataset_type=transfer["dataset"],
+                    task_name=f"frozen encoder, label {transfer['label']}",
+                    dataset_type=transfer["dataset"] if transfer.get("revision") else LOCAL,
                     dataset_name=transfer["dataset"],
                     dataset_split="test",
                     dataset_revision=transfer.get("revision"),
-                    metric_type="accuracy",
+                    metric_type="accuracy" if kind == "top1" else "balanced_accuracy",
                     metric_name=f"{words(method)}, {meant}, {over(results)}",
                     metric_value=mean,
                 )

@@ -5,12 +5,12 @@ folder -> a staging folder for each revision -> commits -> the address of the la
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -24,9 +24,9 @@ from transformers.utils import logging
 from transformers.utils.hub import hf_api
 
 from ..files import write_text
-from . import CARD, read_results, render, unfinished
+from . import CARD, REPORT, RESULTS, read_results, render, unfinished
 from .metadata import eval_files
-from .staging import checkpoints_of, stage
+from .staging import PICKLES, WEIGHTS, checkpoints_of, stage
 
 log = logging.get_logger(__name__)
 
@@ -57,6 +57,11 @@ def push(
         with explained(repository):
             api = HfApi(token=token)
             repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+            if private and not api.repo_info(repository).private:
+                raise ValueError(
+                    f"{repository} is there already, and everybody may read it. Make it private in its settings, leave "
+                    "out --private, or give another name."
+                )
             for into, name, message in staged:
                 say(f"{name}: {told(into)}")
                 address = commit(api, repository, into, name, message)
@@ -97,18 +102,24 @@ def push_meanwhile(
     a folder all of the checkpoint there, to go on with. options: `revision` and `token`. What fails is a warning."""
     temporary = tempfile.TemporaryDirectory()
     into, checkpoint = Path(temporary.name), Path(checkpoint)
-    stage(checkpoint, into)
-    write_text(into / CARD, card)
-    if beside:
-        stage(checkpoint, into / beside, training_state=True)
-    api = HfApi(token=options.get("token"))
+    ready = False
+    try:
+        stage(checkpoint, into)
+        write_text(into / CARD, card)
+        if beside:
+            stage(checkpoint, into / beside, training_state=True)
+        ready = True
+    except Exception as error:
+        log.warning(f"{checkpoint} is not published: {error} Training goes on.")
 
     def run() -> None:
         with temporary:
             try:
                 with explained(repository):
-                    commit(api, repository, into, options.get("revision") or "main", message)
-            except ValueError as error:
+                    if ready:
+                        api = HfApi(token=options.get("token"))
+                        commit(api, repository, into, options.get("revision") or "main", message)
+            except Exception as error:
                 log.warning(f"{error} Training goes on.")
 
     return hf_api().run_as_future(run)  # one after the other: each commit goes on top of the last
@@ -121,8 +132,20 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
     parent = api.repo_info(repository, revision=revision).sha
     files = sorted(path for path in into.rglob("*") if path.is_file())
     operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files]
+    names = {operation.path_in_repo for operation in operations}
+    there = api.list_repo_files(repository, revision=parent)
+    operations += [CommitOperationDelete(name) for name in there if is_stale(name, names)]
     done = api.create_commit(repository, operations, commit_message=message, revision=revision, parent_commit=parent)
     return done.commit_url
+
+
+def is_stale(name: str, pushed: Set[str]) -> bool:
+    """Whether a file of the repository would be in the way of what is pushed: weights that are loaded in place of the
+    new ones, pickles, what was measured of another state."""
+    folder, _, file = name.rpartition("/")
+    beside = folder in {other.rpartition("/")[0] for other in pushed} or folder == ".eval_results"
+    old = file.endswith((*WEIGHTS, *PICKLES)) or file in (RESULTS, REPORT) or folder == ".eval_results"
+    return name not in pushed and beside and old
 
 
 def told(into: Path) -> str:
@@ -144,12 +167,12 @@ def explained(repository: str) -> Iterator[None]:
     """What the Hub refuses, as a `ValueError` with the mend. It never says the token."""
     try:
         yield
+    except GatedRepoError as error:  # which is one of the next kind, too
+        raise ValueError(f"{repository} is gated: ask for access on its page, then try again.") from error
     except RepositoryNotFoundError as error:
         raise ValueError(
             f"There is no {repository} on the Hub that you may see: is the name right, and `hf auth whoami` you?"
         ) from error
-    except GatedRepoError as error:
-        raise ValueError(f"{repository} is gated: ask for access on its page, then try again.") from error
     except RevisionNotFoundError as error:
         raise ValueError(f"{repository} has no such revision.") from error
     except HfHubHTTPError as error:

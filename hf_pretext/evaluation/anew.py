@@ -63,7 +63,7 @@ def evaluate(
         [random_transfer(lambda s=s: fresh(encoder, s), labelled, description=f"random {s}", **options) for s in SEEDS]
     )
     compared = compare(trained, random, baselines, labelled.labels.majority())
-    transfer = {**described(labelled), "test_seen_in_pretraining": False, "random_seeds": list(SEEDS), **compared}
+    transfer = {**described(labelled), "test_seen_in_pretraining": None, "random_seeds": list(SEEDS), **compared}
     return {"objective": {"name": objective}, "encoder": {"class": type(encoder).__name__}, "transfer": transfer}
 
 
