@@ -18,6 +18,7 @@ from loopback_hub import serve
 from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
+from hf_pretext.cards.info import show_info
 from hf_pretext.cards.push import explained, push, push_meanwhile
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
@@ -266,6 +267,25 @@ def test_a_hub_that_refuses_ends_a_run_before_it_begins(hub, emoji, tmp_path):
     with pytest.raises(ValueError, match="hf auth login") as refused:
         PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
     assert "hf_wrong_secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"architectures": ["x[/red]"], "model_type": "vit"}'])
+def test_what_is_told_of_a_config_is_no_markup_and_what_is_none_is_refused(tmp_path, content, capsys):
+    (tmp_path / "config.json").write_text(content)
+    if content.startswith('{"'):
+        show_info(tmp_path)
+        assert "x[/red] (vit)" in capsys.readouterr().out
+    else:
+        with pytest.raises(ValueError, match=r"config\.json is no"):
+            show_info(tmp_path)
+
+
+def test_info_tells_what_a_run_was(run, capsys):
+    show_info(run)
+    told = capsys.readouterr().out
+    assert "ResNetModel" in told and "rotation: " in told and "117,504 samples in 3,672 steps" in told
+    with pytest.raises(ValueError, match="holds neither"):
+        show_info(run.parent)
 
 
 WITHOUT_US = f"""
