@@ -59,7 +59,7 @@ def test_checkpoint_loads_without_this_package(smoke):
     script = f"{lines}\nimport sys\nassert 'hf_pretext' not in sys.modules\nprint(type(encoder).__name__)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [{"flava_emoji": "FlavaImageModel", "multiway_emoji": "ViTModel"}[name]]
+    assert done.stdout.split()[-1] == {"flava_emoji": "FlavaImageModel", "multiway_emoji": "ViTModel"}[name]
     assert hf_pretext.load(folder).codebook.fitted
     if name == "flava_emoji":
         assert type(AutoModel.from_pretrained(folder)) is FlavaModel
