@@ -226,6 +226,7 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     assert "no figure here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
 def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     """Three seeds, stopped by SIGKILL in the middle; then gone on with from the last checkpoint."""
     options = [
