@@ -26,90 +26,36 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
+    """The options of all commands. What a command is for is what its function's docstring says."""
     found = argparse.ArgumentParser("hf-pretext", description="Card, push, evaluation and more of a finished run.")
     found.add_argument("--version", action="version", version=__version__)
     commands = found.add_subparsers(required=True, metavar="command")
-
-    def command(run, name: str, says: str, example: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(
-            name, help=says, description=f"{says}\n\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+    for name, (run, example, options) in COMMANDS.items():
+        says = f"{run.__doc__}\n\n  hf-pretext {name} {example}".rstrip()
+        formatter = argparse.RawDescriptionHelpFormatter
+        made = commands.add_parser(name, help=run.__doc__, description=says, formatter_class=formatter)
         made.set_defaults(run=run)
-        return made
-
-    made = command(
-        card,
-        "card",
-        "Write the card of a run again, from its results.",
-        "hf-pretext card runs/mine --license apache-2.0 --limits 'Trained on drawings: photographs were not tried.'",
-    )
-    made.add_argument("folder", help="The --output_dir of a run.")
-    made.add_argument("--license", help="The licence of the weights, by its name on the Hub.")
-    made.add_argument("--language", nargs="+", help="The languages of the data, by their codes.")
-    made.add_argument("--limits", help="What else readers should know of the model's limits, in your words.")
-
-    made = command(
-        push_command,
-        "push",
-        "Publish a run on the Hub: weights, card and results, in one commit.",
-        "hf-pretext push runs/mine you/your-encoder --private",
-    )
-    made.add_argument("folder", help="The --output_dir of a run.")
-    made.add_argument("repository", help="user/name; made where it is not there.")
-    made.add_argument("--private", action="store_true", default=None, help="Make it a private one.")
-    made.add_argument("--revision", default="main", help="The branch to commit to (default: main).")
-    made.add_argument(
-        "--checkpoints", choices=("last", "all"), default="last", help="all: each checkpoint as a revision, too."
-    )
-    made.add_argument(
-        "--training_state", action="store_true", help="With the optimizer's state, to go on with the run elsewhere."
-    )
-
-    made = command(
-        evaluate_command,
-        "evaluate",
-        "Measure what a frozen encoder knows of labels, beside random ones of its shape.",
-        "hf-pretext evaluate you/your-encoder --dataset path/to/labelled --label species",
-    )
-    made.add_argument("source", metavar="folder_or_repository")
-    made.add_argument("--dataset", required=True, help="A labelled set: a Hub id, a folder, or files.")
-    made.add_argument("--label", help="Its column of labels.")
-    made.add_argument("--column", help="Its column of pictures or texts.")
-    made.add_argument("--rows", type=int, help="Rows of each of its splits at most.")
-    made.add_argument("--image_size", type=int, help="In place of the processor's own.")
-    made.add_argument("--output", help="A file for the figures, as JSON.")
-
-    made = command(
-        info,
-        "info",
-        "What is in a folder or repository: encoder, objective, steps, samples, figures.",
-        "hf-pretext info you/your-encoder",
-    )
-    made.add_argument("source", metavar="folder_or_repository")
-    made.add_argument("--revision", help="Of a repository: branch, tag or commit.")
-
-    command(
-        doctor,
-        "doctor",
-        "Check the machine: versions, devices, disk, the Hub; each with the mend.",
-        "hf-pretext doctor",
-    )
+        for option, settings in options.items():
+            made.add_argument(option, **settings)
     return found
 
 
 def card(options: argparse.Namespace) -> None:
+    """Write the card of a run again, from its results."""
     from .cards.again import card_again
 
     print(card_again(options.folder, options.license, options.language, options.limits))
 
 
 def push_command(options: argparse.Namespace) -> None:
+    """Publish a run on the Hub: weights, card and results, in one commit."""
     from .cards.push import push
 
     print(push(**{name: value for name, value in vars(options).items() if name != "run"}))
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
+    """Measure what a frozen encoder knows of labels, beside random ones of its shape."""
     from .cards.terminal import show_transfer
     from .evaluation.anew import evaluate
     from .files import write_json
@@ -122,16 +68,68 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
+    """What is in a folder or repository: encoder, objective, steps, samples, figures."""
     from .cards.info import show_info
 
     show_info(options.source, options.revision)
 
 
 def doctor(options: argparse.Namespace) -> int:
+    """Check the machine: versions, devices, disk, the Hub; each with the mend."""
     from .doctor import examine, show
 
     return show(examine())
 
+
+RUN = {"help": "The --output_dir of a run."}
+SOURCE = {"metavar": "folder_or_repository"}
+COMMANDS = {  # what runs, an example, and the options
+    "card": (
+        card,
+        "runs/mine --license apache-2.0 --limits 'Trained on drawings: photographs were not tried.'",
+        {
+            "folder": RUN,
+            "--license": {"help": "The licence of the weights, by its name on the Hub."},
+            "--language": {"nargs": "+", "help": "The languages of the data, by their codes."},
+            "--limits": {"help": "What else readers should know of the model's limits, in your words."},
+        },
+    ),
+    "push": (
+        push_command,
+        "runs/mine you/your-encoder --private",
+        {
+            "folder": RUN,
+            "repository": {"help": "user/name; made where it is not there."},
+            "--private": {"action": "store_true", "default": None, "help": "Make it a private one."},
+            "--revision": {"default": "main", "help": "The branch to commit to (default: main)."},
+            "--checkpoints": {
+                "choices": ("last", "all"), "default": "last", "help": "all: each checkpoint as a revision, too.",
+            },
+            "--training_state": {
+                "action": "store_true", "help": "With the optimizer's state, to go on with the run elsewhere.",
+            },
+        },
+    ),
+    "evaluate": (
+        evaluate_command,
+        "you/your-encoder --dataset path/to/labelled --label species",
+        {
+            "source": SOURCE,
+            "--dataset": {"required": True, "help": "A labelled set: a Hub id, a folder, or files."},
+            "--label": {"help": "Its column of labels."},
+            "--column": {"help": "Its column of pictures or texts."},
+            "--rows": {"type": int, "help": "Rows of each of its splits at most."},
+            "--image_size": {"type": int, "help": "In place of the processor's own."},
+            "--output": {"help": "A file for the figures, as JSON."},
+        },
+    ),
+    "info": (
+        info,
+        "you/your-encoder",
+        {"source": SOURCE, "--revision": {"help": "Of a repository: branch, tag or commit."}},
+    ),
+    "doctor": (doctor, "", {}),
+}  # fmt: skip
 
 if __name__ == "__main__":
     main()

@@ -29,6 +29,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 
 import yaml
+from huggingface_hub.utils import close_session
 
 USER = "tester"
 REPOSITORY_ID = re.compile(r"(?!.*(\.\.|--))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
@@ -842,6 +843,19 @@ ROUTES = [
         ("GET|HEAD", CONTENT, ANYONE, Handler.get_content),
     ]
 ]
+
+
+@contextmanager
+def online(root: Path, patch, **settings):
+    """As `serve`, for a client in this process: online, without Xet and without pauses between its tries.
+
+    patch: pytest's monkeypatch."""
+    patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    patch.setattr("time.sleep", lambda seconds: None)
+    with serve(root, **settings) as hub:
+        yield hub
+    close_session()
 
 
 @contextmanager

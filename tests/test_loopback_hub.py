@@ -18,8 +18,8 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import close_session, get_session
-from loopback_hub import serve
+from huggingface_hub.utils import get_session
+from loopback_hub import online
 
 MODEL = "tester/model"
 WEIGHTS = bytes(range(256)) * 8
@@ -29,12 +29,8 @@ READER = "hf_reader"
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub, for a client that is online in this process, without Xet and without pauses between its tries."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with serve(tmp_path / "hub", readers={READER}) as hub:
+    with online(tmp_path / "hub", monkeypatch, readers={READER}) as hub:
         yield hub
-    close_session()
 
 
 @pytest.fixture

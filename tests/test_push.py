@@ -13,8 +13,7 @@ import torch
 from conftest import CONFIGS, REPOSITORY
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import GatedRepoError
-from huggingface_hub.utils import close_session
-from loopback_hub import serve
+from loopback_hub import online, serve
 from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
@@ -32,15 +31,11 @@ SHARED = {"README.md", "config.json", "preprocessor_config.json", "results.json"
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A Hub that this process's client knows and may write to."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
-    with serve(tmp_path / "hub", readers={READER}) as hub:
+    with online(tmp_path / "hub", monkeypatch, readers={READER}) as hub:
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         monkeypatch.setattr("transformers.utils.hub._hf_api", HfApi(endpoint=hub.url))
         monkeypatch.setenv("HF_TOKEN", hub.token)
         yield hub
-    close_session()
 
 
 @pytest.fixture

@@ -9,9 +9,6 @@ import os
 from functools import cache
 from pathlib import Path
 
-from huggingface_hub import ModelCardData
-from jinja2 import UndefinedError
-
 from .. import objectives
 from ..command_line import field_docs, task_class
 from ..files import write_text
@@ -93,6 +90,8 @@ def render(results: dict, has_report: bool = False, where: str | None = None) ->
 
     has_report: whether report.png lies beside it. where: the folder or Hub repository that its lines load.
     Raises `ValueError` for an unknown objective, and for results that lack what a card tells of."""
+    from jinja2 import UndefinedError
+
     results = {**results, "card": {**SAID, **results.get("card", {})}}
     try:
         return written(results, has_report, where)
@@ -124,6 +123,8 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
 
 def unfinished(recipe: str, objective: str, where: str) -> str:
     """The card of a checkpoint of a training that goes on, or went on: nothing is measured there."""
+    from huggingface_hub import ModelCardData
+
     head = ModelCardData(library_name="transformers", tags=["hf_pretext", "self-supervised", objective]).to_yaml()
     return (
         f"---\n{head}\n---\n\n# {recipe}, {where}\n\nA checkpoint of a training by hf_pretext's objective "
