@@ -83,6 +83,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 RUN = {"help": "The --output_dir of a run."}
 SOURCE = {"metavar": "folder_or_repository"}
+REVISION = {"help": "Of a repository: branch, tag or commit."}
 COMMANDS = {  # what runs, an example, and the options
     "card": (
         card,
@@ -120,13 +121,14 @@ COMMANDS = {  # what runs, an example, and the options
             "--column": {"help": "Its column of pictures or texts."},
             "--rows": {"type": int, "help": "Rows of each of its splits at most."},
             "--image_size": {"type": int, "help": "In place of the processor's own."},
+            "--revision": REVISION,
             "--output": {"help": "A file for the figures, as JSON."},
         },
     ),
     "info": (
         info,
         "you/your-encoder",
-        {"source": SOURCE, "--revision": {"help": "Of a repository: branch, tag or commit."}},
+        {"source": SOURCE, "--revision": REVISION},
     ),
     "doctor": (doctor, "", {}),
 }  # fmt: skip

@@ -29,6 +29,7 @@ from .data.state import STREAM_STATE, check_length, load_state, state_of
 from .data.stream import StreamLoader
 from .data.texts import TextProcessing
 from .files import write_json
+from .hub import explained
 from .machine import cores
 from .modeling import PretextModel
 from .progress import Progress
@@ -316,8 +317,6 @@ class PretextTrainer(Trainer):
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """As Trainer's. Raises `ValueError`, with the mend, where the Hub refuses."""
-        from .cards.push import explained
-
         with explained(self.args.hub_model_id or Path(self.args.output_dir).name):
             super().init_hf_repo(token, private)
 

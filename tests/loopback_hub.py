@@ -847,13 +847,18 @@ ROUTES = [
 
 @contextmanager
 def online(root: Path, patch, **settings):
-    """As `serve`, for a client in this process: online, without Xet and without pauses between its tries.
+    """As `serve`, for a client in this process: online, at this hub, without Xet and without pauses between its tries.
 
     patch: pytest's monkeypatch."""
     patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     patch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     patch.setattr("time.sleep", lambda seconds: None)
     with serve(root, **settings) as hub:
+        patch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        patch.setattr(
+            "huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE",
+            f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}",
+        )
         yield hub
     close_session()
 

@@ -18,9 +18,10 @@ from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
 from hf_pretext.cards.info import show_info
-from hf_pretext.cards.push import explained, push, push_meanwhile
+from hf_pretext.cards.push import push, push_meanwhile
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.hub import explained
 from hf_pretext.trainer import PretextTrainer
 
 MODEL = "tester/model"
@@ -32,7 +33,6 @@ SHARED = {"README.md", "config.json", "preprocessor_config.json", "results.json"
 def hub(tmp_path, monkeypatch):
     """A Hub that this process's client knows and may write to."""
     with online(tmp_path / "hub", monkeypatch, readers={READER}) as hub:
-        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
         monkeypatch.setattr("transformers.utils.hub._hf_api", HfApi(endpoint=hub.url))
         monkeypatch.setenv("HF_TOKEN", hub.token)
         yield hub

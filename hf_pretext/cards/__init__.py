@@ -133,10 +133,18 @@ def unfinished(recipe: str, objective: str, where: str) -> str:
 
 
 def worded(objective: dict) -> dict:
-    """What an objective's file says of it, and of each of its settings."""
+    """What an objective's file says of it, and of its settings: names, values and words of those that share them."""
     told = objectives.told_of(objective["name"])
     docs = field_docs(task_class(objective["name"]))
-    settings = {name: (value, docs.get(name, "")) for name, value in objective.items() if name != "name"}
+    settings = []
+    for name, value in objective.items():
+        if name == "name":
+            continue
+        if settings and docs.get(name) and settings[-1][2] == docs[name]:
+            settings[-1][0].append(name)
+            settings[-1][1].append(value)
+        else:
+            settings.append(([name], [value], docs.get(name, "")))
     return {"told": {"formula": "", "limits": (), **told}, "task": settings}
 
 

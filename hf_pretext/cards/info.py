@@ -5,14 +5,10 @@ folder or user/name -> its config.json and results.json -> lines on the screen
 
 import json
 import os
-from pathlib import Path
 
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
-
+from ..hub import brought
 from ..modeling import NO_SETTINGS
 from . import RESULTS, figure, headlines, measure_words, read_results, shown, words
-from .push import check_repository, explained
 from .terminal import console
 
 CONFIG = "config.json"
@@ -34,33 +30,17 @@ def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
 def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:
     """The config of a folder or repository, and its results where it has any. Raises `ValueError` where there is no
     config, or the Hub can't be reached."""
-    if not os.path.isdir(source):
-        check_repository(str(source))
-    config, results = (part_of(source, name, revision) for name in (CONFIG, RESULTS))
-    if config is None and results is None:
+    folder = brought(source, revision, [CONFIG, RESULTS])
+    config, has_results = folder / CONFIG, (folder / RESULTS).exists()
+    if not config.exists() and not has_results:
         raise ValueError(f"{source} holds neither {CONFIG} nor {RESULTS}: it is no encoder, and no run.")
     try:
-        told = json.loads(Path(config).read_text()) if config else {}
+        told = json.loads(config.read_text()) if config.exists() else {}
     except ValueError as error:
         raise ValueError(f"{config} is no JSON: {error}") from error
-    if not isinstance(told, dict) or not (told or results):
+    if not isinstance(told, dict) or not (told or has_results):
         raise ValueError(f"{config} is no config of a model.")
-    return told, read_results(Path(results).parent) if results else None
-
-
-def part_of(source: str | os.PathLike, name: str, revision: str | None) -> str | None:
-    """Where a file of a folder or repository lies here, or None where it has none. Raises `ValueError` where the
-    repository is not reached."""
-    if os.path.isdir(source):
-        path = os.path.join(source, name)
-        return path if os.path.exists(path) else None
-    with explained(str(source)):
-        try:
-            return hf_hub_download(str(source), name, revision=revision)
-        except RemoteEntryNotFoundError:
-            return None
-        except LocalEntryNotFoundError as error:
-            raise ValueError(f"{source} is not here, and the Hub is not reached: {error}") from error
+    return told, read_results(folder) if has_results else None
 
 
 def told(config: dict, results: dict | None) -> list[tuple[str, str]]:

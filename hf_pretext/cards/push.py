@@ -7,23 +7,14 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Set
 from concurrent.futures import Future
-from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    HTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import validate_repo_id
 from transformers.utils import logging
 from transformers.utils.hub import hf_api
 
 from ..files import write_text
+from ..hub import check_repository, explained
 from . import CARD, REPORT, RESULTS, read_results, render, unfinished
 from .metadata import eval_files
 from .staging import PICKLES, WEIGHTS, checkpoints_of, stage
@@ -152,48 +143,3 @@ def told(into: Path) -> str:
     """What lies in a staging folder, in words."""
     files = [path for path in into.rglob("*") if path.is_file()]
     return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"
-
-
-def check_repository(repository: str) -> None:
-    """Raises `ValueError` for what is no name of a repository."""
-    try:
-        validate_repo_id(repository)
-    except HFValidationError as error:
-        raise ValueError(f"{repository!r} is no name of a repository, as user/my-encoder is: {error}") from error
-
-
-@contextmanager
-def explained(repository: str) -> Iterator[None]:
-    """What the Hub refuses, as a `ValueError` with the mend. It never says the token."""
-    try:
-        yield
-    except GatedRepoError as error:  # which is one of the next kind, too
-        raise ValueError(f"{repository} is gated: ask for access on its page, then try again.") from error
-    except RepositoryNotFoundError as error:
-        raise ValueError(
-            f"There is no {repository} on the Hub that you may see: is the name right, and `hf auth whoami` you?"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise ValueError(f"{repository} has no such revision.") from error
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-        raise ValueError(f"{repository}: {MENDS.get(status, said(error))}") from error
-    except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: huggingface_hub's, of a file's upload
-        broke = error.__cause__ or error
-        raise ValueError(f"{repository}: the connection broke ({type(broke).__name__}). {AGAIN}") from error
-
-
-AGAIN = "Run the same command again: it sends only what is missing."
-MENDS = {  # by the status of the Hub's answer
-    401: "the Hub does not know the token, or there is none. Log in: `hf auth login`.",
-    403: "the token may not write there. Make one with the role `write` in the Hub's settings, then `hf auth login`.",
-    409: "the repository is being changed by somebody else. Run the same command again.",
-    412: "somebody else has committed meanwhile. Look at what they did, then run the same command again.",
-    429: f"the Hub asks for patience. Wait a while. {AGAIN}",
-    **dict.fromkeys((500, 502, 503, 504), f"the Hub is not well. Wait a while. {AGAIN}"),
-}
-
-
-def said(error: HfHubHTTPError) -> str:
-    """The Hub's own words."""
-    return (error.server_message or str(error).partition("\n")[0]).strip()

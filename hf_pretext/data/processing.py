@@ -183,19 +183,22 @@ def target_size(processor) -> tuple[int, int]:
     )
 
 
+def own_processor(encoder_path: str):
+    """The image processor that a folder or Hub id brings, or None."""
+    from transformers import AutoImageProcessor
+
+    try:
+        return AutoImageProcessor.from_pretrained(encoder_path)
+    except (OSError, ValueError):
+        return None
+
+
 def load_processor(encoder_path: str | None, image_size: int | None, fallback_size: int):
     """The image processor that an encoder brings, or a default one; both at `image_size` where that is given.
 
     encoder_path: folder or Hub id of a pretrained encoder, or None for a fresh one.
     """
-    from transformers import AutoImageProcessor
-
-    processor = None
-    if encoder_path is not None:
-        try:
-            processor = AutoImageProcessor.from_pretrained(encoder_path)
-        except (OSError, ValueError):  # it brings none
-            processor = None
+    processor = own_processor(encoder_path) if encoder_path is not None else None
     if processor is not None and hasattr(processor, "data_config"):  # timm's wrapper: the same in transformers' words
         data = processor.data_config
         processor = default_processor(image_size or data["input_size"][-1])

@@ -9,18 +9,21 @@ from collections.abc import Mapping
 
 import torch
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.utils import CONFIG_NAME
 
-from ..data.processing import ImageProcessing, load_processor
+from ..data.processing import ImageProcessing, load_processor, own_processor
 from ..features import positions
+from ..hub import brought
 from ..modalities.text import load_tokenizer
 from ..modeling import build_encoder, load
 from .comparison import compare, described, encoder_transfer, pixel_transfer, random_transfer
-from .labelled import Labelled, LabelledImages
+from .labelled import LabelledImages
 from .labelled_texts import LabelledTexts, tfidf_transfer
 from .transfer import METHODS, Method, chosen_together, label_fractions
 
 SEEDS = (0, 1, 2)  # of random encoders
 LONGEST = 512  # tokens of a text
+LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: weights and words, no pickles
 TEXT_METHODS: Mapping[str, Method] = label_fractions(0.01, 0.1, 1.0)
 
 
@@ -31,6 +34,7 @@ def evaluate(
     column: str | None = None,
     rows: int | None = None,
     image_size: int | None = None,
+    revision: str | None = None,
     device: torch.device | str | None = None,
 ) -> dict:
     """Linear probe and kNN of a frozen encoder and of three random ones of its shape, layer and strength chosen on
@@ -38,21 +42,29 @@ def evaluate(
 
     source: a folder or Hub id, of a checkpoint of ours (of pairs: its picture encoder) or of any plain encoder of
     pictures or texts. dataset, label, column: the labelled set, as `--eval_dataset` and its options. rows: of each of
-    its splits at most. image_size: in place of the processor's own.
+    its splits at most. image_size: in place of the processor's own; where there is no processor, pictures are scaled
+    to [-1, 1] at this size. revision: of a repository, its branch, tag or commit.
 
     Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` for what is no such encoder,
-    and for a set without labels.
+    or has no processor or tokenizer, where the Hub refuses, and for a set without labels.
     """
-    source = str(source)
+    folder = str(brought(source, revision, LOADED))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    encoder, objective = open_encoder(source)
+    encoder, objective = open_encoder(folder, source)
     kind = kind_of(encoder) or "image"  # one of ours that takes both takes pictures alone, too
     options = {"device": device, "methods": METHODS if kind == "image" else TEXT_METHODS}
     if kind == "image":
-        labelled = labelled_images(encoder, source, dataset, label, column, rows, image_size)
+        if image_size is None and own_processor(folder) is None:
+            raise ValueError(
+                f"{source} has no image processor, so nothing says what its pictures are like. Save the one that the "
+                "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
+                "--image_size, to have them scaled to [-1, 1]."
+            )
+        processing = ImageProcessing(load_processor(folder, image_size, image_size))
+        labelled = LabelledImages(dataset, processing, label, column, limit=rows)
         baselines = {"pixels": pixel_transfer(labelled)}
     else:
-        tokenizer = load_tokenizer("The tokenizer of", source)
+        tokenizer = load_tokenizer("The tokenizer of", folder)
         if tokenizer is None:  # transformers would make up an empty one
             raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
         longest = min(LONGEST, positions(encoder)[1] or LONGEST)
@@ -67,18 +79,21 @@ def evaluate(
     return {"objective": {"name": objective}, "encoder": {"class": type(encoder).__name__}, "transfer": transfer}
 
 
-def open_encoder(source: str) -> tuple[PreTrainedModel, str]:
-    """An encoder of one kind in float32, and the objective that it learned by. Raises `ValueError` for what is none."""
+def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedModel, str]:
+    """An encoder of one kind in float32, and the objective that it learned by. Raises `ValueError` for what is none, in
+    which it is called `source`."""
+    if not os.path.exists(os.path.join(folder, CONFIG_NAME)):
+        raise ValueError(f"{source} holds no encoder: it has no {CONFIG_NAME}.")
     try:
-        config, _ = PreTrainedConfig.get_config_dict(source)  # of a class that the objective may bring
+        config, _ = PreTrainedConfig.get_config_dict(folder)  # of a class that the objective may bring
         objective = (config.get("pretext") or {}).get("objective")
         encoder = None
         if config.get("model_type") in CONFIG_MAPPING:  # saved anew by itself, it may lack the heads
-            encoder = AutoModel.from_pretrained(source, dtype=torch.float32)
+            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
         if objective and (encoder is None or kind_of(encoder) is None):
-            encoder = load(source, dtype=torch.float32).encoder
+            encoder = load(folder, dtype=torch.float32).encoder
     except OSError as error:
-        raise ValueError(f"{source} is no folder and no repository with an encoder that is reached: {error}") from error
+        raise ValueError(f"{source} holds no encoder that can be loaded: {error}") from error
     if encoder is None or (kind_of(encoder) is None and not objective):
         raise ValueError(
             f"{source} is a {config.get('model_type')}: only encoders of pictures or of texts are evaluated."
@@ -91,12 +106,6 @@ def kind_of(encoder: PreTrainedModel) -> str | None:
     takes = encoder.input_modalities
     takes = (takes,) if isinstance(takes, str) else tuple(takes)
     return takes[0] if takes in (("image",), ("text",)) else None
-
-
-def labelled_images(encoder, source, dataset, label, column, rows, image_size) -> Labelled:
-    size = getattr(encoder.config, "image_size", None)
-    processor = load_processor(source, image_size, size if isinstance(size, int) else 224)
-    return LabelledImages(dataset, ImageProcessing(processor), label, column, limit=rows)
 
 
 def fresh(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:

@@ -121,14 +121,18 @@ class FlavaForPreTraining(MaskedPairs):
     )
     encoder_class = FlavaModel
     usage = """
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{folder}")
 model = AutoModel.from_pretrained("{folder}")
-encoder = model.image_model  # of pictures alone
+encoder = model.image_model  # of pictures alone: what the figures under "Transfer" are of
 
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-print(model.get_text_features(**texts).pooler_output[:, 0].shape)  # of pictures: get_image_features
+print(model.get_text_features(**texts).pooler_output[:, 0].shape)
+picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
+pictures = processor(images=[picture], return_tensors="pt")
+print(model.get_image_features(**pictures).pooler_output[:, 0].shape)
 """
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):

@@ -105,14 +105,18 @@ class MultiwayForPreTraining(MaskedPairs):
     )
     encoder_class = MultiwayModel
     usage = """
+from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{folder}")
-encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of pictures alone; of texts:
+encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # what the figures under "Transfer" are of
 text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
 
+picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
+hidden = encoder(**processor(images=[picture], return_tensors="pt")).last_hidden_state
+print(encoder.__class__.__name__, hidden.shape)
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-print(encoder.__class__.__name__, text_encoder(**texts).last_hidden_state.shape)
+print(text_encoder.__class__.__name__, text_encoder(**texts).last_hidden_state.shape)
 # both together, with its heads: hf_pretext.load("{folder}")
 """
 

@@ -8,6 +8,8 @@ import pytest
 import torch
 import transformers
 from conftest import CONFIGS, EMOJI
+from huggingface_hub import HfApi
+from loopback_hub import online
 from transformers import AutoModel, PreTrainedTokenizerFast
 
 import hf_pretext
@@ -65,6 +67,32 @@ def test_an_encoder_of_ours_that_was_saved_without_its_heads(ours, tmp_path):
     assert figures[0] == figures[1]
 
 
+def test_an_encoder_without_a_processor_takes_a_size(ours, tmp_path):
+    AutoModel.from_pretrained(ours).save_pretrained(tmp_path / "alone")
+    with pytest.raises(ValueError, match="alone has no image processor"):
+        evaluate(tmp_path / "alone", str(EMOJI), "group", rows=ROWS)
+    figures = [
+        evaluate(place, str(EMOJI), "group", rows=ROWS, image_size=32)["transfer"]["figures"]
+        for place in (ours, tmp_path / "alone")
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_revision_of_a_repository(ours, tmp_path, monkeypatch):
+    repository = "tester/encoder"
+    with online(tmp_path / "hub", monkeypatch) as hub:
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo(repository)
+        api.create_branch(repository, branch="first")
+        api.upload_folder(repo_id=repository, folder_path=ours, revision="first")
+        figures = evaluate(repository, str(EMOJI), "group", rows=ROWS, revision="first")["transfer"]["figures"]
+        assert figures == evaluate(ours, str(EMOJI), "group", rows=ROWS)["transfer"]["figures"]
+        with pytest.raises(ValueError, match="has no such revision"):
+            evaluate(repository, str(EMOJI), "group", revision="second")
+        with pytest.raises(ValueError, match=r"no tester/secret on the Hub that you may see"):
+            evaluate("tester/secret", str(EMOJI), "group")
+
+
 def test_texts(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -96,8 +124,12 @@ def test_the_encoder_of_pictures_of_a_model_of_both(tmp_path):
 
 
 def test_what_is_no_encoder_of_one_kind(tmp_path):
-    with pytest.raises(ValueError, match="is no folder and no repository with an encoder"):
+    with pytest.raises(ValueError, match="is no name of a repository"):
         evaluate(tmp_path / "nothing", str(EMOJI), "group")
+    with pytest.raises(ValueError, match="is no folder, nor in the cache, and the Hub is not reached"):
+        evaluate("nobody/nothing", str(EMOJI), "group")
+    with pytest.raises(ValueError, match="it has no config.json"):
+        evaluate(tmp_path, str(EMOJI), "group")
     both = transformers.CLIPConfig(
         text_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 32,
                      "vocab_size": 50},
