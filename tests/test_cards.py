@@ -7,6 +7,7 @@ import json
 import math
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -14,11 +15,12 @@ from conftest import REPOSITORY
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_pretext import objectives
-from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict
+from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict, worded
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
 from hf_pretext.cards.again import card_again
 from hf_pretext.cards.metadata import eval_files
 from hf_pretext.cards.usage import lines, printed_by
+from hf_pretext.command_line import relative
 from hf_pretext.results import try_to_publish
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
@@ -241,6 +243,34 @@ def test_what_only_its_author_can_say_is_kept(results, tmp_path):
     again = ModelCard((tmp_path / "README.md").read_text())
     assert (card.data.license, again.data.license) == ("mit", "apache-2.0")
     assert "Photographs were not tried." in card.text and card.text == again.text
+    with pytest.raises(ValueError, match=r"no licence of this name\. Is it cc-by-4\.0 or"):
+        card_again(tmp_path, license="CC-BY-4")
+    assert ModelCard((tmp_path / "README.md").read_text()).data.license == "apache-2.0"
+
+
+def test_paths_are_told_as_others_may_see_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(Path, "home", lambda: tmp_path / "alice")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "alice" / "cache"))
+    (tmp_path / "alice" / "work").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "alice" / "work")
+    places = ["work/runs/a", "cache/emoji", "data/emoji"]
+    told = ["runs/a", "$HF_HOME/emoji", "~/data/emoji"]
+    assert relative([str(tmp_path / "alice" / place) for place in places]) == told
+    assert relative(["user/emoji", "/mnt/emoji", 3]) == ["user/emoji", "/mnt/emoji", 3]
+
+
+def test_settings_that_share_a_sentence_share_a_row():
+    rows = worded({"name": "flava", "mim_weight": 1.0, "mlm_weight": 0.5, "itm_weight": 2.0})["task"]
+    assert [row[:2] for row in rows] == [(["mim_weight", "mlm_weight"], [1.0, 0.5]), (["itm_weight"], [2.0])]
+
+
+def test_labels_are_denied_only_where_nothing_stands_in_for_them():
+    results = read_results(REPOSITORY / "model_cards" / "unicl_emoji")
+    assert "no labels used: equal captions stand in for them." in render(results)
+    results["objective"]["positives"] = "pair"
+    assert "no labels used." in render(results)
+    results["objective"]["positives"], results["captions"]["pair_label"] = "label", "species"
+    assert "labels used: `species`." in render(results)
 
 
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)

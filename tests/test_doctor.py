@@ -1,6 +1,5 @@
 """The check-up: what it finds on a machine that works, and on ones that do not."""
 
-import importlib
 import json
 import os
 import socket
@@ -16,7 +15,7 @@ import pytest
 import torch
 
 from hf_pretext import doctor
-from hf_pretext.doctor import Check, examine, show
+from hf_pretext.doctor import Check, examine, hardware, network, show
 
 TOKEN = "hf_" + "NotARealTokenButLongEnough"
 Usage = namedtuple("Usage", "total used free")
@@ -280,15 +279,15 @@ def test_a_hub_that_is_not_there(online, monkeypatch, capsys):
 
 def test_a_hub_that_does_not_answer_in_time(online, monkeypatch):
     only(monkeypatch, "Hub")
-    monkeypatch.setattr(doctor, "NET_SECONDS", 0.2)
+    monkeypatch.setattr(network, "NET_SECONDS", 0.2)
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         online(f"http://127.0.0.1:{silent.getsockname()[1]}")
         assert "ReadTimeout" in examine()[0].found
-    monkeypatch.setattr(doctor, "NET_SECONDS", -0.9)  # a second is added
+    monkeypatch.setattr(network, "NET_SECONDS", -0.9)  # a second is added
     with pytest.raises(Exception) as failed:
-        doctor.within(threading.Event().wait)
+        network.within(threading.Event().wait)
     assert type(failed.value).__name__ == "TimeoutError"
 
 
@@ -313,7 +312,7 @@ def test_a_token_in_the_text_of_an_error_is_not_shown(online, monkeypatch, capsy
         raise ValueError(f"Invalid: {TOKEN} of http://me:{TOKEN}@there")
 
     online("http://127.0.0.1:1", TOKEN)
-    monkeypatch.setattr(doctor, "ask", fails)
+    monkeypatch.setattr(network, "ask", fails)
     monkeypatch.setattr("shutil.disk_usage", fails)
     checks = examine()
     assert by_name(checks)["disk"].found.endswith("Invalid: *** of http://***@there")
@@ -354,19 +353,19 @@ def test_one_accelerator_of_two_fails(monkeypatch):
         "get_memory_info": lambda device: (3e9, 8e9),
     }.items():
         monkeypatch.setattr(torch.accelerator, name, value)
-    works = doctor.multiply
+    works = hardware.multiply
 
     def multiply(device):
         if device.index == 1:
             raise RuntimeError("CUDA error: no kernel image is available\nand more")
         works(device)
 
-    monkeypatch.setattr(doctor, "multiply", multiply)
+    monkeypatch.setattr(hardware, "multiply", multiply)
     first, second = examine()
     assert first.state == "fine" and "3.0 GB free of 8.0 GB" in first.found
     assert second.state == "lacking" and second.found.endswith("RuntimeError: CUDA error: no kernel image is available")
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
-    monkeypatch.setattr(doctor, "multiply", lambda device: multiply(torch.device("cpu", 1)))
+    monkeypatch.setattr(hardware, "multiply", lambda device: multiply(torch.device("cpu", 1)))
     assert [check.state for check in examine()] == ["broken"]
 
 
@@ -379,21 +378,16 @@ def test_the_accelerator_multiplies(monkeypatch):
     assert any(check.state == "fine" and " free of " in check.found for check in checks)
 
 
-def test_torchcodec_is_told_of_only_where_it_is(monkeypatch, tmp_path):
-    only(monkeypatch, "torchcodec")
-    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
-        monkeypatch.delitem(sys.modules, name)
-    if not doctor.util.find_spec("torchcodec"):
-        assert examine() == []
-    (tmp_path / "torchcodec").mkdir()
-    (tmp_path / "torchcodec" / "__init__.py").touch()
-    (tmp_path / "torchcodec" / "decoders.py").write_text("raise RuntimeError('Could not load libtorchcodec\\nWhy?')")
-    importlib.invalidate_caches()
+def test_ffmpeg_decodes_or_the_mend_is_told(monkeypatch):
+    only(monkeypatch, "FFmpeg")
     (check,) = examine()
-    assert check.state == "lacking" and check.found.endswith("RuntimeError: Could not load libtorchcodec")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "torchcodec"]:
-        del sys.modules[name]
+    assert check.state == "fine" and "decodes (1,600 samples" in check.found
+    monkeypatch.setattr("av.open", lambda file: (_ for _ in ()).throw(OSError("no decoder\nat all")))
+    (check,) = examine()
+    assert check.state == "lacking" and check.found.endswith("OSError: no decoder")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (check,) = examine()
+    assert check.state == "lacking" and check.mend.endswith("'hf_pretext[video]'")
 
 
 def test_a_stream_that_can_not_write_a_check_mark():

@@ -341,6 +341,11 @@ class TestMistakes:
             "--encoder", tmp_path / "vit", "--image_size", 32
         )
 
+    def test_licence_that_the_hub_does_not_know(self, told):
+        assert "--license Apache2: the Hub knows no licence of this name. Is it apache-2.0" in told(
+            "--license", "Apache2"
+        )
+
     def test_output_folder_of_another_objective(self, told, tmp_path):
         folder = tmp_path / "other"
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(folder)

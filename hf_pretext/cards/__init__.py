@@ -103,7 +103,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
     from .metadata import metadata
     from .usage import lines, wording
 
-    code, safe = lines(results, where or results["folder"]), harmless(results)
+    code, safe = lines(results, where or os.path.expanduser(results["folder"])), harmless(results)
     own, template = wording(safe), environment().get_template("card.md.jinja")
     text = template.render(
         safe,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..files import write_json
 from . import OUTPUT, RESULTS, SAID, publish, read_results, render
+from .licenses import check_license
 from .usage import lines, printed_by
 
 
@@ -18,8 +19,9 @@ def card_again(
     limits: str | None = None,
 ) -> Path:
     """Writes a run's card anew, and returns where. What its author says is kept in results.json; what was said before
-    stays where nothing is given. Raises `ValueError` where the folder holds no results, or
-    others than a run writes, before anything is touched."""
+    stays where nothing is given. Raises `ValueError` for a licence of no name of the Hub's, and where the folder holds
+    no results, or others than a run writes, before anything is touched."""
+    check_license(license)
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
     said = {name: value for name, value in given.items() if value is not None}

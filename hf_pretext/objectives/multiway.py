@@ -109,7 +109,7 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{folder}")
-encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # what the figures under "Transfer" are of
+encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of pictures: see "Transfer"
 text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
 
 picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")

@@ -1,0 +1,72 @@
+"""The check-up behind `hf-pretext doctor`: is everything here that training takes, and what mends what is not.
+
+packages, machine, Hub -> examine() -> checks -> show() -> a table on the screen and an exit status
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .check import Check, State, safe, said
+from .hardware import devices, disks, distributed, shared_memory
+from .network import hub, known_tokens
+from .packages import extras, ffmpeg, hub_package, packages, pair, python
+
+SIGNS = {"fine": ("✓", "+", "green"), "lacking": ("!", "!", "yellow"), "broken": ("✗", "x", "red")}
+
+# name and state of a line that tells of a failed check, and what looks
+LOOKS: tuple[tuple[str, State, Callable[[], Iterator[Check]]], ...] = (
+    ("Python", "lacking", python),
+    ("packages", "lacking", packages),
+    ("huggingface_hub", "broken", hub_package),
+    ("torch pair", "broken", pair),
+    ("device", "broken", devices),
+    ("distributed", "lacking", distributed),
+    ("disk", "lacking", disks),
+    ("shared memory", "lacking", shared_memory),
+    ("Hub", "lacking", hub),
+    ("extras", "lacking", extras),
+    ("FFmpeg", "lacking", ffmpeg),
+)
+
+
+def examine() -> list[Check]:
+    """Looks at everything. What fails in an unforeseen way is a check too; nothing is raised, no token is told."""
+    secrets, found = known_tokens(), []
+    for name, state, look in LOOKS:
+        try:
+            for check in look():
+                found.append(check)
+        except Exception as error:
+            found.append(Check(name, state, f"this check failed: {said(error)}"))
+    return [replace(check, found=safe(check.found, secrets), mend=safe(check.mend, secrets)) for check in found]
+
+
+def show(checks: list[Check]) -> int:
+    """Prints the checks and whether training is possible. Returns the exit status: 1 where it is not, else 0."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False)
+    encoding = console.encoding
+    plain = not encoding.lower().startswith("utf")  # then a ✓ can't be written
+    table = Table.grid(padding=(0, 1))
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in checks:
+        *signs, color = SIGNS[check.state]
+        # as it is: [audio] would be taken for markup
+        text = Text(check.found.encode(encoding, "replace").decode(encoding))
+        if check.mend:
+            text.append(f"\nmend: {check.mend}", style="bold")
+        table.add_row(Text(signs[plain], style=color), Text(check.name), text)
+    console.print(table)
+    states = [check.state for check in checks]
+    if "broken" in states:
+        sign = SIGNS["broken"][plain]
+        console.print(f"Training is not possible here: first mend what is marked {sign}.", soft_wrap=True)
+        return 1
+    lacking = f"; what is marked {SIGNS['lacking'][plain]} is lacking for more" if "lacking" in states else ""
+    console.print(f"Training is possible here{lacking}.", soft_wrap=True)
+    return 0
