@@ -30,6 +30,19 @@ HEADLINES = (  # of the measures, where not all have room
     "masked_text_gain",
     "text_probe",
 )
+MEASURES = {
+    "matching_shuffled": "matching, any captions",
+    "matching_hard": "matching, captions of one class",
+    "threshold_shuffled": "matching by cosine, any captions",
+    "threshold_hard": "matching by cosine, captions of one class",
+    "matching_gain_shuffled": "matching's gain over cosine, any captions",
+    "matching_gain_hard": "matching's gain over cosine, captions of one class",
+    "masked_text_own": "hidden words, with the picture",
+    "masked_text_other": "hidden words, with another picture",
+    "masked_text_none": "hidden words, without a picture",
+    "masked_text_gain": "hidden words, gain by the picture",
+    "text_probe": "linear probe of captions",
+}
 MISSING = "—"
 UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
 AUTHORS = str.maketrans({"<": "&lt;"})  # of what its author writes
@@ -56,21 +69,6 @@ def read_results(folder: str | os.PathLike) -> dict:
 def finite(text: str) -> float | None:
     """A number; None for one that is too large to be one."""
     return float(text) if math.isfinite(float(text)) else None
-
-
-MEASURES = {
-    "matching_shuffled": "matching, any captions",
-    "matching_hard": "matching, captions of one class",
-    "threshold_shuffled": "matching by cosine, any captions",
-    "threshold_hard": "matching by cosine, captions of one class",
-    "matching_gain_shuffled": "matching's gain over cosine, any captions",
-    "matching_gain_hard": "matching's gain over cosine, captions of one class",
-    "masked_text_own": "hidden words, with the picture",
-    "masked_text_other": "hidden words, with another picture",
-    "masked_text_none": "hidden words, without a picture",
-    "masked_text_gain": "hidden words, gain by the picture",
-    "text_probe": "linear probe of captions",
-}
 
 
 @cache
