@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
 from .cards import OUTPUT, RESULTS, publish
@@ -117,10 +117,18 @@ def figures(run: "Run") -> dict:
     }
 
 
+def about(run: "Run") -> str | None:
+    """What the recipe says of itself in one line; None where the command line made it another one."""
+    framework = {field.name for field in dataclasses.fields(TrainingArguments)}
+    as_it_stands = run.given.keys() <= {*framework, "seeds", *CARD_SETTINGS}
+    return (run.recipe.doc.strip().partition("\n")[0] or None) if as_it_stands else None
+
+
 def facts(run: "Run") -> dict:
     """Everything about a run but its figures."""
     return {
         "recipe": run.recipe.name,
+        "about": about(run),
         "smoke": run.options.smoke,
         "folder": relative(run.first.output_dir),
         "objective": {"name": run.objective.objective, **dataclasses.asdict(run.task)},

@@ -8,6 +8,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -21,7 +22,7 @@ from hf_pretext.cards.again import card_again
 from hf_pretext.cards.metadata import eval_files
 from hf_pretext.cards.usage import lines, printed_by
 from hf_pretext.command_line import relative
-from hf_pretext.results import try_to_publish
+from hf_pretext.results import about, try_to_publish
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
@@ -74,6 +75,7 @@ class TestRecorded:
         said = {name: value for name, value in recipe.settings.items() if name in ran and name not in INDIFFERENT}
         assert len(said) >= 5
         assert said == {name: ran[name] for name in said}
+        assert results["about"] == recipe.doc.partition("\n")[0]
 
     def test_packed_texts_are_hardly_padded(self, folder):
         results = read_results(folder)
@@ -257,6 +259,15 @@ def test_paths_are_told_as_others_may_see_them(monkeypatch, tmp_path):
     told = ["runs/a", "$HF_HOME/emoji", "~/data/emoji"]
     assert relative([str(tmp_path / "alice" / place) for place in places]) == told
     assert relative(["user/emoji", "/mnt/emoji", 3]) == ["user/emoji", "/mnt/emoji", 3]
+
+
+def test_a_recipe_speaks_for_itself_only_as_it_stands(monkeypatch):
+    recipe = recipe_of("rotation_emoji", monkeypatch)
+    said = [
+        about(SimpleNamespace(recipe=recipe, given=dict.fromkeys(given)))
+        for given in (["output_dir", "seeds", "use_cpu"], ["dataset"], ["encoder"], ["smoke"], ["num_rotations"])
+    ]
+    assert said[0].startswith("Rotation prediction on emoji: ") and said[1:] == [None] * 4
 
 
 def test_settings_that_share_a_sentence_share_a_row():
