@@ -21,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         logging.disable_progress_bar()
     try:
         sys.exit(options.run(options))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
 
@@ -61,10 +61,12 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .files import write_json
 
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
+    if options.output:
+        write_json(options.output, {})  # or hours of measuring would end in a file that can't be written
     found = evaluate(**given)
+    show_transfer(found)
     if options.output:
         write_json(options.output, found)
-    show_transfer(found)
 
 
 def info(options: argparse.Namespace) -> None:
@@ -79,6 +81,13 @@ def doctor(options: argparse.Namespace) -> int:
     from .doctor import examine, show
 
     return show(examine())
+
+
+def positive(text: str) -> int:
+    """A whole number above 0, for argparse."""
+    if int(text) < 1:
+        raise ValueError
+    return int(text)
 
 
 RUN = {"help": "The --output_dir of a run."}
@@ -119,8 +128,8 @@ COMMANDS = {  # what runs, an example, and the options
             "--dataset": {"required": True, "help": "A labelled set: a Hub id, a folder, or files."},
             "--label": {"help": "Its column of labels."},
             "--column": {"help": "Its column of pictures or texts."},
-            "--rows": {"type": int, "help": "Rows of each of its splits at most."},
-            "--image_size": {"type": int, "help": "In place of the processor's own."},
+            "--rows": {"type": positive, "help": "Rows of each of its splits at most."},
+            "--image_size": {"type": positive, "help": "In place of the processor's own."},
             "--revision": REVISION,
             "--output": {"help": "A file for the figures, as JSON."},
         },

@@ -4,21 +4,25 @@ folder or user/name -> a folder of this machine
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import get_token, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
     LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
+
+HIDDEN = "***"
 
 
 def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str]) -> Path:
@@ -35,19 +39,29 @@ def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str
             raise ValueError(f"{source} is no folder, nor in the cache, and the Hub is not reached: {error}") from error
 
 
-def check_repository(repository: str) -> None:
-    """Raises `ValueError` for what is no name of a repository."""
+def check_revision(name: str) -> None:
+    """Raises `ValueError` for what can't be the name of a branch."""
+    if not re.fullmatch(r"\w[\w./-]*", name) or ".." in name or name.endswith(("/", ".", ".lock")):
+        raise ValueError(f"--revision {name!r} is no name of a branch: letters, digits and . _ - / in it, as in v1.0.")
+
+
+def check_repository(repository: str, whole: bool = False) -> None:
+    """Raises `ValueError` for what is no name of a repository; where it must be whole, also for one without a user."""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise ValueError(f"{repository!r} is no name of a repository, as user/my-encoder is: {error}") from error
+    if whole and "/" not in repository:
+        raise ValueError(f"{repository!r} lacks its user or organisation: give user/{repository}.")
 
 
 @contextmanager
 def explained(repository: str) -> Iterator[None]:
-    """What the Hub refuses, as a `ValueError` with the mend. It never says the token."""
+    """What the Hub refuses, as a `ValueError` with the mend. It never says a token."""
     try:
         yield
+    except OfflineModeIsEnabled as error:
+        raise ValueError(f"{repository}: offline mode (HF_HUB_OFFLINE) is on. Unset it to reach the Hub.") from error
     except GatedRepoError as error:  # which is one of the next kind, too
         raise ValueError(f"{repository} is gated: ask for access on its page, then try again.") from error
     except RepositoryNotFoundError as error:
@@ -59,7 +73,7 @@ def explained(repository: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
         raise ValueError(f"{repository}: {MENDS.get(status, said(error))}") from error
-    except (HTTPError, OSError, RuntimeError) as error:  # RuntimeError: huggingface_hub's, of a file's upload
+    except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # RuntimeError: of a file's upload
         broke = error.__cause__ or error
         raise ValueError(f"{repository}: the connection broke ({type(broke).__name__}). {AGAIN}") from error
 
@@ -76,5 +90,22 @@ MENDS = {  # by the status of the Hub's answer
 
 
 def said(error: HfHubHTTPError) -> str:
-    """The Hub's own words."""
-    return (error.server_message or str(error).partition("\n")[0]).strip()
+    """The Hub's own words, which may quote a token back."""
+    return safe((error.server_message or str(error).partition("\n")[0]).strip(), known_tokens())
+
+
+def known_tokens() -> list[str]:
+    """The tokens that must not be shown."""
+    found = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
+    with suppress(Exception):
+        found.append(get_token())
+    return [token.strip() for token in found if token and token.strip()]
+
+
+def safe(text: str, secrets: Sequence[str]) -> str:
+    """Text without tokens, passwords in addresses, and what would steer a terminal."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    text = re.sub(r"\bhf_\w{8,}", HIDDEN, text)
+    text = re.sub(r"://[^/\s]*@", f"://{HIDDEN}@", text)
+    return "".join(letter if letter.isprintable() else " " for letter in text)

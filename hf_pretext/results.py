@@ -5,16 +5,18 @@ trained seeds + labelled pictures -> results.json, report.png, README.md, a tabl
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.utils import logging
 
-from .cards import OUTPUT, RESULTS, publish
+from .cards import REPORT, RESULTS, publish
 from .cards.report import draw
 from .cards.terminal import show
-from .cards.usage import lines, printed_by
+from .cards.usage import tried
 from .command_line import relative
 from .evaluation.comparison import (
     compare,
@@ -42,41 +44,55 @@ def publish_results(run: "Run") -> dict:
     """Evaluates what was trained, writes it down in every form, and shows it. Returns what results.json holds."""
     begun = time.perf_counter()
     results, folder, panel = facts(run), Path(run.first.output_dir), None
-    results[OUTPUT] = printed_by(lines(results, folder))
     if run.labelled is not None:
         results.update(figures(run))
+        results["usage"] = tried(results, folder)
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
         try_to_publish(folder)  # before anything is drawn: what was measured must not hang on a picture
-        panel = run.data.panel(run.labelled, results)
+        with survived("No picture of the test set was drawn"):
+            panel = run.data.panel(run.labelled, results)
+    else:
+        results["usage"] = tried(results, folder)
     results["evaluation_seconds"] = time.perf_counter() - begun
     write_json(folder / RESULTS, results)
-    draw(folder / "report.png", results, panel)
+    with survived("No report was drawn"):
+        draw(folder / REPORT, results, panel)
     try_to_publish(folder)
     run.say("")
-    show(folder, run.recipe.name)
+    with survived("Its figures are not shown"):
+        show(folder, run.recipe.name)
     if run.first.push_to_hub:
         publish_on_hub(run, folder)
     return results
 
 
-def try_to_publish(folder: Path) -> None:
-    """Writes the card; a run that has trained for days must not end for the want of one."""
+@contextmanager
+def survived(loss: str) -> Iterator[None]:
+    """A warning in place of an error: a run that has trained for days must not end for the want of a picture."""
     try:
-        publish(folder)
+        yield
     except Exception as error:
-        log.warning(f"No card was written: {type(error).__name__}: {error} Try again: hf-pretext card {folder}")
+        log.warning(f"{loss}: {type(error).__name__}: {error}")
+
+
+def try_to_publish(folder: Path) -> None:
+    """Writes the card, if it can be written."""
+    with survived(f"No card was written. Try again: hf-pretext card {folder}"):
+        publish(folder)
 
 
 def publish_on_hub(run: "Run", folder: Path) -> None:
     """What --push_to_hub asks for. What fails now is told, and can be done again: all lies in the folder."""
     from .cards.push import push
 
-    args, repository = run.first, run.repository or run.first.hub_model_id or folder.name
-    options = {"private": args.hub_private_repo, "revision": args.hub_revision or "main", "token": args.hub_token}
+    args, repository = run.first, run.repository or run.first.hub_model_id or f"user/{folder.name}"
+    private, revision = args.hub_private_repo, args.hub_revision or "main"
     try:
-        run.say(f"\nPublished: {push(folder, repository, **options, say=run.say)}")
-    except ValueError as error:
-        run.say(f"\nNot published: {error}\n  hf-pretext push {folder} {repository}")
+        told = push(folder, repository, private, revision, token=args.hub_token, say=run.say)
+        run.say(f"\nPublished: {told}")
+    except (ValueError, OSError) as error:
+        again = " --private" * bool(private) + (f" --revision {revision}" if revision != "main" else "")
+        run.say(f"\nNot published: {error}\n  hf-pretext push {folder} {repository}{again}")
 
 
 def figures(run: "Run") -> dict:

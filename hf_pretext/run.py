@@ -20,7 +20,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from . import modalities
 from .cards import CARD, RESULTS
-from .cards.licenses import check_license
+from .cards.licenses import check_language, check_license
 from .command_line import CommandLine, relative
 from .data.ledger import BAD_SAMPLES, read_lines
 from .data.settings import StreamSettings
@@ -63,7 +63,9 @@ class Run:
         if "dataset" in self.given:
             self.options.license = self.given.get("license")
             self.options.language = self.given.get("language", [])
+            self.options.limits = self.given.get("limits")
         check_license(self.options.license)
+        check_language(self.options.language)
         if "eval_dataset" in self.given and "eval_label" not in self.given:
             self.options.eval_label = None  # the recipe's is a column of its own set
         self.args = {seed: self._arguments(seed, values) for seed in self.options.seeds}

@@ -352,7 +352,8 @@ class PretextTrainer(Trainer):
         from .cards.push import push_meanwhile
 
         model = self.accelerator.unwrap_model(self.model)
-        card = unfinished(self.hub_model_id, model.objective, f"step {self.state.global_step:,}")
+        when = f"step {self.state.global_step:,}" + (" of a training that goes on" if self.is_in_train else "")
+        card = unfinished(self.hub_model_id, model.objective, when)
         options = {"token": token or self.args.hub_token, "revision": revision or self.args.hub_revision}
         return push_meanwhile(folder, self.hub_model_id, message, card, beside, **options)
 
@@ -402,12 +403,10 @@ class PretextTrainer(Trainer):
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         """As Trainer's, of what `cards/staging.py` lets through."""
-        strategy, busy = (
-            self.args.hub_strategy,
-            self.push_in_progress is not None and not self.push_in_progress.is_done(),
-        )
+        strategy = self.args.hub_strategy
         if self._saving or strategy == HubStrategy.END or not self.is_world_process_zero():
             return  # while it is saved, it does not have its name yet
+        busy = self.push_in_progress is not None and not self.push_in_progress.is_done()  # of process zero alone
         if busy and not self.args.hub_always_push:
             return
         beside = {HubStrategy.CHECKPOINT: "last-checkpoint", HubStrategy.ALL_CHECKPOINTS: Path(checkpoint_folder).name}

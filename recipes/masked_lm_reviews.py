@@ -19,6 +19,8 @@ The claim is for the settings below; model_cards/masked_lm_reviews holds its car
 import sys
 from pathlib import Path
 
+from emoji_pairs import ABOUT_REVIEWS
+
 from hf_pretext import Recipe
 
 DATA = Path(__file__).parent / "data"
@@ -69,6 +71,7 @@ recipe = Recipe(
     settings={
         "eval_label": "sentiment",
         "language": ["en"],
+        "limits": ABOUT_REVIEWS,
         "output_dir": "runs/masked_lm_reviews",
         "vocab_size": 8000,
         "max_length": 256,

@@ -15,6 +15,8 @@ The claim is for the settings below; model_cards/rotation_emoji holds its card, 
 
 from pathlib import Path
 
+from emoji_pairs import ABOUT_EMOJI
+
 from hf_pretext import Recipe
 
 EMOJI = Path(__file__).parent / "data" / "emoji"
@@ -52,6 +54,7 @@ recipe = Recipe(
         "eval_label": "group",
         "image_size": 64,
         "license": "apache-2.0",  # as the pictures', see NOTICE
+        "limits": ABOUT_EMOJI,
         "output_dir": "runs/rotation_emoji",
         "crop_scale": 0.7,
         "color_jitter": 0.1,

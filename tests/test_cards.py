@@ -71,7 +71,7 @@ class TestRecorded:
     def test_the_recipe_still_says_what_was_run(self, folder, monkeypatch):
         results, recipe = read_results(folder), recipe_of(folder.name, monkeypatch)
         ran = {**results["settings"], **results.get("augmentation", {}), **results.get("captions", {})}
-        ran |= {**results["objective"], "max_length": results.get("max_length")}
+        ran |= {**results["objective"], **results["card"], "max_length": results.get("max_length")}
         said = {name: value for name, value in recipe.settings.items() if name in ran and name not in INDIFFERENT}
         assert len(said) >= 5
         assert said == {name: ran[name] for name in said}
@@ -174,10 +174,13 @@ def test_hostile_names_are_no_more_than_text(results, evil):
     results["transfer"]["dataset"] = results["transfer"]["label"] = results["data"]["dataset"] = evil
     results["card"] = {"license": "mit", "language": ["en"], "limits": "<script>"}  # its author may write Markdown
     results["encoder"]["class"] = results["machine"]["processor"] = evil
-    results["usage_output"] = f"```\n{evil}"
+    results["settings"]["names"] = [f"y](https://e.vil) {evil}"]  # whose own brackets a list brings
+    results["usage"] = {"lines": lines(results, results["folder"]), "output": f"```\n{evil}"}
     card = ModelCard(render(results))
     assert card.data.license == "mit" and card.data.eval_results[0].dataset_name == evil
+    assert f"'''\n{evil}" in card.text
     body = card.text.replace(f"'''\n{evil}", "")  # where it is shown as it was printed, in a block of its own
+    body = re.sub(r"`[^`\n]*`", "", body)  # and in code, in which Markdown reads nothing
     assert not re.search(r"\[[^\]]*\]\(http", body)
     assert "<script>" not in body and "license: stolen\n" not in body
     rows = [line for line in body.splitlines() if line.startswith("| trained (")]
@@ -300,7 +303,7 @@ def test_the_card_of_every_run_is_written_again(folder, tmp_path):
 def test_results_that_are_none(results, tmp_path, change):
     (tmp_path / "results.json").write_text(json.dumps({**results, **change}))
     before = sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text()
-    with pytest.raises(ValueError, match=r"not as a run writes them|No objective"):
+    with pytest.raises(ValueError, match="as a run writes them|No objective|kind that a run writes"):
         card_again(tmp_path)
     assert before == (sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text())
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import CONFIGS, REPOSITORY
 from huggingface_hub import HfApi, ModelCard
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 from loopback_hub import online, serve
 from transformers import AutoModel, TrainingArguments
 
@@ -98,7 +98,12 @@ def test_a_private_repository_is_made_one(hub, run):
 def test_what_is_no_name_of_a_repository(hub, run, name):
     with pytest.raises(ValueError, match="is no name of a repository"):
         push(run, name)
+    with pytest.raises(ValueError, match="give user/model"):
+        push(run, "model")  # its card would load another repository
+    with pytest.raises(ValueError, match=r"--revision 'a b' is no name of a branch"):
+        push(run, MODEL, revision="a b")
     assert hub.requests == 0
+    assert not list(run.glob(".push-*"))
 
 
 def test_weights_in_a_pickle_or_damaged_are_refused_before_anything_is_sent(hub, run):
@@ -158,8 +163,12 @@ def test_weights_of_an_earlier_push_are_not_left_in_the_way(hub, run, tmp_path):
         path.unlink()
     model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
     model.save_pretrained(run)
+    theirs = {"embeddings.npy": b"x", ".eval_results/other.yaml": b"[]", "LICENSE": b"mine"}
+    for name, content in theirs.items():
+        HfApi().upload_file(repo_id=MODEL, path_in_repo=name, path_or_fileobj=content)
     push(run, MODEL, say=lambda text: None)
     assert weights(hub.files("model", MODEL)) == {"model.safetensors"}
+    assert theirs.keys() <= hub.files("model", MODEL).keys()  # what its owner has put there
 
 
 def test_a_checkpoint_holds_nothing_of_what_was_measured_at_the_end(hub, run):
@@ -202,6 +211,34 @@ def test_a_broken_upload_publishes_nothing_and_the_next_sends_what_is_missing(hu
     assert weights(hub.files("model", MODEL))
 
 
+def test_a_checkpoint_whose_upload_broke_leaves_no_revision_with_other_weights(hub, run):
+    push(run, MODEL, say=lambda text: None)
+    for path in (run / "checkpoint-2").glob("*.safetensors"):
+        path.unlink()
+    hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]())).save_pretrained(
+        run / "checkpoint-2", max_shard_size="6KB"
+    )
+    hub.cut_upload_after = 1
+    with pytest.raises(ValueError, match="connection broke"):
+        push(run, MODEL, checkpoints="all", say=lambda text: None)
+    assert set(hub.refs("model", MODEL)) == {"refs/heads/main"}
+
+
+def test_offline_the_mend_is_another(hub, run, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ValueError, match=r"offline mode \(HF_HUB_OFFLINE\) is on"):
+        push(run, MODEL, say=lambda text: None)
+
+
+def test_a_token_that_the_hub_says_back_is_not_told(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "not-in-the-form-of-one")
+    said = "hf_of_another_form and not-in-the-form-of-one are no good\x1b[2J"
+    response = SimpleNamespace(status_code=400, headers={}, request=None)
+    with pytest.raises(ValueError) as refused, explained(MODEL):
+        raise HfHubHTTPError(said, response=response, server_message=said)
+    assert str(refused.value) == f"{MODEL}: *** and *** are no good [2J"
+
+
 def test_a_hub_that_is_not_well(hub, run):
     hub.fail_every = 1
     with pytest.raises(ValueError, match="the Hub is not well"):
@@ -242,17 +279,32 @@ def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
     model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
     trainer = PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
     trainer.train()
-    assert sorted(hub.commits("model", MODEL))[:2] == [f"Training in progress, step {step}" for step in (2, 4)]
+    assert hub.commits("model", MODEL)[:2] == [f"Training in progress, step {step}" for step in (4, 2)]
     files = hub.files("model", MODEL)
-    assert "was not at its end" in files["README.md"].decode() and "model.safetensors" in files
+    assert "nothing was measured of it" in files["README.md"].decode() and "model.safetensors" in files
+    assert "step 4 of a training that goes on" in files["README.md"].decode()
     assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth")) and "/" not in name]
+    trainer.push_to_hub("After it")
     before = hub.commits("model", MODEL)
+    assert "that goes on" not in hub.files("model", MODEL)["README.md"].decode()
     trainer.push_to_hub("The same")
     assert hub.commits("model", MODEL) == before  # of what is there already no commit is made
     torch.nn.init.zeros_(next(model.parameters()))
     trainer.push_to_hub("The end")
     assert hub.commits("model", MODEL) == ["The end", *before]
+
+
+def test_other_ranks_than_the_first_push_nothing(hub, emoji, tmp_path, monkeypatch):
+    args = TrainingArguments(tmp_path / "mine", max_steps=2, save_steps=1, use_cpu=True, report_to="none",
+                             push_to_hub=True, hub_model_id=MODEL, hub_token=hub.token)  # fmt: skip
+    monkeypatch.setattr(PretextTrainer, "is_world_process_zero", lambda self: False)
+    model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
+    trainer = PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
+    trainer.train()  # of the first alone there are pushes to look after
+    assert MODEL not in [info.id for info in HfApi(endpoint=hub.url, token=hub.token).list_models()] or (
+        len(hub.commits("model", MODEL)) <= 1
+    )
 
 
 def test_a_hub_that_refuses_ends_a_run_before_it_begins(hub, emoji, tmp_path):

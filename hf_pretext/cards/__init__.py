@@ -3,6 +3,7 @@
 folder with results.json -> README.md; rows of tables
 """
 
+import html
 import json
 import math
 import os
@@ -15,6 +16,8 @@ from ..files import write_text
 
 RESULTS, CARD, REPORT = "results.json", "README.md", "report.png"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "modality", "seeds", "settings", "machine", "versions"}
+SHAPES = {"objective": dict, "encoder": dict, "data": dict, "seeds": list, "settings": dict, "machine": dict,
+          "versions": dict, "card": dict, "usage": dict, "transfer": dict, "measures": dict}  # fmt: skip
 FEW = 2  # methods whose accuracies per class have room in a table, too
 KINDS = {"top1": "top-1", "mean_class": "per class"}
 HEADLINES = (  # of the measures, where not all have room
@@ -43,11 +46,12 @@ MEASURES = {
     "masked_text_gain": "hidden words, gain by the picture",
     "text_probe": "linear probe of captions",
 }
+BASELINES = {"pixels": "raw pixels do", "majority": "always saying the majority class does"}  # better than it
 MISSING = "—"
-UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
+UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "]": "&#93;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
 AUTHORS = str.maketrans({"<": "&lt;"})  # of what its author writes
 SAID = {"license": None, "language": [], "limits": None}  # by its author, where nothing is
-OUTPUT = "usage_output"  # shown in a block of its own
+OUTPUT = "output"  # of the lines that load it, shown in a block of its own
 
 
 def read_results(folder: str | os.PathLike) -> dict:
@@ -61,9 +65,19 @@ def read_results(folder: str | os.PathLike) -> dict:
         results = json.loads(path.read_text(), parse_constant=lambda name: None, parse_float=finite)
         if not isinstance(results, dict) or not results.keys() >= KEYS:
             raise ValueError("it lacks what a run writes")
+        wrong = [name for name, kind in SHAPES.items() if not isinstance(results.get(name, kind()), kind)]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} in it are not of the kind that a run writes")
     except ValueError as error:  # of JSON, too
         raise ValueError(f"{path} is no record of a run: {error}. Run the recipe again, or evaluate anew.") from error
     return results
+
+
+def expanded(path: str) -> str:
+    """A path of this machine, as `relative` has shortened it."""
+    from huggingface_hub import constants
+
+    return os.path.expanduser(path.replace("$HF_HOME", str(constants.HF_HOME), 1))
 
 
 def finite(text: str) -> float | None:
@@ -80,6 +94,7 @@ def environment():
         loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     found.filters |= {"figure": figure, "words": words, "measure_words": measure_words, "shown": shown}
+    found.filters |= {"hours": hours, "epochs": epochs, "code": code_span}
     return found
 
 
@@ -90,10 +105,9 @@ def render(results: dict, has_report: bool = False, where: str | None = None) ->
     Raises `ValueError` for an unknown objective, and for results that lack what a card tells of."""
     from jinja2 import UndefinedError
 
-    results = {**results, "card": {**SAID, **results.get("card", {})}}
     try:
-        return written(results, has_report, where)
-    except (KeyError, TypeError, AttributeError, IndexError, UndefinedError) as error:
+        return written({**results, "card": {**SAID, **results.get("card", {})}}, has_report, where)
+    except (KeyError, TypeError, AttributeError, IndexError, UndefinedError, ValueError) as error:
         raise ValueError(f"The results are not as a run writes them: {error}. Run the recipe again.") from error
 
 
@@ -101,17 +115,23 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
     from .metadata import metadata
     from .usage import lines, wording
 
-    code, safe = lines(results, where or os.path.expanduser(results["folder"])), harmless(results)
+    code, safe = lines(results, where or expanded(results["folder"])), harmless(results)
+    tried, printed = results.get("usage", {}), None
+    if tried.get("lines") == lines(results, results["folder"]):  # or others were tried
+        printed = safe["usage"][OUTPUT]
     own, template = wording(safe), environment().get_template("card.md.jinja")
     text = template.render(
         safe,
         own=own,
         code=code,
+        printed=printed,
         head=["encoder", *map(" ".join, columns(safe).values())] if "transfer" in safe else [],
         rows=table(safe),
         measured=measured(safe),
         verdicts=verdict(safe) if "transfer" in safe else [],
         unshown=unshown(safe),
+        worse=unshown(safe, worse=True),
+        shortcomings=shortcomings(safe),
         has_report=has_report,
         **worded(safe["objective"]),
     )
@@ -119,14 +139,18 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
     return f"---\n{yaml}\n---\n\n{text.strip()}\n"
 
 
-def unfinished(recipe: str, objective: str, where: str) -> str:
-    """The card of a checkpoint of a training that goes on, or went on: nothing is measured there."""
+def unfinished(name: str, objective: str, state: str, card: dict | None = None) -> str:
+    """The card of a checkpoint of which nothing was measured. state: which one it is; card: what its author said."""
     from huggingface_hub import ModelCardData
 
-    head = ModelCardData(library_name="transformers", tags=["hf_pretext", "self-supervised", objective]).to_yaml()
+    from .metadata import LIBRARY, TAGS
+
+    said, tags = {**SAID, **(card or {})}, [*TAGS, objective]
+    head = ModelCardData(language=said["language"] or None, license=said["license"], library_name=LIBRARY, tags=tags)
+    name, state = harmless(name), harmless(state)
     return (
-        f"---\n{head}\n---\n\n# {recipe}, {where}\n\nA checkpoint of a training by hf_pretext's objective "
-        f"*{objective}* that was not at its end: nothing was measured of it.\n"
+        f"---\n{head.to_yaml()}\n---\n\n# {name}, {state}\n\nA checkpoint of a training by hf_pretext's objective "
+        f"*{harmless(objective)}*: nothing was measured of it.\n"
     )
 
 
@@ -162,13 +186,31 @@ def harmless(value, name: str = ""):
 def publish(folder: str | os.PathLike, where: str | None = None) -> Path:
     """Writes the card of a run from its results, and returns where. Arguments as of `render`."""
     path = Path(folder) / CARD
-    write_text(path, render(read_results(folder), (Path(folder) / "report.png").exists(), where))
+    write_text(path, render(read_results(folder), (Path(folder) / REPORT).exists(), where))
     return path
 
 
 def shown(value, form: str = "{:,}") -> str:
     """A number in some format; a dash where it is missing."""
     return MISSING if value is None else form.format(value)
+
+
+def code_span(text: str) -> str:
+    """A harmless text as code, in which Markdown decodes nothing. It holds no backtick and no line's end."""
+    return f"`{html.unescape(text)}`"
+
+
+def hours(seconds: float | None) -> str:
+    """A time in minutes, or in hours where it is that long."""
+    return (
+        shown(seconds and seconds / 60, "{:,.1f} minutes") if (seconds or 0) < 3600 else f"{seconds / 3600:,.1f} hours"
+    )
+
+
+def epochs(run: dict) -> str:
+    """How often a seed saw its data; of a mixture, how often each part."""
+    parts = [value for name, value in run["history"][-1].items() if name.startswith("epoch_of_source")]
+    return ", ".join(f"{part:.1f}" for part in parts) or shown(run["epochs"] or None, "{:.1f}")
 
 
 def figure(value: dict | None) -> str:
@@ -216,9 +258,9 @@ def headlines(results: dict) -> list[str]:
     return [name for name in HEADLINES if name in results.get("measures", {}).get("trained", {})]
 
 
-def unshown(results: dict) -> list[str] | None:
+def unshown(results: dict, worse: bool = False) -> list[str] | None:
     """Measures by which the trained model does not beat the random one, by name; None where seeds are too few to say.
-    Of a rank, less is better."""
+    Of a rank, less is better. worse: only those by which the random one beats it."""
     from ..evaluation.transfer import beats
 
     by_who, names = results.get("measures", {}), []
@@ -226,10 +268,11 @@ def unshown(results: dict) -> list[str] | None:
         pair = by_who["trained"][name], by_who["random"][name]
         if any(value["mean"] is None for value in pair):
             continue
-        answer = beats(*(reversed(pair) if name.endswith("rank") else pair))
+        ours, other = reversed(pair) if name.endswith("rank") else pair
+        answer = beats(other, ours) if worse else beats(ours, other)
         if answer is None:
             return None
-        names += [] if answer else [name]
+        names += [name] if answer is worse else []
     return names
 
 
@@ -265,10 +308,33 @@ def verdict(results: dict) -> list[str]:
             False: "NOT more than twice the spread of the seeds: nothing is shown",
             None: "no verdict: that takes 3 seeds on each side",
         }[answer]
-        ahead = [
-            f"{who} is ahead of it, by {mean - means['trained']:.3f}"
-            for who, mean in means.items()
-            if who not in ("trained", "random") and mean is not None and mean > means["trained"]
-        ]
+        ahead = [f"{words} better, by {by:.3f}" for words, by in ahead_of_it(results, method)]
         sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
     return sentences
+
+
+def ahead_of_it(results: dict, method: str) -> list[tuple[str, float]]:
+    """Baselines that need no encoder and do better than the trained one by this method: in words, and by how much."""
+    means = {who: figures[f"{method}_top1"]["mean"] for who, figures in results["transfer"]["figures"].items()}
+    if means["trained"] is None:
+        return []
+    return [
+        (BASELINES.get(who, f"{who} does"), mean - means["trained"])
+        for who, mean in means.items()
+        if who not in ("trained", "random") and mean is not None and mean > means["trained"]
+    ]
+
+
+def shortcomings(results: dict) -> list[str]:
+    """What the figures themselves say against the model, in sentences for its limits."""
+    if "transfer" not in results:
+        return []
+    found, transfer = [], results["transfer"]
+    for method in transfer["methods"]:
+        for told, by in ahead_of_it(results, method):
+            found.append(
+                f"For {code_span(transfer['label'])} by {words(method)}, {told} better than its features, by {by:.3f}."
+            )
+    if "zero_shot_top1" in (unshown(results) or ()):
+        found.append("Zero-shot classification: nothing shows that it is better than an untrained model's.")
+    return found

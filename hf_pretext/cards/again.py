@@ -6,10 +6,12 @@ folder with results.json -> the lines that load it, run again -> results.json, R
 import os
 from pathlib import Path
 
+from ..command_line import relative
 from ..files import write_json
-from . import OUTPUT, RESULTS, SAID, publish, read_results, render
-from .licenses import check_license
-from .usage import lines, printed_by
+from . import RESULTS, SAID, publish, read_results, render
+from .licenses import check_language, check_license
+from .staging import CONFIG
+from .usage import tried
 
 
 def card_again(
@@ -22,12 +24,14 @@ def card_again(
     stays where nothing is given. Raises `ValueError` for a licence of no name of the Hub's, and where the folder holds
     no results, or others than a run writes, before anything is touched."""
     check_license(license)
+    check_language(language or [])
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
     said = {name: value for name, value in given.items() if value is not None}
     results["card"] = {**SAID, **results.get("card", {}), **said}
     render(results)  # or nothing is touched
-    if (Path(folder) / "config.json").exists():
-        results[OUTPUT] = printed_by(lines(results, folder)) or results.get(OUTPUT)
+    if (Path(folder) / CONFIG).exists():
+        results["folder"] = relative(str(Path(folder).absolute()))  # where it lies now
+        results["usage"] = tried(results, folder)
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)

@@ -21,7 +21,7 @@ def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
 
     table = Table.grid(padding=(0, 2))
     for name, value in told(*found_in(source, revision)):
-        table.add_row(name, Text(value))  # whoever wrote it, it is no markup
+        table.add_row(Text(name), Text(value))  # whoever wrote it, it is no markup
     screen = console()
     screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)
@@ -47,10 +47,14 @@ def told(config: dict, results: dict | None) -> list[tuple[str, str]]:
     """What there is to say, as names and values."""
     lines = []
     if config:
-        pretext = config.get("pretext") or {}
-        lines.append(("encoder", f"{', '.join(config.get('architectures') or ['?'])} ({config.get('model_type')})"))
-        settings = ", ".join(f"{name} {value}" for name, value in pretext.items() if name not in NO_SETTINGS)
-        lines.append(("objective", f"{pretext['objective']}: {settings}" if pretext else "none: a plain checkpoint"))
+        pretext, classes = config.get("pretext"), config.get("architectures")
+        classes = ", ".join(map(str, classes)) if isinstance(classes, list) else "?"
+        lines.append(("encoder", f"{classes} ({config.get('model_type')})"))
+        if isinstance(pretext, dict) and "objective" in pretext:
+            settings = ", ".join(f"{name} {value}" for name, value in pretext.items() if name not in NO_SETTINGS)
+            lines.append(("objective", f"{pretext['objective']}: {settings}"))
+        else:
+            lines.append(("objective", "none: a plain checkpoint"))
     else:
         lines.append(("encoder", f"{results['encoder']['class']}, whose weights are not here"))
         lines.append(("objective", results["objective"]["name"]))

@@ -1,6 +1,8 @@
 """The names by which the Hub knows licences, as of August 2026: https://huggingface.co/docs/hub/repositories-licenses"""
 
 import difflib
+import re
+from collections.abc import Sequence
 
 NAMES = """
 afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
@@ -14,6 +16,13 @@ mpl-2.0 ms-pl ncsa odbl odc-by ofl-1.1 openmdw-1.0 openmdw-1.1 openrail openrail
 unknown unlicense wtfpl zlib
 """
 LICENSES = tuple(NAMES.split())
+
+
+def check_language(codes: Sequence[str]) -> None:
+    """Raises `ValueError` for what is no code of a language (ISO 639, of two or three letters)."""
+    for code in codes:
+        if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", code) and code not in ("code", "multilingual"):
+            raise ValueError(f"--language {code}: the Hub wants codes, as en or deu; or multilingual.")
 
 
 def check_license(name: str | None) -> None:

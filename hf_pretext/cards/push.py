@@ -14,7 +14,7 @@ from transformers.utils import logging
 from transformers.utils.hub import hf_api
 
 from ..files import write_text
-from ..hub import check_repository, explained
+from ..hub import check_repository, check_revision, explained
 from . import CARD, REPORT, RESULTS, read_results, render, unfinished
 from .metadata import eval_files
 from .staging import PICKLES, WEIGHTS, checkpoints_of, stage
@@ -42,8 +42,10 @@ def push(
     Returns the address of the commit. Raises `ValueError` for what can't be shared, before the Hub is asked anything;
     and for what the Hub refuses, with the mend: that commit is not made then.
     """
-    check_repository(repository)
-    with tempfile.TemporaryDirectory() as temporary:
+    check_repository(repository, whole=True)
+    check_revision(revision)
+    read_results(folder)
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # on its disk, files are linked
         staged = list(revisions(Path(folder), repository, revision, checkpoints, training_state, Path(temporary)))
         with explained(repository):
             api = HfApi(token=token)
@@ -65,13 +67,17 @@ def revisions(
     """Staging folders, the revisions they are for, and what their commits are called; the run's end last, so that who
     sees it finds its checkpoints there. Raises `ValueError` as `push`."""
     results = read_results(folder)
+    card = render(results, (folder / REPORT).exists(), repository)  # which looks at all of them
     if checkpoints not in ("last", "all"):
         raise ValueError(f"--checkpoints {checkpoints}: last or all.")
     if checkpoints == "all":
         for checkpoint in checkpoints_of(folder):
             into = temporary / checkpoint.name
             stage(checkpoint, into, training_state)
-            write_text(into / CARD, unfinished(results["recipe"], results["objective"]["name"], checkpoint.name))
+            write_text(
+                into / CARD,
+                unfinished(results["recipe"], results["objective"]["name"], checkpoint.name, results.get("card")),
+            )
             yield into, checkpoint.name, f"{results['recipe']}, {checkpoint.name}"
     into = temporary / "end"
     left_out = stage(folder, into)
@@ -80,7 +86,7 @@ def revisions(
     if training_state and checkpoints == "last":
         last = checkpoints_of(folder)[-1]
         stage(last, into / last.name, training_state)
-    write_text(into / CARD, render(results, (folder / "report.png").exists(), repository))
+    write_text(into / CARD, card)
     for name, text in eval_files(results).items():
         write_text(into / name, text)
     yield into, revision, f"{results['recipe']}: {results['objective']['name']} pretraining"
@@ -118,11 +124,12 @@ def push_meanwhile(
 
 def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
     """One commit of a folder on top of what the revision holds now; none where somebody else commits meanwhile."""
-    if revision != "main":
-        api.create_branch(repository, branch=revision, exist_ok=True)
-    parent = api.repo_info(repository, revision=revision).sha
     files = sorted(path for path in into.rglob("*") if path.is_file())
     operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files]
+    if revision != "main":
+        api.preupload_lfs_files(repository, operations)  # first: a new branch holds what main holds until it is done
+        api.create_branch(repository, branch=revision, exist_ok=True)
+    parent = api.repo_info(repository, revision=revision).sha
     names = {operation.path_in_repo for operation in operations}
     there = api.list_repo_files(repository, revision=parent)
     operations += [CommitOperationDelete(name) for name in there if is_stale(name, names)]
@@ -132,11 +139,11 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
 
 def is_stale(name: str, pushed: Set[str]) -> bool:
     """Whether a file of the repository would be in the way of what is pushed: weights that are loaded in place of the
-    new ones, pickles, what was measured of another state."""
+    new ones, what was measured of another state. What else lies there is its owner's."""
     folder, _, file = name.rpartition("/")
-    beside = folder in {other.rpartition("/")[0] for other in pushed} or folder == ".eval_results"
-    old = file.endswith((*WEIGHTS, *PICKLES)) or file in (RESULTS, REPORT) or folder == ".eval_results"
-    return name not in pushed and beside and old
+    beside = folder in {other.rpartition("/")[0] for other in pushed}
+    weights = file.startswith(("model", "pytorch_model")) and file.endswith((*WEIGHTS, *PICKLES))
+    return name not in pushed and beside and (weights or file in (RESULTS, REPORT))
 
 
 def told(into: Path) -> str:

@@ -93,7 +93,9 @@ def draw_neighbours(figure, queries: Tensor, found: dict[str, tuple[Tensor, np.n
         **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(found)},
     }
     for column, title in titles.items():
-        grid[0, column].set_title(title, fontsize=9, loc="left").set_in_layout(False)  # or its column would grow
+        axes = grid[0, column]  # no title of its own: its column would grow
+        axes.text(0, 1.15, title, fontsize=9, transform=axes.transAxes).set_in_layout(False)
+    figure.suptitle(" ", fontsize=9)  # room for them
     figure.supxlabel("a blue frame: the neighbour has the query's label, which training never saw", fontsize=8)
 
 
@@ -148,7 +150,7 @@ def draw_pairs(figure, found: dict[str, tuple[Tensor, list[bool]]], images: Tens
     palette = colours(len(names))
     for number, name in enumerate(names):
         mine = labels == number
-        axes.scatter(*places[mine].T, s=9, color=palette[number], label=name)
+        axes.scatter(*places[mine].T, s=9, color=palette[number], label=name.replace("$", r"\$"))
     axes.set(xticks=[], yticks=[])
     axes.set_title("pictures of test, by their embeddings (t-SNE)", fontsize=10)
     if len(names) <= NAMED:

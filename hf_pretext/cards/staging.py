@@ -92,7 +92,10 @@ def check_whole(folder: Path, into: Path) -> None:
             "--output_dir of a run."
         )
     if (into / INDEX).exists():
-        named = set(json.loads((into / INDEX).read_text())["weight_map"].values())
+        try:
+            named = set(json.loads((into / INDEX).read_text())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{folder / INDEX} is no index of weights. Save the model again.") from error
         lacking = sorted(name for name in named if not (into / name).exists())
         if lacking:
             raise ValueError(f"{folder} lacks {', '.join(lacking)}, which its {INDEX} names. Save the model again.")

@@ -6,7 +6,7 @@ results -> tables on the screen
 import os
 import textwrap
 
-from . import columns, figure, measured, read_results, table, verdict
+from . import CARD, REPORT, columns, figure, measured, read_results, table, verdict
 from .usage import lines
 
 TABLE_WIDTH = 96
@@ -24,12 +24,11 @@ def console():
 def show_transfer(results: dict) -> None:
     """Prints the table of transfer, and a sentence for each method."""
     from rich.table import Table
+    from rich.text import Text
 
     transfer, screen = results["transfer"], console()
-    shown = Table(
-        title=f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows, "
-        f"{len(transfer['classes'])} classes"
-    )
+    title = f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows"
+    shown = Table(title=Text(f"{title}, {len(transfer['classes'])} classes"))  # names are no markup
     shown.add_column("frozen encoder", no_wrap=True)
     for method, kind in columns(results).values():
         shown.add_column(f"{method}\n{kind}".replace(", ", "\n"), justify="right", no_wrap=True)
@@ -37,7 +36,7 @@ def show_transfer(results: dict) -> None:
         shown.add_row(*row)
     screen.print(shown)
     for sentence in verdict(results):
-        screen.print(sentence, soft_wrap=True)
+        screen.print(sentence, soft_wrap=True, markup=False)
     if transfer["test_seen_in_pretraining"]:
         screen.print("The test split was cut from what was pretrained on: these figures are not of unseen data.")
 
@@ -69,7 +68,7 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     )
     screen.print("Load the encoder anywhere, with plain transformers:\n", style="bold")
     screen.print(textwrap.indent(lines(results, folder), "  ") + "\n", soft_wrap=True, markup=False)
-    screen.print(f"Look at [bold]{folder}/report.png[/bold] and [bold]{folder}/README.md[/bold]. Next:", soft_wrap=True)
+    screen.print(f"Look at {folder}/{REPORT} and {folder}/{CARD}. Next:", soft_wrap=True, markup=False)
     screen.print(
         f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
         f"  hf-pretext push {folder} you/your-encoder",

@@ -21,6 +21,11 @@ def lines(results: dict, where: str | os.PathLike) -> str:
     return wording({**results, "folder": quoted}).loading().strip()
 
 
+def tried(results: dict, where: str | os.PathLike) -> dict:
+    """The lines as a card says them, and what they print where the checkpoint lies: `{"lines", "output"}`."""
+    return {"lines": lines(results, results["folder"]), "output": printed_by(lines(results, where))}
+
+
 def wording(results: dict):
     """What a card says in the words of its kind of data: macros. Nothing of it is code out of the results, which may
     be anybody's."""

@@ -6,9 +6,10 @@ packages, machine, Hub -> examine() -> checks -> show() -> a table on the screen
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .check import Check, State, safe, said
+from ..hub import known_tokens, safe
+from .check import Check, State, said
 from .hardware import devices, disks, distributed, shared_memory
-from .network import hub, known_tokens
+from .network import hub
 from .packages import extras, ffmpeg, hub_package, packages, pair, python
 
 SIGNS = {"fine": ("✓", "+", "green"), "lacking": ("!", "!", "yellow"), "broken": ("✗", "x", "red")}

@@ -1,11 +1,9 @@
-"""A line of the check-up, and what may be said in it."""
+"""A line of the check-up."""
 
-import re
 from dataclasses import dataclass
 from typing import Literal
 
 State = Literal["fine", "lacking", "broken"]
-HIDDEN = "***"
 
 
 @dataclass(frozen=True)
@@ -16,15 +14,6 @@ class Check:
     state: State
     found: str
     mend: str = ""
-
-
-def safe(text: str, secrets: list[str]) -> str:
-    """Text without tokens, passwords in addresses, and what would steer a terminal."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    text = re.sub(r"\bhf_[A-Za-z0-9]{16,}", HIDDEN, text)
-    text = re.sub(r"://[^/\s]*@", f"://{HIDDEN}@", text)
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def said(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""The Hub: whether it answers, whom it takes us for, and the tokens that nobody is told.
+"""The Hub: whether it answers, whom it takes us for.
 
 endpoint, token -> checks
 """
@@ -6,7 +6,6 @@ endpoint, token -> checks
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
 from threading import Thread
 from typing import Any
 
@@ -82,13 +81,3 @@ def within(call: Callable[[], Any]) -> Any:
 
     Thread(target=work, daemon=True).start()  # it must not hold up the end of the process
     return future.result(NET_SECONDS + 1)
-
-
-def known_tokens() -> list[str]:
-    """The tokens that must not be shown."""
-    found = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
-    with suppress(Exception):
-        from huggingface_hub import get_token
-
-        found.append(within(get_token))
-    return [token.strip() for token in found if token and token.strip()]

@@ -8,6 +8,8 @@ import os
 from collections.abc import Mapping
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.utils import CONFIG_NAME
 
@@ -92,7 +94,7 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
         if objective and (encoder is None or kind_of(encoder) is None):
             encoder = load(folder, dtype=torch.float32).encoder
-    except OSError as error:
+    except (OSError, SafetensorError, StrictDataclassError, AttributeError, TypeError) as error:
         raise ValueError(f"{source} holds no encoder that can be loaded: {error}") from error
     if encoder is None or (kind_of(encoder) is None and not objective):
         raise ValueError(

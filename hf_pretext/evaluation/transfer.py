@@ -157,7 +157,11 @@ def beats(ours: dict, other: dict) -> bool | None:
     """Whether the difference of the means is above 2 sqrt(s1^2 + s2^2); None with fewer than 3 seeds on a side."""
     if min(len(ours["values"]), len(other["values"])) < 3:
         return None
-    return bool(ours["mean"] - other["mean"] > 2 * np.hypot(ours["std"], other["std"]))
+    margin = 2 * np.hypot(ours["std"], other["std"])
+    return bool(ours["mean"] - other["mean"] > margin * (1 + ROUNDING))  # a tie is none
+
+
+ROUNDING = 1e-9
 
 
 @torch.no_grad()

@@ -105,11 +105,13 @@ class ContrastiveForPreTraining(TwoTowers):
     formula = (
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
-        r"-\frac{1}{B}\sum_{i,j} \log\sigma\left(z_{ij} s_{ij}\right); \quad s_{ij} = \tau\, u_i^\top v_j + b"
+        r"-\frac{1}{B}\sum_{i,j} \log\sigma\left(z_{ij} s_{ij}\right); \quad s_{ij} = \tau u_i^\top v_j + b; "
+        r"\quad u_i, v_j \text{ embeddings of length 1; several right answers share a row's weight, label smoothing "
+        r"spreads some of it}"
     )
     limits = (
-        "A caption counts as wrong for every picture but its own, also where it fits: of many like pictures "
-        "or captions the model learns differences that are none.",
+        "Captions of other pictures count as wrong, also where they fit (but for equal ones or equal labels, where "
+        "`positives` is label): of many like pictures or captions the model learns differences that are none.",
         "Word order, counts and negations are hardly learned: telling captions of a batch apart seldom takes them.",
         "Words that training never saw mean hardly anything to it.",
     )

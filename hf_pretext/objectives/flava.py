@@ -110,8 +110,9 @@ class FlavaForPreTraining(MaskedPairs):
     task_class = FlavaTask
     modality = "image_text"
     formula = (
-        r"\sum_k \lambda_k \mathcal{L}_k, \quad k \in \{\text{mim}, \text{mlm}, \text{mmm image}, \text{mmm text}, "
-        r"\text{itm}, \text{contrastive}\}; \quad \mathcal{L}_\text{masked} = -\frac{1}{|M|}\sum_{i \in M} "
+        r"\sum_k \lambda_k \mathcal L_k, \quad k \in \lbrace \text{mim}, \text{mlm}, \text{mmm image}, "
+        r"\text{mmm text}, \text{itm}, \text{contrastive} \rbrace; \quad "
+        r"\mathcal L_{\text{masked}} = -\frac{1}{|M|}\sum_{i \in M} "
         r"\log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right)"
     )
     limits = (
@@ -121,18 +122,22 @@ class FlavaForPreTraining(MaskedPairs):
     )
     encoder_class = FlavaModel
     usage = """
+import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{folder}")
 model = AutoModel.from_pretrained("{folder}")
-encoder = model.image_model  # of pictures alone: what the figures under "Transfer" are of
-
-texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-print(model.get_text_features(**texts).pooler_output[:, 0].shape)
 picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
 pictures = processor(images=[picture], return_tensors="pt")
-print(model.get_image_features(**pictures).pooler_output[:, 0].shape)
+texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    image = model.get_image_features(**pictures).pooler_output[:, 0]  # of the class token
+    text = model.get_text_features(**texts).pooler_output[:, 0]
+    hidden = model.image_model(**pictures).last_hidden_state
+print("cosines", torch.nn.functional.cosine_similarity(image, text))
+print("features of the picture", hidden.mean(1).shape)  # by the picture encoder alone, as under "Transfer"
+# all six losses, and its own matching score: hf_pretext.load("{folder}")
 """
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):

@@ -86,7 +86,8 @@ class MaskedLMForPreTraining(PretextModel):
     modality = "text"
     formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
     limits = (
-        "The mask token never occurs in texts that the encoder is used on.",
+        "It learned from texts with mask tokens, and is used on texts without: features of whole texts are not what it "
+        "was trained for.",
         "The mean over tokens tells topic better than it tells meaning: for search and similarity, train further on "
         "pairs.",
         "What the texts say of people it repeats, when it fills in words.",

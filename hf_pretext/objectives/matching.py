@@ -1,8 +1,8 @@
 """Image-text matching: tell whether a caption belongs to a picture, from the tokens of both.
 
 Li, Selvaraju, Gotmare, Joty, Xiong and Hoi, "Align before Fuse", NeurIPS 2021,
-https://huggingface.co/papers/2107.07651: wrong captions are drawn where a contrastive loss, learned beside, takes them
-for right.
+https://huggingface.co/papers/2107.07651. There, wrong captions are those that a contrastive loss, learned beside, takes
+for right (`negatives` hard).
 
     pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> tokens (B, P, D), (B, L, D), embeddings -> B right
     pairs and 2 B wrong ones, mined -> fusion transformer -> a logit each -> binary cross-entropy; and contrastive loss
@@ -79,8 +79,9 @@ class MatchingForPreTraining(TwoTowers):
     task_class = MatchingTask
     modality = "image_text"
     formula = (
-        r"-\frac{1}{3B}\sum_{(x, t)} y \log p_\theta(x, t) + (1 - y)\log\left(1 - p_\theta(x, t)\right) + "
-        r"\lambda\, \mathcal{L}_\text{contrastive}"
+        r"-\frac{1}{2}\left[\frac{1}{|R|}\sum_{(x, t) \in R} \log p_\theta(x, t) + \frac{1}{|W|}\sum_{(x, t) \in W} "
+        r"\log\left(1 - p_\theta(x, t)\right)\right] + \lambda \mathcal L_{\text{contrastive}}, "
+        r"\quad R \text{ right pairs}, W \text{ wrong ones}"
     )
     limits = (
         "Each pair of a picture and a text takes a pass of its own through the transformer over both: for search, take "

@@ -96,28 +96,30 @@ class MultiwayForPreTraining(MaskedPairs):
     modality = "image_text"
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right) + "
-        r"\lambda\, \mathcal{L}_\text{contrastive}"
+        r"\lambda \mathcal L_{\text{contrastive}}"
     )
     limits = (
         "Visual tokens made of pixels tell colours and edges rather than things.",
-        "Without the contrastive loss beside, pictures and texts have no common space to be searched in.",
+        "Where `contrastive_weight` is 0, pictures and texts have no common space to be searched in.",
         "Words that training never saw mean hardly anything to it.",
     )
     encoder_class = MultiwayModel
     usage = """
+import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{folder}")
 encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of pictures: see "Transfer"
 text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
-
 picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
-hidden = encoder(**processor(images=[picture], return_tensors="pt")).last_hidden_state
-print(encoder.__class__.__name__, hidden.shape)
+pictures = processor(images=[picture], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-print(text_encoder.__class__.__name__, text_encoder(**texts).last_hidden_state.shape)
-# both together, with its heads: hf_pretext.load("{folder}")
+with torch.no_grad():
+    features = encoder(**pictures).last_hidden_state.mean(1)
+    tokens = text_encoder(**texts).last_hidden_state
+print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name__, tokens.shape)
+# both together and their common space, as under "Both towers together": hf_pretext.load("{folder}")
 """
 
     def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
