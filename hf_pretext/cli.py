@@ -63,7 +63,10 @@ def evaluate_command(options: argparse.Namespace) -> None:
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
     if options.output:
         write_json(options.output, {})  # or hours of measuring would end in a file that can't be written
-    found = evaluate(**given)
+    try:
+        found = evaluate(**given)
+    except ValueError as error:  # in the words of a recipe's options
+        raise ValueError(str(error).replace("--eval_", "--")) from error
     show_transfer(found)
     if options.output:
         write_json(options.output, found)

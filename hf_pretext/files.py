@@ -1,6 +1,7 @@
 """Files and folders that are written whole or not at all."""
 
 import json
+import math
 import os
 import secrets
 import shutil
@@ -49,6 +50,15 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file."""
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def without_nan(content):
+    """The same with None for numbers that JSON can't hold: NaN and infinity."""
+    if isinstance(content, dict):
+        return {name: without_nan(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def write_json(path: str | os.PathLike, content: dict | list) -> None:

@@ -27,7 +27,7 @@ from .evaluation.comparison import (
     random_transfer,
 )
 from .evaluation.transfer import chosen_together, mean_and_spread
-from .files import write_json
+from .files import without_nan, write_json
 from .machine import code_revision, describe, versions
 from .modeling import build_encoder
 from .run import settings
@@ -45,7 +45,7 @@ def publish_results(run: "Run") -> dict:
     begun = time.perf_counter()
     results, folder, panel = facts(run), Path(run.first.output_dir), None
     if run.labelled is not None:
-        results.update(figures(run))
+        results.update(without_nan(figures(run)))  # one that overflowed must not lose the others
         results["usage"] = tried(results, folder)
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
         try_to_publish(folder)  # before anything is drawn: what was measured must not hang on a picture

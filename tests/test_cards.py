@@ -21,8 +21,11 @@ from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
 from hf_pretext.cards.again import card_again
 from hf_pretext.cards.metadata import eval_files
 from hf_pretext.cards.usage import lines, printed_by
+from hf_pretext.cli import main
 from hf_pretext.command_line import relative
-from hf_pretext.results import about, try_to_publish
+from hf_pretext.evaluation.transfer import beats
+from hf_pretext.files import without_nan, write_json
+from hf_pretext.results import about, survived, try_to_publish
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
@@ -238,6 +241,52 @@ def test_a_card_never_ends_a_run(tmp_path, caplog):
     (tmp_path / "results.json").write_text("{}")
     try_to_publish(tmp_path)
     assert "No card was written" in caplog.text and f"hf-pretext card {tmp_path}" in caplog.text
+
+
+def test_the_end_of_a_run_survives_what_fails(caplog):
+    with survived("No report was drawn"):
+        raise OSError("no room")
+    assert "No report was drawn: OSError: no room" in caplog.text
+
+
+def test_figures_that_json_can_not_hold_are_written_as_missing(tmp_path):
+    write_json(tmp_path / "x.json", without_nan({"a": [1.5, math.nan], "b": {"c": math.inf, "d": "nan"}}))
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": [1.5, None], "b": {"c": None, "d": "nan"}}
+
+
+def test_a_tie_beats_nothing():
+    ours, other = (
+        {"values": hits, "mean": sum(hits) / 3, "std": std}
+        for hits, std in (([317, 310, 303], 7), ([255, 291, 264], 351**0.5))
+    )
+    assert ours["mean"] - other["mean"] == 40 and not beats(ours, other)
+    assert beats({**ours, "mean": 310.001}, other)
+
+
+def test_what_the_figures_say_against_a_model_is_in_its_limits(results):
+    transfer = results["transfer"]["figures"]
+    transfer["pixels"]["knn_top1"]["mean"] = transfer["trained"]["knn_top1"]["mean"] + 0.25
+    limits = render(results).partition("## Limits")[2]
+    assert "by kNN, raw pixels do better than its features, by 0.250." in limits
+    for who, values in (("trained", [0.1, 0.11, 0.12]), ("random", [0.5, 0.51, 0.52])):
+        results["measures"][who]["image_to_text_r1"] = {"mean": values[1], "std": 0.01, "values": values}
+    assert "WORSE than random by more than that: picture to caption, R@1." in render(results)
+
+
+def test_lines_that_were_not_tried_show_no_output(results):
+    results["usage"] = {"lines": lines(results, results["folder"]), "output": "it works"}
+    assert "It prints:\n\n```\nit works" in render(results) and "it works" in render(results, where="you/other")
+    results["usage"]["lines"] += " # as they were"
+    assert "it works" not in render(results)
+
+
+def test_a_card_from_the_command_line(results, tmp_path, capsys):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    for options, said in ((["--license", "mit"], "README.md"), (["--language", "english"], "--language english")):
+        with pytest.raises(SystemExit) as ended:
+            main(["card", str(tmp_path), *options])
+        assert said in capsys.readouterr().out + str(ended.value.code)
+    assert ModelCard((tmp_path / "README.md").read_text()).data.license == "mit"
 
 
 def test_what_only_its_author_can_say_is_kept(results, tmp_path):
