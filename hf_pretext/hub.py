@@ -36,8 +36,8 @@ def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str
         try:
             return Path(snapshot_download(str(source), revision=revision, allow_patterns=names, ignore_patterns="*/*"))
         except LocalEntryNotFoundError as error:
-            reason = str(error).partition("\n")[0]
-            raise ValueError(f"{source} is no folder, nor in the cache, and the Hub is not reached: {reason}") from error
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"{source} is no folder, nor in the cache, and the Hub is not reached: {why}") from error
 
 
 def check_revision(name: str) -> None:
