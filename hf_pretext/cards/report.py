@@ -61,7 +61,8 @@ def curves(figure, results: dict, names: list[str]) -> None:
             points = [(entry["samples_seen"], entry[name]) for entry in history if name in entry]
             label = None if number else "each seed" if len(histories) > 1 else "training"
             axes.plot(*np.array(points).reshape(-1, 2).T, color=TRAINED, alpha=0.8, linewidth=1.3, label=label)
-        if name in results.get("pretext", {}):
+        other = name == "loss" and "alone" in results  # on test it is of pairs alone
+        if name in results.get("pretext", {}) and not other:
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
         axes.set_title(name if rows > 1 else f"{results['objective']['name']}: {name}", fontsize=10)
         axes.set(xlabel="samples seen")
