@@ -271,7 +271,7 @@ def test_a_token_that_is_wrong_or_may_not_write_is_never_told(hub, run, token, r
     assert token not in str(refused.value) + "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize("strategy", ["every_save", "checkpoint"])
+@pytest.mark.parametrize("strategy", ["every_save", "checkpoint", "all_checkpoints"])
 def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
     torch.manual_seed(0)
     args = TrainingArguments(
@@ -286,6 +286,7 @@ def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
     assert "nothing was measured of it" in files["README.md"].decode() and "model.safetensors" in files
     assert "step 4 of a training that goes on" in files["README.md"].decode()
     assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
+    assert ("checkpoint-4/optimizer.pt" in files) == (strategy == "all_checkpoints")
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth")) and "/" not in name]
     trainer.push_to_hub("After it")
     before = hub.commits("model", MODEL)
