@@ -5,8 +5,10 @@ hf-pretext card | push | evaluate | info | doctor
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from . import __version__
 
@@ -61,8 +63,9 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .files import write_json
 
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
-    if options.output:
-        write_json(options.output, {})  # or hours of measuring would end in a file that can't be written
+    place = options.output and Path(options.output).absolute()
+    if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):  # or hours of measuring would be for nothing
+        raise ValueError(f"--output {options.output} can't be written: give a file in a folder that is there.")
     try:
         found = evaluate(**given)
     except ValueError as error:  # in the words of a recipe's options

@@ -6,10 +6,10 @@ folder or user/name -> a folder of this machine
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
-from huggingface_hub import get_token, snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-HIDDEN = "***"
+from .tokens import known_tokens, safe
 
 
 def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str]) -> Path:
@@ -44,6 +44,15 @@ def check_revision(name: str) -> None:
     """Raises `ValueError` for what can't be the name of a branch."""
     if not re.fullmatch(r"\w[\w./-]*", name) or ".." in name or name.endswith(("/", ".", ".lock")):
         raise ValueError(f"--revision {name!r} is no name of a branch: letters, digits and . _ - / in it, as in v1.0.")
+
+
+def full_name(repository: str, token: str | None = None) -> str:
+    """A repository's name with its user: whose the token is, where none is given. Raises `ValueError` where the Hub
+    does not tell."""
+    if "/" in repository:
+        return repository
+    with explained(repository):
+        return f"{HfApi(token=token).whoami()['name']}/{repository}"
 
 
 def check_repository(repository: str, whole: bool = False) -> None:
@@ -93,20 +102,3 @@ MENDS = {  # by the status of the Hub's answer
 def said(error: HfHubHTTPError) -> str:
     """The Hub's own words, which may quote a token back."""
     return safe((error.server_message or str(error).partition("\n")[0]).strip(), known_tokens())
-
-
-def known_tokens() -> list[str]:
-    """The tokens that must not be shown."""
-    found = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
-    with suppress(Exception):
-        found.append(get_token())
-    return [token.strip() for token in found if token and token.strip()]
-
-
-def safe(text: str, secrets: Sequence[str]) -> str:
-    """Text without tokens, passwords in addresses, and what would steer a terminal."""
-    for secret in secrets:
-        text = text.replace(secret, HIDDEN)
-    text = re.sub(r"\bhf_\w{8,}", HIDDEN, text)
-    text = re.sub(r"://[^/\s]*@", f"://{HIDDEN}@", text)
-    return "".join(letter if letter.isprintable() else " " for letter in text)

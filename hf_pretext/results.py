@@ -28,6 +28,7 @@ from .evaluation.comparison import (
 )
 from .evaluation.transfer import chosen_together, mean_and_spread
 from .files import without_nan, write_json
+from .hub import full_name
 from .machine import code_revision, describe, versions
 from .modeling import build_encoder
 from .run import settings
@@ -46,13 +47,12 @@ def publish_results(run: "Run") -> dict:
     results, folder, panel = facts(run), Path(run.first.output_dir), None
     if run.labelled is not None:
         results.update(without_nan(figures(run)))  # one that overflowed must not lose the others
-        results["usage"] = tried(results, folder)
+    results["usage"] = tried(results, folder)
+    if run.labelled is not None:
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - begun})
         try_to_publish(folder)  # before anything is drawn: what was measured must not hang on a picture
         with survived("No picture of the test set was drawn"):
             panel = run.data.panel(run.labelled, results)
-    else:
-        results["usage"] = tried(results, folder)
     results["evaluation_seconds"] = time.perf_counter() - begun
     write_json(folder / RESULTS, results)
     with survived("No report was drawn"):
@@ -85,9 +85,10 @@ def publish_on_hub(run: "Run", folder: Path) -> None:
     """What --push_to_hub asks for. What fails now is told, and can be done again: all lies in the folder."""
     from .cards.push import push
 
-    args, repository = run.first, run.repository or run.first.hub_model_id or f"user/{folder.name}"
+    args, repository = run.first, run.repository or run.first.hub_model_id or folder.name
     private, revision = args.hub_private_repo, args.hub_revision or "main"
     try:
+        repository = full_name(repository, args.hub_token)
         told = push(folder, repository, private, revision, token=args.hub_token, say=run.say)
         run.say(f"\nPublished: {told}")
     except (ValueError, OSError) as error:

@@ -210,6 +210,13 @@ def test_without_torch_there_are_lines_and_no_traceback(monkeypatch, capsys):
     assert "Traceback" not in capsys.readouterr().out
 
 
+def test_without_huggingface_hub_there_are_lines_and_no_traceback():
+    code = "import sys; sys.modules['huggingface_hub'] = None; from hf_pretext.cli import main; main(['doctor'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stdout.splitlines()[-1].startswith("Training is not possible here")
+
+
 def test_an_exception_in_a_check_becomes_a_line(monkeypatch, capsys):
     only(monkeypatch, "Python", "disk")
 

@@ -22,6 +22,7 @@ from hf_pretext.cards.push import push, push_meanwhile
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.hub import explained
+from hf_pretext.results import publish_on_hub
 from hf_pretext.trainer import PretextTrainer
 
 MODEL = "tester/model"
@@ -224,6 +225,19 @@ def test_a_checkpoint_whose_upload_broke_leaves_no_revision_with_other_weights(h
     with pytest.raises(ValueError, match="connection broke"):
         push(run, MODEL, checkpoints="all", say=lambda text: None)
     assert set(hub.refs("model", MODEL)) == {"refs/heads/main"}
+
+
+def test_a_run_is_published_under_the_name_of_who_trained(hub, run):
+    said = []
+    args = SimpleNamespace(hub_model_id=None, hub_private_repo=True, hub_revision=None, hub_token=hub.token)
+    publish_on_hub(SimpleNamespace(first=args, repository=None, say=said.append), run)
+    assert said[-1].startswith(f"\nPublished: {hub.url}/tester/run/") and hub.repository("model", "tester/run").private
+    text = hub.files("model", "tester/run")["README.md"].decode()
+    assert 'from_pretrained("tester/run")' in text
+    (run / "report.png").write_bytes(b"another")
+    args.hub_token, args.hub_revision = READER, "dev"
+    publish_on_hub(SimpleNamespace(first=args, repository="tester/run", say=said.append), run)
+    assert said[-1].endswith(f"hf-pretext push {run} tester/run --private --revision dev")
 
 
 def test_offline_the_mend_is_another(hub, run, monkeypatch):

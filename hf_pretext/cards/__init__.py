@@ -202,9 +202,9 @@ def code_span(text: str) -> str:
 
 def hours(seconds: float | None) -> str:
     """A time in minutes, or in hours where it is that long."""
-    return (
-        shown(seconds and seconds / 60, "{:,.1f} minutes") if (seconds or 0) < 3600 else f"{seconds / 3600:,.1f} hours"
-    )
+    if seconds is None or seconds < 3600:
+        return shown(seconds and seconds / 60, "{:,.1f} minutes")
+    return f"{seconds / 3600:,.1f} hours"
 
 
 def epochs(run: dict) -> str:
@@ -308,7 +308,7 @@ def verdict(results: dict) -> list[str]:
             False: "NOT more than twice the spread of the seeds: nothing is shown",
             None: "no verdict: that takes 3 seeds on each side",
         }[answer]
-        ahead = [f"{words} better, by {by:.3f}" for words, by in ahead_of_it(results, method)]
+        ahead = [f"{told} better, by {by:.3f}" for told, by in ahead_of_it(results, method)]
         sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
     return sentences
 

@@ -44,9 +44,11 @@ def push(
     """
     check_repository(repository, whole=True)
     check_revision(revision)
-    read_results(folder)
+    results = read_results(folder)
     with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # on its disk, files are linked
-        staged = list(revisions(Path(folder), repository, revision, checkpoints, training_state, Path(temporary)))
+        staged = list(
+            revisions(Path(folder), results, repository, revision, checkpoints, training_state, Path(temporary))
+        )
         with explained(repository):
             api = HfApi(token=token)
             repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
@@ -62,11 +64,10 @@ def push(
 
 
 def revisions(
-    folder: Path, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
+    folder: Path, results: dict, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
 ) -> Iterator[tuple[Path, str, str]]:
     """Staging folders, the revisions they are for, and what their commits are called; the run's end last, so that who
     sees it finds its checkpoints there. Raises `ValueError` as `push`."""
-    results = read_results(folder)
     card = render(results, (folder / REPORT).exists(), repository)  # which looks at all of them
     if checkpoints not in ("last", "all"):
         raise ValueError(f"--checkpoints {checkpoints}: last or all.")

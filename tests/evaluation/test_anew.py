@@ -56,6 +56,11 @@ def test_a_plain_encoder_from_the_command_line(ours, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "trained (not of hf_pretext)" in printed and "no verdict" in printed
     assert json.loads(output.read_text())["transfer"]["label"] == "group"
+    for place in (tmp_path, tmp_path / "not" / "there.json"):
+        with pytest.raises(SystemExit, match=r"--output .* can't be written"):
+            main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--output", str(place)])
+    with pytest.raises(SystemExit, match=r"no column 'nosuch' \(--label\)"):
+        main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--label", "nosuch"])
 
 
 def test_an_encoder_of_ours_that_was_saved_without_its_heads(ours, tmp_path):

@@ -1,0 +1,27 @@
+"""What must not be said: tokens, and passwords in addresses."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+HIDDEN = "***"
+
+
+def known_tokens() -> list[str]:
+    """The tokens that must not be shown."""
+    found = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
+    with suppress(Exception):  # the check-up looks at machines without it, too
+        from huggingface_hub import get_token
+
+        found.append(get_token())
+    return [token.strip() for token in found if token and token.strip()]
+
+
+def safe(text: str, secrets: Sequence[str]) -> str:
+    """Text without tokens, passwords in addresses, and what would steer a terminal."""
+    for secret in secrets:
+        text = text.replace(secret, HIDDEN)
+    text = re.sub(r"\bhf_\w{8,}", HIDDEN, text)
+    text = re.sub(r"://[^/\s]*@", f"://{HIDDEN}@", text)
+    return "".join(letter if letter.isprintable() else " " for letter in text)
