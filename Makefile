@@ -6,6 +6,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
+# A process a core, each with a thread: tests of one file share what they set up.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 OUTPUT ?= runs/quickstart
 
@@ -22,10 +24,10 @@ quickstart: $(STAMP)
 		$(if $(wildcard $(OUTPUT)),--resume_from_checkpoint last)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 check: $(STAMP)
 	@$(BIN)/ruff --version >/dev/null 2>&1 || $(BIN)/pip install --quiet --editable .[dev]

@@ -36,12 +36,12 @@ from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.pairs import PairProcessing
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.data.settings import Augmentation
 from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip, tokenizer_of
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
+from hf_pretext.stream.settings import Augmentation
+from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, WIDTH, LAYERS, WORDS, LENGTH, WARM = 64, 192, 4, 49_408, 77, 3

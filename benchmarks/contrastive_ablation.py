@@ -213,7 +213,7 @@ def table(found: dict[str, list[dict]], options: list[str]) -> str:
     """Markdown: means over seeds."""
     import torch
 
-    from hf_pretext.machine import describe
+    from hf_pretext.utils.machine import describe
 
     device = describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     where = device.get("accelerator") or f"{device['cores']} cores of {device['processor']}"

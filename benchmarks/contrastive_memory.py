@@ -57,7 +57,7 @@ def loss(kind: str, rows: int) -> dict:
 
         compare = ClipLoss()
     else:
-        from hf_pretext.losses import softmax_loss
+        from hf_pretext.modules.losses import softmax_loss
 
         def compare(images, texts, scale):
             labels = torch.arange(len(images))

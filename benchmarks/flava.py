@@ -37,13 +37,13 @@ from hf_pretext import PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.pairs import PairProcessing
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.data.quantize import PatchCodebook
-from hf_pretext.data.settings import Augmentation
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
-from hf_pretext.machine import default_workers, describe, has_bf16, keep_freed_memory
-from hf_pretext.masking import IGNORED, draw_units, replaced, without_special
-from hf_pretext.patches import random_patches
+from hf_pretext.modules.codebook import PatchCodebook
+from hf_pretext.modules.masking import IGNORED, draw_units, replaced, without_special
+from hf_pretext.modules.patches import random_patches
+from hf_pretext.stream.settings import Augmentation
+from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, PATCH, WIDTH, LAYERS, CODES, LENGTH, VOCABULARY, WARM = 64, 8, 192, (4, 3, 2), 512, 77, 8000, 3

@@ -35,10 +35,10 @@ from transformers import (
 )
 
 from hf_pretext import MaskedLMForPreTraining, PretextTrainer
+from hf_pretext.data.corpus import PackedTexts, TextProcessing, source_of, tokenised
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.texts import PackedTexts, TextProcessing, source_of, tokenised
 from hf_pretext.data.tokenizer import train_tokenizer
-from hf_pretext.machine import describe, has_bf16, keep_freed_memory
+from hf_pretext.utils.machine import describe, has_bf16, keep_freed_memory
 
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
 VOCABULARY, LENGTH, WARM, HELD_OUT, SEEDS = 30_522, 128, 3, 128, 3

@@ -23,11 +23,12 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments, se
 
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.stream import StreamLoader
-from hf_pretext.machine import default_workers, describe, has_bf16, keep_freed_memory
-from hf_pretext.modeling import PretextModel, make_settings
+from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.trainer import PretextTrainer
+from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
+from hf_pretext.utils.settings import make_settings
 
 OURS = "PretextTrainer"
 RECIPE = Path(__file__).parent.parent / "recipes" / "rotation_emoji.py"

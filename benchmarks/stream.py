@@ -34,8 +34,8 @@ from tqdm.auto import tqdm
 
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import Source, open_source
-from hf_pretext.data.stream import StreamLoader
-from hf_pretext.machine import describe
+from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.utils.machine import describe
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8

@@ -6,7 +6,7 @@ The names below are imported when first used (PEP 562): `import hf_pretext` itse
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from . import objectives
+from . import registry
 
 __version__ = "0.1.0"
 
@@ -36,9 +36,9 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
     if name.endswith(_OBJECTIVE_SUFFIX):  # an objective is one file: RotationForPreTraining lives in rotation.py
         stem = name.removesuffix(_OBJECTIVE_SUFFIX).lower()
-        for objective in objectives.files():
+        for objective in registry.names(registry.OBJECTIVES):
             if objective.replace("_", "") == stem:
-                return getattr(import_module(f"{objectives.__name__}.{objective}"), name)
+                return getattr(registry.find(registry.OBJECTIVES, objective), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
 
 def card(options: argparse.Namespace) -> None:
     """Write the card of a run again, from its results."""
-    from .cards.again import card_again
+    from .cards.refresh import card_again
 
     print(card_again(options.folder, options.license, options.language, options.limits))
 
@@ -59,8 +59,8 @@ def push_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Measure what a frozen encoder knows of labels, beside random ones of its shape."""
     from .cards.terminal import show_transfer
-    from .evaluation.anew import evaluate
-    from .files import write_json
+    from .evaluation.standalone import evaluate
+    from .utils.files import write_json
 
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
     place = options.output and Path(options.output).absolute()

@@ -11,19 +11,18 @@ import copy
 import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from typing import ClassVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import ModelOutput
 
-from . import objectives
+from .encoders import build_encoder, check_encoder
+from .registry import objective_class
+from .utils.settings import make_settings
 
 EVAL_SEED = 0
 # Where an encoder has no prefix of its own, or its weights' names carry it already (timm's do), it lives under this
@@ -256,67 +255,3 @@ def read_objective(config: PreTrainedConfig | dict, where: str | PathLike) -> st
             f"pretrain from it: <Objective>ForPreTraining.from_encoder(AutoModel.from_pretrained({str(where)!r}))."
         )
     return pretext["objective"]
-
-
-def objective_class(objective: str) -> type[PretextModel]:
-    """The class of an objective, found by the name of its file. Raises `ValueError` for an unknown one."""
-    module = f"{objectives.__name__}.{objectives.find(objective).stem}"
-    members = vars(import_module(module)).values()
-    return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
-
-
-def make_settings(settings_class: type, **settings):
-    """A dataclass of settings from keywords, with errors that say which settings there are.
-
-    Raises `ValueError` for an unknown name or a value of the wrong type.
-    """
-    known = {field.name: field for field in dataclasses.fields(settings_class)}
-    told = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
-    unknown = sorted(set(settings) - set(known))
-    if unknown:
-        raise ValueError(f"{settings_class.__name__} has no setting {', '.join(unknown)}. Its settings: {told}.")
-    for name, value in settings.items():
-        if known[name].type is float and type(value) is int:
-            settings[name] = float(value)
-    try:
-        return settings_class(**settings)
-    except StrictDataclassError as error:
-        reason = str(error).partition("\n")[2].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
-        raise ValueError(f"{settings_class.__name__}: {reason} Its settings: {told}.") from error
-
-
-def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """A fresh encoder with its library's own initialisation, in float32 whatever a checkpoint of it was kept in."""
-    encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
-    for module in encoder.modules():
-        if hasattr(module, "timm_model"):
-            # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
-            import timm
-
-            own = module.config
-            fresh = timm.create_model(own.architecture, pretrained=False, num_classes=0, **(own.model_args or {}))
-            module.timm_model.load_state_dict(fresh.state_dict())
-    return encoder
-
-
-def check_encoder(encoder: PreTrainedModel, modality: str) -> None:
-    """Raises `ValueError` unless `encoder` is what `AutoModel` gives for its config, and of this modality."""
-    if not isinstance(encoder, PreTrainedModel):
-        raise ValueError(
-            f"The encoder must be a transformers model or config, not {type(encoder).__name__}. A timm model comes as "
-            "AutoConfig.for_model('timm_wrapper', architecture='resnet18')."
-        )
-    native = MODEL_MAPPING.get(type(encoder.config), None)
-    native = native if isinstance(native, (tuple, list)) else (native,)
-    if type(encoder) not in native:
-        raise ValueError(
-            f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
-            "Give its `.base_model`."
-        )
-    modalities = encoder.input_modalities
-    modalities = (modalities,) if isinstance(modalities, str) else tuple(modalities)
-    if modalities != (modality,):
-        raise ValueError(
-            f"This objective needs an encoder of one modality, {modality}, but {type(encoder).__name__} "
-            f"({encoder.config.model_type}) takes {' and '.join(modalities)}."
-        )

@@ -19,20 +19,21 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, get_last_checkpoint, rotate_checkpoints
 from transformers.utils import PushInProgress, logging
 
-from .command_line import relative
-from .data.ledger import DIGEST_RANGE, forget_after, sizes_of_records
+from .callbacks import Progress
+from .data.corpus import TextProcessing
 from .data.processing import ImageProcessing
-from .data.reader import reading_notes
-from .data.settings import StreamSettings
-from .data.sources import Mixture, Source
-from .data.state import STREAM_STATE, check_length, load_state, state_of
-from .data.stream import StreamLoader
-from .data.texts import TextProcessing
-from .files import write_json
-from .hub import explained
-from .machine import cores
+from .data.sources import Source
 from .modeling import PretextModel
-from .progress import Progress
+from .stream.loader import StreamLoader
+from .stream.mixture import Mixture
+from .stream.reader import reading_notes
+from .stream.sample_log import DIGEST_RANGE, forget_after, sizes_of_records
+from .stream.settings import StreamSettings
+from .stream.state import STREAM_STATE, check_length, load_state, state_of
+from .utils.files import write_json
+from .utils.hub import explained
+from .utils.machine import cores
+from .utils.paths import relative
 
 STAGING = ".saving"  # where a checkpoint is written before it takes its name
 STARVED = 0.2  # share of the time that steps may wait for data before we say how to mend it

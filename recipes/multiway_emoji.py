@@ -38,7 +38,7 @@ def multiway(
     layers: int = 4,
 ):
     """A small Multiway Transformer: pictures in patches of 16 pixels, an expert for pairs in the top two layers."""
-    from hf_pretext.multiway import MultiwayConfig
+    from hf_pretext.modules.multiway import MultiwayConfig
 
     return MultiwayConfig(
         hidden_size=width,

@@ -101,7 +101,7 @@ def fitted_codebooks(monkeypatch):
     """Codebooks that are fitted when an objective opens them, to pictures of the test's own."""
 
     def fit_to(pictures):
-        from hf_pretext import masked_pairs
+        from hf_pretext.modules import masked_pairs
 
         begun = masked_pairs.open_codebook
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
 
+from hf_pretext.encoders import build_encoder
 from hf_pretext.features import encode, extract, num_layers, pool, width
-from hf_pretext.modeling import build_encoder
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -13,8 +13,9 @@ from torch import nn
 from transformers import AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel, ViTConfig
 
 import hf_pretext
+from hf_pretext.encoders import build_encoder
 from hf_pretext.features import last_hidden, pool, width
-from hf_pretext.modeling import BARE_PREFIX, PretextModel, build_encoder
+from hf_pretext.modeling import BARE_PREFIX, PretextModel
 from hf_pretext.objectives.rotation import RotationForPreTraining, RotationTask
 
 PLAIN_PROCESS = """

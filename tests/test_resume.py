@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hf_pretext.data.ledger import read_lines
+from hf_pretext.stream.sample_log import read_lines
 
 SCRIPT = Path(__file__).parent / "train.py"
 ROWS, STEPS, BATCH = 70, 16, 12

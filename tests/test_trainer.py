@@ -15,12 +15,13 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
 
 import hf_pretext
-from hf_pretext.data.ledger import read_lines
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
-from hf_pretext.data.settings import StreamSettings
-from hf_pretext.data.sources import Mixture, open_source
-from hf_pretext.modeling import build_encoder
+from hf_pretext.data.sources import open_source
+from hf_pretext.encoders import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.stream.mixture import Mixture
+from hf_pretext.stream.sample_log import read_lines
+from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer, last_checkpoint
 
 
@@ -301,7 +302,8 @@ import sys, torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
 from hf_pretext.data.processing import ImageProcessing, default_processor
-from hf_pretext.data.sources import Mixture, open_source
+from hf_pretext.data.sources import open_source
+from hf_pretext.stream.mixture import Mixture
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer
 

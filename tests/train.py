@@ -16,9 +16,10 @@ import torch
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, ViTConfig, set_seed
 
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
-from hf_pretext.data.settings import StreamSettings
-from hf_pretext.data.sources import Mixture, open_source
+from hf_pretext.data.sources import open_source
 from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.stream.mixture import Mixture
+from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer
 
 SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16)

@@ -10,9 +10,9 @@ import os
 from functools import cache
 from pathlib import Path
 
-from .. import objectives
-from ..command_line import field_docs, task_class
-from ..files import write_text
+from .. import registry
+from ..utils.files import write_text
+from ..utils.settings import field_docs
 
 RESULTS, CARD, REPORT = "results.json", "README.md", "report.png"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "modality", "seeds", "settings", "machine", "versions"}
@@ -156,8 +156,8 @@ def unfinished(name: str, objective: str, state: str, card: dict | None = None) 
 
 def worded(objective: dict) -> dict:
     """What an objective's file says of it, and of its settings: names, values and words of those that share them."""
-    told = objectives.told_of(objective["name"])
-    docs = field_docs(task_class(objective["name"]))
+    model_class = registry.objective_class(objective["name"])
+    docs = field_docs(model_class.task_class)
     settings = []
     for name, value in objective.items():
         if name == "name":
@@ -167,7 +167,12 @@ def worded(objective: dict) -> dict:
             settings[-1][1].append(value)
         else:
             settings.append(([name], [value], docs.get(name, "")))
-    return {"told": {"formula": "", "limits": (), **told}, "task": settings}
+    return {
+        "words": registry.described(objective["name"]),
+        "formula": model_class.formula,
+        "known_limits": model_class.limits,
+        "task": settings,
+    }
 
 
 def harmless(value, name: str = ""):

@@ -7,7 +7,7 @@ import argparse
 import re
 from pathlib import Path
 
-from ..files import write_text
+from ..utils.files import write_text
 from . import figure, hardware, headlines, measure_words, publish, read_results, unshown, words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)

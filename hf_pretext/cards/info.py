@@ -6,8 +6,8 @@ folder or user/name -> its config.json and results.json -> lines on the screen
 import json
 import os
 
-from ..hub import brought
 from ..modeling import NO_SETTINGS
+from ..utils.hub import brought
 from . import RESULTS, figure, headlines, measure_words, read_results, shown, words
 from .terminal import console
 

@@ -8,7 +8,7 @@ import re
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ..objectives import told_of
+from ..registry import objective_class
 
 LIBRARY = "transformers"
 LOCAL = "local"  # what a data set is that does not lie on the Hub
@@ -50,7 +50,7 @@ def evaluated(results: dict) -> list[EvalResult]:
                 continue
             found.append(
                 EvalResult(
-                    task_type=TASK_TYPES[told_of(results["objective"]["name"])["modality"]],
+                    task_type=TASK_TYPES[objective_class(results["objective"]["name"]).modality],
                     task_name=f"frozen encoder, label {transfer['label']}",
                     dataset_type=transfer["dataset"] if transfer.get("revision") else LOCAL,
                     dataset_name=transfer["dataset"],

@@ -13,8 +13,8 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers.utils import logging
 from transformers.utils.hub import hf_api
 
-from ..files import write_text
-from ..hub import check_repository, check_revision, explained
+from ..utils.files import write_text
+from ..utils.hub import check_repository, check_revision, explained
 from . import CARD, REPORT, RESULTS, read_results, render, unfinished
 from .metadata import eval_files
 from .staging import PICKLES, WEIGHTS, checkpoints_of, stage

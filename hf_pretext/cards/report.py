@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from ..files import whole
+from ..utils.files import whole
 
 TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",

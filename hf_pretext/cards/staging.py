@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..data.state import STREAM_STATE
+from ..stream.state import STREAM_STATE
 
 SHARED = {  # what a checkpoint is made of, beside its weights
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",

@@ -10,7 +10,7 @@ import os
 
 from transformers.utils import logging
 
-from .. import objectives
+from ..registry import objective_class
 
 log = logging.get_logger(__name__)
 
@@ -31,9 +31,9 @@ def wording(results: dict):
     be anybody's."""
     from . import environment
 
-    told = objectives.told_of(results["objective"]["name"])
-    own = {"modality": told["modality"], "usage": told.get("usage", "")}
-    return environment().get_template(f"{told['modality']}.jinja").make_module({**results, **own})
+    model_class = objective_class(results["objective"]["name"])
+    words = {"modality": model_class.modality, "usage": model_class.usage}
+    return environment().get_template(f"{model_class.modality}.jinja").make_module({**results, **words})
 
 
 def printed_by(code: str) -> str | None:

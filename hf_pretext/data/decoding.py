@@ -15,8 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .settings import MAX_PIXELS
-
+MAX_PIXELS = 89_478_485  # Pillow's own: above this a picture is taken for a decompression bomb
 HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # beyond, Pillow itself refuses
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # Pillow knows far more, which nobody trains on
 UNREADABLE = "unreadable"  # the entry of a row that could not even be read, with the reason

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
-from .collate import collate
+from ..stream.collate import collate
 from .columns import holds_text
+from .corpus import AT_ONCE, check_pads
 from .decoding import BadSample, to_text
 from .processing import ImageProcessing
 from .sources import Source
-from .texts import AT_ONCE, check_pads
 
 CAPTION_DRAWS = 3
 LETTERS = 4  # of a token, about, in a language with spaces

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..stream.settings import Augmentation
 from .decoding import HIGHEST_MAX_PIXELS, MAX_PIXELS, SHRINKS, open_image, pixels_of, to_pixels, to_rgb, upright_size
-from .settings import Augmentation
 
 RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision

@@ -17,7 +17,7 @@ import numpy as np
 from huggingface_hub import get_session
 from transformers.utils import logging
 
-from ..files import whole
+from ..utils.files import whole
 
 THREADS = 16  # that ask for sizes and footers of remote files
 READ_AHEAD = 2**23  # bytes of a request, where a file is gone through

@@ -19,9 +19,9 @@ import numpy as np
 from datasets import Audio, Dataset, Image, IterableDataset, Video
 from tqdm.auto import tqdm
 
-from .order import ENDLESS
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
+ENDLESS = 2**62  # rows of a source whose end nobody knows
 BLOCK = 256  # rows of a piece, where a source can be cut anywhere
 KEPT_OPEN = 32  # readers kept where they stopped, to go on from there, unless told otherwise
 MEDIA = (Image, Audio, Video)

@@ -12,10 +12,10 @@ from typing import Literal
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from ..files import made_once
+from ..utils.files import made_once
+from .corpus import batches, identity
 from .remote import digest
 from .sources import Source
-from .texts import batches, identity
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VERSION = 3  # of how a tokenizer is trained: kept ones of another are not taken

@@ -6,7 +6,7 @@ packages, machine, Hub -> examine() -> checks -> show() -> a table on the screen
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ..tokens import known_tokens, safe
+from ..utils.tokens import known_tokens, safe
 from .check import Check, State, said
 from .hardware import devices, disks, distributed, shared_memory
 from .network import hub

@@ -24,7 +24,7 @@ def devices() -> Iterator[Check]:
     """What training computes on, each having multiplied; and GPUs that torch can't see."""
     import torch
 
-    from ..machine import cores, has_bf16, processor
+    from ..utils.machine import cores, has_bf16, processor
 
     with warnings.catch_warnings(record=True) as reasons:  # of a driver too old there is only a warning
         warnings.simplefilter("always")
@@ -62,7 +62,7 @@ def described(device) -> str:
     """An accelerator's name, memory and bf16, after a product on it. Raises what torch raises where it can't."""
     import torch
 
-    from ..machine import has_bf16
+    from ..utils.machine import has_bf16
 
     multiply(device)
     module = getattr(torch, device.type)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..command_line import relative
 from ..features import Pooling, extract
+from ..utils.paths import relative
 from .labelled import SPLITS, Labelled, LabelledImages
 from .transfer import METHODS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
+from ..data.corpus import text_or_none
 from ..data.decoding import UNREADABLE, BadSample
 from ..data.processing import ImageProcessing
 from ..data.sources import Source, open_splits
-from ..data.texts import text_or_none
 from .transfer import Labels
 
 KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes

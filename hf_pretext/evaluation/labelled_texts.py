@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
-from ..data.texts import AT_ONCE, text_or_none, word_begins
+from ..data.corpus import AT_ONCE, text_or_none, word_begins
 from .labelled import SPLITS, Labelled
 from .transfer import Method, best_layer
 

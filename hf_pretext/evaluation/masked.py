@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..features import Pooling, extract
-from ..masking import IGNORED, draw_units, without_special
+from ..modules.masking import IGNORED, draw_units, without_special
 from .labelled import SPLITS
 from .labelled_pairs import LabelledPairs, text_batches
 from .matching import captions_shown

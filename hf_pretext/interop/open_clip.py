@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from ..data.decoding import needed
-from ..files import whole, write_json
+from ..utils.files import whole, write_json
 from .open_clip_configs import clip_cfg, clip_config, siglip_cfg, siglip_config
 from .open_clip_names import clip_names, renamed, siglip_names
 

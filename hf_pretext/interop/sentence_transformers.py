@@ -6,7 +6,7 @@ width, max_length -> modules.json, sentence_bert_config.json, 1_Pooling/config.j
 import os
 from pathlib import Path
 
-from ..files import write_json
+from ..utils.files import write_json
 
 POOLING = "1_Pooling"
 

@@ -3,28 +3,22 @@
 options -> encoder's config, processing, source; labelled set, baselines, measures, panel of the report
 """
 
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, PreTrainedConfig
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers import PreTrainedConfig
 
-from ..command_line import relative
-from ..data.sources import Mixture
 from ..evaluation.labelled import Labelled
 from ..evaluation.transfer import Method
 from ..modeling import PretextModel
+from ..stream.mixture import Mixture
+from ..utils.paths import relative
 
 if TYPE_CHECKING:
-    from ..run import Run
-
-WEIGHTS = (".safetensors", ".bin")  # what files of weights end in
-EXAMPLES = {"image": "a ViT or a ResNet", "text": "a BERT or a ModernBERT", "image_text": "a CLIP or a SigLIP"}
+    from ..run.experiment import Run
 
 
 class Modality(ABC):
@@ -101,35 +95,3 @@ class Modality(ABC):
     def finish(self, folder: str) -> None:
         """Adds files of the modality's own to a finished checkpoint."""
         return
-
-
-def find(modality: str) -> type[Modality]:
-    """The class of a modality, by the name of its file."""
-    members = vars(import_module(f"{__name__}.{modality}")).values()  # each file defines one, and imports none
-    return next(c for c in members if isinstance(c, type) and issubclass(c, Modality) and c is not Modality)
-
-
-def is_shape_alone(path: str) -> bool:
-    """Whether this is a folder with a config.json but no weights, which gives a fresh encoder of that shape."""
-    return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
-
-
-def encoder_config(path: str, modality: str, option: str = "--encoder") -> PreTrainedConfig:
-    """The config of what an option names. Raises `ValueError` for what is no encoder, or of another modality."""
-    try:
-        config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{option} {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
-        ) from error
-    native = MODEL_MAPPING.get(type(config), None)
-    native = native[0] if isinstance(native, (tuple, list)) else native
-    takes = getattr(native, "input_modalities", None)
-    takes = (takes,) if isinstance(takes, str) else tuple(takes or ())
-    wanted = modality.split("_")
-    if set(takes) != set(wanted):
-        raise ValueError(
-            f"{option} {path} is a {config.model_type} model, which takes {' and '.join(takes)}, but one for "
-            f"{' and '.join(f'{kind}s' for kind in wanted)} is needed, as {EXAMPLES[modality]}."
-        )
-    return config

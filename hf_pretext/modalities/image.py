@@ -13,17 +13,19 @@ from torch import Tensor
 from transformers import PreTrainedConfig
 
 from ..data.processing import ImageProcessing, load_processor
-from ..data.settings import Augmentation, ImageArguments
-from ..data.sources import Mixture, open_source
+from ..data.sources import open_source
+from ..encoders import encoder_config
 from ..evaluation.comparison import pixel_transfer
 from ..evaluation.knn import TEMPERATURE, K, neighbours
 from ..evaluation.labelled import LabelledImages
 from ..evaluation.transfer import METHODS
 from ..features import extract
-from . import Modality, encoder_config
+from ..stream.mixture import Mixture
+from ..stream.settings import Augmentation, ImageArguments
+from . import Modality
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from ..run.experiment import Run
 
 QUERIES, NEIGHBOURS = 8, 6  # of the report
 TOLERANCE = 0.05  # of normalised pixels: rounding to whole levels of 255 may differ, a mean or a crop must not

@@ -17,12 +17,11 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase, VisionTextDualEncoderProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
-from ..command_line import relative
 from ..data.columns import type_name
+from ..data.corpus import fingerprint, room
 from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
-from ..data.settings import PairArguments, TextArguments
-from ..data.sources import Mixture, Source, open_source
-from ..data.texts import fingerprint, room
+from ..data.sources import Source, open_source
+from ..encoders import encoder_config, is_shape_alone
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_pairs import LabelledPairs, chance_figures, embeddings, pair_figures
 from ..evaluation.masked import masked_figures, text_probe
@@ -30,13 +29,16 @@ from ..evaluation.matching import KINDS, matching_figures
 from ..evaluation.zero_shot import templates_of
 from ..features import positions
 from ..modeling import PretextModel
-from ..towers import TwoTowers, batch_norms, dual_encoder
-from . import encoder_config, image, is_shape_alone
+from ..modules.dual_encoder import TwoTowers, batch_norms, dual_encoder
+from ..stream.mixture import Mixture
+from ..stream.settings import PairArguments, TextArguments
+from ..utils.paths import relative
+from . import image
 from .image import evenly
 from .text import check_vocabulary, find_tokenizer, told_of
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from ..run.experiment import Run
 
 TEXTS = Features({"text": Value("string")})
 USUAL_SIZE = 224  # pixels, where neither a tower nor --image_size says one

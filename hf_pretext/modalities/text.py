@@ -13,19 +13,21 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import has_file
 
-from ..command_line import relative
-from ..data.settings import TextArguments
-from ..data.sources import Mixture, Source, open_source
-from ..data.texts import BatchedTexts, PackedTexts, TextProcessing, fingerprint, room, source_of, tokenised
+from ..data.corpus import BatchedTexts, PackedTexts, TextProcessing, fingerprint, room, source_of, tokenised
+from ..data.sources import Source, open_source
 from ..data.tokenizer import train_tokenizer
+from ..encoders import encoder_config
 from ..evaluation.labelled_texts import LabelledTexts, tfidf_transfer
 from ..evaluation.transfer import label_fractions
 from ..features import positions
 from ..interop.sentence_transformers import write_modules
-from . import Modality, encoder_config
+from ..stream.mixture import Mixture
+from ..stream.settings import TextArguments
+from ..utils.paths import relative
+from . import Modality
 
 if TYPE_CHECKING:
-    from ..run import Run
+    from ..run.experiment import Run
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
 OPEN_CLIP = "open_clip:"  # before the name of an open_clip model, whose tokenizer is taken

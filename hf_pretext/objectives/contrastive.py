@@ -19,10 +19,9 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..distributed import gather, rank_and_ranks
-from ..losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
 from ..modeling import PretextOutput
-from ..towers import (
+from ..modules.distributed import gather, rank_and_ranks
+from ..modules.dual_encoder import (
     TwoTowers,
     blank,
     check_pairs,
@@ -34,6 +33,7 @@ from ..towers import (
     own_labels,
     scale_of,
 )
+from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
 
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
 TOLD = 256  # pictures of a batch that the accuracy is of

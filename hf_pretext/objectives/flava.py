@@ -19,14 +19,14 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import FlavaModel, PreTrainedConfig, PreTrainedModel
 
-from ..distributed import gather, gather_sequences
 from ..features import pool
-from ..losses import cross_entropy, softmax_loss_of_ranks
-from ..masked_pairs import MaskedPairs
-from ..masking import masked_prediction, prediction_head
 from ..modeling import PretextOutput
-from ..patches import random_patches
-from ..towers import check_counts, check_pairs, clamp_scale, normalised, own_labels, scale_of
+from ..modules.distributed import gather, gather_sequences
+from ..modules.dual_encoder import check_counts, check_pairs, clamp_scale, normalised, own_labels, scale_of
+from ..modules.losses import cross_entropy, softmax_loss_of_ranks
+from ..modules.masked_pairs import MaskedPairs
+from ..modules.masking import masked_prediction, prediction_head
+from ..modules.patches import random_patches
 from .matching import wrong_ones
 
 WEIGHTS = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "contrastive")

@@ -20,10 +20,11 @@ from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
+from ..encoders import check_encoder
 from ..features import pool, positions
-from ..losses import cross_entropy
-from ..masking import IGNORED, draw_units, replaced, unit_starts, with_tokens_of, without_special
-from ..modeling import PretextModel, PretextOutput, check_encoder
+from ..modeling import PretextModel, PretextOutput
+from ..modules.losses import cross_entropy
+from ..modules.masking import IGNORED, draw_units, replaced, unit_starts, with_tokens_of, without_special
 
 
 @strict

@@ -20,12 +20,12 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..distributed import gather, gather_sequences
 from ..features import last_hidden, width
-from ..losses import softmax_loss_of_ranks
-from ..masking import IGNORED
 from ..modeling import PretextOutput
-from ..towers import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, own_labels, scale_of
+from ..modules.distributed import gather, gather_sequences
+from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, own_labels, scale_of
+from ..modules.losses import softmax_loss_of_ranks
+from ..modules.masking import IGNORED
 
 
 @strict

@@ -17,14 +17,14 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..distributed import gather
 from ..features import pool
-from ..losses import softmax_loss_of_ranks
-from ..masked_pairs import MaskedPairs
-from ..masking import masked_prediction, prediction_head, without_special
 from ..modeling import PretextOutput
-from ..multiway import MultiwayModel
-from ..towers import check_pairs, clamp_scale, normalised, own_labels, scale_of
+from ..modules.distributed import gather
+from ..modules.dual_encoder import check_pairs, clamp_scale, normalised, own_labels, scale_of
+from ..modules.losses import softmax_loss_of_ranks
+from ..modules.masked_pairs import MaskedPairs
+from ..modules.masking import masked_prediction, prediction_head, without_special
+from ..modules.multiway import MultiwayModel
 
 FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 

@@ -20,7 +20,7 @@ import datasets
 from huggingface_hub import constants
 from tqdm.auto import tqdm
 
-from hf_pretext.files import made_once
+from hf_pretext.utils.files import made_once
 
 PACKAGE = "openclipart-svg=1:0.18+dfsg-19"
 HASH = "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"

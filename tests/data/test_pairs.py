@@ -11,14 +11,14 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
-from hf_pretext.data.collate import collate
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number, part_of
 from hf_pretext.data.processing import ImageProcessing
-from hf_pretext.data.settings import Augmentation, PairArguments
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.stream import StreamLoader
-from hf_pretext.modeling import make_settings
+from hf_pretext.stream.collate import collate
+from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.stream.settings import Augmentation, PairArguments
+from hf_pretext.utils.settings import make_settings
 
 WORDS = ["[PAD]", "[UNK]", "red", "green", "blue", "square", "circle", "one", "two", "three"]
 CAPTIONS = ["red square", "green circle one two three", "blue", "two red circle"]

@@ -17,9 +17,9 @@ import json, sys, time
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, 0.2))  # ours, huggingface_hub's and datasets' pauses between tries
 from hf_pretext.data.decoding import to_text
-from hf_pretext.data.settings import StreamSettings
+from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.stream import StreamLoader
+from hf_pretext.stream.loader import StreamLoader
 
 class Text:
     def __call__(self, row, random):

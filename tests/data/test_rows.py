@@ -19,7 +19,7 @@ from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.shards import ParquetRows, TarRows
 from hf_pretext.data.sources import Source, open_source
-from hf_pretext.data.state import difference
+from hf_pretext.stream.state import difference
 
 ROWS = 700
 

@@ -8,6 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.comparison import averaged, compare, pixel_transfer, pretext_figures, random_transfer
 from hf_pretext.evaluation.knn import knn_predict, neighbours
 from hf_pretext.evaluation.labelled import LabelledImages, cut
@@ -22,7 +23,6 @@ from hf_pretext.evaluation.transfer import (
     recompute_batch_norm,
     transfer,
 )
-from hf_pretext.modeling import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining
 
 

@@ -10,12 +10,12 @@ from sklearn.linear_model import LogisticRegression
 
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation import labelled_texts as module
 from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled_texts import LabelledTexts, tfidf_transfer
 from hf_pretext.evaluation.transfer import DRAWS, Labels, label_fractions, linear_probe, some_of_each
 from hf_pretext.features import extract, pool
-from hf_pretext.modeling import build_encoder
 
 SHAKESPEARE = str(REPOSITORY / "recipes" / "data" / "shakespeare")
 

@@ -14,11 +14,11 @@ from torch import nn
 from transformers import AutoModel
 
 import hf_pretext
-from hf_pretext import losses
-from hf_pretext.losses import sigmoid_loss, softmax_loss
-from hf_pretext.modeling import build_encoder
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modules import losses
+from hf_pretext.modules.dual_encoder import dual_encoder
+from hf_pretext.modules.losses import sigmoid_loss, softmax_loss
 from hf_pretext.objectives.contrastive import FRESH, ContrastiveForPreTraining
-from hf_pretext.towers import dual_encoder
 
 VISION = {**VIT, "patch_size": 8}
 WORDS = {**TEXT, "max_position_embeddings": 16}
@@ -253,7 +253,7 @@ def test_pieces_with_dropout_equal_the_same_pieces_with_their_graphs_kept(monkey
     found = []
     for kept in (True, False):
         if kept:
-            monkeypatch.setattr("hf_pretext.towers.checkpoint", lambda function, *a, **_: function(*a))
+            monkeypatch.setattr("hf_pretext.modules.dual_encoder.checkpoint", lambda function, *a, **_: function(*a))
         else:
             monkeypatch.undo()
         torch.manual_seed(0)
@@ -294,7 +294,7 @@ def test_pieces_on_a_gpu():
         batch = {name: value.cuda() for name, value in batch_of(10).items()}
         with pytest.MonkeyPatch.context() as patch, torch.autocast("cuda", torch.bfloat16):
             if kept:
-                patch.setattr("hf_pretext.towers.checkpoint", lambda function, *a, **_: function(*a))
+                patch.setattr("hf_pretext.modules.dual_encoder.checkpoint", lambda function, *a, **_: function(*a))
             loss = model(**batch).loss
             loss.backward()
         found.append([loss.detach(), *(p.grad for p in model.parameters() if p.grad is not None)])

@@ -12,9 +12,9 @@ from transformers import AutoModel, FlavaConfig, FlavaModel
 
 import hf_pretext
 from hf_pretext import FlavaForPreTraining
-from hf_pretext.data.quantize import PatchCodebook
-from hf_pretext.masking import IGNORED
-from hf_pretext.modeling import build_encoder
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modules.codebook import PatchCodebook
+from hf_pretext.modules.masking import IGNORED
 from hf_pretext.objectives import flava
 
 MASK, CODES = 4, 12

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
-from hf_pretext.masking import IGNORED, LONGEST_SPAN, draw_units, unit_starts, without_special
+from hf_pretext.modules.masking import IGNORED, LONGEST_SPAN, draw_units, unit_starts, without_special
 from hf_pretext.objectives.masked_lm import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST begin and end a text

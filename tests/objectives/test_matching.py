@@ -9,15 +9,9 @@ from contract import check_contract
 from transformers import AutoModel
 
 from hf_pretext import MatchingForPreTraining
-from hf_pretext.modeling import build_encoder
-from hf_pretext.objectives.matching import (
-    IGNORED,
-    Fusion,
-    balanced_accuracy,
-    balanced_cross_entropy,
-    wrong_ones,
-)
-from hf_pretext.towers import dual_encoder
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modules.dual_encoder import dual_encoder
+from hf_pretext.objectives.matching import IGNORED, Fusion, balanced_accuracy, balanced_cross_entropy, wrong_ones
 
 SMALL = dict(fusion_width=24, fusion_layers=1, fusion_heads=2)
 

@@ -15,9 +15,9 @@ from transformers import AutoModel
 
 import hf_pretext
 from hf_pretext import MultiwayForPreTraining
-from hf_pretext.masking import IGNORED
-from hf_pretext.modeling import build_encoder
-from hf_pretext.multiway import MultiwayConfig, MultiwayModel
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modules.masking import IGNORED
+from hf_pretext.modules.multiway import MultiwayConfig, MultiwayModel
 
 CODES, MASK = 12, 4
 SETTINGS = dict(mask_token_id=MASK, special_token_ids=[0, 1, 2], codebook_size=CODES)

@@ -7,7 +7,7 @@ from conftest import CONFIGS, IMAGE, IMAGE_ENCODERS, encoder_inputs
 from contract import check_contract
 from torch import nn
 
-from hf_pretext.modeling import build_encoder
+from hf_pretext.encoders import build_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining, rotate
 
 

@@ -1,0 +1,342 @@
+"""Visual tokens, what a hidden patch is to be told by: the codes of a codebook, fitted to pictures or a ready one.
+
+    fit: pixel_values (B, 3, H, W), batch after batch -> patches (n, d) -> k-means -> centres (K, d)
+    codes: pixel_values (B, 3, H, W) -> patches (B, N, d) -> nearest centres (B, N), whole numbers below K
+
+Visual tokens as targets are BEiT's (Bao, Dong, Piao and Wei, ICLR 2022, https://huggingface.co/papers/2106.08254). The
+codebook that is fitted needs no download: it is scikit-learn's mini-batch k-means (Sculley, "Web-Scale K-Means
+Clustering", WWW 2010, https://dl.acm.org/doi/10.1145/1772690.1772862) of the patches' pixels, or of an encoder's tokens
+(as BEiT v2 has CLIP's, https://huggingface.co/papers/2208.06366). The ready one is DALL-E's, as in FLAVA
+(https://huggingface.co/papers/2112.04482).
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    FlavaConfig,
+    FlavaForPreTraining,
+    FlavaImageCodebook,
+    FlavaImageCodebookConfig,
+    PreTrainedModel,
+)
+
+from ..encoders import build_encoder, check_encoder
+from ..features import last_hidden, width
+from .kmeans import PASSES, distinct, k_means, nearest
+from .patches import patchify
+
+CLASS_TOKENS = 2  # at most, before a picture's patches: DeiT has a second one, for distillation
+CELL, LEAST = 8, 0.1  # pixels of a cell of DALL-E's codebook, and the darkest value that it is given for [0, 1]
+HALF = (0.5, 0.5, 0.5)
+
+
+def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Runs a method of pictures without gradients, and in float32 under autocast too: codes must not depend on it."""
+
+    @functools.wraps(method)
+    def run(self: nn.Module, pixel_values: Tensor) -> Tensor:
+        with torch.no_grad(), torch.autocast(pixel_values.device.type, enabled=False):
+            return method(self, pixel_values)
+
+    return run
+
+
+class Frozen(nn.Module):
+    """What is never trained, whatever the model does that holds it: always in `eval()`, and without gradients."""
+
+    def train(self, mode: bool = True) -> "Frozen":
+        """Also freezes its weights: `from_pretrained` forgets that they were, and then calls `eval()`."""
+        return super().train(False).requires_grad_(False)
+
+    def set_normalisation(self, processor: Any, prefix: str = "") -> None:
+        """Takes over what an image processor normalises by: the model's, or with the prefix "own_" the encoder's. Where
+        pixels are told apart as they come, there is nothing to take over."""
+        if not hasattr(self, f"{prefix}mean"):
+            return
+        does = getattr(processor, "do_normalize", False)
+        for name, idle in (("mean", 0.0), ("std", 1.0)):
+            value = getattr(processor, f"image_{name}") if does else [idle] * 3
+            getattr(self, prefix + name).copy_(torch.tensor(value))
+
+
+class PatchCodebook(Frozen):
+    """Centres of what patches look like, to be fitted to pictures; a patch's code is the number of the nearest one.
+
+    size: how many codes. patch_size: side of a patch in pixels, which is to be that of the model that uses the codes.
+    encoder: describes a patch by its token of the last layer, or its cell of the last map, instead of by its pixels;
+    frozen, and saved beside the centres. Raises `ValueError` for fewer than 2 codes, an empty patch, or what is no
+    encoder of pictures.
+
+    `centres` (`(size, d)`) and `counts` (`(size,)`, how many patches lay nearest to each in fitting) are buffers; with
+    an encoder also `mean` and `std`, what pictures are normalised by as they come, and `own_mean` and `own_std`, what
+    the encoder wants: `(3,)`, 0.5 each unless set.
+
+    Example:
+        >>> codebook = PatchCodebook(size=16, patch_size=8)
+        >>> _ = codebook.fit([torch.randn(20, 3, 64, 64)])
+        >>> codebook(torch.randn(2, 3, 64, 64)).shape
+        torch.Size([2, 64])
+    """
+
+    def __init__(self, size: int, patch_size: int, encoder: PreTrainedModel | None = None):
+        super().__init__()
+        if size < 2 or patch_size < 1:
+            raise ValueError(f"A codebook needs 2 codes and patches of 1 pixel at least, not {size} and {patch_size}.")
+        if encoder is not None:
+            check_encoder(encoder, "image")
+        self.size, self.patch_size, self.encoder = size, patch_size, encoder
+        d = 3 * patch_size**2 if encoder is None else width(encoder)
+        self.register_buffer("centres", torch.zeros(size, d, dtype=torch.float32))
+        self.register_buffer("counts", torch.zeros(size, dtype=torch.float32))
+        if encoder is not None:
+            for name in ("mean", "std", "own_mean", "own_std"):
+                self.register_buffer(name, torch.tensor(HALF, dtype=torch.float32))
+        self._seen_fitted = False
+        self.train()
+
+    @property
+    def kind(self) -> str:
+        return "pixels" if self.encoder is None else "features"
+
+    @property
+    def fitted(self) -> bool:
+        return bool(self.counts.any())
+
+    @property
+    def perplexity(self) -> float:
+        """The exponential of the entropy of the codes' use in fitting: 1 where one is all, `size` where all are alike.
+
+        Raises `ValueError` where it was not fitted."""
+        self.check_fitted()
+        shares = self.counts.double() / self.counts.double().sum()
+        return float(torch.special.entr(shares).sum().exp())
+
+    @exact
+    def describe(self, pixel_values: Tensor) -> Tensor:
+        """What the patches of pictures `(B, 3, H, W)` are told apart by, row by row: `(B, N, d)`.
+
+        Raises `ValueError` for sides that are no multiples of the patch size, and where the encoder's grid is another.
+        """
+        if self.encoder is None:
+            return patchify(pixel_values.float(), self.patch_size)
+        rows, columns = grid(pixel_values, self.patch_size)
+        scale, shift = self.std / self.own_std, (self.mean - self.own_mean) / self.own_std
+        pixels = pixel_values.float() * scale[:, None, None] + shift[:, None, None]
+        outputs = self.encoder(pixel_values=pixels.to(self.encoder.dtype))
+        return patch_tokens(self.encoder, last_hidden(self.encoder, outputs), rows, columns).float()
+
+    @exact
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The codes of pictures `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` unless fitted."""
+        if not self._seen_fitted:  # asked once: on a GPU the question waits for all that was begun there
+            self.check_fitted()
+            self._seen_fitted = True
+        patches = self.describe(pixel_values)
+        codes, _ = nearest(patches.flatten(0, 1), self.centres.float())
+        return codes.view(patches.shape[:2])
+
+    def check_fitted(self) -> None:
+        """Raises `ValueError` for a codebook whose centres are not known yet."""
+        if not self.fitted:
+            raise ValueError(
+                f"This codebook of {self.size} codes has no centres yet: fit it first, or load it, as with "
+                "codebook.fit(batches of pixel_values)."
+            )
+
+    def fit(
+        self, batches: Iterable[Tensor], seed: int = 0, patches: int = 200_000, progress: bool = True
+    ) -> dict[str, float]:
+        """Finds the centres, the same ones for the same batches and seed.
+
+        batches: of pixel_values `(B, 3, H, W)`, as many as it takes until `patches` patches are seen; these are held in
+        memory, at 4 d bytes each, some three times over.
+        Returns "patches" that were seen, "perplexity" of the codes' use, "dead" codes that have no patch, and "error",
+        the mean squared distance from a patch to its centre, per dimension. Raises `ValueError` where there are fewer
+        different patches than codes.
+        """
+        points, weights = distinct(self.gather(batches, patches, progress))
+        if len(points) < self.size:
+            raise ValueError(
+                f"A codebook of {self.size} codes needs as many different patches, but among the "
+                f"{int(weights.sum())} that it was to be fitted to are {len(points)}. Take fewer codes "
+                "(--codebook_size), or more pictures."
+            )
+        with bar(PASSES * len(points), "fitting the codebook", progress) as shown:
+            centres, counts, distances = k_means(points, weights, self.size, seed, shown)
+        self.centres.copy_(centres)
+        self.counts.copy_(counts)
+        error = float((distances * weights).sum() / weights.sum()) / points.shape[1]
+        dead = int((counts == 0).sum())
+        return {"patches": int(weights.sum()), "perplexity": self.perplexity, "dead": dead, "error": error}
+
+    def gather(self, batches: Iterable[Tensor], patches: int, progress: bool = True) -> Tensor:
+        """The first patches of batches of pictures, described, on the CPU: `(patches, d)`, or fewer where they end."""
+        parts, room = [self.centres[:0].float().cpu()], patches
+        with bar(patches, "reading patches for the codebook", progress) as shown:
+            for pixel_values in batches:
+                described = self.describe(pixel_values.to(self.centres.device)).flatten(0, 1)
+                parts.append(described[:room].cpu())
+                room -= len(parts[-1])
+                shown.update(len(parts[-1]))
+                if room <= 0:  # before another batch is asked for
+                    break
+        return torch.cat(parts)
+
+
+class ReadyCodebook(Frozen):
+    """DALL-E's codebook, as transformers has it for FLAVA, for any model's pictures and grid of patches.
+
+    codebook: frozen, and saved with whatever holds this. patch_size: side in pixels of a patch of the model that uses
+    the codes. mean, std: what the model's image processor normalises pixels in [0, 1] by, a number for each channel.
+    """
+
+    kind, fitted = "ready", True
+
+    def __init__(
+        self, codebook: FlavaImageCodebook, patch_size: int, mean: Sequence[float] = HALF, std: Sequence[float] = HALF
+    ):
+        super().__init__()
+        self.size, self.patch_size = codebook.config.vocab_size, patch_size
+        self.codebook = codebook
+        self.register_buffer("mean", torch.tensor(tuple(mean), dtype=torch.float32))
+        self.register_buffer("std", torch.tensor(tuple(std), dtype=torch.float32))
+        self.train()
+
+    def fit(self, *args, **kwargs) -> dict[str, float]:
+        """Nothing: it is fitted already."""
+        return {}
+
+    @exact
+    def forward(self, pixel_values: Tensor) -> Tensor:
+        """The codes of pictures `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` for sides that are no
+        multiples of the patch size."""
+        cells = self.cells(pixel_values).to(self.codebook.dtype)
+        return self.codebook.get_codebook_indices(cells).flatten(1)
+
+    def cells(self, pixel_values: Tensor) -> Tensor:
+        """The model's pictures as the codebook wants them, `(B, 3, 8 rows, 8 columns)`: a patch has the size of a cell,
+        and values lie between 0.1 and 0.9, as `FlavaImageProcessor.map_pixels` makes them."""
+        pixels = pixel_values.float() * self.std[:, None, None].float() + self.mean[:, None, None].float()
+        size = tuple(CELL * count for count in grid(pixel_values, self.patch_size))
+        if size != pixels.shape[2:]:
+            pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
+        return (1 - 2 * LEAST) * pixels.clamp(0, 1) + LEAST  # cubic curves overshoot
+
+
+def grid(pixel_values: Tensor, patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches. Raises `ValueError` for sides that are no multiples of the patch size."""
+    height, width = pixel_values.shape[2:]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"Pictures of {height}x{width} pixels can't be cut into patches of {patch_size}x{patch_size}. Take another "
+            "size of pictures or patches."
+        )
+    return height // patch_size, width // patch_size
+
+
+def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: int) -> Tensor:
+    """The patches among an encoder's hidden states (`(B, tokens, d)` or `(B, d, h, w)`), row by row: `(B, N, d)`.
+
+    Raises `ValueError` where they are no grid of so many rows and columns."""
+    patches = rows * columns
+    if hidden.ndim == 4:
+        gives, fits = "x".join(map(str, hidden.shape[2:])) + " cells", hidden.shape[2:] == (rows, columns)
+        tokens = hidden.flatten(2).mT
+    else:
+        registers = getattr(encoder.config, "num_register_tokens", 0)
+        registers = getattr(getattr(encoder, "timm_model", None), "num_prefix_tokens", registers)
+        others = hidden.shape[1] - patches - registers
+        gives, fits = f"{hidden.shape[1]} tokens", 0 <= others <= CLASS_TOKENS
+        tokens = hidden[:, -patches:]
+    if not fits:
+        raise ValueError(
+            f"{type(encoder).__name__} gives {gives} where a codebook has {rows}x{columns} patches. Take an encoder "
+            "whose grid for such pictures is this one, or another patch_size."
+        )
+    return tokens
+
+
+def bar(total: int, description: str, progress: bool) -> tqdm:
+    return tqdm(total=total, desc=description, unit="patches", leave=False, disable=not progress)
+
+
+def codebook_config(codebook: PatchCodebook | ReadyCodebook) -> dict[str, Any]:
+    """What a codebook's shape is built from again by `codebook_from`, in JSON's types; its values are in its state."""
+    found = {"kind": codebook.kind, "size": codebook.size, "patch_size": codebook.patch_size}
+    inner = codebook.codebook if codebook.kind == "ready" else codebook.encoder
+    if inner is not None:
+        found["encoder"] = inner.config.to_diff_dict()
+        found["encoder"].pop("pretext", None)  # what it was pretrained with does not make its shape
+    return found
+
+
+def codebook_from(config: dict[str, Any]) -> PatchCodebook | ReadyCodebook:
+    """A codebook of the shape that `codebook_config` told, to be filled by `load_state_dict`.
+
+    Raises `ValueError` for an unknown kind."""
+    kind, inner = config.get("kind"), config.get("encoder")
+    if kind == "pixels":
+        return PatchCodebook(config["size"], config["patch_size"])
+    if kind == "features":
+        return PatchCodebook(config["size"], config["patch_size"], build_encoder(AutoConfig.for_model(**inner)))
+    if kind == "ready":
+        return ReadyCodebook(FlavaImageCodebook(FlavaImageCodebookConfig(**inner)), config["patch_size"])
+    raise ValueError(f"There is no codebook of the kind {kind!r}: there are 'pixels', 'features' and 'ready'.")
+
+
+def open_codebook(
+    path: str | None,
+    size: int,
+    patch_size: int,
+    option: str = "--codebook",
+) -> PatchCodebook | ReadyCodebook:
+    """The codebook that a path stands for: None for one of pixels; a FLAVA codebook, or a whole FLAVA with its
+    codebook, is ready (and has its own size); any other image encoder describes patches for one that is to be fitted.
+
+    path: a folder or a Hub id. option: what errors call it.
+    Raises `ValueError` for what can't be reached, is no encoder of pictures, or lacks weights.
+    """
+    from ..encoders import encoder_config
+
+    if path is None:
+        return PatchCodebook(size, patch_size)
+    config = None
+    with suppress(OSError, ValueError):
+        config = AutoConfig.from_pretrained(path)
+    if isinstance(config, FlavaImageCodebookConfig):
+        return ReadyCodebook(pretrained(FlavaImageCodebook, path, option), patch_size)
+    if isinstance(config, FlavaConfig):
+        inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
+        return ReadyCodebook(inner, patch_size)
+    encoder_config(path, "image", option)  # says what is wrong
+    codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
+    with suppress(OSError, ValueError):  # a folder may have no processor
+        codebook.set_normalisation(AutoImageProcessor.from_pretrained(path), "own_")
+    return codebook
+
+
+def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:
+    """A model with all of its weights, or all those of a part. Raises `ValueError` where any is missing.
+
+    A pooler may be: it comes after the tokens, and no code depends on it."""
+    try:
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    except OSError as error:
+        raise ValueError(f"{option} {path} has no weights that can be loaded: {error}") from error
+    missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and "pooler." not in name)
+    if missing or not any(name.startswith(part) for name in model.state_dict()):
+        raise ValueError(
+            f"{option} {path} lacks weights of {type(model).__name__}, which would stay random: "
+            f"{', '.join(missing[:5]) or part}. Give a checkpoint that has them."
+        )
+    return model

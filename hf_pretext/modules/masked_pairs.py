@@ -1,0 +1,95 @@
+"""Hiding patches of pictures and words of texts: what objectives that do both share.
+
+pixel_values (B, 3, S, S) -> codebook -> visual tokens (B, N), some hidden; input_ids (B, L) -> some hidden
+"""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
+
+from ..encoders import build_encoder
+from ..modeling import PretextModel
+from ..utils.settings import make_settings
+from .codebook import codebook_config, codebook_from, open_codebook
+from .masking import IGNORED, draw_units, replaced, visual_tokens, with_tokens_of, without_special
+from .patches import random_patches
+
+
+class MaskedPairs(PretextModel):
+    """Base of objectives that hide patches and words, of pictures, of texts and of pairs.
+
+    A subclass names its `encoder_class`, the transformers model of both; its settings have `codebook`, `codebook_size`,
+    `codebook_patches`, `image_mask_ratio`, `mask_token_id` and `special_token_ids`; and it puts `own_codebook()` into
+    its head under "codebook".
+    """
+
+    encoder_class: ClassVar[type[PreTrainedModel]]
+    learns_alone = True
+
+    @classmethod
+    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "MaskedPairs":
+        """As `PretextModel.from_encoder`, of a model of `encoder_class` or its config.
+
+        Raises `ValueError` for what is none, and for a codebook that can't be had."""
+        encoder, task = cls.native(encoder), make_settings(cls.task_class, **settings)
+        patch = getattr(encoder.config, "image_config", encoder.config).patch_size
+        codebook = open_codebook(task.codebook, task.codebook_size, patch)
+        model = super().from_encoder(encoder, parts={"codebook": codebook_config(codebook)}, **settings)
+        model.codebook.load_state_dict(codebook.state_dict())
+        return model
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """A model of `encoder_class`. Raises `ValueError` for anything else."""
+        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not isinstance(model, cls.encoder_class):
+            raise ValueError(
+                f"This objective needs a {cls.encoder_class.__name__} or a {cls.encoder_class.config_class.__name__}, "
+                f"not a {type(model).__name__}."
+            )
+        return model
+
+    @classmethod
+    def complete(cls, task, processor):
+        """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
+        return with_tokens_of(task, processor)
+
+    def own_codebook(self) -> nn.Module:
+        """One of the shape that config.json says, not fitted."""
+        return codebook_from(self.config.pretext["parts"]["codebook"])
+
+    @property
+    def codebook(self) -> nn.Module:
+        """What tells patches' visual tokens."""
+        return self.pretext_head["codebook"]
+
+    def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Fits the codebook to the pictures of training."""
+        pictures = (batch["pixel_values"] for batch in batches if "pixel_values" in batch)
+        self.codebook.fit(pictures, patches=self.task.codebook_patches)
+
+    def prepared(self) -> dict:
+        """Of the codebook: its kind, how many codes it has, and how many evenly used ones these come to."""
+        found = {"kind": self.codebook.kind, "size": self.codebook.size}
+        return {"codebook": {**found, "perplexity": getattr(self.codebook, "perplexity", None)}}
+
+    def hide_patches(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Which patches are hidden, `(B, N)`, bool; and the visual tokens of those, `IGNORED` elsewhere."""
+        codes = visual_tokens(self.codebook, pixel_values, self.training)
+        hidden = random_patches(*codes.shape, self.task.image_mask_ratio, codes.device, self.generator())
+        return hidden, codes.masked_fill(~hidden, IGNORED)
+
+    def hide_tokens(self, input_ids: Tensor, there: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+        """Token ids as the encoder sees them, and those of the hidden ones, `IGNORED` elsewhere: `(B, L)` each."""
+        task, generator = self.task, self.generator()
+        allowed = without_special(input_ids, there.bool(), task.special_token_ids)
+        hidden = draw_units(allowed, torch.ones_like(allowed), ratio, generator)
+        vocabulary = self.config.get_text_config().vocab_size
+        special = task.special_token_ids
+        seen = replaced(
+            input_ids, hidden, task.mask_token_id, vocabulary, generator=generator, special_token_ids=special
+        )
+        return seen, input_ids.masked_fill(~hidden, IGNORED)

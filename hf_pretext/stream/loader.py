@@ -1,0 +1,229 @@
+"""What a trainer iterates: one rank's batches in the global order, decoded in workers, from any sample on.
+
+    Reader -> undecoded rows -> workers: decode, augment, collate -> bad ones replaced -> batch, for ever
+
+A reader in the training process hands rows to the loader's workers, which decode and augment them with random numbers
+drawn from (seed, sample number). So neither their number nor what goes wrong changes any other sample.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..data.decoding import UNREADABLE, BadSample
+from ..data.sources import Source
+from ..utils.machine import keep_freed_memory
+from .collate import Room, collate
+from .mixture import Mixture
+from .order import SAMPLE
+from .reader import Reader, make_order
+from .sample_log import Ledger
+from .settings import StreamSettings
+from .shared_memory import Desk, Outbox, make_desk
+
+Process = Callable[[dict, np.random.Generator], dict]
+
+
+class Decoder(Dataset):
+    """Runs in the workers: rows to examples.
+
+    process: `(row, generator) -> example`; raises `BadSample`. The generator belongs to the sample, not the worker.
+    desk: where the rows' bytes lie, if not in the rows.
+    """
+
+    def __init__(self, process: Process, seed: int, desk: Desk | None = None):
+        self.process, self.seed, self.desk = process, seed, desk
+
+    def __getitems__(self, rows: list[dict]) -> list[dict]:
+        if self.desk is not None:
+            rows = self.desk.taken(rows)
+        # made beforehand: between two crops, each would cost three times as much in cache misses
+        generators = [np.random.default_rng([self.seed, SAMPLE, row["g"]]) for row in rows]
+        return [self._try(row, random) for row, random in zip(rows, generators, strict=True)]
+
+    def again(self, row: dict) -> dict:
+        """One row, for the place of another: `{"key", "example"}`, or `{"key", "path", "reason"}`."""
+        return self._try(row, np.random.default_rng([self.seed, SAMPLE, row["g"]]))
+
+    def _try(self, row: dict, random: np.random.Generator) -> dict:
+        try:
+            if UNREADABLE in row:
+                raise BadSample(row[UNREADABLE])
+            return {"key": row["key"], "example": self.process(row, random)}
+        except BadSample as error:
+            image = row.get("image")
+            path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
+            return {"key": row["key"], "path": path, "reason": str(error)}
+
+
+class Stacker:
+    """Runs in the workers: examples to a batch.
+
+    outbox: the memory that a worker's batches are stacked in; None in the training process itself. fills: see
+    `collate`."""
+
+    def __init__(self, outbox: Outbox | None = None, fills: Mapping[str, int] | None = None):
+        self.outbox, self.fills = outbox, fills
+
+    def __call__(self, samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
+        """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
+        keys = [sample["key"] for sample in samples]
+        if any("reason" in sample for sample in samples):
+            return keys, samples
+        return keys, self.stack(samples, self.outbox and self.outbox.room())
+
+    def stack(self, samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
+        """The batch of good samples."""
+        return collate([sample["example"] for sample in samples], room, self.fills)
+
+
+def begin_worker(number: int) -> None:
+    keep_freed_memory()  # it takes and frees the same for each sample: given back each time, a tenth slower
+    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def end_with(parent: int) -> None:
+    """Ends this process soon after its parent, even where it waits to write into a pipe that nobody reads any more."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+class StreamLoader:
+    """What Trainer iterates. Its epochs are `len(self)` batches; the stream flows through their edges, so that a batch
+    may hold the last samples of one epoch and the first of the next."""
+
+    def __init__(
+        self,
+        data: Mixture | Source,
+        process: Process,
+        batch_size: int,
+        seed: int = 0,
+        settings: StreamSettings | None = None,
+        windows: Sequence[int] | None = None,
+        folder: str | os.PathLike | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+        accumulation: int = 1,
+        start: int = 0,
+        watched: dict | None = None,
+        **loader_options,
+    ):
+        """start: samples seen so far, by all ranks. windows: those of the run that began. folder: where bad samples and
+        records of samples are written. accumulation: batches that make one step: an epoch is whole steps. watched: of a
+        run that goes on (see `Ledger`).
+        loader_options: those of `torch.utils.data.DataLoader`, as `num_workers`."""
+        settings = settings or StreamSettings()
+        self.dataset = data = Mixture(data) if isinstance(data, Source) else data
+        rows = None if data.endless else len(data)
+        together = batch_size * ranks * accumulation if data.one_source_a_step else 1
+        order = make_order(data.sources, data.weights, settings, seed, windows, together)
+        self.reader = Reader(data.sources, order, settings.buffer_bytes)
+        self.ledger = Ledger(
+            folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched
+        )
+        self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
+        self._start, self._step = start, batch_size * ranks * accumulation  # in samples
+        self._accumulation = accumulation
+        self._step_keys: tuple[int, set[str]] = (-1, set())  # the step's first number, and its keys
+        self._steps = None if rows is None else -(-rows // self._step)
+        if rows is not None:
+            self._left = (self._steps - start // self._step % self._steps) * accumulation
+        workers, ahead = loader_options.get("num_workers", 0), loader_options.get("prefetch_factor") or 2
+        on_their_way = workers * ahead
+        row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
+        self._desk = make_desk(on_their_way, row_bytes * batch_size)
+        self._decoder = Decoder(process, seed, self._desk)
+        self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
+        self._loader = DataLoader(
+            self._decoder,
+            batch_sampler=self._read(start),
+            collate_fn=self._stacker,
+            worker_init_fn=begin_worker,
+            generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
+            **loader_options,
+        )
+        self._batches = None
+
+    def __len__(self) -> int:
+        """Batches of an epoch. Raises `TypeError` where nobody knows."""
+        if self._steps is None:
+            raise TypeError("The data has no known length.")
+        return self._steps * self._accumulation
+
+    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        if self._steps is None:
+            while True:
+                yield self._batch()
+        left, self._left = self._left, len(self)
+        for _ in range(left):
+            yield self._batch()
+
+    def close(self) -> None:
+        """Ends the workers and the reading ahead."""
+        self._batches = None
+        self.reader.close()
+
+    def _numbers(self, first: int) -> range:
+        """This rank's sample numbers of the batches of all ranks that begin at `first`."""
+        return range(first + self._rank, first + self.batch_size * self._ranks, self._ranks)
+
+    def _read(self, first: int) -> Iterator[list[dict]]:
+        while True:
+            rows = [self.reader.row(g) for g in self._numbers(first)]
+            yield rows if self._desk is None else self._desk.laid(rows)
+            first += self.batch_size * self._ranks
+
+    def _batch(self) -> dict[str, Tensor]:
+        self.reader.consumed = self._next
+        keys, batch = next(self._batches)
+        if isinstance(batch, dict):  # out of a worker's outbox, which is used again
+            batch = {name: value.clone() if value.is_shared() else value for name, value in batch.items()}
+        numbers, bad, replaced = self._numbers(self._next), [], {}
+        if isinstance(batch, list):
+            replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
+            samples, bad = self._mended(batch, numbers)
+            keys, batch = [sample["key"] for sample in samples], self._stacker.stack(samples)
+        self._next += self.batch_size * self._ranks
+        self.ledger.note(numbers, keys, bad, replaced)
+        return batch
+
+    def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
+        """The samples with another in each bad one's place, and all the bad ones that were met.
+
+        None of those others is in the step's global batch already, nor given to another bad one of it (see
+        `Reader.substitutes`), though ranks do not ask each other. Raises `ValueError` where none can be used."""
+        samples, bad, taken = list(samples), [], self._taken()
+        for at, sample in enumerate(samples):
+            if "reason" not in sample:
+                continue
+            bad.append(sample)
+            for row in self.reader.substitutes(numbers[at], self._step, taken):
+                found = self._decoder.again(row)
+                if "reason" not in found:
+                    samples[at] = found
+                    break
+                bad.append(found)
+        good = [sample for sample in samples if "reason" not in sample]
+        if not good:
+            raise ValueError(
+                f"No sample of a batch of {len(samples)} could be used, nor any other that was tried, as "
+                f"{bad[0]['key']}: {bad[0]['reason']}. Is this the right column of the right dataset?"
+            )
+        # where all rows are in the batch already, good ones of it serve twice, so that it keeps its size
+        return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
+
+    def _taken(self) -> set[str]:
+        """Keys of the step's global batch."""
+        first = self._next - (self._next - self._start) % self._step
+        if self._step_keys[0] != first:  # asked once for each of the step's batches
+            self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}
+        return self._step_keys[1]

@@ -1,0 +1,262 @@
+"""Texts, tokenised once, packed, streamed and learned from."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import AutoTokenizer, BertConfig
+
+from hf_pretext import MaskedLMForPreTraining
+from hf_pretext.data import corpus as texts_module
+from hf_pretext.data.corpus import (
+    LONGEST_WORD,
+    BatchedTexts,
+    PackedTexts,
+    TextProcessing,
+    fingerprint,
+    source_of,
+    tokenised,
+    word_begins,
+)
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.tokenizer import train_tokenizer, trained
+from hf_pretext.stream.loader import StreamLoader
+
+SENTENCE = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影"
+WORDS = SENTENCE.split()
+
+
+def corpus(count: int = 60, seed: int = 0) -> list[str]:
+    random = np.random.default_rng(seed)
+    return [" ".join(random.choice(WORDS, random.integers(2, 60))) for _ in range(count)]
+
+
+def source(contents):
+    return open_source(datasets.Dataset.from_dict({"text": contents}), needed=("text",))
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "hf_pretext" / "texts"
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(source(corpus()), size=120)
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "bpe", "unigram"])
+def test_a_trained_tokenizer_is_the_same_each_time_and_loads_anywhere(kind, tmp_path):
+    first, second = (trained(source(corpus(400)), kind, 300, False, "text", 512) for _ in range(2))
+    assert first.backend_tokenizer.to_str() == second.backend_tokenizer.to_str()
+    first.save_pretrained(tmp_path / "tokenizer")
+    again = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    text = "people never said Größe"
+    ids = again(text)["input_ids"]
+    assert ids == first(text)["input_ids"]
+    assert ids[0] == again.cls_token_id and ids[-1] == again.sep_token_id and again.mask_token_id is not None
+    assert again.decode(ids, skip_special_tokens=True) == text
+    assert len(again) <= 300
+
+
+SCRIPT = """
+import sys
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.tokenizer import trained
+source = open_source(sys.argv[1], needed=("text",))
+for kind in ("wordpiece", "bpe", "unigram"):
+    print(trained(source, kind, 1000, True, "text", 128).backend_tokenizer.to_str())
+"""
+
+
+def test_a_trained_tokenizer_is_the_same_in_any_process():
+    """The library's hash tables differ by process; this text has letters so rare that only the alphabet asks for
+    them."""
+    text = str(Path(__file__).parents[2] / "recipes" / "data" / "shakespeare" / "validation.jsonl")
+    command = [sys.executable, "-c", SCRIPT, text]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(4)]
+    found = [[line for line in run.communicate()[0].splitlines() if line.startswith("{")] for run in runs]
+    assert [run.returncode for run in runs] == [0] * 4
+    assert len(found[0]) == 3
+    for of_kind in zip(*found, strict=True):
+        assert len(set(of_kind)) == 1
+        assert "[MASK]" in of_kind[0]
+
+
+def test_a_trained_tokenizer_is_kept_for_the_same_texts(monkeypatch):
+    first = train_tokenizer(source(corpus(60)), size=200)
+    monkeypatch.setattr("hf_pretext.data.tokenizer.trained", None)  # would fail
+    again = train_tokenizer(source(corpus(60)), size=200)
+    assert again.backend_tokenizer.to_str() == first.backend_tokenizer.to_str()
+    assert again.mask_token_id == first.mask_token_id and again.model_max_length == first.model_max_length
+    with pytest.raises(TypeError):
+        train_tokenizer(source(corpus(60, seed=1)), size=200)  # as many texts, but others
+
+
+def test_a_tiny_vocabulary_is_refused():
+    with pytest.raises(ValueError, match="A vocabulary of 7 tokens is too small"):
+        train_tokenizer(source(corpus()), size=7)
+
+
+def test_tokens_words_and_bytes(tokenizer):
+    contents = ["The film", "  ", "電影 was a Größe", None]
+    found = tokenised(source(contents), tokenizer)
+    assert len(found) == 2  # what is blank or missing is left out
+    for i, text in enumerate((contents[0], contents[2])):
+        part = slice(found.offsets[i], found.offsets[i + 1])
+        assert found.tokens[part].tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert found.starts[part].sum() == len(set(tokenizer(text, add_special_tokens=False).word_ids()))
+        assert found.starts[part][0]
+    assert found.sizes.tolist() == [8, len(contents[2].encode())]
+
+
+def test_a_corpus_is_tokenised_once(tokenizer, monkeypatch, cache):
+    tokenised(source(corpus()), tokenizer)
+    monkeypatch.setattr(texts_module, "write", None)  # would fail
+    tokenised(source(corpus()), tokenizer)
+    with pytest.raises(TypeError):
+        tokenised(source(corpus(seed=1)), tokenizer)  # as many texts, but others
+    assert len(list(cache.iterdir())) == 1  # nothing half-written
+
+
+def test_another_tokenizer_is_another_corpus(tokenizer):
+    other = train_tokenizer(source(corpus()), size=100)
+    assert fingerprint(other) != fingerprint(tokenizer)
+    tokenizer("a", truncation=True, max_length=5)
+    before = fingerprint(tokenizer)
+    tokenizer("a", padding="max_length", max_length=9)
+    assert fingerprint(tokenizer) == before
+
+
+@pytest.mark.parametrize("contents", [["", "  "], [None]])
+def test_no_text_is_an_error(contents, tokenizer, cache):
+    data = datasets.Dataset.from_dict({"text": contents}, datasets.Features({"text": datasets.Value("string")}))
+    with pytest.raises(ValueError, match="has no text in its column 'text'"):
+        tokenised(open_source(data, needed=("text",)), tokenizer)
+    assert not list(cache.iterdir())
+
+
+def test_packed_sequences_hold_every_document_once(tokenizer):
+    texts = tokenised(source(corpus(200)), tokenizer)
+    packed = PackedTexts(texts, tokenizer, max_length=64)
+    assert packed.padding < 0.05
+    cls, sep, held, num_bytes = tokenizer.cls_token_id, tokenizer.sep_token_id, [], 0.0
+    for row in (packed[i] for i in range(len(packed))):
+        assert len(row["input_ids"]) <= 64 and len(row["document_ids"]) == len(row["word_starts"])
+        num_bytes += row["num_bytes"]
+        for number in range(1, row["document_ids"].max() + 1):
+            ids = row["input_ids"][row["document_ids"] == number].tolist()
+            assert ids[0] == cls and ids[-1] == sep and cls not in ids[1:] and sep not in ids[:-1]
+            held.append(ids[1:-1])
+    assert sum(map(len, held)) == len(texts.tokens)
+    whole = [texts.tokens[a:b].tolist() for a, b in zip(texts.offsets, texts.offsets[1:], strict=False)]
+    assert all(document in held for document in whole if len(document) <= 62)
+    assert num_bytes == pytest.approx(texts.sizes.sum())
+    with pytest.raises(IndexError):
+        packed[len(packed)]
+
+
+def test_too_short_sequences_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="max_length 2 leaves no room beside 2 special tokens"):
+        PackedTexts(tokenised(source(corpus()), tokenizer), tokenizer, 2)
+
+
+def test_packed_texts_stream_and_resume_exactly(tokenizer):
+    packed = PackedTexts(tokenised(source(corpus(300)), tokenizer), tokenizer, 64)
+    columns = dict(input_ids="input_ids", document_ids="document_ids", word_starts="word_starts", num_bytes="num_bytes")
+
+    def run(start, count, workers):
+        rows = open_source(packed, columns=columns, needed=tuple(columns))
+        loader = StreamLoader(rows, TextProcessing(tokenizer, 64), 4, start=start, num_workers=workers)
+        found = [batch for _, batch in zip(range(count), forever(loader), strict=False)]
+        loader.close()
+        return found
+
+    def forever(loader):
+        while True:
+            yield from loader
+
+    whole, later = run(0, 60, 0), run(80, 40, 2)
+    for a, b in zip(whole[20:], later, strict=True):
+        assert a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+    torch.manual_seed(0)
+    model = MaskedLMForPreTraining.from_encoder(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+        ),
+        mask_token_id=tokenizer.mask_token_id,
+        special_token_ids=tokenizer.all_special_ids,
+        unit="word",
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for batch in whole:
+        output = model(**batch)
+        output.loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(output.loss.item())
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert output.logs["bits_per_byte"] > 0
+
+
+def test_batched_texts_hold_every_document_once_with_others_of_its_length(tokenizer):
+    texts = tokenised(source(corpus(300)), tokenizer)
+    batched = BatchedTexts(texts, tokenizer, max_length=64, batch_size=4)
+    assert 0 < batched.padding < 0.05
+    held, processing = [], TextProcessing(tokenizer, 64)
+    for row in (batched[i] for i in range(len(batched))):
+        assert row["input_ids"].size <= 4 * 64 and row["input_ids"].shape == row["word_starts"].shape
+        there = row["attention_mask"] == 1
+        assert (row["input_ids"][~there] == tokenizer.pad_token_id).all()
+        held += [ids[one].tolist()[1:-1] for ids, one in zip(row["input_ids"], there, strict=True)]
+        batch = processing.finish({name: value[None] for name, value in processing(row, None).items()})
+        assert batch["input_ids"].tolist() == row["input_ids"].tolist() and batch["num_bytes"].shape == (len(there),)
+    assert sorted(sum(held, [])) == sorted(texts.tokens.tolist())
+    real = sum(there.sum() for there in (batched[i]["attention_mask"] for i in range(len(batched))))
+    size = sum(batched[i]["input_ids"].size for i in range(len(batched)))
+    assert batched.padding == pytest.approx(1 - real / size)
+
+
+def test_the_order_of_other_texts_or_another_tokenizer_is_not_gone_on_with(tokenizer):
+    texts = source(corpus())
+    packed = PackedTexts(tokenised(texts, tokenizer), tokenizer, 64)
+    rows = source_of(packed, texts, tokenizer)
+    other = train_tokenizer(texts, size=100)
+    assert rows.rows.fingerprint() == source_of(packed, texts, tokenizer).rows.fingerprint()
+    assert rows.rows.fingerprint() != source_of(packed, texts, other).rows.fingerprint()
+    assert len(rows) == len(packed) and rows.name == texts.name
+    others = source(corpus(seed=1))
+    for of, length in ((texts, 63), (others, 64)):  # also where there are as many sequences
+        packed = PackedTexts(tokenised(of, tokenizer), tokenizer, length)
+        assert source_of(packed, of, tokenizer).rows.fingerprint()["files"] != rows.rows.fingerprint()["files"]
+
+
+@pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
+def test_languages_without_spaces_are_not_hidden_whole(kind):
+    signs = "電影很長我們在雨中走了很久沒有人說話但是光很美"
+    random = np.random.default_rng(0)
+    clauses = ["".join(random.choice(list(signs), 40)) for _ in range(200)]
+    tokens = trained(source(clauses), kind, 150, False, "text", 512)
+    encoded = tokens(clauses[0], add_special_tokens=False)
+    starts = word_begins(encoded.word_ids())
+    assert tokens.unk_token_id not in encoded["input_ids"]
+    assert len(starts) / starts.sum() <= LONGEST_WORD
+    if kind == "wordpiece":
+        assert starts.all()  # each sign is a word
+    model = MaskedLMForPreTraining.from_encoder(
+        BertConfig(vocab_size=150, hidden_size=12), mask_token_id=4, unit="word"
+    )
+    ids = torch.tensor(encoded["input_ids"])[None]
+    _, labels = model.corrupt(ids, torch.ones_like(ids, dtype=torch.bool), torch.from_numpy(starts)[None])
+    assert 0 < (labels != -100).float().mean() < 0.3

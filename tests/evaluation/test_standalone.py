@@ -1,0 +1,146 @@
+"""An encoder from a folder is measured as a recipe measures its own."""
+
+import json
+import math
+import shutil
+
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, EMOJI
+from huggingface_hub import HfApi
+from loopback_hub import online
+from transformers import AutoModel, PreTrainedTokenizerFast
+
+import hf_pretext
+from hf_pretext.cli import main
+from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.evaluation.comparison import encoder_transfer
+from hf_pretext.evaluation.labelled import LabelledImages
+from hf_pretext.evaluation.standalone import evaluate
+from hf_pretext.evaluation.transfer import chosen_together
+
+ROWS = 60
+
+
+@pytest.fixture
+def ours(tmp_path):
+    """A checkpoint of ours, with its processor."""
+    model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
+    model.save_pretrained(tmp_path / "ours")
+    default_processor(32).save_pretrained(tmp_path / "ours")
+    return tmp_path / "ours"
+
+
+def test_figures_are_those_of_the_protocol(ours):
+    found = evaluate(ours, str(EMOJI), "group", rows=ROWS)
+    assert found["objective"]["name"] == "rotation" and found["encoder"]["class"] == "ResNetModel"
+    labelled = LabelledImages(str(EMOJI), ImageProcessing(default_processor(32)), "group", limit=ROWS)
+    expected = encoder_transfer(AutoModel.from_pretrained(ours), labelled)
+    (expected,) = chosen_together([{"": expected}])
+    figures = found["transfer"]["figures"]
+    for method in ("linear_probe", "knn"):
+        assert figures["trained"][f"{method}_top1"]["mean"] == expected[method]["test"]["top1"]
+    assert len(figures["random"]["knn_top1"]["values"]) == 3 and "pixels" in figures
+    assert found["transfer"]["beats_random"] == {"linear_probe_top1": None, "knn_top1": None}  # of one seed
+
+
+def test_a_plain_encoder_from_the_command_line(ours, tmp_path, capsys):
+    AutoModel.from_config(CONFIGS["resnet"]()).save_pretrained(tmp_path / "plain")
+    shutil.copy(ours / "preprocessor_config.json", tmp_path / "plain")
+    output = tmp_path / "figures.json"
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--label", "group", "--rows", str(ROWS),
+              "--output", str(output)])  # fmt: skip
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert "trained (not of hf_pretext)" in printed and "no verdict" in printed
+    assert json.loads(output.read_text())["transfer"]["label"] == "group"
+    for place in (tmp_path, tmp_path / "not" / "there.json"):
+        with pytest.raises(SystemExit, match=r"--output .* can't be written"):
+            main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--output", str(place)])
+    with pytest.raises(SystemExit, match=r"no column 'nosuch' \(--label\)"):
+        main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--label", "nosuch"])
+
+
+def test_an_encoder_of_ours_that_was_saved_without_its_heads(ours, tmp_path):
+    AutoModel.from_pretrained(ours).save_pretrained(tmp_path / "alone")
+    shutil.copy(ours / "preprocessor_config.json", tmp_path / "alone")
+    figures = [
+        evaluate(place, str(EMOJI), "group", rows=ROWS)["transfer"]["figures"] for place in (ours, tmp_path / "alone")
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_an_encoder_without_a_processor_takes_a_size(ours, tmp_path):
+    AutoModel.from_pretrained(ours).save_pretrained(tmp_path / "alone")
+    with pytest.raises(ValueError, match="alone has no image processor"):
+        evaluate(tmp_path / "alone", str(EMOJI), "group", rows=ROWS)
+    figures = [
+        evaluate(place, str(EMOJI), "group", rows=ROWS, image_size=32)["transfer"]["figures"]
+        for place in (ours, tmp_path / "alone")
+    ]
+    assert figures[0] == figures[1]
+
+
+def test_a_revision_of_a_repository(ours, tmp_path, monkeypatch):
+    repository = "tester/encoder"
+    with online(tmp_path / "hub", monkeypatch) as hub:
+        api = HfApi(endpoint=hub.url, token=hub.token)
+        api.create_repo(repository)
+        api.create_branch(repository, branch="first")
+        api.upload_folder(repo_id=repository, folder_path=ours, revision="first")
+        figures = evaluate(repository, str(EMOJI), "group", rows=ROWS, revision="first")["transfer"]["figures"]
+        assert figures == evaluate(ours, str(EMOJI), "group", rows=ROWS)["transfer"]["figures"]
+        with pytest.raises(ValueError, match="has no such revision"):
+            evaluate(repository, str(EMOJI), "group", revision="second")
+        with pytest.raises(ValueError, match=r"no tester/secret on the Hub that you may see"):
+            evaluate("tester/secret", str(EMOJI), "group")
+
+
+def test_texts(tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    words = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "face", "flag", "hand"])}
+    backend = Tokenizer(models.WordLevel(words, "[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, pad_token="[PAD]", unk_token="[UNK]")
+    transformers.BertModel(CONFIGS["bert"]()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="has no tokenizer"):
+        evaluate(tmp_path, str(EMOJI), "group", "text", rows=ROWS)
+    tokenizer.save_pretrained(tmp_path)
+    figures = evaluate(tmp_path, str(EMOJI), "group", "text", rows=ROWS)["transfer"]["figures"]
+    assert "TF-IDF" in figures and all(math.isfinite(value["mean"]) for value in figures["trained"].values())
+
+
+def test_the_encoder_of_pictures_of_a_model_of_both(tmp_path):
+    from transformers import FlavaConfig
+
+    small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
+    config = FlavaConfig(
+        image_config={**small, "image_size": 32, "patch_size": 8}, text_config={**small, "vocab_size": 50},
+        multimodal_config=small, hidden_size=32, projection_dim=32,
+    )  # fmt: skip
+    model = hf_pretext.FlavaForPreTraining.from_encoder(config, mask_token_id=4, codebook_size=8)
+    model.codebook.fit([torch.rand(4, 3, 32, 32)], progress=False)
+    model.save_pretrained(tmp_path)
+    default_processor(32).save_pretrained(tmp_path)
+    assert evaluate(tmp_path, str(EMOJI), "group", rows=ROWS)["encoder"]["class"] == "FlavaImageModel"
+
+
+def test_what_is_no_encoder_of_one_kind(tmp_path):
+    with pytest.raises(ValueError, match="is no name of a repository"):
+        evaluate(tmp_path / "nothing", str(EMOJI), "group")
+    with pytest.raises(ValueError, match="is no folder, nor in the cache, and the Hub is not reached"):
+        evaluate("nobody/nothing", str(EMOJI), "group")
+    with pytest.raises(ValueError, match="it has no config.json"):
+        evaluate(tmp_path, str(EMOJI), "group")
+    both = transformers.CLIPConfig(
+        text_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 32,
+                     "vocab_size": 50},
+        vision_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 32,
+                       "image_size": 32, "patch_size": 8},
+    )  # fmt: skip
+    transformers.CLIPModel(both).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="only encoders of pictures or of texts"):
+        evaluate(tmp_path, str(EMOJI), "group")

@@ -1,0 +1,388 @@
+"""The Multiway Transformer: which token meets which expert, and its two plain models that give the same features."""
+
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, RobertaPreLayerNormConfig, RobertaPreLayerNormModel, ViTConfig, ViTModel
+
+from hf_pretext.features import positions
+from hf_pretext.modules.multiway import MultiwayConfig, MultiwayModel
+
+SMALL = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, num_fusion_layers=1)
+SMALL |= dict(image_size=32, patch_size=8, vocab_size=50, max_position_embeddings=12, pad_token_id=3)
+IMAGE_TOKENS, TEXT_TOKENS = 17, 9
+
+PLAIN_PROCESS = """
+import json, sys
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+folder, report = sys.argv[1], {}
+inputs = load_file(folder + "/inputs.safetensors")
+outputs = {}
+for side, names in {"image": ["pixel_values"], "text": ["input_ids", "attention_mask"]}.items():
+    model, info = AutoModel.from_pretrained(folder, subfolder=side, output_loading_info=True)
+    with torch.no_grad():
+        output = model(**{name: inputs[name] for name in names})
+    outputs |= {side: output.last_hidden_state.contiguous(), side + "_pooled": output.pooler_output.contiguous()}
+    report[side] = [type(model).__name__, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])]
+save_file(outputs, folder + "/outputs.safetensors")
+report["imported"] = "hf_pretext" in sys.modules
+json.dump(report, open(folder + "/report.json", "w"))
+"""
+
+
+def build(**changes) -> MultiwayModel:
+    """A small model in which every weight matters: no bias is 0, no norm's weight 1."""
+    model = MultiwayModel(MultiwayConfig(**SMALL | changes)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+    return model
+
+
+@pytest.fixture
+def model() -> MultiwayModel:
+    return build()
+
+
+def pixels() -> dict[str, torch.Tensor]:
+    return {"pixel_values": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
+
+
+def words() -> dict[str, torch.Tensor]:
+    """Two texts, the second one padded."""
+    ids = torch.randint(4, 50, (2, TEXT_TOKENS), generator=torch.Generator().manual_seed(2))
+    mask = torch.ones_like(ids)
+    ids[1, 6:], mask[1, 6:] = 3, 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+INPUTS = {"picture": pixels, "text": words, "pair": lambda: pixels() | words()}
+EXPERTS = {  # that each kind of input meets, layer by layer
+    "picture": [{"vision"}] * 3,
+    "text": [{"language"}] * 3,
+    "pair": [{"vision", "language"}] * 2 + [{"fusion"}],
+}
+
+
+def kind_of(name: str) -> str:
+    """Of what a parameter is part. Attention and experts are their linear layers, weights and biases, without norms."""
+    parts = name.split(".")
+    if parts[0].endswith("embeddings"):
+        return parts[0]
+    if any(part.endswith("norm") for part in parts):
+        return "norms"
+    return parts[3] if parts[2] == "experts" else parts[2]
+
+
+def counts(model: MultiwayModel) -> Counter:
+    """How many parameters there are of each kind."""
+    found = Counter()
+    for name, parameter in model.named_parameters():
+        found[kind_of(name)] += parameter.numel()
+    return found
+
+
+def grads(model: MultiwayModel, **batch) -> dict[str, torch.Tensor]:
+    """Gradients of the parameters that the last hidden state depends on."""
+    model.zero_grad(set_to_none=True)
+    (model(**batch).last_hidden_state * torch.linspace(-1, 1, model.config.hidden_size)).pow(2).sum().backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+@pytest.mark.parametrize("kind", INPUTS)
+def test_each_kind_of_input_trains_its_experts_and_no_others(model, kind):
+    found = grads(model, **INPUTS[kind]())
+    for i, layer in enumerate(model.layers):
+        for expert in layer.experts:
+            there = {
+                f"layers.{i}.experts.{expert}.{name}" in found for name in ("fc1.weight", "fc2.bias", "norm.weight")
+            }
+            assert there == {expert in EXPERTS[kind][i]}, (i, expert)
+    assert {f"layers.{i}.attention.{p}_proj.weight" for i in range(3) for p in "qkvo"} <= found.keys()
+    assert ("image_embeddings.cls_token" in found) == (kind != "text")
+    assert ("text_embeddings.word_embeddings.weight" in found) == (kind != "picture")
+
+
+def test_only_the_top_layers_have_an_expert_for_pairs(model):
+    assert [set(layer.experts) for layer in model.layers] == [{"vision", "language"}] * 2 + [
+        {"vision", "language", "fusion"}
+    ]
+    assert all("fusion" not in layer.experts for layer in build(num_fusion_layers=0).layers)
+
+
+@pytest.mark.parametrize(
+    ("layer", "expert", "changed"),
+    [
+        (0, "vision", range(IMAGE_TOKENS)),
+        (1, "language", range(IMAGE_TOKENS, IMAGE_TOKENS + TEXT_TOKENS)),
+        (2, "vision", ()),
+        (2, "language", ()),
+        (2, "fusion", range(IMAGE_TOKENS + TEXT_TOKENS)),
+    ],
+)
+@torch.no_grad()
+def test_each_token_of_a_pair_meets_the_expert_of_its_modality(model, layer, expert, changed):
+    batch = INPUTS["pair"]()
+    before = model(**batch, output_hidden_states=True).hidden_states
+    model.layers[layer].experts[expert].fc1.weight.add_(0.5)
+    after = model(**batch, output_hidden_states=True).hidden_states
+    differs = (before[layer + 1] != after[layer + 1]).any(-1)  # (B, T)
+    assert torch.equal(before[layer], after[layer])
+    assert differs.any(0).nonzero().flatten().tolist() == list(changed) and torch.equal(differs[0], differs[1])
+
+
+@torch.no_grad()
+def test_picture_and_text_see_each_other(model):
+    pair, alone = model(**INPUTS["pair"]()), model(**pixels())
+    other = model(**pixels(), **{name: value.flip(0) for name, value in words().items()})
+    assert not torch.allclose(pair.image_hidden_state, other.image_hidden_state)
+    assert not torch.allclose(pair.image_hidden_state, alone.image_hidden_state)
+    other = model(pixels()["pixel_values"].flip(0), **words())
+    assert not torch.allclose(pair.text_hidden_state, other.text_hidden_state)
+
+
+@torch.no_grad()
+def test_the_output_has_its_parts(model):
+    for kind, make in INPUTS.items():
+        output = model(**make(), output_hidden_states=True)
+        parts = [part for part in (output.image_hidden_state, output.text_hidden_state) if part is not None]
+        lengths = {"picture": [IMAGE_TOKENS], "text": [TEXT_TOKENS], "pair": [IMAGE_TOKENS, TEXT_TOKENS]}[kind]
+        assert [part.shape for part in parts] == [(2, length, 32) for length in lengths]
+        assert torch.equal(torch.cat(parts, 1), output.last_hidden_state)
+        assert len(output.hidden_states) == 4
+        assert torch.equal(model.norm(output.hidden_states[-1]), output.last_hidden_state)
+    assert model(**words()).image_hidden_state is None and model(**pixels()).text_hidden_state is None
+    assert model(**words()).hidden_states is None
+    assert torch.equal(model(**words(), return_dict=False)[0], model(**words()).last_hidden_state)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["text", "pair"])
+def test_padding_changes_nothing(model, kind):
+    batch = INPUTS[kind]()
+    expected = model(**batch)
+    more = {"input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 3), value=3)}
+    more["attention_mask"] = torch.nn.functional.pad(batch["attention_mask"], (0, 3))
+    output = model(**batch | more)
+    there = batch["attention_mask"].bool()
+    torch.testing.assert_close(output.text_hidden_state[:, :TEXT_TOKENS][there], expected.text_hidden_state[there])
+    if kind == "pair":
+        torch.testing.assert_close(output.image_hidden_state, expected.image_hidden_state)
+    front = {name: torch.nn.functional.pad(batch[name], (3, 0), value=3 * (name == "input_ids")) for name in more}
+    output = model(**batch | front)  # positions are counted without it, wherever it is
+    torch.testing.assert_close(output.text_hidden_state[:, 3:][there], expected.text_hidden_state[there])
+    short = model(**{name: value[1:, :6] if name in more else value[1:] for name, value in batch.items()})
+    torch.testing.assert_close(short.text_hidden_state[0], expected.text_hidden_state[1, :6])
+
+
+@torch.no_grad()
+def test_a_masked_patch_is_not_seen(model):
+    pictures, mask = pixels()["pixel_values"], torch.zeros(2, 16, dtype=torch.bool)
+    mask[:, 5] = True  # in the grid of 4 x 4: row 1, column 1
+    before = model(pictures, bool_masked_pos=mask).last_hidden_state
+    changed = pictures.clone()
+    changed[:, :, 8:16, 8:16] = 0.0
+    assert torch.equal(before, model(changed, bool_masked_pos=mask).last_hidden_state)
+    assert not torch.allclose(before, model(pictures).last_hidden_state)
+    changed[:, :, :8, :8] = 0.0
+    assert not torch.allclose(before, model(changed, bool_masked_pos=mask).last_hidden_state)
+    vit = ViTModel(model.config.image_side(), use_mask_token=True).eval()
+    vit.load_state_dict(model.image_side().state_dict() | {"embeddings.mask_token": model.image_embeddings.mask_token})
+    torch.testing.assert_close(vit(pictures, bool_masked_pos=mask).last_hidden_state, before, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_plain_transformers_loads_both_sides(model, tmp_path):
+    """By a process that knows nothing of this package, with equal features; texts at real tokens, and only there."""
+    batch = pixels() | words()
+    model.save_sides(tmp_path)
+    save_file(batch, tmp_path / "inputs.safetensors")
+    command = [sys.executable, "-c", PLAIN_PROCESS, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report == {
+        "image": ["ViTModel", [], []], "text": ["RobertaPreLayerNormModel", [], []], "imported": False,
+    }  # fmt: skip
+    outputs = load_file(tmp_path / "outputs.safetensors")
+    image, text = model(**pixels()).last_hidden_state, model(**words()).last_hidden_state
+    torch.testing.assert_close(outputs["image"], image, atol=1e-6, rtol=0)
+    there = words()["attention_mask"].bool()
+    torch.testing.assert_close(outputs["text"][there], text[there], atol=1e-6, rtol=0)
+    torch.testing.assert_close(outputs["image_pooled"], image[:, 0].tanh())
+    torch.testing.assert_close(outputs["text_pooled"], text[:, 0].tanh())
+
+
+def test_a_tokenizer_of_pairs_of_sentences_fits_the_text_side(model):
+    ids = words()["input_ids"]
+    side = model.text_side()
+    torch.testing.assert_close(side(ids, token_type_ids=ids * 0 + 1)[0], side(ids)[0])
+
+
+@torch.no_grad()
+def test_the_whole_reloads_exactly_with_attention_still_one(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        on_disk = set(file.keys())
+    assert on_disk == model.state_dict().keys()
+    assert sum("q_proj.weight" in name for name in on_disk) == model.config.num_hidden_layers
+    for auto in (MultiwayModel, AutoModel):
+        again, info = auto.from_pretrained(tmp_path, output_loading_info=True)
+        assert type(again) is MultiwayModel and not info["missing_keys"] and not info["unexpected_keys"]
+        assert again.config.to_diff_dict() == model.config.to_diff_dict()
+        assert again.num_parameters() == model.num_parameters() == sum(counts(model).values())
+        for make in INPUTS.values():
+            assert torch.equal(again(**make()).last_hidden_state, model(**make()).last_hidden_state)
+    before = {kind: again(**make()).last_hidden_state for kind, make in INPUTS.items()}
+    again.layers[0].attention.q_proj.weight.add_(0.1)
+    for kind, make in INPUTS.items():
+        assert not torch.allclose(again(**make()).last_hidden_state, before[kind])
+
+
+def test_the_giant_has_as_many_parameters_as_the_papers():
+    """Table 2 of the paper; norms counted with their linear layers would make attention 318 million."""
+    with torch.device("meta"):
+        giant = MultiwayModel(
+            MultiwayConfig(
+                hidden_size=1408, intermediate_size=6144, num_hidden_layers=40, num_attention_heads=16, patch_size=14
+            )
+        )
+    found = {kind: round(count / 1e6) for kind, count in counts(giant).items()}
+    expected = {"vision": 692, "language": 692, "fusion": 52, "attention": 317}
+    assert {kind: found[kind] for kind in expected} == expected
+
+
+@pytest.mark.parametrize("name", ["image", "text"])
+def test_a_side_goes_back_where_it_came_from(model, name):
+    side = getattr(model, f"{name}_side")()
+    fresh = MultiwayModel(model.config).eval()
+    before = {key: value.clone() for key, value in fresh.state_dict().items()}
+    getattr(fresh, f"load_{name}_side")(side)
+    taken = {key for key, value in fresh.state_dict().items() if torch.equal(value, model.state_dict()[key])}
+    kept = {key for key, value in fresh.state_dict().items() if torch.equal(value, before[key])}
+    other = {"image": ("language", "text_embeddings"), "text": ("vision", "image_embeddings")}[name]
+    assert kept == {key for key in before if {*other, "fusion", "mask_token"} & set(key.split("."))}
+    assert taken == before.keys() - kept
+
+
+@torch.no_grad()
+def test_a_text_model_with_token_types_gives_equal_features(model):
+    torch.manual_seed(5)
+    config = RobertaPreLayerNormConfig(**model.config.text_side().to_dict() | {"type_vocab_size": 1})
+    text = RobertaPreLayerNormModel(config).eval()
+    text.embeddings.token_type_embeddings.weight.normal_()
+    model.load_text_side(text)
+    there = words()["attention_mask"].bool()
+    torch.testing.assert_close(model(**words())[0][there], text(**words())[0][there], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("change", [{"patch_size": 16}, {"layer_norm_eps": 1e-6}, {"qkv_bias": False}])
+def test_a_side_that_does_not_fit_is_refused(model, change):
+    other = ViTModel(ViTConfig(**model.config.image_side().to_dict() | change))
+    (name, value), before = *change.items(), model.image_embeddings.cls_token.clone()
+    with pytest.raises(ValueError, match=f"ViTModel has {name}={value}, but .* would fit"):
+        model.load_image_side(other)
+    with pytest.raises(ValueError, match="a RobertaPreLayerNormModel, not a ViTModel"):
+        model.load_text_side(other)
+    assert torch.equal(model.image_embeddings.cls_token, before)
+
+
+def test_sides_are_copies_and_saving_draws_no_random_numbers(model, tmp_path):
+    state = torch.get_rng_state()
+    model.save_sides(tmp_path)
+    assert torch.equal(torch.get_rng_state(), state)
+    side = model.image_side()
+    side.layernorm.weight.data.zero_()
+    assert model.norm.weight.abs().sum() > 0
+    assert model.to(torch.bfloat16).image_side().dtype == torch.bfloat16
+
+
+def test_fresh_weights_are_small():
+    model = MultiwayModel(MultiwayConfig(**SMALL))
+    for name, parameter in model.named_parameters():
+        if "norm" in name or name.endswith("bias"):
+            assert bool((parameter == float("norm.weight" in name)).all()), name
+        else:
+            assert 0.01 < parameter.std() < 0.03, name
+    assert not model.text_embeddings.word_embeddings.weight[3].any()
+    assert model.get_input_embeddings() is model.text_embeddings.word_embeddings
+    assert positions(model) == (4, 12)
+
+
+def test_gradient_checkpointing_gives_equal_gradients(model):
+    model.train()
+    expected = {kind: grads(model, **make()) for kind, make in INPUTS.items()}
+    model.gradient_checkpointing_enable()
+    calls = []
+    model.layers[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    for kind, make in INPUTS.items():
+        found = grads(model, **make())
+        assert found.keys() == expected[kind].keys()
+        for name, value in found.items():
+            torch.testing.assert_close(value, expected[kind][name], msg=name)
+    assert len(calls) == 2 * len(INPUTS)  # each once more, for the gradient
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bf16(model, autocast):
+    batch = INPUTS["pair"]() | {"bool_masked_pos": torch.arange(16).expand(2, -1) < 4}
+    expected = model(**batch).last_hidden_state
+    model = model if autocast else model.to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        output = model(**batch).last_hidden_state
+    assert output.dtype == (torch.float32 if autocast else torch.bfloat16)
+    error = (output.float() - expected).pow(2).mean() / expected.pow(2).mean()
+    assert 0 < error < 1e-2
+
+
+def test_dropout_is_of_training_alone():
+    model = build(hidden_dropout_prob=0.5, attention_probs_dropout_prob=0.5)
+    batch = INPUTS["pair"]()
+    assert torch.equal(model(**batch)[0], model(**batch)[0])
+    model.train()
+    assert not torch.allclose(model(**batch)[0], model(**batch)[0])
+
+
+IDS = torch.ones(2, 5, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ({}, "nothing to encode: give pixel_values, input_ids"),
+        ({"pixel_values": torch.rand(2, 3, 32, 24)}, r"\(3, 32, 24\) don't fit the model's \(3, 32, 32\)"),
+        ({"pixel_values": torch.rand(2, 1, 32, 32)}, r"\(1, 32, 32\) don't fit"),
+        ({"input_ids": torch.ones(2, 13, dtype=torch.long)}, "13 tokens are longer than max_position_embeddings=12"),
+        ({"pixel_values": torch.rand(3, 3, 32, 32), "input_ids": IDS}, "3 pictures came with 2 texts"),
+        ({"input_ids": IDS, "attention_mask": IDS[:, :4]}, r"\(2, 4\), but input_ids of \(2, 5\)"),
+        ({"pixel_values": torch.rand(2, 3, 32, 32), "attention_mask": IDS}, r"\(2, 5\), but input_ids are not there"),
+        ({"input_ids": IDS, "bool_masked_pos": torch.ones(2, 16)}, "bool_masked_pos came without pixel_values"),
+        ({"pixel_values": torch.rand(2, 3, 32, 32), "bool_masked_pos": torch.ones(2, 17)}, r"\(2, 17\).*\(2, 16\)"),
+    ],
+)
+def test_bad_input_is_told(model, batch, message):
+    with pytest.raises(ValueError, match=message):
+        model(**batch)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_attention_heads": 5}, "hidden_size must be a multiple of num_attention_heads=5, but is 32"),
+        ({"patch_size": 12}, "image_size must be a multiple of patch_size=12, but is 32"),
+        ({"num_fusion_layers": 4}, "num_fusion_layers must be 0 to num_hidden_layers=3, but is 4"),
+        ({"num_fusion_layers": -1}, "num_fusion_layers must be 0 to num_hidden_layers=3, but is -1"),
+    ],
+)
+def test_bad_config_is_told(settings, message):
+    with pytest.raises(ValueError, match=message):
+        MultiwayConfig(**SMALL | settings)

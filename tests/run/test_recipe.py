@@ -1,0 +1,414 @@
+"""A recipe from the command line to the results, and every mistake that a user can make on the way."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+
+import datasets
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, EMOJI, REPOSITORY
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel, pipeline
+
+import hf_pretext
+from hf_pretext.data.processing import ImageProcessing
+from hf_pretext.evaluation.labelled import LabelledImages
+from hf_pretext.features import extract
+from hf_pretext.stream.sample_log import read_lines
+
+RECIPE = REPOSITORY / "recipes" / "rotation_emoji.py"
+FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "results.json", "README.md", "report.png"}
+
+
+def load_recipe():
+    spec = importlib.util.spec_from_file_location("rotation_emoji", RECIPE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe
+
+
+def main(*options, output_dir):
+    return load_recipe().main(
+        ["--smoke", "--use_cpu", "--disable_tqdm", "True", "--output_dir", str(output_dir), *map(str, options)]
+    )
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """One smoke run, as a user starts it."""
+    folder = tmp_path_factory.mktemp("smoke") / "run"
+    done = subprocess.run(
+        [sys.executable, str(RECIPE), "--smoke", "--use_cpu", "--output_dir", str(folder)],
+        capture_output=True, text=True, cwd=folder.parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def error_of(capsys, *options, output_dir) -> str:
+    """The message of a run that is refused, after checking that it left nothing behind."""
+    existed = os.path.exists(output_dir)
+    before = sorted(os.listdir(output_dir)) if os.path.isdir(output_dir) else None
+    with pytest.raises(SystemExit) as stopped:
+        main(*options, output_dir=output_dir)
+    assert stopped.value.code not in (0, None)
+    assert os.path.exists(output_dir) == existed
+    if before is not None:
+        assert sorted(os.listdir(output_dir)) == before
+    return str(stopped.value.code) + capsys.readouterr().err
+
+
+def test_smoke_run_leaves_every_file(smoke):
+    folder, _ = smoke
+    assert set(os.listdir(folder)) >= FILES
+    assert Image.open(folder / "report.png").size[0] > 800
+    assert not [name for name in os.listdir(folder) if name.endswith((".bin", ".pt", ".tmp", ".pkl"))]
+
+
+def test_output_tells_table_loading_lines_and_what_next(smoke):
+    folder, output = smoke
+    for words in (
+        "trained (rotation)",
+        "random",
+        "pixels",
+        "majority",
+        "linear probe",
+        "kNN",
+        "accuracy",
+        "Next:",
+        "hf-pretext push",
+    ):
+        assert words in output
+    lines = [line.strip() for line in output.splitlines() if "from_pretrained" in line or "import Auto" in line]
+    assert len(lines) == 3
+    code = "\n".join([*lines, "print(type(encoder).__name__, processor.crop_size['height'])"])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder.parent)
+    assert done.stdout.split() == ["ResNetModel", "64"], done.stderr
+
+
+def test_results_hold_what_a_reader_needs(smoke):
+    folder, _ = smoke
+    results = json.loads((folder / "results.json").read_text())
+    assert results["recipe"] == "rotation_emoji" and results["smoke"] is True
+    assert results["objective"]["name"] == "rotation"
+    assert results["seeds"][0]["samples_seen"] == 4 * 8 and results["seeds"][0]["seconds"] > 0
+    assert results["settings"]["lr_scheduler_type"] == "cosine"
+    assert results["versions"]["hf_pretext"] == hf_pretext.__version__
+    transfer = results["transfer"]
+    assert set(transfer["figures"]) == {"trained", "random", "pixels", "majority"}
+    assert len(transfer["details"]["random"]) == 3
+    assert set(transfer["details"]["trained"][0]["knn"]["layers"]) == {"-1", "-2", "-3"}
+    assert transfer["beats_random"] == {"linear_probe_top1": None, "knn_top1": None}  # one seed shows nothing
+    assert 0 <= results["pretext"]["accuracy"]["mean"] <= 1
+
+
+def test_card_says_the_figures_of_the_results(smoke):
+    folder, _ = smoke
+    card, results = (folder / "README.md").read_text(), json.loads((folder / "results.json").read_text())
+    for who in results["transfer"]["figures"].values():
+        for value in who.values():
+            assert f"{value['mean']:.3f}" in card
+    assert "smoke run" in card and "report.png" in card
+    assert "None" not in card.split("##")[1]
+
+
+def test_a_plain_pipeline_gives_our_features(smoke):
+    folder, _ = smoke
+    pipe = pipeline("image-feature-extraction", model=str(folder), device="cpu")
+    processing = ImageProcessing(AutoImageProcessor.from_pretrained(folder))
+    labelled = LabelledImages(str(EMOJI), processing, "group", limit=30)
+    ours = extract(AutoModel.from_pretrained(folder), labelled.batches("test"), description=None)[-1]
+    rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "test-*"), split="train")
+    for i in (0, 7, 29):
+        hidden = torch.tensor(pipe(rows[i * len(rows) // 30]["image"]))
+        torch.testing.assert_close(hidden.mean((2, 3))[0], ours[i], atol=1e-4, rtol=1e-3)
+
+
+def test_results_are_the_same_when_run_again(smoke, tmp_path):
+    folder, _ = smoke
+    again = main(output_dir=tmp_path / "again")
+    before = json.loads((folder / "results.json").read_text())
+    assert again["transfer"]["figures"] == before["transfer"]["figures"]
+    assert again["pretext"] == before["pretext"]
+
+
+def test_an_option_given_wins_over_smoke_and_the_recipe(tmp_path):
+    results = main(
+        "--max_steps", 2, "--learning_rate", 1e-4, "--num_rotations", 2, "--eval_rows", 40, "--image_size", 32,
+        output_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert results["seeds"][0]["steps"] == 2
+    assert results["settings"]["learning_rate"] == 1e-4
+    assert results["objective"]["num_rotations"] == 2
+    assert results["image_size"] == [32, 32]
+    assert results["transfer"]["rows"]["test"] == 40
+
+
+def test_own_pictures_without_labels(tmp_path, emoji):
+    """A folder of unlabelled pictures, one of them broken: trained on, figures still from the recipe's own set."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for i, row in enumerate(emoji(count=20)):
+        row["image"].resize((50 + i, 70)).save(pictures / f"{i}.jpg")
+    (pictures / "broken.jpg").write_bytes((pictures / "3.jpg").read_bytes()[:200])
+    results = main("--dataset", pictures, "--eval_rows", 40, output_dir=tmp_path / "run")
+    assert results["data"]["rows"] == 21
+    assert results["transfer"]["dataset"].endswith("recipes/data/emoji")
+    assert sum(results["seeds"][0]["bad_samples"].values()) >= 1
+    (bad,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
+    assert bad == {"shard": str(pictures), "row": 20, "path": str(pictures / "broken.jpg"), "reason": bad["reason"]}
+
+
+def test_a_mixture_of_own_data(tmp_path, emoji):
+    for name, start in (("a", 0), ("b", 30)):
+        (tmp_path / name).mkdir()
+        for i in range(start, start + 20):
+            emoji()[i]["image"].save(tmp_path / name / f"{i}.png")
+    options = ["--dataset", tmp_path / "a", tmp_path / "b", "--mixture_weights", 3, 1, "--eval_dataset", "none"]
+    results = main(*options, "--record_samples", output_dir=tmp_path / "run")
+    assert results["data"]["rows"] == 40 and results["data"]["mixture_weights"] == [3, 1]
+    keys = [key for line in read_lines(tmp_path / "run" / "samples-rank0.jsonl") for key in line["keys"]]
+    assert len(keys) == 32 and 16 < sum(key.startswith(str(tmp_path / "a")) for key in keys) < 32
+    assert f"epoch_of_source/{tmp_path / 'a'}" in results["seeds"][0]["history"][0]
+
+
+def test_corrupt_pictures_are_told_at_the_end(tmp_path, emoji, capsys):
+    rows = emoji(count=30).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:60]
+    datasets.Dataset.from_list(rows, emoji(count=1).features).to_parquet(tmp_path / "data.parquet")
+    main("--dataset", tmp_path / "data.parquet", "--eval_dataset", "none", output_dir=tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "could not be used were replaced" in output and "data.parquet:4: damaged picture" in output
+
+
+def test_without_an_evaluation_set_the_card_says_so(tmp_path):
+    results = main("--eval_dataset", "none", output_dir=tmp_path / "run")
+    assert "transfer" not in results
+    assert set(os.listdir(tmp_path / "run")) >= FILES
+    assert "Not measured" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_own_labelled_set(tmp_path, emoji):
+    for row in emoji(count=60):
+        folder = tmp_path / "labelled" / row["group"]
+        folder.mkdir(parents=True, exist_ok=True)
+        row["image"].save(folder / f"{row['text']}-{row['style']}.png")
+    results = main("--eval_dataset", tmp_path / "labelled", "--eval_label", "label", output_dir=tmp_path / "run")
+    assert results["transfer"]["label"] == "label"
+    assert sum(results["transfer"]["rows"].values()) == 60
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit", []), ("timm_resnet18", ["--image_size", 32])])
+def test_from_a_pretrained_encoder(tmp_path, name, size):
+    AutoModel.from_config(CONFIGS[name]()).save_pretrained(tmp_path / "encoder")
+    options = ["--encoder", tmp_path / "encoder", *size, "--eval_rows", 30, "--learning_rate", 0.0, "--max_steps", 1]
+    results = main(*options, output_dir=tmp_path / "run")
+    assert results["image_size"] == [32, 32]
+    before, after = (AutoModel.from_pretrained(tmp_path / folder) for folder in ("encoder", "run"))
+    assert results["encoder"]["class"] == type(before).__name__
+    parameters = dict(after.named_parameters())
+    assert all(torch.equal(value, parameters[key]) for key, value in before.named_parameters())
+
+
+def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, emoji):
+    """The random encoder beside it is in full precision, and the card says that test was seen in pretraining."""
+    AutoModel.from_config(CONFIGS["resnet"]()).to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
+    emoji(count=60).rename_column("group", "label").to_parquet(tmp_path / "own.parquet")
+    own = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
+    results = main("--encoder", tmp_path / "encoder", *own, "--image_size", 32, output_dir=tmp_path / "run")
+    assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
+    assert "no figure here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
+def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
+    """Three seeds, stopped by SIGKILL in the middle; then gone on with from the last checkpoint."""
+    options = [
+        "--smoke",
+        "--use_cpu",
+        "--seeds",
+        "0",
+        "1",
+        "--max_steps",
+        "30",
+        "--save_steps",
+        "5",
+        "--eval_rows",
+        "30",
+    ]
+    command = [sys.executable, str(RECIPE), *options, "--output_dir", str(tmp_path / "run")]
+    whole = subprocess.Popen([*command[:-1], str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    deadline = time.time() + 120
+    while not (tmp_path / "run" / "checkpoint-10" / "trainer_state.json").exists() and time.time() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    assert process.returncode == -9
+    assert not (tmp_path / "run" / "results.json").exists()
+
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "holds an unfinished run" in refused.stderr and "--resume_from_checkpoint last" in refused.stderr
+
+    resumed = subprocess.run([*command, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from" in resumed.stdout
+    assert whole.wait() == 0
+    found, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
+    assert found["transfer"]["figures"] == whole["transfer"]["figures"]
+    assert [run["samples_seen"] for run in found["seeds"]] == [240, 240]
+    assert [e["loss"] for e in found["seeds"][0]["history"]] == [e["loss"] for e in whole["seeds"][0]["history"]]
+
+
+def test_two_processes(tmp_path):
+    command = [
+        sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
+        "--rdzv_endpoint", "localhost:0", str(RECIPE), "--smoke", "--use_cpu", "--output_dir", str(tmp_path / "run"),
+        "--eval_rows", "30", "--eval_strategy", "steps", "--eval_steps", "2",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Load the encoder anywhere") == 1
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["processes"] == 2 and results["seeds"][0]["samples_seen"] == 4 * 8 * 2
+
+
+class TestMistakes:
+    """Each is told before training, names the value and the mend, and leaves nothing behind."""
+
+    @pytest.fixture
+    def told(self, capsys, tmp_path):
+        return lambda *options, output_dir=None: error_of(capsys, *options, output_dir=output_dir or tmp_path / "run")
+
+    def test_unknown_option(self, told):
+        assert "no option --learning_rat. Did you mean --learning_rate?" in told("--learning_rat", 1)
+
+    def test_unknown_value_of_a_setting(self, told):
+        assert "num_rotations" in told("--num_rotations", 3)
+        assert "between 1 and num_rotations=4" in told("--rotations_per_image", 7)
+        assert "crop_scale must lie above 0" in told("--crop_scale", 0)
+
+    def test_missing_column(self, told):
+        message = told("--image_column", "picture")
+        assert "no column 'picture' (--image_column)" in message and "image (Image)" in message
+        message = told("--eval_label", "kind")
+        assert "no column 'kind' (--eval_label)" in message and "group (string)" in message
+
+    def test_empty_dataset(self, told, tmp_path):
+        (tmp_path / "empty").mkdir()
+        assert "holds no picture" in told("--dataset", tmp_path / "empty")
+        empty = datasets.Dataset.from_dict({"image": []}, datasets.Features({"image": datasets.Image()}))
+        empty.to_parquet(tmp_path / "empty.parquet")
+        assert "has no rows" in told("--dataset", tmp_path / "empty.parquet")
+
+    def test_dataset_that_does_not_exist(self, told):
+        assert "--dataset /no/such: there is no such file or folder" in told("--dataset", "/no/such")
+        assert "no split 'dev'" in told("--split", "dev")
+
+    def test_stream_settings(self, told):
+        assert "a positive number for each of the 1 datasets" in told("--mixture_weights", 1, 2)
+        assert "parts must be at least 1, but is 0" in told("--parts", 0)
+        assert "max_bad_fraction must lie between 0 and 1, but is 2.0" in told("--max_bad_fraction", 2)
+        assert "max_image_pixels must lie above 0" in told("--max_image_pixels", 0)
+
+    def test_wrong_image_size_for_the_encoder(self, told, tmp_path):
+        AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+        message = told("--encoder", tmp_path / "vit", "--image_size", 48)
+        assert "48x48 pixels (--image_size) do not fit" in message and "image_size=32" in message
+
+    def test_encoder_that_is_no_vision_model(self, told, tmp_path):
+        AutoModel.from_config(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
+        assert "is a bert model, which takes text" in told("--encoder", tmp_path / "bert")
+
+    def test_encoder_that_is_not_there(self, told):
+        assert "--encoder /no/encoder is neither a folder" in told("--encoder", "/no/encoder")
+
+    def test_encoder_with_a_weight_missing(self, told, tmp_path):
+        from safetensors.torch import load_file, save_file
+
+        AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+        weights = load_file(tmp_path / "vit" / "model.safetensors")
+        del weights["embeddings.cls_token"]
+        save_file(weights, tmp_path / "vit" / "model.safetensors", metadata={"format": "pt"})
+        assert "lacks weights that training needs: embeddings.cls_token" in told(
+            "--encoder", tmp_path / "vit", "--image_size", 32
+        )
+
+    def test_licence_that_the_hub_does_not_know(self, told):
+        assert "--license Apache2: the Hub knows no licence of this name. Is it apache-2.0" in told(
+            "--license", "Apache2"
+        )
+
+    def test_output_folder_of_another_objective(self, told, tmp_path):
+        folder = tmp_path / "other"
+        AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(folder)
+        assert "holds another model" in told(output_dir=folder)
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "pretext": {"objective": "jigsaw"}}))
+        assert "holds a run of the objective 'jigsaw'" in told(output_dir=folder)
+
+    def test_output_folder_of_a_finished_run(self, told, smoke):
+        assert "holds a finished run" in told(output_dir=smoke[0])
+        message = told("--resume_from_checkpoint", "last", "--learning_rate", 9, output_dir=smoke[0])
+        assert "holds a finished run with learning_rate 0.0015, not 9.0" in message
+        message = told("--resume_from_checkpoint", "last", "--seed", 1, output_dir=smoke[0])
+        assert "holds a finished run with seed 0, not 1" in message
+
+    def test_output_folder_with_a_readme_of_somebody_else(self, told, tmp_path):
+        (tmp_path / "project").mkdir()
+        (tmp_path / "project" / "README.md").write_text("mine")
+        assert "holds a README.md that is not ours" in told(output_dir=tmp_path / "project")
+
+    def test_labelled_set_of_ones_own(self, told, tmp_path, emoji):
+        assert "--eval_dataset /no/such: there is no such file" in told("--eval_dataset", "/no/such")
+        twice = emoji(count=20).rename_column("group", "label").rename_column("image", "front")
+        features = datasets.Features(twice.features | {"side": datasets.Image()})
+        twice = twice.map(lambda row: {"side": row["front"]}, features=features)
+        twice.to_parquet(tmp_path / "twice.parquet")
+        message = told("--eval_dataset", tmp_path / "twice.parquet")
+        assert "has several columns of images" in message and "Choose with --eval_image_column" in message
+
+    def test_image_size_of_nothing(self, told):
+        assert "image_size must be at least 1 pixel, but is 0" in told("--image_size", 0)
+
+    def test_processor_that_does_what_ours_does_not(self, told, tmp_path):
+        AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+        size = {"height": 32, "width": 32}
+        transformers.EfficientNetImageProcessor(size=size).save_pretrained(tmp_path / "vit")
+        assert "image processor, EfficientNetImageProcessor" in told("--encoder", tmp_path / "vit")
+
+    def test_unwritable_output_folder(self, told, tmp_path):
+        (tmp_path / "file").write_text("in the way")
+        assert "can't be written to" in told(output_dir=tmp_path / "file" / "run")
+        assert "can't be written to" in told(output_dir="/proc/run")
+
+    def test_nothing_to_resume(self, told):
+        assert "there is no folder" in told("--resume_from_checkpoint", "last")
+        assert "there is no such checkpoint" in told("--resume_from_checkpoint", "/no/checkpoint-1")
+
+    def test_evaluation_while_training_without_a_labelled_set(self, told):
+        assert "--eval_strategy steps needs a labelled set" in told(
+            "--eval_dataset", "none", "--eval_strategy", "steps"
+        )
+
+    def test_seeds_that_repeat(self, told):
+        assert "--seeds needs different numbers" in told("--seeds", 1, 1)
+
+
+def test_help_teaches_and_imports_no_more_than_an_objective():
+    done = subprocess.run([sys.executable, "-X", "importtime", str(RECIPE), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for words in ("your own pictures", "--dataset", "--num_rotations", "--crop_scale", "--learning_rate", "--help_all"):
+        assert words in done.stdout
+    assert "--fsdp" not in done.stdout
+    assert len(done.stdout.splitlines()) < 140
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "torch" in imported and not {"sklearn", "matplotlib", "evaluate", "hf_pretext.trainer"} & imported
+    everything = subprocess.run([sys.executable, str(RECIPE), "--help_all"], capture_output=True, text=True)
+    assert "--fsdp" in everything.stdout
