@@ -44,9 +44,9 @@ def parser() -> argparse.ArgumentParser:
 
 def card(options: argparse.Namespace) -> None:
     """Write the card of a run again, from its results."""
-    from .cards.refresh import card_again
+    from .cards.refresh import refresh_card
 
-    print(card_again(options.folder, options.license, options.language, options.limits))
+    print(refresh_card(options.folder, options.license, options.language, options.limits))
 
 
 def push_command(options: argparse.Namespace) -> None:

@@ -14,12 +14,15 @@ from typing import Any
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
+from .evaluation.measure import fitting
+from .modalities import inputs_options
+from .modeling import PretextModel
 from .registry import objective_class
 from .run.command_line import CommandLine
 from .run.settings import RunArguments
-from .stream.settings import ARGUMENTS, StreamSettings
+from .stream.settings import StreamSettings
 
-BESIDE = ("images_alone", "texts_alone")  # data beside --dataset
+ALONE = ("images_alone", "texts_alone")  # data next to --dataset
 
 
 @dataclass
@@ -27,9 +30,8 @@ class Recipe:
     """What a recipe's file says; `main()` does it.
 
     name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
-    encoder, smoke_encoder: config of the fresh encoder, from the image size; for texts from the size of the
-    vocabulary, the longest sequence and the padding token's id; for both from all four and the id of the token that
-    texts end with. settings: values of options, by their names on the command line; smoke: those that `--smoke`
+    encoder, smoke_encoder: config of the fresh full model, from the sizes that it names: image_size; vocab_size,
+    max_length, pad_token_id, eos_token_id (see `Modality.shape`). settings: values of options, by their names on the command line; smoke: those that `--smoke`
     changes. fetch: what gives a value that takes a download, by option: asked only where neither the command line nor
     `--smoke` gives that option.
     """
@@ -57,25 +59,40 @@ class Recipe:
         what to do when something given is wrong.
         """
         objective = objective_class(self.objective)
-        types = (RunArguments, *ARGUMENTS[objective.modality], StreamSettings, objective.task_class, TrainingArguments)
-        command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
+        command_line = CommandLine(option_types(objective), f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
-        from accelerate import PartialState
-        from datasets import disable_progress_bars
-
-        from .run.experiment import Run  # what evaluates takes seconds to import; --help and typing errors end before
-
         if values.get("log_level", "passive") == "passive":  # what matters we say ourselves
-            logging.set_verbosity_error()
-            logging.disable_progress_bar()
-            disable_progress_bars()  # of datasets, which makes a table of each file
+            silence_libraries()
         try:
-            own = BESIDE if "dataset" in command_line.given else ()  # who brings pairs wants no others beside them
-            missing = [name for name in self.fetch if name not in {*values, *own}]
-            if missing:
-                with PartialState().main_process_first():  # the others find what it has fetched
-                    values |= {name: self._fetched(name) for name in missing}
-            run = Run(self, objective, command_line, values)
-            return run.results() if run.train() else None
+            from .run import run  # what trains and evaluates takes seconds to import; typing errors end before
+
+            return run(self, objective, command_line, self._with_fetched(values, command_line.given))
         except ValueError as error:
             sys.exit(f"error: {error}")
+
+    def _with_fetched(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+        """The values of options, with those that are fetched where nothing gives them."""
+        from accelerate import PartialState
+
+        others = ALONE if "dataset" in given else ()  # who brings pairs wants no others with them
+        missing = [name for name in self.fetch if name not in {*values, *others}]
+        if not missing:
+            return values
+        with PartialState().main_process_first():  # the others use what it has fetched
+            return values | {name: self._fetched(name) for name in missing}
+
+
+def option_types(objective: type[PretextModel]) -> tuple[type, ...]:
+    """The dataclasses of all options of an objective's runs, `TrainingArguments` last."""
+    of_measures = [options for measure in fitting(objective) for options in measure.options]
+    kinds = inputs_options(objective.inputs, objective.views)
+    return (RunArguments, *kinds, *of_measures, StreamSettings, objective.task_class, TrainingArguments)
+
+
+def silence_libraries() -> None:
+    """Turns off the bars and notes of transformers and datasets, which makes a table of each file."""
+    from datasets import disable_progress_bars
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()

@@ -17,8 +17,9 @@ OBJECTIVES = "objectives"
 
 
 def names(package: str) -> list[str]:
-    """The names of a package's files, in order."""
-    return sorted(file.stem for file in (Path(__file__).parent / package).glob("[!_]*.py"))
+    """The names of a package's files, in order. A folder that somebody appends to the package's `__path__` counts."""
+    folders = import_module(f"{__package__}.{package}").__path__
+    return sorted({file.stem for folder in folders for file in Path(folder).glob("[!_]*.py")})
 
 
 def find(package: str, name: str) -> ModuleType:

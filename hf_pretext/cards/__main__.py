@@ -8,7 +8,10 @@ import re
 from pathlib import Path
 
 from ..utils.files import write_text
-from . import figure, hardware, headlines, measure_words, publish, read_results, unshown, words
+from . import publish
+from .results import hardware, read_results
+from .tables import figure, unshown, words
+from .wording import headlines, measure_words
 
 TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
@@ -26,11 +29,11 @@ def readme_table(all_results: list[dict]) -> str:
         by_who, lost, rows = results.get("measures", {}), unshown(results), []
         for method in transfer["methods"]:
             name = f"{method}_top1"
-            both = (transfer["figures"][who][name] for who in ("trained", "random"))
-            rows.append((words(method), transfer["beats_random"][name], *map(figure, both)))
+            pair = (transfer["figures"][who][name] for who in ("trained", "random"))
+            rows.append((words(method), transfer["beats_random"][name], *map(figure, pair)))
         for measure in headlines(results):
-            both = (by_who[who][measure] for who in ("trained", "random"))
-            rows.append((measure_words(measure), lost is not None and measure not in lost, *map(figure, both)))
+            pair = (by_who[who][measure] for who in ("trained", "random"))
+            rows.append((measure_words(measure), lost is not None and measure not in lost, *map(figure, pair)))
         for method, beats, trained, random in rows:
             shown = f"**{trained}**" if beats else trained
             lines.append(f"| {' | '.join([*cells, method, shown, random, training])} |")
@@ -42,20 +45,22 @@ def claim(results: dict) -> str:
     """What a recipe's docstring says that it reaches."""
     figures, runs = results["transfer"]["figures"], results["seeds"]
     seconds, speed = (sum(run[key] for run in runs) / len(runs) for key in ("seconds", "samples_per_second"))
-    said = [f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"]
-    said += [f"{hardware(results['machine'])}."]
+    sentences = [
+        f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"
+    ]
+    sentences += [f"{hardware(results['machine'])}."]
     for method in results["transfer"]["methods"]:
-        others = [f"{who} {figure(found[f'{method}_top1'])}" for who, found in figures.items() if who != "trained"]
-        told = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
-        said.append(f"{words(method)}, of `{results['transfer']['label']}`: {told}")
+        others = [f"{who} {figure(metrics[f'{method}_top1'])}" for who, metrics in figures.items() if who != "trained"]
+        value = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
+        sentences.append(f"{words(method)}, of `{results['transfer']['label']}`: {value}")
     for measure in headlines(results):
-        by_who = {who: figure(found[measure]) for who, found in results["measures"].items()}
+        by_who = {who: figure(metrics[measure]) for who, metrics in results["measures"].items()}
         trained, others = by_who.pop("trained"), ", ".join(f"{who} {value}" for who, value in by_who.items())
-        said.append(f"{measure_words(measure)}: {trained} ({others});")
+        sentences.append(f"{measure_words(measure)}: {trained} ({others});")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
-    said.append(f"the pretext task itself on test: {', '.join(pretext)}.")
+    sentences.append(f"the pretext task itself on test: {', '.join(pretext)}.")
     lines = [""]
-    for word in " ".join(said).split():
+    for word in " ".join(sentences).split():
         if len(lines[-1]) + len(word) > 110:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
@@ -73,7 +78,7 @@ def main() -> None:
         write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
     readme = root.parent / "README.md"
     rows = readme_table([read_results(folder) for folder in folders])
-    write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
+    write_text(readme, TABLE.sub(lambda metrics: metrics[1] + rows + metrics[2], readme.read_text()))
 
 
 if __name__ == "__main__":

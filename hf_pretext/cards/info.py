@@ -8,26 +8,28 @@ import os
 
 from ..modeling import NO_SETTINGS
 from ..utils.hub import brought
-from . import RESULTS, figure, headlines, measure_words, read_results, shown, words
+from .results import RESULTS, read_results, transfers
+from .tables import figure, shown, words
 from .terminal import console
+from .wording import headlines, measure_words
 
 CONFIG = "config.json"
 
 
 def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
-    """Prints what is in a folder or repository. Raises `ValueError` as `found_in`."""
+    """Prints what is in a folder or repository. Raises `ValueError` as `read_config_and_results`."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for name, value in told(*found_in(source, revision)):
+    for name, value in summary(*read_config_and_results(source, revision)):
         table.add_row(Text(name), Text(value))  # whoever wrote it, it is no markup
     screen = console()
     screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)
 
 
-def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:
+def read_config_and_results(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:
     """The config of a folder or repository, and its results where it has any. Raises `ValueError` where there is no
     config, or the Hub can't be reached."""
     folder = brought(source, revision, [CONFIG, RESULTS])
@@ -35,15 +37,15 @@ def found_in(source: str | os.PathLike, revision: str | None = None) -> tuple[di
     if not config.exists() and not has_results:
         raise ValueError(f"{source} holds neither {CONFIG} nor {RESULTS}: it is no encoder, and no run.")
     try:
-        told = json.loads(config.read_text()) if config.exists() else {}
+        content = json.loads(config.read_text()) if config.exists() else {}
     except ValueError as error:
         raise ValueError(f"{config} is no JSON: {error}") from error
-    if not isinstance(told, dict) or not (told or has_results):
+    if not isinstance(content, dict) or not (content or has_results):
         raise ValueError(f"{config} is no config of a model.")
-    return told, read_results(folder) if has_results else None
+    return content, read_results(folder) if has_results else None
 
 
-def told(config: dict, results: dict | None) -> list[tuple[str, str]]:
+def summary(config: dict, results: dict | None) -> list[tuple[str, str]]:
     """What there is to say, as names and values."""
     lines = []
     if config:
@@ -72,16 +74,14 @@ def told(config: dict, results: dict | None) -> list[tuple[str, str]]:
 
 def figures(results: dict) -> list[tuple[str, str]]:
     """What was measured, trained beside random."""
-    found = []
-    if "transfer" in results:
-        transfer = results["transfer"]
-        both = [transfer["figures"][who] for who in ("trained", "random")]
+    lines = []
+    for transfer in transfers(results):
+        pair = [transfer["figures"][who] for who in ("trained", "random")]
         for method in transfer["methods"]:
-            trained, random = (figure(figures[f"{method}_top1"]) for figures in both)
-            found.append(
-                (words(method), f"{trained} (random {random}), `{transfer['label']}` of {transfer['dataset']}")
-            )
+            trained, random = (figure(metrics[f"{method}_top1"]) for metrics in pair)
+            value = f"{trained} (random {random}), `{transfer['label']}` of {transfer['dataset']}"
+            lines.append((words(method), value))
     for name in headlines(results):
         trained, random = (figure(results["measures"][who][name]) for who in ("trained", "random"))
-        found.append((measure_words(name), f"{trained} (random {random})"))
-    return found
+        lines.append((measure_words(name), f"{trained} (random {random})"))
+    return lines

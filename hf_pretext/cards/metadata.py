@@ -3,25 +3,28 @@
 results -> ModelCardData with a model-index; {".eval_results/<name>.yaml": text}
 """
 
+import itertools
 import re
 
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCardData, eval_result_entries_to_yaml
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
-from ..registry import objective_class
+from ..registry import modality_class, objective_class
+from .results import transfers
+from .tables import KINDS, words
 
 LIBRARY = "transformers"
 LOCAL = "local"  # what a data set is that does not lie on the Hub
 TAGS = ("hf_pretext", "self-supervised")
-TASK_TYPES = {"image": "image-classification", "text": "text-classification", "image_text": "image-classification"}
 NOT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
-def metadata(results: dict, pipeline_tag: str) -> ModelCardData:
+def metadata(results: dict) -> ModelCardData:
     """The head of a card. Only what is known is in it: a licence where one was given, data sets and the model that
     training began from where they are Hub ids, a pipeline where plain transformers knows the class."""
     card = results.get("card", {})
-    found, begun = evaluated(results), results["encoder"].get("base_models", [])
+    measured, begun = evaluated(results), results["encoder"].get("base_models", [])
+    pipeline_tag = objective_class(results["objective"]["name"]).pipeline_tag
     return ModelCardData(
         language=card.get("language") or None,
         license=card.get("license"),
@@ -30,38 +33,36 @@ def metadata(results: dict, pipeline_tag: str) -> ModelCardData:
         tags=[*TAGS, results["objective"]["name"]],
         datasets=list(results["data"].get("revisions", {})) or None,
         base_model=(begun[0] if len(begun) == 1 else begun) or None,
-        model_name=results["recipe"] if found else None,
-        eval_results=found or None,
+        model_name=results["recipe"] if measured else None,
+        eval_results=measured or None,
     )
 
 
 def evaluated(results: dict) -> list[EvalResult]:
     """What was measured on the test split, for the model-index: transfer of the frozen encoder."""
-    if "transfer" not in results or results["smoke"]:
+    if results["smoke"]:
         return []
-    from . import KINDS, words
-
-    transfer = results["transfer"]
-    trained, found = transfer["figures"]["trained"], []
-    for method in transfer["methods"]:
-        for kind, meant in KINDS.items():
-            mean = trained[f"{method}_{kind}"]["mean"]
+    entries = []
+    for transfer in transfers(results):
+        data = transfer.get("kind", results["inputs"][0])
+        for method, (kind, accuracy) in itertools.product(transfer["methods"], KINDS.items()):
+            mean = transfer["figures"]["trained"][f"{method}_{kind}"]["mean"]
             if mean is None:
                 continue
-            found.append(
+            entries.append(
                 EvalResult(
-                    task_type=TASK_TYPES[objective_class(results["objective"]["name"]).modality],
+                    task_type=modality_class(data).task_type,
                     task_name=f"frozen encoder, label {transfer['label']}",
                     dataset_type=transfer["dataset"] if transfer.get("revision") else LOCAL,
                     dataset_name=transfer["dataset"],
                     dataset_split="test",
                     dataset_revision=transfer.get("revision"),
                     metric_type="accuracy" if kind == "top1" else "balanced_accuracy",
-                    metric_name=f"{words(method)}, {meant}, {over(results)}",
+                    metric_name=f"{words(method)}, {accuracy}, {over(results)}",
                     metric_value=mean,
                 )
             )
-    return found
+    return entries
 
 
 def over(results: dict) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ..utils.files import write_json
 from ..utils.paths import relative
-from . import RESULTS, SAID, publish, read_results, render
+from . import AUTHOR, RESULTS, publish, read_results, render
 from .licenses import check_language, check_license
 from .staging import CONFIG
 from .usage import tried
 
 
-def card_again(
+def refresh_card(
     folder: str | os.PathLike,
     license: str | None = None,
     language: list[str] | None = None,
@@ -27,8 +27,8 @@ def card_again(
     check_language(language or [])
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
-    said = {name: value for name, value in given.items() if value is not None}
-    results["card"] = {**SAID, **results.get("card", {}), **said}
+    author = {name: value for name, value in given.items() if value is not None}
+    results["card"] = {**AUTHOR, **results.get("card", {}), **author}
     render(results)  # or nothing is touched
     if (Path(folder) / CONFIG).exists():
         results["folder"] = relative(str(Path(folder).absolute()))  # where it lies now

@@ -27,7 +27,7 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = told(results)
+    names = curve_names(results)
     rows = math.ceil(len(names) / ABREAST)
     heights = [CURVES * (1 + 0.7 * (rows - 1)), *([panel[1]] if panel is not None else [])]
     figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
@@ -40,7 +40,7 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
         figure.savefig(temporary)
 
 
-def told(results: dict) -> list[str]:
+def curve_names(results: dict) -> list[str]:
     """The loss and those of the objective's logs that change, by name."""
     entries = [entry for run in results["seeds"] for entry in run["history"]]
     values = {name: {entry[name] for entry in entries if name in entry} for entry in entries for name in entry}
@@ -74,24 +74,24 @@ def curves(figure, results: dict, names: list[str]) -> None:
         axes.legend(frameon=False, fontsize=8)
 
 
-def draw_neighbours(figure, queries: Tensor, found: dict[str, tuple[Tensor, np.ndarray]]) -> None:
+def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]]) -> None:
     """Queries at the left; their nearest neighbours by each encoder, framed where the label is the query's.
 
-    queries (`(q, 3, H, W)` uint8); found: by each encoder, the nearest ones (`(q, k, 3, H, W)` uint8) and whether they
-    have the query's label (`(q, k)`)."""
-    k = next(iter(found.values()))[0].shape[1]
+    queries (`(q, 3, H, W)` uint8); nearest: by each encoder, the nearest images (`(q, k, 3, H, W)` uint8) and whether
+    they have the query's label (`(q, k)`)."""
+    k = next(iter(nearest.values()))[0].shape[1]
     grid = figure.subplots(len(queries), 2 + 2 * k + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, query in enumerate(queries):
         picture(grid[row, 0], query)
-        for at, (pictures, same) in enumerate(found.values()):
+        for at, (pictures, same) in enumerate(nearest.values()):
             first = 2 + at * (k + 1)
             for j in range(k):
                 picture(grid[row, first + j], pictures[row, j], TRAINED if same[row, j] else None)
     titles = {
         0: "query",
-        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(found)},
+        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(nearest)},
     }
     for column, title in titles.items():
         axes = grid[0, column]  # no title of its own: its column would grow
@@ -100,10 +100,10 @@ def draw_neighbours(figure, queries: Tensor, found: dict[str, tuple[Tensor, np.n
     figure.supxlabel("a blue frame: the neighbour has the query's label, which training never saw", fontsize=8)
 
 
-def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[str]]]) -> None:
-    """At the left, top-1 by the share of labels that a probe knows; at the right, guesses of hidden words.
+def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, list[str]]]) -> None:
+    """At the left, top-1 by the share of labels that a probe knows; at the right, predictions of masked words.
 
-    guesses: a text with its hidden word left open, the word, and the model's likeliest guesses."""
+    predictions: a text with its masked word left open, the word, and the model's likeliest predictions."""
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     names = [f"{method}_top1" for method in transfer["methods"]]
     shares = [method.rpartition("_")[2] for method in transfer["methods"]]
@@ -117,34 +117,34 @@ def draw_fractions(figure, transfer: dict, guesses: list[tuple[str, str, list[st
     left.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8)
     right.set_axis_off()
-    right.set_title("hidden words of test, and what the model takes them for", loc="left")
+    right.set_title("masked words of test, and what the model takes them for", loc="left")
     style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # a text may hold dollars
-    for row, (text, word, likely) in enumerate(guesses):
-        y = 1 - (row + 0.3) / max(len(guesses), 1)
+    for row, (text, word, likely) in enumerate(predictions):
+        y = 1 - (row + 0.3) / max(len(predictions), 1)
         right.text(0, y, text, **style)
         right.text(0.02, y - 0.07, f"{word}:", color=RANDOM, **style)
-        for at, guess in enumerate(likely):
-            colour = TRAINED if guess == word else "black"
-            right.text(0.2 + 0.2 * at, y - 0.07, guess, color=colour, **style)
+        for at, prediction in enumerate(likely):
+            colour = TRAINED if prediction == word else "black"
+            right.text(0.2 + 0.2 * at, y - 0.07, prediction, color=colour, **style)
 
 
-def draw_pairs(figure, found: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
+def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
     """At the left captions with the pictures found for them, framed where one is theirs; at the right a map of the
     pictures that have a label, coloured by it.
 
-    found: by caption, pictures (`(k, 3, H, W)` uint8) and whether they are its own (`(k,)`); images: embeddings
+    ranked: by caption, pictures (`(k, 3, H, W)` uint8) and whether they are its own (`(k,)`); images: embeddings
     (`(n, d)`), laid out by t-SNE (van der Maaten and Hinton 2008); labels (`(n,)`) and their names."""
     from sklearn.manifold import TSNE
 
     left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
-    grid = left.subplots(len(found), 1 + len(next(iter(found.values()))[1]), squeeze=False)
+    grid = left.subplots(len(ranked), 1 + len(next(iter(ranked.values()))[1]), squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for row, (caption, (pictures, own)) in zip(grid, found.items(), strict=True):
+    for row, (caption, (images_of_it, correct)) in zip(grid, ranked.items(), strict=True):
         row[0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 16)), fontsize=8, va="center", parse_math=False)
-        for axes, pixels, right_one in zip(row[1:], pictures, own, strict=True):
+        for axes, pixels, right_one in zip(row[1:], images_of_it, correct, strict=True):
             picture(axes, pixels, TRAINED if right_one else None)
-    left.suptitle("captions of test, and the pictures found for them (framed: its own)", fontsize=10)
+    left.suptitle("captions of test, and the images ranked first for them (framed: its own)", fontsize=10)
     axes = right.subplots()
     perplexity = min(30.0, (len(images) - 1) / 3)
     places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0).fit_transform(images.numpy())

@@ -6,7 +6,8 @@ results -> tables on the screen
 import os
 import textwrap
 
-from . import CARD, REPORT, columns, figure, measured, read_results, table, verdict
+from .results import CARD, REPORT, read_results, transfers
+from .tables import columns, figure, measured, table, verdict
 from .usage import lines
 
 TABLE_WIDTH = 96
@@ -22,23 +23,25 @@ def console():
 
 
 def show_transfer(results: dict) -> None:
-    """Prints the table of transfer, and a sentence for each method."""
+    """Prints the table of each encoder's transfer, and a sentence for each method."""
     from rich.table import Table
     from rich.text import Text
 
-    transfer, screen = results["transfer"], console()
-    title = f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows"
-    shown = Table(title=Text(f"{title}, {len(transfer['classes'])} classes"))  # names are no markup
-    shown.add_column("frozen encoder", no_wrap=True)
-    for method, kind in columns(results).values():
-        shown.add_column(f"{method}\n{kind}".replace(", ", "\n"), justify="right", no_wrap=True)
-    for row in table(results):
-        shown.add_row(*row)
-    screen.print(shown)
-    for sentence in verdict(results):
-        screen.print(sentence, soft_wrap=True, markup=False)
-    if transfer["test_seen_in_pretraining"]:
-        screen.print("The test split was cut from what was pretrained on: these figures are not of unseen data.")
+    screen = console()
+    for transfer in transfers(results):
+        title = f"{transfer['label']} of {transfer['dataset']}, test split: {transfer['rows']['test']:,} rows"
+        kind = f", {transfer['kind']} encoder" if "other_transfers" in results else ""
+        grid = Table(title=Text(f"{title}, {len(transfer['classes'])} classes{kind}"))  # names are no markup
+        grid.add_column("frozen encoder", no_wrap=True)
+        for method, accuracy in columns(transfer).values():
+            grid.add_column(f"{method}\n{accuracy}".replace(", ", "\n"), justify="right", no_wrap=True)
+        for row in table(results, transfer):
+            grid.add_row(*row)
+        screen.print(grid)
+        for sentence in verdict(transfer):
+            screen.print(sentence, soft_wrap=True, markup=False)
+    if results["transfer"]["test_seen_in_pretraining"]:
+        screen.print("The test split was cut from what was pretrained on: these metrics are not of unseen data.")
 
 
 def show(folder: str | os.PathLike, recipe: str) -> None:
@@ -49,17 +52,17 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     if "transfer" in results:
         show_transfer(results)
         if "measures" in results:
-            both = Table(title="both towers together, on test")
-            both.add_column("measure", no_wrap=True)
+            grid = Table(title="the full model, on test")
+            grid.add_column("measure", no_wrap=True)
             for who in results["measures"]:
-                both.add_column(who, justify="right", no_wrap=True)
+                grid.add_column(who, justify="right", no_wrap=True)
             for row in measured(results):
-                both.add_row(*row)
-            screen.print(both)
+                grid.add_row(*row)
+            screen.print(grid)
         pretext = ", ".join(f"{name} {figure(value)}" for name, value in results["pretext"].items())
         screen.print(f"the pretext task itself, on test: {pretext}", soft_wrap=True)
     else:
-        screen.print("No transfer figures: --eval_dataset none.")
+        screen.print("No transfer: --eval_dataset none.")
     seconds = sum(seed["seconds"] for seed in results["seeds"])
     speed = sum(seed["samples_seen"] for seed in results["seeds"]) / seconds
     screen.print(

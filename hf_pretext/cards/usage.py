@@ -10,30 +10,52 @@ import os
 
 from transformers.utils import logging
 
-from ..registry import objective_class
+from ..registry import modality_class, objective_class
 
 log = logging.get_logger(__name__)
+OUTPUT_LAYER = -1
 
 
 def lines(results: dict, where: str | os.PathLike) -> str:
-    """Python that loads the checkpoint of these results from a folder or Hub repository with plain transformers."""
-    quoted = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
-    return wording({**results, "folder": quoted}).loading().strip()
+    """Python that loads the checkpoint of these results from a folder or Hub repository with plain transformers.
+
+    They are the objective's own (`PretextModel.usage`), else those of its kind of data (`Modality.usage`): a Jinja
+    template, which sees the results, the `folder`, and how hidden states are read and pooled. Nothing of it is code
+    out of the results, which may be anybody's."""
+    from . import environment
+
+    folder = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
+    template = objective_class(results["objective"]["name"]).usage or modality_class(results["inputs"][0]).usage
+    seen = {**results, "folder": folder, "hidden_of": hidden_of(results), "pooled": pooled(results)}
+    return environment().from_string(template).render(seen).strip()
+
+
+def hidden_of(results: dict) -> str:
+    """How the hidden states are read of the layer that the first method of the first transfer chose."""
+    layer = OUTPUT_LAYER
+    if "transfer" in results:
+        transfer = results["transfer"]
+        layer = int(transfer["details"]["trained"][0][transfer["methods"][0]]["layer"])
+    return ").last_hidden_state" if layer == OUTPUT_LAYER else f", output_hidden_states=True).hidden_states[{layer}]"
+
+
+def pooled(results: dict) -> str:
+    """How hidden states are pooled."""
+    if results["layout"] == "channels_last":
+        return ".mean((2, 3))"
+    return ".flatten(1, -2).mean(1)" if results["encoder"]["class"] == "TimmWrapperModel" else ".mean(1)"
+
+
+def packages(results: dict) -> str:
+    """What the lines take, as a command."""
+    extra = [package for kind in results["inputs"] for package in modality_class(kind).packages]
+    timm = ["timm"] if results["encoder"]["class"] == "TimmWrapperModel" else []
+    return f'`pip install "transformers>=5.22" torch{"".join(f" {each}" for each in dict.fromkeys(extra + timm))}`'
 
 
 def tried(results: dict, where: str | os.PathLike) -> dict:
     """The lines as a card says them, and what they print where the checkpoint lies: `{"lines", "output"}`."""
     return {"lines": lines(results, results["folder"]), "output": printed_by(lines(results, where))}
-
-
-def wording(results: dict):
-    """What a card says in the words of its kind of data: macros. Nothing of it is code out of the results, which may
-    be anybody's."""
-    from . import environment
-
-    model_class = objective_class(results["objective"]["name"])
-    words = {"modality": model_class.modality, "usage": model_class.usage}
-    return environment().get_template(f"{model_class.modality}.jinja").make_module({**results, **words})
 
 
 def printed_by(code: str) -> str | None:

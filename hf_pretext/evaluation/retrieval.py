@@ -6,6 +6,7 @@ The protocol of Karpathy & Fei-Fei 2015, https://huggingface.co/papers/1412.2306
 right answer among their k nearest.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -13,7 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..modeling import PretextModel
 from .knn import DIVERGED
+from .labelled_set import LabelledSet
+from .measure import Measure, Metrics, Subject, distinct, normalised
 
 KS = (1, 5, 10)
 CHUNK = 512  # queries at a time
@@ -51,17 +55,20 @@ def retrieval(
     check_ks(ks)
     of_images, of_texts = (ids.to(images.device) for ids in numbered(image_ids, text_ids))
     texts = texts.to(images.device)
-    there, back = ranks(images, texts, of_images, of_texts, chunk), ranks(texts, images, of_texts, of_images, chunk)
+    forward, backward = (
+        ranks(images, texts, of_images, of_texts, chunk),
+        ranks(texts, images, of_texts, of_images, chunk),
+    )
     return {
-        **_figures("image_to_text", there, answerable(of_images, of_texts), ks),
-        **_figures("text_to_image", back, answerable(of_texts, of_images), ks),
+        **_figures("image_to_text", forward, answerable(of_images, of_texts), ks),
+        **_figures("text_to_image", backward, answerable(of_texts, of_images), ks),
     }
 
 
-def _figures(direction: str, found: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    found = found.cpu().numpy()[answered]
-    recalls = {f"{direction}_r{k}": float((found <= k).mean()) for k in ks}
-    median = float(np.median(found))  # torch's is the lower of two
+def _figures(direction: str, rank: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    rank = rank.cpu().numpy()[answered]
+    recalls = {f"{direction}_r{k}": float((rank <= k).mean()) for k in ks}
+    median = float(np.median(rank))  # torch's is the lower of two
     return {**recalls, f"{direction}_median_rank": median, f"{direction}_left_out": int((~answered).sum())}
 
 
@@ -77,13 +84,13 @@ def ranks(queries: Tensor, candidates: Tensor, wanted: Tensor, given: Tensor, ch
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, but is {chunk}.")
-    bank, found = F.normalize(candidates.float(), dim=1), []
+    bank, rank = F.normalize(candidates.float(), dim=1), []
     for part, numbers in zip(queries.split(chunk), wanted.split(chunk), strict=True):
         similarity = F.normalize(part.float(), dim=1) @ bank.T  # (chunk, m)
         right = numbers[:, None] == given  # (chunk, m)
         best = similarity.masked_fill(~right, -torch.inf).amax(1, keepdim=True)
-        found.append(((similarity >= best - TIE) & ~right).sum(1) + 1)
-    return torch.cat(found)
+        rank.append(((similarity >= best - TIE) & ~right).sum(1) + 1)
+    return torch.cat(rank)
 
 
 def chance(
@@ -162,5 +169,75 @@ def check_features(**sides: Tensor) -> None:
             raise ValueError(DIVERGED)
     widths = {name: features.shape[1] for name, features in sides.items()}
     if len(set(widths.values())) > 1:
-        told = " and ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"Channels differ ({told}): take both from one space, behind the model's projections.")
+        named = " and ".join(f"{name} {width}" for name, width in widths.items())
+        raise ValueError(f"Channels differ ({named}): take both from one space, behind the model's projections.")
+
+
+# the measure
+
+
+def compute(subject: Subject, split: str = "test") -> Metrics:
+    """`retrieval` between the two kinds of data of a split. Captions that read the same are one candidate."""
+    first, second = ordered(subject.model)
+    if second != "text":
+        left, right = (subject.embeddings(kind, split) for kind in (first, second))
+        rows = range(len(left))
+        return renamed(retrieval(left, right, [*rows], [*rows]), first, second)
+    _, texts = subject.caption_embeddings(split)
+    return renamed(retrieval(subject.embeddings(first, split), texts, *ids(subject.labelled, split)), first, second)
+
+
+def chance_of(labelled: LabelledSet, model_class: type[PretextModel], split: str = "test") -> Metrics:
+    """What embeddings drawn at random get in `compute`."""
+    first, second = ordered(model_class)
+    if second != "text":
+        rows = [*range(len(labelled.labels.splits[split]))]
+        return renamed(chance(rows, rows), first, second)
+    return renamed(chance(*ids(labelled, split)), first, second)
+
+
+def ordered(model: PretextModel | type[PretextModel]) -> tuple[str, str]:
+    """The two kinds of data that are searched by each other; text comes last."""
+    first, second = sorted(model.inputs[:2], key="text".__eq__)
+    return first, second
+
+
+def renamed(metrics: Metrics, first: str, second: str) -> Metrics:
+    """Metrics of images and texts under the names of the kinds that were compared."""
+    names = {"image_to_text": f"{first}_to_{second}", "text_to_image": f"{second}_to_{first}"}
+    return {name.replace(old, new): v for name, v in metrics.items() for old, new in names.items() if old in name}
+
+
+def ids(labelled: LabelledSet, split: str) -> tuple[list[str], list[str]]:
+    """Which rows of a split and which of its distinct captions belong together: equal ids."""
+    captions = labelled.captions(split)
+    return [normalised(caption) for caption in captions], [normalised(caption) for caption in distinct(captions)]
+
+
+def words(name: str) -> str | None:
+    """ "image_to_text_r10" as "image to caption, R@10"."""
+    match = re.fullmatch(r"([a-z]+)_to_([a-z]+)_(r(\d+)|median_rank)", name)
+    if match is None:
+        return None
+    first, second = ("caption" if kind == "text" else kind for kind in match.group(1, 2))
+    return f"{first} to {second}, " + (f"R@{match[4]}" if match[4] else "median rank")
+
+
+def protocol(results: dict) -> str:
+    return (
+        "Retrieval among the rows of the test split, with a label or without, and their distinct captions: R@k is the "
+        "share of queries with a correct answer among the k nearest; a tie counts against the query."
+    )
+
+
+MEASURE = Measure(
+    needs=("embed",),
+    kinds=(),
+    compute=compute,
+    chance=chance_of,
+    words=words,
+    protocol=protocol,
+    headlines=("image_to_text_r1", "image_to_text_r10"),
+    least_kinds=2,
+    order=1,
+)

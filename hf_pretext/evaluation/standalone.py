@@ -1,11 +1,11 @@
-"""What any encoder is worth on a labelled set, beside the same at random: a folder's or a repository's, ours or not.
+"""What any encoder is worth on a labelled set, next to random ones of its shape: a folder's or a repository's, ours or not.
 
 folder or user/name + labelled set -> {"transfer": ...}, as in results.json
 """
 
 import copy
 import os
-from collections.abc import Mapping
+from functools import partial
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -13,21 +13,18 @@ from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.utils import CONFIG_NAME
 
-from ..data.processing import ImageProcessing, load_processor, own_processor
-from ..encoders import build_encoder
-from ..features import positions
-from ..modalities.text import load_tokenizer
+from .. import registry
+from ..encoders import build_encoder, takes_kind
+from ..modalities import Inputs, modality_classes
 from ..modeling import load
 from ..utils.hub import brought
-from .comparison import compare, described, encoder_transfer, pixel_transfer, random_transfer
-from .labelled import LabelledImages
-from .labelled_texts import LabelledTexts, tfidf_transfer
-from .transfer import METHODS, Method, chosen_together, label_fractions
+from .baselines import baseline_transfer
+from .comparison import compare, described, encoder_transfer, random_transfer
+from .labelled_set import LabelledSet
+from .transfer import chosen_together, methods_of
 
 SEEDS = (0, 1, 2)  # of random encoders
-LONGEST = 512  # tokens of a text
 LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: weights and words, no pickles
-TEXT_METHODS: Mapping[str, Method] = label_fractions(0.01, 0.1, 1.0)
 
 
 def evaluate(
@@ -40,75 +37,66 @@ def evaluate(
     revision: str | None = None,
     device: torch.device | str | None = None,
 ) -> dict:
-    """Linear probe and kNN of a frozen encoder and of three random ones of its shape, layer and strength chosen on
+    """Linear probes and kNN of a frozen encoder and of three random ones of its shape, layer and strength chosen on
     validation for both.
 
-    source: a folder or Hub id, of a checkpoint of ours (of pairs: its picture encoder) or of any plain encoder of
-    pictures or texts. dataset, label, column: the labelled set, as `--eval_dataset` and its options. rows: of each of
-    its splits at most. image_size: in place of the processor's own; where there is no processor, pictures are scaled
-    to [-1, 1] at this size. revision: of a repository, its branch, tag or commit.
+    source: a folder or Hub id, of a checkpoint of ours (its first encoder) or of any plain encoder of one kind of data.
+    dataset, label, column: the labelled set, as `--eval_dataset` and its options. rows: of each of its splits at most.
+    image_size: in place of the processor's own; where there is no processor, images are scaled to [-1, 1] at this size.
+    revision: of a repository, its branch, tag or commit.
 
     Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` for what is no such encoder,
     or has no processor or tokenizer, where the Hub refuses, and for a set without labels.
     """
     folder = str(brought(source, revision, LOADED))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    encoder, objective = open_encoder(folder, source)
-    kind = kind_of(encoder) or "image"  # one of ours that takes both takes pictures alone, too
-    options = {"device": device, "methods": METHODS if kind == "image" else TEXT_METHODS}
-    if kind == "image":
-        if image_size is None and own_processor(folder) is None:
-            raise ValueError(
-                f"{source} has no image processor, so nothing says what its pictures are like. Save the one that the "
-                "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
-                "--image_size, to have them scaled to [-1, 1]."
-            )
-        processing = ImageProcessing(load_processor(folder, image_size, image_size))
-        labelled = LabelledImages(dataset, processing, label, column, limit=rows)
-        baselines = {"pixels": pixel_transfer(labelled)}
-    else:
-        tokenizer = load_tokenizer("The tokenizer of", folder)
-        if tokenizer is None:  # transformers would make up an empty one
-            raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
-        longest = min(LONGEST, positions(encoder)[1] or LONGEST)
-        labelled = LabelledTexts(dataset, tokenizer, longest, label, column, rows)
-        baselines = {"TF-IDF": tfidf_transfer(labelled, TEXT_METHODS)}
-    trained = chosen_together([{"as trained": encoder_transfer(encoder, labelled, description="trained", **options)}])
-    random = chosen_together(
-        [random_transfer(lambda s=s: fresh(encoder, s), labelled, description=f"random {s}", **options) for s in SEEDS]
+    encoder, kind, objective = open_encoder(folder, source)
+    modality = modality_classes([kind])[kind].from_saved(folder, encoder, str(source), image_size)
+    labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows)
+    methods = methods_of(modality.fractions)
+    options = {"device": device, "methods": methods}
+    trained = {"as trained": encoder_transfer(encoder, labelled, kind, description="trained", **options)}
+    random = [
+        random_transfer(partial(fresh, encoder, seed), labelled, kind, description=f"random {seed}", **options)
+        for seed in SEEDS
+    ]
+    baselines = baseline_transfer(kind, labelled, methods)
+    compared = compare(
+        chosen_together([trained]), chosen_together(random), baselines, labelled.labels.majority()
     )
-    compared = compare(trained, random, baselines, labelled.labels.majority())
-    transfer = {**described(labelled), "test_seen_in_pretraining": None, "random_seeds": list(SEEDS), **compared}
-    return {"objective": {"name": objective}, "encoder": {"class": type(encoder).__name__}, "transfer": transfer}
+    transfer = {**described(labelled), "kind": kind, "test_seen_in_pretraining": None, "random_seeds": list(SEEDS)}
+    return {
+        "objective": {"name": objective},
+        "encoder": {"class": type(encoder).__name__},
+        "transfer": {**transfer, **compared},
+    }
 
 
-def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedModel, str]:
-    """An encoder of one kind in float32, and the objective that it learned by. Raises `ValueError` for what is none, in
-    which it is called `source`."""
+def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedModel, str, str]:
+    """An encoder in float32, the kind of data that it takes, and the objective that it learned by. Raises `ValueError`
+    for what is none, in which it is called `source`."""
     if not os.path.exists(os.path.join(folder, CONFIG_NAME)):
         raise ValueError(f"{source} holds no encoder: it has no {CONFIG_NAME}.")
     try:
         config, _ = PreTrainedConfig.get_config_dict(folder)  # of a class that the objective may bring
         objective = (config.get("pretext") or {}).get("objective")
-        encoder = None
-        if config.get("model_type") in CONFIG_MAPPING:  # saved anew by itself, it may lack the heads
+        encoder, kind = None, None
+        if config.get("model_type") in CONFIG_MAPPING:  # saved by itself, it may lack the heads
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
-        if objective and (encoder is None or kind_of(encoder) is None):
-            encoder = load(folder, dtype=torch.float32).encoder
+            kind = kind_of(encoder)
+        if objective and kind is None:
+            model = load(folder, dtype=torch.float32)
+            encoder, kind = model.encoder, model.inputs[0]
     except (OSError, SafetensorError, StrictDataclassError, AttributeError, TypeError) as error:
         raise ValueError(f"{source} holds no encoder that can be loaded: {error}") from error
-    if encoder is None or (kind_of(encoder) is None and not objective):
-        raise ValueError(
-            f"{source} is a {config.get('model_type')}: only encoders of pictures or of texts are evaluated."
-        )
-    return encoder, objective or "not of hf_pretext"
+    if kind is None:
+        raise ValueError(f"{source} is a {config.get('model_type')}: only encoders of one kind of data are evaluated.")
+    return encoder, kind, objective or "not of hf_pretext"
 
 
 def kind_of(encoder: PreTrainedModel) -> str | None:
-    """ "image" or "text"; None for an encoder of something else."""
-    takes = encoder.input_modalities
-    takes = (takes,) if isinstance(takes, str) else tuple(takes)
-    return takes[0] if takes in (("image",), ("text",)) else None
+    """The kind of data that an encoder takes, tried out; None for one that takes several together, or none of ours."""
+    return next((kind for kind in registry.names("modalities") if takes_kind(encoder, kind)), None)
 
 
 def fresh(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:

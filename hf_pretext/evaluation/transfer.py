@@ -19,6 +19,7 @@ from .linear_probe import probe_path
 
 Splits = dict[str, Tensor]  # {"train", "validation", "test"} -> (examples, channels)
 Layer = int | str
+SPLITS = ("train", "validation", "test")
 DRAW_SEED, DRAWS = 0, 5  # of a share of the labels
 
 
@@ -83,13 +84,13 @@ def linear_probe(splits: Splits, labels: Labels, fraction: float = 1.0, **option
     known = labels.splits["train"]
     if fraction == 1:
         return _probed(arrays, labels, np.arange(len(known)), **options)
-    found = [_probed(arrays, labels, some_of_each(known, fraction, draw), **options) for draw in range(DRAWS)]
+    by_seed = [_probed(arrays, labels, some_of_each(known, fraction, draw), **options) for draw in range(DRAWS)]
     others = [split for split in splits if split != "train"]
     means = {
-        split: {name: float(np.mean([one[split][name] for one in found])) for name in found[0][split]}
+        split: {name: float(np.mean([one[split][name] for one in by_seed])) for name in by_seed[0][split]}
         for split in others
     }
-    return {**means, "C": [one["C"] for one in found], "labels": len(some_of_each(known, fraction, 0))}
+    return {**means, "C": [one["C"] for one in by_seed], "labels": len(some_of_each(known, fraction, 0))}
 
 
 def _probed(arrays: dict[str, np.ndarray], labels: Labels, rows: np.ndarray, **options) -> dict:
@@ -116,6 +117,11 @@ def some_of_each(labels: np.ndarray, fraction: float, draw: int) -> np.ndarray:
 METHODS: dict[str, Method] = {"linear_probe": linear_probe, "knn": knn}
 
 
+def methods_of(fractions: Sequence[float] | None) -> dict[str, Method]:
+    """Linear probes that know these shares of the labels, and kNN; one probe that knows all of them by default."""
+    return METHODS if fractions is None else {**label_fractions(*fractions), "knn": knn}
+
+
 def label_fractions(*fractions: float) -> dict[str, Method]:
     """Linear probes that know these shares of the labels, by name: `{"linear_probe_1%": ...}`."""
     return {f"linear_probe_{fraction:.0%}": partial(linear_probe, fraction=fraction) for fraction in fractions}
@@ -126,22 +132,24 @@ def best_layer(layers: dict[Layer, dict]) -> dict:
     return {"layer": best, **layers[best], "layers": {str(layer): figures for layer, figures in layers.items()}}
 
 
-def chosen_together(found: Sequence[dict[str, dict]]) -> list[dict]:
+def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
     """One layer, and one variant, for all seeds: the one that is best on validation in their mean. A choice for each
     seed alone would follow the noise of its validation figures.
 
     found: for each seed `{variant: what transfer() returns}`. Returns for each seed its figures at that choice.
     """
-    chosen = [{} for _ in found]
-    first = next(iter(found[0].values()))
+    chosen = [{} for _ in by_seed]
+    first = next(iter(by_seed[0].values()))
     for method in first:
         scores = {
-            (variant, layer): np.mean([seed[variant][method]["layers"][layer]["validation"]["top1"] for seed in found])
-            for variant in found[0]
-            for layer in found[0][variant][method]["layers"]
+            (variant, layer): np.mean(
+                [seed[variant][method]["layers"][layer]["validation"]["top1"] for seed in by_seed]
+            )
+            for variant in by_seed[0]
+            for layer in by_seed[0][variant][method]["layers"]
         }
         variant, layer = max(scores, key=scores.get)
-        for of_seed, result in zip(found, chosen, strict=True):
+        for of_seed, result in zip(by_seed, chosen, strict=True):
             layers = of_seed[variant][method]["layers"]
             result[method] = {"variant": variant, "layer": int(layer), **layers[layer], "layers": layers}
     return chosen

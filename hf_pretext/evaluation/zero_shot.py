@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..modeling import PretextModel
+from .labelled_set import LabelledSet
+from .measure import Measure, Metrics, Subject
 from .retrieval import CHUNK, check_features, ranks
 from .transfer import accuracies
 
@@ -57,15 +60,15 @@ def templates_of(given: Sequence[str]) -> list[str]:
     Raises `ValueError` for what is neither.
     """
     by_name = {**TEMPLATES, **{f"{language}-drawings": some for language, some in DRAWINGS.items()}}
-    found = []
+    metrics = []
     for one in given:
         if "{}" not in one and one not in by_name:
             raise ValueError(
                 "Prompts are sentences with {}, where the name of a class goes, or a language "
                 f"({', '.join(TEMPLATES)}; en-drawings for what is drawn), but one is {one!r}."
             )
-        found += [one] if "{}" in one else by_name[one]
-    return found
+        metrics += [one] if "{}" in one else by_name[one]
+    return metrics
 
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
@@ -126,5 +129,57 @@ def zero_shot(
     wanted = torch.as_tensor(labels, device=images.device)
     given = torch.arange(len(classes), device=images.device)
     rank = ranks(images, classes.to(images.device), wanted, given, chunk).cpu().numpy()
-    found = accuracies(labels, np.where(rank == 1, labels, -1))
-    return {"top1": found["top1"], "top5": float((rank <= 5).mean()), "mean_class": found["mean_class"]}
+    metrics = accuracies(labels, np.where(rank == 1, labels, -1))
+    return {"top1": metrics["top1"], "top5": float((rank <= 5).mean()), "mean_class": metrics["mean_class"]}
+
+
+# the measure
+
+PREFIX = "zero_shot_"
+WORDS = {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}
+
+
+def compute(subject: Subject, split: str = "test") -> Metrics:
+    """`zero_shot` of the labelled images of a split, by the names of their labels."""
+    labels, options = subject.labelled.labels, subject.options.get(ZeroShotArguments) or ZeroShotArguments()
+    classes = classifier(
+        lambda sentences: subject.embed("text", subject.text_batches(sentences)), labels.names, options.templates
+    )
+    images = subject.embeddings("image", split)[: len(labels.splits[split])]
+    return {f"{PREFIX}{name}": value for name, value in zero_shot(images, classes, labels.splits[split]).items()}
+
+
+def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
+    """What guessing gets in `compute`."""
+    classes = len(labelled.labels.names)
+    return {f"{PREFIX}{name}": min(k / classes, 1.0) for name, k in (("top1", 1), ("top5", 5), ("mean_class", 1))}
+
+
+def words(name: str) -> str | None:
+    """ "zero_shot_top1" as "zero-shot, top-1"."""
+    return f"zero-shot, {WORDS[name.removeprefix(PREFIX)]}" if name.startswith(PREFIX) else None
+
+
+def protocol(results: dict) -> str:
+    templates = results["eval_prompts"]
+    majority = results.get("transfer", {}).get("figures", {}).get("majority")
+    guess = (
+        f"; always predicting the majority class is correct in {majority['knn_top1']['mean']:.3f}" if majority else ""
+    )
+    return (
+        f"Zero-shot: the label's name in {len(templates)} prompt template{'s' * (len(templates) > 1)} "
+        f"({'; '.join(templates)}) that lies nearest to an image{guess}."
+    )
+
+
+MEASURE = Measure(
+    needs=("embed",),
+    kinds=("image", "text"),
+    compute=compute,
+    chance=chance_of,
+    words=words,
+    protocol=protocol,
+    headlines=(f"{PREFIX}top1", f"{PREFIX}mean_class"),
+    options=(ZeroShotArguments,),
+    order=2,
+)

@@ -16,9 +16,11 @@ class RunArguments:
     split: Their split.
     encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
         alone gives a fresh encoder of that shape.
-    eval_dataset: A labelled set for the transfer figures, given as --dataset is; `none` leaves the figures out.
+    eval_dataset: A labelled set for transfer, given as --dataset is; `none` leaves it out.
     eval_label: The column of labels in it.
     eval_rows: Rows of each of its splits at most.
+    eval_fractions: Shares of its labels that linear probes know, as 0.01 0.1 1. Default: all of them; of texts these
+        three.
     seeds: Train one run for each: means, spreads and the verdict need three.
     smoke: A tiny encoder and a few steps, to see that everything works.
     license: The card's: the licence of the weights, by its name on the Hub, as `apache-2.0`.
@@ -35,6 +37,7 @@ class RunArguments:
     eval_dataset: str | None = None
     eval_label: str | None = None
     eval_rows: int | None = None
+    eval_fractions: list[float] | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     smoke: bool = False
     license: str | None = None

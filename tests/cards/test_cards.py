@@ -19,7 +19,7 @@ from hf_pretext import registry
 from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict, worded
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
 from hf_pretext.cards.metadata import eval_files
-from hf_pretext.cards.refresh import card_again
+from hf_pretext.cards.refresh import refresh_card
 from hf_pretext.cards.usage import lines, printed_by
 from hf_pretext.cli import main
 from hf_pretext.evaluation.transfer import beats
@@ -294,14 +294,14 @@ def test_a_card_from_the_command_line(results, tmp_path, capsys):
 
 def test_what_only_its_author_can_say_is_kept(results, tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results))
-    card_again(tmp_path, "mit", ["en"], "Photographs were not tried.")
+    refresh_card(tmp_path, "mit", ["en"], "Photographs were not tried.")
     card = ModelCard((tmp_path / "README.md").read_text())
-    card_again(tmp_path, license="apache-2.0")  # the rest stays
+    refresh_card(tmp_path, license="apache-2.0")  # the rest stays
     again = ModelCard((tmp_path / "README.md").read_text())
     assert (card.data.license, again.data.license) == ("mit", "apache-2.0")
     assert "Photographs were not tried." in card.text and card.text == again.text
     with pytest.raises(ValueError, match=r"no licence of this name\. Is it cc-by-4\.0 or"):
-        card_again(tmp_path, license="CC-BY-4")
+        refresh_card(tmp_path, license="CC-BY-4")
     assert ModelCard((tmp_path / "README.md").read_text()).data.license == "apache-2.0"
 
 
@@ -342,7 +342,7 @@ def test_labels_are_denied_only_where_nothing_stands_in_for_them():
 @pytest.mark.parametrize("folder", RECORDED, ids=lambda folder: folder.name)
 def test_the_card_of_every_run_is_written_again(folder, tmp_path):
     shutil.copytree(folder, tmp_path / "run")
-    card = card_again(tmp_path / "run", license="mit").read_text()
+    card = refresh_card(tmp_path / "run", license="mit").read_text()
     assert ModelCard(card).data.license == "mit"
     assert ("It prints:" in card) == ("It prints:" in (folder / "README.md").read_text())  # no weights: as it was
 
@@ -356,7 +356,7 @@ def test_results_that_are_none(results, tmp_path, change):
     (tmp_path / "results.json").write_text(json.dumps({**results, **change}))
     before = sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text()
     with pytest.raises(ValueError, match="as a run writes them|No objective|kind that a run writes"):
-        card_again(tmp_path)
+        refresh_card(tmp_path)
     assert before == (sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_pretext.evaluation.metrics import Retrieval, ZeroShot
+from hf_pretext.interop.evaluate_metrics import Retrieval, ZeroShot
 from hf_pretext.evaluation.retrieval import retrieval
 from hf_pretext.evaluation.zero_shot import zero_shot
 

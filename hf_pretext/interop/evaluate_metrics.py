@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .retrieval import KS, plain, retrieval
-from .zero_shot import zero_shot
+from ..evaluation.retrieval import KS, plain, retrieval
+from ..evaluation.zero_shot import zero_shot
 
 EMBEDDING = datasets.List(datasets.Value("float32"))
 

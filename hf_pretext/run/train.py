@@ -1,0 +1,123 @@
+"""Training: every seed of an experiment that is not finished.
+
+Experiment -> a checkpoint for each seed -> what each run was, for results.json
+"""
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+from accelerate import PartialState
+from transformers import TrainingArguments
+
+from ..evaluation.comparison import encoder_transfer, pretext_metrics
+from ..evaluation.transfer import METHODS
+from ..modeling import PretextModel
+from ..stream.sample_log import BAD_SAMPLES, read_lines
+from ..trainer import PretextTrainer
+from ..utils.files import write_json
+from ..utils.machine import energy, keep_freed_memory
+from .checks import FINISHED, checkpoint, finished
+from .experiment import Experiment, announcement
+
+QUICK = {"knn": METHODS["knn"]}  # measured while training
+SHOWN = 5  # bad samples that are listed
+
+
+def train(experiment: Experiment) -> dict[int, dict]:
+    """Trains every seed that is not finished. Returns what each run was, by seed."""
+    request = experiment.request
+    if request.first.device.type == "cpu":
+        keep_freed_memory()
+    request.say(announcement(experiment))
+    records = {seed: train_seed(experiment, seed, args) for seed, args in request.arguments.items()}
+    PartialState().destroy_process_group()  # or a process may abort at its exit; evaluation needs one alone
+    return records
+
+
+def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> dict:
+    """Trains one seed, or reads what it was where it is finished."""
+    say, record = experiment.request.say, Path(args.output_dir) / FINISHED
+    if finished(args.output_dir):
+        say(f"seed {seed}: finished already, in {args.output_dir}")
+        return json.loads(record.read_text())
+    resume = args.resume_from_checkpoint
+    if resume == "last":
+        resume = checkpoint(args.output_dir)
+        say(f"seed {seed}: " + (f"resumes from {resume}" if resume else "no checkpoint yet, from the start"))
+    trainer, frozen = make_trainer(experiment, seed, args)
+    with energy() as drawn:
+        trainer.train(resume_from_checkpoint=resume)
+    trainer.save_model(_internal_call=True)  # what is published is published when there are results
+    if experiment.request.main_process:
+        for modality in experiment.inputs.modalities:
+            if note := modality.end_of_training():
+                say(note)
+    account = trainer.account()
+    say_bad_samples(experiment, seed, account["bad_samples"], args.output_dir)
+    result = {
+        "seed": seed,
+        "steps": trainer.state.global_step,
+        "samples_seen": trainer.samples_seen,
+        "epochs": None if experiment.data.endless else trainer.samples_seen / len(experiment.data),
+        "seconds": trainer.seconds,
+        "samples_per_second": trainer.samples_seen / trainer.seconds,
+        **account,
+        "resumed": trainer.resumed,
+        **({} if trainer.resumed else drawn),  # of a part alone, it would say too little
+        "frozen": frozen,
+        "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
+        "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
+        "identity": experiment.identity(seed),
+        "repository": trainer.hub_model_id,
+    }
+    trainer.save_state()
+    if experiment.request.main_process:
+        write_json(record, result)  # last: it says that the run is finished
+    return result
+
+
+def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> tuple[PretextTrainer, list[str]]:
+    """The trainer of a seed, and the names of the parameters that no loss asks for, which are frozen."""
+    model, _ = experiment.blueprint.fresh(seed)
+    frozen = model.freeze_unused(*experiment.noise())
+    idle = [name for name in frozen if "pooler" not in name]
+    if idle:
+        more = ", and more" if len(idle) > 3 else ""
+        experiment.request.say(
+            f"seed {seed}: {len(idle)} weights have no part in any loss: {', '.join(idle[:3])}{more}"
+        )
+    model, evaluation = experiment.as_fast_layout(model), while_training(experiment)
+    stream = experiment.request.stream
+    return PretextTrainer(model, args, experiment.data, experiment.inputs, evaluation, stream), frozen
+
+
+def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:
+    """Says how many samples were replaced, and where the first ones lie."""
+    if not reasons:
+        return
+    counts, path = ", ".join(f"{reason}: {count}" for reason, count in reasons.items()), Path(folder) / BAD_SAMPLES
+    experiment.request.say(f"seed {seed}: samples that could not be used were replaced ({counts}). See {path}:")
+    for line in read_lines(path)[:SHOWN]:
+        experiment.request.say(f"  {line.get('path') or line['shard']}:{line['row']}: {line['reason']}")
+
+
+def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str, float]] | None:
+    """What `--eval_strategy` shows: quick metrics on validation, so that test stays unseen until the end."""
+    if not experiment.request.evaluated:
+        return None
+    device, splits = experiment.request.first.device, ("train", "validation")
+
+    def evaluate(model: PretextModel) -> dict[str, float]:
+        labelled, kind = experiment.labelled, model.inputs[0]
+        metrics = pretext_metrics(model, labelled.pretext_batches("validation"), device)
+        transfer = encoder_transfer(model.encoder, labelled, kind, QUICK, device=device, splits=splits)
+        return {**metrics, "knn_top1": transfer["knn"]["validation"]["top1"]}
+
+    return evaluate
+
+
+def finite(entry: dict) -> dict:
+    """A log's metrics without those that JSON can't hold: a gradient's norm may overflow for a step."""
+    return {name: v for name, v in entry.items() if not isinstance(v, float) or math.isfinite(v)}

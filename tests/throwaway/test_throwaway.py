@@ -1,0 +1,147 @@
+"""An objective is one file: three that nobody else knows train, save, load, are evaluated and get a card."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from conftest import EMOJI, REPOSITORY
+from transformers import AutoModel, AutoModelForImageTextToText
+
+import hf_pretext
+import hf_pretext.objectives
+from hf_pretext import Recipe, registry
+from hf_pretext.cards import read_results, render
+
+FOLDER = Path(__file__).parent / "objectives"
+SHAKESPEARE = REPOSITORY / "recipes" / "data" / "shakespeare"
+SMALL = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+SETTINGS = dict(seeds=[0], max_steps=3, logging_steps=1, save_steps=2, eval_rows=60, use_cpu=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def others():
+    """Somebody's own folder of objectives."""
+    hf_pretext.objectives.__path__.append(str(FOLDER))
+    registry.objective_class.cache_clear()
+    yield
+    hf_pretext.objectives.__path__.remove(str(FOLDER))
+    registry.objective_class.cache_clear()
+    for name in registry.names("objectives"):
+        sys.modules.pop(f"hf_pretext.objectives.{name}", None) if (FOLDER / f"{name}.py").exists() else None
+
+
+def gpt2(vocab_size, max_length, pad_token_id):
+    from transformers import GPT2Config
+
+    return GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=max_length,
+        n_embd=32,
+        n_layer=1,
+        n_head=2,
+        pad_token_id=pad_token_id,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+
+
+def vit_and_bert(image_size, vocab_size, max_length, pad_token_id):
+    from transformers import BertConfig, ViTConfig, VisionEncoderDecoderConfig
+
+    image = ViTConfig(**SMALL, image_size=image_size, patch_size=16)
+    text = BertConfig(**SMALL, vocab_size=vocab_size, max_position_embeddings=max_length, pad_token_id=pad_token_id)
+    return VisionEncoderDecoderConfig.from_encoder_decoder_configs(image, text)
+
+
+def wav2vec2():
+    from transformers import Wav2Vec2Config
+
+    return Wav2Vec2Config(
+        **SMALL,
+        conv_dim=(32, 32),
+        conv_stride=(10, 8),
+        conv_kernel=(20, 16),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=2,
+        feat_extract_norm="layer",
+        do_stable_layer_norm=True,
+        mask_time_prob=0.0,
+        layerdrop=0.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory) -> Path:
+    """Tones of two pitches as wav files, named by a table."""
+    folder = tmp_path_factory.mktemp("sounds")
+    rng, lines = np.random.default_rng(0), []
+    for i in range(60):
+        pitch = (220, 880)[i % 2]
+        wave = np.sin(2 * np.pi * pitch * np.arange(8000) / 16000) + 0.05 * rng.standard_normal(8000)
+        soundfile.write(folder / f"{i}.wav", 0.3 * wave, 16000)
+        lines.append({"audio": {"bytes": None, "path": str(folder / f"{i}.wav")}, "pitch": ("low", "high")[i % 2]})
+    import datasets
+
+    features = datasets.Features({"audio": datasets.Audio(decode=False), "pitch": datasets.Value("string")})
+    datasets.Dataset.from_list(lines, features).to_parquet(folder / "sounds.parquet")
+    return folder / "sounds.parquet"
+
+
+def run(name: str, encoder, folder: Path, **settings) -> dict:
+    settings = {**SETTINGS, **settings, "output_dir": str(folder), "disable_tqdm": True}
+    recipe = Recipe(name=name, objective=name, doc=f"{name} on little.", encoder=encoder, smoke_encoder=encoder,
+                    settings=settings)  # fmt: skip
+    return recipe.main([])
+
+
+def test_a_causal_language_model(cache, tmp_path):
+    settings = dict(dataset=[str(SHAKESPEARE)], eval_dataset=str(SHAKESPEARE), eval_label="kind", vocab_size=300,
+                    max_length=64, per_device_train_batch_size=2)  # fmt: skip
+    results = run("causal_lm", gpt2, tmp_path / "run", **settings)
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "pipeline_tag: text-generation" in card and 'pipeline("text-generation"' in card and "It prints" in card
+    assert set(results["transfer"]["figures"]) == {"trained", "random", "TF-IDF", "majority"}
+    again = hf_pretext.load(tmp_path / "run")
+    assert type(again.full_model).__name__ == "GPT2LMHeadModel" and again.task.token_dropout == 0.0
+
+
+def test_captioning(cache, tmp_path):
+    settings = dict(dataset=[str(EMOJI)], eval_dataset=str(EMOJI), eval_label="group", text_column="text", image_size=32,
+                    vocab_size=200, max_length=16, per_device_train_batch_size=4)  # fmt: skip
+    results = run("captioning", vit_and_bert, tmp_path / "run", **settings)
+    assert results["transfer"]["kind"] == "image" and "other_transfers" not in results and "measures" not in results
+    full = AutoModelForImageTextToText.from_pretrained(tmp_path / "run").eval()
+    ours = hf_pretext.load(tmp_path / "run").eval()
+    pixels = torch.randn(2, 3, 32, 32)
+    written = [m.generate(pixels, max_new_tokens=4, decoder_start_token_id=2) for m in (full, ours.full_model)]
+    assert torch.equal(*written)
+    ours.encoder.save_pretrained(tmp_path / "encoder")
+    alone = AutoModel.from_pretrained(tmp_path / "encoder").eval()
+    torch.testing.assert_close(alone(pixels).last_hidden_state, ours.encoder(pixels).last_hidden_state)
+    assert "pipeline_tag: image-to-text" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_the_speed_of_a_sound(cache, tmp_path, sounds):
+    settings = dict(dataset=[str(sounds)], eval_dataset=str(sounds), eval_label="pitch", seconds=0.5,
+                    per_device_train_batch_size=4)  # fmt: skip
+    results = run("playback_speed", wav2vec2, tmp_path / "run", **settings)
+    assert results["inputs"] == ["audio"] and results["transfer"]["classes"] == ["high", "low"]
+    assert render(read_results(tmp_path / "run")).startswith("---\n")
+    code = f"""
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+folder = {str(tmp_path / "run")!r}
+extract, encoder = AutoFeatureExtractor.from_pretrained(folder), AutoModel.from_pretrained(folder)
+inputs = extract(torch.zeros(8000).numpy(), sampling_rate=16000, return_tensors="pt")
+print(type(encoder).__name__, tuple(encoder(**inputs).last_hidden_state.shape))
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith("Wav2Vec2Model (1, "), done.stderr
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["pretext"] == {"objective": "playback_speed", "fastest": 2.0}
