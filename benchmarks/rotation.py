@@ -63,9 +63,9 @@ class TakingTurns(TrainerCallback):
         rates = {name: loop.rate(self.turn) for name, loop in self.loops.items()}
         if state.global_step > self.turn:  # the first turn is a warm-up
             seconds = now - self.begun
-            waited = (self.trainer.waited - self.waited) / seconds
+            waited = (self.trainer.pace.waited - self.waited) / seconds
             self.turns.append({OURS: self.turn * self.batch_size / seconds, "data wait": waited, **rates})
-        self.waited, self.begun = self.trainer.waited, clock()
+        self.waited, self.begun = self.trainer.pace.waited, clock()
 
 
 def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options) -> tuple[list, list]:

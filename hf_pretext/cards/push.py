@@ -6,12 +6,10 @@ folder -> a staging folder for each revision -> commits -> the address of the la
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Set
-from concurrent.futures import Future
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers.utils import logging
-from transformers.utils.hub import hf_api
 
 from ..utils.files import write_text
 from ..utils.hub import check_repository, check_revision, explained
@@ -91,36 +89,6 @@ def revisions(
     for name, text in eval_files(results).items():
         write_text(into / name, text)
     yield into, revision, f"{results['recipe']}: {results['objective']['name']} pretraining"
-
-
-def push_meanwhile(
-    checkpoint: str | os.PathLike, repository: str, message: str, card: str, beside: str | None, **options
-) -> Future:
-    """Publishes a checkpoint of a training that goes on, in the background: encoder and card, and where `beside` names
-    a folder all of the checkpoint there, to go on with. options: `revision` and `token`. What fails is a warning."""
-    temporary = tempfile.TemporaryDirectory()
-    into, checkpoint = Path(temporary.name), Path(checkpoint)
-    ready = False
-    try:
-        stage(checkpoint, into)
-        write_text(into / CARD, card)
-        if beside:
-            stage(checkpoint, into / beside, training_state=True)
-        ready = True
-    except Exception as error:
-        log.warning(f"{checkpoint} is not published: {error} Training goes on.")
-
-    def run() -> None:
-        with temporary:
-            try:
-                with explained(repository):
-                    if ready:
-                        api = HfApi(token=options.get("token"))
-                        commit(api, repository, into, options.get("revision") or "main", message)
-            except Exception as error:
-                log.warning(f"{error} Training goes on.")
-
-    return hf_api().run_as_future(run)  # one after the other: each commit goes on top of the last
 
 
 def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
