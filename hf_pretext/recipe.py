@@ -70,8 +70,10 @@ class Recipe:
             logging.disable_progress_bar()
             disable_progress_bars()  # of datasets, which makes a table of each file
         try:
-            own = BESIDE if "dataset" in command_line.given else ()  # who brings pairs wants no others beside them
-            missing = [name for name in self.fetch if name not in {*values, *own}]
+            not_needed = (
+                BESIDE if "dataset" in command_line.given else ()
+            )  # who brings pairs wants no others beside them
+            missing = [name for name in self.fetch if name not in {*values, *not_needed}]
             if missing:
                 with PartialState().main_process_first():  # the others find what it has fetched
                     values |= {name: self._fetched(name) for name in missing}

@@ -86,7 +86,7 @@ class StreamTrainer(Trainer):
     def account(self) -> dict:
         """Returns what all ranks have consumed, over all resumed parts: `{"digest", "bad_samples": {reason: times}}`.
         Two runs with the same digest saw the same samples. To be called on every rank."""
-        parts = gather_objects((self._loader.ledger.digest, self._loader.ledger.reasons))
+        parts = gather_objects((self._loader.sample_log.digest, self._loader.sample_log.reasons))
         if self._state_before:
             parts.append((int(self._state_before["digest"], 16), Counter(self._state_before["bad_samples"])))
         digest = sum(digest for digest, _ in parts) % DIGEST_RANGE
@@ -97,7 +97,7 @@ class StreamTrainer(Trainer):
         each checkpoint is often enough, and costs no step anything.
 
         Raises `TooManyBadSamples`, on all ranks or none."""
-        self._loader.ledger.hear(gather_objects(self._loader.ledger.news()))
+        self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
         """As Trainer's. Raises `ValueError` for a checkpoint of other data or of another order, before any file is
@@ -173,7 +173,7 @@ class StreamTrainer(Trainer):
         with self.pace.waiting():
             samples = super().get_batch_samples(epoch_iterator, num_batches, device)
         if samples[0]:
-            self._loader.ledger.step(self.state.global_step + 1)
+            self._loader.sample_log.step(self.state.global_step + 1)
         return samples
 
     def _prepare_inputs(self, inputs: dict) -> dict:
@@ -221,7 +221,7 @@ class StreamTrainer(Trainer):
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
             "resumed": self.resumed,
-            "watched": self._loader.ledger.watched(),
+            "watched": self._loader.sample_log.watched(),
             "records": sizes_of_records(self.args.output_dir),
             **self.account(),
         }

@@ -219,7 +219,7 @@ def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> No
 
 def last_checkpoint(output_dir: str) -> str:
     """The newest checkpoint in a folder. Raises `ValueError` where there is none."""
-    found = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
-    if found is None:
+    checkpoint = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
+    if checkpoint is None:
         raise ValueError(f"There is no checkpoint in {output_dir} to go on from. Leave out --resume_from_checkpoint.")
-    return found
+    return checkpoint

@@ -40,7 +40,7 @@ def push(
     Returns the address of the commit. Raises `ValueError` for what can't be shared, before the Hub is asked anything;
     and for what the Hub refuses, with the mend: that commit is not made then.
     """
-    check_repository(repository, whole=True)
+    check_repository(repository, with_owner=True)
     check_revision(revision)
     results = read_results(folder)
     with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # on its disk, files are linked
@@ -56,7 +56,7 @@ def push(
                     "out --private, or give another name."
                 )
             for into, name, message in staged:
-                say(f"{name}: {told(into)}")
+                say(f"{name}: {describe(into)}")
                 address = commit(api, repository, into, name, message)
     return address
 
@@ -100,8 +100,8 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
         api.create_branch(repository, branch=revision, exist_ok=True)
     parent = api.repo_info(repository, revision=revision).sha
     names = {operation.path_in_repo for operation in operations}
-    there = api.list_repo_files(repository, revision=parent)
-    operations += [CommitOperationDelete(name) for name in there if is_stale(name, names)]
+    existing = api.list_repo_files(repository, revision=parent)
+    operations += [CommitOperationDelete(name) for name in existing if is_stale(name, names)]
     done = api.create_commit(repository, operations, commit_message=message, revision=revision, parent_commit=parent)
     return done.commit_url
 
@@ -115,7 +115,7 @@ def is_stale(name: str, pushed: Set[str]) -> bool:
     return name not in pushed and beside and (weights or file in (RESULTS, REPORT))
 
 
-def told(into: Path) -> str:
+def describe(into: Path) -> str:
     """What lies in a staging folder, in words."""
     files = [path for path in into.rglob("*") if path.is_file()]
     return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"

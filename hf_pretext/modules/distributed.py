@@ -45,9 +45,9 @@ def gather_sequences(value: Tensor, across: bool = True) -> Tensor:
 class _Gather(Function):
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
-        whole = value.new_empty(rank_and_ranks()[1] * len(value), *value.shape[1:])
-        dist.all_gather(list(whole.chunk(rank_and_ranks()[1])), value.contiguous())
-        return whole
+        gathered = value.new_empty(rank_and_ranks()[1] * len(value), *value.shape[1:])
+        dist.all_gather(list(gathered.chunk(rank_and_ranks()[1])), value.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
