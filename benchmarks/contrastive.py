@@ -54,7 +54,7 @@ TOWERS = {
 CONTENDERS = ("ours", "open_clip")
 
 
-class Both:
+class Processor:
     """Tokenizer and image processor, as one."""
 
     def __init__(self):
@@ -81,13 +81,13 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
         vocab_size=WORDS, max_position_embeddings=LENGTH, num_attention_heads=3, hidden_act="gelu", **sizes, **ends
     )
     ours = ContrastiveForPreTraining.from_encoders(vision, text, WIDTH)
-    whole, state = ours.whole, theirs.state_dict()
-    whole.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
-    whole.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
+    full_model, state = ours.whole, theirs.state_dict()
+    full_model.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
+    full_model.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
     names = [same.back() for same in clip_text_names(LAYERS)]
-    of_text = {name: value for name, value in whole.state_dict().items() if name.startswith("text_")}
+    of_text = {name: value for name, value in full_model.state_dict().items() if name.startswith("text_")}
     state = {name: state[name] for same in names for name in same.ours}
-    whole.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
+    full_model.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
     return ours
 
 
@@ -103,7 +103,7 @@ class Clock(TrainerCallback):
 
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     keep_freed_memory()  # as a recipe does
-    processor, clock = Both(), Clock()
+    processor, clock = Processor(), Clock()
     images = ImageProcessing(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
     processing = PairProcessing(images, processor, LENGTH)
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
@@ -212,9 +212,9 @@ def rate(ends: list[float], batch: int) -> float:
 
 def worth(model) -> dict[str, float]:
     """R@10 on test, from a picture to its name among all of the split's."""
-    processing = PairProcessing(ImageProcessing(default_processor(SIDE)), Both(), LENGTH)
-    found = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
-    return {"r10": found["image_to_text_r10"]}
+    processing = PairProcessing(ImageProcessing(default_processor(SIDE)), Processor(), LENGTH)
+    metrics = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
+    return {"r10": metrics["image_to_text_r10"]}
 
 
 def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
@@ -241,13 +241,13 @@ def main() -> None:
         run = ours if options.contender == "ours" else theirs
         print(json.dumps(run(options.towers[0], options.steps, options.batch, options.seed)))
         return
-    found = {}
+    results = {}
     for tower in options.towers:
         turns = [
             {name: apart(name, tower, options.epochs, options.batch, turn) for name in CONTENDERS}
             for turn in range(options.turns)
         ]
-        found[tower] = turns
+        results[tower] = turns
         print(f"{tower}, batches of {options.batch}, {options.steps} steps")
         ours_rate = statistics.median(turn["ours"]["rate"] for turn in turns)
         for name in CONTENDERS:
@@ -257,7 +257,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                **found,
+                **results,
                 "machine": describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")),
             }
         )

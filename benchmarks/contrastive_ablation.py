@@ -140,10 +140,10 @@ def run(name: str, seed: int, options: list[str]) -> dict:
         changed = dataclasses.replace(recipe, encoder=with_towers(recipe.encoder, variant))
         given = [*options, *variant.get("options", []), *start]
         done = changed.main([*QUIET, "--output_dir", f"{folder}/run", "--seeds", str(seed), *given])
-        return {"steps": done["seeds"][0]["steps"], **found_by(f"{folder}/run")}
+        return {"steps": done["seeds"][0]["steps"], **measured(f"{folder}/run")}
 
 
-def found_by(folder: str) -> dict:
+def measured(folder: str) -> dict:
     """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
     import datasets
     import torch
@@ -164,13 +164,17 @@ def found_by(folder: str) -> dict:
     figures = {}
     for split in ("validation", "test"):
         images, _, texts = embeddings(model, labelled, "cpu", split)
-        own, names = ids(labelled, split)
-        found = retrieval(images, texts, own, names)
-        figures |= {f"{split} {name}": found[key] for name, key in SHOWN.items()}
-    hits = ranks(images, texts, *numbered(own, names)) <= 10
+        pair_ids, names = ids(labelled, split)
+        metrics = retrieval(images, texts, pair_ids, names)
+        figures |= {f"{split} {name}": metrics[key] for name, key in SHOWN.items()}
+    hits = ranks(images, texts, *numbered(pair_ids, names)) <= 10
     known = set().union(*map(words_of, datasets.load_dataset(data, split="train")["text"]))
-    there = torch.tensor([len(words_of(name) & known) / len(words_of(name)) for name in own])
-    which = {"all words known": there == 1, "some": (there > 0) & (there < 1), "none": there == 0}
+    known_share = torch.tensor([len(words_of(name) & known) / len(words_of(name)) for name in pair_ids])
+    which = {
+        "all words known": known_share == 1,
+        "some": (known_share > 0) & (known_share < 1),
+        "none": known_share == 0,
+    }
     return figures | {name: hits[mask].float().mean().item() for name, mask in which.items()}
 
 
@@ -184,7 +188,7 @@ def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, op
     """What each variant found, by seed; those that fail, or do not end in time, are left out."""
     longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
     queue = [(name, seed) for seed in seeds for name in longest_first]
-    found: dict[str, list[dict]] = {name: [] for name in variants}
+    results: dict[str, list[dict]] = {name: [] for name in variants}
     running, end = {}, time.monotonic() + seconds
     try:
         while (queue or running) and time.monotonic() < end:
@@ -200,16 +204,16 @@ def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, op
                 if process.returncode:
                     print(f"{name}, seed {seed}, has failed:", *lines[-20:], sep="\n", file=sys.stderr, flush=True)
                     continue
-                found[name].append(json.loads(lines[-1]))
-                print(f"{name}, seed {seed}: {found[name][-1]}", flush=True)
+                results[name].append(json.loads(lines[-1]))
+                print(f"{name}, seed {seed}: {results[name][-1]}", flush=True)
             time.sleep(0.2)
     finally:  # none is left behind
         for process in running:
             process.kill()
-    return {name: runs for name, runs in found.items() if runs}
+    return {name: runs for name, runs in results.items() if runs}
 
 
-def table(found: dict[str, list[dict]], options: list[str]) -> str:
+def table(results: dict[str, list[dict]], options: list[str]) -> str:
     """Markdown: means over seeds."""
     import torch
 
@@ -225,7 +229,7 @@ def table(found: dict[str, list[dict]], options: list[str]) -> str:
         "| changed | seeds | steps | " + " | ".join(COLUMNS) + " |",
         "|---|--:|--:|" + "--:|" * len(COLUMNS),
     ]
-    for name, runs in found.items():
+    for name, runs in results.items():
         means = [statistics.mean(one[column] for one in runs) for column in COLUMNS]
         lines.append(f"| {name} | {len(runs)} | {runs[0]['steps']} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
     return "\n".join([*lines, "", noise()]) + "\n"
@@ -237,8 +241,8 @@ def noise() -> str:
 
     trained = read_results(HERE.parent / "model_cards" / "contrastive_emoji")["measures"]["trained"]
     spreads = {name: trained[key]["std"] for name, key in SHOWN.items()}
-    told = ", ".join(f"{name} {2 * 2**0.5 * spread:.3f}" for name, spread in spreads.items())
-    return f"Between runs of one seed, differences on test below twice their spread tell nothing: {told}."
+    limits = ", ".join(f"{name} {2 * 2**0.5 * spread:.3f}" for name, spread in spreads.items())
+    return f"Between runs of one seed, differences on test below twice their spread tell nothing: {limits}."
 
 
 def main() -> None:
@@ -256,10 +260,10 @@ def main() -> None:
         print(json.dumps(run(options.one[0], int(options.one[1]), options.options)))
         return
     if options.of:
-        print("\n".join(f"{name}: {value:.3f}" for name, value in found_by(options.of).items()))
+        print("\n".join(f"{name}: {value:.3f}" for name, value in measured(options.of).items()))
         return
-    found = run_all(options.variants, options.seeds, options.jobs, options.seconds, options.options)
-    options.output.write_text(table(found, options.options))
+    results = run_all(options.variants, options.seeds, options.jobs, options.seconds, options.options)
+    options.output.write_text(table(results, options.options))
     print(options.output.read_text())
 
 

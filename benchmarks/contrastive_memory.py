@@ -40,11 +40,11 @@ def timed(function: Callable[[], Tensor]) -> dict:
         value.backward()
         if CUDA:
             torch.cuda.synchronize()
-        found = {"mb": peak_mb() - before, "seconds": time.perf_counter() - begun, "loss": value.item()}
+        result = {"mb": peak_mb() - before, "seconds": time.perf_counter() - begun, "loss": value.item()}
         if CUDA:
             del value
             torch.cuda.reset_peak_memory_stats()
-    return found
+    return result
 
 
 def loss(kind: str, rows: int) -> dict:
@@ -100,22 +100,22 @@ def main() -> None:
         print(json.dumps(loss(kind, int(size)) if what == "loss" else pieces(int(size))))
         return
     for rows in options.rows:
-        found = {}
+        results = {}
         for kind in LOSSES:
-            found[kind] = apart("loss", kind, rows)
-            print(f"loss of {rows:6,} pairs, {kind}: {told(found[kind])}", flush=True)
-        if all(one.get("mb", 0) > 0 for one in found.values()):
-            memory, seconds = (found["tiles"][what] / found["plain"][what] for what in ("mb", "seconds"))
+            results[kind] = apart("loss", kind, rows)
+            print(f"loss of {rows:6,} pairs, {kind}: {line(results[kind])}", flush=True)
+        if all(one.get("mb", 0) > 0 for one in results.values()):
+            memory, seconds = (results["tiles"][what] / results["plain"][what] for what in ("mb", "seconds"))
             print(f"  tiles take {memory:.3f} of the memory and {seconds:.2f} of the time", flush=True)
     for batch in options.batches:
-        print(f"model, batch of {batch:5,} in pieces of {PIECE}: {told(apart('pieces', '', batch))}", flush=True)
+        print(f"model, batch of {batch:5,} in pieces of {PIECE}: {line(apart('pieces', '', batch))}", flush=True)
 
 
-def told(found: dict) -> str:
-    if "error" in found:
-        return found["error"]
-    more = "".join(f", {name} {found[name]:.6f}" for name in ("loss", "gradient") if name in found)
-    return f"{found['mb']:8.0f} MB, {found['seconds']:6.1f} s{more}"
+def line(result: dict) -> str:
+    if "error" in result:
+        return result["error"]
+    more = "".join(f", {name} {result[name]:.6f}" for name in ("loss", "gradient") if name in result)
+    return f"{result['mb']:8.0f} MB, {result['seconds']:6.1f} s{more}"
 
 
 if __name__ == "__main__":

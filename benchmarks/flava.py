@@ -80,11 +80,11 @@ class Clock(TrainerCallback):
 
 def config_of(vocabulary: int) -> FlavaConfig:
     sizes = {"hidden_size": WIDTH, "num_attention_heads": WIDTH // 64, "intermediate_size": 4 * WIDTH}
-    image, text, both = ({**sizes, "num_hidden_layers": count} for count in LAYERS)
+    image, text, multimodal = ({**sizes, "num_hidden_layers": count} for count in LAYERS)
     return FlavaConfig(
         image_config={**image, "image_size": SIDE, "patch_size": PATCH, "vocab_size": CODES},
         text_config={**text, "vocab_size": vocabulary, "max_position_embeddings": LENGTH},
-        multimodal_config=both,
+        multimodal_config=multimodal,
         hidden_size=WIDTH,
         projection_dim=WIDTH,
         init_codebook=False,
@@ -161,16 +161,20 @@ def theirs(data: datasets.Dataset, steps: int, batch: int, longest: bool) -> dic
         )
         padding = {"padding": True} if longest else {"padding": "max_length", "max_length": LENGTH}
         texts = tokens([row["text"] for row in rows], return_tensors="pt", truncation=True, **padding)
-        ids, there, codes = texts["input_ids"], texts["attention_mask"], torch.tensor([row["codes"] for row in rows])
+        ids, attention_mask, codes = (
+            texts["input_ids"],
+            texts["attention_mask"],
+            torch.tensor([row["codes"] for row in rows]),
+        )
         mismatched = random_patches(1, len(rows), MISMATCHED, ids.device)[0]
         shown = torch.where(mismatched, torch.arange(len(rows)).roll(1), torch.arange(len(rows)))
-        ids, there = ids[shown], there[shown]
-        allowed = without_special(ids, there.bool(), tokens.all_special_ids)
+        ids, attention_mask = ids[shown], attention_mask[shown]
+        allowed = without_special(ids, attention_mask.bool(), tokens.all_special_ids)
         hidden = draw_units(allowed, torch.ones_like(allowed), TEXT_RATIO)
         return {
             "pixel_values": pixels,
             "input_ids": ids,
-            "attention_mask": there,
+            "attention_mask": attention_mask,
             "input_ids_masked": replaced(ids, hidden, tokens.mask_token_id, len(tokens)),
             "mlm_labels": ids.masked_fill(~hidden, IGNORED),
             "bool_masked_pos": random_patches(*codes.shape, IMAGE_RATIO, codes.device),
@@ -219,10 +223,10 @@ def shares_of_time(model: FlavaWithCodes, batch: dict[str, torch.Tensor]) -> dic
     start = now()
     for _ in range(3):
         model(**batch)
-    whole = now() - start
+    elapsed = now() - start
     for handle in handles:
         handle.remove()
-    return {**{name: value / whole for name, value in spent.items()}, "all else": 1 - sum(spent.values()) / whole}
+    return {**{name: value / elapsed for name, value in spent.items()}, "all else": 1 - sum(spent.values()) / elapsed}
 
 
 def apart(contender: str, options: argparse.Namespace) -> dict:
@@ -253,10 +257,10 @@ def main() -> None:
         rows_with_codes(Path(options.data))
         turns = [{name: apart(name, options) for name in CONTENDERS} for _ in range(options.turns)]
     print(f"batches of {options.batch}, {options.steps} steps")
-    own = statistics.median(turn["ours"]["rate"] for turn in turns)
+    ours_rate = statistics.median(turn["ours"]["rate"] for turn in turns)
     for name in CONTENDERS:
         speed = statistics.median(turn[name]["rate"] for turn in turns)
-        print(f"  {name:20s} {speed:6.1f} pairs/s; ours has {own / speed:.2f} of its speed")
+        print(f"  {name:20s} {speed:6.1f} pairs/s; ours has {ours_rate / speed:.2f} of its speed")
     print("  a forward pass of ours: " + ", ".join(f"{k} {v:.0%}" for k, v in turns[0]["ours"]["shares"].items()))
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     print(json.dumps({"turns": turns, "machine": describe(device)}))

@@ -116,12 +116,12 @@ def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bo
     texts = datasets.load_dataset("parquet", data_files=str(folder / "train.parquet"), split="train")
 
     def lines(batch):
-        found = [line for text in batch["text"] for line in text.splitlines() if line and not line.isspace()]
-        return tokens(found, truncation=True, max_length=LENGTH, return_special_tokens_mask=True)
+        filled = [line for text in batch["text"] for line in text.splitlines() if line and not line.isspace()]
+        return tokens(filled, truncation=True, max_length=LENGTH, return_special_tokens_mask=True)
 
     def chunks(batch):
-        found = tokens(batch["text"], return_special_tokens_mask=True)
-        joined = {key: [value for row in rows for value in row] for key, rows in found.items()}
+        encoded = tokens(batch["text"], return_special_tokens_mask=True)
+        joined = {key: [value for row in rows for value in row] for key, rows in encoded.items()}
         total = len(joined["input_ids"]) // LENGTH * LENGTH
         return {key: [all_[i : i + LENGTH] for i in range(0, total, LENGTH)] for key, all_ in joined.items()}
 
@@ -192,16 +192,16 @@ def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
     joined = torch.tensor([token for ids in tokens(texts)["input_ids"] for token in ids])
     chunks = joined[: len(joined) // LENGTH * LENGTH].view(-1, LENGTH)[:HELD_OUT]
     model.eval()
-    found = {}
-    for name, ids, there in (
+    losses = {}
+    for name, ids, attention_mask in (
         ("documents", documents["input_ids"], documents["attention_mask"]),
         ("chunks", chunks, torch.ones_like(chunks)),
     ):
         special = torch.isin(ids, torch.tensor(tokens.all_special_ids))
         hidden = (torch.rand(special.shape, generator=random) < 0.15) & ~special
         labels, ids = ids.masked_fill(~hidden, -100), ids.masked_fill(hidden, tokens.mask_token_id)
-        found[name] = model(input_ids=ids, attention_mask=there, labels=labels).loss.item()
-    return found
+        losses[name] = model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss.item()
+    return losses
 
 
 def apart(contender: str, size: str, steps: int, batch: int, seed: int = 0) -> dict:
@@ -227,11 +227,11 @@ def main() -> None:
     if options.contender:
         print(json.dumps(run(options.contender, options.sizes[0], options.steps, options.batch, options.seed)))
         return
-    found = {}
+    results = {}
     for size in options.sizes:
         steps = options.steps if int(size.split("x")[1]) < 12 else max(options.steps // 4, 2 * WARM)
         turns = [{name: apart(name, size, steps, options.batch) for name in CONTENDERS} for _ in range(options.turns)]
-        found[size] = turns
+        results[size] = turns
         middle = {
             name: {key: statistics.median(turn[name][key] for turn in turns) for key in FIGURES} for name in CONTENDERS
         }
@@ -245,24 +245,24 @@ def main() -> None:
                 f"{middle['ours']['taken_mb'] / values['taken_mb']:.2f} of its memory"
             )
     if options.learn:
-        found["learning"] = learning(options, found[options.sizes[0]][0])
-    print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
+        results["learning"] = learning(options, results[options.sizes[0]][0])
+    print(json.dumps({**results, "machine": describe(torch.device("cpu"))}))
 
 
 def learning(options, speeds: dict[str, dict]) -> dict[str, list[dict]]:
     """Held-out losses after as many real tokens, at the first size, over seeds."""
-    size, found = options.sizes[0], {}
+    size, results = options.sizes[0], {}
     for name in ("chunked", "ours"):
         of_each = speeds[name]["tokens"] / options.steps
         steps = round(options.learn / of_each)
-        found[name] = [apart(name, size, steps, options.batch, seed) for seed in range(SEEDS)]
-        told = []
-        for kind in found[name][0]["losses"]:
-            losses = [of_seed["losses"][kind] for of_seed in found[name]]
-            told.append(f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f} on {kind}")
-        tokens = statistics.mean(of_seed["tokens"] for of_seed in found[name])
-        print(f"  {name}: held-out loss {', '.join(told)} after {tokens:,.0f} real tokens, {SEEDS} seeds")
-    return found
+        results[name] = [apart(name, size, steps, options.batch, seed) for seed in range(SEEDS)]
+        parts = []
+        for kind in results[name][0]["losses"]:
+            losses = [of_seed["losses"][kind] for of_seed in results[name]]
+            parts.append(f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f} on {kind}")
+        tokens = statistics.mean(of_seed["tokens"] for of_seed in results[name])
+        print(f"  {name}: held-out loss {', '.join(parts)} after {tokens:,.0f} real tokens, {SEEDS} seeds")
+    return results
 
 
 if __name__ == "__main__":

@@ -63,9 +63,9 @@ class TakingTurns(TrainerCallback):
         rates = {name: loop.rate(self.turn) for name, loop in self.loops.items()}
         if state.global_step > self.turn:  # the first turn is a warm-up
             seconds = now - self.begun
-            waited = (self.trainer.waited - self.waited) / seconds
+            waited = (self.trainer.pace.waited - self.waited) / seconds
             self.turns.append({OURS: self.turn * self.batch_size / seconds, "data wait": waited, **rates})
-        self.waited, self.begun = self.trainer.waited, clock()
+        self.waited, self.begun = self.trainer.pace.waited, clock()
 
 
 def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options) -> tuple[list, list]:
@@ -183,7 +183,7 @@ def clock() -> float:
     return time.perf_counter()
 
 
-def told(turns: list[dict], when: str) -> dict[str, float]:
+def report(turns: list[dict], when: str) -> dict[str, float]:
     """Says how the turns came out; returns the ratio to each bare loop."""
     rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     wait = rates.pop("data wait")
@@ -212,26 +212,26 @@ def main() -> None:
         loop.stop()
     print("a bare step: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
     ratios = {
-        "first epoch": told(first, "the first epoch, which decodes") if first else None,
-        "later epochs": told(later, "later epochs"),
+        "first epoch": report(first, "the first epoch, which decodes") if first else None,
+        "later epochs": report(later, "later epochs"),
     }
     if first:
         epochs = it.settings["num_train_epochs"]
-        whole = {
+        recipe_ratios = {
             name: epochs / (1 / ratios["first epoch"][name] + (epochs - 1) / later)
             for name, later in ratios["later epochs"].items()
         }
         print(
             f"over the recipe's {epochs} epochs: "
-            + ", ".join(f"{ratio:.3f} of the {name}" for name, ratio in whole.items())
+            + ", ".join(f"{ratio:.3f} of the {name}" for name, ratio in recipe_ratios.items())
         )
-        ratios["whole recipe"] = whole
-    found = {
+        ratios["whole recipe"] = recipe_ratios
+    results = {
         "ratios": ratios,
         "turns": later, "step_ms": parts, "workers": options.workers,
         "machine": describe(device()), "bf16": has_bf16(),
     }  # fmt: skip
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

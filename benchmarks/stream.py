@@ -166,11 +166,11 @@ def apart(name: str, folder: Path, count: int) -> float:
 
 
 def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
-    found = []
+    rates = []
     for _ in range(turns):
-        found.append({name: apart(name, folder, count) for name in CONTENDERS})
-        print("  ".join(f"{name} {value:.0f}/s" for name, value in found[-1].items()), file=sys.stderr)
-    return found
+        rates.append({name: apart(name, folder, count) for name in CONTENDERS})
+        print("  ".join(f"{name} {value:.0f}/s" for name, value in rates[-1].items()), file=sys.stderr)
+    return rates
 
 
 def shuffle_quality(order: np.ndarray, count: int) -> dict[str, float]:
@@ -188,18 +188,18 @@ def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
     shard = {Path(file).name: number for number, file in enumerate(sorted(folder.glob("*.parquet")))}
     files = sorted(map(str, folder.glob("*.parquet")))
     data = datasets.load_dataset("parquet", data_files=files, split="train", streaming=True).select_columns("number")
-    found = {"ours": [], f"buffer of {BUFFER}": []}
+    orders = {"ours": [], f"buffer of {BUFFER}": []}
     for seed in tqdm(range(SEEDS), desc="shuffling", leave=False):
         reader = StreamLoader(source, None, BATCH, seed=seed).reader
         places = [reader.key(g).split(":") for g in range(count)]
         reader.close()
         ours = np.array([shard[name] * count // SHARDS + int(row) for name, row in places])
         theirs = np.array([row["number"] for row in data.shuffle(seed=seed, buffer_size=BUFFER)])
-        for order, qualities in zip((ours, theirs), found.values(), strict=True):
+        for order, qualities in zip((ours, theirs), orders.values(), strict=True):
             qualities.append(shuffle_quality(order, count))
     return {
         name: {key: float(np.mean([abs(quality[key]) for quality in qualities])) for key in qualities[0]}
-        for name, qualities in found.items()
+        for name, qualities in orders.items()
     }
 
 
@@ -268,40 +268,40 @@ def main() -> None:
             f"{options.pictures:,} pictures of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each"
         )
         turns = speed(folder, options.turns, options.batches)
-        found = {"pictures_kib": size / 1024, "turns": turns, "ratios": ratios(turns)}
+        results = {"pictures_kib": size / 1024, "turns": turns, "ratios": ratios(turns)}
         for name in turns[0]:
             print(f"  {name:36s} {statistics.median(turn[name] for turn in turns):7.0f} samples/s")
-        for name, ratio in found["ratios"].items():
+        for name, ratio in results["ratios"].items():
             print(f"  {name}: {ratio:.2f}")
-        found["shuffle"] = shuffles(folder, options.pictures)
-        for name, quality in found["shuffle"].items():
+        results["shuffle"] = shuffles(folder, options.pictures)
+        for name, quality in results["shuffle"].items():
             print(
                 f"  {name}: correlation with the original position {quality['correlation']:.3f} (either way), "
                 f"neighbours from one shard {quality['same_shard']:.3f} (at random: {1 / SHARDS:.3f})"
             )
         source = open_source(str(folder / "*.parquet"))
-        found["resume_seconds"] = {
+        results["resume_seconds"] = {
             seen: statistics.median(resume_seconds(source, seen + 64 * i) for i in range(9)) for seen in (10**4, 10**6)
         }
-        told = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in found["resume_seconds"].items())
-        print(f"  first batch of a run that goes on: {told}")
-        found["memory"] = memory_growth(source, options.samples)
-        print(f"  memory over {options.samples:,} samples after half as many: {found['memory']['growth']:+.1%}")
-    print(json.dumps({**found, "machine": describe(torch.device("cpu"))}))
+        times = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in results["resume_seconds"].items())
+        print(f"  first batch of a run that goes on: {times}")
+        results["memory"] = memory_growth(source, options.samples)
+        print(f"  memory over {options.samples:,} samples after half as many: {results['memory']['growth']:+.1%}")
+    print(json.dumps({**results, "machine": describe(torch.device("cpu"))}))
 
 
 def ratios(turns: list[dict[str, float]]) -> dict[str, float]:
     """Our rate on each kind of files over that of the best of the others, on the same files and on any; each rate is
     the median of the turns."""
     rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
-    found = {}
+    result = {}
     for kind in ("Parquet", "tars"):
         for decoding in ("", ", usual decoding"):
             others = [n for n in rates if not n.startswith("ours") and n.endswith("usual decoding") == bool(decoding)]
             for which, names in (("the same files", [n for n in others if kind in n]), ("any files", others)):
                 best = max(rates[name] for name in names)
-                found[f"ours, {kind} / best of the others{decoding}, on {which}"] = rates[f"ours, {kind}"] / best
-    return found
+                result[f"ours, {kind} / best of the others{decoding}, on {which}"] = rates[f"ours, {kind}"] / best
+    return result
 
 
 if __name__ == "__main__":

@@ -29,9 +29,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The options of all commands. What a command is for is what its function's docstring says."""
-    found = argparse.ArgumentParser("hf-pretext", description="Card, push, evaluation and more of a finished run.")
-    found.add_argument("--version", action="version", version=__version__)
-    commands = found.add_subparsers(required=True, metavar="command")
+    root = argparse.ArgumentParser("hf-pretext", description="Card, push, evaluation and more of a finished run.")
+    root.add_argument("--version", action="version", version=__version__)
+    commands = root.add_subparsers(required=True, metavar="command")
     for name, (run, example, options) in COMMANDS.items():
         says = f"{run.__doc__}\n\n  hf-pretext {name} {example}".rstrip()
         formatter = argparse.RawDescriptionHelpFormatter
@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         for option, settings in options.items():
             made.add_argument(option, **settings)
-    return found
+    return root
 
 
 def card(options: argparse.Namespace) -> None:
@@ -67,12 +67,12 @@ def evaluate_command(options: argparse.Namespace) -> None:
     if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):  # or hours of measuring would be for nothing
         raise ValueError(f"--output {options.output} can't be written: give a file in a folder that is there.")
     try:
-        found = evaluate(**given)
+        transfer = evaluate(**given)
     except ValueError as error:  # in the words of a recipe's options
         raise ValueError(str(error).replace("--eval_", "--")) from error
-    show_transfer(found)
+    show_transfer(transfer)
     if options.output:
-        write_json(options.output, found)
+        write_json(options.output, transfer)
 
 
 def info(options: argparse.Namespace) -> None:

@@ -42,7 +42,7 @@ def flava(
     from transformers import FlavaConfig
 
     sizes = {"hidden_size": width, "num_attention_heads": max(width // 64, 1), "intermediate_size": 4 * width}
-    image, text, both = ({**sizes, "num_hidden_layers": count} for count in layers)
+    image, text, multimodal = ({**sizes, "num_hidden_layers": count} for count in layers)
     return FlavaConfig(
         image_config={**image, "image_size": image_size, "patch_size": 16},
         text_config={
@@ -51,7 +51,7 @@ def flava(
             "max_position_embeddings": max_length,
             "pad_token_id": pad_token_id,
         },
-        multimodal_config=both,
+        multimodal_config=multimodal,
         hidden_size=width,
         projection_dim=width,
         init_codebook=False,

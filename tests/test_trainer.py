@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
 
 import hf_pretext
+from hf_pretext.callbacks import epochs_of_sources
 from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
@@ -140,15 +141,13 @@ def test_logs_of_several_devices_in_one_process_are_their_means(trainer_of):
             return {"loss": loss, "losses": {"rotation": loss}, "logs": {"accuracy": torch.tensor([0.2, 0.4])}}
 
     trainer.compute_loss(Parallel(), {})
-    assert trainer._sums["accuracy"].item() == pytest.approx(0.3)
+    assert trainer._terms.pop()["accuracy"].item() == pytest.approx(0.3)
 
 
 def test_sources_of_one_name_are_told_apart_in_the_logs(trainer_of, emoji):
     sources = [open_source(emoji(count=count)) for count in (10, 30)]
     trainer = trainer_of(source=Mixture(sources, [1, 1]))
-    trainer.get_train_dataloader()
-    trainer.state.global_step = 5
-    epochs = trainer._epochs_of_sources()
+    epochs = epochs_of_sources(trainer.mixture, trainer.get_train_dataloader().reader.order, 40)
     assert set(epochs) == {"epoch_of_source/0/Dataset", "epoch_of_source/1/Dataset"}
     assert epochs["epoch_of_source/0/Dataset"] > epochs["epoch_of_source/1/Dataset"] > 0
 

@@ -6,12 +6,10 @@ folder -> a staging folder for each revision -> commits -> the address of the la
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Set
-from concurrent.futures import Future
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from transformers.utils import logging
-from transformers.utils.hub import hf_api
 
 from ..utils.files import write_text
 from ..utils.hub import check_repository, check_revision, explained
@@ -42,7 +40,7 @@ def push(
     Returns the address of the commit. Raises `ValueError` for what can't be shared, before the Hub is asked anything;
     and for what the Hub refuses, with the mend: that commit is not made then.
     """
-    check_repository(repository, whole=True)
+    check_repository(repository, with_owner=True)
     check_revision(revision)
     results = read_results(folder)
     with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # on its disk, files are linked
@@ -58,7 +56,7 @@ def push(
                     "out --private, or give another name."
                 )
             for into, name, message in staged:
-                say(f"{name}: {told(into)}")
+                say(f"{name}: {describe(into)}")
                 address = commit(api, repository, into, name, message)
     return address
 
@@ -93,36 +91,6 @@ def revisions(
     yield into, revision, f"{results['recipe']}: {results['objective']['name']} pretraining"
 
 
-def push_meanwhile(
-    checkpoint: str | os.PathLike, repository: str, message: str, card: str, beside: str | None, **options
-) -> Future:
-    """Publishes a checkpoint of a training that goes on, in the background: encoder and card, and where `beside` names
-    a folder all of the checkpoint there, to go on with. options: `revision` and `token`. What fails is a warning."""
-    temporary = tempfile.TemporaryDirectory()
-    into, checkpoint = Path(temporary.name), Path(checkpoint)
-    ready = False
-    try:
-        stage(checkpoint, into)
-        write_text(into / CARD, card)
-        if beside:
-            stage(checkpoint, into / beside, training_state=True)
-        ready = True
-    except Exception as error:
-        log.warning(f"{checkpoint} is not published: {error} Training goes on.")
-
-    def run() -> None:
-        with temporary:
-            try:
-                with explained(repository):
-                    if ready:
-                        api = HfApi(token=options.get("token"))
-                        commit(api, repository, into, options.get("revision") or "main", message)
-            except Exception as error:
-                log.warning(f"{error} Training goes on.")
-
-    return hf_api().run_as_future(run)  # one after the other: each commit goes on top of the last
-
-
 def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
     """One commit of a folder on top of what the revision holds now; none where somebody else commits meanwhile."""
     files = sorted(path for path in into.rglob("*") if path.is_file())
@@ -132,8 +100,8 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
         api.create_branch(repository, branch=revision, exist_ok=True)
     parent = api.repo_info(repository, revision=revision).sha
     names = {operation.path_in_repo for operation in operations}
-    there = api.list_repo_files(repository, revision=parent)
-    operations += [CommitOperationDelete(name) for name in there if is_stale(name, names)]
+    existing = api.list_repo_files(repository, revision=parent)
+    operations += [CommitOperationDelete(name) for name in existing if is_stale(name, names)]
     done = api.create_commit(repository, operations, commit_message=message, revision=revision, parent_commit=parent)
     return done.commit_url
 
@@ -147,7 +115,7 @@ def is_stale(name: str, pushed: Set[str]) -> bool:
     return name not in pushed and beside and (weights or file in (RESULTS, REPORT))
 
 
-def told(into: Path) -> str:
+def describe(into: Path) -> str:
     """What lies in a staging folder, in words."""
     files = [path for path in into.rglob("*") if path.is_file()]
     return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"

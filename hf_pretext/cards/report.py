@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from torch import Tensor
 
-from ..utils.files import whole
+from ..utils.files import atomic_path
 
 TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",
@@ -36,7 +36,7 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
     curves(parts[0], results, names)
     if panel is not None:
         panel[0](parts[1])
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         figure.savefig(temporary)
 
 

@@ -56,7 +56,7 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
                 link(path, into)
         elif not take(path, into):
             left_out.append(name)
-    check_whole(folder, into)
+    check_complete(folder, into)
     return [name for name in left_out if name not in OF_THE_RUN]
 
 
@@ -84,7 +84,7 @@ def link(path: Path, into: Path) -> None:
         shutil.copy2(path, into / path.name)
 
 
-def check_whole(folder: Path, into: Path) -> None:
+def check_complete(folder: Path, into: Path) -> None:
     """Raises `ValueError` where what was staged is no checkpoint, or lacks some of its weights."""
     if not (into / CONFIG).exists() or not list(into.glob("*.safetensors")):
         raise ValueError(
@@ -114,11 +114,11 @@ def check_weights(path: Path) -> None:
 
 def checkpoints_of(folder: Path) -> list[Path]:
     """The checkpoints of a run, oldest first. Raises `ValueError` where there is none."""
-    there = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
-    found = sorted(
-        (path for path in there if CHECKPOINT.fullmatch(path.name)),
+    folders = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
+    checkpoints = sorted(
+        (path for path in folders if CHECKPOINT.fullmatch(path.name)),
         key=lambda path: int(CHECKPOINT.fullmatch(path.name)[1]),
     )
-    if not found:
+    if not checkpoints:
         raise ValueError(f"{folder} holds no {PREFIX_CHECKPOINT_DIR}-* folder: there is no checkpoint to share.")
-    return found
+    return checkpoints

@@ -24,14 +24,14 @@ def find_column(
     prefix: what the names of the options that choose a column begin with. Raises `ValueError` that lists the columns
     there are when the column is missing, there is a choice, or a column of texts holds none.
     """
-    told = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
+    listing = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
     option = f"--{prefix}{kind}_column" if kind in USUAL_NAMES else f"--{kind.partition('/')[0]}"
     option = "--eval_label" if kind == "label" else option
     if asked is not None:
         if asked not in features:
-            raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {told}.")
+            raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {listing}.")
         if kind == "text" and not holds_text(features[asked]):
-            raise ValueError(f"{name}: the column {asked!r} ({option}) holds no texts. Its columns: {told}.")
+            raise ValueError(f"{name}: the column {asked!r} ({option}) holds no texts. Its columns: {listing}.")
         return asked
     typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
     usual = [column for column in features if column.lower() in USUAL_NAMES[kind]]
@@ -41,9 +41,11 @@ def find_column(
         if len(candidates) == 1:
             return candidates[0]
     if not typed and not usual:
-        raise ValueError(f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {told}.")
+        raise ValueError(
+            f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {listing}."
+        )
     choice = ", ".join(dict.fromkeys(typed + usual))
-    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {told}.")
+    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {listing}.")
 
 
 def holds_text(feature) -> bool:

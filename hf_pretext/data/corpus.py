@@ -260,10 +260,10 @@ def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTra
 
 def content_digest(*arrays: np.ndarray) -> str:
     """Sixteen letters that stand for the content of some arrays."""
-    found = hashlib.blake2b(digest_size=8)
+    hasher = hashlib.blake2b(digest_size=8)
     for array in arrays:
-        found.update(np.ascontiguousarray(array).data)
-    return found.hexdigest()
+        hasher.update(np.ascontiguousarray(array).data)
+    return hasher.hexdigest()
 
 
 class TextProcessing:

@@ -160,24 +160,24 @@ def to_video(
             if not file.streams.video:
                 raise BadSample("no video in it")
             promised = file.streams.video[0].frames  # 0 where the container does not say
-            there = sum(packet.size > 0 for packet in file.demux(file.streams.video[0]))
-        if there < max(promised, 1):
-            raise BadSample(f"damaged video: it ends after {there:,} of {promised:,} frames")
-        apart = (there - 1) / max(frames - 1, 1)
+            available = sum(packet.size > 0 for packet in file.demux(file.streams.video[0]))
+        if available < max(promised, 1):
+            raise BadSample(f"damaged video: it ends after {available:,} of {promised:,} frames")
+        apart = (available - 1) / max(frames - 1, 1)
         apart = apart if stride is None else min(apart, stride)
-        first = at * (there - 1 - apart * (frames - 1))
+        first = at * (available - 1 - apart * (frames - 1))
         wanted = [round(first + i * apart) for i in range(frames)]
-        found = {}
+        decoded = {}
         with opened() as file:
             stream = file.streams.video[0]
             if stream.width * stream.height > max_pixels:
                 raise BadSample(f"{stream.width}x{stream.height} pixels, more than {max_pixels:,} (--max_image_pixels)")
             for number, frame in zip(range(wanted[-1] + 1), file.decode(stream), strict=False):
                 if number in wanted:
-                    found[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-        if missing := set(wanted) - set(found):
+                    decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
+        if missing := set(wanted) - set(decoded):
             raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
-        return torch.stack([found[number] for number in wanted])
+        return torch.stack([decoded[number] for number in wanted])
 
 
 def needed(package: str, extra: str):

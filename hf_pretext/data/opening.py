@@ -83,9 +83,9 @@ def hub_dataset(dataset: str, split: str) -> IterableDataset:
 def data_files(folder: Path) -> list[Path]:
     """Files of one kind below a folder, sorted: shards (Parquet, tars) before pictures before tables, since pictures
     come with lists of labels and notes."""
-    found = sorted(file for file in folder.rglob("*") if file.is_file())
+    candidates = sorted(file for file in folder.rglob("*") if file.is_file())
     for kinds in (SHARDS, IMAGE_SUFFIXES, TABLES):
-        if files := [file for file in found if kind_of(file) in kinds]:
+        if files := [file for file in candidates if kind_of(file) in kinds]:
             return files
     return []
 
@@ -110,13 +110,13 @@ def split_of(file: Path, folder: Path) -> str | None:
 
 def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
     """The files of one split; all, where none tells of splits. Raises `ValueError` for a split that is not there."""
-    found = {file: split_of(file, folder) for file in files}
-    if not any(found.values()):
+    splits = {file: split_of(file, folder) for file in files}
+    if not any(splits.values()):
         return files
-    chosen = [file for file in files if found[file] == split]
+    chosen = [file for file in files if splits[file] == split]
     if not chosen:
-        there = ", ".join(sorted({s for s in found.values() if s}))
-        raise ValueError(f"{folder} has no split {split!r}. Its splits: {there}.")
+        known = ", ".join(sorted({s for s in splits.values() if s}))
+        raise ValueError(f"{folder} has no split {split!r}. Its splits: {known}.")
     return chosen
 
 
@@ -165,38 +165,38 @@ def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, in
             f"{folder} holds no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) and no file of {', '.join(SHARDS)} or "
             f"{', '.join(TABLES)}. Give the folder that holds them, at any depth."
         )
-    told, notes = notes_on(paths, folder)
-    names = list(dict.fromkeys(name for row in told for name in row))
+    metadata, note_files = notes_on(paths, folder)
+    names = list(dict.fromkeys(name for row in metadata for name in row))
     columns = {
         "label": [path.parent.name for path in paths],
-        **{name: [row.get(name) for row in told] for name in names},
+        **{name: [row.get(name) for row in metadata] for name in names},
     }
     try:
         data = Dataset.from_dict({"image": [str(path) for path in paths], **columns})
     except pa.ArrowException as error:
         raise ValueError(f"{folder}: a column of its metadata holds values of different types. {error}") from error
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in [*paths, *notes]}
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in [*paths, *note_files]}
     return data.cast_column("image", Image(decode=False)), sizes
 
 
 def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:
     """What files beside pictures say of each, and which files those are."""
-    found, told = sorted(file for name in METADATA for file in folder.rglob(name)), {}
-    for file in found:
+    files, metadata = sorted(file for name in METADATA for file in folder.rglob(name)), {}
+    for file in files:
         for row in metadata_rows(file):
             if "file_name" not in row:
                 raise ValueError(f"{file} has no column file_name, which says what picture a row is of.")
-            told[file.parent / row["file_name"]] = {
+            metadata[file.parent / row["file_name"]] = {
                 name: row[name] for name in row if name not in ("file_name", "image")
             }
-    if found:
-        return [told.get(path, {}) for path in paths], found
+    if files:
+        return [metadata.get(path, {}) for path in paths], files
     texts = {path: path.with_suffix(".txt") for path in paths}
-    there = {text for text in texts.values() if text.is_file()}
-    if not there:
+    text_files = {text for text in texts.values() if text.is_file()}
+    if not text_files:
         return [{} for _ in paths], []
-    read = {text: text.read_text(encoding="utf-8", errors="replace").strip() for text in there}
-    return [{"text": read.get(texts[path])} for path in paths], sorted(there)
+    read = {text: text.read_text(encoding="utf-8", errors="replace").strip() for text in text_files}
+    return [{"text": read.get(texts[path])} for path in paths], sorted(text_files)
 
 
 def metadata_rows(file: Path) -> list[dict]:

@@ -23,7 +23,7 @@ def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> 
     offsets (`(documents + 1,)`): where each document's tokens begin. starts (`(tokens,)`, bool): where words begin.
     Returns `(pieces, 2)`: first token and end of each, in order; empty documents have none.
     """
-    found, half = [], max(room // 2, 1)
+    cuts, half = [], max(room // 2, 1)
     lengths = np.diff(offsets)
     short = (lengths > 0) & (lengths <= room)
     for document in np.flatnonzero(lengths > room):
@@ -33,12 +33,12 @@ def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> 
             if starts is not None:
                 words = np.flatnonzero(starts[begin + half : cut + 1])
                 cut = begin + half + int(words[-1]) if len(words) else cut
-            found.append((begin, cut))
+            cuts.append((begin, cut))
             begin = cut
-        found.append((begin, end))
-    whole = np.stack([offsets[:-1][short], offsets[1:][short]], axis=1)
-    both = np.concatenate([whole, np.array(found, np.int64).reshape(-1, 2)])
-    return both[np.argsort(both[:, 0], kind="stable")]
+        cuts.append((begin, end))
+    uncut = np.stack([offsets[:-1][short], offsets[1:][short]], axis=1)
+    result = np.concatenate([uncut, np.array(cuts, np.int64).reshape(-1, 2)])
+    return result[np.argsort(result[:, 0], kind="stable")]
 
 
 def best_fit(lengths: Sequence[int], room: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ import numpy as np
 from huggingface_hub import get_session
 from transformers.utils import logging
 
-from ..utils.files import whole
+from ..utils.files import atomic_path
 
 THREADS = 16  # that ask for sizes and footers of remote files
 READ_AHEAD = 2**23  # bytes of a request, where a file is gone through
@@ -52,17 +52,17 @@ def patient_hub() -> Iterator[None]:
     """Tries again what a busy Hub refuses: its client asks for lists of files but once, and opening a dataset takes
     many such requests, one after the other."""
     client = get_session()
-    own = client.send
+    send_once = client.send
 
     def send(request, **options):
         for pause in PAUSES:
-            response = own(request, **options)
+            response = send_once(request, **options)
             if response.status_code not in BUSY:
                 return response
             response.close()
             log.warning(f"The Hub is busy ({response.status_code}); trying again in {pause} s.")
             time.sleep(pause)
-        return own(request, **options)
+        return send_once(request, **options)
 
     client.send = send
     try:
@@ -93,13 +93,13 @@ def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, mak
         try:
             return np.load(path, allow_pickle=False)
         except (OSError, ValueError):
-            found = patiently(lambda: make(url), is_remote(url))
+            result = patiently(lambda: make(url), is_remote(url))
         try:
-            with whole(path) as temporary:
-                np.save(temporary, found, allow_pickle=False)
+            with atomic_path(path) as temporary:
+                np.save(temporary, result, allow_pickle=False)
         except OSError:  # no room or no right to write: the next run counts again
             pass
-        return found
+        return result
 
     return side_by_side(one, urls, facts)
 

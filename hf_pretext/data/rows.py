@@ -53,11 +53,11 @@ class Rows:
 
     counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
     come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
-    again: whether reading from the middle means reading again from the start of a piece. piece: what a piece is, where
-    that matters to a user. stamp: what changes with the rows' content, or None where only reading them would tell.
+    reads_from_start: whether a piece can only be read from its start, also for a row in its middle. piece: what a piece
+    is, where that matters to a user. stamp: what changes with the rows' content, None where only reading them shows it.
     """
 
-    again = False
+    reads_from_start = False
     piece = "shard"
     stamp: str | None = None
 
@@ -94,20 +94,20 @@ class Rows:
             behind = [at for owner, at in self._opened if owner == piece and at <= start]
             at = max(behind, default=None)
             rows = self._opened.pop((piece, at)) if behind else None
-        found: list[dict] = []
+        result: list[dict] = []
         try:
             if rows is None:
                 rows, at = self.open(piece, start), start
             for row in itertools.islice(rows, start - at, stop - at):
-                found.append(row)
+                result.append(row)
         except Exception as error:
-            raise BrokeOff(found, error) from error
-        if start + len(found) == stop < self.counts[piece]:
+            raise BrokeOff(result, error) from error
+        if start + len(result) == stop < self.counts[piece]:
             with self._lock:
                 self._opened[piece, stop] = rows
                 while len(self._opened) > self.kept_open:
                     self._opened.popitem(last=False)
-        return found
+        return result
 
     def close(self) -> None:
         """Ends the readers that were kept where they stopped."""
@@ -144,15 +144,15 @@ class MapRows(Rows):
 class StreamRows(Rows):
     """Whatever else `datasets` streams. A piece is a shard, which is read from its start; rows are counted once."""
 
-    again = True
+    reads_from_start = True
 
     def __init__(self, data: IterableDataset, columns: Mapping[str, str], name: str, made_by: str | None = None):
         """made_by: what the rows of a file depend on beside the file, or None where counts can't be kept."""
         self.data = data
         self.urls = shard_urls(data)
         # what broke off in a user's own code must not pass for a file that ends there
-        own = made_by is None
-        self._damage = () if not self.urls else tuple(kind for kind in DAMAGE if not (own and kind is ValueError))
+        user_code = made_by is None
+        self._damage = () if not self.urls else tuple(kind for kind in DAMAGE if not (user_code and kind is ValueError))
         shards, urls = data.num_shards, self.urls
         facts = file_facts(urls)
         self.stamp = digest([made_by, urls, facts]) if urls and made_by is not None else None
@@ -162,9 +162,9 @@ class StreamRows(Rows):
         with tqdm(total=shards, desc=f"counting the rows of {name}", unit="shard", leave=False) as bar:
 
             def count(piece: int) -> np.ndarray:
-                found = patiently(lambda: self._count(piece), bool(urls) and is_remote(urls[piece]))
+                result = patiently(lambda: self._count(piece), bool(urls) and is_remote(urls[piece]))
                 bar.update()
-                return found
+                return result
 
             if urls and made_by is not None:
                 numbers = {url: piece for piece, url in enumerate(urls)}
@@ -199,7 +199,7 @@ class ReplayRows(Rows):
     """A plain iterable of dicts, gone through again and again. Nobody knows its length, so all of it is one piece, and
     going on from the middle means replaying it."""
 
-    again = True
+    reads_from_start = True
 
     def __init__(self, data: Iterable[Mapping], columns: Mapping[str, str], name: str):
         super().__init__(columns, [ENDLESS], [(name, 0)])

@@ -25,7 +25,7 @@ LOCAL_BUFFER = 2**20  # bytes of each column
 class ParquetRows(Rows):
     """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
 
-    again = True
+    reads_from_start = True
     piece = "row group"
 
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
@@ -45,8 +45,8 @@ class ParquetRows(Rows):
 
     @staticmethod
     def _groups(url: str) -> np.ndarray:
-        found = footer(url)
-        return np.array([found.row_group(i).num_rows for i in range(found.num_row_groups)], np.int64)
+        metadata = footer(url)
+        return np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)], np.int64)
 
     def url(self, piece: int) -> str:
         return self.groups[piece][0]
@@ -95,9 +95,9 @@ class TarRows(Rows):
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         owner, first = self.owners[piece], self.places[piece][1]
         spans = self.index[owner][first + start : first + stop].reshape(stop - start, len(self.fields), 2)
-        there = spans[spans[..., 0] >= 0]
-        begin = int(there[:, 0].min()) if len(there) else 0
-        end = int(there.sum(1).max()) if len(there) else 0
+        present = spans[spans[..., 0] >= 0]
+        begin = int(present[:, 0].min()) if len(present) else 0
+        end = int(present.sum(1).max()) if len(present) else 0
         content = memoryview(read_bytes(self.urls[owner], begin, end))
         return [self._sample(content, begin, span, first + start + i) for i, span in enumerate(spans.tolist())]
 

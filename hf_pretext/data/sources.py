@@ -19,7 +19,7 @@ from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
 
-TAKEN = 256  # rows read together
+READ_TOGETHER = 256  # rows read together
 PIECES_PROBED, PROBED = 4, 8  # pieces and rows of each that tell how large rows are
 ON_HUB = re.compile(r"hf://datasets/[^@]+@([0-9a-f]{40})/")
 log = logging.get_logger(__name__)
@@ -109,7 +109,7 @@ class Source:
         first = 0
         for at in range(1, len(places) + 1):
             (piece, start), length = places[first], at - first
-            if at == len(places) or places[at] != (piece, start + length) or length == TAKEN:
+            if at == len(places) or places[at] != (piece, start + length) or length == READ_TOGETHER:
                 yield from self.read(piece, start, start + length)
                 first = at
 
@@ -122,8 +122,8 @@ class Source:
 
 def revision_of(url: str | None) -> str | None:
     """The commit in the address of a file on the Hub."""
-    found = ON_HUB.match(url or "")
-    return found[1] if found else None
+    match = ON_HUB.match(url or "")
+    return match[1] if match else None
 
 
 def open_source(
@@ -156,8 +156,8 @@ def open_source(
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         features = features_of(first)
     asked = dict(columns or {})
-    found = {kind: find_column(features, kind, asked.get(kind), name, option) for kind in needed}
-    return Source(data, found, name, features, files)
+    chosen = {kind: find_column(features, kind, asked.get(kind), name, option) for kind in needed}
+    return Source(data, chosen, name, features, files)
 
 
 def open_splits(
@@ -168,12 +168,12 @@ def open_splits(
 ) -> dict[str, Source]:
     """The splits train, validation and test of a dataset, those of them that there are; all of it is train where it
     is not split. Takes and raises what `open_source` does."""
-    there = ["train"]
+    available = ["train"]
     if isinstance(dataset, Mapping):
-        there = list(dataset)
+        available = list(dataset)
     elif isinstance(dataset, str):
-        there = split_names(dataset)
-    names = {split: next((name for name in SPLITS[split] if name in there), None) for split in SPLITS}
+        available = split_names(dataset)
+    names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
     return {
         split: open_source(dataset, name or "train", columns, needed, option=option)
         for split, name in names.items()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ..utils.tokens import known_tokens, safe
-from .check import Check, State, said
+from .check import Check, State, summary
 from .hardware import devices, disks, distributed, shared_memory
 from .network import hub
 from .packages import extras, ffmpeg, hub_package, packages, pair, python
@@ -32,14 +32,14 @@ LOOKS: tuple[tuple[str, State, Callable[[], Iterator[Check]]], ...] = (
 
 def examine() -> list[Check]:
     """Looks at everything. What fails in an unforeseen way is a check too; nothing is raised, no token is told."""
-    secrets, found = known_tokens(), []
+    secrets, checks = known_tokens(), []
     for name, state, look in LOOKS:
         try:
             for check in look():
-                found.append(check)
+                checks.append(check)
         except Exception as error:
-            found.append(Check(name, state, f"this check failed: {said(error)}"))
-    return [replace(check, found=safe(check.found, secrets), mend=safe(check.mend, secrets)) for check in found]
+            checks.append(Check(name, state, f"this check failed: {summary(error)}"))
+    return [replace(check, detail=safe(check.detail, secrets), mend=safe(check.mend, secrets)) for check in checks]
 
 
 def show(checks: list[Check]) -> int:
@@ -58,7 +58,7 @@ def show(checks: list[Check]) -> int:
     for check in checks:
         *signs, color = SIGNS[check.state]
         # as it is: [audio] would be taken for markup
-        text = Text(check.found.encode(encoding, "replace").decode(encoding))
+        text = Text(check.detail.encode(encoding, "replace").decode(encoding))
         if check.mend:
             text.append(f"\nmend: {check.mend}", style="bold")
         table.add_row(Text(signs[plain], style=color), Text(check.name), text)

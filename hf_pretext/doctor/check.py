@@ -8,15 +8,15 @@ State = Literal["fine", "lacking", "broken"]
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at. mend: what to do about it; empty where it is fine."""
+    """One thing that was looked at. detail: what it is like. mend: what to do about it; empty where it is fine."""
 
     name: str
     state: State
-    found: str
+    detail: str
     mend: str = ""
 
 
-def said(error: BaseException) -> str:
+def summary(error: BaseException) -> str:
     """The kind of an error and the first line of what it says."""
     return f"{type(error).__name__}: {first_line(str(error))}".removesuffix(": ")
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
-from .check import Check, first_line, said
+from .check import Check, first_line, summary
 from .packages import PAIR
 
 BUILDS = "https://pytorch.org/get-started/locally"
@@ -49,7 +49,7 @@ def accelerators() -> Iterator[Check]:
         try:
             works.append(Check(str(device), "fine", described(device)))
         except Exception as error:
-            fails.append((str(device), said(error)))
+            fails.append((str(device), summary(error)))
     mend = (
         f"Free it, leave it out (CUDA_VISIBLE_DEVICES), train with --use_cpu, or install a torch built for it: {BUILDS}"
     )
@@ -66,13 +66,13 @@ def described(device) -> str:
 
     multiply(device)
     module = getattr(torch, device.type)
-    told = [module.get_device_name(device) if hasattr(module, "get_device_name") else f"{device.type.upper()} device"]
+    facts = [module.get_device_name(device) if hasattr(module, "get_device_name") else f"{device.type.upper()} device"]
     with suppress(Exception):  # Apple's share the machine's memory, and don't tell
         free, total = torch.accelerator.get_memory_info(device)
-        told.append(f"{gigabytes(free)} free of {gigabytes(total)}")
+        facts.append(f"{gigabytes(free)} free of {gigabytes(total)}")
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-        told.append("bf16" if has_bf16() else "no fast bf16")
-    return ", ".join(told)
+        facts.append("bf16" if has_bf16() else "no fast bf16")
+    return ", ".join(facts)
 
 
 def multiply(device) -> None:
@@ -120,12 +120,12 @@ def distributed() -> Iterator[Check]:
     if not distributed.is_available():
         yield Check("distributed", "lacking", "this torch trains in one process only", PAIR)
         return
-    there = [name for name in ("gloo", "nccl", "xccl", "mpi") if getattr(distributed, f"is_{name}_available")()]
+    backends = [name for name in ("gloo", "nccl", "xccl", "mpi") if getattr(distributed, f"is_{name}_available")()]
     wanted = "nccl" if torch.cuda.is_available() and torch.cuda.device_count() > 1 and os.name != "nt" else "gloo"
-    if wanted in there:
-        yield Check("distributed", "fine", ", ".join(there))
+    if wanted in backends:
+        yield Check("distributed", "fine", ", ".join(backends))
     else:
-        yield Check("distributed", "lacking", f"no {wanted} in this torch ({', '.join(there) or 'nothing'})", PAIR)
+        yield Check("distributed", "lacking", f"no {wanted} in this torch ({', '.join(backends) or 'nothing'})", PAIR)
 
 
 def disks() -> Iterator[Check]:
@@ -140,13 +140,13 @@ def disks() -> Iterator[Check]:
 def disk(name: str, folder: Path, mend: str) -> Check:
     """The check of the disk that a folder lies on, or will once it is made."""
     folder = folder.expanduser().absolute()
-    there = next(path for path in (folder, *folder.parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(existing).free
     state = "broken" if free < NO_DISK else "lacking" if free < LOW_DISK else "fine"
-    found = f"{gigabytes(free)} free in {folder}"
-    if not os.access(there, os.W_OK):
-        return Check(name, "broken" if state == "broken" else "lacking", f"{found}, where you may not write", mend)
-    return Check(name, state, found, "" if state == "fine" else mend)
+    detail = f"{gigabytes(free)} free in {folder}"
+    if not os.access(existing, os.W_OK):
+        return Check(name, "broken" if state == "broken" else "lacking", f"{detail}, where you may not write", mend)
+    return Check(name, state, detail, "" if state == "fine" else mend)
 
 
 def shared_memory() -> Iterator[Check]:
@@ -155,12 +155,12 @@ def shared_memory() -> Iterator[Check]:
     if not folder.is_dir():
         return
     free = shutil.disk_usage(folder).free
-    found = f"{gigabytes(free)} free in {folder}"
+    detail = f"{gigabytes(free)} free in {folder}"
     if free > LOW_SHARED:
-        yield Check("shared memory", "fine", found)
+        yield Check("shared memory", "fine", detail)
     else:
         mend = "docker run --shm-size 8g, or train with --dataloader_num_workers 0"
-        yield Check("shared memory", "lacking", f"{found}: loader workers need it", mend)
+        yield Check("shared memory", "lacking", f"{detail}: loader workers need it", mend)
 
 
 def gigabytes(size: float) -> str:

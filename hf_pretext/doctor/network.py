@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from threading import Thread
 from typing import Any
 
-from .check import Check, said
+from .check import Check, summary
 
 NET_SECONDS = 3
 
@@ -29,7 +29,7 @@ def hub() -> Iterator[Check]:
         status = ask("HEAD", endpoint).status_code
         trouble = f"answers with status {status}" if status >= 500 or status == 407 else ""  # 407 is a proxy's
     except Exception as error:
-        trouble = f"can't be reached: {said(error)}"
+        trouble = f"can't be reached: {summary(error)}"
     if trouble:
         mend = "Check HF_ENDPOINT and the proxy (HTTPS_PROXY), or work offline: export HF_HUB_OFFLINE=1"
         yield Check("Hub", "lacking", f"{endpoint} {trouble}", mend)
@@ -54,9 +54,9 @@ def account(reached: bool) -> Check:
             return Check("token", "lacking", "there is one, but the Hub does not know it", mend)
         if answer.status_code != 200:
             return Check("token", "lacking", f"there is one; asked whose, the Hub answers {answer.status_code}", mend)
-        told = answer.json()
-        role = told.get("auth", {}).get("accessToken", {}).get("role")
-        return Check("token", "fine", f"of {told['name']}" + (f", role {role}" if role else ""))
+        user = answer.json()
+        role = user.get("auth", {}).get("accessToken", {}).get("role")
+        return Check("token", "fine", f"of {user['name']}" + (f", role {role}" if role else ""))
     except Exception as error:
         return Check("token", "lacking", f"the Hub could not be asked whose it is ({type(error).__name__})", mend)
 

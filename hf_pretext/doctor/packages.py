@@ -10,10 +10,10 @@ import wave
 from collections.abc import Iterator
 from importlib import metadata, util
 
-from .check import Check, said
+from .check import Check, summary
 
 PACKAGE = "hf_pretext"
-OWN_LINES = ("torch", "torchvision", "transformers", "datasets", "accelerate")  # the others share one
+SEPARATE_LINES = ("torch", "torchvision", "transformers", "datasets", "accelerate")  # the others share one
 FOR_DEVELOPERS = {"test", "dev", "bench"}  # extras that no training asks for
 PAIR = "pip install --force-reinstall torch torchvision"  # one command: apart, pip may pick two that do not fit
 
@@ -23,24 +23,26 @@ def python() -> Iterator[Check]:
     from packaging.specifiers import SpecifierSet
 
     version, bounds = sys.version.split()[0], SpecifierSet(metadata.metadata(PACKAGE)["Requires-Python"] or "")
-    found = f"{version}, in {sys.prefix}"
+    detail = f"{version}, in {sys.prefix}"
     if bounds.contains(version.rstrip("+"), prereleases=True):  # builds from a checkout end in a +
-        yield Check("Python", "fine", found)
+        yield Check("Python", "fine", detail)
     else:
-        yield Check("Python", "broken", f"{found}, but it takes {bounds}", f"Make an environment with Python {bounds}.")
+        yield Check(
+            "Python", "broken", f"{detail}, but it takes {bounds}", f"Make an environment with Python {bounds}."
+        )
 
 
 def packages() -> Iterator[Check]:
     """Whether what the package requires is installed, in versions that it takes."""
     others = []
     for requirement in requirements(PACKAGE):
-        found, fits = installed(requirement)
+        detail, fits = installed(requirement)
         if not fits:
-            yield Check(requirement.name, "broken", found, mend_of(requirement))
-        elif requirement.name in OWN_LINES:
-            yield Check(requirement.name, "fine", found)
+            yield Check(requirement.name, "broken", detail, mend_of(requirement))
+        elif requirement.name in SEPARATE_LINES:
+            yield Check(requirement.name, "fine", detail)
         else:
-            others.append(f"{requirement.name} {found}")
+            others.append(f"{requirement.name} {detail}")
     if others:
         yield Check("others", "fine", ", ".join(others))
 
@@ -49,8 +51,8 @@ def hub_package() -> Iterator[Check]:
     """Whether huggingface_hub is one that transformers takes, through which it is required here."""
     for requirement in requirements("transformers"):
         if canonical(requirement.name) == "huggingface-hub":
-            found, fits = installed(requirement)
-            yield Check("huggingface_hub", *(("fine", found) if fits else ("broken", found, mend_of(requirement))))
+            detail, fits = installed(requirement)
+            yield Check("huggingface_hub", *(("fine", detail) if fits else ("broken", detail, mend_of(requirement))))
 
 
 def extras() -> Iterator[Check]:
@@ -61,19 +63,19 @@ def extras() -> Iterator[Check]:
             continue
         wanted = [each for each in requirements(PACKAGE, extra) if str(each) not in always]
         looked = {requirement.name: installed(requirement) for requirement in wanted}
-        found = ", ".join(f"{name} {found}" for name, (found, _) in looked.items())
+        detail = ", ".join(f"{name} {detail}" for name, (detail, _) in looked.items())
         if all(fits for _, fits in looked.values()):
-            yield Check(extra, "fine", found)
+            yield Check(extra, "fine", detail)
         else:
-            yield Check(extra, "lacking", found, f"pip install '{PACKAGE}[{extra}]'")
+            yield Check(extra, "lacking", detail, f"pip install '{PACKAGE}[{extra}]'")
 
 
 def requirements(package: str, extra: str = "") -> list:
     """What an installed package requires here, as `packaging` Requirements. Raises `PackageNotFoundError`."""
     from packaging.requirements import Requirement
 
-    found = map(Requirement, metadata.requires(package) or ())
-    return [each for each in found if each.marker is None or each.marker.evaluate({"extra": extra})]
+    required = map(Requirement, metadata.requires(package) or ())
+    return [each for each in required if each.marker is None or each.marker.evaluate({"extra": extra})]
 
 
 def installed(requirement) -> tuple[str, bool]:
@@ -123,7 +125,7 @@ def pair() -> Iterator[Check]:
         if (kept, shape) != ([0], (3, 4, 4)):
             raise RuntimeError(f"boxes kept: {kept}, image resized to {shape}")
     except Exception as error:
-        yield Check("torch pair", "broken", f"torchvision does not work with this torch: {said(error)}", PAIR)
+        yield Check("torch pair", "broken", f"torchvision does not work with this torch: {summary(error)}", PAIR)
     else:
         yield Check("torch pair", "fine", f"torchvision works with torch {torch.__version__}")
 
@@ -146,6 +148,6 @@ def ffmpeg() -> Iterator[Check]:
             samples = sum(frame.samples for frame in sound.decode(audio=0))
         version = ".".join(map(str, av.library_versions["libavcodec"]))
     except Exception as error:
-        yield Check("FFmpeg", "lacking", f"PyAV does not decode: {said(error)}", mend)
+        yield Check("FFmpeg", "lacking", f"PyAV does not decode: {summary(error)}", mend)
     else:
         yield Check("FFmpeg", "fine", f"libavcodec {version} of PyAV decodes ({samples:,} samples of a sound)")

@@ -22,7 +22,7 @@ from transformers import (
 )
 
 from ..data.decoding import needed
-from ..utils.files import whole, write_json
+from ..utils.files import atomic_path, write_json
 from .open_clip_configs import clip_cfg, clip_config, siglip_cfg, siglip_config
 from .open_clip_names import clip_names, renamed, siglip_names
 
@@ -74,13 +74,13 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
             f"open_clip has no architecture for {type(ours).__name__}. It takes CLIPModel and SiglipModel alone."
         )
     siglip = type(ours) is SiglipModel
-    told = siglip_cfg(config) if siglip else clip_cfg(config)
+    model_cfg = siglip_cfg(config) if siglip else clip_cfg(config)
     bias = {}
     if not siglip and hasattr(model, "bias") and model.task.loss == "sigmoid":  # of a CLIP that learned with a sigmoid
         bias["logit_bias"] = model.bias.detach().cpu()
-        told["init_logit_bias"] = float(bias["logit_bias"])
+        model_cfg["init_logit_bias"] = float(bias["logit_bias"])
     built = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
-    theirs = built(**told).eval()
+    theirs = built(**model_cfg).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
     wanted = {name: value for name, value in theirs.state_dict().items() if name not in bias}
     weights = {**renamed(ours.state_dict(), wanted, names, type(ours).__name__), **bias}
@@ -90,11 +90,11 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
     check_prepared(processor, prepared, config.vision_config.image_size)
     folder.mkdir(parents=True, exist_ok=True)
     processor.tokenizer.save_pretrained(folder)
-    told["text_cfg"]["hf_tokenizer_name"] = "."  # the folder's own
+    model_cfg["text_cfg"]["hf_tokenizer_name"] = "."  # the folder's own
     if siglip:
-        told["custom_text"] = True
-    write_json(folder / "open_clip_config.json", {"model_cfg": told, "preprocess_cfg": prepared})
-    with whole(folder / "open_clip_model.safetensors") as temporary:
+        model_cfg["custom_text"] = True
+    write_json(folder / "open_clip_config.json", {"model_cfg": model_cfg, "preprocess_cfg": prepared})
+    with atomic_path(folder / "open_clip_model.safetensors") as temporary:
         save_file({name: value.contiguous() for name, value in weights.items()}, temporary)
     return folder
 
@@ -155,21 +155,21 @@ def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
     open_clip = needed("open_clip", "open_clip")
     if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
         raise ValueError(f"open_clip has no model {name}. It has {', '.join(open_clip.list_models()[:8])}, ...")
-    found = open_clip.get_tokenizer(name)
-    if hasattr(found, "tokenizer"):  # transformers' own, inside
+    theirs = open_clip.get_tokenizer(name)
+    if hasattr(theirs, "tokenizer"):  # transformers' own, inside
         if "siglip" in name.lower():  # which sees its padding
-            found.tokenizer.model_input_names = ["input_ids"]
-        return found.tokenizer
-    if not hasattr(found, "bpe_ranks"):
-        raise ValueError(f"open_clip's {type(found).__name__}, of {name}, is none that transformers can hold.")
+            theirs.tokenizer.model_input_names = ["input_ids"]
+        return theirs.tokenizer
+    if not hasattr(theirs, "bpe_ranks"):
+        raise ValueError(f"open_clip's {type(theirs).__name__}, of {name}, is none that transformers can hold.")
     first, last = ("<start_of_text>", "<end_of_text>")
-    merges = [pair for pair, _ in sorted(found.bpe_ranks.items(), key=lambda entry: entry[1])]
+    merges = [pair for pair, _ in sorted(theirs.bpe_ranks.items(), key=lambda entry: entry[1])]
     return CLIPTokenizer(
-        vocab=dict(found.encoder),
+        vocab=dict(theirs.encoder),
         merges=merges,
         bos_token=first,
         eos_token=last,
         unk_token=last,
         pad_token=last,  # as OpenAI's own: 0, with which open_clip pads, is an exclamation mark
-        model_max_length=found.context_length,
+        model_max_length=theirs.context_length,
     )

@@ -150,9 +150,9 @@ def siglip_tower(vision) -> str:
             tower = timm.create_model(name)
         if getattr(tower, "attn_pool", None) is None:
             continue
-        found = (tower.embed_dim, len(tower.blocks), tower.patch_embed.img_size[0], tower.patch_embed.patch_size[0])
-        found = (*found, tower.blocks[0].mlp.fc1.out_features, tower.blocks[0].attn.num_heads)
-        if found == (vision.hidden_size, vision.num_hidden_layers, vision.image_size, vision.patch_size,
+        sizes = (tower.embed_dim, len(tower.blocks), tower.patch_embed.img_size[0], tower.patch_embed.patch_size[0])
+        sizes = (*sizes, tower.blocks[0].mlp.fc1.out_features, tower.blocks[0].attn.num_heads)
+        if sizes == (vision.hidden_size, vision.num_hidden_layers, vision.image_size, vision.patch_size,
                      vision.intermediate_size, vision.num_attention_heads):  # fmt: skip
             return name
     raise ValueError(

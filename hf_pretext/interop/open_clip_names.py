@@ -26,7 +26,7 @@ class Same(NamedTuple):
         return Same(self.theirs, self.ours, self.turned)
 
 
-def both(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
+def weight_and_bias(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
     """The same name with several ends, `weight` and `bias` by itself."""
     for end in ends or ("weight", "bias"):
         yield Same((f"{ours}.{end}",), (f"{theirs}.{end}",))
@@ -40,7 +40,7 @@ def layer_names(ours: str, theirs: str, count: int, words: Sequence[str] = OPEN_
         for end in ("weight", "bias"):
             yield Same(tuple(f"{a}.self_attn.{part}_proj.{end}" for part in "qkv"), (f"{b}.{qkv}{end}",))
         for mine, other in zip(PARTS, parts, strict=True):
-            yield from both(f"{a}.{mine}", f"{b}.{other}")
+            yield from weight_and_bias(f"{a}.{mine}", f"{b}.{other}")
 
 
 def clip_names(model: CLIPModel) -> Iterator[Same]:
@@ -49,10 +49,10 @@ def clip_names(model: CLIPModel) -> Iterator[Same]:
     yield Same((f"{seen}.embeddings.class_embedding",), ("visual.class_embedding",))
     yield Same((f"{seen}.embeddings.patch_embedding.weight",), ("visual.conv1.weight",))
     yield Same((f"{seen}.embeddings.position_embedding.weight",), ("visual.positional_embedding",))
-    yield from both(f"{seen}.pre_layrnorm", "visual.ln_pre")
+    yield from weight_and_bias(f"{seen}.pre_layrnorm", "visual.ln_pre")
     layers = model.config.vision_config.num_hidden_layers
     yield from layer_names(f"{seen}.encoder.layers", "visual.transformer.resblocks", layers)
-    yield from both(f"{seen}.post_layernorm", "visual.ln_post")
+    yield from weight_and_bias(f"{seen}.post_layernorm", "visual.ln_post")
     yield Same(("visual_projection.weight",), ("visual.proj",), turned=True)
     yield from clip_text_names(model.config.text_config.num_hidden_layers)
     yield Same(("logit_scale",), ("logit_scale",))
@@ -64,33 +64,33 @@ def clip_text_names(layers: int) -> Iterator[Same]:
     yield Same((f"{read}.embeddings.token_embedding.weight",), ("token_embedding.weight",))
     yield Same((f"{read}.embeddings.position_embedding.weight",), ("positional_embedding",))
     yield from layer_names(f"{read}.encoder.layers", "transformer.resblocks", layers)
-    yield from both(f"{read}.final_layer_norm", "ln_final")
+    yield from weight_and_bias(f"{read}.final_layer_norm", "ln_final")
     yield Same(("text_projection.weight",), ("text_projection",), turned=True)
 
 
 def siglip_names(model: SiglipModel) -> Iterator[Same]:
     """Which weights of a `SiglipModel` are which of open_clip's `CustomTextCLIP`."""
     seen, read, trunk = "vision_model", "text_model", "visual.trunk"
-    yield from both(f"{seen}.embeddings.patch_embedding", f"{trunk}.patch_embed.proj")
+    yield from weight_and_bias(f"{seen}.embeddings.patch_embedding", f"{trunk}.patch_embed.proj")
     yield Same((f"{seen}.embeddings.position_embedding.weight",), (f"{trunk}.pos_embed",))
     layers = model.config.vision_config.num_hidden_layers
     yield from layer_names(f"{seen}.encoder.layers", f"{trunk}.blocks", layers, TIMM)
-    yield from both(f"{seen}.post_layernorm", f"{trunk}.norm")
+    yield from weight_and_bias(f"{seen}.post_layernorm", f"{trunk}.norm")
     yield Same((f"{seen}.head.probe",), (f"{trunk}.attn_pool.latent",))
     for end in ("weight", "bias"):
         yield Same(
             (f"{seen}.head.attention.in_proj_{end}",), (f"{trunk}.attn_pool.q.{end}", f"{trunk}.attn_pool.kv.{end}")
         )
-    yield from both(f"{seen}.head.attention.out_proj", f"{trunk}.attn_pool.proj")
-    yield from both(f"{seen}.head.layernorm", f"{trunk}.attn_pool.norm")
-    yield from both(f"{seen}.head.mlp.fc1", f"{trunk}.attn_pool.mlp.fc1")
-    yield from both(f"{seen}.head.mlp.fc2", f"{trunk}.attn_pool.mlp.fc2")
+    yield from weight_and_bias(f"{seen}.head.attention.out_proj", f"{trunk}.attn_pool.proj")
+    yield from weight_and_bias(f"{seen}.head.layernorm", f"{trunk}.attn_pool.norm")
+    yield from weight_and_bias(f"{seen}.head.mlp.fc1", f"{trunk}.attn_pool.mlp.fc1")
+    yield from weight_and_bias(f"{seen}.head.mlp.fc2", f"{trunk}.attn_pool.mlp.fc2")
     yield Same((f"{read}.embeddings.token_embedding.weight",), ("text.token_embedding.weight",))
     yield Same((f"{read}.embeddings.position_embedding.weight",), ("text.positional_embedding",))
     layers = model.config.text_config.num_hidden_layers
     yield from layer_names(f"{read}.encoder.layers", "text.transformer.resblocks", layers)
-    yield from both(f"{read}.final_layer_norm", "text.ln_final")
-    yield from both(f"{read}.head", "text.text_projection")
+    yield from weight_and_bias(f"{read}.final_layer_norm", "text.ln_final")
+    yield from weight_and_bias(f"{read}.head", "text.text_projection")
     yield Same(("logit_scale",), ("logit_scale",))
     yield Same(("logit_bias",), ("logit_bias",))
 
@@ -101,7 +101,7 @@ def renamed(
     """The weights of `source` under the names, and in the shapes, of `target`.
 
     pairs: source's names first. kind: of the source. Raises `ValueError` for weights that are left over, or missing."""
-    found, used = {}, set()
+    result, used = {}, set()
     for these, those, turned in pairs:
         lacking = [*(name for name in these if name not in source), *(name for name in those if name not in target)]
         if lacking:
@@ -112,9 +112,9 @@ def renamed(
         for name, part in zip(those, parts, strict=True):
             if part.numel() != target[name].numel():
                 raise ValueError(f"{these[0]} is {tuple(part.shape)}, but {name} {tuple(target[name].shape)}.")
-            found[name] = part.reshape(target[name].shape).clone()
+            result[name] = part.reshape(target[name].shape).clone()
         used |= set(these)
-    left = [*(name for name in source if name not in used), *(name for name in target if name not in found)]
+    left = [*(name for name in source if name not in used), *(name for name in target if name not in result)]
     if left:
         raise ValueError(f"{kind} has weights that the other architecture has no place for: {', '.join(left[:5])}.")
-    return found
+    return result

@@ -18,6 +18,15 @@ def rank_and_ranks() -> tuple[int, int]:
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
+def gather_objects(value) -> list:
+    """Returns what each rank gives, in their order. Waits for all ranks."""
+    if rank_and_ranks()[1] == 1:
+        return [value]
+    values = [None] * rank_and_ranks()[1]
+    dist.all_gather_object(values, value)
+    return values
+
+
 def gather(value: Tensor, across: bool = True) -> Tensor:
     """All ranks' rows, in their order: `(b, ...)`, the same shape on each, to `(ranks * b, ...)`. across: False for a
     rank's own alone, as in `eval()`, where the others are not there."""
@@ -36,9 +45,9 @@ def gather_sequences(value: Tensor, across: bool = True) -> Tensor:
 class _Gather(Function):
     @staticmethod
     def forward(ctx, value: Tensor) -> Tensor:
-        whole = value.new_empty(rank_and_ranks()[1] * len(value), *value.shape[1:])
-        dist.all_gather(list(whole.chunk(rank_and_ranks()[1])), value.contiguous())
-        return whole
+        gathered = value.new_empty(rank_and_ranks()[1] * len(value), *value.shape[1:])
+        dist.all_gather(list(gathered.chunk(rank_and_ranks()[1])), value.contiguous())
+        return gathered
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:

@@ -23,11 +23,11 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
     points (`(n, d)`), centres (`(K, d)`). Of the `(n, K)` scores a tile is held at a time."""
     half = centres.square().sum(1) / 2  # |x - c|^2 is least where x . c - |c|^2 / 2 is greatest
-    found = []
+    parts = []
     for part in points.split(max(TILE // max(centres.shape), 1)):
         codes = torch.addmm(-half, part, centres.T).argmax(1)
-        found.append((codes, (part - centres[codes]).square().sum(1)))
-    codes, distances = zip(*found, strict=True)
+        parts.append((codes, (part - centres[codes]).square().sum(1)))
+    codes, distances = zip(*parts, strict=True)
     return torch.cat(codes), torch.cat(distances)
 
 
@@ -47,8 +47,8 @@ def first_centres(points: Tensor, weights: Tensor, size: int, seed: int) -> Tens
 
     some = slice(FIRST * size)
     with threadpool_limits(1, user_api="blas"):  # thousands of small products: threads would wait for each other
-        found, _ = kmeans_plusplus(points[some].numpy(), size, sample_weight=weights[some].numpy(), random_state=seed)
-    return torch.from_numpy(found)
+        centres, _ = kmeans_plusplus(points[some].numpy(), size, sample_weight=weights[some].numpy(), random_state=seed)
+    return torch.from_numpy(centres)
 
 
 def k_means(points: Tensor, weights: Tensor, size: int, seed: int, shown: tqdm) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,8 +104,8 @@ def means_of(points: Tensor, weights: Tensor, codes: Tensor, centres: Tensor) ->
     """The weighted means of each centre's points, `(K, d)`; a centre without points stays."""
     sums, counts = torch.zeros_like(centres, dtype=torch.float64), torch.bincount(codes, weights, len(centres))
     parts = [values.split(max(TILE // points.shape[1] // 2, 1)) for values in (points, weights, codes)]
-    for part, weight, own in zip(*parts, strict=True):  # in float64 a part at a time
-        sums.index_add_(0, own, part.double() * weight[:, None])
+    for part, weight, part_codes in zip(*parts, strict=True):  # in float64 a part at a time
+        sums.index_add_(0, part_codes, part.double() * weight[:, None])
     return torch.where(counts[:, None] > 0, sums / counts[:, None], centres).to(centres.dtype)
 
 

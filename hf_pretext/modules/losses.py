@@ -62,19 +62,19 @@ def softmax_loss(
     row_labels: Tensor,
     column_labels: Tensor,
     label_smoothing: float = 0.0,
-    both: bool = True,
+    symmetric: bool = True,
 ) -> Tensor:
     """Cross-entropy of each row's scores over all columns, `scale * rows @ columns.T`, where those with its label are
-    right in equal shares; with `both`, the mean of that and of each column's over all rows. `()`.
+    right in equal shares; where symmetric, the mean of that and of each column's over all rows. `()`.
 
     rows (`(n, d)`), columns (`(m, d)`), both in float32 or better; scale (`()`); row_labels (`(n,)`), column_labels
-    (`(m,)`), which have each row's; with `both`, row_labels have each column's, too. What is
+    (`(m,)`), which have each row's; where symmetric, row_labels have each column's, too. What is
     right is a mean of embeddings, so that it needs no scores; of those a tile is held at a time, here and in the
     backward pass, which computes them again.
     """
-    along_rows, along_columns = Normalizers.apply(rows, columns, scale, both)
+    along_rows, along_columns = Normalizers.apply(rows, columns, scale, symmetric)
     losses = [along_rows - scale * (rows * right(columns, column_labels, row_labels, label_smoothing)).sum(1)]
-    if both:
+    if symmetric:
         wanted = right(rows, row_labels, column_labels, label_smoothing)
         losses.append(along_columns - scale * (columns * wanted).sum(1))
     return sum(loss.mean() for loss in losses) / len(losses)
@@ -94,7 +94,7 @@ def softmax_loss_of_ranks(
 
     labels (`(b,)`), all_labels (`(n,)`): of this rank's pairs, and of all."""
     ways = (images, all_texts), (texts, all_images)
-    return sum(softmax_loss(*way, scale, labels, all_labels, label_smoothing, both=False) for way in ways) / 2
+    return sum(softmax_loss(*way, scale, labels, all_labels, label_smoothing, symmetric=False) for way in ways) / 2
 
 
 def sigmoid_loss(
@@ -117,15 +117,15 @@ def sigmoid_loss(
 
 
 class Normalizers(torch.autograd.Function):
-    """The logarithms of the softmaxes' denominators: of rows `(n,)`, and with `both` of columns `(m,)`."""
+    """The logarithms of the softmaxes' denominators: of rows `(n,)`, and where symmetric of columns `(m,)`."""
 
     @staticmethod
-    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, both: bool) -> tuple[Tensor, Tensor | None]:
+    def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, symmetric: bool) -> tuple[Tensor, Tensor | None]:
         along_rows = rows.new_empty(len(rows))
-        along_columns = rows.new_full((len(columns),), -torch.inf) if both else None
+        along_columns = rows.new_full((len(columns),), -torch.inf) if symmetric else None
         for scores, out in tiles_of_scores(rows, columns, scale, along_rows):
             torch.logsumexp(scores, 1, out=out)
-            if both:
+            if symmetric:
                 torch.logaddexp(along_columns, scores.logsumexp(0), out=along_columns)
         ctx.save_for_backward(rows, columns, scale, along_rows, along_columns)
         return along_rows, along_columns
@@ -175,7 +175,7 @@ class Softpluses(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, of_sums: Tensor) -> tuple[Tensor | None, ...]:
         rows, columns, scale, bias, row_labels, column_labels = ctx.saved_tensors
-        found: list[Tensor] = []
+        grads: list[Tensor] = []
 
         def gradient(scores: Tensor, labels: Tensor, of_tile: Tensor) -> Tensor:
             right = labels[:, None] == column_labels
@@ -186,10 +186,10 @@ class Softpluses(torch.autograd.Function):
                 columns, column_labels = moved(columns), moved(column_labels)
             of_embeddings, of_bias = gradients(gradient, rows, columns, scale, row_labels, of_sums)
             parts = [*of_embeddings, of_bias]
-            found = [one.add_(part) for one, part in zip(found, parts, strict=True)] if hop else parts
+            grads = [one.add_(part) for one, part in zip(grads, parts, strict=True)] if hop else parts
             if ctx.ranks > 1:  # after the last time, the gradients are where their columns came from
-                found[1] = moved(found[1])
-        return *found, None, None, None
+                grads[1] = moved(grads[1])
+        return *grads, None, None, None
 
 
 def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
@@ -227,7 +227,7 @@ def right(values: Tensor, labels: Tensor, wanted: Tensor, smoothing: float = 0.0
 def sums_of_labels(values: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     """Of the values with each wanted label: their sum `(n, d)`, and how many there are, `(n,)`."""
     names, number = torch.cat([labels, wanted]).unique(return_inverse=True)
-    own, asked = number.split([len(labels), len(wanted)])
-    sums = values.new_zeros(len(names), values.shape[1]).index_add(0, own, values)
-    count = values.new_zeros(len(names)).index_add(0, own, torch.ones_like(own, dtype=values.dtype))
+    present, asked = number.split([len(labels), len(wanted)])
+    sums = values.new_zeros(len(names), values.shape[1]).index_add(0, present, values)
+    count = values.new_zeros(len(names)).index_add(0, present, torch.ones_like(present, dtype=values.dtype))
     return sums[asked], count[asked]

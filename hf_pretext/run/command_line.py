@@ -21,7 +21,7 @@ COMMON = (
     "use_cpu", "torch_compile", "dataloader_num_workers", "logging_steps", "save_strategy", "save_steps",
     "save_total_limit", "eval_strategy", "report_to",
 )  # fmt: skip
-OWN_WORDS = {
+HELP = {
     "output_dir": "Where checkpoints, results and the card go.",
     "resume_from_checkpoint": "`last`, or a checkpoint folder: go on with a run that was stopped.",
     "seed": "Train this one seed instead of all of --seeds.",
@@ -88,12 +88,12 @@ class CommandLine:
 
     def build(self, type_: type, values: dict):
         """One of the dataclasses from the values that are its own. Raises `ValueError` for a bad one."""
-        own = {field.name: values[field.name] for field in dataclasses.fields(type_) if field.name in values}
-        return make_settings(type_, **own)
+        fields = {field.name: values[field.name] for field in dataclasses.fields(type_) if field.name in values}
+        return make_settings(type_, **fields)
 
     def show_help(self, everything: bool) -> None:
         """Prints the help, with the recipe's own values as the defaults."""
-        words = {**{k: v for t in self.types for k, v in field_docs(t).items()}, **OWN_WORDS}
+        words = {**{k: v for t in self.types for k, v in field_docs(t).items()}, **HELP}
         framework = {field.name for field in dataclasses.fields(self.types[-1])}
         for action in self.parser._actions:
             if action.dest in self.settings:

@@ -23,9 +23,9 @@ from .collate import Room, collate
 from .mixture import Mixture
 from .order import SAMPLE
 from .reader import Reader, make_order
-from .sample_log import Ledger
+from .sample_log import SampleLog
 from .settings import StreamSettings
-from .shared_memory import Desk, Outbox, make_desk
+from .shared_memory import Outbox, SharedBatches, make_shared_batches
 
 Process = Callable[[dict, np.random.Generator], dict]
 
@@ -34,21 +34,21 @@ class Decoder(Dataset):
     """Runs in the workers: rows to examples.
 
     process: `(row, generator) -> example`; raises `BadSample`. The generator belongs to the sample, not the worker.
-    desk: where the rows' bytes lie, if not in the rows.
+    shared: where the rows' bytes lie, if not in the rows.
     """
 
-    def __init__(self, process: Process, seed: int, desk: Desk | None = None):
-        self.process, self.seed, self.desk = process, seed, desk
+    def __init__(self, process: Process, seed: int, shared: SharedBatches | None = None):
+        self.process, self.seed, self.shared = process, seed, shared
 
     def __getitems__(self, rows: list[dict]) -> list[dict]:
-        if self.desk is not None:
-            rows = self.desk.taken(rows)
+        if self.shared is not None:
+            rows = self.shared.get(rows)
         # made beforehand: between two crops, each would cost three times as much in cache misses
         generators = [np.random.default_rng([self.seed, SAMPLE, row["g"]]) for row in rows]
         return [self._try(row, random) for row, random in zip(rows, generators, strict=True)]
 
-    def again(self, row: dict) -> dict:
-        """One row, for the place of another: `{"key", "example"}`, or `{"key", "path", "reason"}`."""
+    def decode(self, row: dict) -> dict:
+        """One row: `{"key", "example"}`, or `{"key", "path", "reason"}` where it is bad."""
         return self._try(row, np.random.default_rng([self.seed, SAMPLE, row["g"]]))
 
     def _try(self, row: dict, random: np.random.Generator) -> dict:
@@ -117,7 +117,7 @@ class StreamLoader:
     ):
         """start: samples seen so far, by all ranks. windows: those of the run that began. folder: where bad samples and
         records of samples are written. accumulation: batches that make one step: an epoch is whole steps. watched: of a
-        run that goes on (see `Ledger`).
+        run that resumes (see `SampleLog`).
         loader_options: those of `torch.utils.data.DataLoader`, as `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
@@ -125,7 +125,7 @@ class StreamLoader:
         together = batch_size * ranks * accumulation if data.one_source_a_step else 1
         order = make_order(data.sources, data.weights, settings, seed, windows, together)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
-        self.ledger = Ledger(
+        self.sample_log = SampleLog(
             folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched
         )
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
@@ -138,8 +138,8 @@ class StreamLoader:
         workers, ahead = loader_options.get("num_workers", 0), loader_options.get("prefetch_factor") or 2
         on_their_way = workers * ahead
         row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
-        self._desk = make_desk(on_their_way, row_bytes * batch_size)
-        self._decoder = Decoder(process, seed, self._desk)
+        self._shared = make_shared_batches(on_their_way, row_bytes * batch_size)
+        self._decoder = Decoder(process, seed, self._shared)
         self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
         self._loader = DataLoader(
             self._decoder,
@@ -179,7 +179,7 @@ class StreamLoader:
     def _read(self, first: int) -> Iterator[list[dict]]:
         while True:
             rows = [self.reader.row(g) for g in self._numbers(first)]
-            yield rows if self._desk is None else self._desk.laid(rows)
+            yield rows if self._shared is None else self._shared.put(rows)
             first += self.batch_size * self._ranks
 
     def _batch(self) -> dict[str, Tensor]:
@@ -193,7 +193,7 @@ class StreamLoader:
             samples, bad = self._mended(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], self._stacker.stack(samples)
         self._next += self.batch_size * self._ranks
-        self.ledger.note(numbers, keys, bad, replaced)
+        self.sample_log.note(numbers, keys, bad, replaced)
         return batch
 
     def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
@@ -201,17 +201,17 @@ class StreamLoader:
 
         None of those others is in the step's global batch already, nor given to another bad one of it (see
         `Reader.substitutes`), though ranks do not ask each other. Raises `ValueError` where none can be used."""
-        samples, bad, taken = list(samples), [], self._taken()
+        samples, bad, used_keys = list(samples), [], self._keys_of_step()
         for at, sample in enumerate(samples):
             if "reason" not in sample:
                 continue
             bad.append(sample)
-            for row in self.reader.substitutes(numbers[at], self._step, taken):
-                found = self._decoder.again(row)
-                if "reason" not in found:
-                    samples[at] = found
+            for row in self.reader.substitutes(numbers[at], self._step, used_keys):
+                substitute = self._decoder.decode(row)
+                if "reason" not in substitute:
+                    samples[at] = substitute
                     break
-                bad.append(found)
+                bad.append(substitute)
         good = [sample for sample in samples if "reason" not in sample]
         if not good:
             raise ValueError(
@@ -221,8 +221,8 @@ class StreamLoader:
         # where all rows are in the batch already, good ones of it serve twice, so that it keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
 
-    def _taken(self) -> set[str]:
-        """Keys of the step's global batch."""
+    def _keys_of_step(self) -> set[str]:
+        """Keys of the samples of the step's global batch."""
         first = self._next - (self._next - self._start) % self._step
         if self._step_keys[0] != first:  # asked once for each of the step's batches
             self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}

@@ -132,14 +132,14 @@ class GlobalOrder:
         if self.endless:
             return [Range(0, first, last)]
         pieces, ends, turn = self._layout(window.epoch)
-        found, at, left = [], (start + first + turn) % self.rows, last - first
+        result, at, left = [], (start + first + turn) % self.rows, last - first
         while left:
             place = bisect_right(ends, at)
             offset = at - (ends[place - 1] if place else 0)
-            taken = min(left, ends[place] - at)
-            found.append(Range(int(pieces[place]), offset, offset + taken))
-            at, left = (at + taken) % self.rows, left - taken
-        return found
+            count = min(left, ends[place] - at)
+            result.append(Range(int(pieces[place]), offset, offset + count))
+            at, left = (at + count) % self.rows, left - count
+        return result
 
     def after(self, i: int) -> Window:
         """The window that is read after that of sample i, by whoever takes every `parts`-th sample."""
@@ -252,9 +252,9 @@ class MixedOrder:
 def quotas(weights: Sequence[float], total: int) -> list[int]:
     """Whole numbers in proportion to `weights` (which add up to 1) that add up to `total`, by largest remainder."""
     exact = np.asarray(weights) * total
-    whole = np.floor(exact).astype(int)
-    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
-    return whole.tolist()
+    counts = np.floor(exact).astype(int)
+    counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
+    return counts.tolist()
 
 
 def can_be_met(weights: Sequence[float], block: int = BLOCK) -> bool:

@@ -58,8 +58,8 @@ class Reader:
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
 
-    def substitutes(self, g: int, step: int, taken: Container[str] = ()) -> Iterator[dict]:
-        """Rows that may take the place of sample g's, from the same source, but none whose key is taken: first of its
+    def substitutes(self, g: int, step: int, excluded: Container[str] = ()) -> Iterator[dict]:
+        """Rows that may take the place of sample g's, from the same source, but none of the excluded keys: first of its
         own window, then from anywhere in its epoch. The same ones for any number of ranks and workers.
 
         No two of `step` neighbouring samples, as many as a global batch has, are given the same row: only where all
@@ -69,7 +69,7 @@ class Reader:
         for number in itertools.chain(self.order.spares(g, step), self._anywhere(k, i)):
             window, at = order.find(number)
             place = order.place(window, at)
-            if self.sources[k].key(*place) not in taken:  # before it is read
+            if self.sources[k].key(*place) not in excluded:  # before it is read
                 future = self._windows.get((k, window))
                 yield {**(self._single(k, place) if future is None else future.result()[0][at]), "g": g}
 
@@ -185,7 +185,7 @@ def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> l
                 f"{source.name} is a plain iterable: it is shuffled only within windows of {of_source.window} rows, "
                 f"each process goes through all of it, and resuming goes through what was seen again."
             )
-        elif source.rows.again:
+        elif source.rows.reads_from_start:
             notes += piece_notes(source, of_source, ranks)
     return notes
 
@@ -196,15 +196,15 @@ def piece_notes(source: Source, order: GlobalOrder, ranks: int) -> list[str]:
     if pieces >= order.parts:
         return []
     times = -(-order.parts // pieces)
-    told = (
+    note = (
         f"{source.name} has {pieces} {piece}{'s' * (pieces > 1)}, which can only be read from the start, for --parts "
         f"{order.parts}: a {piece} is begun about {times} times an epoch"
     )
     if piece == "shard":
-        return [f"{told}. Write it as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
+        return [f"{note}. Write it as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
     if max(source.counts) <= order.parts * order.window:  # no more than are held at any time anyway
         return []
     return [
-        f"{told}, and again at each resume, by each process that reads of it. Write smaller row groups: at least "
+        f"{note}, and again at each resume, by each process that reads of it. Write smaller row groups: at least "
         f"{order.parts}, of some hundred or thousand rows each."
     ]

@@ -23,15 +23,15 @@ class TooManyBadSamples(ValueError):
     """More samples than allowed could not be used."""
 
 
-class Ledger:
+class SampleLog:
     """One rank's account of its samples.
 
     digest: a sum of hashes, one for each sample's number and key; so that of all ranks together is the same for any
     number of ranks. reasons: how many samples could not be used, and why. Files hold a line for each bad row when it is
     first met, and for each step where `record` is set.
 
-    `max_bad_fraction` is of the samples of all ranks. One rank alone stops at once; of several, each hands out what is
-    `news` and takes what all have to tell (`hear`), so that all stop together and none waits for another.
+    `max_bad_fraction` is of the samples of all ranks. One rank alone stops at once; of several, each hands out its
+    pending bad samples (`pop_pending`) and counts those of all (`merge`), so that all stop together and none waits.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class Ledger:
         self._most = min(LAST, rows or LAST)
         self._first = start if watched is None else watched["first"]  # the first sample that is counted
         self._bad: deque[tuple[int, str]] = deque(map(tuple, watched["bad"]) if watched else ())  # number and key
-        self._news: list[tuple[int, str, str]] = []  # number, key, and what is wrong with it
+        self._pending: list[tuple[int, str, str]] = []  # number, key, and what is wrong with it
         self._examples: deque[str] = deque(maxlen=SHOWN)
         self._keys: list[str] = []
-        self._told: set[tuple[str, int]] | None = None  # rows in bad_samples.jsonl
+        self._written: set[tuple[str, int]] | None = None  # rows in bad_samples.jsonl
 
     def note(
         self,
@@ -78,24 +78,24 @@ class Ledger:
             self._keys += keys
         if bad:
             self._write_down(bad)
-        self._news += [(number, sample["key"], told(sample)) for number, sample in (replaced or {}).items()]
+        self._pending += [(number, sample["key"], describe(sample)) for number, sample in (replaced or {}).items()]
         if self.ranks == 1:
-            self.hear([self.news()])
+            self.merge([self.pop_pending()])
 
-    def news(self) -> list[tuple[int, str, str]]:
-        """Bad samples that this rank was to train on since it was last asked."""
-        news, self._news = self._news, []
-        return news
+    def pop_pending(self) -> list[tuple[int, str, str]]:
+        """Returns the bad samples that this rank was to train on since the last call."""
+        pending, self._pending = self._pending, []
+        return pending
 
-    def hear(self, news: Iterable[list[tuple[int, str, str]]]) -> None:
-        """Counts the news of all ranks, up to the same step of each. Raises `TooManyBadSamples`, on all or none."""
-        for number, key, example in sorted(itertools.chain(*news)):
+    def merge(self, pending: Iterable[list[tuple[int, str, str]]]) -> None:
+        """Counts all ranks' bad samples, up to the same step of each. Raises `TooManyBadSamples`, on all or none."""
+        for number, key, example in sorted(itertools.chain(*pending)):
             self._bad.append((number, key))
             self._examples.append(example)
             self._check(number)
 
     def watched(self) -> dict:
-        """Of what was heard, what a run that goes on has to count further; for JSON."""
+        """Of what was merged, what a resumed run has to count further; for JSON."""
         return {"first": self._first, "bad": list(self._bad)}
 
     def step(self, number: int) -> None:
@@ -114,10 +114,10 @@ class Ledger:
         if self.folder is None:
             return
         path = self.folder / BAD_SAMPLES
-        if self._told is None:
-            self._told = {(line["shard"], line["row"]) for line in read_lines(path)}
-        new = {(line["shard"], line["row"]): line for line in new if (line["shard"], line["row"]) not in self._told}
-        self._told.update(new)
+        if self._written is None:
+            self._written = {(line["shard"], line["row"]) for line in read_lines(path)}
+        new = {(line["shard"], line["row"]): line for line in new if (line["shard"], line["row"]) not in self._written}
+        self._written.update(new)
         append(path, list(new.values()))
 
     def _check(self, number: int) -> None:
@@ -136,7 +136,7 @@ class Ledger:
             )
 
 
-def told(sample: dict) -> str:
+def describe(sample: dict) -> str:
     """Where a bad sample lies and what is wrong with it."""
     return f"{sample.get('path') or sample['key']}: {sample['reason']}"
 
@@ -157,13 +157,13 @@ def append(path: Path, lines: Sequence[dict]) -> None:
 def read_lines(path: Path) -> list[dict]:
     """The lines of such a file, each once. What is no JSON is left out: a killed process left it half-written, and
     another may have written on in the same line."""
-    found = []
+    records = []
     for line in dict.fromkeys(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ():
         try:
-            found.append(json.loads(line))
+            records.append(json.loads(line))
         except ValueError:
             continue
-    return found
+    return records
 
 
 def sizes_of_records(folder: str | os.PathLike) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """How undecoded rows come to the loader's workers, and batches back: in memory that all processes see, used again.
 
-rows {"image": {"bytes": ...}} -> laid: bytes into shared memory -> a pipe, with their places alone -> taken: rows again
+rows {"image": {"bytes": ...}} -> put: bytes into shared memory -> a pipe, with their places alone -> get: the rows
 examples -> stacked into a worker's outbox -> a pipe, with its name alone -> cloned by the training process
 
 Through the pipe itself each byte of a row would be copied four times, 64 KiB at once, which takes a tenth as long as
@@ -20,7 +20,7 @@ MOST_BYTES = 2**26  # of a batch
 SPARE = 1.25  # room for batches of larger rows than usual
 
 
-class Desk:
+class SharedBatches:
     """Places for as many batches as are on their way to the workers at a time, used in turn.
 
     A place is free again when its batch has come back, and a loader hands out no more batches than there are places.
@@ -30,12 +30,12 @@ class Desk:
     def __init__(self, places: int, size: int):
         """size: of a place, in bytes."""
         self.memory = torch.empty((places, size), dtype=torch.uint8).share_memory_()
-        self._laid = 0
+        self._count = 0
 
-    def laid(self, rows: list[dict]) -> list[dict]:
+    def put(self, rows: list[dict]) -> list[dict]:
         """In the training process: a batch's rows, with the bytes in them in the next place."""
-        place, end = self._laid % len(self.memory), 0
-        self._laid += 1
+        place, end = self._count % len(self.memory), 0
+        self._count += 1
         memory = memoryview(self.memory[place].numpy())
 
         def lay(content):
@@ -48,7 +48,7 @@ class Desk:
 
         return [with_content(row, lay) for row in rows]
 
-    def taken(self, rows: list[dict]) -> list[dict]:
+    def get(self, rows: list[dict]) -> list[dict]:
         """In a worker: the rows as they were."""
 
         def take(content):
@@ -94,8 +94,8 @@ def with_content(row: dict, change: Callable) -> dict:
     return row
 
 
-def make_desk(batches: int, batch_bytes: float) -> Desk | None:
-    """A desk for so many batches of about so many bytes; None where there are none, or no room."""
+def make_shared_batches(batches: int, batch_bytes: float) -> SharedBatches | None:
+    """Places for so many batches of about so many bytes; None where there are none, or no room."""
     size = int(min(SPARE * batch_bytes, MOST_BYTES))
     scarce = os.path.isdir(SHARED) and shutil.disk_usage(SHARED).free < 2 * batches * size
-    return Desk(batches, size) if batches and size and not scarce else None
+    return SharedBatches(batches, size) if batches and size and not scarce else None

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import json
 import math
@@ -11,8 +11,8 @@ from pathlib import Path
 
 
 @contextmanager
-def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path beside `path` to write to: it takes that name at the end, and is gone if anything fails.
+def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary path next to `path` to write to: it takes that name at the end, and is gone if anything fails.
 
     What was there before stays until then; a folder can only be new. Missing folders are made. The suffix is kept,
     since some writers go by it.
@@ -37,7 +37,7 @@ def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
     folder = Path(folder)
     if not folder.exists():
         try:
-            with whole(folder) as temporary:
+            with atomic_path(folder) as temporary:
                 temporary.mkdir()
                 make(temporary)
         except OSError:
@@ -48,7 +48,7 @@ def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes a text file."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

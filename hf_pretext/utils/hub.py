@@ -55,13 +55,13 @@ def full_name(repository: str, token: str | None = None) -> str:
         return f"{HfApi(token=token).whoami()['name']}/{repository}"
 
 
-def check_repository(repository: str, whole: bool = False) -> None:
-    """Raises `ValueError` for what is no name of a repository; where it must be whole, also for one without a user."""
+def check_repository(repository: str, with_owner: bool = False) -> None:
+    """Raises `ValueError` for what is no name of a repository; with_owner: also for one without a user."""
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
         raise ValueError(f"{repository!r} is no name of a repository, as user/my-encoder is: {error}") from error
-    if whole and "/" not in repository:
+    if with_owner and "/" not in repository:
         raise ValueError(f"{repository!r} lacks its user or organisation: give user/{repository}.")
 
 
@@ -82,23 +82,23 @@ def explained(repository: str) -> Iterator[None]:
         raise ValueError(f"{repository} has no such revision.") from error
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else None
-        raise ValueError(f"{repository}: {MENDS.get(status, said(error))}") from error
+        raise ValueError(f"{repository}: {MENDS.get(status, server_message_of(error))}") from error
     except (HTTPError, ConnectionError, TimeoutError, RuntimeError) as error:  # RuntimeError: of a file's upload
         broke = error.__cause__ or error
-        raise ValueError(f"{repository}: the connection broke ({type(broke).__name__}). {AGAIN}") from error
+        raise ValueError(f"{repository}: the connection broke ({type(broke).__name__}). {RETRY}") from error
 
 
-AGAIN = "Run the same command again: it sends only what is missing."
+RETRY = "Run the same command again: it sends only what is missing."
 MENDS = {  # by the status of the Hub's answer
     401: "the Hub does not know the token, or there is none. Log in: `hf auth login`.",
     403: "the token may not write there. Make one with the role `write` in the Hub's settings, then `hf auth login`.",
     409: "the repository is being changed by somebody else. Run the same command again.",
     412: "somebody else has committed meanwhile. Look at what they did, then run the same command again.",
-    429: f"the Hub asks for patience. Wait a while. {AGAIN}",
-    **dict.fromkeys((500, 502, 503, 504), f"the Hub is not well. Wait a while. {AGAIN}"),
+    429: f"the Hub asks for patience. Wait a while. {RETRY}",
+    **dict.fromkeys((500, 502, 503, 504), f"the Hub is not well. Wait a while. {RETRY}"),
 }
 
 
-def said(error: HfHubHTTPError) -> str:
+def server_message_of(error: HfHubHTTPError) -> str:
     """The Hub's own words, which may quote a token back."""
     return safe((error.server_message or str(error).partition("\n")[0]).strip(), known_tokens())

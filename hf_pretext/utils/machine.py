@@ -21,10 +21,10 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "s
 
 def describe(device: torch.device) -> dict[str, str | int]:
     """Processor, cores that this process may use, and the accelerator where there is one."""
-    found = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
+    facts = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
     if device.type == "cuda":
-        found["accelerator"] = torch.cuda.get_device_name(device)
-    return found
+        facts["accelerator"] = torch.cuda.get_device_name(device)
+    return facts
 
 
 def has_bf16(use_cpu: bool = False) -> bool:
@@ -94,29 +94,29 @@ def git(folder: Path, *words: str) -> str:
 @contextmanager
 def energy() -> Iterator[dict]:
     """Has codecarbon, where it is installed, measure what is drawn meanwhile: then `kwh` is in what this gives."""
-    found = {}
+    measured = {}
     try:
         from codecarbon import OfflineEmissionsTracker
 
         tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
         tracker.start()
     except Exception:  # not installed, or it can't measure here: nothing to end a run for
-        yield found
+        yield measured
         return
     try:
-        yield found
+        yield measured
     finally:
         with suppress(Exception):
             tracker.stop()
-            found["kwh"] = float(tracker.final_emissions_data.energy_consumed)
+            measured["kwh"] = float(tracker.final_emissions_data.energy_consumed)
 
 
 def versions() -> dict[str, str]:
     """Versions of Python, of hf_pretext and of what its figures depend on."""
-    found = {"python": sys.version.split()[0], "hf_pretext": __version__}
+    result = {"python": sys.version.split()[0], "hf_pretext": __version__}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return result

@@ -12,10 +12,10 @@ def make_settings(settings_class: type, **settings):
     Raises `ValueError` for an unknown name or a value of the wrong type.
     """
     known = {field.name: field for field in dataclasses.fields(settings_class)}
-    told = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
+    listing = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        raise ValueError(f"{settings_class.__name__} has no setting {', '.join(unknown)}. Its settings: {told}.")
+        raise ValueError(f"{settings_class.__name__} has no setting {', '.join(unknown)}. Its settings: {listing}.")
     for name, value in settings.items():
         if known[name].type is float and type(value) is int:
             settings[name] = float(value)
@@ -23,16 +23,16 @@ def make_settings(settings_class: type, **settings):
         return settings_class(**settings)
     except StrictDataclassError as error:
         reason = str(error).partition("\n")[2].strip().removeprefix("ValueError: ").removeprefix("TypeError: ")
-        raise ValueError(f"{settings_class.__name__}: {reason} Its settings: {told}.") from error
+        raise ValueError(f"{settings_class.__name__}: {reason} Its settings: {listing}.") from error
 
 
 def accepts_ints(settings: type) -> type:
     """A strict dataclass whose fields of type float also take an int: 1 for 1.0."""
     floats = {field.name for field in dataclasses.fields(settings) if field.type is float}
-    own = settings.__setattr__
+    set_attribute = settings.__setattr__
 
     def set_field(self, name: str, value) -> None:
-        own(self, name, float(value) if name in floats and type(value) is int else value)
+        set_attribute(self, name, float(value) if name in floats and type(value) is int else value)
 
     settings.__setattr__ = set_field
     return settings
@@ -43,5 +43,5 @@ def field_docs(type_: type) -> dict[str, str]:
     name = "(?:" + "|".join(field.name for field in dataclasses.fields(type_)) + ")"
     text = re.sub(rf"\n\s*({name}(?:, {name})*): ", r"\0\1\0", type_.__doc__ or "")
     parts = re.sub(r"\s*\n\s*", " ", text).split("\0")
-    told = zip(parts[1::2], parts[2::2], strict=True)
-    return {name: words.strip() for names, words in told for name in names.split(", ")}
+    documented = zip(parts[1::2], parts[2::2], strict=True)
+    return {name: words.strip() for names, words in documented for name in names.split(", ")}

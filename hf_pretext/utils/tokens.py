@@ -10,12 +10,12 @@ HIDDEN = "***"
 
 def known_tokens() -> list[str]:
     """The tokens that must not be shown."""
-    found = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
+    tokens = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
     with suppress(Exception):  # the check-up looks at machines without it, too
         from huggingface_hub import get_token
 
-        found.append(get_token())
-    return [token.strip() for token in found if token and token.strip()]
+        tokens.append(get_token())
+    return [token.strip() for token in tokens if token and token.strip()]
 
 
 def safe(text: str, secrets: Sequence[str]) -> str:

@@ -67,9 +67,9 @@ def fetch(folder: Path) -> Path:
         raise ValueError(
             f"The drawings could not be fetched. Give a folder of SVG files. apt-get said: {done.stderr.strip()[-300:]}"
         )
-    found = hashlib.sha256(packages[0].read_bytes()).hexdigest()
-    if found != HASH:
-        raise ValueError(f"{PACKAGE} has the hash {found}, not {HASH}: it is not what was expected.")
+    digest = hashlib.sha256(packages[0].read_bytes()).hexdigest()
+    if digest != HASH:
+        raise ValueError(f"{PACKAGE} has the hash {digest}, not {HASH}: it is not what was expected.")
     subprocess.run(["dpkg", "-x", packages[0], folder], check=True)
     return folder / "usr" / "share" / "openclipart" / "svg"
 
@@ -81,7 +81,7 @@ def rendered(drawings: Path) -> Iterator[dict]:
     except ImportError as error:
         raise ValueError("Rendering drawings needs resvg_py: pip install 'hf_pretext[openclipart]'") from error
     for path in tqdm(svgs(drawings), desc="rendering drawings", leave=False):
-        title, keywords = told(path)
+        title, keywords = title_and_keywords(path)
         if not title or path.stat().st_size > LARGEST:
             continue
         try:
@@ -95,7 +95,7 @@ def svgs(drawings: Path) -> list[Path]:
     return sorted(drawings.rglob("*.svg"))
 
 
-def told(path: Path) -> tuple[str, list[str]]:
+def title_and_keywords(path: Path) -> tuple[str, list[str]]:
     """A drawing's own title and keywords, as its metadata says; nothing where they can't be read."""
     try:
         parts = ElementTree.parse(path).iter()

@@ -17,8 +17,9 @@ from loopback_hub import online, serve
 from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
+from hf_pretext.callbacks import Publisher
 from hf_pretext.cards.info import show_info
-from hf_pretext.cards.push import push, push_meanwhile
+from hf_pretext.cards.push import push
 from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.run.results import publish_on_hub
@@ -198,7 +199,7 @@ def test_a_gated_repository_is_explained(hub, run, monkeypatch):
 def test_a_checkpoint_that_can_not_be_published_ends_no_training(hub, run, caplog):
     HfApi().create_repo(MODEL)
     torch.save({}, run / "ema.pt")
-    push_meanwhile(run, MODEL, "Training in progress", "# A card", None, token=hub.token).result()
+    Publisher("rotation", MODEL).push(run, "Training in progress", "step 2", token=hub.token).result()
     assert "Training goes on" in caplog.text and len(hub.commits("model", MODEL)) == 1
 
 

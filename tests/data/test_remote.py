@@ -33,7 +33,7 @@ for _ in range(batches // len(loader) + 2):
     for batch in loader:
         found += batch["number"].tolist()
         if len(found) == 10 * batches:
-            print(json.dumps({"numbers": found, "bad": dict(loader.ledger.reasons), "rows": len(source)}))
+            print(json.dumps({"numbers": found, "bad": dict(loader.sample_log.reasons), "rows": len(source)}))
             loader.close()
             sys.exit()
 """

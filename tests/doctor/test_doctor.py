@@ -108,10 +108,10 @@ def test_this_machine_can_train(monkeypatch, capsys):
     assert not [check for check in checks if check.state == "broken"]
     assert all(bool(check.mend) == (check.state != "fine") for check in checks)
     found = by_name(checks)
-    assert found["torch"].found == metadata.version("torch")
+    assert found["torch"].detail == metadata.version("torch")
     assert {"Python", "torch pair", "distributed", "disk", "HF_HOME", "Hub", "audio", "text"} <= found.keys()
     assert not {"test", "dev", "bench"} & found.keys()
-    assert "offline mode" in found["Hub"].found
+    assert "offline mode" in found["Hub"].detail
     assert show(checks) == 0
     printed = capsys.readouterr().out
     assert max(map(len, printed.splitlines())) <= 80
@@ -124,7 +124,7 @@ def test_a_package_too_old_is_broken(package, monkeypatch, capsys):
     checks = examine()
     found = by_name(checks)
     assert found["datasets"].state == "broken"
-    assert found["datasets"].found.startswith("4.8.1, but it takes ")
+    assert found["datasets"].detail.startswith("4.8.1, but it takes ")
     assert found["transformers"].state == "fine"  # the others are looked at all the same
     assert show(checks) == 1
     printed = capsys.readouterr().out
@@ -149,10 +149,10 @@ def test_bounds_are_those_of_the_metadata(package, monkeypatch):
     only(monkeypatch, "Python", "packages", "extras")
     found = by_name(examine())
     assert list(found) == ["Python", "nowhere-to-be-found", "others", "sound"]
-    assert (found["Python"].state, "but it takes >=3.99" in found["Python"].found) == ("broken", True)
+    assert (found["Python"].state, "but it takes >=3.99" in found["Python"].detail) == ("broken", True)
     assert found["nowhere-to-be-found"].state == "broken"
-    assert found["nowhere-to-be-found"].found == "missing, takes <4,>=2"
-    assert found["others"].found == f"rich {metadata.version('rich')}"
+    assert found["nowhere-to-be-found"].detail == "missing, takes <4,>=2"
+    assert found["others"].detail == f"rich {metadata.version('rich')}"
     assert found["sound"].state == "lacking"
 
 
@@ -179,9 +179,9 @@ def test_metadata_without_files_do_not_count(package, tmp_path, monkeypatch):
     package("emptied", "1.0")
     (tmp_path / "emptied-1.0.dist-info" / "top_level.txt").write_text("emptied\n")
     only(monkeypatch, "packages")
-    assert examine()[0].found == "1.0, but its files are gone"
+    assert examine()[0].detail == "1.0, but its files are gone"
     (tmp_path / "emptied.py").touch()
-    assert by_name(examine())["others"].found == "emptied 1.0"
+    assert by_name(examine())["others"].detail == "emptied 1.0"
 
 
 def test_a_torchvision_that_does_not_fit(monkeypatch):
@@ -193,7 +193,7 @@ def test_a_torchvision_that_does_not_fit(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("torchvision.ops.nms", lacking)
         (check,) = examine()
-    assert check.state == "broken" and check.found.endswith("operator torchvision::nms does not exist")
+    assert check.state == "broken" and check.detail.endswith("operator torchvision::nms does not exist")
     assert check.mend == "pip install --force-reinstall torch torchvision"
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert examine()[0].state == "broken"
@@ -237,7 +237,7 @@ def test_a_disk_nearly_full(free, state, monkeypatch, tmp_path):
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(1e12, 1e12 - free, free))
     here, home = examine()
     assert (here.state, home.state) == (state, state)
-    assert "yet" in home.found
+    assert "yet" in home.detail
     if state != "fine":
         assert "--save_total_limit" in here.mend and "HF_HOME=" in home.mend
     assert show([here, home]) == (state == "broken")
@@ -246,7 +246,7 @@ def test_a_disk_nearly_full(free, state, monkeypatch, tmp_path):
 def test_a_folder_that_may_not_be_written(monkeypatch):
     only(monkeypatch, "disk")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert all(check.state == "lacking" and "may not write" in check.found for check in examine())
+    assert all(check.state == "lacking" and "may not write" in check.detail for check in examine())
 
 
 @pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system sets no memory apart")
@@ -281,7 +281,7 @@ def test_a_hub_that_is_not_there(online, monkeypatch, capsys):
     assert "secret" not in printed and TOKEN not in printed
     with server(status=503) as (address, _):
         online(address)
-        assert examine()[0].found.endswith("answers with status 503")
+        assert examine()[0].detail.endswith("answers with status 503")
 
 
 def test_a_hub_that_does_not_answer_in_time(online, monkeypatch):
@@ -291,7 +291,7 @@ def test_a_hub_that_does_not_answer_in_time(online, monkeypatch):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         online(f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert "ReadTimeout" in examine()[0].found
+        assert "ReadTimeout" in examine()[0].detail
     monkeypatch.setattr(network, "NET_SECONDS", -0.9)  # a second is added
     with pytest.raises(Exception) as failed:
         network.within(threading.Event().wait)
@@ -322,7 +322,7 @@ def test_a_token_in_the_text_of_an_error_is_not_shown(online, monkeypatch, capsy
     monkeypatch.setattr(network, "ask", fails)
     monkeypatch.setattr("shutil.disk_usage", fails)
     checks = examine()
-    assert by_name(checks)["disk"].found.endswith("Invalid: *** of http://***@there")
+    assert by_name(checks)["disk"].detail.endswith("Invalid: *** of http://***@there")
     monkeypatch.setenv("HF_TOKEN", "")
     assert TOKEN not in repr(examine())  # one that nobody told of is known by its form
     show(checks)
@@ -338,14 +338,14 @@ def test_a_gpu_that_only_the_driver_sees(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     gpu, cpu = examine()
-    assert gpu.state == "lacking" and gpu.found.startswith("NVIDIA H100 80GB: the driver sees it, torch does not")
+    assert gpu.state == "lacking" and gpu.detail.startswith("NVIDIA H100 80GB: the driver sees it, torch does not")
     assert "CUDA build" in gpu.mend
-    assert cpu.state == "fine" and cpu.found.startswith("CPU only: ")
+    assert cpu.state == "fine" and cpu.detail.startswith("CPU only: ")
     if torch.version.cuda:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
         assert examine()[0].mend == "unset CUDA_VISIBLE_DEVICES"
     monkeypatch.setattr("torch.version.cuda", None)
-    assert "built without CUDA" in examine()[0].found
+    assert "built without CUDA" in examine()[0].detail
     smi.write_text("#!/bin/sh\necho no driver; exit 9\n")
     assert [check.name for check in examine()] == ["device"]
 
@@ -369,8 +369,10 @@ def test_one_accelerator_of_two_fails(monkeypatch):
 
     monkeypatch.setattr(hardware, "multiply", multiply)
     first, second = examine()
-    assert first.state == "fine" and "3.0 GB free of 8.0 GB" in first.found
-    assert second.state == "lacking" and second.found.endswith("RuntimeError: CUDA error: no kernel image is available")
+    assert first.state == "fine" and "3.0 GB free of 8.0 GB" in first.detail
+    assert second.state == "lacking" and second.detail.endswith(
+        "RuntimeError: CUDA error: no kernel image is available"
+    )
     monkeypatch.setattr(torch.accelerator, "device_count", lambda: 1)
     monkeypatch.setattr(hardware, "multiply", lambda device: multiply(torch.device("cpu", 1)))
     assert [check.state for check in examine()] == ["broken"]
@@ -382,16 +384,16 @@ def test_the_accelerator_multiplies(monkeypatch):
     only(monkeypatch, "device")
     checks = examine()
     assert len(checks) == torch.accelerator.device_count()
-    assert any(check.state == "fine" and " free of " in check.found for check in checks)
+    assert any(check.state == "fine" and " free of " in check.detail for check in checks)
 
 
 def test_ffmpeg_decodes_or_the_mend_is_told(monkeypatch):
     only(monkeypatch, "FFmpeg")
     (check,) = examine()
-    assert check.state == "fine" and "decodes (1,600 samples" in check.found
+    assert check.state == "fine" and "decodes (1,600 samples" in check.detail
     monkeypatch.setattr("av.open", lambda file: (_ for _ in ()).throw(OSError("no decoder\nat all")))
     (check,) = examine()
-    assert check.state == "lacking" and check.found.endswith("OSError: no decoder")
+    assert check.state == "lacking" and check.detail.endswith("OSError: no decoder")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (check,) = examine()
     assert check.state == "lacking" and check.mend.endswith("'hf_pretext[video]'")

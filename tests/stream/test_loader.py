@@ -22,7 +22,7 @@ from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.reader import make_order, reading_notes
-from hf_pretext.stream.sample_log import Ledger, TooManyBadSamples, forget_after, read_lines, sizes_of_records
+from hf_pretext.stream.sample_log import SampleLog, TooManyBadSamples, forget_after, read_lines, sizes_of_records
 from hf_pretext.stream.settings import Augmentation, StreamSettings
 
 ROWS = 101
@@ -67,7 +67,7 @@ def test_workers_change_nothing(workers):
     alone, first = batches(30)
     helped, second = batches(30, num_workers=workers)
     assert numbers(alone) == numbers(helped)
-    assert first.ledger.digest == second.ledger.digest
+    assert first.sample_log.digest == second.sample_log.digest
     for a, b in zip(alone, helped, strict=True):
         assert torch.equal(a["draw"], b["draw"])
 
@@ -83,7 +83,7 @@ def test_ranks_divide_the_same_global_batches(ranks, pieces, bad):
     for step in range(30):
         together = torch.stack([part[step]["number"] for part, _ in parts]).T.flatten()
         assert torch.equal(together, whole[step]["number"])
-    assert sum(part.ledger.digest for _, part in parts) % 2**64 == loader.ledger.digest
+    assert sum(part.sample_log.digest for _, part in parts) % 2**64 == loader.sample_log.digest
 
 
 def test_another_global_batch_gives_the_same_order():
@@ -142,7 +142,7 @@ def test_bad_rows_are_replaced_and_told(workers, tmp_path):
         assert torch.equal(a["number"][kept], b["number"][kept])  # what is not bad stays where it was
     for batch in found[:12]:
         assert len(set(batch["number"].tolist())) == 8  # no row twice in a batch
-    assert loader.ledger.reasons == {"broken on purpose": 6}
+    assert loader.sample_log.reasons == {"broken on purpose": 6}
     told = read_lines(tmp_path / "bad_samples.jsonl")
     assert len(told) == 3  # each row once
     assert {line["reason"] for line in told} == {"broken on purpose: truly"}
@@ -179,7 +179,7 @@ def test_bad_sound_video_and_text_are_replaced(kind, feature, process, good, bad
     source = open_source(str(tmp_path / "a.parquet"), needed=(kind,))
     found, loader = batches(5, source, process, batch_size=6, num_workers=workers, settings=lenient(), folder=tmp_path)
     assert all(len(next(iter(batch.values()))) == 6 for batch in found)
-    assert dict(loader.ledger.reasons) == dict.fromkeys(bad.values(), 1)
+    assert dict(loader.sample_log.reasons) == dict.fromkeys(bad.values(), 1)
     assert [line["row"] for line in sorted(read_lines(tmp_path / "bad_samples.jsonl"), key=lambda x: x["row"])] == [
         7,
         20,
@@ -235,7 +235,7 @@ def test_half_the_rows_may_be_bad():
     found, loader = batches(13, process=Number(set(range(50))), settings=lenient())
     assert all(len(batch["number"]) == 8 for batch in found)
     assert min(numbers(found)) >= 50
-    assert len(loader.ledger.reasons) == 1
+    assert len(loader.sample_log.reasons) == 1
 
 
 def test_a_set_smaller_than_the_batch_uses_good_rows_twice():
@@ -284,7 +284,7 @@ def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
         """The error, and the samples seen when it came, of runs that are killed after each 400 samples."""
         watched = [None] * ranks
         for start in range(0, 4000, 400):
-            news, loaders = [[] for _ in range(ranks)], []
+            loaders = []
             for rank in range(ranks):
                 loaders.append(
                     batches(
@@ -292,19 +292,19 @@ def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
                         watched=watched[rank],
                     )[1]
                 )  # fmt: skip
-            news = [loader.ledger.news() for loader in loaders]
-            said = set()
+            pending = [loader.sample_log.pop_pending() for loader in loaders]
+            errors = set()
             for loader in loaders if ranks > 1 else ():
                 try:
-                    loader.ledger.hear(news)
+                    loader.sample_log.merge(pending)
                 except TooManyBadSamples as error:
-                    said.add(str(error))
+                    errors.add(str(error))
                 else:
-                    said.add(None)
-            assert len(said) <= 1  # all ranks say the same
-            if said - {None}:
-                return start, said.pop()
-            watched = json.loads(json.dumps([loader.ledger.watched() for loader in loaders]))
+                    errors.add(None)
+            assert len(errors) <= 1  # all ranks say the same
+            if errors - {None}:
+                return start, errors.pop()
+            watched = json.loads(json.dumps([loader.sample_log.watched() for loader in loaders]))
             assert all(watched_by == watched[0] for watched_by in watched)
 
     with pytest.raises(TooManyBadSamples, match="of the last 1,000") as error:
@@ -327,7 +327,7 @@ def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
     assert [UNREADABLE in row for row in source.read(0, 15, 25)] == [i == 20 for i in range(15, 25)]
     found, loader = batches(13, source, settings=lenient(window=3, parts=2))
     assert 20 not in numbers(found)
-    assert loader.ledger.reasons["its file can't be read"] >= 1
+    assert loader.sample_log.reasons["its file can't be read"] >= 1
 
 
 @pytest.mark.parametrize("workers", [2, 4])
@@ -336,7 +336,7 @@ def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers
         source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
         settings = lenient(parts=4, window=64)
         found, loader = batches(count, source, Words(), batch_size=batch, settings=settings, **options)
-        return numbers(found), loader.ledger.digest
+        return numbers(found), loader.sample_log.digest
 
     whole, digest = run()
     assert run(num_workers=workers) == (whole, digest)
@@ -352,7 +352,7 @@ def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
     batch = iter(loader)
     for step in range(1, 4):
         next(batch), next(batch)
-        loader.ledger.step(step)
+        loader.sample_log.step(step)
     lines = read_lines(tmp_path / "samples-rank1.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3]
     assert lines[0]["keys"] == [loader.reader.key(g) for g in range(1, 33, 2)]
@@ -384,11 +384,11 @@ def test_records_are_cut_where_the_checkpoint_says_without_being_read(tmp_path, 
 
 
 def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
-    ledgers = [Ledger(tmp_path, rank, 2) for rank in range(2)]
-    for ledger in ledgers:  # each has read the file before the other writes
-        ledger.note([0], ["a:1"], [{"key": "a:2", "reason": "no bytes"}])
-    ledgers[0].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
-    ledgers[1].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    sample_logs = [SampleLog(tmp_path, rank, 2) for rank in range(2)]
+    for sample_log in sample_logs:  # each has read the file before the other writes
+        sample_log.note([0], ["a:1"], [{"key": "a:2", "reason": "no bytes"}])
+    sample_logs[0].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
+    sample_logs[1].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
     path = tmp_path / "bad_samples.jsonl"
     with open(path, "a") as file:
         file.write('{"shard": "a", "row": 4, "re{"shard": "a", "row": 5, "reason": "x"}\n')
@@ -398,9 +398,9 @@ def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
 
 
 def test_the_digest_tells_orders_apart():
-    digests = {batches(10, **options)[1].ledger.digest for options in ({}, {"seed": 4}, {"start": 8})}
+    digests = {batches(10, **options)[1].sample_log.digest for options in ({}, {"seed": 4}, {"start": 8})}
     assert len(digests) == 3
-    assert batches(10)[1].ledger.digest in digests
+    assert batches(10)[1].sample_log.digest in digests
 
 
 def test_a_mixture_is_deterministic_and_starts_anywhere():
@@ -514,7 +514,7 @@ def test_a_plain_iterable_is_drawn_from_once(mixed, workers, batch):
         data = Mixture([source, open_source([{"text": str(i)} for i in range(3000)], needed=("text",))], [1, 1])
     process, before = Words(set(range(7, 10**6, 101))), plain.count
     found, loader = batches(12_800 // batch, data, process, batch_size=batch, settings=lenient(), num_workers=workers)
-    assert sum(loader.ledger.reasons.values()) > 0
+    assert sum(loader.sample_log.reasons.values()) > 0
     given = loader.reader.order.drawn(12_800)[0]
     assert given <= plain.count - before <= given + 256 * 4 + 2 * workers * batch
     if not mixed:
@@ -598,14 +598,16 @@ def test_the_next_window_is_read_ahead():
     reader.close()
 
 
-@pytest.mark.parametrize(("rows", "group", "said"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)])
-def test_few_large_row_groups_are_said(tmp_path, rows, group, said):
+@pytest.mark.parametrize(
+    ("rows", "group", "noted"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)]
+)
+def test_few_large_row_groups_are_said(tmp_path, rows, group, noted):
     table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
     source = open_source(str(tmp_path), needed=("text",))
     notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
-    assert len(notes) == said
-    if said:
+    assert len(notes) == noted
+    if noted:
         assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
         assert "Write smaller row groups" in notes[0]
 

@@ -15,7 +15,7 @@ from PIL import Image
 from test_loader import Number, batches, numbered, numbers
 
 from hf_pretext.stream import loader as stream_module
-from hf_pretext.stream.shared_memory import Desk, Outbox, make_desk
+from hf_pretext.stream.shared_memory import Outbox, SharedBatches, make_shared_batches
 
 ROWS = [
     {"image": {"bytes": b"abc", "path": "a.png"}, "key": "a:0", "g": 0},
@@ -28,31 +28,31 @@ ROWS = [
 
 @pytest.mark.parametrize("size", [1, 4, 8, 17, 18, 100])
 def test_rows_are_taken_as_they_were_laid(size):
-    desk = Desk(2, size)
-    laid = [desk.laid(rows) for rows in (ROWS, ROWS[::-1])]
-    assert desk.taken(pickle.loads(pickle.dumps(laid[0]))) == ROWS  # as the loader's pipe does it
-    assert desk.taken(laid[1]) == ROWS[::-1]
-    in_place = sum(isinstance(row["image"]["bytes"], tuple) for row in laid[0] if isinstance(row["image"], dict))
+    shared = SharedBatches(2, size)
+    put = [shared.put(rows) for rows in (ROWS, ROWS[::-1])]
+    assert shared.get(pickle.loads(pickle.dumps(put[0]))) == ROWS  # as the loader's pipe does it
+    assert shared.get(put[1]) == ROWS[::-1]
+    in_place = sum(isinstance(row["image"]["bytes"], tuple) for row in put[0] if isinstance(row["image"], dict))
     assert in_place == {1: 1, 4: 2, 8: 2, 17: 2, 18: 3, 100: 3}[size]  # the empty one always fits
     assert ROWS[0]["image"]["bytes"] == b"abc"  # the reader's own rows stay as they are
 
 
 def test_a_place_is_used_again_after_all_others():
-    desk = Desk(3, 10)
-    places = [desk.laid(ROWS[:1])[0]["image"]["bytes"][0] for _ in range(7)]
+    shared = SharedBatches(3, 10)
+    places = [shared.put(ROWS[:1])[0]["image"]["bytes"][0] for _ in range(7)]
     assert places == [0, 1, 2, 0, 1, 2, 0]
 
 
 def test_no_desk_without_workers_or_room(monkeypatch):
-    assert make_desk(0, 1000) is None
-    assert make_desk(4, 0.5) is None
-    assert make_desk(4, 1000).memory.shape == (4, 1250)
+    assert make_shared_batches(0, 1000) is None
+    assert make_shared_batches(4, 0.5) is None
+    assert make_shared_batches(4, 1000).memory.shape == (4, 1250)
     monkeypatch.setattr("hf_pretext.stream.shared_memory.SHARED", ".")
     usage = type("usage", (), {"free": 9_999})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
-    assert make_desk(4, 1000) is None  # twice as much as it takes must be free
+    assert make_shared_batches(4, 1000) is None  # twice as much as it takes must be free
     usage.free = 10_000
-    assert make_desk(4, 1000) is not None
+    assert make_shared_batches(4, 1000) is not None
 
 
 @pytest.mark.parametrize("size", [0, 300, 10_000])
@@ -61,10 +61,12 @@ def test_the_stream_is_the_same_with_any_room(workers, size, monkeypatch):
     """None, some of a batch's rows, all of them; and each place is used several times."""
     source = numbered(rows=101)
     alone, first = batches(40, source)
-    monkeypatch.setattr(stream_module, "make_desk", lambda count, _: Desk(count, size) if size else None)
+    monkeypatch.setattr(
+        stream_module, "make_shared_batches", lambda count, _: SharedBatches(count, size) if size else None
+    )
     helped, second = batches(40, source, num_workers=workers, prefetch_factor=3)
     assert numbers(alone) == numbers(helped)
-    assert first.ledger.digest == second.ledger.digest
+    assert first.sample_log.digest == second.sample_log.digest
 
 
 def test_slow_consumers_and_workers_that_overtake_each_other_read_no_others_rows():

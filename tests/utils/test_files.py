@@ -2,12 +2,12 @@
 
 import pytest
 
-from hf_pretext.utils.files import made_once, whole, write_json
+from hf_pretext.utils.files import atomic_path, made_once, write_json
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
     write_json(tmp_path / "deep" / "a.json", {"x": 1})
-    with pytest.raises(ValueError), whole(tmp_path / "deep" / "a.json") as temporary:
+    with pytest.raises(ValueError), atomic_path(tmp_path / "deep" / "a.json") as temporary:
         temporary.write_text("half")
         raise ValueError
     with pytest.raises(ValueError, match="not JSON compliant"):
