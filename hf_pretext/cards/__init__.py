@@ -70,6 +70,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         data_limits=wording.limits(safe),
         shortcomings=tables.shortcomings(safe),
         has_report=has_report,
+        pair_label=safe.get("pair_label"),
         **worded(safe["objective"]),
     )  # fmt: skip
     yaml = metadata(results).to_yaml()

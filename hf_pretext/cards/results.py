@@ -38,13 +38,16 @@ def read_results(folder: str | os.PathLike) -> dict:
 
 
 def upgraded(results: dict) -> dict:
-    """Results of version 1, which named a way of training ("modality"), in the form of version 2, which lists the kinds
-    of data ("inputs"); others as they are."""
-    if "inputs" in results or not isinstance(results.get("modality"), str):
+    """Results of version 1 in the form of version 2; others as they are.
+
+    Version 1 named a way of training ("modality"), where version 2 lists the kinds of data ("inputs"), and kept the
+    label of pairs with the captions' options."""
+    modality, captions = results.get("modality"), results.get("captions")
+    if "inputs" in results or not isinstance(modality, str):
         return results
-    return {name: value for name, value in results.items() if name != "modality"} | {
-        "inputs": results["modality"].split("_")
-    }
+    kept = {name: value for name, value in results.items() if name != "modality"}
+    label = captions.get("pair_label") if isinstance(captions, dict) else None
+    return {**kept, "inputs": modality.split("_"), "pair_label": label}
 
 
 def transfers(results: dict) -> list[dict]:

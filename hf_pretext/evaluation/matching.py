@@ -63,7 +63,7 @@ def pair_scores(subject: Subject, split: str, shown: np.ndarray) -> np.ndarray:
     text = subject.labelled.inputs.by_name["text"]
     for batch in subject.labelled.batches(split, "image"):
         numbers = shown[first : first + len(next(iter(batch.values())))]
-        texts = text.texts([captions[i] for i in numbers])
+        texts = text.batch([captions[i] for i in numbers])
         scores.append(subject.model.match(**subject.moved({**batch, **texts})).float().cpu())
         first += len(numbers)
     return torch.cat(scores).numpy()

@@ -63,7 +63,7 @@ class Subject:
         """Texts as the text encoder's inputs, some at a time."""
         text = self.labelled.inputs.by_name["text"]
         for first in range(0, len(texts), TEXTS_AT_ONCE):
-            yield text.texts(texts[first : first + TEXTS_AT_ONCE])
+            yield text.batch(texts[first : first + TEXTS_AT_ONCE])
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,19 @@ Request -> Inputs and the full model's config -> sources, mixed -> a labelled se
 """
 
 import dataclasses
-from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
-from accelerate import PartialState
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..data.captions import distinct_captions
+from ..data.corpus import fingerprint
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.zero_shot import ZeroShotArguments
-from ..modalities import Context, Inputs, PairArguments, modality_classes
+from ..modalities import Context, Inputs, modality_classes
 from ..modalities.text import CaptionArguments, TextArguments
 from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
     from .experiment import Request
 
 PROBED_LENGTH = 128  # tokens that show whether an architecture packs
-SAME = 1e-6  # embeddings that differ by less are the same
 TEXT = "text"
 
 
@@ -46,18 +43,16 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
     def context(kind: str) -> Context:
         config = full if full is not None else towers.get(kind)
         texts = partial(texts_to_learn_from, request)
-        return Context(start.of(kind), start.option(kind), config, texts, request.stream.max_image_pixels)
+        flexible = start.of(kind) is not None and "max_length" not in request.given  # a recipe's is for its own encoder
+        return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.max_image_pixels)
 
-    with PartialState().main_process_first():  # the others use the tokenizer that it has trained
-        classes = modality_classes(objective.inputs, objective.views)
-        modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
+    classes = modality_classes(objective.inputs, objective.views)
+    modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
     inputs = Inputs(*modalities, views=objective.views, pair_label=label_column(request))
     if full is None:
         full = by_name(request.encoder_function, inputs.shape())
         full = objective.with_encoders(full, towers) if towers else full
     inputs.combine(full)
-    for modality in modalities:
-        modality.check(full, start.of(modality.name))
     return inputs, full, start, facts(request, inputs, start)
 
 
@@ -102,7 +97,7 @@ def asked_columns(request: "Request", prefix: str = "") -> dict[str, str | None]
 def further_columns(request: "Request") -> dict[str, str]:
     """Columns besides those of the kinds, by canonical name: further captions, and the label of pairs."""
     captions = request.settings.get(CaptionArguments)
-    others = {f"other_captions/{name}": name for name in (captions.other_captions if captions else None) or []}
+    others = captions.columns if captions else {}
     label = request.pairs.pair_label if request.pairs else None
     return {**others, **({} if label is None else {"pair_label": label})}
 
@@ -132,9 +127,8 @@ def open_data(
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
-    for kind, modality in inputs.by_name.items():
-        modality.fit(model.encoders[kind])
-    check_distinguishes(model, inputs)
+    for kind, encoder in model.encoders.items():
+        inputs.by_name[kind].fit(encoder)
     say_batch_norm(request, model)
     if set(inputs.by_name) == {TEXT} and not inputs.views:
         return open_corpus(request, inputs, model)
@@ -142,7 +136,7 @@ def open_data(
     others = [source for kind in request.objective.inputs for source in sources_alone(request, kind)]
     if TEXT in inputs.by_name:
         for source in (*sources, *others):  # a resumed run detects a changed tokenizer
-            source.rows.files[f"tokenizer {inputs.by_name[TEXT].fingerprint}"] = 0
+            source.rows.files[f"tokenizer {fingerprint(inputs.by_name[TEXT].tokenizer)}"] = 0
     data = Mixture([*sources, *others], request.options.mixture_weights, one_source_a_step=bool(others))
     arguments = dict(request.arguments)
     if others:  # then a step has no use for some parameters
@@ -184,30 +178,11 @@ def open_corpus(
         open_source(dataset, split, asked_columns(request), (TEXT,), texts.sample_by) for dataset in request.datasets
     ]
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
-    with PartialState().main_process_first():
-        rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
+    rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)
     if not packs:  # each row is a full batch
         arguments = {seed: dataclasses.replace(a, per_device_train_batch_size=1) for seed, a in arguments.items()}
-    facts = {"samples": "sequences" if packs else "batches", **inputs.facts()}
-    return Mixture(rows, request.options.mixture_weights), arguments, facts
-
-
-@torch.no_grad()
-def check_distinguishes(model: PretextModel, inputs: Inputs) -> None:
-    """Raises `ValueError` for a text encoder that gives two captions the same embedding, as one does that pools at
-    another token than the tokenizer ends a text with."""
-    if "embed" not in model.capabilities or TEXT not in inputs.by_name:
-        return
-    text = inputs.by_name[TEXT]
-    one, other = model.eval().embed(TEXT, **text.texts(["a", "b c"]))
-    if (one - other).abs().max() < SAME:
-        ends = getattr(model.config.get_text_config(), "eos_token_id", None)
-        raise ValueError(
-            "The text encoder gives different captions the same embedding. It looks for the end of a text at the token "
-            f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts "
-            f"{text.shape()['eos_token_id']}."
-        )
+    return Mixture(rows, request.options.mixture_weights), arguments, {"samples": corpus.samples, **inputs.facts()}
 
 
 def say_batch_norm(request: "Request", model: PretextModel) -> None:
@@ -245,12 +220,6 @@ def facts(request: "Request", inputs: Inputs, start: Start) -> dict[str, Any]:
         **common,
         **({"alone": kinds_alone} if any(kinds_alone.values()) else {}),
         **({"eval_prompts": zero_shot.templates} if zero_shot else {}),
-        "captions": caption_facts(request.settings, request.pairs),
+        "pair_label": request.pairs.pair_label,
         "towers": {kind: relative(start.towers.get(kind)) for kind in request.objective.inputs},
     }
-
-
-def caption_facts(settings: Mapping[type, Any], pairs: PairArguments) -> dict:
-    """What results.json says of captions."""
-    captions = settings.get(CaptionArguments)
-    return {**(dataclasses.asdict(captions) if captions else {}), "pair_label": pairs.pair_label}
