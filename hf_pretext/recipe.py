@@ -14,10 +14,11 @@ from typing import Any
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
+from .legacy.arguments import ARGUMENTS
 from .registry import objective_class
 from .run.command_line import CommandLine
 from .run.settings import RunArguments
-from .stream.settings import ARGUMENTS, StreamSettings
+from .stream.settings import StreamSettings
 
 BESIDE = ("images_alone", "texts_alone")  # data beside --dataset
 

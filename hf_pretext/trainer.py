@@ -20,9 +20,8 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, get_l
 from transformers.utils import PushInProgress, logging
 
 from .callbacks import Progress
-from .data.corpus import TextProcessing
-from .data.processing import ImageProcessing
 from .data.sources import Source
+from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
@@ -53,7 +52,7 @@ class PretextTrainer(Trainer):
         model: PretextModel,
         args: TrainingArguments,
         train_dataset: Source | Mixture,
-        processing: ImageProcessing | TextProcessing,
+        processing: Inputs | Modality,
         evaluation: Callable[[PretextModel], dict[str, float]] | None = None,
         stream: StreamSettings | None = None,
         **kwargs,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..data.pairs import normalised
+from ..data.captions import normalised
 from .labelled_pairs import LabelledPairs, embedded, text_batches
 
 SEED = 0

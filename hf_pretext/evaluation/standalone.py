@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.utils import CONFIG_NAME
 
-from ..data.processing import ImageProcessing, load_processor, own_processor
+from ..data.tokenizer import load_tokenizer
 from ..encoders import build_encoder
 from ..features import positions
-from ..modalities.text import load_tokenizer
+from ..modalities.image import Image, load_processor, saved_processor
 from ..modeling import load
 from ..utils.hub import brought
 from .comparison import compare, described, encoder_transfer, pixel_transfer, random_transfer
@@ -57,13 +57,13 @@ def evaluate(
     kind = kind_of(encoder) or "image"  # one of ours that takes both takes pictures alone, too
     options = {"device": device, "methods": METHODS if kind == "image" else TEXT_METHODS}
     if kind == "image":
-        if image_size is None and own_processor(folder) is None:
+        if image_size is None and saved_processor(folder) is None:
             raise ValueError(
                 f"{source} has no image processor, so nothing says what its pictures are like. Save the one that the "
                 "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
                 "--image_size, to have them scaled to [-1, 1]."
             )
-        processing = ImageProcessing(load_processor(folder, image_size, image_size))
+        processing = Image(load_processor(folder, image_size, image_size))
         labelled = LabelledImages(dataset, processing, label, column, limit=rows)
         baselines = {"pixels": pixel_transfer(labelled)}
     else:

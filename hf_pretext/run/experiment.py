@@ -25,9 +25,8 @@ from ..encoders import is_shape_alone
 from ..evaluation.comparison import encoder_transfer, pretext_figures
 from ..evaluation.transfer import METHODS
 from ..features import last_hidden
-from ..modalities import Modality
+from ..legacy import Modality, legacy_class
 from ..modeling import PretextModel, read_objective
-from ..registry import modality_class
 from ..stream.sample_log import BAD_SAMPLES, read_lines
 from ..stream.settings import StreamSettings
 from ..stream.state import STREAM_STATE, check_length
@@ -85,7 +84,7 @@ class Run:
                 "Name one, or leave --eval_strategy out."
             )
         self._check_output()
-        self.data: Modality = modality_class(objective.modality)(self)
+        self.data: Modality = legacy_class(objective.modality)(self)
         self.config, self.processing = self.data.config, self.data.processing
         self.source = self.data.open()
         check_length(self.source, self.first.max_steps)
