@@ -4,9 +4,11 @@ row {"text", "keywords", ...} -> one caption; a document -> a part of it that be
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from datasets import Features, Value
 
 from .columns import holds_text
 from .corpus import AT_ONCE
@@ -14,6 +16,8 @@ from .decoding import to_text
 from .sources import Source
 
 CAPTION_DRAWS = 3
+MOST_CAPTIONS = 1_000_000  # that a tokenizer is trained on
+TEXTS = Features({"text": Value("string")})
 LETTERS = 4  # of a token, about, in a language with spaces
 LONGEST_WORD = 32  # letters that are left out so that a part of a text begins with a word
 
@@ -65,6 +69,17 @@ def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
             for row in source.read(piece, first, min(first + AT_ONCE, count)):
                 for column in columns:
                     yield from texts_in(row.get(column))
+
+
+def distinct_captions(sources: Sequence[tuple[Source, Sequence[str]]]) -> Source:
+    """The distinct texts of several sources, each read in some of its columns: what a tokenizer is trained on.
+
+    Raises `ValueError` where there is none."""
+    texts = itertools.chain(*(captions_of(source, columns) for source, columns in sources))
+    distinct = list(dict.fromkeys(itertools.islice(texts, MOST_CAPTIONS)))
+    if not distinct:
+        raise ValueError(f"{sources[0][0].name} has no text in its captions: nothing to learn from.")
+    return Source([{"text": text} for text in distinct], {"text": "text"}, "captions", TEXTS)
 
 
 def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:

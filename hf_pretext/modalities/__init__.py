@@ -5,7 +5,6 @@ row {"image": bytes, "text": str} -> one example (in a worker) -> collate -> fin
 
 import copy
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
@@ -14,85 +13,17 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from huggingface_hub.dataclasses import strict
-from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel, VisionTextDualEncoderProcessor
+from transformers import PreTrainedConfig, VisionTextDualEncoderProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
 from ..data.captions import label_number
 from ..data.decoding import BadSample
 from ..registry import modality_class
 from ..stream.collate import collate
+from ._modality import MIDDLE, Batch, Context, Example, Modality
 
-MIDDLE = 0.5  # the position in time that evaluation sees
+__all__ = ["MIDDLE", "Batch", "Context", "Example", "Inputs", "Modality", "PairArguments", "Processors"]
 PAIR = {"image", "text"}
-Batch = dict[str, Tensor]
-Example = dict[str, Tensor | int]
-
-
-class Modality(ABC):
-    """One kind of data: a row to tensors in a worker, and the last steps on the device.
-
-    name: of its file. columns: canonical columns it may be read from, the first that a row has. suffixes: of its
-    files. options: dataclasses of its settings. samples: what its samples are called. role: the name that transformers'
-    processors of several kinds take its processor by. timed: whether `at` matters. encoder_input: what an encoder takes
-    it as. outputs: all columns that an example may have. processor: transformers' own, saved with each checkpoint.
-    fills: columns padded along time, and with what.
-    """
-
-    name: ClassVar[str]
-    columns: ClassVar[tuple[str, ...]]
-    suffixes: ClassVar[tuple[str, ...]]
-    options: ClassVar[tuple[type, ...]]
-    samples: str
-    role: ClassVar[str]
-    timed: ClassVar[bool] = False
-    encoder_input: str
-    outputs: tuple[str, ...]
-    processor: Any
-    fills: Mapping[str, float] = {}
-
-    @classmethod
-    def alone(cls) -> type["Modality"]:
-        """The class that reads this kind where an objective takes no other."""
-        return cls
-
-    def column(self, row: Mapping) -> str | None:
-        """The column of a row that this kind is read from; None where the row has none."""
-        return next((name for name in self.columns if name in row), None)
-
-    @abstractmethod
-    def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        """Returns one example. Raises `BadSample` for a row that can't be used.
-
-        random: None for evaluation, where nothing is drawn. at: the position in time, 0 (start) to 1 (end)."""
-
-    def evaluation(self) -> "Modality":
-        """Returns the same without augmentation and without drawn captions."""
-        return self
-
-    def finish(self, batch: Batch) -> Batch:
-        """Returns a batch of this kind's columns as model inputs, on the batch's device."""
-        return batch
-
-    @abstractmethod
-    def shape(self) -> dict[str, int | float]:
-        """Returns sizes by the names that a recipe's encoder function takes them by."""
-
-    def fit(self, encoder: PreTrainedModel) -> None:
-        """Adapts to an encoder. Raises `ValueError` where that can't be done."""
-        return
-
-    @abstractmethod
-    def noise(self, count: int = 2) -> Batch:
-        """Returns finished model inputs of the largest size, `(count, ...)`, of random content."""
-
-    @abstractmethod
-    def facts(self) -> dict:
-        """Returns what results.json says of this kind's options."""
-
-    def images_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """Returns what a report draws of a batch or an example: uint8 images; None where there is nothing to draw."""
-        return None
 
 
 @strict

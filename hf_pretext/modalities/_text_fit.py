@@ -1,6 +1,6 @@
 """Whether a tokenizer and a text encoder fit each other: vocabulary, length, padding, the end of a text."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..features import pool
-
-if TYPE_CHECKING:
-    from .text import Text
 
 UNMOVED, SAME = 1e-3, 1e-6  # vectors of length 1 that differ by less do so by rounding alone, or are the very same
 
@@ -53,35 +50,33 @@ def vectors(encoder: PreTrainedModel, **inputs: Tensor) -> Tensor:
     return F.normalize(pooled.float().cpu(), dim=1)
 
 
-def pads_freely(encoder: PreTrainedModel, texts: "Text", length: int) -> bool:
+def pads_freely(
+    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fills: Mapping[str, float], length: int
+) -> bool:
     """Whether an encoder makes the same of a text however far it is padded. SigLIP's pool the last position, so that
-    they want all texts of the length they were made for."""
-    ids = torch.tensor([texts.tokenizer("a b", truncation=True, max_length=length)["input_ids"]])
+    they want all texts of the length they were made for. fills: what the encoder is given, and padded with."""
+    ids = torch.tensor([tokenizer("a b", truncation=True, max_length=length)["input_ids"]])
     if ids.shape[1] >= length:
         return True
     columns = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     padded = [
-        {name: F.pad(columns[name], (0, more), value=fill) for name, fill in texts.fills.items()}
+        {name: F.pad(columns[name], (0, more), value=fill) for name, fill in fills.items()}
         for more in (0, length - ids.shape[1])
     ]
     plain, longer = (vectors(encoder, **inputs) for inputs in padded)
     return bool((plain - longer).abs().max() < UNMOVED)
 
 
-def check_distinguishes(encoder: PreTrainedModel, texts: "Text") -> None:
+def check_distinguishes(
+    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, Tensor]
+) -> None:
     """Raises `ValueError` for an encoder that makes the same of two texts, as one does that pools at another token than
-    the tokenizer ends a text with."""
-    first, second = vectors(encoder, **texts.batch(["a", "b c"]))
+    the tokenizer ends a text with. batch: of two."""
+    first, second = vectors(encoder, **batch)
     if (first - second).abs().max() < SAME:
         ends = getattr(encoder.config.get_text_config(), "eos_token_id", None)
         raise ValueError(
             "The text encoder gives different captions the same embedding. It looks for the end of a text at the token "
             f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts "
-            f"{texts.tokenizer('a')['input_ids'][-1]}."
+            f"{tokenizer('a')['input_ids'][-1]}."
         )
-
-
-def tokenizer_facts(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """What results.json says of a tokenizer."""
-    kind = type(tokenizer.backend_tokenizer.model).__name__
-    return {"class": type(tokenizer).__name__, "kind": kind, "tokens": len(tokenizer)}

@@ -22,10 +22,26 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 from ..data.decoding import sound_of_video, to_sound
 from ..utils.paths import relative
 from ..utils.settings import accepts_ints
-from . import Batch, Example, Modality
+from ._modality import Batch, Context, Example, Modality
 
 SAMPLING_RATE = 16_000  # Hz
+LONGEST = 10.0  # seconds of a sound, where nothing says it
 OF_CONFIG = ("num_mel_bins", "max_length")  # settings of an extractor that an encoder's config repeats
+
+
+USAGE = """
+import torch
+from transformers import AutoFeatureExtractor, AutoModel
+
+extractor = AutoFeatureExtractor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+sound = torch.zeros(extractor.sampling_rate).numpy()  # yours: one channel, at this rate
+batch = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+with torch.no_grad():
+    hidden = encoder(**batch{{ hidden_of }}
+features = hidden.mean(1)
+print(encoder.__class__.__name__, features.shape)
+"""
 
 
 @accepts_ints
@@ -66,24 +82,51 @@ class Audio(Modality):
     samples = "sounds"
     role = "feature_extractor"
     timed = True
+    fractions = (0.01, 0.1, 1.0)
+    task_type = "audio-classification"
+    packages = ("soundfile",)
+    usage = USAGE
 
     def __init__(self, processor, seconds: float, padded: bool = False, brought_by: str | None = None):
         """brought_by: the folder or Hub id of the extractor; None for a default one, which `fit` may replace."""
         self.processor, self.seconds, self.padded, self.brought_by = processor, seconds, padded, brought_by
 
     @classmethod
-    def from_options(cls, options: Mapping[type, Any], start: str | None = None) -> "Audio":
-        """Sounds as options say. start: folder or Hub id of the encoder that training starts from.
-
-        Raises `ValueError` for a --feature_extractor that is none."""
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Audio":
+        """Sounds as options say. Raises `ValueError` for a --feature_extractor that is none."""
         settings: AudioArguments = options[AudioArguments]
-        asked, brought_by = settings.feature_extractor, settings.feature_extractor or start
+        asked, brought_by = settings.feature_extractor, settings.feature_extractor or context.start
         processor = None if brought_by is None else saved_extractor(brought_by)
         if processor is None and asked is not None:
             raise ValueError(f"--feature_extractor {asked} is neither a folder with one nor a Hub id of one.")
         if processor is None:
             return cls(Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE), settings.seconds)
         return cls(processor, settings.seconds, brought_by=brought_by)
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Audio":
+        """Sounds as a saved encoder takes them. Raises `ValueError` where it has no feature extractor."""
+        processor = saved_extractor(folder)
+        if processor is None:
+            raise ValueError(f"{source} has no feature extractor. Save the one that the encoder was made for with it.")
+        sounds = cls(processor, LONGEST, brought_by=source)
+        sounds.fit(encoder)
+        return sounds
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        return f"sounds of {results['seconds']:g} seconds at {results['sampling_rate']:,} Hz"
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """Length and extractor."""
+        extractor = results["feature_extractor"]["class"]
+        return [f"Sounds: parts of {results['seconds']:g} seconds, padded {results['sounds_padded']}, by {extractor}."]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        return f"Sounds of {self.seconds:g} seconds (--seconds)"
 
     @property
     def encoder_input(self) -> str:

@@ -17,6 +17,7 @@ import PIL.Image
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from ..data.decoding import (
     HIGHEST_MAX_PIXELS,
@@ -31,11 +32,42 @@ from ..data.decoding import (
 from ..modules.colors import COLOR_DRAWS, change_colors
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
 from ..utils.settings import accepts_ints
-from . import Batch, Example, Modality
+from ._image_processor import (
+    USUAL_SIZE,
+    default_processor,
+    load_processor,
+    pixel_statistics,
+    saved_processor,
+    target_size,
+)
+from ._modality import Batch, Context, Example, Modality
 
+__all__ = [
+    "Augmentation",
+    "Image",
+    "ImageArguments",
+    "default_processor",
+    "load_processor",
+    "saved_processor",
+    "target_size",
+]
 KEPT_BYTES = 2**28  # of decoded images, in each worker
-USUAL_SIZE = 224  # pixels, where neither an encoder nor --image_size says one
 TOLERANCE = 0.05  # of normalised pixels: rounding to whole levels of 255 may differ, a mean or a crop must not
+
+
+USAGE = """
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
+
+processor = AutoImageProcessor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+image = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("image.png").convert("RGB")
+with torch.no_grad():
+    hidden = encoder(**processor(image, return_tensors="pt"){{ hidden_of }}
+features = hidden{{ pooled }}  # of the layer that the linear probe under "Transfer" reads
+print(encoder.__class__.__name__, features.shape)
+"""
 
 
 @strict
@@ -114,6 +146,9 @@ class Image(Modality):
     samples = "images"
     role = "image_processor"
     encoder_input = "pixel_values"
+    task_type = "image-classification"
+    packages = ("pillow",)
+    usage = USAGE
     outputs = ("pixel_values", "colors")
 
     def __init__(self, processor, augmentation: Augmentation | None = None, max_image_pixels: int = MAX_PIXELS):
@@ -129,22 +164,38 @@ class Image(Modality):
         self._room = KEPT_BYTES
 
     @classmethod
-    def from_options(
-        cls,
-        options: Mapping[type, Any],
-        start: str | None = None,
-        config_size: int | None = None,
-        max_image_pixels: int = MAX_PIXELS,
-    ) -> "Image":
-        """Images as options say.
-
-        start: folder or Hub id of the encoder that training starts from. config_size: the side that its config says.
-        Raises `ValueError` for a processor that does more than our own processing."""
-        size = config_size if isinstance(config_size, int) else USUAL_SIZE
-        processor = load_processor(start, options[ImageArguments].image_size, size)
-        images = cls(processor, options[Augmentation], max_image_pixels)
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
+        """Images as options say. Raises `ValueError` for a processor that does more than our own processing."""
+        processor = load_processor(context.start, options[ImageArguments].image_size, context.image_size or USUAL_SIZE)
+        images = cls(processor, options[Augmentation], context.max_image_pixels)
         check_processor(images.evaluation())
         return images
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
+        """Images as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        if size is None and saved_processor(folder) is None:
+            raise ValueError(
+                f"{source} has no image processor, so nothing says what its images are like. Save the one that the "
+                "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
+                "--image_size, to have them scaled to [-1, 1]."
+            )
+        return cls(load_processor(folder, size, size or USUAL_SIZE))
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        return "images of {}x{} pixels".format(*results["image_size"])
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """The augmentation."""
+        settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
+        return [f"Augmentation: {settings or 'none'}."]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        return "Images of {}x{} pixels (--image_size)".format(*self.size)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns pixel_values, uint8 `(3, S, S)`, and the draws for colours. Raises `BadSample` for an image that
@@ -220,14 +271,6 @@ class Image(Modality):
         return (pixels.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def pixel_statistics(processor) -> tuple[Tensor, Tensor]:
-    """Returns the channels' mean and standard deviation, `(3,)`, that pixels of 0 to 255 are normalised by."""
-    mean = processor.image_mean if processor.do_normalize else [0.0] * 3
-    std = processor.image_std if processor.do_normalize else [1.0] * 3
-    scale = processor.rescale_factor if processor.do_rescale else 1.0
-    return torch.tensor(mean) / scale, torch.tensor(std) / scale
-
-
 def check_processor(images: Image) -> None:
     """Raises `ValueError` for a processor that does something which our processing does not: whoever loads it from the
     checkpoint would have other features than ours."""
@@ -250,57 +293,3 @@ def check_processor(images: Image) -> None:
             "images would not be those that were trained on. Save another kind with the encoder, as "
             "CLIPImageProcessor."
         )
-
-
-def default_processor(size: int):
-    """The processor of an encoder that came without one: shorter side to `size`, central square, [-1, 1]."""
-    from transformers import CLIPImageProcessor
-
-    return CLIPImageProcessor(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        resample=2,  # bilinear, as in training
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
-
-
-def target_size(processor) -> tuple[int, int]:
-    """Height and width that a processor gives. Raises `ValueError` where it gives images of any size."""
-    sizes = [getattr(processor, "crop_size", None)] if getattr(processor, "do_center_crop", False) else []
-    for size in [*sizes, getattr(processor, "size", None)]:
-        size = dict(size or {})
-        if size.get("height") and size.get("width"):
-            return size["height"], size["width"]
-    raise ValueError(
-        f"{type(processor).__name__} gives images of varying size ({processor.size}); set one with --image_size."
-    )
-
-
-def saved_processor(encoder_path: str):
-    """The image processor that a folder or Hub id brings, or None."""
-    from transformers import AutoImageProcessor
-
-    try:
-        return AutoImageProcessor.from_pretrained(encoder_path)
-    except (OSError, ValueError):
-        return None
-
-
-def load_processor(encoder_path: str | None, image_size: int | None, fallback_size: int):
-    """The image processor that an encoder brings, or a default one; both at `image_size` where that is given.
-
-    encoder_path: folder or Hub id of a pretrained encoder, or None for a fresh one.
-    """
-    processor = saved_processor(encoder_path) if encoder_path is not None else None
-    data = getattr(processor, "data_config", None)
-    if data is not None:  # timm's wrapper: the same in transformers' words
-        processor = default_processor(image_size or data["input_size"][-1])
-        processor.image_mean, processor.image_std = list(data["mean"]), list(data["std"])
-    elif processor is None:
-        processor = default_processor(image_size or fallback_size)
-    elif image_size is not None:
-        processor.do_center_crop, processor.do_resize = True, True
-        processor.size = type(default_processor(image_size).size)(shortest_edge=image_size)
-        processor.crop_size = default_processor(image_size).crop_size
-    return processor

@@ -5,92 +5,33 @@ Source {"text"} -> tokens, once -> rows of packed documents -> input_ids (L,), d
 """
 
 import copy
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import PartialState
-from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.captions import LETTERS, Captions, part_of
+from ..data.captions import LETTERS, Captions, holds_captions, part_of
+from ..data.columns import type_name
 from ..data.corpus import BatchedTexts, PackedTexts, check_pads, room, source_of, tokenised, word_begins
 from ..data.decoding import to_text
 from ..data.sources import Source
-from ..data.tokenizer import brought_tokenizer, train_tokenizer
+from ..data.tokenizer import brought_tokenizer, load_tokenizer, train_tokenizer
 from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
-from ..utils.settings import accepts_ints
-from . import Batch, Example, Modality
-from ._text_fit import check_distinguishes, check_length, check_vocabulary, pads_freely, tokenizer_facts
+from ._modality import Batch, Context, Example, Modality
+from ._text_fit import check_distinguishes, check_length, check_vocabulary, pads_freely
+from ._text_options import CaptionArguments, TextArguments
+from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
+__all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
+LONGEST = 512  # tokens of a text, where an encoder takes any number
 SHOWN = ("image", "audio", "video")  # what a caption is of
-
-
-@strict
-@dataclass
-class TextArguments:
-    """How texts are read.
-
-    text_column: Their column, where its type and name don't show it.
-    eval_text_column: The same in --eval_dataset.
-    sample_by: What a document of a plain text file is: a line, a paragraph (up to a blank line) or the full file
-        (document). Default: paragraphs where a file has a blank line, else lines.
-    tokenizer: A folder or Hub id, or open_clip:ViT-B-32 for that of an open_clip model; an --encoder brings its own,
-        and without either one is trained on the texts.
-    tokenizer_kind: What is trained: wordpiece, bpe (of bytes) or unigram.
-    vocab_size: Tokens of the trained one, at most.
-    lowercase: Whether the trained one reads upper and lower case, and accents, as the same.
-    max_length: Tokens of a sequence, the special ones included. Short documents lie side by side in it, long ones and
-        captions are cut.
-    """
-
-    _argument_group_name: ClassVar[str] = "texts"
-
-    text_column: str | None = None
-    eval_text_column: str | None = None
-    sample_by: Literal["line", "paragraph", "document"] | None = None
-    tokenizer: str | None = None
-    tokenizer_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
-    vocab_size: int = 8000
-    lowercase: bool = True
-    max_length: int = 128
-
-
-@accepts_ints
-@strict
-@dataclass
-class CaptionArguments:
-    """Which captions are shown. --text_column is the caption, and --max_length cuts it.
-
-    other_captions: Further columns of captions: texts; lists of keywords, of which some are drawn, in any order; or
-        texts by language, of which one is drawn. Evaluation sees the caption alone.
-    caption_weights: How often the caption and each of --other_captions is drawn; default: all alike.
-    """
-
-    _argument_group_name: ClassVar[str] = "captions"
-
-    other_captions: list[str] | None = None
-    caption_weights: list[float] | None = None
-
-    @property
-    def columns(self) -> dict[str, str]:
-        """The further columns: `{canonical name: name in the data}`."""
-        return {f"other_captions/{name}": name for name in self.other_captions or []}
-
-    def validate_weights(self):
-        weights, columns = self.caption_weights, 1 + len(self.other_captions or [])
-        if weights is not None and (len(weights) != columns or min(weights) < 0 or not sum(weights)):
-            raise ValueError(
-                f"caption_weights needs {columns} numbers, one for the caption and one for each of other_captions, "
-                f"none below 0 and not all 0, but is {weights}."
-            )
 
 
 class Text(Modality):
@@ -109,6 +50,10 @@ class Text(Modality):
     samples = "texts"
     role = "tokenizer"
     encoder_input = "input_ids"
+    fractions = (0.01, 0.1, 1.0)
+    features_in_bf16 = True
+    task_type = "text-classification"
+    usage = USAGE
     outputs = ("input_ids", "attention_mask", "cut")
 
     def __init__(
@@ -129,7 +74,6 @@ class Text(Modality):
         self.processor = self.tokenizer = tokenizer
         self.max_length, self.captions, self.padded = max_length, captions or Captions(), padded
         self.brought_by, self.start, self.flexible = brought_by, start, flexible
-        self.caption_options = CaptionArguments()
         self.fills = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
         if "attention_mask" not in tokenizer.model_input_names:  # as of SigLIP, which sees its padding
             del self.fills["attention_mask"]
@@ -141,36 +85,66 @@ class Text(Modality):
         return Corpus
 
     @classmethod
-    def from_options(
-        cls,
-        options: Mapping[type, Any],
-        start: str | None,
-        captions: Callable[[], Source],
-        option_name: str = "--encoder",
-        flexible: bool = False,
-    ) -> "Text":
-        """Texts as options say.
-
-        start: folder or Hub id of the encoder that training starts from; option_name: the option that names it.
-        captions: the texts that a tokenizer is trained on, asked for only then. flexible: whether --max_length is a
-        recipe's for its own encoder, so that it gives way to fewer positions of `start`. Raises `ValueError` for a
-        --tokenizer that is none, or is not the encoder's."""
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
+        """Texts as options say. Raises `ValueError` for a --tokenizer that is none, or is not the encoder's."""
         settings: TextArguments = options[TextArguments]
         with PartialState().main_process_first():  # the other processes find what it has made
-            tokenizer = brought_tokenizer(settings.tokenizer, start, option_name)
-            brought_by = None if tokenizer is None else settings.tokenizer or start
+            tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
+            brought_by = None if tokenizer is None else settings.tokenizer or context.start
             tokenizer = tokenizer or train_tokenizer(
-                captions(),
+                context.texts(),
                 settings.tokenizer_kind,
                 settings.vocab_size,
                 settings.lowercase,
                 max_length=settings.max_length,
             )
+        start, flexible, drawn = context.start, context.flexible, options.get(CaptionArguments)
         texts = cls(tokenizer, settings.max_length, brought_by=brought_by, start=start, flexible=flexible)
-        if CaptionArguments in options:
-            texts.caption_options = drawn = options[CaptionArguments]
-            texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights)
+        texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights) if drawn else Captions()
         return texts
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Text":
+        """Texts as a saved encoder takes them. Raises `ValueError` where it has no tokenizer."""
+        tokenizer = load_tokenizer("The tokenizer of", folder)
+        if tokenizer is None:  # transformers would make up an empty one
+            raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
+        return cls(tokenizer, min(LONGEST, positions(encoder)[1] or LONGEST), brought_by=source, start=source)
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        length, tokens = results["max_length"], results["tokenizer"]["tokens"]
+        return f"texts of up to {length} tokens of a vocabulary of {tokens:,}"
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """Padding or packing, captions and tokenizer."""
+        return [*text_preparation(results), tokenizer_words(results["tokenizer"])]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        return f"Texts of {self.max_length} tokens (--max_length)"
+
+    def check_columns(self, source: Source) -> None:
+        """Raises `ValueError` for columns of further captions that hold none."""
+        for canonical in self.captions.columns[1:]:
+            feature = source.features[canonical]
+            if not holds_captions(feature):
+                raise ValueError(
+                    f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) holds "
+                    f"{type_name(feature)} values, which are neither texts, nor lists of texts, nor texts by language."
+                )
+
+    def end_of_training(self) -> str | None:
+        """Returns how many captions were cut, and forgets it."""
+        cut, self.cut = int(self.cut), 0
+        if not cut:
+            return None
+        return (
+            f"{cut:,} of the captions that this process saw were longer than {self.max_length} tokens (--max_length), "
+            "and were cut."
+        )
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns input_ids and attention_mask, `(T,)`, and whether a caption was cut. Raises `BadSample` for a row
@@ -244,21 +218,20 @@ class Text(Modality):
         check_length(self.max_length, most, self.start or "the text encoder", self.flexible)
         longest = min(self.max_length, most or self.max_length)
         room(self.tokenizer, longest)
-        self.padded = not pads_freely(encoder, self, longest)
+        self.padded = not pads_freely(encoder, self.tokenizer, self.fills, longest)
         self.max_length = most if self.padded and self.flexible and most else longest
-        check_distinguishes(encoder, self)
+        check_distinguishes(encoder, self.tokenizer, self.batch(["a", "b c"]))
 
     def noise(self, count: int = 2) -> Batch:
         """Returns texts of the largest length, `(count, T)`: a word of one letter, over and over."""
         return self.batch([f"{chr(ord('a') + i % 26)} " * self.max_length for i in range(count)])
 
     def facts(self) -> dict:
-        """Returns length, padding, tokenizer and captions."""
+        """Returns length, padding and tokenizer."""
         return {
             "max_length": self.max_length,
             "padded": "to --max_length" if self.padded else "to the longest of a batch",
             "tokenizer": {"from": relative(self.brought_by), **tokenizer_facts(self.tokenizer)},
-            "captions": dataclasses.asdict(self.caption_options),
         }
 
 

@@ -15,9 +15,22 @@ from torch import Tensor
 from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
 
 from ..data.decoding import MAX_PIXELS, to_video
-from . import Batch, Example, Modality
-from .image import USUAL_SIZE, pixel_statistics, target_size
+from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
+from ._modality import Batch, Context, Example, Modality
 
+FRAMES = 16  # of a clip, where nothing says it
+USAGE = """
+import torch
+from transformers import AutoModel, AutoVideoProcessor
+
+processor = AutoVideoProcessor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+video = torch.zeros(encoder.config.num_frames, 3, 100, 200, dtype=torch.uint8)  # yours: frames as RGB
+with torch.no_grad():
+    hidden = encoder(**processor([video], return_tensors="pt"){{ hidden_of }}
+features = hidden.mean(1)
+print(encoder.__class__.__name__, features.shape)
+"""
 INPUTS = ("pixel_values_videos", "pixel_values")  # the names that encoders take frames by
 
 
@@ -61,6 +74,10 @@ class Video(Modality):
     samples = "films"
     role = "video_processor"
     timed = True
+    fractions = (0.01, 0.1, 1.0)
+    task_type = "video-classification"
+    packages = ("torchvision",)
+    usage = USAGE
 
     def __init__(self, processor, frames: int, stride: int | None = None, max_image_pixels: int = MAX_PIXELS):
         """Raises `ValueError` for a processor that gives frames of any size."""
@@ -70,25 +87,38 @@ class Video(Modality):
         self.encoder_input = INPUTS[0]
 
     @classmethod
-    def from_options(
-        cls,
-        options: Mapping[type, Any],
-        start: str | None = None,
-        config_size: int | None = None,
-        max_image_pixels: int = MAX_PIXELS,
-    ) -> "Video":
-        """Videos as options say.
-
-        start: folder or Hub id of the encoder that training starts from. config_size: the side that its config says."""
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Video":
+        """Videos as options say."""
         settings: VideoArguments = options[VideoArguments]
-        processor = None if start is None else saved_video_processor(start)
-        if processor is None:
-            processor = default_video_processor(settings.video_size or config_size or USUAL_SIZE)
-        elif settings.video_size is not None:
-            processor.size = default_video_processor(settings.video_size).size
-            processor.crop_size = default_video_processor(settings.video_size).crop_size
-            processor.do_resize = processor.do_center_crop = True
-        return cls(processor, settings.num_frames, settings.frame_stride, max_image_pixels)
+        size = settings.video_size or context.image_size or USUAL_SIZE
+        processor = load_video_processor(context.start, settings.video_size, size)
+        return cls(processor, settings.num_frames, settings.frame_stride, context.max_image_pixels)
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":
+        """Videos as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        if size is None and saved_video_processor(folder) is None:
+            raise ValueError(f"{source} has no video processor. Save the one that the encoder was made for with it.")
+        frames = getattr(encoder.config, "num_frames", getattr(encoder.config, "frames_per_clip", FRAMES))
+        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames)
+        videos.fit(encoder)
+        return videos
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        return "videos of {} frames of {}x{} pixels".format(results["num_frames"], *results["video_size"])
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """How far apart frames are."""
+        stride = results["frame_stride"]
+        return [f"Frames: {'spread over each video' if stride is None else f'{stride} apart'}, resized and cropped."]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        height, width = self.size
+        return f"Videos of {self.frames} frames (--num_frames) of {height}x{width} pixels (--video_size)"
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -143,6 +173,20 @@ def saved_video_processor(path: str):
         return AutoVideoProcessor.from_pretrained(path)
     except (OSError, ValueError):
         return None
+
+
+def load_video_processor(path: str | None, size: int | None, fallback_size: int):
+    """The video processor that an encoder brings, or a default one; both at `size` where that is given.
+
+    path: folder or Hub id of a pretrained encoder, or None for a fresh one."""
+    processor = None if path is None else saved_video_processor(path)
+    if processor is None:
+        return default_video_processor(size or fallback_size)
+    if size is not None:
+        usual = default_video_processor(size)
+        processor.size, processor.crop_size = usual.size, usual.crop_size
+        processor.do_resize = processor.do_center_crop = True
+    return processor
 
 
 def default_video_processor(size: int):
