@@ -23,6 +23,8 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
+from hf_pretext.data.pairs import PairProcessing
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -34,11 +36,10 @@ from transformers import (
 
 from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.data.tokenizer import tokenizer_of
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-from hf_pretext.interop.open_clip import from_open_clip, tokenizer_of
+from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
 from hf_pretext.stream.settings import Augmentation
 from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory

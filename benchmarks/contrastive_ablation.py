@@ -147,12 +147,12 @@ def measured(folder: str) -> dict:
     """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
     import datasets
     import torch
+    from hf_pretext.data.pairs import PairProcessing
+    from hf_pretext.data.processing import ImageProcessing
     from transformers import AutoProcessor
 
     import hf_pretext
     from hf_pretext.cards import read_results
-    from hf_pretext.data.pairs import PairProcessing
-    from hf_pretext.data.processing import ImageProcessing
     from hf_pretext.evaluation.labelled_pairs import LabelledPairs, embeddings, ids
     from hf_pretext.evaluation.retrieval import numbered, ranks, retrieval
 

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import datasets
 import torch
+from hf_pretext.data.pairs import PairProcessing
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     FlavaConfig,
     FlavaForPreTraining,
@@ -35,8 +37,6 @@ from transformers import (
 import hf_pretext
 from hf_pretext import PretextTrainer
 from hf_pretext.data.decoding import to_rgb
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.modules.codebook import PatchCodebook

@@ -35,9 +35,10 @@ from transformers import (
 )
 
 from hf_pretext import MaskedLMForPreTraining, PretextTrainer
-from hf_pretext.data.corpus import PackedTexts, TextProcessing, source_of, tokenised
+from hf_pretext.data.corpus import PackedTexts, source_of, tokenised
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.modalities.text import Corpus
 from hf_pretext.utils.machine import describe, has_bf16, keep_freed_memory
 
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
@@ -103,7 +104,7 @@ def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     pretext = MaskedLMForPreTraining.from_encoder(model, **ids)
     count = Counting(lambda batch: (batch["document_ids"] > 0).sum())
-    processing = TextProcessing(tokens, LENGTH)
+    processing = Corpus(tokens, LENGTH)
     processing.finish = count
     trainer = PretextTrainer(pretext, TrainingArguments(**arguments), rows, processing, callbacks=[clock])
     trainer.pop_callback(PrinterCallback)

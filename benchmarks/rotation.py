@@ -21,8 +21,8 @@ from pathlib import Path
 import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments, set_seed
 
-from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.stream.loader import StreamLoader
@@ -72,9 +72,7 @@ def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options
     """Turns in the first epoch, and in the others: pictures per second of each, and our wait for data."""
     settings = {name: it.settings[name] for name in it.settings if name in TrainingArguments.__dataclass_fields__}
     augmentation = {name: it.settings[name] for name in Augmentation.__dataclass_fields__ if name in it.settings}
-    processing = ImageProcessing(
-        default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation)
-    )
+    processing = Image(default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation))
     source = open_source(*it.settings["dataset"])
     batch_size = it.settings["per_device_train_batch_size"]
     first = -(-len(source) // batch_size)
@@ -98,7 +96,7 @@ class BareLoop:
         self.model, self.batch_size = fresh_model(it), it.settings["per_device_train_batch_size"]
         self.device = device()
         self.model.to(self.device).train()
-        processing = ImageProcessing(default_processor(it.settings["image_size"]))
+        processing = Image(default_processor(it.settings["image_size"]))
         source = open_source(*it.settings["dataset"])
         batches = StreamLoader(source, processing, self.batch_size)
         self.batches = [processing.finish(batch)["pixel_values"].to(self.device) for batch in batches]

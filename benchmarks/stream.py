@@ -32,8 +32,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from torchvision.transforms import v2
 from tqdm.auto import tqdm
 
-from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import Source, open_source
+from hf_pretext.modalities.image import Augmentation, default_processor
+from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.utils.machine import describe
 
@@ -50,7 +51,7 @@ CONTENDERS = (
     "datasets, Parquet, usual decoding",
     "WebDataset, tars, usual decoding",
 )
-PROCESSING = ImageProcessing(default_processor(SIDE), Augmentation(crop_scale=0.25, color_jitter=0.0))
+PROCESSING = ImageModality(default_processor(SIDE), Augmentation(crop_scale=0.25, color_jitter=0.0))
 USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
 

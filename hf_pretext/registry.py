@@ -46,7 +46,7 @@ def described(objective: str) -> dict[str, str]:
 
 @cache
 def modality_class(modality: str) -> type:
-    """The class of a modality. Raises `ValueError` for an unknown one."""
+    """The class of a kind of data. Raises `ValueError` for an unknown one."""
     module = find("modalities", modality)
     members = [value for value in vars(module).values() if isinstance(value, type)]
-    return next(c for c in members if c.__module__ == module.__name__ and hasattr(c, "methods"))
+    return next(c for c in members if c.__module__ == module.__name__ and getattr(c, "name", None) == modality)

@@ -17,9 +17,8 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .callbacks import Progress, Publisher
-from .data.corpus import TextProcessing
-from .data.processing import ImageProcessing
 from .data.sources import Source
+from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
@@ -42,7 +41,7 @@ class PretextTrainer(StreamTrainer):
         model: PretextModel,
         args: TrainingArguments,
         train_dataset: Source | Mixture,
-        processing: ImageProcessing | TextProcessing,
+        processing: Inputs | Modality,
         evaluation: Callable[[PretextModel], dict[str, float]] | None = None,
         stream: StreamSettings | None = None,
         **kwargs,

@@ -13,7 +13,7 @@ import pytest
 import torch
 import transformers
 
-from hf_pretext.data.processing import default_processor
+from hf_pretext.modalities.image import default_processor
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.append(str(REPOSITORY / "recipes"))  # where a recipe that is run finds its neighbours

@@ -16,9 +16,9 @@ from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_s
 
 import hf_pretext
 from hf_pretext.callbacks import epochs_of_sources
-from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.sample_log import read_lines
@@ -34,7 +34,7 @@ def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, 
     args = TrainingArguments(**{**arguments, **options})
     set_seed(args.seed)
     model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), rotations_per_image=2, head_dim=8)
-    processing = ImageProcessing(default_processor(IMAGE), Augmentation())
+    processing = Image(default_processor(IMAGE), Augmentation())
     source = open_source(emoji(count=count)) if source is None else source
     return PretextTrainer(model, args, source, processing, evaluation, stream)
 
@@ -300,7 +300,7 @@ TWO_PROCESSES = """
 import sys, torch
 from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
-from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.objectives.rotation import RotationForPreTraining
@@ -317,7 +317,7 @@ config = ViTConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, i
 model = RotationForPreTraining.from_encoder(config).double()
 model.freeze_unused({"pixel_values": torch.zeros(2, 3, 32, 32, dtype=torch.float64)})
 
-class Double(ImageProcessing):
+class Double(Image):
     def finish(self, batch):
         return {name: value.double() for name, value in super().finish(batch).items()}
 

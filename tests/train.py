@@ -15,8 +15,8 @@ import datasets
 import torch
 from transformers import HfArgumentParser, TrainerCallback, TrainingArguments, ViTConfig, set_seed
 
-from hf_pretext.data.processing import Augmentation, ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.settings import StreamSettings
@@ -77,7 +77,7 @@ def main() -> None:
     opened = filtered(options.dataset) if options.filtered else options.dataset
     sources = [open_source(data) for data in (opened, options.more) if data]
     data = Mixture(sources, [0.7, 0.3] if options.more else None)
-    processing = ImageProcessing(default_processor(16), Augmentation())
+    processing = Image(default_processor(16), Augmentation())
     trainer = PretextTrainer(model, args, data, processing, stream=stream, callbacks=[Steps(options)])
     if options.die:
         method, _, step = options.die.partition(":")

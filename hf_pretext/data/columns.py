@@ -3,6 +3,8 @@
 features {"jpg": Image(), "cls": Value("int64")} -> {"image": "jpg", "label": "cls"}
 """
 
+from collections.abc import Mapping, Sequence
+
 import PIL.Image
 from datasets import Audio, ClassLabel, Features, Image, Value, Video
 
@@ -14,6 +16,17 @@ USUAL_NAMES = {
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
 TYPES = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}
+
+
+def find_one_of(
+    features: Features, kinds: Sequence[str], asked: Mapping[str, str | None], name: str, prefix: str = ""
+) -> tuple[str, str]:
+    """The first of several canonical columns that a dataset has, and its name there; one that is asked for comes before
+    all others. Raises `ValueError` as `find_column` does, for the first of them."""
+    named = [kind for kind in kinds if asked.get(kind) is not None]
+    present = [kind for kind in kinds if any(candidates(features, kind))]
+    kind = next(iter([*named, *present, kinds[0]]))
+    return kind, find_column(features, kind, asked.get(kind), name, prefix)
 
 
 def find_column(
@@ -33,19 +46,23 @@ def find_column(
         if kind == "text" and not holds_text(features[asked]):
             raise ValueError(f"{name}: the column {asked!r} ({option}) holds no texts. Its columns: {listing}.")
         return asked
-    typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
-    usual = [column for column in features if column.lower() in USUAL_NAMES[kind]]
-    if kind == "text":
-        usual = [column for column in usual if holds_text(features[column])]
-    for candidates in ([c for c in typed if c in usual], typed, usual):
-        if len(candidates) == 1:
-            return candidates[0]
+    typed, usual = candidates(features, kind)
+    for some in ([c for c in typed if c in usual], typed, usual):
+        if len(some) == 1:
+            return some[0]
     if not typed and not usual:
         raise ValueError(
             f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {listing}."
         )
     choice = ", ".join(dict.fromkeys(typed + usual))
     raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {listing}.")
+
+
+def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
+    """The columns that may hold images, texts, labels, ...: by their type, and by their usual names."""
+    typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
+    usual = [column for column in features if column.lower() in USUAL_NAMES.get(kind, ())]
+    return typed, [column for column in usual if kind != "text" or holds_text(features[column])]
 
 
 def holds_text(feature) -> bool:

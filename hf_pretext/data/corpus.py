@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from datasets import Features, Value
-from torch import Tensor
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
@@ -264,29 +262,6 @@ def content_digest(*arrays: np.ndarray) -> str:
     for array in arrays:
         hasher.update(np.ascontiguousarray(array).data)
     return hasher.hexdigest()
-
-
-class TextProcessing:
-    """Rows of `PackedTexts` to tensors, all of one length; rows of `BatchedTexts` as they are."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int):
-        """Raises `ValueError` for a tokenizer without a token to pad with."""
-        check_pads(tokenizer)
-        self.processor, self.max_length = tokenizer, max_length
-        self.fills = {"input_ids": tokenizer.pad_token_id, "document_ids": 0, "word_starts": True}
-
-    def __call__(self, row: dict, random: np.random.Generator | None) -> dict[str, Tensor]:
-        if row["input_ids"].ndim == 2:
-            return {name: torch.from_numpy(row[name]) for name in row if isinstance(row[name], np.ndarray)}
-        example = {"num_bytes": torch.tensor(row["num_bytes"], dtype=torch.float32)}
-        for name, fill in self.fills.items():
-            values = torch.from_numpy(row[name])
-            example[name] = torch.cat([values, values.new_full((self.max_length - len(values),), fill)])
-        return example
-
-    def finish(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
-        return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
 
 
 def check_pads(tokenizer: PreTrainedTokenizerBase) -> None:

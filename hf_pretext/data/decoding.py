@@ -140,6 +140,34 @@ def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float 
     return torch.from_numpy(samples[: round(seconds * sampling_rate)].astype(np.float32, copy=False))
 
 
+def sound_of_video(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:
+    """A part of a film's sound, as `to_sound` gives that of a sound file.
+
+    The film's sound is decoded in full. Returns float32 `(T,)`, T at most `seconds * sampling_rate`.
+    Raises `BadSample` for what is no film, or one without sound; `ImportError` without `av`.
+    """
+    av = needed("av", "video")
+    content = content_of(value, "video")
+    with (
+        guarded("sound of a video"),
+        av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS}) as file,
+    ):
+        if not file.streams.audio:
+            raise BadSample("no sound in the video")
+        resampler, parts = av.AudioResampler(format="fltp", rate=sampling_rate), []
+        for frame in file.decode(file.streams.audio[0]):
+            parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
+        parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
+    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+    wanted = min(round(seconds * sampling_rate), len(samples))
+    if not wanted:
+        raise BadSample("empty sound of a video")
+    if not np.isfinite(samples).all():
+        raise BadSample("damaged sound of a video: not all samples are finite")
+    first = int(at * (len(samples) - wanted))
+    return torch.from_numpy(samples[first : first + wanted].astype(np.float32, copy=True))
+
+
 def to_video(
     value: dict | bytes, frames: int, at: float = 0.0, stride: int | None = None, max_pixels: int = MAX_PIXELS
 ) -> Tensor:

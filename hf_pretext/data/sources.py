@@ -12,7 +12,7 @@ from functools import partial
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
-from .columns import features_of, find_column
+from .columns import features_of, find_one_of
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .remote import can_be_reached, is_gone, patiently
@@ -130,7 +130,7 @@ def open_source(
     dataset,
     split: str = "train",
     columns: Mapping[str, str | None] | None = None,
-    needed: tuple[str, ...] = ("image",),
+    needed: tuple[str | tuple[str, ...], ...] = ("image",),
     sample_by: str | None = None,
     option: str = "",
 ) -> Source:
@@ -139,8 +139,8 @@ def open_source(
     dataset: a Hub id (streamed), a folder or a glob (of pictures, Parquet files or WebDataset tars, which are streamed;
         of Arrow, JSON lines, CSV or text files, which `datasets` makes into a table on disk), a `datasets` object, or
         any sequence or iterable of dicts. columns: `{canonical name: name in the data, or None to find it}`.
-    needed: canonical columns that must be there. sample_by: what a row of a plain text file is (see `TextArguments`).
-    option: what the names of the options begin with, for what errors say.
+    needed: canonical columns that must be there; of several in a tuple the first that is. sample_by: what a row of a
+        plain text file is (see `TextArguments`). option: what the names of the options begin with, for what errors say.
     Raises `ValueError` for what is not there, has no rows, lacks a column or leaves a choice of columns.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
@@ -156,14 +156,15 @@ def open_source(
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         features = features_of(first)
     asked = dict(columns or {})
-    chosen = {kind: find_column(features, kind, asked.get(kind), name, option) for kind in needed}
+    kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
+    chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
     return Source(data, chosen, name, features, files)
 
 
 def open_splits(
     dataset: str | Mapping | Dataset | IterableDataset,
     columns: Mapping[str, str | None] | None = None,
-    needed: tuple[str, ...] = ("image",),
+    needed: tuple[str | tuple[str, ...], ...] = ("image",),
     option: str = "",
 ) -> dict[str, Source]:
     """The splits train, validation and test of a dataset, those of them that there are; all of it is train where it

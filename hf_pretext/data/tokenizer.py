@@ -1,4 +1,4 @@
-"""A tokenizer of one's own, trained from the texts that are pretrained on.
+"""A tokenizer: brought by a folder, the Hub or open_clip, or trained from the texts that are pretrained on.
 
 Source of texts -> WordPiece, byte-level BPE or Unigram -> what `AutoTokenizer` loads from the checkpoint
 """
@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Literal
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import has_file
 
 from ..utils.files import made_once
-from .corpus import batches, identity
+from .corpus import batches, fingerprint, identity
+from .decoding import needed
 from .remote import digest
 from .sources import Source
 
@@ -22,6 +24,80 @@ VERSION = 3  # of how a tokenizer is trained: kept ones of another are not taken
 DIGITS = 6  # of a Unigram token's score that are kept
 STEP = 1e-4  # between the scores that the library gives to letters that are no tokens by their own right
 Kind = Literal["wordpiece", "bpe", "unigram"]
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
+OPEN_CLIP = "open_clip:"  # before the name of an open_clip model, whose tokenizer is wanted
+SCHEMAS = ("local-dir:", "hf-hub:")  # of open_clip's names that bring weights
+
+
+def brought_tokenizer(asked: str | None, encoder: str | None, option: str) -> PreTrainedTokenizerBase | None:
+    """Returns the tokenizer that --tokenizer asks for, else the encoder's; None where neither brings one.
+
+    option: the one that names the encoder. Raises `ValueError` for a --tokenizer that is none, or is not the encoder's.
+    """
+    theirs = load_tokenizer(option, encoder) if encoder else None
+    if asked is None:
+        return theirs
+    tokenizer = load_tokenizer("--tokenizer", asked)
+    if tokenizer is None:
+        raise ValueError(f"--tokenizer {asked} is neither a folder with a tokenizer nor a Hub id of one.")
+    if theirs is not None and fingerprint(theirs) != fingerprint(tokenizer):
+        raise ValueError(
+            f"--tokenizer {asked} is not the one that {option} {encoder} was made for: its tokens would mean "
+            "other words. Leave --tokenizer out."
+        )
+    return tokenizer
+
+
+def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
+    """Returns the tokenizer of a folder, a Hub id or `open_clip:` and a model's name; None where there is none.
+
+    option: the one that names it. Raises `ValueError` for a slow one."""
+    try:
+        if path.startswith(OPEN_CLIP):
+            tokenizer = tokenizer_of(path.removeprefix(OPEN_CLIP))
+        elif any(has_file(path, name) for name in TOKENIZER_FILES):  # else transformers would make up an empty one
+            tokenizer = AutoTokenizer.from_pretrained(path)
+        else:
+            return None
+    except ImportError as error:
+        raise ValueError(f"{option} {path}: {error}") from error
+    except (OSError, ValueError, TypeError):  # as each of its files says
+        if path.startswith(OPEN_CLIP):
+            raise
+        return None
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"{option} {path}: {type(tokenizer).__name__} can't tell where words begin. Give one of the "
+            "tokenizers library."
+        )
+    return tokenizer
+
+
+def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of an open_clip model, as transformers has it; it takes texts as they are: open_clip turns `&amp;`
+    and the like into signs first, and for SigLIP leaves out punctuation and capitals. Raises `ValueError` for an
+    unknown name, or a tokenizer that transformers can't hold; `ImportError` without `open_clip_torch`."""
+    open_clip = needed("open_clip", "open_clip")
+    if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
+        raise ValueError(f"open_clip has no model {name}. It has {', '.join(open_clip.list_models()[:8])}, ...")
+    brought = open_clip.get_tokenizer(name)
+    inner, ranks = getattr(brought, "tokenizer", None), getattr(brought, "bpe_ranks", None)
+    if inner is not None:  # transformers' own
+        if "siglip" in name.lower():  # which sees its padding
+            inner.model_input_names = ["input_ids"]
+        return inner
+    if ranks is None:
+        raise ValueError(f"open_clip's {type(brought).__name__}, of {name}, is none that transformers can hold.")
+    first, last = ("<start_of_text>", "<end_of_text>")
+    return CLIPTokenizer(
+        vocab=dict(brought.encoder),
+        merges=[pair for pair, _ in sorted(ranks.items(), key=lambda entry: entry[1])],
+        bos_token=first,
+        eos_token=last,
+        unk_token=last,
+        pad_token=last,  # as OpenAI's own: 0, with which open_clip pads, is an exclamation mark
+        model_max_length=brought.context_length,
+    )
 
 
 def train_tokenizer(

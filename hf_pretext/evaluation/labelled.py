@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 
 from ..data.corpus import text_or_none
 from ..data.decoding import UNREADABLE, BadSample
-from ..data.processing import ImageProcessing
 from ..data.sources import Source, open_splits
+from ..modalities.image import Image as ImageProcessing
 from .transfer import Labels
 
 KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes

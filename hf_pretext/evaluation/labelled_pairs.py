@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from ..data.pairs import PairProcessing, normalised
+from ..data.captions import normalised
 from .labelled import LabelledImages, without_labels
 from .retrieval import chance, retrieval
 from .zero_shot import classifier, templates_of, zero_shot
@@ -27,7 +27,7 @@ class LabelledPairs(LabelledImages):
     def __init__(
         self,
         dataset,
-        processing: PairProcessing,
+        processing,
         label: str | None = None,
         image_column: str | None = None,
         text_column: str | None = None,
@@ -143,7 +143,7 @@ def ids(labelled: LabelledPairs, split: str) -> tuple[list[str], list[str]]:
     return [normalised(caption) for caption in captions], [normalised(caption) for caption in different(captions)]
 
 
-def text_batches(pairs: PairProcessing, texts: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+def text_batches(pairs, texts: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Texts as a text tower's inputs, some at a time."""
     for first in range(0, len(texts), TEXTS_AT_ONCE):
         yield pairs.texts(texts[first : first + TEXTS_AT_ONCE], labels=False)

@@ -13,20 +13,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from transformers import (
-    CLIPModel,
-    CLIPTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    SiglipModel,
-)
+from transformers import CLIPModel, PreTrainedModel, SiglipModel
 
 from ..data.decoding import needed
+from ..data.tokenizer import SCHEMAS
 from ..utils.files import atomic_path, write_json
 from .open_clip_configs import clip_cfg, clip_config, siglip_cfg, siglip_config
 from .open_clip_names import clip_names, renamed, siglip_names
 
-SCHEMAS = ("local-dir:", "hf-hub:")  # of names that bring weights
 ROUNDED = 0.06  # of normalised pixels: whole levels of 255 may differ by one or two, a mean or a crop must not
 ALIKE = 1e-4  # of features: what differs by more is not the same model
 
@@ -143,33 +137,3 @@ def check_alike(ours: CLIPModel | SiglipModel, theirs: nn.Module, reason: str) -
         apart = float((mine - other).abs().max() / other.abs().max())
         if not apart < ALIKE:
             raise ValueError(f"{reason}: its features of {what} differ by {apart:.1e} of the largest.")
-
-
-# tokenizers
-
-
-def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of an open_clip model, as transformers has it; it takes texts as they are: open_clip turns `&amp;`
-    and the like into signs first, and for SigLIP leaves out punctuation and capitals. Raises `ValueError` for an
-    unknown name, or a tokenizer that transformers can't hold; `ImportError` without `open_clip_torch`."""
-    open_clip = needed("open_clip", "open_clip")
-    if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
-        raise ValueError(f"open_clip has no model {name}. It has {', '.join(open_clip.list_models()[:8])}, ...")
-    theirs = open_clip.get_tokenizer(name)
-    if hasattr(theirs, "tokenizer"):  # transformers' own, inside
-        if "siglip" in name.lower():  # which sees its padding
-            theirs.tokenizer.model_input_names = ["input_ids"]
-        return theirs.tokenizer
-    if not hasattr(theirs, "bpe_ranks"):
-        raise ValueError(f"open_clip's {type(theirs).__name__}, of {name}, is none that transformers can hold.")
-    first, last = ("<start_of_text>", "<end_of_text>")
-    merges = [pair for pair, _ in sorted(theirs.bpe_ranks.items(), key=lambda entry: entry[1])]
-    return CLIPTokenizer(
-        vocab=dict(theirs.encoder),
-        merges=merges,
-        bos_token=first,
-        eos_token=last,
-        unk_token=last,
-        pad_token=last,  # as OpenAI's own: 0, with which open_clip pads, is an exclamation mark
-        model_max_length=theirs.context_length,
-    )

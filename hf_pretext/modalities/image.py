@@ -1,152 +1,295 @@
-"""Pictures: a processor, random crops, kNN and a linear probe beside raw pixels, neighbours to look at.
+"""Images: random crops and colours, with a transformers image processor that says size and normalisation.
 
---dataset -> rows {"image"} -> pixel_values (B, 3, S, S)
+row {"image"} -> decode -> random crop, flip -> pixel_values (3, S, S) uint8, colors (8,)        in a worker
+batch (B, 3, S, S) uint8 -> change colours, normalise -> pixel_values (B, 3, S, S) float         on the device
+
+Cropping needs images of any size, so it is done one by one; changing colours is one matrix product for the batch. The
+numbers behind both are drawn from (seed, sample number) in the worker.
 """
 
 import dataclasses
-from functools import partial
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
+import numpy as np
+import PIL.Image
 import torch
-from PIL import Image
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import PreTrainedConfig
+from transformers import PreTrainedModel
 
-from ..data.processing import ImageProcessing, load_processor
-from ..data.sources import open_source
-from ..encoders import encoder_config
-from ..evaluation.comparison import pixel_transfer
-from ..evaluation.knn import TEMPERATURE, K, neighbours
-from ..evaluation.labelled import LabelledImages
-from ..evaluation.transfer import METHODS
-from ..features import extract
-from ..stream.mixture import Mixture
-from ..stream.settings import Augmentation, ImageArguments
-from . import Modality
+from ..data.decoding import (
+    HIGHEST_MAX_PIXELS,
+    MAX_PIXELS,
+    SHRINKS,
+    open_image,
+    pixels_of,
+    to_pixels,
+    to_rgb,
+    upright_size,
+)
+from ..modules.colors import COLOR_DRAWS, change_colors
+from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
+from ..utils.settings import accepts_ints
+from ._image_processor import (
+    USUAL_SIZE,
+    default_processor,
+    load_processor,
+    pixel_statistics,
+    saved_processor,
+    target_size,
+)
+from ._modality import Batch, Context, Example, Modality
 
-if TYPE_CHECKING:
-    from ..run.experiment import Run
-
-QUERIES, NEIGHBOURS = 8, 6  # of the report
+__all__ = [
+    "Augmentation",
+    "Image",
+    "ImageArguments",
+    "default_processor",
+    "load_processor",
+    "saved_processor",
+    "target_size",
+]
+KEPT_BYTES = 2**28  # of decoded images, in each worker
 TOLERANCE = 0.05  # of normalised pixels: rounding to whole levels of 255 may differ, a mean or a crop must not
 
 
-class Images(Modality):
-    samples = "pictures"
-    methods = METHODS
+USAGE = """
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor, AutoModel
 
-    def __init__(self, run: "Run"):
-        self.run = run
-        self.own = run.build(ImageArguments)
-        self.augmentation = run.build(Augmentation)
-        if self.started_from() is not None and "image_size" not in run.given:
-            self.own.image_size = None  # the recipe's is for its own encoder; this one brings its own
-        self.config = self.make_config()
-        size = getattr(getattr(self.config, "vision_config", self.config), "image_size", None)
-        processor = load_processor(self.started_from(), self.own.image_size, size if isinstance(size, int) else 224)
-        self.pictures = ImageProcessing(processor, self.augmentation, run.stream.max_image_pixels)
-        self.processing = self.pictures
-        self.evaluation_processing = ImageProcessing(processor, None, run.stream.max_image_pixels)
-        check_processor(self.evaluation_processing)
+processor = AutoImageProcessor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+image = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("image.png").convert("RGB")
+with torch.no_grad():
+    hidden = encoder(**processor(image, return_tensors="pt"){{ hidden_of }}
+features = hidden{{ pooled }}  # of the layer that the linear probe under "Transfer" reads
+print(encoder.__class__.__name__, features.shape)
+"""
 
-    def started_from(self) -> str | None:
-        """The folder or Hub id that the encoder of pictures comes from, where it is not a fresh one."""
-        return self.run.options.encoder
 
-    def make_config(self) -> PreTrainedConfig:
-        """That of --encoder, or the recipe's own. Raises `ValueError` for an --encoder that is none of pictures."""
-        path = self.run.options.encoder
-        return encoder_config(path, "image") if path else self.run.encoder_shape()(self.own.image_size)
+@strict
+@dataclass
+class ImageArguments:
+    """How images are read.
 
-    def open(self) -> Mixture:
-        options, columns = self.run.options, {"image": self.own.image_column}
-        sources = [open_source(dataset, options.split, columns) for dataset in self.run.datasets()]
-        return Mixture(sources, options.mixture_weights)
+    image_column: Their column, where its type and name don't show it.
+    eval_image_column: The same in --eval_dataset.
+    image_size: Side of the square images that the encoder sees, in pixels; an --encoder brings its own.
+    """
 
-    def noise(self) -> list[dict[str, Tensor]]:
-        pixels = torch.randint(0, 256, (2, 3, *self.pictures.size))
-        return [{"pixel_values": self.pictures.normalised_(pixels.float())}]
+    _argument_group_name: ClassVar[str] = "images"
 
-    def does_not_fit(self, reason: str) -> str:
-        height, width = self.pictures.size
-        expected = getattr(self.config, "image_size", None)
-        hint = f" Its config says image_size={expected}." if expected else ""
-        encoder = self.run.options.encoder or "the encoder"
-        return f"Pictures of {height}x{width} pixels (--image_size) do not fit {encoder}: {reason}{hint}"
+    image_column: str | None = None
+    eval_image_column: str | None = None
+    image_size: int | None = None
 
-    def labelled(self) -> LabelledImages:
-        options = self.run.options
-        return LabelledImages(
-            options.eval_dataset,
-            self.evaluation_processing,
-            options.eval_label,
-            self.own.eval_image_column,
-            workers=self.run.first.dataloader_num_workers,
-            limit=options.eval_rows,
-        )
+    def validate_image_size(self):
+        if self.image_size is not None and self.image_size < 1:
+            raise ValueError(f"image_size must be at least 1 pixel, but is {self.image_size}.")
 
-    def baselines(self, labelled: LabelledImages) -> dict[str, dict]:
-        return {"pixels": pixel_transfer(labelled)}
 
-    def panel(self, labelled: LabelledImages, results: dict):
-        """Pictures of test beside the nearest ones of train, by the first trained and the first random encoder."""
-        from ..cards.report import draw_neighbours
+@accepts_ints
+@strict
+@dataclass
+class Augmentation:
+    """How training images are varied; evaluation images never are.
 
-        if not labelled.pixels:  # a set too large to be kept
-            return None
-        run, pixels, labels = self.run, labelled.pixels, labelled.labels.splits
-        encoders = {"trained": run.trained(run.first.output_dir).encoder, "random": run.random(run.first.seed)}
-        queries = evenly(len(pixels["test"]), QUERIES)
-        found = {}
-        for who, encoder in encoders.items():
-            layer = results["transfer"]["details"][who][0]["knn"]["layer"]
-            bank, asked = (
-                extract(
-                    run.laid_out(encoder),
-                    labelled.batches(split),
-                    (layer,),
-                    device=run.first.device,
-                    description=f"neighbours by the {who} encoder",
-                )[layer]
-                for split in ("train", "test")
+    crop_scale: smallest share of the image's area that a random crop keeps; 1 for the processor's own crop.
+    horizontal_flip: probability of mirroring.
+    color_jitter: brightness, contrast and saturation are multiplied by a factor from [1 - x, 1 + x].
+    hue: hues turn by up to this share of the colour circle, 0 to 0.5.
+    grayscale: probability of losing all colour.
+    channel_shuffle: probability of swapping red, green and blue at random.
+    """
+
+    _argument_group_name: ClassVar[str] = "augmentation"
+
+    crop_scale: float = 0.5
+    horizontal_flip: float = 0.5
+    color_jitter: float = 0.4
+    hue: float = 0.0
+    grayscale: float = 0.0
+    channel_shuffle: float = 0.0
+
+    @property
+    def changes_colors(self) -> bool:
+        """Whether any setting touches colours."""
+        return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
+
+    def change_colors(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        """Returns pixels (`(B, 3, H, W)`, 0 to 255) with other colours, by draws (`(B, 8)`)."""
+        return change_colors(pixels, draws, self.color_jitter, self.hue, self.grayscale, self.channel_shuffle)
+
+    def validate_ranges(self):
+        highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
+        for name, high in highest.items():
+            if not 0 <= getattr(self, name) <= high:
+                raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
+        if not 0 < self.crop_scale <= 1:
+            raise ValueError(f"crop_scale must lie above 0 and at most at 1, but is {self.crop_scale}.")
+
+
+class Image(Modality):
+    """Images.
+
+    processor: a transformers image processor. It says the size and the normalisation, and evaluation uses it
+    unchanged; so whoever loads it from the checkpoint gets our features. augmentation: None for evaluation.
+    """
+
+    name = "image"
+    columns = ("image",)
+    suffixes = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
+    options = (ImageArguments, Augmentation)
+    samples = "images"
+    role = "image_processor"
+    encoder_input = "pixel_values"
+    task_type = "image-classification"
+    packages = ("pillow",)
+    usage = USAGE
+    outputs = ("pixel_values", "colors")
+
+    def __init__(self, processor, augmentation: Augmentation | None = None, max_image_pixels: int = MAX_PIXELS):
+        """Raises `ValueError` for a `max_image_pixels` that is not positive or above what Pillow itself allows."""
+        if not 0 < max_image_pixels <= HIGHEST_MAX_PIXELS:
+            raise ValueError(
+                f"max_image_pixels must lie above 0 and at most at {HIGHEST_MAX_PIXELS:,}, but is {max_image_pixels:,}."
             )
-            closest = neighbours(bank, asked[queries], NEIGHBOURS)
-            same = labels["train"][closest] == labels["test"][queries][:, None]
-            found[who] = (pixels["train"][torch.from_numpy(closest)], same)
-        return partial(draw_neighbours, queries=pixels["test"][queries], found=found), 0.8 * len(queries)
+        self.processor, self.augmentation, self.max_pixels = processor, augmentation, max_image_pixels
+        self.size = target_size(processor)
+        self.mean, self.std = pixel_statistics(processor)
+        self._kept: dict[str, Tensor] = {}
+        self._room = KEPT_BYTES
+
+    @classmethod
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
+        """Images as options say. Raises `ValueError` for a processor that does more than our own processing."""
+        processor = load_processor(context.start, options[ImageArguments].image_size, context.image_size or USUAL_SIZE)
+        images = cls(processor, options[Augmentation], context.max_image_pixels)
+        check_processor(images.evaluation())
+        return images
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
+        """Images as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        if size is None and saved_processor(folder) is None:
+            raise ValueError(
+                f"{source} has no image processor, so nothing says what its images are like. Save the one that the "
+                "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
+                "--image_size, to have them scaled to [-1, 1]."
+            )
+        return cls(load_processor(folder, size, size or USUAL_SIZE))
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        return "images of {}x{} pixels".format(*results["image_size"])
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """The augmentation."""
+        settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
+        return [f"Augmentation: {settings or 'none'}."]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        return "Images of {}x{} pixels (--image_size)".format(*self.size)
+
+    def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
+        """Returns pixel_values, uint8 `(3, S, S)`, and the draws for colours. Raises `BadSample` for an image that
+        can't be read."""
+        if self.augmentation is None or random is None:
+            image = to_pixels(open_image(row["image"], self.max_pixels))
+            pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
+            return {"pixel_values": pixels[0]}
+        draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # at once: a call costs as much as a crop
+        *crop, flip = draws[: CROP_DRAWS + 1].tolist()
+        image = self._cropped(row, crop)
+        if flip < self.augmentation.horizontal_flip:
+            image = image.flip(-1)
+        return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
+
+    def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
+        """A random crop. Pixels of images that are never shrunk stay in memory while there is room, since decoding is
+        most of the work. What came first stays: in a shuffled epoch none is more likely to come again."""
+        smallest = self.augmentation.crop_scale
+        image = self._kept.get(row.get("key"))
+        if image is None:
+            encoded = open_image(row["image"], self.max_pixels)
+            size = upright_size(encoded)
+            box = random_box(size, smallest, draws)
+            shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
+            decoded = to_rgb(encoded, shrink)
+            box = scaled_box(box, size, (decoded.height, decoded.width))
+            may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # by another crop
+            if may_shrink or "key" not in row or 3 * decoded.height * decoded.width > self._room:
+                return resize(pixels_of(decoded, box), self.size)  # the rest need not be copied
+            image = self._kept[row["key"]] = pixels_of(decoded)
+            self._room -= image.nbytes
+        else:
+            box = random_box(image.shape[1:], smallest, draws)
+        return crop_and_resize(image, box, self.size)
+
+    def evaluation(self) -> "Image":
+        """Returns the same without augmentation."""
+        return Image(self.processor, None, self.max_pixels)
+
+    def finish(self, batch: Batch) -> Batch:
+        """Returns pixel_values (`(B, 3, H, W)`) as the floats that the model wants, on the batch's device."""
+        batch = dict(batch)
+        pixels, draws = batch["pixel_values"].to(torch.float32, copy=True), batch.pop("colors", None)
+        if self.augmentation is not None and self.augmentation.changes_colors and draws is not None:
+            pixels = self.augmentation.change_colors(pixels, draws)
+        return {**batch, "pixel_values": self.normalised_(pixels)}
+
+    def normalised_(self, pixels: Tensor) -> Tensor:
+        """Returns float pixels from 0 to 255 (`(B, 3, H, W)`) normalised in place, as the processor says."""
+        self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)  # copied once
+        return pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
+
+    def shape(self) -> dict[str, int]:
+        """Returns `image_size`, in pixels."""
+        return {"image_size": self.size[0]}
+
+    def noise(self, count: int = 2) -> Batch:
+        """Returns normalised noise, pixel_values `(count, 3, S, S)`."""
+        return {"pixel_values": self.normalised_(torch.randint(0, 256, (count, 3, *self.size)).float())}
 
     def facts(self) -> dict:
-        return {
-            "image_size": list(self.pictures.size),
-            "augmentation": dataclasses.asdict(self.augmentation),
-            "knn": {"k": K, "temperature": TEMPERATURE},
-        }
+        """Returns the size and the augmentation."""
+        augmentation = None if self.augmentation is None else dataclasses.asdict(self.augmentation)
+        return {"image_size": list(self.size), "augmentation": augmentation}
+
+    def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the images themselves, uint8 `(..., 3, S, S)`; finished ones with their normalisation undone."""
+        pixels = batch["pixel_values"]
+        if pixels.dtype == torch.uint8:
+            return pixels
+        mean, std = (values.to(pixels.device)[:, None, None] for values in (self.mean, self.std))
+        return (pixels.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def check_processor(processing: ImageProcessing) -> None:
-    """Raises `ValueError` for a processor that does something which our own processing does not: whoever loads it from
-    the checkpoint would have other features than ours."""
-    height, width = processing.size
+def check_processor(images: Image) -> None:
+    """Raises `ValueError` for a processor that does something which our processing does not: whoever loads it from the
+    checkpoint would have other features than ours."""
+    height, width = images.size
     ramp = torch.linspace(0, 255, 3 * (height + 9) * (width + 14)).view(height + 9, width + 14, 3)
-    picture = Image.fromarray(ramp.to(torch.uint8).numpy())
-    name = type(processing.processor).__name__
+    image = PIL.Image.fromarray(ramp.to(torch.uint8).numpy())
+    name = type(images.processor).__name__
     try:
-        theirs = processing.processor(picture, return_tensors="pt")["pixel_values"][0]
-        batch = processing({"image": picture}, None)
-        ours = processing.finish({name: value[None] for name, value in batch.items()})["pixel_values"][0]
+        theirs = images.processor(image, return_tensors="pt")["pixel_values"][0]
+        batch = images({"image": image}, None)
+        ours = images.finish({name: value[None] for name, value in batch.items()})["pixel_values"][0]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"The encoder's image processor, {name}, can't be used: {error}. Save one of another kind with the "
-            "encoder, as CLIPImageProcessor, or take away its preprocessor_config.json for a default one."
+            "encoder, as CLIPImageProcessor, or remove its preprocessor_config.json for a default one."
         ) from error
     if theirs.shape != ours.shape or (theirs - ours).abs().max() > TOLERANCE:
         raise ValueError(
             f"The encoder's image processor, {name}, does more than resize, crop, rescale and normalise, so that its "
-            "pictures would not be those that were trained on. Save another kind with the encoder, as "
+            "images would not be those that were trained on. Save another kind with the encoder, as "
             "CLIPImageProcessor."
         )
-
-
-def evenly(count: int, wanted: int) -> list[int]:
-    """`wanted` indices spread over `count`; all of them where there are less."""
-    return sorted({i * count // wanted for i in range(wanted)})

@@ -1,94 +1,294 @@
-"""Texts: a tokenizer, brought or trained; documents packed side by side; probes that know few labels, beside TF-IDF.
+"""Texts, in two ways: one by one, as captions are (`Text`), or alone, as a corpus that is tokenised once (`Corpus`).
 
---dataset -> rows {"text"} -> tokens, once -> packed rows {"input_ids", "document_ids", ...} (B, L)
+row {"text", ...} -> one caption, or a part of a document -> input_ids (T,), attention_mask (T,)
+Source {"text"} -> tokens, once -> rows of packed documents -> input_ids (L,), document_ids, word_starts
 """
 
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import PartialState
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
-from transformers.utils import has_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.corpus import BatchedTexts, PackedTexts, TextProcessing, fingerprint, room, source_of, tokenised
-from ..data.sources import Source, open_source
-from ..data.tokenizer import train_tokenizer
-from ..encoders import encoder_config
-from ..evaluation.labelled_texts import LabelledTexts, tfidf_transfer
-from ..evaluation.transfer import label_fractions
+from ..data.captions import LETTERS, Captions, holds_captions, part_of
+from ..data.columns import type_name
+from ..data.corpus import BatchedTexts, PackedTexts, check_pads, room, source_of, tokenised, word_begins
+from ..data.decoding import to_text
+from ..data.sources import Source
+from ..data.tokenizer import brought_tokenizer, load_tokenizer, train_tokenizer
 from ..features import positions
-from ..interop.sentence_transformers import write_modules
-from ..stream.mixture import Mixture
-from ..stream.settings import TextArguments
+from ..stream.collate import collate
 from ..utils.paths import relative
-from . import Modality
+from ._modality import Batch, Context, Example, Modality
+from ._text_fit import check_distinguishes, check_length, check_vocabulary, pads_freely
+from ._text_options import CaptionArguments, TextArguments
+from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
-if TYPE_CHECKING:
-    from ..run.experiment import Run
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
-OPEN_CLIP = "open_clip:"  # before the name of an open_clip model, whose tokenizer is taken
-PROBED_LENGTH = 128  # tokens that show whether an architecture packs
-GUESSED, GUESSES = 6, 4  # hidden words that the report shows, and guesses of each
-GUESSED_FROM, LONG = 16, 4  # the first words of a text are shown; letters of a word that is worth guessing
+__all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
+LONGEST = 512  # tokens of a text, where an encoder takes any number
+SHOWN = ("image", "audio", "video")  # what a caption is of
 
 
-class Texts(Modality):
-    samples = "sequences"
-    methods = label_fractions(0.01, 0.1, 1.0)
+class Text(Modality):
+    """Texts one by one: captions; of a row that has nothing else, a part of its document.
 
-    def __init__(self, run: "Run"):
-        self.run = run
-        self.own, self.samples = run.build(TextArguments), "sequences"
-        options = run.options
-        self.config = encoder_config(options.encoder, "text") if options.encoder else None
-        columns = {"text": self.own.text_column}
-        self.texts = [
-            open_source(dataset, options.split, columns, ("text",), self.own.sample_by) for dataset in run.datasets()
-        ]
-        with PartialState().main_process_first():  # the others find what it has made
-            self.tokenizer, self.brought_by = find_tokenizer(self.own, options.encoder, lambda: self.texts[0])
-        self.config = self.config or run.encoder_shape()(
-            len(self.tokenizer), self.own.max_length, self.tokenizer.pad_token_id
-        )
-        check_vocabulary(self.tokenizer, self.brought_by, self.config.vocab_size, options.encoder)
-        room(self.tokenizer, self.own.max_length)
-        self.processing = TextProcessing(self.tokenizer, self.own.max_length)
-        run.task = run.objective.complete(run.task, self.tokenizer)
+    max_length: tokens that a text is cut to. captions: which text of a row is drawn. padded: whether all texts are
+    padded to `max_length` (for encoders that pool the last position), not to the longest of a batch.
 
-    def open(self) -> Mixture:
-        own, run = self.own, self.run
-        model, _ = run.fresh(run.first.seed)
-        _, there = positions(model.encoder)
-        if there is not None and own.max_length > there:
-            raise ValueError(
-                f"--max_length {own.max_length} is more than the {there} positions of "
-                f"{run.options.encoder or 'the encoder'}. Give --max_length {there} or less."
+    `cut` counts the captions that were longer than `max_length`.
+    """
+
+    name = "text"
+    columns = ("text",)
+    suffixes = (".txt",)
+    options = (TextArguments, CaptionArguments)
+    samples = "texts"
+    role = "tokenizer"
+    encoder_input = "input_ids"
+    fractions = (0.01, 0.1, 1.0)
+    features_in_bf16 = True
+    task_type = "text-classification"
+    usage = USAGE
+    outputs = ("input_ids", "attention_mask", "cut")
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_length: int,
+        captions: Captions | None = None,
+        padded: bool = False,
+        brought_by: str | None = None,
+        start: str | None = None,
+        flexible: bool = False,
+    ):
+        """brought_by: the folder or Hub id of the tokenizer, None for a trained one. start: that of the encoder.
+        flexible: whether `max_length` gives way to an encoder with fewer positions.
+
+        Raises `ValueError` for a tokenizer without a token to pad with."""
+        check_pads(tokenizer)
+        self.processor = self.tokenizer = tokenizer
+        self.max_length, self.captions, self.padded = max_length, captions or Captions(), padded
+        self.brought_by, self.start, self.flexible = brought_by, start, flexible
+        self.fills = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
+        if "attention_mask" not in tokenizer.model_input_names:  # as of SigLIP, which sees its padding
+            del self.fills["attention_mask"]
+        self.cut: Tensor | int = 0
+
+    @classmethod
+    def alone(cls) -> type[Modality]:
+        """A corpus."""
+        return Corpus
+
+    @classmethod
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
+        """Texts as options say. Raises `ValueError` for a --tokenizer that is none, or is not the encoder's."""
+        settings: TextArguments = options[TextArguments]
+        with PartialState().main_process_first():  # the other processes find what it has made
+            tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
+            brought_by = None if tokenizer is None else settings.tokenizer or context.start
+            tokenizer = tokenizer or train_tokenizer(
+                context.texts(),
+                settings.tokenizer_kind,
+                settings.vocab_size,
+                settings.lowercase,
+                max_length=settings.max_length,
             )
-        self.packs = hasattr(model, "packs") and model.packs(min(own.max_length, PROBED_LENGTH))
-        with PartialState().main_process_first():
-            tokens = [tokenised(source, self.tokenizer) for source in self.texts]
-        if self.packs:
-            self.rows = [PackedTexts(of_source, self.tokenizer, own.max_length) for of_source in tokens]
+        start, flexible, drawn = context.start, context.flexible, options.get(CaptionArguments)
+        texts = cls(tokenizer, settings.max_length, brought_by=brought_by, start=start, flexible=flexible)
+        texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights) if drawn else Captions()
+        return texts
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Text":
+        """Texts as a saved encoder takes them. Raises `ValueError` where it has no tokenizer."""
+        tokenizer = load_tokenizer("The tokenizer of", folder)
+        if tokenizer is None:  # transformers would make up an empty one
+            raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
+        return cls(tokenizer, min(LONGEST, positions(encoder)[1] or LONGEST), brought_by=source, start=source)
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        length, tokens = results["max_length"], results["tokenizer"]["tokens"]
+        return f"texts of up to {length} tokens of a vocabulary of {tokens:,}"
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """Padding or packing, captions and tokenizer."""
+        return [*text_preparation(results), tokenizer_words(results["tokenizer"])]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        return f"Texts of {self.max_length} tokens (--max_length)"
+
+    def check_columns(self, source: Source) -> None:
+        """Raises `ValueError` for columns of further captions that hold none."""
+        for canonical in self.captions.columns[1:]:
+            feature = source.features[canonical]
+            if not holds_captions(feature):
+                raise ValueError(
+                    f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) holds "
+                    f"{type_name(feature)} values, which are neither texts, nor lists of texts, nor texts by language."
+                )
+
+    def end_of_training(self) -> str | None:
+        """Returns how many captions were cut, and forgets it."""
+        cut, self.cut = int(self.cut), 0
+        if not cut:
+            return None
+        return (
+            f"{cut:,} of the captions that this process saw were longer than {self.max_length} tokens (--max_length), "
+            "and were cut."
+        )
+
+    def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
+        """Returns input_ids and attention_mask, `(T,)`, and whether a caption was cut. Raises `BadSample` for a row
+        without a text."""
+        if not any(name in row for name in SHOWN):  # a document
+            text = to_text(row["text"])
+            text = text if random is None else part_of(text, LETTERS * self.max_length, random)
+            return {**self.tokenised(text), "cut": 0}  # of a document other parts come other times
+        return self.tokenised(self.captions(row, random))
+
+    def tokenised(self, text: str) -> Example:
+        """A text's tokens, `(T,)`, and whether it was cut."""
+        ids = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+        cut = len(ids) > self.max_length
+        if cut:
+            ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
+        columns = {
+            "input_ids": torch.tensor(ids, dtype=torch.long),
+            "attention_mask": torch.ones(len(ids), dtype=torch.long),
+        }
+        missing = self.max_length - len(ids) if self.padded else 0
+        padded = {name: F.pad(columns[name], (0, missing), value=fill) for name, fill in self.fills.items()}
+        return {**padded, "cut": int(cut)}
+
+    def batch(self, texts: Sequence[str]) -> Batch:
+        """Returns texts as an encoder's inputs, `(n, longest)`."""
+        batch = collate([self.tokenised(text) for text in texts], fills=self.fills)
+        return {name: batch[name] for name in self.fills}
+
+    def documents(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray | int]]:
+        """Texts with what a text objective is measured by: input_ids and word_starts, `(T,)`, and num_bytes, the bytes
+        of UTF-8 that the tokens stand for."""
+        encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        for i, text in enumerate(texts):
+            end = max((end for _, end in encoded["offset_mapping"][i]), default=0)
+            yield {
+                "input_ids": np.array(encoded["input_ids"][i], np.int64),
+                "word_starts": word_begins(encoded.word_ids(i)),
+                "num_bytes": len(text[:end].encode()),
+            }
+
+    def evaluation(self) -> "Text":
+        """Returns the same with each row's caption, never drawn."""
+        other = copy.copy(self)
+        other.captions, other.cut = Captions(), 0
+        return other
+
+    def finish(self, batch: Batch) -> Batch:
+        """Returns the batch without `cut`, which is counted."""
+        batch = dict(batch)
+        cut = batch.pop("cut", None)
+        if cut is not None:
+            self.cut = self.cut + cut.sum()  # no .item(): the device need not be waited for
+        return batch
+
+    def shape(self) -> dict[str, int]:
+        """Returns the sizes that a text encoder's config needs."""
+        return {
+            "vocab_size": len(self.tokenizer),
+            "max_length": self.max_length,
+            "pad_token_id": self.tokenizer.pad_token_id,
+            "eos_token_id": self.tokenizer("a")["input_ids"][-1],  # what texts end with, whatever it is called
+        }
+
+    def fit(self, encoder: PreTrainedModel) -> None:
+        """Sets how long texts are and how they are padded, by an encoder.
+
+        Raises `ValueError` for one with another vocabulary or too few positions, or that reads all texts alike."""
+        check_vocabulary(self.tokenizer, self.brought_by, encoder.config.get_text_config().vocab_size, self.start)
+        _, most = positions(encoder)
+        check_length(self.max_length, most, self.start or "the text encoder", self.flexible)
+        longest = min(self.max_length, most or self.max_length)
+        room(self.tokenizer, longest)
+        self.padded = not pads_freely(encoder, self.tokenizer, self.fills, longest)
+        self.max_length = most if self.padded and self.flexible and most else longest
+        check_distinguishes(encoder, self.tokenizer, self.batch(["a", "b c"]))
+
+    def noise(self, count: int = 2) -> Batch:
+        """Returns texts of the largest length, `(count, T)`: a word of one letter, over and over."""
+        return self.batch([f"{chr(ord('a') + i % 26)} " * self.max_length for i in range(count)])
+
+    def facts(self) -> dict:
+        """Returns length, padding and tokenizer."""
+        return {
+            "max_length": self.max_length,
+            "padded": "to --max_length" if self.padded else "to the longest of a batch",
+            "tokenizer": {"from": relative(self.brought_by), **tokenizer_facts(self.tokenizer)},
+        }
+
+
+class Corpus(Text):
+    """Texts alone: documents tokenised once, packed side by side or batched by their length."""
+
+    options = (TextArguments,)
+    samples = "sequences"
+    outputs = ("input_ids", "attention_mask", "document_ids", "word_starts", "num_bytes")
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, **options):
+        """Raises `ValueError` as `Text` does, and for a `max_length` without room for a token."""
+        super().__init__(tokenizer, max_length, **options)
+        room(tokenizer, max_length)
+        self.fills = {"input_ids": tokenizer.pad_token_id, "document_ids": 0, "word_starts": True}
+        self.packs, self.rows = False, []
+
+    def sources(self, sources: list[Source], packs: bool, batch_size: int) -> list[Source]:
+        """Returns the sources' tokens as the stream's rows.
+
+        packs: whether the encoder keeps documents of one sequence apart; else a row is a batch of documents of like
+        length, as large as `batch_size` sequences. Raises `ValueError` for a source without any text."""
+        self.packs, self.samples = packs, "sequences" if packs else "batches"
+        with PartialState().main_process_first():  # the other processes find what it has made
+            tokens = [tokenised(source, self.tokenizer) for source in sources]
+        if packs:
+            self.rows = [PackedTexts(some, self.tokenizer, self.max_length) for some in tokens]
         else:
-            self.samples = "batches"
-            size = run.first.per_device_train_batch_size
-            self.rows = [BatchedTexts(of_source, self.tokenizer, own.max_length, size) for of_source in tokens]
-        sources = [source_of(*pair, self.tokenizer) for pair in zip(self.rows, self.texts, strict=True)]
-        return Mixture(sources, run.options.mixture_weights)
+            self.rows = [BatchedTexts(some, self.tokenizer, self.max_length, batch_size) for some in tokens]
+        return [source_of(*pair, self.tokenizer) for pair in zip(self.rows, sources, strict=True)]
 
-    def precision(self, args) -> torch.dtype | None:
-        return torch.bfloat16 if args.bf16 else None
+    def column(self, row: Mapping) -> str | None:
+        """`input_ids`: rows are tokenised already."""
+        return "input_ids" if "input_ids" in row else None
 
-    def adjusted(self, values: dict) -> dict:
-        return values if self.packs else {**values, "per_device_train_batch_size": 1}  # each row is a whole batch
+    def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
+        """Returns a row of `PackedTexts` as tensors of one length, `(L,)`, of `BatchedTexts`, `(B, L)`, as it is."""
+        if row["input_ids"].ndim == 2:
+            return {name: torch.from_numpy(row[name]) for name in row if isinstance(row[name], np.ndarray)}
+        example = {"num_bytes": torch.tensor(row["num_bytes"], dtype=torch.float32)}
+        for name, fill in self.fills.items():
+            values = torch.from_numpy(row[name])
+            example[name] = torch.cat([values, values.new_full((self.max_length - len(values),), fill)])
+        return example
 
-    def noise(self) -> list[dict[str, Tensor]]:
-        """Two sequences as long as any, in two documents each where documents are packed."""
-        shape, half = (2, self.own.max_length), self.own.max_length // 2
+    def finish(self, batch: Batch) -> Batch:
+        """Returns the batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
+        return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
+
+    def fit(self, encoder: PreTrainedModel) -> None:
+        """Raises `ValueError` for an encoder with another vocabulary or too few positions."""
+        check_vocabulary(self.tokenizer, self.brought_by, encoder.config.get_text_config().vocab_size, self.start)
+        check_length(self.max_length, positions(encoder)[1], self.start or "the encoder")
+
+    def noise(self, count: int = 2) -> Batch:
+        """Returns sequences as long as any, in two documents each where documents are packed."""
+        shape, half = (count, self.max_length), self.max_length // 2
         random = torch.Generator().manual_seed(0)
         special = set(self.tokenizer.all_special_ids)
         words = torch.tensor([i for i in range(len(self.tokenizer)) if i not in special])
@@ -97,138 +297,16 @@ class Texts(Modality):
             "word_starts": torch.ones(shape, dtype=torch.bool),
         }
         if self.packs:
-            return [{**batch, "document_ids": (torch.arange(shape[1]) >= half).long().expand(shape) + 1}]
-        return [{**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}]
-
-    def does_not_fit(self, reason: str) -> str:
-        return (
-            f"Sequences of {self.own.max_length} tokens (--max_length) do not fit "
-            f"{self.run.options.encoder or 'the encoder'}: {reason}"
-        )
-
-    def labelled(self) -> LabelledTexts:
-        options = self.run.options
-        return LabelledTexts(
-            options.eval_dataset,
-            self.tokenizer,
-            self.own.max_length,
-            options.eval_label,
-            self.own.eval_text_column,
-            options.eval_rows,
-        )
-
-    def baselines(self, labelled: LabelledTexts) -> dict[str, dict]:
-        return {"TF-IDF": tfidf_transfer(labelled, self.methods)}
-
-    def panel(self, labelled: LabelledTexts, results: dict):
-        """How transfer grows with the labels known, and what the first trained model guesses of hidden words."""
-        from ..cards.report import draw_fractions
-
-        guessed = guesses(self.run.trained(self.run.first.output_dir), self.tokenizer, labelled)
-        return partial(draw_fractions, transfer=results["transfer"], guesses=guessed), 4.2
+            return {**batch, "document_ids": (torch.arange(shape[1]) >= half).long().expand(shape) + 1}
+        return {**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}
 
     def facts(self) -> dict:
-        own = self.own
+        """Returns length, tokenizer, and what packing gave."""
+        count = sum(map(len, self.rows))
         return {
-            "max_length": own.max_length,
-            "tokenizer": {"from": relative(self.brought_by), **told_of(self.tokenizer)},
+            "max_length": self.max_length,
+            "tokenizer": {"from": relative(self.brought_by), **tokenizer_facts(self.tokenizer)},
             "packed": self.packs,
-            "padding": float(sum(rows.padding * len(rows) for rows in self.rows) / sum(map(len, self.rows))),
+            "padding": float(sum(rows.padding * len(rows) for rows in self.rows) / count) if count else None,
             "tokens": int(sum(rows.pieces.lengths.sum() for rows in self.rows)),
         }
-
-    def finish(self, folder: str) -> None:
-        write_modules(folder, self.config.hidden_size, self.own.max_length)
-
-
-def find_tokenizer(
-    own: TextArguments, encoder: str | None, texts: Callable[[], Source], option: str = "--encoder"
-) -> tuple[PreTrainedTokenizerBase, str | None]:
-    """As --tokenizer says, else the encoder's, else one trained on the texts; and who brought it.
-
-    texts: what it is trained on, asked for only then. option: the one that names the encoder. Raises `ValueError` for a
-    --tokenizer that is none, or another than the encoder's.
-    """
-    asked, theirs = own.tokenizer, load_tokenizer(option, encoder) if encoder else None
-    if asked is not None:
-        found = load_tokenizer("--tokenizer", asked)
-        if found is None:
-            raise ValueError(f"--tokenizer {asked} is neither a folder with a tokenizer nor a Hub id of one.")
-        if theirs is not None and fingerprint(theirs) != fingerprint(found):
-            raise ValueError(
-                f"--tokenizer {asked} is not the one that {option} {encoder} was made for: its tokens would mean "
-                "other words. Leave --tokenizer out."
-            )
-        return found, asked
-    if theirs is not None:
-        return theirs, encoder
-    return train_tokenizer(texts(), own.tokenizer_kind, own.vocab_size, own.lowercase, max_length=own.max_length), None
-
-
-def check_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, brought_by: str | None, vocabulary: int, encoder: str | None
-) -> None:
-    """Raises `ValueError` for a tokenizer that is not the one that an encoder was made for, by their sizes.
-
-    brought_by: who brought the tokenizer (see `find_tokenizer`). encoder: who brought the encoder, if anybody."""
-    tokens = len(tokenizer)
-    own = encoder is not None and brought_by == encoder
-    if tokens > vocabulary or (tokens < vocabulary and not own):  # many models have a few rows to spare
-        trained = f" or set vocab_size to {tokens} in its config.json" if brought_by is None else ""
-        raise ValueError(
-            f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} a vocabulary of {vocabulary:,}. "
-            f"Give the --tokenizer that it was made for{trained}."
-        )
-
-
-def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
-    """The tokenizer of a folder or Hub id; None where there is none. Raises `ValueError` for a slow one."""
-    try:
-        if path.startswith(OPEN_CLIP):
-            from ..interop.open_clip import tokenizer_of
-
-            tokenizer = tokenizer_of(path.removeprefix(OPEN_CLIP))
-        elif any(has_file(path, name) for name in TOKENIZER_FILES):  # else transformers would make up an empty one
-            tokenizer = AutoTokenizer.from_pretrained(path)
-        else:
-            return None
-    except ImportError as error:
-        raise ValueError(f"{option} {path}: {error}") from error
-    except (OSError, ValueError, TypeError):  # as each of its files says
-        if path.startswith(OPEN_CLIP):
-            raise
-        return None
-    if not tokenizer.is_fast:
-        raise ValueError(
-            f"{option} {path}: {type(tokenizer).__name__} can't tell where words begin. Give one of the "
-            "tokenizers library."
-        )
-    return tokenizer
-
-
-def told_of(tokenizer: PreTrainedTokenizerBase) -> dict:
-    """What results.json says of a tokenizer."""
-    kind = type(tokenizer.backend_tokenizer.model).__name__
-    return {"class": type(tokenizer).__name__, "kind": kind, "tokens": len(tokenizer)}
-
-
-@torch.no_grad()
-def guesses(model, tokenizer: PreTrainedTokenizerBase, labelled: LabelledTexts) -> list[tuple[str, str, str]]:
-    """Some texts of test with a word hidden: what stands around it, the word, and the model's likeliest guesses."""
-    mask, found = model.task.mask_token_id, []
-    texts = [text for text in labelled.texts["test"] if len(text.split()) >= GUESSED_FROM]
-    for text in [texts[i * len(texts) // GUESSED] for i in range(GUESSED if texts else 0)]:
-        encoded = tokenizer(" ".join(text.split()[:GUESSED_FROM]), return_tensors="pt")
-        ids, words = encoded["input_ids"][0], encoded.word_ids()
-        single = [i for i, word in enumerate(words) if word is not None and words.count(word) == 1]
-        long = [i for i in single if len(tokenizer.decode(ids[i]).strip()) >= LONG]
-        if not long:
-            continue
-        at = long[len(long) // 2]
-        hidden = {**encoded, "input_ids": encoded["input_ids"].clone()}
-        hidden["input_ids"][0, at] = mask
-        logits = model.eval().whole(**hidden).logits[0, at]
-        around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
-        guessed = [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
-        found.append((f"{around[0]} ____ {around[1]}", tokenizer.decode(ids[at]).strip(), guessed))
-    return found

@@ -20,8 +20,8 @@ import hf_pretext
 from hf_pretext.callbacks import Publisher
 from hf_pretext.cards.info import show_info
 from hf_pretext.cards.push import push
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.run.results import publish_on_hub
 from hf_pretext.trainer import PretextTrainer
 from hf_pretext.utils.hub import explained
@@ -294,7 +294,7 @@ def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
         push_to_hub=True, hub_model_id=MODEL, hub_strategy=strategy, hub_always_push=True, hub_token=hub.token,
     )  # fmt: skip
     model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
-    trainer = PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
+    trainer = PretextTrainer(model, args, open_source(emoji(count=16)), Image(default_processor(32)))
     trainer.train()
     assert hub.commits("model", MODEL)[:2] == [f"Training in progress, step {step}" for step in (4, 2)]
     files = hub.files("model", MODEL)
@@ -318,7 +318,7 @@ def test_other_ranks_than_the_first_push_nothing(hub, emoji, tmp_path, monkeypat
                              push_to_hub=True, hub_model_id=MODEL, hub_token=hub.token)  # fmt: skip
     monkeypatch.setattr(PretextTrainer, "is_world_process_zero", lambda self: False)
     model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
-    trainer = PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
+    trainer = PretextTrainer(model, args, open_source(emoji(count=16)), Image(default_processor(32)))
     trainer.train()
     assert trainer.state.global_step == 2 and ("model", MODEL) not in hub.repositories
 
@@ -328,7 +328,7 @@ def test_a_hub_that_refuses_ends_a_run_before_it_begins(hub, emoji, tmp_path):
                              use_cpu=True, report_to="none", max_steps=1)  # fmt: skip
     model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
     with pytest.raises(ValueError, match="hf auth login") as refused:
-        PretextTrainer(model, args, open_source(emoji(count=16)), ImageProcessing(default_processor(32)))
+        PretextTrainer(model, args, open_source(emoji(count=16)), Image(default_processor(32)))
     assert "hf_wrong_secret" not in str(refused.value)
 
 

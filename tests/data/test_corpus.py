@@ -16,7 +16,6 @@ from hf_pretext.data.corpus import (
     LONGEST_WORD,
     BatchedTexts,
     PackedTexts,
-    TextProcessing,
     fingerprint,
     source_of,
     tokenised,
@@ -24,6 +23,7 @@ from hf_pretext.data.corpus import (
 )
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer, trained
+from hf_pretext.modalities.text import Corpus
 from hf_pretext.stream.loader import StreamLoader
 
 SENTENCE = "the film was a long walk through rain and light with people who never said what they wanted Größe 電影"
@@ -172,7 +172,7 @@ def test_packed_texts_stream_and_resume_exactly(tokenizer):
 
     def run(start, count, workers):
         rows = open_source(packed, columns=columns, needed=tuple(columns))
-        loader = StreamLoader(rows, TextProcessing(tokenizer, 64), 4, start=start, num_workers=workers)
+        loader = StreamLoader(rows, Corpus(tokenizer, 64), 4, start=start, num_workers=workers)
         found = [batch for _, batch in zip(range(count), forever(loader), strict=False)]
         loader.close()
         return found
@@ -214,7 +214,7 @@ def test_batched_texts_hold_every_document_once_with_others_of_its_length(tokeni
     texts = tokenised(source(corpus(300)), tokenizer)
     batched = BatchedTexts(texts, tokenizer, max_length=64, batch_size=4)
     assert 0 < batched.padding < 0.05
-    held, processing = [], TextProcessing(tokenizer, 64)
+    held, processing = [], Corpus(tokenizer, 64)
     for row in (batched[i] for i in range(len(batched))):
         assert row["input_ids"].size <= 4 * 64 and row["input_ids"].shape == row["word_starts"].shape
         there = row["attention_mask"] == 1

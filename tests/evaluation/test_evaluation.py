@@ -7,7 +7,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.comparison import averaged, compare, pixel_transfer, pretext_figures, random_transfer
 from hf_pretext.evaluation.knn import knn_predict, neighbours
@@ -23,6 +22,7 @@ from hf_pretext.evaluation.transfer import (
     recompute_batch_norm,
     transfer,
 )
+from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
 
 
@@ -146,7 +146,7 @@ def test_recomputed_statistics_are_those_of_the_data():
 
 
 def evaluation_processing(size=16):
-    return ImageProcessing(default_processor(size))
+    return Image(default_processor(size))
 
 
 @pytest.fixture(scope="module")

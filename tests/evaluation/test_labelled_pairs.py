@@ -5,12 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import EMOJI, Processor
+from hf_pretext.data.pairs import PairProcessing
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures

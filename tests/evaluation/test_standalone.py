@@ -14,11 +14,11 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 
 import hf_pretext
 from hf_pretext.cli import main
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled import LabelledImages
 from hf_pretext.evaluation.standalone import evaluate
 from hf_pretext.evaluation.transfer import chosen_together
+from hf_pretext.modalities.image import Image, default_processor
 
 ROWS = 60
 
@@ -35,7 +35,7 @@ def ours(tmp_path):
 def test_figures_are_those_of_the_protocol(ours):
     found = evaluate(ours, str(EMOJI), "group", rows=ROWS)
     assert found["objective"]["name"] == "rotation" and found["encoder"]["class"] == "ResNetModel"
-    labelled = LabelledImages(str(EMOJI), ImageProcessing(default_processor(32)), "group", limit=ROWS)
+    labelled = LabelledImages(str(EMOJI), Image(default_processor(32)), "group", limit=ROWS)
     expected = encoder_transfer(AutoModel.from_pretrained(ours), labelled)
     (expected,) = chosen_together([{"": expected}])
     figures = found["transfer"]["figures"]

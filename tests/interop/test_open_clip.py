@@ -12,7 +12,8 @@ from timm.models import register_model
 from timm.models.vision_transformer import _create_vision_transformer
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipModel
 
-from hf_pretext.interop.open_clip import from_open_clip, to_open_clip, tokenizer_of
+from hf_pretext.data.tokenizer import tokenizer_of
+from hf_pretext.interop.open_clip import from_open_clip, to_open_clip
 from hf_pretext.interop.open_clip_configs import siglip_tower
 from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
 

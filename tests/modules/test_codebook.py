@@ -25,8 +25,9 @@ from transformers import (
     ViTModel,
 )
 
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.encoders import build_encoder
+from hf_pretext.modalities.image import Image as ImageModality
+from hf_pretext.modalities.image import default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.modules import codebook as quantize
 from hf_pretext.modules import kmeans
@@ -47,7 +48,7 @@ def one_thread():
 
 
 def pixels_of(rows, side: int = IMAGE) -> torch.Tensor:
-    processing = ImageProcessing(default_processor(side))
+    processing = ImageModality(default_processor(side))
     pixels = torch.stack([processing(row, None)["pixel_values"] for row in rows])
     return processing.finish({"pixel_values": pixels})["pixel_values"]
 

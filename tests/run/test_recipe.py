@@ -16,9 +16,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import hf_pretext
-from hf_pretext.data.processing import ImageProcessing
 from hf_pretext.evaluation.labelled import LabelledImages
 from hf_pretext.features import extract
+from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream.sample_log import read_lines
 
 RECIPE = REPOSITORY / "recipes" / "rotation_emoji.py"
@@ -120,7 +120,7 @@ def test_card_says_the_figures_of_the_results(smoke):
 def test_a_plain_pipeline_gives_our_features(smoke):
     folder, _ = smoke
     pipe = pipeline("image-feature-extraction", model=str(folder), device="cpu")
-    processing = ImageProcessing(AutoImageProcessor.from_pretrained(folder))
+    processing = ImageModality(AutoImageProcessor.from_pretrained(folder))
     labelled = LabelledImages(str(EMOJI), processing, "group", limit=30)
     ours = extract(AutoModel.from_pretrained(folder), labelled.batches("test"), description=None)[-1]
     rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "test-*"), split="train")

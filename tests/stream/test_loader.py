@@ -16,14 +16,15 @@ from PIL import Image
 from test_rows import damaged_group
 
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.modalities.image import Augmentation, default_processor
+from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.reader import make_order, reading_notes
 from hf_pretext.stream.sample_log import SampleLog, TooManyBadSamples, forget_after, read_lines, sizes_of_records
-from hf_pretext.stream.settings import Augmentation, StreamSettings
+from hf_pretext.stream.settings import StreamSettings
 
 ROWS = 101
 
@@ -427,7 +428,7 @@ def test_files_of_one_name_in_two_sources_are_not_mistaken_for_each_other(tmp_pa
         (tmp_path / name).mkdir()
         data.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
     mixture = Mixture([open_source(str(tmp_path / name)) for name in ("dark", "light")], [1, 1])
-    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    process = ImageModality(default_processor(16), Augmentation(color_jitter=0.0))
     found, loader = batches(8, mixture, process, batch_size=20)
     greys = torch.cat([batch["pixel_values"] for batch in found]).float().mean((1, 2, 3)).round().tolist()
     assert greys == [(10, 200)[loader.reader.order.choose(g)[0]] for g in range(160)]
@@ -439,7 +440,7 @@ def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
     pictures[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
     data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
     data.to_parquet(tmp_path / "a.parquet")
-    process = ImageProcessing(default_processor(16), Augmentation(color_jitter=0.0))
+    process = ImageModality(default_processor(16), Augmentation(color_jitter=0.0))
     source = open_source(str(tmp_path / "a.parquet"))
     loaded = []
     monkeypatch.setattr(Image.Image, "load", lambda self, own=Image.Image.load: loaded.append(self.size) or own(self))

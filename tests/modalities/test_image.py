@@ -4,11 +4,6 @@ import io
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torchvision.transforms import v2
-from transformers import AutoImageProcessor
-
-from hf_pretext.data.decoding import pixels_of, to_rgb
 from hf_pretext.data.processing import (
     COLOR_DRAWS,
     Augmentation,
@@ -20,6 +15,11 @@ from hf_pretext.data.processing import (
     random_box,
     target_size,
 )
+from PIL import Image
+from torchvision.transforms import v2
+from transformers import AutoImageProcessor
+
+from hf_pretext.data.decoding import pixels_of, to_rgb
 
 
 def row(height=48, width=64) -> dict:

@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import AutoModel, PreTrainedConfig, PreTrainedTokenizerBase, VisionTextDualEncoderProcessor
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 
+from ..data.captions import Captions, captions_of, holds_captions, normalised
 from ..data.columns import type_name
 from ..data.corpus import fingerprint, room
-from ..data.pairs import Captions, PairProcessing, captions_of, holds_captions, normalised
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config, is_shape_alone
 from ..evaluation.knn import neighbours
@@ -28,14 +28,17 @@ from ..evaluation.masked import masked_figures, text_probe
 from ..evaluation.matching import KINDS, matching_figures
 from ..evaluation.zero_shot import templates_of
 from ..features import positions
+from ..modalities._text_fit import check_vocabulary
+from ..modalities.text import TextArguments
 from ..modeling import PretextModel
 from ..modules.dual_encoder import TwoTowers, batch_norms, dual_encoder
 from ..stream.mixture import Mixture
-from ..stream.settings import PairArguments, TextArguments
 from ..utils.paths import relative
 from . import image
+from .arguments import PairArguments
 from .image import evenly
-from .text import check_vocabulary, find_tokenizer, told_of
+from .pairs import PairProcessing
+from .text import find_tokenizer, told_of
 
 if TYPE_CHECKING:
     from ..run.experiment import Run

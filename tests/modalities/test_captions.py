@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from conftest import Processor
+from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number, part_of
+from hf_pretext.data.processing import ImageProcessing
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import CLIPImageProcessor, PreTrainedTokenizerFast
 
 from hf_pretext.data.decoding import BadSample
-from hf_pretext.data.pairs import Captions, PairProcessing, holds_captions, label_number, part_of
-from hf_pretext.data.processing import ImageProcessing
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream.collate import collate
 from hf_pretext.stream.loader import StreamLoader

@@ -1,11 +1,6 @@
-"""Pictures with captions, and either alone, row to tensors.
+"""Pictures with captions, and either alone, row to tensors: what `Inputs` replaces."""
 
-row {"image", "text", "keywords", ...} -> one caption, drawn -> pixel_values (3, S, S) uint8, input_ids (l,)
-row {"image"} -> pixel_values; row {"text"} -> a part of it, drawn -> input_ids
-"""
-
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -13,86 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
+from ..data.captions import LETTERS, Captions, label_number, part_of
+from ..data.corpus import check_pads
+from ..data.decoding import BadSample, to_text
+from ..modalities.image import Image
 from ..stream.collate import collate
-from .columns import holds_text
-from .corpus import AT_ONCE, check_pads
-from .decoding import BadSample, to_text
-from .processing import ImageProcessing
-from .sources import Source
-
-CAPTION_DRAWS = 3
-LETTERS = 4  # of a token, about, in a language with spaces
-LONGEST_WORD = 32  # letters that are left out so that a part of a text begins with a word
-
-
-class Captions:
-    """Which text of a row is shown with its picture.
-
-    others, weights: see `PairArguments`.
-    """
-
-    def __init__(self, others: Sequence[str] = (), weights: Sequence[float] | None = None):
-        self.columns = ("text", *others)
-        shares = np.array(weights or [1.0] * len(self.columns))
-        self.ends = np.cumsum(shares / shares.sum())
-
-    def __call__(self, row: dict, random: np.random.Generator | None) -> str:
-        """The caption; where `random` is given, it or one of the others. Raises `BadSample` for a row without one."""
-        caption = to_text(row["text"])
-        if random is None or len(self.columns) == 1:
-            return caption
-        column, which, many = random.random(CAPTION_DRAWS)
-        value = row.get(self.columns[int(np.searchsorted(self.ends, column, "right").clip(max=len(self.ends) - 1))])
-        texts = texts_in(value)
-        if not texts:
-            return caption
-        if isinstance(value, dict):
-            return texts[int(which * len(texts))]
-        return " ".join(random.permutation(texts)[: 1 + int(many * len(texts))])
-
-
-def holds_captions(feature) -> bool:
-    """Whether a column's type is that of texts, of lists of texts or of texts by name, or not known."""
-    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", feature)]
-    return all(map(holds_text, inner))
-
-
-def texts_in(value) -> list[str]:
-    """The texts of a column's value, whatever its kind."""
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
-
-
-def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
-    """Every text in these columns of a source."""
-    for piece, count in enumerate(source.counts):
-        for first in range(0, count, AT_ONCE):
-            for row in source.read(piece, first, min(first + AT_ONCE, count)):
-                for column in columns:
-                    yield from texts_in(row.get(column))
-
-
-def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:
-    """A part of a text, about `letters` long or longer where it has so many, that begins at a word; drawn where
-    `random` is given, so that a long text is not known by its beginning alone."""
-    spare = len(text) - letters
-    if random is None or spare <= 0:
-        return text[: LETTERS * letters]
-    start = int(random.integers(spare + 1))
-    if start:
-        word = text.find(" ", start, start + LONGEST_WORD)
-        start = start if word < 0 else word + 1
-    return text[start : start + LETTERS * letters]  # to spare for long words; the rest need not be tokenised
-
-
-def normalised(caption: str) -> str:
-    """A caption as it is compared with others: without case, and one space between words."""
-    return " ".join(caption.casefold().split())
-
-
-def label_number(text) -> int:
-    """A whole number that is the same for equal texts, in every process: `positives="label"` goes by it."""
-    return int.from_bytes(hashlib.blake2b(normalised(str(text)).encode(), digest_size=8).digest(), "big", signed=True)
 
 
 class PairProcessing:
@@ -107,7 +27,7 @@ class PairProcessing:
 
     def __init__(
         self,
-        images: ImageProcessing,
+        images: Image,
         processor: ProcessorMixin,
         max_length: int,
         captions: Captions | None = None,

@@ -1,0 +1,199 @@
+"""Videos: a clip of each, its frames resized and cropped by a transformers video processor, alike in training.
+
+row {"video"} -> decode frames at `at` -> resize, crop -> pixel_values_videos (F, 3, S, S) uint8       in a worker
+batch (B, F, 3, S, S) uint8 -> normalise -> (B, F, 3, S, S) float                                      on the device
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from huggingface_hub.dataclasses import strict
+from torch import Tensor
+from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
+
+from ..data.decoding import MAX_PIXELS, to_video
+from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
+from ._modality import Batch, Context, Example, Modality
+
+FRAMES = 16  # of a clip, where nothing says it
+USAGE = """
+import torch
+from transformers import AutoModel, AutoVideoProcessor
+
+processor = AutoVideoProcessor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+video = torch.zeros(encoder.config.num_frames, 3, 100, 200, dtype=torch.uint8)  # yours: frames as RGB
+with torch.no_grad():
+    hidden = encoder(**processor([video], return_tensors="pt"){{ hidden_of }}
+features = hidden.mean(1)
+print(encoder.__class__.__name__, features.shape)
+"""
+INPUTS = ("pixel_values_videos", "pixel_values")  # the names that encoders take frames by
+
+
+@strict
+@dataclass
+class VideoArguments:
+    """How videos are read.
+
+    video_column: Their column, where its type and name don't show it.
+    eval_video_column: The same in --eval_dataset.
+    num_frames: Frames of a clip.
+    frame_stride: Frames from one of a clip to the next; default: the clip is spread over the full video.
+    video_size: Side of the square frames that the encoder sees, in pixels; an --encoder brings its own.
+    """
+
+    _argument_group_name: ClassVar[str] = "videos"
+
+    video_column: str | None = None
+    eval_video_column: str | None = None
+    num_frames: int = 16
+    frame_stride: int | None = None
+    video_size: int | None = None
+
+    def validate_ranges(self):
+        for name in ("num_frames", "frame_stride", "video_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}.")
+
+
+class Video(Modality):
+    """Videos.
+
+    processor: a transformers video processor, which says size and normalisation. frames, stride: see `VideoArguments`.
+    """
+
+    name = "video"
+    columns = ("video",)
+    suffixes = (".mp4", ".webm", ".mkv", ".avi", ".mov")
+    options = (VideoArguments,)
+    samples = "films"
+    role = "video_processor"
+    timed = True
+    fractions = (0.01, 0.1, 1.0)
+    task_type = "video-classification"
+    packages = ("torchvision",)
+    usage = USAGE
+
+    def __init__(self, processor, frames: int, stride: int | None = None, max_image_pixels: int = MAX_PIXELS):
+        """Raises `ValueError` for a processor that gives frames of any size."""
+        self.processor, self.frames, self.stride, self.max_pixels = processor, frames, stride, max_image_pixels
+        self.size = target_size(processor)
+        self.mean, self.std = pixel_statistics(processor)
+        self.encoder_input = INPUTS[0]
+
+    @classmethod
+    def from_options(cls, options: Mapping[type, Any], context: Context) -> "Video":
+        """Videos as options say."""
+        settings: VideoArguments = options[VideoArguments]
+        size = settings.video_size or context.image_size or USUAL_SIZE
+        processor = load_video_processor(context.start, settings.video_size, size)
+        return cls(processor, settings.num_frames, settings.frame_stride, context.max_image_pixels)
+
+    @classmethod
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":
+        """Videos as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        if size is None and saved_video_processor(folder) is None:
+            raise ValueError(f"{source} has no video processor. Save the one that the encoder was made for with it.")
+        frames = getattr(encoder.config, "num_frames", getattr(encoder.config, "frames_per_clip", FRAMES))
+        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames)
+        videos.fit(encoder)
+        return videos
+
+    @staticmethod
+    def words(results: Mapping) -> str:
+        """What an encoder takes, of the results of a run."""
+        return "videos of {} frames of {}x{} pixels".format(results["num_frames"], *results["video_size"])
+
+    @staticmethod
+    def preparation(results: Mapping) -> list[str]:
+        """How far apart frames are."""
+        stride = results["frame_stride"]
+        return [f"Frames: {'spread over each video' if stride is None else f'{stride} apart'}, resized and cropped."]
+
+    def largest(self) -> str:
+        """What `noise` is, in words that name the options."""
+        height, width = self.size
+        return f"Videos of {self.frames} frames (--num_frames) of {height}x{width} pixels (--video_size)"
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All columns that an example may have."""
+        return (self.encoder_input,)
+
+    def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
+        """Returns a clip, uint8 `(F, 3, S, S)`. Raises `BadSample` for a video that can't be read."""
+        clip = to_video(row["video"], self.frames, at, self.stride, self.max_pixels)
+        asis = {"do_rescale": False, "do_normalize": False, "do_sample_frames": False}
+        (frames,) = self.processor([clip], return_tensors="pt", **asis)[self.processor.model_input_names[0]]
+        return {self.encoder_input: frames}
+
+    def finish(self, batch: Batch) -> Batch:
+        """Returns frames (`(B, F, 3, S, S)`) as the floats that the model wants, on the batch's device."""
+        pixels = batch[self.encoder_input].to(torch.float32, copy=True)
+        mean, std = (values.to(pixels.device)[:, None, None] for values in (self.mean, self.std))
+        return {**batch, self.encoder_input: pixels.sub_(mean).div_(std)}
+
+    def shape(self) -> dict[str, int]:
+        """Returns `image_size`, in pixels, and `num_frames`."""
+        return {"image_size": self.size[0], "num_frames": self.frames}
+
+    def fit(self, encoder: PreTrainedModel) -> None:
+        """Takes the name that the encoder takes frames by. Raises `ValueError` where that is none of `INPUTS`."""
+        name = encoder.main_input_name
+        if name not in INPUTS:
+            raise ValueError(f"{type(encoder).__name__} takes {name}, but videos are given as {' or '.join(INPUTS)}.")
+        self.encoder_input = name
+
+    def noise(self, count: int = 2) -> Batch:
+        """Returns normalised noise, `(count, F, 3, S, S)`."""
+        pixels = torch.randint(0, 256, (count, self.frames, 3, *self.size), dtype=torch.uint8)
+        return self.finish({self.encoder_input: pixels})
+
+    def facts(self) -> dict:
+        """Returns the clip's sizes."""
+        return {"video_size": list(self.size), "num_frames": self.frames, "frame_stride": self.stride}
+
+    def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the frame in the middle of each clip, uint8 `(..., 3, S, S)`."""
+        frames = batch[self.encoder_input][..., self.frames // 2, :, :, :]
+        if frames.dtype == torch.uint8:
+            return frames
+        mean, std = (values.to(frames.device)[:, None, None] for values in (self.mean, self.std))
+        return (frames.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+
+def saved_video_processor(path: str):
+    """The video processor that a folder or Hub id brings, or None."""
+    try:
+        return AutoVideoProcessor.from_pretrained(path)
+    except (OSError, ValueError):
+        return None
+
+
+def load_video_processor(path: str | None, size: int | None, fallback_size: int):
+    """The video processor that an encoder brings, or a default one; both at `size` where that is given.
+
+    path: folder or Hub id of a pretrained encoder, or None for a fresh one."""
+    processor = None if path is None else saved_video_processor(path)
+    if processor is None:
+        return default_video_processor(size or fallback_size)
+    if size is not None:
+        usual = default_video_processor(size)
+        processor.size, processor.crop_size = usual.size, usual.crop_size
+        processor.do_resize = processor.do_center_crop = True
+    return processor
+
+
+def default_video_processor(size: int):
+    """The video processor of an encoder that came without one: shorter side to `size`, central square, [-1, 1]."""
+    return VideoMAEVideoProcessor(
+        size={"shortest_edge": size},
+        crop_size={"height": size, "width": size},
+        image_mean=[0.5] * 3,
+        image_std=[0.5] * 3,
+    )

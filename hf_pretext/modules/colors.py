@@ -1,0 +1,51 @@
+"""Random changes of colour for a batch of images: all of them linear, so one matrix product for the batch.
+
+pixels (B, 3, H, W), draws (B, 8) -> brightness, contrast, saturation, grey, hue, swapped channels -> (B, 3, H, W)
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
+COLOR_DRAWS = 8
+
+
+def change_colors(
+    pixels: Tensor,
+    draws: Tensor,
+    jitter: float = 0.0,
+    hue: float = 0.0,
+    grayscale: float = 0.0,
+    channel_shuffle: float = 0.0,
+) -> Tensor:
+    """Changes the colours of each image by its draws.
+
+    pixels (`(B, 3, H, W)`, 0 to 255), draws (`(B, 8)`, uniform in [0, 1)). jitter: brightness, contrast and saturation
+    are multiplied by a factor from [1 - x, 1 + x]. hue: hues turn by up to this share of the colour circle. grayscale,
+    channel_shuffle: probabilities of losing all colour and of swapping channels. Returns pixels, clamped to 0 to 255.
+    """
+    gray = torch.tensor(GRAY, device=pixels.device)
+    eye = torch.eye(3, device=pixels.device)
+    brightness, contrast, saturation = (1 + jitter * (2 * draws[:, :3] - 1)).T
+    saturation = torch.where(draws[:, 3] < grayscale, 0.0, saturation)
+    matrix = hue_rotation((2 * draws[:, 4] - 1) * hue * 2 * math.pi)  # (B, 3, 3)
+    matrix = torch.lerp(gray.expand(3, 3), eye, saturation[:, None, None]) @ matrix
+    shuffled = eye[draws[:, 5:8].argsort(dim=1)]  # a permutation matrix for each image
+    swaps = (draws[:, 5:8].sum(1) * 997 % 1 < channel_shuffle)[:, None, None]
+    matrix = torch.where(swaps, shuffled @ matrix, matrix) * brightness[:, None, None]
+    level = (pixels.mean((2, 3))[:, None] @ matrix.mT)[:, 0] @ gray  # mean grey after all that, (B,)
+    offset = ((1 - contrast) * level)[:, None, None].expand(-1, 3, 1)
+    changed = torch.baddbmm(offset, matrix * contrast[:, None, None], pixels.flatten(2))
+    return changed.clamp_(0, 255).view_as(pixels)
+
+
+def hue_rotation(angle: Tensor) -> Tensor:
+    """Returns rotations of RGB space about its grey axis, `(B, 3, 3)`, by Rodrigues' formula.
+
+    angle (`(B,)`): in radians."""
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    eye, ones = torch.eye(3, device=angle.device), torch.full((3, 3), 1 / 3, device=angle.device)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=angle.device) / math.sqrt(3)
+    return cos * eye + (1 - cos) * ones + sin * cross
