@@ -1,9 +1,17 @@
-"""What a person sees of a run: steps, rate, time left, and a line at each log.
+"""What happens between steps: a person sees how far a run is, and its objective is kept informed.
 
 logs -> "step 40/1404  epoch 0.37  loss 1.281  accuracy 0.402  209 samples/s, waiting for data 3%"
+optimizer step -> model.progress, model.after_step(progress); first step of an epoch -> model.before_round(batches)
 """
 
-from transformers import ProgressCallback
+from typing import TYPE_CHECKING
+
+from transformers import ProgressCallback, TrainerCallback
+
+from .modeling import PretextModel
+
+if TYPE_CHECKING:
+    from .trainer import PretextTrainer
 
 
 class Progress(ProgressCallback):
@@ -21,3 +29,27 @@ class Progress(ProgressCallback):
         if "samples_per_second" in logs:
             parts.append(f"{logs['samples_per_second']:.0f} samples/s, waiting for data {logs['data_wait']:.0%}")
         self.training_bar.write("  ".join(parts))
+
+
+class Hooks(TrainerCallback):
+    """Calls an objective's hooks between steps, never from `forward`. All depend on the step alone, so that a resumed
+    run calls them as one that was never interrupted."""
+
+    def __init__(self, trainer: "PretextTrainer"):
+        self.trainer = trainer
+
+    @property
+    def model(self) -> PretextModel:
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.model.progress = state.global_step / state.max_steps
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_epoch():
+            self.trainer.learn_from_data(self.model.before_round, once=not self.trainer.mixture.endless)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        model = self.model
+        model.progress = state.global_step / state.max_steps
+        model.after_step(model.progress)

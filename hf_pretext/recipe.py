@@ -57,7 +57,13 @@ class Recipe:
         what to do when something given is wrong.
         """
         objective = objective_class(self.objective)
-        types = (RunArguments, *ARGUMENTS[objective.modality], StreamSettings, objective.task_class, TrainingArguments)
+        types = (
+            RunArguments,
+            *ARGUMENTS["_".join(objective.inputs)],
+            StreamSettings,
+            objective.task_class,
+            TrainingArguments,
+        )
         command_line = CommandLine(types, f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
         from accelerate import PartialState

@@ -50,7 +50,7 @@ def evaluated(results: dict) -> list[EvalResult]:
                 continue
             found.append(
                 EvalResult(
-                    task_type=TASK_TYPES[objective_class(results["objective"]["name"]).modality],
+                    task_type=TASK_TYPES["_".join(objective_class(results["objective"]["name"]).inputs)],
                     task_name=f"frozen encoder, label {transfer['label']}",
                     dataset_type=transfer["dataset"] if transfer.get("revision") else LOCAL,
                     dataset_name=transfer["dataset"],

@@ -32,8 +32,9 @@ def wording(results: dict):
     from . import environment
 
     model_class = objective_class(results["objective"]["name"])
-    words = {"modality": model_class.modality, "usage": model_class.usage}
-    return environment().get_template(f"{model_class.modality}.jinja").make_module({**results, **words})
+    modality = "_".join(model_class.inputs)
+    words = {"modality": modality, "usage": model_class.usage}
+    return environment().get_template(f"{modality}.jinja").make_module({**results, **words})
 
 
 def printed_by(code: str) -> str | None:

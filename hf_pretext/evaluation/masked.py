@@ -29,7 +29,7 @@ def masked_figures(
     (`masked_text_other`) and with none (`masked_text_none`); and what the own one is worth beside the better of both
     (`masked_text_gain`).
 
-    model: with `guess_tokens`, and a task with `mask_token_id` and `special_token_ids`."""
+    model: with `predict_tokens`, and a task with `mask_token_id` and `special_token_ids`."""
     training = model.training
     model.to(device).eval()
     told, count = dict.fromkeys(("own", "other", "none"), 0), 0
@@ -39,7 +39,7 @@ def masked_figures(
         hidden, inputs = (labels != IGNORED).to(device), {name: value.to(device) for name, value in seen.items()}
         for kind, of in {"own": rows, "other": others[rows], "none": None}.items():
             pixels = {} if of is None else {"pixel_values": pictures[of].to(device)}
-            guessed = model.guess_tokens(hidden, **inputs, **pixels).argmax(-1).cpu()
+            guessed = model.predict_tokens(hidden, **inputs, **pixels).argmax(-1).cpu()
             told[kind] += int((guessed == labels[labels != IGNORED]).sum())
         count += int((labels != IGNORED).sum())
     model.train(training)
@@ -68,12 +68,14 @@ def text_probe(model: nn.Module, labelled: LabelledPairs, device: torch.device |
     """A linear probe of the labels on what the text encoder makes of captions alone (`text_probe`). Its layer, and
     whether that is read as the mean over tokens or at the first one, are chosen on validation.
 
-    model: with `tower("text")`."""
+    model: with an encoder of texts."""
     features = {}
     for split in SPLITS:
         batches = list(text_batches(labelled.pairs, labelled.captions(split)[: len(labelled.labels.splits[split])]))
         for pooling in get_args(Pooling):
-            for layer, found in extract(model.tower("text"), batches, "all", pooling, device, description=None).items():
+            for layer, found in extract(
+                model.encoders["text"], batches, "all", pooling, device, description=None
+            ).items():
                 features.setdefault((layer, pooling), {})[split] = found
     found = transfer(features, labelled.labels, {"text_probe": linear_probe})
     return {name: probed["test"]["top1"] for name, probed in found.items()}

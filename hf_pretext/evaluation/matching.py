@@ -7,6 +7,7 @@ the model that is asked.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -72,8 +73,8 @@ def cosines(model: nn.Module, labelled: LabelledPairs, split: str, device: torch
     """Of the embeddings of each labelled picture and of the captions that it is shown with."""
     shown = captions_shown(labelled, split)
     captions = labelled.captions(split)[: len(shown["own"])]
-    images = embedded(model.embed_images, labelled.batches(split), device)
-    texts = embedded(model.embed_texts, text_batches(labelled.pairs, captions), device)
+    images = embedded(partial(model.embed, "image"), labelled.batches(split), device)
+    texts = embedded(partial(model.embed, "text"), text_batches(labelled.pairs, captions), device)
     return {kind: (images * texts[torch.from_numpy(numbers)]).sum(1).numpy() for kind, numbers in shown.items()}
 
 
@@ -103,11 +104,11 @@ def matching_figures(
     threshold that is chosen on validation, for both alike; and by how much the second is better
     (`matching_gain_shuffled`, `matching_gain_hard`).
 
-    model: with `embed_images` and `embed_texts`, and perhaps `match`."""
+    model: with `embed`, and perhaps `match`."""
     training = model.training
     model.to(device).eval()
     scores = {"threshold": [cosines(model, labelled, part, device) for part in ("validation", split)]}
-    if hasattr(model, "match"):
+    if "match" in model.capabilities:
         scores["matching"] = [logits(model, labelled, part, device) for part in ("validation", split)]
     model.train(training)
     found = {
@@ -115,6 +116,6 @@ def matching_figures(
         for by, (chosen, asked) in scores.items()
         for kind in KINDS
     }
-    if hasattr(model, "match"):
+    if "match" in model.capabilities:
         found |= {f"matching_gain_{kind}": found[f"matching_{kind}"] - found[f"threshold_{kind}"] for kind in KINDS}
     return found

@@ -20,6 +20,7 @@ from ..evaluation.knn import TEMPERATURE, K, neighbours
 from ..evaluation.labelled import LabelledImages
 from ..evaluation.transfer import METHODS
 from ..features import extract
+from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import Augmentation, ImageArguments
 from . import Modality
@@ -46,8 +47,12 @@ class Images(Modality):
         processor = load_processor(self.started_from(), self.own.image_size, size if isinstance(size, int) else 224)
         self.pictures = ImageProcessing(processor, self.augmentation, run.stream.max_image_pixels)
         self.processing = self.pictures
+        self.processors = {"image": processor}
         self.evaluation_processing = ImageProcessing(processor, None, run.stream.max_image_pixels)
         check_processor(self.evaluation_processing)
+
+    def start(self, model: PretextModel) -> None:
+        model.adapt(self.processors)
 
     def started_from(self) -> str | None:
         """The folder or Hub id that the encoder of pictures comes from, where it is not a fresh one."""

@@ -44,6 +44,7 @@ TEXTS = Features({"text": Value("string")})
 USUAL_SIZE = 224  # pixels, where neither a tower nor --image_size says one
 LEARNED_FROM = 1_000_000  # captions that a tokenizer is trained on, at most
 QUERIES, FOUND = 8, 6  # of the report
+KIND_OF = {"vision": "image", "text": "text"}  # of the names of towers in options
 UNMOVED, SAME = 1e-3, 1e-6  # embeddings that differ by less are so by rounding alone, or are the very same
 
 
@@ -67,7 +68,8 @@ class ImagesAndTexts(image.Images):
         label = "text" if self.pairs.pair_label is None else "pair_label"
         self.processing = PairProcessing(self.pictures, processor, length, captions, label)
         self.evaluation_processing = PairProcessing(self.evaluation_processing, processor, length)
-        run.task = run.objective.complete(run.task, self.tokenizer)
+        self.processors = {"image": self.pictures.processor, "text": self.tokenizer}
+        run.task = run.objective.complete(run.task, self.processors)
 
     # towers
 
@@ -92,7 +94,7 @@ class ImagesAndTexts(image.Images):
 
     def _check_alone(self) -> None:
         given = [name for name in ("images_alone", "texts_alone") if getattr(self.pairs, name)]
-        if given and not self.run.objective.learns_alone:
+        if given and not self.run.objective.learns_from_one_kind:
             raise ValueError(
                 f"--{' and --'.join(given)}: {self.run.objective.objective} learns from pairs alone. Leave it out."
             )
@@ -125,8 +127,7 @@ class ImagesAndTexts(image.Images):
         return dual_encoder(vision, text, own.projection_dim).config
 
     def start(self, model: PretextModel) -> None:
-        if hasattr(model, "codebook"):
-            model.codebook.set_normalisation(self.pictures.processor)
+        super().start(model)
         for name, path in (("vision", self.pairs.vision_encoder), ("text", self.pairs.text_encoder)):
             if path and not is_shape_alone(path):
                 tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
@@ -138,7 +139,7 @@ class ImagesAndTexts(image.Images):
                     raise ValueError(
                         f"--{name}_encoder {path} lacks weights, which would stay random: {', '.join(missing[:5])}."
                     )
-                model.tower(name).load_state_dict(tower.state_dict())
+                model.encoders[KIND_OF[name]].load_state_dict(tower.state_dict())
 
     def checkpoints(self) -> list[str]:
         towers = (self.pairs.vision_encoder, self.pairs.text_encoder)
@@ -169,7 +170,7 @@ class ImagesAndTexts(image.Images):
     def _length(self, model: PretextModel) -> tuple[int, bool]:
         """Tokens that a caption is cut to, and whether all are padded to that. Raises `ValueError` for a --max_length
         that the text tower does not take."""
-        length, (_, there) = self.texts.max_length, positions(model.tower("text"))
+        length, (_, there) = self.texts.max_length, positions(model.encoders["text"])
         theirs = self._text_tower() is not None and "max_length" not in self.run.given  # the recipe's is for its own
         if there is not None and length > there and not theirs:
             raise ValueError(
@@ -204,13 +205,14 @@ class ImagesAndTexts(image.Images):
     def open(self) -> Mixture:
         options, columns = self.run.options, self._columns()
         model, _ = self.run.fresh(self.run.first.seed)
-        self.text_class = type(model.tower("text")).__name__
+        self.text_class = type(model.encoders["text"]).__name__
         length, fixed = self._length(model)
         for processing in (self.processing, self.evaluation_processing):
             processing.max_length, processing.fixed = length, fixed
         check_tells_apart(model, self.processing)
         piece = getattr(self.run.task, "embed_batch_size", None)
-        trained = [model.tower(name) for name in ("vision", "text") if name != getattr(self.run.task, "frozen", None)]
+        frozen = KIND_OF.get(getattr(self.run.task, "frozen", None))
+        trained = [encoder for kind, encoder in model.encoders.items() if kind != frozen]
         if piece and piece < self.run.first.per_device_train_batch_size and any(map(batch_norms, trained)):
             self.run.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} by itself.")
         sources = [self._open(dataset, columns) for dataset in self.run.datasets()]
@@ -264,16 +266,16 @@ class ImagesAndTexts(image.Images):
         device = self.run.first.device
         found = pair_figures(model, labelled, self.pairs.prompts or ["en"], device)
         found |= matching_figures(model, labelled, device)
-        if hasattr(model, "guess_tokens"):
+        if "predict_tokens" in model.capabilities:
             found |= masked_figures(model, labelled, device) | text_probe(model, labelled, device)
         return found
 
     def by_chance(self, labelled: LabelledPairs) -> dict[str, float]:
         found, objective = chance_figures(labelled), self.run.objective
         found |= {f"threshold_{kind}": 0.5 for kind in KINDS}
-        if hasattr(objective, "match"):
+        if "match" in objective.capabilities:
             found |= {f"matching_{kind}": 0.5 for kind in KINDS} | {f"matching_gain_{kind}": 0.0 for kind in KINDS}
-        if hasattr(objective, "guess_tokens"):
+        if "predict_tokens" in objective.capabilities:
             found |= {f"masked_text_{kind}": 1 / len(self.tokenizer) for kind in ("own", "other", "none")}
             found |= {"masked_text_gain": 0.0, "text_probe": labelled.labels.majority()["top1"]}
         return found
@@ -346,7 +348,7 @@ def check_tells_apart(model: PretextModel, processing: PairProcessing) -> None:
     """Raises `ValueError` for a text tower that gives two captions the same embedding, as one does that pools at
     another token than the tokenizer ends a text with."""
     batch = processing.texts(["a", "b c"], labels=False)
-    one, other = model.eval().embed_texts(**batch)
+    one, other = model.eval().embed("text", **batch)
     if (one - other).abs().max() < SAME:
         ends = getattr(model.config.get_text_config(), "eos_token_id", None)
         puts = end_of_text(processing.tokenizer)
@@ -368,5 +370,5 @@ def pads_freely(model: PretextModel, tokenizer: PreTrainedTokenizerBase, length:
         inputs = {"input_ids": F.pad(ids, (0, extra), value=tokenizer.pad_token_id)}
         if "attention_mask" in tokenizer.model_input_names:
             inputs["attention_mask"] = F.pad(torch.ones_like(ids), (0, extra))
-        found.append(model.eval().embed_texts(**inputs))
+        found.append(model.eval().embed("text", **inputs))
     return bool((found[0] - found[1]).abs().max() < UNMOVED)

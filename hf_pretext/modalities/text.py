@@ -57,7 +57,7 @@ class Texts(Modality):
         check_vocabulary(self.tokenizer, self.brought_by, self.config.vocab_size, options.encoder)
         room(self.tokenizer, self.own.max_length)
         self.processing = TextProcessing(self.tokenizer, self.own.max_length)
-        run.task = run.objective.complete(run.task, self.tokenizer)
+        run.task = run.objective.complete(run.task, {"text": self.tokenizer})
 
     def open(self) -> Mixture:
         own, run = self.own, self.run
@@ -68,7 +68,7 @@ class Texts(Modality):
                 f"--max_length {own.max_length} is more than the {there} positions of "
                 f"{run.options.encoder or 'the encoder'}. Give --max_length {there} or less."
             )
-        self.packs = hasattr(model, "packs") and model.packs(min(own.max_length, PROBED_LENGTH))
+        self.packs = model.packs(min(own.max_length, PROBED_LENGTH))
         with PartialState().main_process_first():
             tokens = [tokenised(source, self.tokenizer) for source in self.texts]
         if self.packs:
@@ -227,7 +227,7 @@ def guesses(model, tokenizer: PreTrainedTokenizerBase, labelled: LabelledTexts) 
         at = long[len(long) // 2]
         hidden = {**encoded, "input_ids": encoded["input_ids"].clone()}
         hidden["input_ids"][0, at] = mask
-        logits = model.eval().whole(**hidden).logits[0, at]
+        logits = model.eval().full_model(**hidden).logits[0, at]
         around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
         guessed = [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
         found.append((f"{around[0]} ____ {around[1]}", tokenizer.decode(ids[at]).strip(), guessed))

@@ -85,7 +85,7 @@ class Run:
                 "Name one, or leave --eval_strategy out."
             )
         self._check_output()
-        self.data: Modality = modality_class(objective.modality)(self)
+        self.data: Modality = modality_class("_".join(objective.inputs))(self)
         self.config, self.processing = self.data.config, self.data.processing
         self.source = self.data.open()
         check_length(self.source, self.first.max_steps)
@@ -183,7 +183,7 @@ class Run:
             hidden = last_hidden(model.encoder.eval(), model.encoder(**inputs))
         except (ValueError, RuntimeError, IndexError) as error:
             raise ValueError(self.data.does_not_fit(str(error).splitlines()[0])) from error
-        lost = sorted(name for name in missing if f"{model.base_model_prefix}.{name}" not in unused)
+        lost = sorted(name for name in missing if f"full_model.{name}" not in unused)
         if lost:
             raise ValueError(
                 f"--encoder {self.options.encoder} lacks weights that training needs: {', '.join(lost[:5])}."

@@ -163,7 +163,7 @@ def facts(run: "Run") -> dict:
             "mixture_weights": run.source.weights,
             "revisions": {source.name: source.revision for source in run.source.sources if source.revision},
         },
-        "modality": run.objective.modality,
+        "modality": "_".join(run.objective.inputs),
         "card": {name: getattr(run.options, name) for name in CARD_SETTINGS},
         "samples": run.data.samples,
         **run.data.facts(),
