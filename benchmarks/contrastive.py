@@ -82,7 +82,7 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
         vocab_size=WORDS, max_position_embeddings=LENGTH, num_attention_heads=3, hidden_act="gelu", **sizes, **ends
     )
     ours = ContrastiveForPreTraining.from_encoders(vision, text, WIDTH)
-    full_model, state = ours.whole, theirs.state_dict()
+    full_model, state = ours.full_model, theirs.state_dict()
     full_model.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
     full_model.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
     names = [same.back() for same in clip_text_names(LAYERS)]
@@ -182,6 +182,9 @@ class Theirs(torch.nn.Module):
     def __init__(self, model):
         super().__init__()
         self.model = model
+
+    def embed(self, kind, **batch):
+        return self.embed_images(**batch) if kind == "image" else self.embed_texts(**batch)
 
     def embed_images(self, pixel_values):
         return self.model.encode_image(pixel_values, normalize=True)

@@ -201,9 +201,9 @@ def rate(ends: list[float], batch: int) -> float:
 def shares_of_time(model: FlavaWithCodes, batch: dict[str, torch.Tensor]) -> dict[str, float]:
     """What part of a forward pass each part of the model takes."""
     parts = {
-        "image encoder": model.whole.image_model,
-        "text encoder": model.whole.text_model,
-        "multimodal encoder": model.whole.multimodal_model,
+        "image encoder": model.full_model.image_model,
+        "text encoder": model.full_model.text_model,
+        "multimodal encoder": model.full_model.multimodal_model,
         **{f"{name} head": model.pretext_head[name] for name in ("mmm_image", "mmm_text", "itm")},
     }
     device, spent, begun = model.device, dict.fromkeys(parts, 0.0), {}

@@ -1,6 +1,8 @@
-"""What accompanies a training: its progress on the screen, its pace in the logs, its checkpoints on the Hub.
+"""What accompanies a training: its progress on the screen, its pace in the logs, its checkpoints on the Hub; and its
+objective's hooks.
 
 logs -> "step 40/1404  epoch 0.37  loss 1.281  accuracy 0.402  209 samples/s, waiting for data 3%"
+optimizer step -> model.progress, model.after_step(progress); first step of an epoch -> model.before_round(batches)
 """
 
 import tempfile
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
 from transformers import ProgressCallback, TrainerCallback, TrainingArguments
@@ -19,6 +22,7 @@ from transformers.utils.hub import hf_api
 from .cards import CARD, unfinished
 from .cards.push import commit
 from .cards.staging import stage
+from .modeling import PretextModel
 from .stream.mixture import Mixture
 from .stream.order import MixedOrder
 from .stream.reader import Reader
@@ -26,6 +30,9 @@ from .utils.files import write_text
 from .utils.hub import explained
 from .utils.machine import cores
 from .utils.paths import relative
+
+if TYPE_CHECKING:
+    from .trainer import PretextTrainer
 
 LONG_WAIT = 0.2  # share of the time that steps may wait for data before a warning says how to shorten it
 log = logging.get_logger(__name__)
@@ -216,3 +223,27 @@ class Publisher(TrainerCallback):
             log.warning(f"{folder} is not published: {error} Training goes on.")
             return False
         return True
+
+
+class Hooks(TrainerCallback):
+    """Calls an objective's hooks between steps, never from `forward`. All depend on the step alone, so that a resumed
+    run calls them as one that was never interrupted."""
+
+    def __init__(self, trainer: "PretextTrainer"):
+        self.trainer = trainer
+
+    @property
+    def model(self) -> PretextModel:
+        return self.trainer.accelerator.unwrap_model(self.trainer.model)
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.model.progress = state.global_step / state.max_steps
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_epoch():
+            self.trainer.learn_from_data(self.model.before_round, once=not self.trainer.mixture.endless)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        model = self.model
+        model.progress = state.global_step / state.max_steps
+        model.after_step(model.progress)

@@ -72,13 +72,23 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
     """
     inner = any(layer != -1 for layer in layers)
     outputs = encoder(**batch, **({"output_hidden_states": True} if inner else {}))
-    mask = batch.get("attention_mask")
     pooled = {}
     for layer in layers:
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
-        mask_fits = mask is not None and hidden.ndim == 3 and mask.shape == hidden.shape[:2]
-        pooled[layer] = pool(hidden, mask if mask_fits else None, pooling)
+        pooled[layer] = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
     return pooled
+
+
+def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | None) -> Tensor | None:
+    """Which hidden states (`(batch, tokens, channels)`) are of real inputs, `(batch, tokens)`; None where the encoder
+    does not keep that apart. attention_mask (`(batch, length)`): of the inputs; encoders of raw sound shorten them.
+    """
+    if attention_mask is None or hidden.ndim != 3 or attention_mask.shape == hidden.shape[:2]:
+        return attention_mask if hidden.ndim == 3 else None
+    shortened = getattr(encoder, "_get_feature_vector_attention_mask", None)
+    if shortened is None or hidden.shape[1] > attention_mask.shape[1]:
+        return None
+    return shortened(hidden.shape[1], attention_mask)
 
 
 def num_layers(encoder: PreTrainedModel, **batch: Tensor) -> int:

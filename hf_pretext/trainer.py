@@ -4,19 +4,21 @@ Everything of `TrainingArguments` keeps working. What is added: the exact order 
 each loss term and log averaged over steps and ranks, strict loading, and no pickled arguments in what is shared.
 """
 
+import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
+from accelerate.utils import str_to_bool
 from torch import Tensor
 from transformers import ProgressCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
-from .callbacks import Progress, Publisher
+from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
@@ -47,6 +49,7 @@ class PretextTrainer(StreamTrainer):
         **kwargs,
     ):
         """Raises `ValueError` for data without a known length where `args` count in epochs."""
+        refuse_sharded(args)
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective)
         self._terms = RunningMeans()
@@ -55,6 +58,7 @@ class PretextTrainer(StreamTrainer):
         self.add_callback(self.publisher)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Progress)
+        self.add_callback(Hooks(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """As Trainer's, with `"last"` for the last checkpoint in the output folder.
@@ -67,16 +71,31 @@ class PretextTrainer(StreamTrainer):
     def _prepare(self) -> None:
         """Has the objective learn what it must know of the data beforehand: on the main process, for all."""
         model = self.accelerator.unwrap_model(self.model)
-        if type(model).prepare is PretextModel.prepare:
-            return
+        if type(model).prepare is not PretextModel.prepare:
+            self.learn_from_data(model.prepare)
+            if self.is_world_process_zero():
+                log.warning(f"Learned before training: {model.prepared()}.")
+
+    def begins_epoch(self) -> bool:
+        """Whether the next step is the first to see samples of an epoch; of data without a length, the first of all."""
+        before = self.samples_seen - self.get_total_train_batch_size(self.args)
+        length = self.samples_seen + 1 if self.mixture.endless else len(self.mixture)
+        return self.samples_seen == 0 or self.samples_seen // length > before // length
+
+    def learn_from_data(self, learn: Callable[[Iterator[dict]], None], once: bool = False) -> None:
+        """Has a method of the model learn from finished batches of training, from the first sample on: on the main
+        process, for all. once: the batches of one epoch, not of as many as are asked for.
+
+        Raises `ValueError`, on all processes, where it does."""
+        model = self.accelerator.unwrap_model(self.model)
         failed = [None]  # on the main process: the others must not wait for what will not come
         if self.is_world_process_zero():
             options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
             total = self.get_total_train_batch_size(self.args)
             loader = StreamLoader(self.mixture, self.processing, total, **options)
             try:
-                model.prepare(self._prepare_inputs(batch) for batch in loader)
-                log.warning(f"Learned before training: {model.prepared()}.")
+                batches = (self._prepare_inputs(batch) for batch in loader)
+                learn(itertools.islice(batches, len(loader)) if once else batches)
             except ValueError as error:
                 failed = [str(error)]
             finally:
@@ -86,8 +105,8 @@ class PretextTrainer(StreamTrainer):
         if failed[0] is not None:
             raise ValueError(failed[0])
         if self.args.world_size > 1:
-            for buffer in model.buffers():
-                torch.distributed.broadcast(buffer, src=0)
+            for value in (*model.parameters(), *model.buffers()):
+                torch.distributed.broadcast(value.data, src=0)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """The objective's loss; its terms and logs are summed on the device until the next log."""
@@ -170,17 +189,13 @@ class PretextTrainer(StreamTrainer):
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """Strict, and through transformers' renaming of weights, which Trainer's own loading leaves out."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        """Strict, and by the native class's own `from_pretrained`, which Trainer's own loading leaves out."""
         target = self.accelerator.unwrap_model(model or self.model)
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         check_same_task(saved, target, resume_from_checkpoint)
         target.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return super()._load_best_model()
         self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
@@ -205,14 +220,27 @@ class RunningMeans:
 
 
 def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> None:
-    """Raises `ValueError` where a checkpoint was trained with other settings of its objective: a run that goes on with
-    others would be told of by a card that knows the last ones alone."""
-    before, now = saved.config.pretext, target.config.pretext
+    """Raises `ValueError` where a checkpoint was trained with other settings of its objective: the card of a
+    run that is resumed with others would know the last ones alone."""
+    before, now = saved.pretext, target.pretext
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ValueError(
                 f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Go on with the same, or "
                 "begin anew in another --output_dir."
+            )
+
+
+def refuse_sharded(args: TrainingArguments) -> None:
+    """Raises `ValueError` where the model is to be split over devices."""
+    asked = {"--fsdp": args.fsdp, "--fsdp_config": args.fsdp_config, "--deepspeed": args.deepspeed}
+    by_launcher = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    asked |= {f"{name} (accelerate launch)": str_to_bool(os.environ.get(name, "0")) for name in by_launcher}
+    for option, value in asked.items():
+        if value:
+            raise ValueError(
+                f"{option} would split the model over devices, but heads, teachers and checkpoints here are of whole "
+                "models: weights would be lost on saving. Leave it out; several processes each hold the model (DDP)."
             )
 
 

@@ -5,6 +5,7 @@ test split -> pictures (n, d), captions (m, d) -> R@k both ways; class names in 
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def pair_figures(
     """Retrieval both ways among all pictures and the different captions of a split, and zero-shot classification of its
     labels by their names.
 
-    model: with `embed_images` and `embed_texts`. prompts: templates, or languages (see `zero_shot.templates_of`).
+    model: with `embed`. prompts: templates, or languages (see `zero_shot.templates_of`).
     Returns the figures of `retrieval`, and `zero_shot_top1`, `zero_shot_top5`, `zero_shot_mean_class`.
     """
     training = model.training
@@ -113,7 +114,7 @@ def pair_figures(
     images, _, texts = embeddings(model, labelled, device, split)
     figures = retrieval(images, texts, *ids(labelled, split))
     classes = classifier(
-        lambda sentences: embedded(model.embed_texts, text_batches(labelled.pairs, sentences), device),
+        lambda sentences: embedded(partial(model.embed, "text"), text_batches(labelled.pairs, sentences), device),
         labelled.labels.names,
         templates_of(prompts),
     )
@@ -128,8 +129,8 @@ def embeddings(
 ) -> tuple[Tensor, list[str], Tensor]:
     """Pictures of a split as embeddings, its different captions, and what the text tower makes of those."""
     captions = different(labelled.captions(split))
-    images = embedded(model.embed_images, labelled.all_batches(split), device)
-    return images, captions, embedded(model.embed_texts, text_batches(labelled.pairs, captions), device)
+    images = embedded(partial(model.embed, "image"), labelled.all_batches(split), device)
+    return images, captions, embedded(partial(model.embed, "text"), text_batches(labelled.pairs, captions), device)
 
 
 def different(captions: Iterable[str]) -> list[str]:

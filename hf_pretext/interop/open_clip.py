@@ -61,7 +61,7 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
     `ValueError` for what open_clip can't express; `ImportError` without `open_clip_torch`.
     """
     open_clip = needed("open_clip", "open_clip")
-    ours = copy.deepcopy(getattr(model, "whole", model)).cpu().float().eval()
+    ours = copy.deepcopy(getattr(model, "full_model", model)).cpu().float().eval()
     config, folder = ours.config, Path(folder)
     if type(ours) not in (CLIPModel, SiglipModel):
         raise ValueError(
@@ -70,7 +70,7 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
     siglip = type(ours) is SiglipModel
     model_cfg = siglip_cfg(config) if siglip else clip_cfg(config)
     bias = {}
-    if not siglip and hasattr(model, "bias") and model.task.loss == "sigmoid":  # of a CLIP that learned with a sigmoid
+    if not siglip and getattr(getattr(model, "task", None), "loss", None) == "sigmoid":  # of a CLIP of ours
         bias["logit_bias"] = model.bias.detach().cpu()
         model_cfg["init_logit_bias"] = float(bias["logit_bias"])
     built = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP

@@ -1,4 +1,4 @@
-"""Visual tokens, what a hidden patch is to be told by: the codes of a codebook, fitted to pictures or a ready one.
+"""Visual tokens, the targets of masked patches: the codes of a codebook, fitted to images or a ready one.
 
     fit: pixel_values (B, 3, H, W), batch after batch -> patches (n, d) -> k-means -> centres (K, d)
     codes: pixel_values (B, 3, H, W) -> patches (B, N, d) -> nearest centres (B, N), whole numbers below K
@@ -12,25 +12,17 @@ Clustering", WWW 2010, https://dl.acm.org/doi/10.1145/1772690.1772862) of the pa
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from tqdm.auto import tqdm
-from transformers import (
-    AutoConfig,
-    AutoImageProcessor,
-    AutoModel,
-    FlavaConfig,
-    FlavaForPreTraining,
-    FlavaImageCodebook,
-    FlavaImageCodebookConfig,
-    PreTrainedModel,
-)
+from transformers import FlavaImageCodebook, PreTrainedModel
 
-from ..encoders import build_encoder, check_encoder
+from ..encoders import check_encoder
 from ..features import last_hidden, width
 from .kmeans import PASSES, distinct, k_means, nearest
 from .patches import patchify
@@ -38,6 +30,31 @@ from .patches import patchify
 CLASS_TOKENS = 2  # at most, before a picture's patches: DeiT has a second one, for distillation
 CELL, LEAST = 8, 0.1  # pixels of a cell of DALL-E's codebook, and the darkest value that it is given for [0, 1]
 HALF = (0.5, 0.5, 0.5)
+
+
+@strict
+@dataclass
+class CodebookTask:
+    """Settings of objectives whose targets are visual tokens.
+
+    codebook: what gives a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
+        folder or Hub id); default: the patch's pixels are clustered.
+    codebook_size: how many visual tokens, where they are clustered.
+    codebook_patches: of how many patches; at least as many as codes.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    codebook: str | None = None
+    codebook_size: int = 512
+    codebook_patches: int = 200_000
+
+    def validate_codebook(self):
+        if not 2 <= self.codebook_size <= self.codebook_patches:
+            raise ValueError(
+                f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
+                f"{self.codebook_size}."
+            )
 
 
 def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -55,12 +72,12 @@ class Frozen(nn.Module):
     """What is never trained, whatever the model does that holds it: always in `eval()`, and without gradients."""
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Also freezes its weights: `from_pretrained` forgets that they were, and then calls `eval()`."""
+        """Also freezes its weights: loading forgets that they were, and then calls `eval()`."""
         return super().train(False).requires_grad_(False)
 
     def set_normalisation(self, processor: Any, prefix: str = "") -> None:
-        """Takes over what an image processor normalises by: the model's, or with the prefix "own_" the encoder's. Where
-        pixels are told apart as they come, there is nothing to take over."""
+        """Takes over what an image processor normalises by: the model's, or with the prefix "encoder_" the encoder's.
+        Where pixels are compared as they come, there is nothing to take over."""
         if not hasattr(self, f"{prefix}mean"):
             return
         does = getattr(processor, "do_normalize", False)
@@ -78,8 +95,8 @@ class PatchCodebook(Frozen):
     encoder of pictures.
 
     `centres` (`(size, d)`) and `counts` (`(size,)`, how many patches lay nearest to each in fitting) are buffers; with
-    an encoder also `mean` and `std`, what pictures are normalised by as they come, and `own_mean` and `own_std`, what
-    the encoder wants: `(3,)`, 0.5 each unless set.
+    an encoder also `mean` and `std`, what images are normalised by as they come, and `encoder_mean` and `encoder_std`,
+    what the encoder wants: `(3,)`, 0.5 each unless set.
 
     Example:
         >>> codebook = PatchCodebook(size=16, patch_size=8)
@@ -99,7 +116,7 @@ class PatchCodebook(Frozen):
         self.register_buffer("centres", torch.zeros(size, d, dtype=torch.float32))
         self.register_buffer("counts", torch.zeros(size, dtype=torch.float32))
         if encoder is not None:
-            for name in ("mean", "std", "own_mean", "own_std"):
+            for name in ("mean", "std", "encoder_mean", "encoder_std"):
                 self.register_buffer(name, torch.tensor(HALF, dtype=torch.float32))
         self._seen_fitted = False
         self.train()
@@ -123,14 +140,14 @@ class PatchCodebook(Frozen):
 
     @exact
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """What the patches of pictures `(B, 3, H, W)` are told apart by, row by row: `(B, N, d)`.
+        """What the patches of images `(B, 3, H, W)` are compared by, row by row: `(B, N, d)`.
 
         Raises `ValueError` for sides that are no multiples of the patch size, and where the encoder's grid is another.
         """
         if self.encoder is None:
             return patchify(pixel_values.float(), self.patch_size)
         rows, columns = grid(pixel_values, self.patch_size)
-        scale, shift = self.std / self.own_std, (self.mean - self.own_mean) / self.own_std
+        scale, shift = self.std / self.encoder_std, (self.mean - self.encoder_mean) / self.encoder_std
         pixels = pixel_values.float() * scale[:, None, None] + shift[:, None, None]
         outputs = self.encoder(pixel_values=pixels.to(self.encoder.dtype))
         return patch_tokens(self.encoder, last_hidden(self.encoder, outputs), rows, columns).float()
@@ -268,75 +285,3 @@ def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: i
 
 def bar(total: int, description: str, progress: bool) -> tqdm:
     return tqdm(total=total, desc=description, unit="patches", leave=False, disable=not progress)
-
-
-def codebook_config(codebook: PatchCodebook | ReadyCodebook) -> dict[str, Any]:
-    """What a codebook's shape is built from again by `codebook_from`, in JSON's types; its values are in its state."""
-    found = {"kind": codebook.kind, "size": codebook.size, "patch_size": codebook.patch_size}
-    inner = codebook.codebook if codebook.kind == "ready" else codebook.encoder
-    if inner is not None:
-        found["encoder"] = inner.config.to_diff_dict()
-        found["encoder"].pop("pretext", None)  # what it was pretrained with does not make its shape
-    return found
-
-
-def codebook_from(config: dict[str, Any]) -> PatchCodebook | ReadyCodebook:
-    """A codebook of the shape that `codebook_config` told, to be filled by `load_state_dict`.
-
-    Raises `ValueError` for an unknown kind."""
-    kind, inner = config.get("kind"), config.get("encoder")
-    if kind == "pixels":
-        return PatchCodebook(config["size"], config["patch_size"])
-    if kind == "features":
-        return PatchCodebook(config["size"], config["patch_size"], build_encoder(AutoConfig.for_model(**inner)))
-    if kind == "ready":
-        return ReadyCodebook(FlavaImageCodebook(FlavaImageCodebookConfig(**inner)), config["patch_size"])
-    raise ValueError(f"There is no codebook of the kind {kind!r}: there are 'pixels', 'features' and 'ready'.")
-
-
-def open_codebook(
-    path: str | None,
-    size: int,
-    patch_size: int,
-    option: str = "--codebook",
-) -> PatchCodebook | ReadyCodebook:
-    """The codebook that a path stands for: None for one of pixels; a FLAVA codebook, or a whole FLAVA with its
-    codebook, is ready (and has its own size); any other image encoder describes patches for one that is to be fitted.
-
-    path: a folder or a Hub id. option: what errors call it.
-    Raises `ValueError` for what can't be reached, is no encoder of pictures, or lacks weights.
-    """
-    from ..encoders import encoder_config
-
-    if path is None:
-        return PatchCodebook(size, patch_size)
-    config = None
-    with suppress(OSError, ValueError):
-        config = AutoConfig.from_pretrained(path)
-    if isinstance(config, FlavaImageCodebookConfig):
-        return ReadyCodebook(pretrained(FlavaImageCodebook, path, option), patch_size)
-    if isinstance(config, FlavaConfig):
-        inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
-        return ReadyCodebook(inner, patch_size)
-    encoder_config(path, "image", option)  # says what is wrong
-    codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
-    with suppress(OSError, ValueError):  # a folder may have no processor
-        codebook.set_normalisation(AutoImageProcessor.from_pretrained(path), "own_")
-    return codebook
-
-
-def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:
-    """A model with all of its weights, or all those of a part. Raises `ValueError` where any is missing.
-
-    A pooler may be: it comes after the tokens, and no code depends on it."""
-    try:
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
-    except OSError as error:
-        raise ValueError(f"{option} {path} has no weights that can be loaded: {error}") from error
-    missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and "pooler." not in name)
-    if missing or not any(name.startswith(part) for name in model.state_dict()):
-        raise ValueError(
-            f"{option} {path} lacks weights of {type(model).__name__}, which would stay random: "
-            f"{', '.join(missing[:5]) or part}. Give a checkpoint that has them."
-        )
-    return model

@@ -1,6 +1,6 @@
-"""Two encoders side by side: what objectives with a picture tower and a text tower share.
+"""Two encoders side by side: what objectives with an image tower and a text tower share.
 
-vision, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
+image, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
 """
 
 import copy
@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from inspect import signature
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -22,30 +21,30 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from ..encoders import build_encoder, check_encoder
+from ..encoders import build_encoder, check_encoder, image_sides
 from ..features import width
 from ..modeling import PretextModel
 from .distributed import rank_and_ranks
 
 HIGHEST_SCALE = 100.0  # of the scores, CLIP's
-TRIED_SIDE = 64  # pixels of a picture that shows what a tower gives, where its config names no size
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
 
 
 class TwoTowers(PretextModel):
-    """Base of objectives with a picture tower and a text tower that embed into one space.
+    """Base of objectives with an image tower and a text tower that embed into one space.
 
     `from_encoders` puts two encoders side by side, as transformers' `VisionTextDualEncoderModel`; `from_encoder` takes
     a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel` as it is, or its config. The
     checkpoint is that class's: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
     """
 
-    own_names = True
+    inputs = ("image", "text")
+    pipeline_tag = "zero-shot-image-classification"
 
     @classmethod
     def from_encoders(
         cls,
-        vision: PreTrainedModel | PreTrainedConfig,
+        image: PreTrainedModel | PreTrainedConfig,
         text: PreTrainedModel | PreTrainedConfig,
         projection_dim: int = 512,
         **settings,
@@ -53,42 +52,40 @@ class TwoTowers(PretextModel):
         """Two encoders, or configs of fresh ones, with fresh projections to `projection_dim` and a fresh temperature.
 
         Raises `ValueError` for a tower that transformers can't store in a pair, naming some that it can."""
-        return cls.from_encoder(dual_encoder(vision, text, projection_dim), **settings)
+        return cls.from_encoder(dual_encoder(image, text, projection_dim), **settings)
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """A model of pictures and texts. Raises `ValueError` for what embeds no such pairs."""
-        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
-        if not all(hasattr(model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
+        """A model of images and texts. Raises `ValueError` for what embeds no such pairs."""
+        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not all(hasattr(full_model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
             raise ValueError(
-                f"{type(model).__name__} does not embed pictures and texts. Give a CLIPModel, SiglipModel, AlignModel "
-                f"or ChineseCLIPModel, or two encoders to {cls.__name__}.from_encoders."
+                f"{type(full_model).__name__} does not embed images and texts. Give a CLIPModel, SiglipModel, "
+                f"AlignModel or ChineseCLIPModel, or two encoders to {cls.__name__}.from_encoders."
             )
-        return model
+        return full_model
 
     @property
-    def encoder(self) -> PreTrainedModel:
-        """The picture tower: what is judged by transfer."""
-        return self.whole.vision_model
-
-    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
-        """One of the towers, without its projection."""
-        return getattr(self.whole, f"{name}_model")
+    def encoders(self) -> dict[str, PreTrainedModel]:
+        """The towers, without their projections."""
+        return {"image": self.full_model.vision_model, "text": self.full_model.text_model}
 
 
-def scale_of(whole: PreTrainedModel) -> Tensor:
-    """What a model of pictures and texts multiplies scores with: `()`."""
-    return (whole.logit_scale.exp() if hasattr(whole, "logit_scale") else 1 / whole.temperature).reshape(())
+def scale_of(full_model: nn.Module) -> Tensor:
+    """What a model of images and texts multiplies scores with: `()`."""
+    logarithm = getattr(full_model, "logit_scale", None)
+    return (1 / full_model.temperature if logarithm is None else logarithm.exp()).reshape(())
 
 
 @torch.no_grad()
-def clamp_scale(whole: PreTrainedModel, bounded: bool = True) -> None:
+def clamp_scale(full_model: nn.Module, bounded: bool = True) -> None:
     """Keeps the scale at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A temperature, which
     could fall to 0, is kept so in any case; the logarithm of a scale where it is to be `bounded`."""
-    if not hasattr(whole, "logit_scale"):
-        whole.temperature.clamp_(min=1 / HIGHEST_SCALE)
+    logarithm = getattr(full_model, "logit_scale", None)
+    if logarithm is None:
+        full_model.temperature.clamp_(min=1 / HIGHEST_SCALE)
     elif bounded:
-        whole.logit_scale.clamp_(max=math.log(HIGHEST_SCALE))
+        logarithm.clamp_(max=math.log(HIGHEST_SCALE))
 
 
 def normalised(embeddings: Tensor) -> Tensor:
@@ -97,26 +94,28 @@ def normalised(embeddings: Tensor) -> Tensor:
 
 
 def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, training: bool) -> None:
-    """Raises `ValueError` for embeddings of pictures and captions that do not pair, or can't be compared."""
+    """Raises `ValueError` for embeddings of images and captions that do not pair, or can't be compared."""
     check_counts(images, texts)
     if images.shape[1] != texts.shape[1]:
         raise ValueError(
-            f"Pictures are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
+            f"Images are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
             "projections of one width (projection_dim)."
         )
     if labels is not None and len(labels) != len(images):
         raise ValueError(f"{len(images)} pairs came with {len(labels)} labels: each needs its own.")
     if training and len(images) * rank_and_ranks()[1] < 2:
-        raise ValueError("A batch of one pair has nothing to tell it from. Give more: --per_device_train_batch_size.")
+        raise ValueError(
+            "A batch of one pair has nothing to compare it with. Give more: --per_device_train_batch_size."
+        )
 
 
 def check_counts(images: Tensor, texts: Tensor) -> None:
-    """Raises `ValueError` for pictures and captions that do not pair."""
+    """Raises `ValueError` for images and captions that do not pair."""
     if len(images) != len(texts):
-        raise ValueError(f"{len(images)} pictures came with {len(texts)} captions: each needs its own.")
+        raise ValueError(f"{len(images)} images came with {len(texts)} captions: each needs its own.")
 
 
-def own_labels(labels: Tensor | None, count: int, device: torch.device, training: bool) -> Tensor:
+def pair_labels(labels: Tensor | None, count: int, device: torch.device, training: bool) -> Tensor:
     """Labels of this rank's pairs, `(count,)`: each pair its own where there are none. In `eval()` each rank has its
     own batch alone."""
     rank = rank_and_ranks()[0] if training else 0
@@ -124,29 +123,29 @@ def own_labels(labels: Tensor | None, count: int, device: torch.device, training
 
 
 def dual_encoder(
-    vision: PreTrainedModel | PreTrainedConfig, text: PreTrainedModel | PreTrainedConfig, projection_dim: int
+    image: PreTrainedModel | PreTrainedConfig, text: PreTrainedModel | PreTrainedConfig, projection_dim: int
 ) -> VisionTextDualEncoderModel:
     """Two encoders (trained in place), or configs of fresh ones, as one transformers model with fresh projections.
 
     Raises `ValueError` for a tower that this class can't hold, naming some that it can, and for towers of two types of
     numbers."""
-    vision, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (vision, text))
-    check_encoder(vision, "image")
+    image, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (image, text))
+    check_encoder(image, "image")
     check_encoder(text, "text")
-    if vision.dtype != text.dtype:
-        raise ValueError(f"The picture tower is in {vision.dtype}, the text tower in {text.dtype}: give both in one.")
-    vision.config = copy.deepcopy(vision.config)
-    vision.config.hidden_size = width(vision)  # some have none; the projection's width is read from there, and saved
-    check_pooled(vision, "image", pixel_values=blank(vision))
+    if image.dtype != text.dtype:
+        raise ValueError(f"The image tower is in {image.dtype}, the text tower in {text.dtype}: give both in one.")
+    image.config = copy.deepcopy(image.config)
+    image.config.hidden_size = width(image)  # some have none; the projection's width is read from there, and saved
+    check_pooled(image, "image", pixel_values=blank(image))
     check_pooled(text, "text", input_ids=torch.ones(2, 4, dtype=torch.long, device=text.device))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
-        vision.config, text.config, projection_dim=projection_dim
+        image.config, text.config, projection_dim=projection_dim
     )
-    return VisionTextDualEncoderModel(config, vision, text).to(vision.dtype)  # the projections, too
+    return VisionTextDualEncoderModel(config, image, text).to(image.dtype)  # the projections, too
 
 
 @torch.no_grad()
-def check_pooled(tower: PreTrainedModel, modality: str, **inputs: Tensor) -> None:
+def check_pooled(tower: PreTrainedModel, kind: str, **inputs: Tensor) -> None:
     """Raises `ValueError` for a tower that does not pool its input to one vector of its width."""
     training = tower.training
     pooled = getattr(tower.eval()(**inputs), "pooler_output", None)
@@ -155,15 +154,14 @@ def check_pooled(tower: PreTrainedModel, modality: str, **inputs: Tensor) -> Non
         gives = f"vectors of shape {tuple(pooled.shape[1:])}" if isinstance(pooled, Tensor) else "no pooled output"
         raise ValueError(
             f"{type(tower).__name__} gives {gives}, so transformers can't put it into a pair of towers "
-            f"(VisionTextDualEncoderModel wants ({width(tower)},)). Take {GOOD[modality]}."
+            f"(VisionTextDualEncoderModel wants ({width(tower)},)). Take {GOOD[kind]}."
         )
 
 
-def blank(vision: PreTrainedModel) -> Tensor:
-    """Two pictures of a size that a tower takes."""
-    size = getattr(vision.config, "image_size", None) or TRIED_SIDE
-    height, width = size if isinstance(size, (list, tuple)) else (size, size)
-    return torch.zeros(2, 3, height, width, dtype=vision.dtype, device=vision.device)
+def blank(tower: PreTrainedModel) -> Tensor:
+    """Two images of a size that a tower takes, all zero."""
+    (side,) = image_sides(tower)
+    return torch.zeros(2, 3, *side, dtype=tower.dtype, device=tower.device)
 
 
 def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, *inputs: Tensor) -> Tensor:
@@ -210,7 +208,7 @@ class StatisticsKept:
 
 @contextmanager
 def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
-    """Meanwhile a ViT sees only some of its patches, drawn anew for each picture (FLIP, Li et al. 2023,
+    """Meanwhile a ViT sees only some of its patches, drawn for each image (FLIP, Li et al. 2023,
     https://huggingface.co/papers/2212.00794). Raises `ValueError` for what is no ViT."""
     if not share:
         yield
@@ -241,7 +239,7 @@ def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
 
 
 def image_inputs(model: PreTrainedModel, pixel_values: Tensor) -> dict[str, Tensor]:
-    """What `get_image_features` takes of pictures `(B, 3, S, S)`: SigLIP 2 wants them cut into patches."""
+    """What `get_image_features` takes of images `(B, 3, S, S)`: SigLIP 2 wants them cut into patches."""
     if "spatial_shapes" not in signature(model.get_image_features).parameters:
         return {"pixel_values": pixel_values}
     side = model.config.vision_config.patch_size

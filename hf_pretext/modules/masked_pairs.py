@@ -1,33 +1,64 @@
-"""Hiding patches of pictures and words of texts: what objectives that do both share.
+"""Masking patches of images and words of texts: what objectives that do this to each and to pairs share.
 
-pixel_values (B, 3, S, S) -> codebook -> visual tokens (B, N), some hidden; input_ids (B, L) -> some hidden
+pixel_values (B, 3, S, S) -> codebook -> visual tokens (B, N), some masked; input_ids (B, L) -> some masked
 """
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..encoders import build_encoder
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
-from .codebook import codebook_config, codebook_from, open_codebook
-from .masking import IGNORED, draw_units, replaced, visual_tokens, with_tokens_of, without_special
+from .codebook import CodebookTask
+from .codebook_sources import codebook_config, codebook_from, open_codebook
+from .masking import (
+    IGNORED,
+    MaskTask,
+    check_share,
+    draw_units,
+    replaced,
+    visual_tokens,
+    with_tokens_of,
+    without_special,
+)
 from .patches import random_patches
 
 
-class MaskedPairs(PretextModel):
-    """Base of objectives that hide patches and words, of pictures, of texts and of pairs.
+@strict
+@dataclass
+class MaskedPairsTask(MaskTask, CodebookTask):
+    """Settings of objectives that mask images and texts.
 
-    A subclass names its `encoder_class`, the transformers model of both; its settings have `codebook`, `codebook_size`,
-    `codebook_patches`, `image_mask_ratio`, `mask_token_id` and `special_token_ids`; and it puts `own_codebook()` into
-    its head under "codebook".
+    image_mask_ratio: share of patches that are masked, drawn one by one. (The papers mask them in blocks.)
+    text_mask_ratio: share of tokens that are masked.
     """
 
+    image_mask_ratio: float = 0.4
+    text_mask_ratio: float = 0.15
+
+    def validate_mask_ratios(self):
+        for name in ("image_mask_ratio", "text_mask_ratio"):
+            check_share(name, getattr(self, name))
+
+
+class MaskedPairs(PretextModel):
+    """Base of objectives that mask patches and words, of images, of texts and of pairs.
+
+    A subclass names its `encoder_class`, the transformers model of image-text pairs; its settings inherit
+    `MaskedPairsTask`; and it puts `new_codebook()` into its head under "codebook".
+    """
+
+    inputs = ("image", "text")
+    pipeline_tag = "image-feature-extraction"
+    capabilities = ("embed", "match", "predict_tokens")
     encoder_class: ClassVar[type[PreTrainedModel]]
-    learns_alone = True
+    learns_from_one_kind = True
 
     @classmethod
     def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "MaskedPairs":
@@ -44,37 +75,41 @@ class MaskedPairs(PretextModel):
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """A model of `encoder_class`. Raises `ValueError` for anything else."""
-        model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
-        if not isinstance(model, cls.encoder_class):
+        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not isinstance(full_model, cls.encoder_class):
             raise ValueError(
                 f"This objective needs a {cls.encoder_class.__name__} or a {cls.encoder_class.config_class.__name__}, "
-                f"not a {type(model).__name__}."
+                f"not a {type(full_model).__name__}."
             )
-        return model
+        return full_model
 
     @classmethod
-    def complete(cls, task, processor):
+    def complete(cls, task: MaskedPairsTask, processors: Mapping[str, Any]) -> MaskedPairsTask:
         """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
-        return with_tokens_of(task, processor)
+        return with_tokens_of(task, processors["text"])
 
-    def own_codebook(self) -> nn.Module:
+    def adapt(self, processors: Mapping[str, Any]) -> None:
+        """Has the codebook know what images are normalised by."""
+        self.codebook.set_normalisation(processors["image"])
+
+    def new_codebook(self) -> nn.Module:
         """One of the shape that config.json says, not fitted."""
-        return codebook_from(self.config.pretext["parts"]["codebook"])
+        return codebook_from(self.parts["codebook"])
 
     @property
     def codebook(self) -> nn.Module:
-        """What tells patches' visual tokens."""
+        """What gives patches' visual tokens."""
         return self.pretext_head["codebook"]
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Fits the codebook to the pictures of training."""
-        pictures = (batch["pixel_values"] for batch in batches if "pixel_values" in batch)
-        self.codebook.fit(pictures, patches=self.task.codebook_patches)
+        """Fits the codebook to the images of training."""
+        images = (batch["pixel_values"] for batch in batches if "pixel_values" in batch)
+        self.codebook.fit(images, patches=self.task.codebook_patches)
 
     def prepared(self) -> dict:
         """Of the codebook: its kind, how many codes it has, and how many evenly used ones these come to."""
-        found = {"kind": self.codebook.kind, "size": self.codebook.size}
-        return {"codebook": {**found, "perplexity": getattr(self.codebook, "perplexity", None)}}
+        shape = {"kind": self.codebook.kind, "size": self.codebook.size}
+        return {"codebook": {**shape, "perplexity": getattr(self.codebook, "perplexity", None)}}
 
     def hide_patches(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Which patches are hidden, `(B, N)`, bool; and the visual tokens of those, `IGNORED` elsewhere."""
@@ -82,10 +117,10 @@ class MaskedPairs(PretextModel):
         hidden = random_patches(*codes.shape, self.task.image_mask_ratio, codes.device, self.generator())
         return hidden, codes.masked_fill(~hidden, IGNORED)
 
-    def hide_tokens(self, input_ids: Tensor, there: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    def hide_tokens(self, input_ids: Tensor, attention_mask: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
         """Token ids as the encoder sees them, and those of the hidden ones, `IGNORED` elsewhere: `(B, L)` each."""
         task, generator = self.task, self.generator()
-        allowed = without_special(input_ids, there.bool(), task.special_token_ids)
+        allowed = without_special(input_ids, attention_mask.bool(), task.special_token_ids)
         hidden = draw_units(allowed, torch.ones_like(allowed), ratio, generator)
         vocabulary = self.config.get_text_config().vocab_size
         special = task.special_token_ids

@@ -1,4 +1,4 @@
-"""Hiding words and patches, and telling them: what objectives that mask share.
+"""Masking words and patches, and predicting them: what objectives that mask share.
 
 input_ids (B, L) -> units drawn -> hidden (B, L), ids with others in their place
 states (B, T, D), labels (B, T) -> hidden ones alone -> logits (M, classes) -> cross-entropy
@@ -7,18 +7,42 @@ states (B, T, D), labels (B, T) -> hidden ones alone -> logits (M, classes) -> c
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
+from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 
 from .losses import cross_entropy
 
-IGNORED = -100  # the label of what is not to be told, as everywhere
+IGNORED = -100  # the label of what is not to be predicted, as everywhere
 SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of lengths, and where it is cut
 
 
-def with_tokens_of(task, tokenizer):
-    """Settings that have `mask_token_id` and `special_token_ids`, with the tokenizer's where they leave them open.
+@strict
+@dataclass
+class MaskTask:
+    """Settings of objectives that mask tokens.
+
+    mask_token_id: the mask token; a recipe takes it from the tokenizer.
+    special_token_ids: tokens that are never masked, as those that begin and end a text; from the tokenizer too.
+    """
+
+    _argument_group_name: ClassVar[str] = "objective"
+
+    mask_token_id: int | None = None
+    special_token_ids: list[int] | None = None
+
+
+def check_share(name: str, value: float) -> None:
+    """Raises `ValueError` for a share that is not between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} must lie between 0 and 1, but is {value}.")
+
+
+def with_tokens_of(task: MaskTask, tokenizer) -> MaskTask:
+    """Settings with the tokenizer's `mask_token_id` and `special_token_ids` where they leave them open.
 
     Raises `ValueError` for a tokenizer without a mask token."""
     if task.mask_token_id is None and tokenizer.mask_token_id is None:
@@ -31,11 +55,11 @@ def with_tokens_of(task, tokenizer):
     return dataclasses.replace(task, mask_token_id=mask, special_token_ids=special)
 
 
-def without_special(input_ids: Tensor, there: Tensor, special_token_ids: Sequence[int] | None) -> Tensor:
-    """Tokens that may be hidden, `(B, L)`: those that are `there`, without the special ones."""
+def without_special(input_ids: Tensor, attention_mask: Tensor, special_token_ids: Sequence[int] | None) -> Tensor:
+    """Tokens that may be masked, `(B, L)`: those of the attention mask (bool), without the special ones."""
     if not special_token_ids:
-        return there
-    return there & ~torch.isin(input_ids, torch.tensor(special_token_ids, device=input_ids.device))
+        return attention_mask
+    return attention_mask & ~torch.isin(input_ids, torch.tensor(special_token_ids, device=input_ids.device))
 
 
 def replaced(
@@ -56,8 +80,8 @@ def replaced(
     by_mask, by_random = shares
     draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
     any_token = torch.randint(vocab_size, input_ids.shape, device=input_ids.device, generator=generator)
-    by_another = without_special(any_token, hidden & (draw < by_mask + by_random), special_token_ids)
-    input_ids = torch.where(by_another, any_token, input_ids)
+    randomised = without_special(any_token, hidden & (draw < by_mask + by_random), special_token_ids)
+    input_ids = torch.where(randomised, any_token, input_ids)
     return input_ids.masked_fill(hidden & (draw < by_mask), mask_token_id)
 
 
@@ -99,15 +123,15 @@ def draw_units(allowed: Tensor, starts: Tensor, ratio: float, generator: torch.G
 
 
 def prediction_head(width: int, classes: int, epsilon: float = 1e-12) -> nn.Module:
-    """What tells a hidden patch or token, as BERT's: `(..., width)` to `(..., classes)`."""
+    """What predicts a masked patch or token, as BERT's: `(..., width)` to `(..., classes)`."""
     return nn.Sequential(
         nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=epsilon), nn.Linear(width, classes)
     )
 
 
 def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of telling what is hidden, and the share that is told: `()` each; 0 where nothing is hidden. The head
-    sees hidden places alone.
+    """The loss of predicting what is masked, and the accuracy: `()` each; 0 where nothing is masked. The head sees
+    masked positions alone.
 
     states (`(B, T, D)`), labels (`(B, T)`, `IGNORED` where nothing is hidden)."""
     hidden = labels != IGNORED
@@ -118,9 +142,9 @@ def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[
 
 
 def visual_tokens(codebook: nn.Module, pixel_values: Tensor, training: bool) -> Tensor:
-    """The codes of pictures' patches, `(B, N)`. A model is tried out, in `eval()`, before its codebook is fitted: then
+    """The codes of images' patches, `(B, N)`. A model is tried out, in `eval()`, before its codebook is fitted: then
     all are 0. Raises `ValueError` for one that is not fitted in training."""
     if training or codebook.fitted:
         return codebook(pixel_values)
-    shape = codebook.describe(pixel_values).shape[:2]  # which says where pictures and patches don't fit
+    shape = codebook.describe(pixel_values).shape[:2]  # which says where images and patches don't fit
     return torch.zeros(shape, dtype=torch.long, device=pixel_values.device)

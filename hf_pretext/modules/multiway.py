@@ -8,8 +8,6 @@ https://huggingface.co/papers/2208.10442
 """
 
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,6 @@ from transformers import (
     AutoConfig,
     AutoModel,
     PreTrainedConfig,
-    PreTrainedModel,
     RobertaPreLayerNormConfig,
     RobertaPreLayerNormModel,
     ViTConfig,
@@ -29,7 +26,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .multiway_sides import BOTH, IMAGE, TEXT, load_side, plain_side
+from .multiway_sides import BOTH, IMAGE, TEXT, TwoSides, load_side, plain_side
 
 UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # weights fit whatever they are
 
@@ -81,14 +78,14 @@ class MultiwayConfig(PreTrainedConfig):
 
     def image_side(self) -> ViTConfig:
         """Of the plain model of pictures."""
-        own = {name: getattr(self, name) for name in BOTH + UNBOUND + IMAGE}
-        return ViTConfig(**own, hidden_act="gelu", qkv_bias=True, encoder_stride=self.patch_size)
+        sizes = {name: getattr(self, name) for name in BOTH + UNBOUND + IMAGE}
+        return ViTConfig(**sizes, hidden_act="gelu", qkv_bias=True, encoder_stride=self.patch_size)
 
     def text_side(self) -> RobertaPreLayerNormConfig:
         """Of the plain model of texts, which counts positions from behind the padding's."""
-        own = {name: getattr(self, name) for name in BOTH + UNBOUND + TEXT}
-        own["max_position_embeddings"] = self.max_position_embeddings + self.pad_token_id + 1
-        return RobertaPreLayerNormConfig(**own, hidden_act="gelu", bos_token_id=None, eos_token_id=None)
+        sizes = {name: getattr(self, name) for name in BOTH + UNBOUND + TEXT}
+        sizes["max_position_embeddings"] = self.max_position_embeddings + self.pad_token_id + 1
+        return RobertaPreLayerNormConfig(**sizes, hidden_act="gelu", bos_token_id=None, eos_token_id=None)
 
 
 @dataclass
@@ -221,7 +218,7 @@ class MultiwayLayer(GradientCheckpointingLayer):
         return torch.cat([self.experts["vision"](image), self.experts["language"](text)], dim=1)
 
 
-class MultiwayModel(PreTrainedModel):
+class MultiwayModel(TwoSides):
     """The encoder of BEiT-3: of pictures, of texts, and of both as one sequence.
 
     forward: pixel_values (`(B, C, S, S)`), input_ids (`(B, L)`) or both. attention_mask (`(B, L)`, 1 for tokens, 0 for
@@ -298,11 +295,6 @@ class MultiwayModel(PreTrainedModel):
         """Takes a plain model's weights, without its pooler. The attention and the final norm, which are those of
         pictures too, are replaced. Raises `ValueError` for another class or other sizes."""
         load_side(self, side, self.config.text_side())
-
-    def save_sides(self, folder: str | PathLike) -> None:
-        """Writes the two sides as plain checkpoints: `AutoModel.from_pretrained(folder, subfolder="image")`, "text"."""
-        self.image_side().save_pretrained(Path(folder) / "image")
-        self.text_side().save_pretrained(Path(folder) / "text")
 
     def get_input_embeddings(self) -> nn.Embedding:
         return self.text_embeddings.word_embeddings

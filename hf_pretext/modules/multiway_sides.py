@@ -1,11 +1,15 @@
-"""The ways of pictures alone and of texts alone through a Multiway Transformer, as plain transformers models.
+"""The ways of images alone and of texts alone through a Multiway Transformer, as plain transformers models.
 
 MultiwayModel -> ViTModel, RobertaPreLayerNormModel: tensor by tensor, with equal features; and back
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel, RobertaPreLayerNormModel, ViTConfig, ViTModel
+
+from ..checkpoints import SHOWN, PartedModel
 
 # Names here, in `ViTModel` and in `RobertaPreLayerNormModel`; {} is a layer's number. Who adds a part adds its row.
 NAMES = (
@@ -34,13 +38,45 @@ BOTH = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate
 IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_token_id")
 
 
-def plain_side(model: PreTrainedModel, config: PreTrainedConfig) -> PreTrainedModel:
-    """A plain model of this config, in `eval()`, with the weights of a `MultiwayModel`. Its pooler, that no loss
-    trains, gives the hyperbolic tangent of the first token."""
+class TwoSides(PartedModel):
+    """How a `MultiwayModel` is saved: its two sides, as native models in the sub-folders `image` and `text`. Both hold
+    the attention that they share; experts for pairs and the mask token lie in pretext.safetensors."""
+
+    @classmethod
+    def subfolders(cls, config: PreTrainedConfig) -> tuple[str, ...]:
+        return ("image", "text")
+
+    def parts(self, state_dict: Mapping[str, Tensor]) -> dict[str, tuple[PreTrainedModel, dict[str, Tensor]]]:
+        sides = {"image": self.config.image_side(), "text": self.config.text_side()}
+        sides = {name: plain_side(self, config, state_dict) for name, config in sides.items()}
+        return {name: (side, side.state_dict()) for name, side in sides.items()}
+
+    def outside_parts(self) -> set[str]:
+        state = self.state_dict()
+        return state.keys() - {name for side in COLUMNS for name, _ in paired(state, self.config, side)}
+
+    @classmethod
+    def joined(cls, config: PreTrainedConfig, parts: dict[str, PreTrainedModel]) -> "TwoSides":
+        check_agreement(config, parts["image"], parts["text"])
+        image = parts["image"]
+        with torch.random.fork_rng(devices=[]):
+            model = cls(config).to(image.device, image.dtype)
+        load_side(model, image, config.image_side())
+        load_side(model, parts["text"], config.text_side())
+        return model
+
+
+def plain_side(
+    model: PreTrainedModel, config: PreTrainedConfig, state: Mapping[str, Tensor] | None = None
+) -> PreTrainedModel:
+    """A plain model of this config, in `eval()`, with the weights of a `MultiwayModel`, or with those of a state dict
+    of it. Its pooler, that no loss trains, gives the hyperbolic tangent of the first token."""
     side_class = ViTModel if isinstance(config, ViTConfig) else RobertaPreLayerNormModel
     with torch.random.fork_rng(devices=[]):  # saving must not move the random numbers of a training that goes on
         side = side_class(config).to(model.device, model.dtype)
-    weights, width = dict(paired(model, side_class)), config.hidden_size
+    state = model.state_dict() if state is None else state
+    weights = {name: state[source] for source, name in paired(state, model.config, side_class)}
+    width = config.hidden_size
     weights |= {"pooler.dense.weight": torch.eye(width), "pooler.dense.bias": torch.zeros(width)}
     if side_class is RobertaPreLayerNormModel:
         weights[TOKEN_TYPES] = torch.zeros(config.type_vocab_size, width)
@@ -60,19 +96,35 @@ def load_side(model: PreTrainedModel, side: PreTrainedModel, config: PreTrainedC
         ours, theirs = getattr(config, name, None), getattr(side.config, name, None)
         if ours != theirs:
             raise ValueError(f"The {side_class.__name__} has {name}={theirs}, but {ours} would fit this model.")
-    weights = side.state_dict()
-    for name, own in paired(model, side_class):
-        own.copy_(weights[name])
+    state, weights = model.state_dict(), side.state_dict()
+    for target, name in paired(state, model.config, side_class):
+        state[target].copy_(weights[name])
     if side_class is RobertaPreLayerNormModel:
         # Texts have one part here: what is added to all tokens of the first goes into their positions.
         model.text_embeddings.position_embeddings.weight += weights[TOKEN_TYPES][0].to(model.device)
 
 
-def paired(model: PreTrainedModel, side_class: type[PreTrainedModel]) -> list[tuple[str, Tensor]]:
-    """The tensors of one side, each with its name in the plain model."""
-    own, pairs = model.state_dict(), []
-    for here, there in ((row[0], row[COLUMNS[side_class]]) for row in NAMES if row[COLUMNS[side_class]]):
-        for i in range(model.config.num_hidden_layers if "{}" in here else 1):
-            ends = [end for end in ("", ".weight", ".bias") if here.format(i) + end in own]
-            pairs += [(there.format(i) + end, own[here.format(i) + end]) for end in ends]
+def check_agreement(config: PreTrainedConfig, image: PreTrainedModel, text: PreTrainedModel) -> None:
+    """Raises `ValueError` for two sides whose shared weights differ."""
+    one, other, differ = image.state_dict(), text.state_dict(), []
+    for _, in_image, in_text in (row for row in NAMES if all(row)):
+        for i in range(config.num_hidden_layers if "{}" in in_image else 1):
+            pairs = [(in_image.format(i) + end, in_text.format(i) + end) for end in (".weight", ".bias")]
+            differ += [a for a, b in pairs if not torch.equal(one[a], other[b])]
+    if differ:
+        raise ValueError(
+            f"The sides `image` and `text` of this checkpoint disagree about {len(differ)} weights that they share, as "
+            f"{', '.join(differ[:SHOWN])}: one was trained or replaced alone. Take the sides of one checkpoint."
+        )
+
+
+def paired(
+    state: Mapping[str, Tensor], config: PreTrainedConfig, side_class: type[PreTrainedModel]
+) -> list[tuple[str, str]]:
+    """The names of one side's tensors in a `MultiwayModel`, each with that in the plain model."""
+    pairs = []
+    for source, target in ((row[0], row[COLUMNS[side_class]]) for row in NAMES if row[COLUMNS[side_class]]):
+        for i in range(config.num_hidden_layers if "{}" in source else 1):
+            ends = [end for end in ("", ".weight", ".bias") if source.format(i) + end in state]
+            pairs += [(source.format(i) + end, target.format(i) + end) for end in ends]
     return pairs

@@ -1,4 +1,4 @@
-"""Image-text contrastive learning: of all captions in the batch, tell the picture's own; and the other way round.
+"""Image-text contrastive learning: of all captions in the batch, predict which is the image's; and the reverse.
 
 CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://huggingface.co/papers/2103.00020. ALIGN: Jia et al., ICML 2021, https://huggingface.co/papers/2102.05918.
@@ -30,13 +30,14 @@ from ..modules.dual_encoder import (
     image_inputs,
     in_pieces,
     normalised,
-    own_labels,
+    pair_labels,
     scale_of,
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
 
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
-TOLD = 256  # pictures of a batch that the accuracy is of
+COMPARED = 256  # images of a batch that the accuracy is of
+KIND_OF = {"vision": "image", "text": "text"}  # of the setting `frozen`
 
 
 @strict
@@ -82,16 +83,15 @@ class ContrastiveTask:
 
 
 class ContrastiveForPreTraining(TwoTowers):
-    """A picture tower and a text tower that learn by telling which caption belongs to which picture (see `TwoTowers`
+    """An image tower and a text tower that learn by predicting which caption belongs to which image (see `TwoTowers`
     for what they may be).
 
     forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`; padded to the longest, but for
     towers that pool the last position), labels (`(B,)`, whole numbers), needed for positives="label". In training all
     ranks' batches are one.
 
-    Returns features (`(B, D)`, the pictures' embeddings, of length 1). Logs: accuracy (of telling the
-    captions of the first pictures), and in training scale, and negatives: how many wrong captions a picture is held
-    against.
+    Returns features (`(B, D)`, the images' embeddings, of length 1). Logs: accuracy (of the captions of the first
+    images), and in training scale, and negatives: how many wrong captions an image is compared with.
 
     Example:
         >>> model = ContrastiveForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
@@ -101,7 +101,7 @@ class ContrastiveForPreTraining(TwoTowers):
 
     objective = "contrastive"
     task_class = ContrastiveTask
-    modality = "image_text"
+    capabilities = ("embed",)
     formula = (
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
@@ -116,18 +116,19 @@ class ContrastiveForPreTraining(TwoTowers):
         "Words that training never saw mean hardly anything to it.",
     )
 
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        super().__init__(config, encoder)
-        if self.task.loss == "sigmoid" and not hasattr(self.whole, "logit_bias"):
+    def __init__(self, full_model: PreTrainedModel, task: ContrastiveTask, parts: dict | None = None):
+        super().__init__(full_model, task, parts)
+        self.pretext_head = None
+        if self.task.loss == "sigmoid" and not hasattr(full_model, "logit_bias"):
             self.pretext_head = nn.ParameterDict({"logit_bias": nn.Parameter(torch.tensor(FRESH["sigmoid"][1]))})
         if self.task.frozen:
-            self.tower(self.task.frozen).requires_grad_(False)
+            self.encoders[KIND_OF[self.task.frozen]].requires_grad_(False)
         self.post_init()
 
     @classmethod
-    def from_encoders(cls, *encoders: PreTrainedModel | PreTrainedConfig | int, **settings):
+    def from_encoders(cls, *encoders: PreTrainedModel | PreTrainedConfig | int, **encoders_and_settings):
         """As `TwoTowers.from_encoders`."""
-        model = super().from_encoders(*encoders, **settings)
+        model = super().from_encoders(*encoders, **encoders_and_settings)
         model.refresh()
         return model
 
@@ -138,20 +139,20 @@ class ContrastiveForPreTraining(TwoTowers):
 
         Raises `ValueError` for a temperature that is not a number."""
         model = super().from_encoder(encoder, **settings)
-        if isinstance(encoder, PreTrainedConfig) or hasattr(model, "pretext_head"):
+        if isinstance(encoder, PreTrainedConfig) or model.pretext_head is not None:
             model.refresh()
         model.check_temperature(type(encoder).__name__)
         with torch.no_grad(), dropped_patches(model.encoder, model.task.patch_dropout):  # says if it can't be
             if model.task.patch_dropout:
-                model.whole.get_image_features(**image_inputs(model.whole, blank(model.encoder)))
+                model.full_model.get_image_features(**image_inputs(model.full_model, blank(model.encoder)))
         return model
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, *args, **kwargs):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs):
         """As `PretextModel.from_pretrained`. Raises `ValueError` for a temperature that is not a number, too."""
-        found = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
-        (found[0] if isinstance(found, tuple) else found).check_temperature(str(pretrained_model_name_or_path))
-        return found
+        model = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        model.check_temperature(str(pretrained_model_name_or_path))
+        return model
 
     def check_temperature(self, name: str) -> None:
         """Raises `ValueError` for one that is not a number."""
@@ -165,28 +166,37 @@ class ContrastiveForPreTraining(TwoTowers):
         """As usual; a frozen tower stays as it is used, without dropout, and keeps its statistics."""
         super().train(mode)
         if self.task.frozen:
-            self.tower(self.task.frozen).eval()
+            self.encoders[KIND_OF[self.task.frozen]].eval()
         return self
 
     @torch.no_grad()
     def refresh(self) -> None:
         """A fresh temperature: what its loss begins with (transformers' SigLIP begins with 0 and 0)."""
         scale, bias = FRESH[self.task.loss]
-        if hasattr(self.whole, "logit_scale"):
-            self.whole.logit_scale.fill_(scale)
+        logarithm = getattr(self.full_model, "logit_scale", None)
+        if logarithm is None:
+            self.full_model.temperature.fill_(math.exp(-scale))
         else:
-            self.whole.temperature.fill_(math.exp(-scale))
+            logarithm.fill_(scale)
         if bias is not None:
             self.bias.fill_(bias)
 
     @property
     def bias(self) -> Tensor:
         """SigLIP's, where the architecture keeps it."""
-        return self.whole.logit_bias if hasattr(self.whole, "logit_bias") else self.pretext_head["logit_bias"]
+        return (
+            getattr(self.full_model, "logit_bias", None)
+            if self.pretext_head is None
+            else self.pretext_head["logit_bias"]
+        )
 
     def temperature(self) -> tuple[Tensor, Tensor] | tuple[Tensor]:
         """What scores are multiplied with, and what is added, where that is learned: `()` each."""
-        return (scale_of(self.whole),) if self.task.loss == "softmax" else (scale_of(self.whole), self.bias.reshape(()))
+        return (
+            (scale_of(self.full_model),)
+            if self.task.loss == "softmax"
+            else (scale_of(self.full_model), self.bias.reshape(()))
+        )
 
     def forward(
         self,
@@ -196,44 +206,43 @@ class ContrastiveForPreTraining(TwoTowers):
         labels: Tensor | None = None,
         **inputs: Tensor,
     ) -> PretextOutput:
-        images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask, **inputs)
+        images = self.embed("image", pixel_values=pixel_values)
+        texts = self.embed("text", input_ids=input_ids, attention_mask=attention_mask, **inputs)
         check_pairs(images, texts, labels, self.training)
         if self.task.positives == "label" and labels is None:
             raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
         if self.training:
-            clamp_scale(self.whole, bounded=self.task.loss == "softmax")
+            clamp_scale(self.full_model, bounded=self.task.loss == "softmax")
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
             loss, logs = self.compare(images, texts, labels)
         return self.output({"contrastive": loss}, logs, features=images)
 
-    def embed_images(self, pixel_values: Tensor) -> Tensor:
-        """Pictures to embeddings of length 1, `(B, D)`."""
+    def embed(self, kind: str, **batch: Tensor) -> Tensor:
+        """Images (pixel_values) or texts (input_ids, attention_mask, ...) to embeddings of length 1, `(B, D)`."""
+        given = {name: value for name, value in batch.items() if value is not None}
+        names, embed_piece = list(given), self.embed_images if kind == "image" else self.embed_texts
 
-        def embed(pixels: Tensor) -> Tensor:
-            inputs = image_inputs(self.whole, pixels)
-            with dropped_patches(self.encoder, self.task.patch_dropout if self.encoder.training else 0.0):
-                return normalised(self.whole.get_image_features(**inputs).pooler_output)
+        def piece(*values: Tensor) -> Tensor:
+            return normalised(embed_piece(**dict(zip(names, values, strict=True))).pooler_output)
 
-        return in_pieces(embed, self.task.embed_batch_size, self.encoder, pixel_values)
+        return in_pieces(piece, self.task.embed_batch_size, self.encoders[kind], *given.values())
 
-    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs: Tensor) -> Tensor:
-        """Texts to embeddings of length 1, `(B, D)`."""
+    def embed_images(self, pixel_values: Tensor):
+        """What the image tower and its projection make of images."""
+        with dropped_patches(self.encoder, self.task.patch_dropout if self.encoder.training else 0.0):
+            return self.full_model.get_image_features(**image_inputs(self.full_model, pixel_values))
 
-        def embed(*values: Tensor) -> Tensor:
-            inputs = dict(zip(names, values, strict=True))
-            return normalised(self.whole.get_text_features(**inputs).pooler_output)
-
-        given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
-        names = [name for name, value in given.items() if value is not None]
-        return in_pieces(embed, self.task.embed_batch_size, self.tower("text"), *(given[name] for name in names))
+    def embed_texts(self, **inputs: Tensor):
+        """What the text tower and its projection make of texts."""
+        return self.full_model.get_text_features(**inputs)
 
     def compare(self, images: Tensor, texts: Tensor, labels: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss over all ranks' pairs, and what the logs say of it.
 
         In `eval()` each rank has its own batch alone, since figures are measured by one of them."""
         ranks = rank_and_ranks()[1] if self.training else 1
-        labels = own_labels(labels, len(images), images.device, self.training)
+        labels = pair_labels(labels, len(images), images.device, self.training)
         all_labels = labels if ranks == 1 else gather(labels)
         if ranks == 1:
             loss = self.loss_of(images, texts, labels, labels)
@@ -245,10 +254,12 @@ class ContrastiveForPreTraining(TwoTowers):
             loss = self.loss_of(images, gather(texts), labels, all_labels)
         else:
             everyone, smoothing = (gather(images), gather(texts)), self.task.label_smoothing
-            loss = softmax_loss_of_ranks(images, texts, *everyone, scale_of(self.whole), labels, all_labels, smoothing)
+            loss = softmax_loss_of_ranks(
+                images, texts, *everyone, scale_of(self.full_model), labels, all_labels, smoothing
+            )
         with torch.no_grad():
-            guessed = (images[:TOLD] @ texts.T).argmax(1)
-            accuracy = (labels[guessed] == labels[:TOLD]).float().mean()
+            predicted = (images[:COMPARED] @ texts.T).argmax(1)
+            accuracy = (labels[predicted] == labels[:COMPARED]).float().mean()
             _, count = sums_of_labels(torch.ones_like(all_labels[:, None], dtype=images.dtype), all_labels, labels)
         logs = {"accuracy": accuracy}
         if self.training:
@@ -259,6 +270,6 @@ class ContrastiveForPreTraining(TwoTowers):
         """The loss of some pairs: a mean over rows; where it is a softmax, over columns too."""
         if self.task.loss == "softmax":
             return softmax_loss(
-                rows, columns, scale_of(self.whole), row_labels, column_labels, self.task.label_smoothing
+                rows, columns, scale_of(self.full_model), row_labels, column_labels, self.task.label_smoothing
             )
         return sigmoid_loss(rows, columns, *self.temperature(), row_labels, column_labels)

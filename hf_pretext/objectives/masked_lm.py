@@ -1,4 +1,4 @@
-"""Masked language modelling: hide some of the tokens, tell which they were.
+"""Masked language modelling: mask some of the tokens, predict which they were.
 
 Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
 NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, Liu, Weld, Zettlemoyer and Levy,
@@ -11,8 +11,9 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
 import copy
 import inspect
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -24,44 +25,46 @@ from ..encoders import check_encoder
 from ..features import pool, positions
 from ..modeling import PretextModel, PretextOutput
 from ..modules.losses import cross_entropy
-from ..modules.masking import IGNORED, draw_units, replaced, unit_starts, with_tokens_of, without_special
+from ..modules.masking import (
+    IGNORED,
+    MaskTask,
+    check_share,
+    draw_units,
+    replaced,
+    unit_starts,
+    with_tokens_of,
+    without_special,
+)
 
 
 @strict
 @dataclass
-class MaskedLMTask:
+class MaskedLMTask(MaskTask):
     """Settings of masked language modelling.
 
     mask_ratio: share of each sequence's tokens that are hidden; at least one is.
     replaced_by_mask: share of the hidden tokens that become the mask token.
     replaced_by_random: share of them that become any token of the vocabulary; the rest stays as it is.
     unit: what is hidden together: a token, a whole word, or a span of words.
-    mask_token_id: the mask token; a recipe takes it from the tokenizer.
-    special_token_ids: tokens that are never hidden, as those that begin and end a text; from the tokenizer too.
     """
-
-    _argument_group_name: ClassVar[str] = "objective"
 
     mask_ratio: float = 0.15
     replaced_by_mask: float = 0.8
     replaced_by_random: float = 0.1
     unit: Literal["token", "word", "span"] = "token"
-    mask_token_id: int | None = None
-    special_token_ids: list[int] | None = None
 
     def validate_shares(self):
-        if not 0 < self.mask_ratio < 1:
-            raise ValueError(f"mask_ratio must lie between 0 and 1, but is {self.mask_ratio}.")
+        check_share("mask_ratio", self.mask_ratio)
         shares = (self.replaced_by_mask, self.replaced_by_random)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(
-                f"replaced_by_mask and replaced_by_random must be shares of one whole, but are {shares[0]} and "
+                f"replaced_by_mask and replaced_by_random must be shares, of 1 together, but are {shares[0]} and "
                 f"{shares[1]}."
             )
 
 
 class MaskedLMForPreTraining(PretextModel):
-    """A text encoder that learns by telling hidden tokens, as the architecture's own `...ForMaskedLM`.
+    """A text encoder that learns by predicting masked tokens, as the architecture's own `...ForMaskedLM`.
 
     The checkpoint is that class's: `AutoModelForMaskedLM`, `AutoModel` and `pipeline("fill-mask")` load it. The head
     over the vocabulary, most of the work of a small model, runs at hidden tokens alone.
@@ -69,7 +72,7 @@ class MaskedLMForPreTraining(PretextModel):
     forward: input_ids (`(B, L)`), attention_mask (`(B, L)`, 1 for tokens, 0 for padding). word_starts (`(B, L)`, True
     where a word begins), needed for the units "word" and "span". document_ids (`(B, L)`: 1, 2, ... for the documents
     of a packed sequence, 0 for padding) in place of an attention_mask: attention stays inside each document, and
-    positions begin anew. labels (`(B, L)`): a batch that brings them is taken as masked already. num_bytes (`(B,)`):
+    positions begin again. labels (`(B, L)`): a batch that brings them is taken as masked already. num_bytes (`(B,)`):
     how long each sequence is as UTF-8, for the log of bits per byte.
 
     Returns features (`(B, D)`), logits (`(M, vocabulary)`), labels (`(M,)`) of the M hidden tokens, row by row. Logs:
@@ -84,7 +87,9 @@ class MaskedLMForPreTraining(PretextModel):
 
     objective = "masked_lm"
     task_class = MaskedLMTask
-    modality = "text"
+    inputs = ("text",)
+    pipeline_tag = "fill-mask"
+    capabilities = ("predict_tokens",)
     formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
     limits = (
         "It learned from texts with mask tokens, and is used on texts without: features of whole texts are not what it "
@@ -95,8 +100,8 @@ class MaskedLMForPreTraining(PretextModel):
     )
     auto_class = AutoModelForMaskedLM
 
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        super().__init__(config, encoder)
+    def __init__(self, full_model: PreTrainedModel, task: MaskedLMTask, parts: dict | None = None):
+        super().__init__(full_model, task, parts)
         self.takes = set(inspect.signature(self.encoder.forward).parameters)
         self.first_position = positions(self.encoder)[0]
         self.post_init()
@@ -116,17 +121,17 @@ class MaskedLMForPreTraining(PretextModel):
             )
         if isinstance(encoder, PreTrainedConfig):
             return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
-        check_encoder(encoder, cls.modality)
-        whole = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
-        missing = whole.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+        check_encoder(encoder, "text")
+        full_model = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
+        missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
         if missing:  # a pooler may be too much; nothing may be too little
-            raise ValueError(f"The encoder lacks weights of {type(whole).__name__}: {', '.join(missing[:5])}.")
-        return whole
+            raise ValueError(f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}.")
+        return full_model
 
     @classmethod
-    def complete(cls, task: MaskedLMTask, processor) -> MaskedLMTask:
+    def complete(cls, task: MaskedLMTask, processors: Mapping[str, Any]) -> MaskedLMTask:
         """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
-        return with_tokens_of(task, processor)
+        return with_tokens_of(task, processors["text"])
 
     def forward(
         self,
@@ -140,11 +145,11 @@ class MaskedLMForPreTraining(PretextModel):
     ) -> PretextOutput:
         if document_ids is not None:
             inputs |= self.inside_documents(document_ids)
-            there = document_ids > 0
+            present = document_ids > 0
         else:
             inputs["attention_mask"] = attention_mask
-            there = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
-        allowed = without_special(input_ids, there, self.task.special_token_ids)
+            present = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        allowed = without_special(input_ids, present, self.task.special_token_ids)
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
         hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
@@ -153,7 +158,7 @@ class MaskedLMForPreTraining(PretextModel):
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if num_bytes is not None:
             logs["bits_per_byte"] = loss * allowed.sum() / num_bytes.sum() / math.log(2)
-        features = pool(hidden, there)
+        features = pool(hidden, present)
         return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
 
     def corrupt(self, input_ids: Tensor, allowed: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -185,10 +190,15 @@ class MaskedLMForPreTraining(PretextModel):
 
         handle = self.encoder.register_forward_hook(only_hidden)
         try:
-            logits = self.whole(**inputs).logits[0]
+            logits = self.full_model(**inputs).logits[0]
         finally:
             handle.remove()
         return states[0], logits
+
+    def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
+        """Logits of the tokens at `masked` positions (`(B, L)`, bool), which the ids replace already, row by row:
+        `(M, vocabulary)`."""
+        return self.predict(masked, **batch)[1]
 
     def inside_documents(self, document_ids: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
         """The encoder's inputs that keep the documents of a packed sequence apart: attention and positions."""
@@ -201,10 +211,10 @@ class MaskedLMForPreTraining(PretextModel):
             }
         else:
             mask = document_mask(document_ids, dtype)
-        found = {"attention_mask": mask}
+        inputs = {"attention_mask": mask}
         if "position_ids" in self.takes:
-            found["position_ids"] = positions_inside(document_ids) + self.first_position
-        return found
+            inputs["position_ids"] = positions_inside(document_ids) + self.first_position
+        return inputs
 
     @torch.no_grad()
     def packs(self, length: int = 128) -> bool:

@@ -1,5 +1,5 @@
 """Masked data modelling: hide patches of pictures, words of texts and both of pairs, tell them from what is left; one
-Transformer for all three, with an expert for each (see `hf_pretext/multiway.py`).
+Transformer for all three, with an expert for each (see `modules/multiway.py`).
 
 BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
 https://huggingface.co/papers/2208.10442
@@ -9,21 +9,19 @@ https://huggingface.co/papers/2208.10442
 """
 
 from dataclasses import dataclass
-from os import PathLike
-from typing import ClassVar, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..features import pool
 from ..modeling import PretextOutput
 from ..modules.distributed import gather
-from ..modules.dual_encoder import check_pairs, clamp_scale, normalised, own_labels, scale_of
+from ..modules.dual_encoder import check_pairs, clamp_scale, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss_of_ranks
-from ..modules.masked_pairs import MaskedPairs
-from ..modules.masking import masked_prediction, prediction_head, without_special
+from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
+from ..modules.masking import check_share, masked_prediction, prediction_head, without_special
 from ..modules.multiway import MultiwayModel
 
 FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
@@ -31,52 +29,29 @@ FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 
 @strict
 @dataclass
-class MultiwayTask:
+class MultiwayTask(MaskedPairsTask):
     """Settings of masked data modelling.
 
-    image_mask_ratio: share of patches that are hidden, of pictures alone and of pairs, drawn one by one. (The paper
-        hides them in blocks.)
-    text_mask_ratio: share of tokens that are hidden, of texts alone.
-    pair_text_mask_ratio: the same of pairs, whose text has a picture to be told by.
-    contrastive_weight: of telling which caption belongs to which picture, each by itself, beside; 0 leaves it out, as
-        the paper does in pretraining.
-    codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
-        folder or Hub id); by itself the patch's pixels are.
-    codebook_size: how many visual tokens, where they are clustered.
-    codebook_patches: of how many patches; at least as many as codes.
-    mask_token_id, special_token_ids: as of masked language modelling; a recipe takes them from the tokenizer.
+    pair_text_mask_ratio: share of tokens that are masked of pairs, whose text has an image to be predicted from;
+        text_mask_ratio is of texts alone.
+    contrastive_weight: of predicting which caption belongs to which image, each encoded alone; 0 leaves it out, as the
+        paper does in pretraining.
     """
 
-    _argument_group_name: ClassVar[str] = "objective"
-
-    image_mask_ratio: float = 0.4
-    text_mask_ratio: float = 0.15
     pair_text_mask_ratio: float = 0.5
     contrastive_weight: float = 0.0
-    codebook: str | None = None
-    codebook_size: int = 512
-    codebook_patches: int = 200_000
-    mask_token_id: int | None = None
-    special_token_ids: list[int] | None = None
 
-    def validate_shares(self):
-        for name in ("image_mask_ratio", "text_mask_ratio", "pair_text_mask_ratio"):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie between 0 and 1, but is {getattr(self, name)}.")
-        if not 2 <= self.codebook_size <= self.codebook_patches:
-            raise ValueError(
-                f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
-                f"{self.codebook_size}."
-            )
+    def validate_pairs(self):
+        check_share("pair_text_mask_ratio", self.pair_text_mask_ratio)
         if self.contrastive_weight < 0:
             raise ValueError(f"contrastive_weight must be at least 0, but is {self.contrastive_weight}.")
 
 
 class MultiwayForPreTraining(MaskedPairs):
-    """One Transformer that tells what is hidden of pictures, of texts and of pairs.
+    """One Transformer that predicts what is masked of images, of texts and of pairs.
 
-    The checkpoint is a `MultiwayModel`'s; its sides are saved beside, as a `ViTModel` and a `RobertaPreLayerNormModel`
-    that plain `AutoModel.from_pretrained(folder, subfolder="image")` and `"text"` load.
+    Its sides for images and for texts are saved as a `ViTModel` and a `RobertaPreLayerNormModel`, that plain
+    `AutoModel.from_pretrained(folder, subfolder="image")` and `"text"` load; all else lies in pretext.safetensors.
 
     forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or either; labels (`(B,)`, whole
     numbers, of the contrastive loss: pairs with the same one belong together).
@@ -93,7 +68,6 @@ class MultiwayForPreTraining(MaskedPairs):
 
     objective = "multiway"
     task_class = MultiwayTask
-    modality = "image_text"
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right) + "
         r"\lambda \mathcal L_{\text{contrastive}}"
@@ -122,9 +96,10 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
 # both together and their common space, as under "Both towers together": hf_pretext.load("{folder}")
 """
 
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        super().__init__(config, encoder)
-        codebook, width = self.own_codebook(), config.hidden_size
+    def __init__(self, full_model: PreTrainedModel, task: MultiwayTask, parts: dict | None = None):
+        super().__init__(full_model, task, parts)
+        codebook, config = self.new_codebook(), full_model.config
+        width = config.hidden_size
         self.pretext_head = nn.ModuleDict(
             {
                 "image": prediction_head(width, codebook.size),
@@ -136,15 +111,10 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
             self.pretext_head["contrastive"] = Contrast(width)
         self.post_init()
 
-    def save_pretrained(self, save_directory: str | PathLike, *args, **kwargs) -> None:
-        """As `PretextModel.save_pretrained`; and the sides for pictures and for texts in sub-folders."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        if kwargs.get("is_main_process", True):
-            self.whole.save_sides(save_directory)
-
-    def tower(self, name: Literal["vision", "text"]) -> nn.Module:
-        """The one that encodes both."""
-        return self.whole
+    @property
+    def encoders(self) -> dict[str, PreTrainedModel]:
+        """One that encodes each kind."""
+        return {"image": self.full_model, "text": self.full_model}
 
     def forward(
         self,
@@ -160,21 +130,19 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
             hidden, wanted["image"] = self.hide_patches(pixel_values)
             inputs |= {"pixel_values": pixel_values, "bool_masked_pos": hidden}
         if input_ids is not None:
-            there = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             ratio = self.task.pair_text_mask_ratio if pair else self.task.text_mask_ratio
-            seen, wanted["text"] = self.hide_tokens(input_ids, there, ratio)
+            seen, wanted["text"] = self.hide_tokens(input_ids, mask, ratio)
             inputs |= {"input_ids": seen, "attention_mask": attention_mask}
-        output = self.whole(**inputs)
-        losses, logs = self.tell(output, wanted, "pair_" if pair else "")
-        features = (
-            pool(output.image_hidden_state) if pixel_values is not None else pool(output.last_hidden_state, there)
-        )
+        output = self.full_model(**inputs)
+        losses, logs = self.predict(output, wanted, "pair_" if pair else "")
+        features = pool(output.image_hidden_state) if pixel_values is not None else pool(output.last_hidden_state, mask)
         if pair and self.task.contrastive_weight:
             contrastive, logs["contrastive_accuracy"] = self.contrast(pixel_values, input_ids, attention_mask, labels)
             losses["contrastive"] = self.task.contrastive_weight * contrastive
         return self.output(losses, logs, features=features)
 
-    def tell(self, output, wanted: dict[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def predict(self, output, wanted: dict[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Losses and accuracies of hidden patches and tokens, by name."""
         losses, logs = {}, {}
         for name, labels in wanted.items():
@@ -187,9 +155,10 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """The contrastive loss among all ranks' pairs, and the share of captions that are told by it."""
-        images, texts = self.embed_images(pixel_values), self.embed_texts(input_ids, attention_mask)
+        images = self.embed("image", pixel_values=pixel_values)
+        texts = self.embed("text", input_ids=input_ids, attention_mask=attention_mask)
         check_pairs(images, texts, labels, self.training)
-        labels = own_labels(labels, len(images), images.device, self.training)
+        labels = pair_labels(labels, len(images), images.device, self.training)
         with torch.autocast(images.device.type, enabled=False):
             all_images, all_texts, all_labels = (gather(value, self.training) for value in (images, texts, labels))
             head = self.pretext_head["contrastive"]
@@ -197,32 +166,25 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
                 clamp_scale(head)
             scale = scale_of(head)
             loss = softmax_loss_of_ranks(images, texts, all_images, all_texts, scale, labels, all_labels)
-            told = (all_labels[(images @ all_texts.T).argmax(1)] == labels).float().mean()
-        return loss, told
+            accuracy = (all_labels[(images @ all_texts.T).argmax(1)] == labels).float().mean()
+        return loss, accuracy
 
     # what it can be asked
 
-    def embed_images(self, pixel_values: Tensor) -> Tensor:
-        """Pictures alone to embeddings of length 1, `(B, D)`: the class token, projected where that was trained."""
-        return self.embedding(self.whole(pixel_values).last_hidden_state, "image")
-
-    def embed_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Texts alone to embeddings of length 1, `(B, D)`: the first token, projected where that was trained."""
-        hidden = self.whole(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        return self.embedding(hidden, "text")
-
-    def embedding(self, hidden: Tensor, kind: Literal["image", "text"]) -> Tensor:
-        first = hidden[:, 0]
+    def embed(self, kind: str, **batch: Tensor) -> Tensor:
+        """Images alone (pixel_values) or texts alone (input_ids, attention_mask) to embeddings of length 1, `(B, D)`:
+        the class token or the first one, projected where that was trained."""
+        first = self.full_model(**batch).last_hidden_state[:, 0]
         contrastive = self.pretext_head["contrastive"] if "contrastive" in self.pretext_head else {kind: nn.Identity()}
         return normalised(contrastive[kind](first))
 
-    def guess_tokens(
-        self, hidden: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
+    def predict_tokens(
+        self, masked: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
     ) -> Tensor:
-        """Logits of the tokens at `hidden` places (`(B, L)`, bool), `(M, vocabulary)`: from the text, in which they are
-        replaced already, and from the picture where there is one."""
-        output = self.whole(pixel_values, input_ids, attention_mask)
-        return self.pretext_head["text"](output.text_hidden_state[hidden])
+        """Logits of the tokens at `masked` positions (`(B, L)`, bool), `(M, vocabulary)`: from the text, in which they
+        are replaced already, and from the image where there is one."""
+        output = self.full_model(pixel_values, input_ids, attention_mask)
+        return self.pretext_head["text"](output.text_hidden_state[masked])
 
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """How much more likely a text's words are with its picture than without, all hidden at once: the sum of their
@@ -232,7 +194,7 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
         seen = input_ids.masked_fill(hidden, self.task.mask_token_id)
         words = input_ids[hidden][:, None]
         with_it, without = (
-            self.guess_tokens(hidden, seen, attention_mask, pixels).float().log_softmax(-1).gather(1, words)[:, 0]
+            self.predict_tokens(hidden, seen, attention_mask, pixels).float().log_softmax(-1).gather(1, words)[:, 0]
             for pixels in (pixel_values, None)
         )
         rows = hidden.nonzero()[:, 0]

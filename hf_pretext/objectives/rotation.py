@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from ..features import last_hidden, pool, width
 from ..modeling import PretextModel, PretextOutput
@@ -48,11 +48,11 @@ class RotationTask:
 
 
 class RotationForPreTraining(PretextModel):
-    """An image encoder that learns by telling how far a picture was turned.
+    """An image encoder that learns by predicting how far an image was turned.
 
     forward: pixel_values (`(B, C, S, S)`). With n = `rotations_per_image`, or `num_rotations` where that is None:
     features (`(nB, D)`), logits (`(nB, num_rotations)`), labels (`(nB,)`), turn by turn: with all rotations, first
-    every picture upright, then every picture turned once, and so on. Logs: accuracy.
+    every image upright, then every image turned once, and so on. Logs: accuracy.
 
     Example:
         >>> model = RotationForPreTraining.from_encoder(AutoModel.from_config(ViTConfig(image_size=64, patch_size=8)))
@@ -62,16 +62,17 @@ class RotationForPreTraining(PretextModel):
 
     objective = "rotation"
     task_class = RotationTask
-    modality = "image"
+    inputs = ("image",)
+    pipeline_tag = "image-feature-extraction"
     formula = r"-\frac{1}{n}\sum_{r} \log p_\theta\left(r \mid \mathrm{turn}_r(x)\right)"
     limits = (
-        "What looks alike whichever way it is turned (balls, textures, views from above) teaches nothing, and pictures "
+        "What looks alike whichever way it is turned (balls, textures, views from above) teaches nothing, and images "
         "taken at any angle teach little.",
         "The features know which way is up: where that must not matter, they are of less use.",
     )
 
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        super().__init__(config, encoder)
+    def __init__(self, full_model: PreTrainedModel, task: RotationTask, parts: dict | None = None):
+        super().__init__(full_model, task, parts)
         dim, hidden, classes = width(self.encoder), self.task.head_dim, self.task.num_rotations
         self.pretext_head = (
             nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, classes))

@@ -1,0 +1,125 @@
+"""Encoders of several kinds of data side by side, where transformers has no class for the pair.
+
+{"audio": encoder, "video": encoder} -> CompositeModel -> a sub-folder for each, which `AutoModel` loads
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from ..checkpoints import PartedModel
+from ..encoders import build_encoder, check_encoder
+from ..modeling import PretextModel
+
+
+@strict
+class CompositeConfig(PreTrainedConfig):
+    """What a `CompositeModel` is built from.
+
+    encoders: the config of each encoder, by kind of data, as its config.json has it.
+    """
+
+    model_type = "hf_pretext_composite"
+
+    encoders: dict[str, dict[str, Any]] | None = None
+
+
+class CompositeModel(PartedModel):
+    """Plain encoders, one for each kind of data. Each is saved in a sub-folder that is called by its kind.
+
+    forward: the inputs of each encoder, by kind. Returns the outputs of each, by kind.
+
+    Example:
+        >>> audio, image = AutoModel.from_config(ASTConfig()), AutoModel.from_config(ViTConfig())
+        >>> model = CompositeModel.of(audio=audio, image=image)
+        >>> model.save_pretrained("folder")
+        >>> type(AutoModel.from_pretrained("folder", subfolder="audio")).__name__
+        'ASTModel'
+    """
+
+    config_class = CompositeConfig
+    supports_gradient_checkpointing = True
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True  # as each can
+
+    def __init__(self, config: CompositeConfig, encoders: Mapping[str, PreTrainedModel] | None = None):
+        super().__init__(config)
+        if encoders is None:
+            configs = {kind: AutoConfig.for_model(**values) for kind, values in (config.encoders or {}).items()}
+            encoders = {kind: build_encoder(config) for kind, config in configs.items()}
+        self.encoders = nn.ModuleDict(encoders)
+        self.main_input_name = next(iter(encoders.values())).main_input_name
+        self.post_init()
+
+    @classmethod
+    def of(cls, **encoders: PreTrainedModel) -> "CompositeModel":
+        """The model of some encoders, by kind; they are trained in place. Raises `ValueError` for fewer than two, and
+        for different types of numbers."""
+        types = {kind: encoder.dtype for kind, encoder in encoders.items()}
+        if len(types) < 2 or len(set(types.values())) > 1:
+            raise ValueError(f"A composite needs two encoders at least, in one type of numbers, but got {types}.")
+        return cls(CompositeConfig(encoders={k: e.config.to_diff_dict() for k, e in encoders.items()}), encoders)
+
+    def forward(self, **inputs: Mapping[str, Tensor]) -> dict[str, Any]:
+        return {kind: self.encoders[kind](**batch) for kind, batch in inputs.items()}
+
+    @classmethod
+    def subfolders(cls, config: CompositeConfig) -> tuple[str, ...]:
+        return tuple(config.encoders)
+
+    def parts(self, state_dict: Mapping[str, Tensor]) -> dict[str, tuple[PreTrainedModel, dict[str, Tensor]]]:
+        weights = {kind: {} for kind in self.encoders}
+        for name, value in state_dict.items():
+            _, kind, rest = name.split(".", 2)
+            weights[kind][rest] = value
+        return {kind: (encoder, weights[kind]) for kind, encoder in self.encoders.items()}
+
+    @classmethod
+    def joined(cls, config: CompositeConfig, parts: dict[str, PreTrainedModel]) -> "CompositeModel":
+        return cls(config, parts)
+
+    def init_weights(self) -> None:
+        """Nothing: encoders have their own initialisation."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """As `init_weights`."""
+
+
+class TwoEncoders(PretextModel):
+    """Base of objectives with an encoder for each of several kinds of data that transformers has no class for."""
+
+    @classmethod
+    def from_encoders(cls, **encoders_and_settings) -> "TwoEncoders":
+        """Puts the objective's heads on encoders, or configs of fresh ones: `from_encoders(audio=..., video=...,
+        **settings)`. Raises `ValueError` where one of the kinds is missing, or an encoder does not take its kind."""
+        missing = [kind for kind in cls.inputs if kind not in encoders_and_settings]
+        if missing:
+            raise ValueError(
+                f"{cls.__name__} needs an encoder for each of {', '.join(cls.inputs)}: give {missing[0]}=."
+            )
+        encoders = {kind: encoders_and_settings.pop(kind) for kind in cls.inputs}
+        built = {k: build_encoder(e) if isinstance(e, PreTrainedConfig) else e for k, e in encoders.items()}
+        return cls.from_encoder(CompositeModel.of(**built), **encoders_and_settings)
+
+    @classmethod
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> CompositeModel:
+        """A `CompositeModel` with an encoder for each of the `inputs`. Raises `ValueError` for anything else."""
+        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if not isinstance(full_model, CompositeModel) or set(full_model.encoders) != set(cls.inputs):
+            raise ValueError(
+                f"{cls.__name__} needs a CompositeModel of {' and '.join(cls.inputs)}, not a "
+                f"{type(full_model).__name__}. Give the encoders to {cls.__name__}.from_encoders."
+            )
+        for kind, part in full_model.encoders.items():
+            check_encoder(part, kind)
+        return full_model
+
+    @property
+    def encoders(self) -> dict[str, PreTrainedModel]:
+        return {kind: self.full_model.encoders[kind] for kind in self.inputs}
+
+
+AutoConfig.register(CompositeConfig.model_type, CompositeConfig, exist_ok=True)
+AutoModel.register(CompositeConfig, CompositeModel, exist_ok=True)
