@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .utils.files import whole, write_json
+from .utils.files import atomic_path, write_json
 
 PRETEXT_WEIGHTS = "pretext.safetensors"
 FULL_MODEL = "full_model."  # what the names of the native model's weights begin with in ours
@@ -247,7 +247,7 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
     if not tensors:
         path.unlink(missing_ok=True)  # of an earlier model
         return
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
 
 

@@ -59,6 +59,11 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
         )
 
 
+def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
+    """Whether an encoder gives hidden states for noise of a kind of data."""
+    return refusal(encoder, globals()[f"{kind}_trial"](encoder)) is None
+
+
 @torch.no_grad()
 def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str | None:
     """Why an encoder takes none of some batches, in one line, or None where it gives a last hidden state for one. The
@@ -140,7 +145,7 @@ def is_shape_alone(path: str) -> bool:
     return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
-def encoder_config(path: str, kind: str, option: str = "--encoder") -> PreTrainedConfig:
+def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
     """The config of what an option names. Raises `ValueError` for what is no encoder; whether it takes a kind of data
     shows when it is tried (see `check_encoder`)."""
     try:
@@ -150,8 +155,5 @@ def encoder_config(path: str, kind: str, option: str = "--encoder") -> PreTraine
             f"{option} {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
         ) from error
     if type(config) not in MODEL_MAPPING:
-        raise ValueError(
-            f"{option} {path} is a {config.model_type} model, of which transformers has no plain encoder, but one for "
-            f"{' and '.join(f'{part}s' for part in kind.split('_'))} is needed."
-        )
+        raise ValueError(f"{option} {path} is a {config.model_type} model, of which transformers has no plain encoder.")
     return config

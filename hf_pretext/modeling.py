@@ -108,6 +108,16 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         return encoder
 
     @classmethod
+    def with_encoders(cls, config: PreTrainedConfig, encoders: Mapping[str, PreTrainedConfig]) -> PreTrainedConfig:
+        """A full model's config with other encoders in their places, by kind of data. Raises `ValueError` for an
+        objective whose full model has no encoders of its own."""
+        options = " and ".join(f"--{kind}_encoder" for kind in encoders)
+        raise ValueError(
+            f"{options}: the encoders of {cls.objective} are parts of one model. Start from a full "
+            "model with --encoder."
+        )
+
+    @classmethod
     def settings_of(cls, pretext: Mapping[str, Any]):
         """The settings in the entry `pretext` of a config.json. Raises `ValueError` for unknown ones."""
         return make_settings(cls.task_class, **{k: v for k, v in pretext.items() if k not in NO_SETTINGS})

@@ -31,9 +31,9 @@ class Recipe:
 
     name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
     encoder, smoke_encoder: config of the fresh full model, from the sizes that it names: image_size; vocab_size,
-    max_length, pad_token_id, eos_token_id (see `Modality.shape`). settings: values of options, by their names on the command line; smoke: those that `--smoke`
-    changes. fetch: what gives a value that takes a download, by option: asked only where neither the command line nor
-    `--smoke` gives that option.
+    max_length, pad_token_id, eos_token_id; and so on (see `Modality.shape`). settings: values of options, by their
+    names on the command line; smoke: those that `--smoke` changes. fetch: what gives a value that takes a download, by
+    option: asked only where neither the command line nor `--smoke` gives that option.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """The one loop: transformers' Trainer on our stream, with an objective's own terms in its logs.
 
-Everything of `TrainingArguments` keeps working. What is added: the exact order of samples (see `stream_trainer.py`),
+Everything of `TrainingArguments` keeps working. What is added: the exact order of samples (see `stream/trainer.py`),
 each loss term and log averaged over steps and ranks, strict loading, and no pickled arguments in what is shared.
 """
 
@@ -25,7 +25,7 @@ from .modeling import PretextModel
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
-from .stream_trainer import StreamTrainer
+from .stream.trainer import StreamTrainer
 
 log = logging.get_logger(__name__)
 

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
 
 import hf_pretext
-from hf_pretext.callbacks import epochs_of_sources
+from hf_pretext.stream.pace import epochs_of_sources
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor

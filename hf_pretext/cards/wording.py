@@ -30,9 +30,10 @@ def about(results: dict, packages: str) -> str:
     takes = " and ".join(kind.words(results) for kind in kinds(results))
     learned = " with ".join(kind.samples for kind in kinds(results))
     alone = [f"{kind} alone" for kind, data in results.get("alone", {}).items() if data]
+    name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in all"
     return (
-        f"{encoder['class']} for {takes}: {encoder['parameters']:,} parameters in all. It learned from unlabelled "
-        f"{', '.join([learned, *alone])} by the pretext task *{results['objective']['name']}*. Plain transformers loads it ({packages}):"
+        f"{encoder['class']} for {takes}: {size}. It learned from unlabelled {', '.join([learned, *alone])} by the "
+        f"pretext task *{name}*. Plain transformers loads it ({packages}):"
     )
 
 

@@ -71,8 +71,8 @@ class Measure:
     """One measure of whole models.
 
     needs: capabilities of the model (see `PretextModel.capabilities`). kinds: kinds of data that it compares.
-    compute: Subject -> metrics by name. chance: (labelled set, model class) -> what guessing gets, under the same names;
-    a metric without a chance level is not reported. words: a metric's name in words, None for a name of another
+    compute: Subject -> metrics by name. chance: (labelled set, model class) -> what guessing gets, by the same names; a
+    metric without a chance level is not reported. words: a metric's name in words, None for a name of another
     measure. headlines: the metrics that stand in short tables. protocol: results -> how it is measured, in sentences
     for a card. options: dataclasses of its settings, for the command line. least_kinds: how many kinds of data a model
     must take. order: of its rows in tables.

@@ -1,4 +1,4 @@
-"""What any encoder is worth on a labelled set, next to random ones of its shape: a folder's or a repository's, ours or not.
+"""What any encoder is worth on a labelled set, next to random ones of its shape: of a folder or a repository.
 
 folder or user/name + labelled set -> {"transfer": ...}, as in results.json
 """
@@ -61,9 +61,7 @@ def evaluate(
         for seed in SEEDS
     ]
     baselines = baseline_transfer(kind, labelled, methods)
-    compared = compare(
-        chosen_together([trained]), chosen_together(random), baselines, labelled.labels.majority()
-    )
+    compared = compare(chosen_together([trained]), chosen_together(random), baselines, labelled.labels.majority())
     transfer = {**described(labelled), "kind": kind, "test_seen_in_pretraining": None, "random_seeds": list(SEEDS)}
     return {
         "objective": {"name": objective},

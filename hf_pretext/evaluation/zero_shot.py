@@ -6,10 +6,13 @@ Radford et al. 2021 (CLIP), https://huggingface.co/papers/2103.00020: a class is
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from ..modeling import PretextModel
@@ -134,6 +137,29 @@ def zero_shot(
 
 
 # the measure
+
+
+@strict
+@dataclass
+class ZeroShotArguments:
+    """How zero-shot classification is measured.
+
+    prompts: Prompt templates with {} for the class name, whose embeddings are averaged; or a language whose templates
+        are taken: en, de, fr, es, zh, ja... for photographs, en-drawings... for what is drawn. Default: en.
+    """
+
+    _argument_group_name: ClassVar[str] = "zero-shot classification"
+
+    prompts: list[str] | None = None
+
+    @property
+    def templates(self) -> list[str]:
+        """The prompt templates."""
+        return templates_of(self.prompts or ["en"])
+
+    def validate_prompts(self):
+        templates_of(self.prompts or [])
+
 
 PREFIX = "zero_shot_"
 WORDS = {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}

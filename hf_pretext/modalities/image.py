@@ -62,9 +62,9 @@ from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{{ folder }}")
 encoder = AutoModel.from_pretrained("{{ folder }}")
-image = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("image.png").convert("RGB")
+picture = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("picture.png").convert("RGB")
 with torch.no_grad():
-    hidden = encoder(**processor(image, return_tensors="pt"){{ hidden_of }}
+    hidden = encoder(**processor(picture, return_tensors="pt"){{ hidden_of }}
 features = hidden{{ pooled }}  # of the layer that the linear probe under "Transfer" reads
 print(encoder.__class__.__name__, features.shape)
 """

@@ -68,7 +68,7 @@ def open_codebook(
     if isinstance(config, FlavaConfig):
         inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
         return ReadyCodebook(inner, patch_size)
-    encoder_config(path, "image", option)  # says what is wrong
+    encoder_config(path, option)  # says what is wrong
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
         codebook.set_normalisation(AutoImageProcessor.from_pretrained(path), "encoder_")

@@ -116,6 +116,12 @@ class TwoEncoders(PretextModel):
             check_encoder(part, kind)
         return full_model
 
+    @classmethod
+    def with_encoders(cls, config: CompositeConfig, encoders: Mapping[str, PreTrainedConfig]) -> CompositeConfig:
+        """As `PretextModel.with_encoders`."""
+        given = {kind: encoder.to_diff_dict() for kind, encoder in encoders.items()}
+        return CompositeConfig(encoders={**config.encoders, **given})
+
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
         return {kind: self.full_model.encoders[kind] for kind in self.inputs}

@@ -5,7 +5,7 @@ image, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time 
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from inspect import signature
 
@@ -29,6 +29,33 @@ from .distributed import rank_and_ranks
 HIGHEST_SCALE = 100.0  # of the scores, CLIP's
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
 
+USAGE = """
+{% set padding = "True" if padded.startswith("to the longest") else '"max_length", max_length=' ~ max_length | int %}
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor, pipeline
+
+processor = AutoProcessor.from_pretrained("{{ folder }}")
+model = AutoModel.from_pretrained("{{ folder }}")
+picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
+pictures = processor(images=[picture], return_tensors="pt")
+texts = processor(text=["a cat", "a red car"], padding={{ padding }}, return_tensors="pt")
+with torch.no_grad():
+    image = model.get_image_features(**pictures).pooler_output
+    text = model.get_text_features(**texts).pooler_output
+    hidden = model.vision_model(**pictures{{ hidden_of }}
+print("cosines", torch.nn.functional.cosine_similarity(image, text))
+print("features of the picture", hidden{{ pooled }}.shape)  # what the linear probe under "Transfer" reads
+{% if padded.startswith("to the longest") %}
+
+classify = pipeline("zero-shot-image-classification", model="{{ folder }}")  # it knows the class, whatever it logs
+print(classify(picture, candidate_labels=["cat", "car"], hypothesis_template="{}"))
+{% if objective.loss is defined and objective.loss == "sigmoid" %}
+# its order is right, but its scores are a softmax: for a sigmoid's take the embeddings, of length 1
+{% endif %}
+{% endif %}
+"""
+
 
 class TwoTowers(PretextModel):
     """Base of objectives with an image tower and a text tower that embed into one space.
@@ -40,6 +67,7 @@ class TwoTowers(PretextModel):
 
     inputs = ("image", "text")
     pipeline_tag = "zero-shot-image-classification"
+    usage = USAGE
 
     @classmethod
     def from_encoders(
@@ -64,6 +92,14 @@ class TwoTowers(PretextModel):
                 f"AlignModel or ChineseCLIPModel, or two encoders to {cls.__name__}.from_encoders."
             )
         return full_model
+
+    @classmethod
+    def with_encoders(
+        cls, config: VisionTextDualEncoderConfig, encoders: Mapping[str, PreTrainedConfig]
+    ) -> VisionTextDualEncoderConfig:
+        """As `PretextModel.with_encoders`."""
+        towers = {"image": config.vision_config, "text": config.text_config, **encoders}
+        return dual_encoder(towers["image"], towers["text"], config.projection_dim).config
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:

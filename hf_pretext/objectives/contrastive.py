@@ -37,7 +37,6 @@ from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, 
 
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
 COMPARED = 256  # images of a batch that the accuracy is of
-KIND_OF = {"vision": "image", "text": "text"}  # of the setting `frozen`
 
 
 @strict
@@ -50,7 +49,7 @@ class ContrastiveTask:
         or, where the data has none, with the same caption (UniCL).
     label_smoothing: share of what is right that is spread over all the batch (ALIGN: 0.1); of softmax alone.
     patch_dropout: share of the patches that a ViT does not see in training (FLIP).
-    frozen: a tower that is not trained (LiT: vision).
+    frozen: a tower that is not trained (LiT: image).
     embed_batch_size: pictures, and captions, that are embedded at a time (GradCache): a batch of any size in the memory
         of so many, for one more forward pass. The loss sees the whole batch, and is the same; only batch norm
         normalises each piece by itself.
@@ -64,7 +63,7 @@ class ContrastiveTask:
     positives: Literal["pair", "label"] = "pair"
     label_smoothing: float = 0.0
     patch_dropout: float = 0.0
-    frozen: Literal["vision", "text"] | None = None
+    frozen: Literal["image", "text"] | None = None
     embed_batch_size: int | None = None
     exchange: Literal["local", "gather", "ring"] = "local"
 
@@ -122,7 +121,7 @@ class ContrastiveForPreTraining(TwoTowers):
         if self.task.loss == "sigmoid" and not hasattr(full_model, "logit_bias"):
             self.pretext_head = nn.ParameterDict({"logit_bias": nn.Parameter(torch.tensor(FRESH["sigmoid"][1]))})
         if self.task.frozen:
-            self.encoders[KIND_OF[self.task.frozen]].requires_grad_(False)
+            self.encoders[self.task.frozen].requires_grad_(False)
         self.post_init()
 
     @classmethod
@@ -166,7 +165,7 @@ class ContrastiveForPreTraining(TwoTowers):
         """As usual; a frozen tower stays as it is used, without dropout, and keeps its statistics."""
         super().train(mode)
         if self.task.frozen:
-            self.encoders[KIND_OF[self.task.frozen]].eval()
+            self.encoders[self.task.frozen].eval()
         return self
 
     @torch.no_grad()

@@ -102,8 +102,8 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-processor = AutoProcessor.from_pretrained("{folder}")
-model = AutoModel.from_pretrained("{folder}")
+processor = AutoProcessor.from_pretrained("{{ folder }}")
+model = AutoModel.from_pretrained("{{ folder }}")
 picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
 pictures = processor(images=[picture], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
@@ -113,7 +113,7 @@ with torch.no_grad():
     hidden = model.image_model(**pictures).last_hidden_state
 print("cosines", torch.nn.functional.cosine_similarity(image, text))
 print("features of the picture", hidden.mean(1).shape)  # by the picture encoder alone, as under "Transfer"
-# all six losses, and its own matching score: hf_pretext.load("{folder}")
+# all six losses, and its own matching score: hf_pretext.load("{{ folder }}")
 """
 
     def __init__(self, full_model: PreTrainedModel, task: FlavaTask, parts: dict | None = None):

@@ -89,6 +89,23 @@ class MaskedLMForPreTraining(PretextModel):
     task_class = MaskedLMTask
     inputs = ("text",)
     pipeline_tag = "fill-mask"
+    usage = """
+import torch
+from transformers import AutoModel, AutoTokenizer, pipeline
+
+tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+batch = tokenizer(["a text", "another one"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = encoder(**batch{{ hidden_of }}
+mask = batch["attention_mask"].unsqueeze(-1)
+features = (hidden * mask).sum(1) / mask.sum(1)  # the mean over tokens, as the first probe under "Transfer" reads them
+print(encoder.__class__.__name__, features.shape)
+
+fill_mask = pipeline("fill-mask", model="{{ folder }}")
+print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.mask_token} of all .")])
+# the last layer's features, too: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
+"""
     capabilities = ("predict_tokens",)
     formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
     limits = (

@@ -83,9 +83,9 @@ import torch
 from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
-processor = AutoProcessor.from_pretrained("{folder}")
-encoder = AutoModel.from_pretrained("{folder}", subfolder="image")  # of pictures: see "Transfer"
-text_encoder = AutoModel.from_pretrained("{folder}", subfolder="text")
+processor = AutoProcessor.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}", subfolder="image")  # of pictures: see "Transfer"
+text_encoder = AutoModel.from_pretrained("{{ folder }}", subfolder="text")
 picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
 pictures = processor(images=[picture], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
@@ -93,7 +93,7 @@ with torch.no_grad():
     features = encoder(**pictures).last_hidden_state.mean(1)
     tokens = text_encoder(**texts).last_hidden_state
 print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name__, tokens.shape)
-# both together and their common space, as under "Both towers together": hf_pretext.load("{folder}")
+# both together and their common space, as under "Both towers together": hf_pretext.load("{{ folder }}")
 """
 
     def __init__(self, full_model: PreTrainedModel, task: MultiwayTask, parts: dict | None = None):

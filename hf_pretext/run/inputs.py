@@ -112,7 +112,9 @@ def texts_to_learn_from(request: "Request") -> Source:
     if len(request.objective.inputs) == 1:
         return open_source(request.datasets[0], split, column, (TEXT,), texts.sample_by)
     captions = {**column, **{k: v for k, v in further_columns(request).items() if k != "pair_label"}}
-    sources = [(open_source(dataset, split, captions, tuple(captions)), tuple(captions)) for dataset in request.datasets]
+    sources = [
+        (open_source(dataset, split, captions, tuple(captions)), tuple(captions)) for dataset in request.datasets
+    ]
     sources += [(source, (TEXT,)) for source in sources_alone(request, TEXT)]
     return distinct_captions(sources)
 
@@ -215,11 +217,13 @@ def facts(request: "Request", inputs: Inputs, start: Start) -> dict[str, Any]:
     if request.pairs is None:
         return common
     zero_shot = request.settings.get(ZeroShotArguments)
+    captions = request.settings.get(CaptionArguments)
     kinds_alone = {f"{kind}s": relative(alone(request, kind)) or None for kind in request.objective.inputs}
     return {
         **common,
         **({"alone": kinds_alone} if any(kinds_alone.values()) else {}),
         **({"eval_prompts": zero_shot.templates} if zero_shot else {}),
+        **({"captions": dataclasses.asdict(captions)} if captions else {}),
         "pair_label": request.pairs.pair_label,
-        "towers": {kind: relative(start.towers.get(kind)) for kind in request.objective.inputs},
+        "encoders": {kind: relative(start.of(kind)) for kind in request.objective.inputs},
     }

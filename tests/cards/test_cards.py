@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from conftest import REPOSITORY
+from hf_pretext.run.results import about, survived, try_to_publish
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_pretext import registry
@@ -23,7 +24,6 @@ from hf_pretext.cards.refresh import refresh_card
 from hf_pretext.cards.usage import lines, printed_by
 from hf_pretext.cli import main
 from hf_pretext.evaluation.transfer import beats
-from hf_pretext.run.results import about, survived, try_to_publish
 from hf_pretext.utils.files import without_nan, write_json
 from hf_pretext.utils.paths import relative
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from hf_pretext.interop.evaluate_metrics import Retrieval, ZeroShot
 from hf_pretext.evaluation.retrieval import retrieval
 from hf_pretext.evaluation.zero_shot import zero_shot
+from hf_pretext.interop.evaluate_metrics import Retrieval, ZeroShot
 
 IDS = [f"{i % 20:02}" for i in range(60)], [f"{i:02}" for i in range(25)]  # three pictures of a text, 5 of none
 

@@ -51,7 +51,7 @@ def gpt2(vocab_size, max_length, pad_token_id):
 
 
 def vit_and_bert(image_size, vocab_size, max_length, pad_token_id):
-    from transformers import BertConfig, ViTConfig, VisionEncoderDecoderConfig
+    from transformers import BertConfig, VisionEncoderDecoderConfig, ViTConfig
 
     image = ViTConfig(**SMALL, image_size=image_size, patch_size=16)
     text = BertConfig(**SMALL, vocab_size=vocab_size, max_position_embeddings=max_length, pad_token_id=pad_token_id)

@@ -69,4 +69,6 @@ print(type(model).__name__, type(model.encoder).__name__)
         logits, words = output.logits[:, :-1][keep], input_ids[:, 1:][keep]
         loss = self.task.caption_weight * cross_entropy(logits, words)
         accuracy = (logits.argmax(-1) == words).float().mean()
-        return self.output({"caption": loss}, {"accuracy": accuracy}, features=pool(hidden), logits=logits, labels=words)
+        return self.output(
+            {"caption": loss}, {"accuracy": accuracy}, features=pool(hidden), logits=logits, labels=words
+        )

@@ -9,6 +9,7 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.utils import set_seed
@@ -16,19 +17,17 @@ from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
-from .callbacks import Pace
-from .data.corpus import TextProcessing
-from .data.processing import ImageProcessing
-from .data.sources import Source
-from .modeling import PretextModel
-from .modules.distributed import gather_objects
-from .stream.loader import StreamLoader
-from .stream.mixture import Mixture
-from .stream.reader import reading_notes
-from .stream.sample_log import DIGEST_RANGE, forget_after, sizes_of_records
-from .stream.settings import StreamSettings
-from .stream.state import STREAM_STATE, check_length, load_state, state_of
-from .utils.files import write_json
+from ..data.sources import Source
+from ..modeling import PretextModel
+from ..modules.distributed import gather_objects
+from ..utils.files import write_json
+from .loader import StreamLoader
+from .mixture import Mixture
+from .pace import Pace
+from .reader import reading_notes
+from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
+from .settings import StreamSettings
+from .state import STREAM_STATE, check_length, load_state, state_of
 
 STAGING = ".saving"  # where a checkpoint is written before it takes its name
 log = logging.get_logger(__name__)
@@ -46,7 +45,7 @@ class StreamTrainer(Trainer):
         model: PretextModel,
         args: TrainingArguments,
         train_dataset: Source | Mixture,
-        processing: ImageProcessing | TextProcessing,
+        processing: Any,
         stream: StreamSettings | None = None,
         **kwargs,
     ):
