@@ -5,13 +5,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from media import RATE, TONE, sound, video
+from media import RATE, TONE, film, sound, video
 from PIL import Image
 
 from hf_pretext.data import decoding
 from hf_pretext.data.decoding import (
     BadSample,
     open_image,
+    sound_of_video,
     to_image,
     to_pixels,
     to_sound,
@@ -249,6 +250,29 @@ def test_sound_of_several_channels_at_another_rate():
 def test_what_is_no_sound_is_a_bad_sample(content, reason):
     with pytest.raises(BadSample, match=reason):
         to_sound(content(), RATE, seconds=1.0)
+
+
+def test_sound_of_a_video():
+    content = film(seconds=2.0, silent=1.0)
+    late = sound_of_video({"bytes": content, "path": None}, 8_000, seconds=0.5, at=1.0)
+    assert late.dtype == torch.float32 and late.shape == (4_000,)
+    spectrum = torch.fft.rfft(late).abs()
+    assert spectrum.argmax().item() * 2 == pytest.approx(440, abs=4)  # bins of 2 Hz
+    assert sound_of_video(content, 8_000, seconds=0.5, at=0.0).abs().max() < 0.05 < late.abs().max()
+    assert len(sound_of_video(content, 8_000, seconds=99.0)) == pytest.approx(16_000, abs=1_500)  # padded by its codec
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (lambda: video(), "no sound in the video"),
+        (lambda: b"hello" * 100, "damaged sound of a video"),
+        (b"", "no bytes"),
+    ],
+)
+def test_what_has_no_sound_is_a_bad_sample(content, reason):
+    with pytest.raises(BadSample, match=reason):
+        sound_of_video(content() if callable(content) else content, RATE, seconds=1.0)
 
 
 @pytest.mark.parametrize(("format", "codec"), [("mp4", "mpeg4"), ("avi", "mpeg4"), ("webm", "libvpx")])

@@ -2,30 +2,28 @@ import colorsys
 import io
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
-from hf_pretext.data.processing import (
-    COLOR_DRAWS,
-    Augmentation,
-    ImageProcessing,
-    change_colors,
-    crop_and_resize,
-    default_processor,
-    load_processor,
-    random_box,
-    target_size,
-)
-from PIL import Image
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor
 
 from hf_pretext.data.decoding import pixels_of, to_rgb
+from hf_pretext.modalities.image import (
+    Augmentation,
+    Image,
+    default_processor,
+    load_processor,
+    target_size,
+)
+from hf_pretext.modules.colors import COLOR_DRAWS
+from hf_pretext.modules.crops import crop_and_resize, random_box
 
 
 def row(height=48, width=64) -> dict:
     pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
+    PIL.Image.fromarray(pixels).save(buffer, "PNG")
     return {"image": {"bytes": buffer.getvalue(), "path": None}}
 
 
@@ -35,22 +33,22 @@ NO_CHANGE = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
 def changed(draws=None, **settings) -> torch.Tensor:
     pixels = torch.rand(16, 3, 8, 8) * 255
     draws = torch.rand(16, COLOR_DRAWS) if draws is None else draws
-    return pixels, change_colors(pixels, draws, Augmentation(**{"color_jitter": 0.0, **settings}))
+    return pixels, Augmentation(**{"color_jitter": 0.0, **settings}).change_colors(pixels, draws)
 
 
 def test_evaluation_is_the_processor_itself():
     processor = default_processor(32)
-    processing = ImageProcessing(processor)
+    processing = Image(processor)
     example = processing(row(), None)
     assert example["pixel_values"].dtype == torch.uint8
     batch = processing.finish({"pixel_values": example["pixel_values"][None]})
-    picture = Image.open(io.BytesIO(row()["image"]["bytes"]))
+    picture = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
     expected = processor(picture, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values"], expected, atol=1e-5, rtol=0)
 
 
 def test_training_example_is_a_crop_of_the_right_size_with_its_draws():
-    processing = ImageProcessing(default_processor(32), Augmentation())
+    processing = Image(default_processor(32), Augmentation())
     example = processing(row(), np.random.default_rng(0))
     assert example["pixel_values"].shape == (3, 32, 32) and example["pixel_values"].dtype == torch.uint8
     assert example["colors"].shape == (COLOR_DRAWS,)
@@ -64,14 +62,14 @@ def test_training_example_is_a_crop_of_the_right_size_with_its_draws():
 
 
 def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
-    from hf_pretext.data import processing as module
+    from hf_pretext.modalities import image as module
 
     decoded = []
     copied = []
     monkeypatch.setattr(module, "to_rgb", lambda *args: decoded.append(args) or to_rgb(*args))
     monkeypatch.setattr(module, "pixels_of", lambda *args: copied.append(args[1:]) or pixels_of(*args))
     monkeypatch.setattr(module, "KEPT_BYTES", 2 * 48 * 64 * 3)
-    processing = ImageProcessing(default_processor(32), Augmentation())
+    processing = Image(default_processor(32), Augmentation())
     rows = [{**row(), "key": str(i)} for i in range(3)]
     first = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
     again = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
@@ -82,7 +80,7 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (32, 33), (40, 200)])
 def test_a_crop_is_the_same_whether_its_picture_is_kept_or_not(height, width):
-    processing = ImageProcessing(default_processor(32), Augmentation(crop_scale=0.2))
+    processing = Image(default_processor(32), Augmentation(crop_scale=0.2))
     picture = row(height, width)
     for seed in range(20):
         kept, alone = (
@@ -133,7 +131,7 @@ def test_grayscale_equals_torchvision():
 def test_grayscale_comes_as_often_as_asked():
     draws = torch.rand(4000, COLOR_DRAWS)
     pixels = torch.rand(4000, 3, 2, 2) * 255
-    found = change_colors(pixels, draws, Augmentation(color_jitter=0.0, grayscale=0.3))
+    found = Augmentation(color_jitter=0.0, grayscale=0.3).change_colors(pixels, draws)
     gray = (found.amax(1) - found.amin(1)).amax((1, 2)) < 1e-2
     assert 0.27 < gray.float().mean() < 0.33
 
@@ -141,7 +139,7 @@ def test_grayscale_comes_as_often_as_asked():
 def test_channel_shuffle_swaps_channels_as_often_as_asked():
     draws = torch.rand(4000, COLOR_DRAWS)
     pixels = torch.rand(4000, 3, 2, 2) * 255
-    found = change_colors(pixels, draws, Augmentation(color_jitter=0.0, channel_shuffle=0.6))
+    found = Augmentation(color_jitter=0.0, channel_shuffle=0.6).change_colors(pixels, draws)
     torch.testing.assert_close(found.sort(1).values, pixels.sort(1).values, atol=1e-2, rtol=0)
     moved = (found - pixels).abs().amax((1, 2, 3)) > 1e-2
     assert 0.47 < moved.float().mean() < 0.53  # one permutation of six changes nothing
@@ -153,8 +151,8 @@ def test_hue_turns_colours_and_keeps_grey():
     red = torch.tensor([180.0, 60, 60]).view(1, 3, 1, 1)
     gray = torch.full((1, 3, 1, 1), 99.0)
     settings = Augmentation(color_jitter=0.0, hue=1 / 3)
-    torch.testing.assert_close(change_colors(gray, draws, settings), gray, atol=1e-2, rtol=0)
-    turned = change_colors(red, draws, settings).flatten().tolist()
+    torch.testing.assert_close(settings.change_colors(gray, draws), gray, atol=1e-2, rtol=0)
+    turned = settings.change_colors(red, draws).flatten().tolist()
     assert colorsys.rgb_to_hsv(*turned)[0] == pytest.approx(1 / 3, abs=0.01)
 
 
@@ -192,7 +190,7 @@ def test_default_processor_survives_saving(tmp_path):
     default_processor(40).save_pretrained(tmp_path)
     again = AutoImageProcessor.from_pretrained(tmp_path)
     assert target_size(again) == (40, 40)
-    picture = Image.open(io.BytesIO(row()["image"]["bytes"]))
+    picture = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
     ours = default_processor(40)(picture, return_tensors="pt")["pixel_values"]
     assert torch.equal(again(picture, return_tensors="pt")["pixel_values"], ours)
 

@@ -1,0 +1,115 @@
+"""Sounds: parts, extractors, and how padding depends on the encoder."""
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS
+from media import RATE, film, sound
+from transformers import (
+    ASTFeatureExtractor,
+    AutoFeatureExtractor,
+    HubertConfig,
+    Wav2Vec2Config,
+    Wav2Vec2FeatureExtractor,
+)
+
+from hf_pretext.data.decoding import BadSample
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modalities import Context, Inputs
+from hf_pretext.modalities.audio import Audio, AudioArguments
+from hf_pretext.stream.collate import collate
+
+SIZES = dict(
+    hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=[8, 8, 8],
+    conv_kernel=[10, 3, 3], conv_stride=[5, 2, 2], num_conv_pos_embeddings=4, num_conv_pos_embedding_groups=2,
+)  # fmt: skip
+
+
+def encoder(norm: str, config=Wav2Vec2Config):
+    return build_encoder(config(**SIZES, feat_extract_norm=norm))
+
+
+def row(seconds: float) -> dict:
+    return {
+        "audio": {"bytes": sound(samples=np.sin(np.arange(int(seconds * RATE)) / 9).astype(np.float32)), "path": None}
+    }
+
+
+def fresh(seconds=0.5, **options) -> Audio:
+    return Audio.from_options({AudioArguments: AudioArguments(seconds=seconds, **options)}, Context())
+
+
+@pytest.mark.parametrize("config", [Wav2Vec2Config, HubertConfig])
+def test_group_norm_wants_one_length(config):
+    """Padding enters its norm, so that batches must not decide how much of it there is."""
+    sounds = fresh()
+    sounds.fit(encoder("group", config))
+    short, long = sounds(row(0.2), None, 0.5), sounds(row(2.0), None, 0.5)
+    assert set(short) == {"input_values"} and short["input_values"].shape == long["input_values"].shape == (RATE // 2,)
+    assert "to --seconds" in sounds.preparation(sounds.facts())[0]
+
+
+@pytest.mark.parametrize("config", [Wav2Vec2Config, HubertConfig])
+def test_layer_norm_pads_to_the_longest_with_a_mask(config):
+    sounds = fresh()
+    sounds.fit(model := encoder("layer", config))
+    examples = [sounds(row(seconds), None, 0.5) for seconds in (0.2, 0.4)]
+    batch = collate(examples, fills=sounds.fills)
+    assert batch["attention_mask"].sum(1).tolist() == [int(0.2 * RATE), int(0.4 * RATE)]
+    assert batch["input_values"].shape == (2, int(0.4 * RATE)) and sounds.processor.return_attention_mask
+    together = sounds.processor(
+        [example["input_values"].numpy() for example in examples], sampling_rate=RATE, padding=True, return_tensors="pt"
+    )
+    torch.testing.assert_close(batch["input_values"], together["input_values"], atol=1e-4, rtol=1e-3)
+    assert torch.isfinite(model(**batch).last_hidden_state).all()
+
+
+def test_spectrograms_have_the_length_of_their_extractor():
+    sounds = fresh(seconds=0.3)
+    sounds.fit(model := build_encoder(CONFIGS["ast"]()))
+    assert type(sounds.processor) is ASTFeatureExtractor
+    examples = [sounds(row(seconds), None, 0.5) for seconds in (0.1, 2.0)]
+    assert [tuple(example["input_values"].shape) for example in examples] == [(64, 32)] * 2 and len(examples[0]) == 1
+    assert model(**collate(examples)).last_hidden_state.shape[0] == 2
+    assert sounds.noise(3)["input_values"].shape == (3, 64, 32)
+
+
+def test_the_part_is_where_it_is_asked_for():
+    sounds = Audio(Wav2Vec2FeatureExtractor(do_normalize=False), 0.25)
+    ramp = {"audio": {"bytes": sound(samples=np.arange(RATE, dtype=np.float32) / RATE), "path": None}}
+    first = [sounds(ramp, None, at)["input_values"][0].item() for at in (0.0, 0.5, 1.0)]
+    assert first == pytest.approx([0.0, 0.375, 0.75], abs=1e-3)
+
+
+def test_the_sound_of_a_film_is_read_where_there_is_no_other():
+    sounds = fresh(seconds=0.5)
+    late = {"video": {"bytes": film(seconds=2.0, silent=1.0), "path": None}}
+    assert sounds.column({"video": 1, "audio": 2}) == "audio" and sounds.column(late) == "video"
+    assert sounds.processor(np.zeros(9), sampling_rate=RATE)["input_values"][0].sum() == 0
+    assert sounds(late, None, 1.0)["input_values"].std() == pytest.approx(1.0, abs=0.01)  # normalised, not silent
+    with pytest.raises(BadSample, match="no sound but int"):
+        sounds({"audio": 3}, None, 0.0)
+
+
+def test_an_extractor_that_is_brought_stays(tmp_path):
+    Wav2Vec2FeatureExtractor(sampling_rate=8_000, do_normalize=False).save_pretrained(tmp_path)
+    sounds = fresh(feature_extractor=str(tmp_path))
+    sounds.fit(encoder("layer"))
+    assert sounds.shape() == {"sampling_rate": 8_000, "seconds": 0.5} and not sounds.processor.do_normalize
+    assert sounds(row(0.4), None, 0.0)["input_values"].shape == (int(0.4 * 8_000),)
+    Inputs(sounds).processor.save_pretrained(tmp_path / "saved")
+    assert AutoFeatureExtractor.from_pretrained(tmp_path / "saved").sampling_rate == 8_000
+    with pytest.raises(ValueError, match="gives input_values, but ViTModel takes pixel_values"):
+        fresh(feature_extractor=str(tmp_path)).fit(build_encoder(CONFIGS["vit"]()))
+    with pytest.raises(ValueError, match="--feature_extractor nowhere is neither a folder with one nor a Hub id"):
+        fresh(feature_extractor="nowhere")
+    with pytest.raises(Exception, match="seconds must lie above 0"):
+        AudioArguments(seconds=0.0)
+
+
+def test_a_saved_encoder_says_how_it_takes_sounds(tmp_path):
+    Wav2Vec2FeatureExtractor(sampling_rate=8_000).save_pretrained(tmp_path)
+    assert Audio.from_saved(str(tmp_path), encoder("group"), "it").padded
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="it has no feature extractor"):
+        Audio.from_saved(str(tmp_path / "empty"), encoder("group"), "it")

@@ -1,0 +1,91 @@
+"""Videos: clips through a processor, named as the encoder wants them."""
+
+import pytest
+import torch
+from conftest import CONFIGS
+from media import video
+from transformers import AutoVideoProcessor, VJEPA2Config
+
+from hf_pretext.data.decoding import BadSample, to_video
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modalities import Context, Inputs
+from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
+
+ROW = {"video": {"bytes": video(), "path": None}}
+
+
+def fresh(**options) -> Video:
+    return Video.from_options({VideoArguments: VideoArguments(num_frames=4, video_size=32, **options)}, Context())
+
+
+def test_a_clip_is_what_the_saved_processor_makes_of_it(tmp_path):
+    films = fresh()
+    example = films(ROW, None, 0.0)
+    assert example["pixel_values_videos"].shape == (4, 3, 32, 32)
+    assert example["pixel_values_videos"].dtype == torch.uint8
+    batch = films.finish({name: value[None] for name, value in example.items()})
+    Inputs(films).processor.save_pretrained(tmp_path)
+    theirs = AutoVideoProcessor.from_pretrained(tmp_path)([to_video(ROW["video"], 4)], return_tensors="pt")
+    torch.testing.assert_close(batch["pixel_values_videos"], theirs["pixel_values"], atol=1e-5, rtol=0)
+
+
+def test_frames_are_where_they_are_asked_for():
+    films = fresh(frame_stride=2)
+    levels = [films(ROW, None, at)["pixel_values_videos"].float().mean((1, 2, 3)) / 8 for at in (0.0, 1.0)]
+    assert levels[0].tolist() == pytest.approx([0, 2, 4, 6], abs=0.6)
+    assert levels[1].tolist() == pytest.approx([23, 25, 27, 29], abs=0.6)
+    assert fresh().preparation(fresh().facts()) == ["Frames: spread over each video, resized and cropped."]
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (CONFIGS["videomae"], "pixel_values"),
+        (
+            lambda: VJEPA2Config(
+                hidden_size=16, num_hidden_layers=1, num_attention_heads=2, crop_size=32, frames_per_clip=4,
+                pred_hidden_size=16, pred_num_attention_heads=2, pred_num_hidden_layers=1,
+            ),
+            "pixel_values_videos",
+        ),
+    ],
+)  # fmt: skip
+def test_an_encoder_takes_them_by_its_name(config, name):
+    encoder, films = build_encoder(config()), fresh()
+    films.fit(encoder)
+    (noise,) = Inputs(films).noise()
+    assert set(noise) == {name} == {films.encoder_input} and noise[name].shape == (2, 4, 3, 32, 32)
+    assert encoder(**noise).last_hidden_state.shape[0] == 2
+    assert set(films(ROW, None, 0.5)) == {name}
+
+
+def test_an_encoder_of_something_else_is_refused():
+    with pytest.raises(ValueError, match="BertModel takes input_ids, but videos are given as"):
+        fresh().fit(build_encoder(CONFIGS["bert"]()))
+    with pytest.raises(BadSample, match="no video but int"):
+        fresh()({"video": 3}, None, 0.0)
+
+
+def test_a_report_draws_the_middle_frame():
+    films = fresh()
+    example = films(ROW, None, 0.0)
+    middle = films.images_of(example)
+    assert torch.equal(middle, example["pixel_values_videos"][2]) and middle.dtype == torch.uint8
+    finished = films.finish({"pixel_values_videos": example["pixel_values_videos"][None]})
+    assert torch.equal(films.images_of(finished)[0], middle)
+
+
+def test_a_processor_that_is_brought_is_used(tmp_path):
+    processor = default_video_processor(48)
+    processor.image_mean = [0.1, 0.2, 0.3]
+    processor.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "videomae"}')
+    films = Video.from_saved(str(tmp_path), build_encoder(CONFIGS["videomae"]()), "it")
+    assert films.size == (48, 48) and films.frames == 4 and list(films.processor.image_mean) == [0.1, 0.2, 0.3]
+    smaller = Video.from_options({VideoArguments: VideoArguments(video_size=32)}, Context(start=str(tmp_path)))
+    assert smaller.size == (32, 32) and list(smaller.processor.image_mean) == [0.1, 0.2, 0.3]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="it has no video processor"):
+        Video.from_saved(str(tmp_path / "empty"), build_encoder(CONFIGS["videomae"]()), "it")
+    with pytest.raises(Exception, match="num_frames must be at least 1"):
+        VideoArguments(num_frames=0)
