@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
 
 import hf_pretext
-from hf_pretext.stream.pace import epochs_of_sources
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.stream.mixture import Mixture
+from hf_pretext.stream.pace import epochs_of_sources
 from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer, last_checkpoint

@@ -24,13 +24,13 @@ def read_results(folder: str | os.PathLike) -> dict:
         raise ValueError(f"{folder} holds no {RESULTS}: a recipe writes it at its end. Give the --output_dir of a run.")
     try:
         results = json.loads(path.read_text(), parse_constant=lambda name: None, parse_float=finite)
-        if not isinstance(results, dict) or not upgraded(results).keys() >= KEYS:
+        results = upgraded(results) if isinstance(results, dict) else {}
+        if not results.keys() >= KEYS:
             raise ValueError("it lacks what a run writes")
-        results = upgraded(results)
         wrong = [name for name, kind in SHAPES.items() if not isinstance(results.get(name, kind()), kind)]
         if wrong:
             raise ValueError(f"{', '.join(wrong)} in it are not of the kind that a run writes")
-    except ValueError as error:  # of JSON, too
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of JSON, too
         raise ValueError(
             f"{path} is no record of a run: {error}. Run the recipe, or evaluate it, once more."
         ) from error
@@ -40,14 +40,19 @@ def read_results(folder: str | os.PathLike) -> dict:
 def upgraded(results: dict) -> dict:
     """Results of version 1 in the form of version 2; others as they are.
 
-    Version 1 named a way of training ("modality"), where version 2 lists the kinds of data ("inputs"), and kept the
-    label of pairs with the captions' options."""
-    modality, captions = results.get("modality"), results.get("captions")
+    Version 1 named a way of training ("modality"), where version 2 lists the kinds of data ("inputs"); kept the label
+    of pairs with the captions' options; and had "towers", where version 2 has the class and the start of each encoder.
+    """
+    modality = results.get("modality")
     if "inputs" in results or not isinstance(modality, str):
         return results
-    kept = {name: value for name, value in results.items() if name != "modality"}
-    label = captions.get("pair_label") if isinstance(captions, dict) else None
-    return {**kept, "inputs": modality.split("_"), "pair_label": label}
+    inputs, encoder = modality.split("_"), results["encoder"]
+    captions, towers = results.get("captions") or {}, results.get("towers") or {}
+    encoders = {inputs[0]: {"class": encoder["class"], "start": towers.get("vision") or encoder.get("start")}}
+    if "text_class" in towers:
+        encoders["text"] = {"class": towers["text_class"], "start": towers.get("text")}
+    kept = {name: value for name, value in results.items() if name not in ("modality", "towers")}
+    return {**kept, "inputs": inputs, "encoders": encoders, "pair_label": captions.get("pair_label")}
 
 
 def transfers(results: dict) -> list[dict]:

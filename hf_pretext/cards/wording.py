@@ -26,13 +26,14 @@ def kinds(results: dict) -> list[type]:
 
 def about(results: dict, packages: str) -> str:
     """What it is, in a paragraph before the lines that load it. packages: what these take."""
-    encoder = results["encoder"]
-    takes = " and ".join(kind.words(results) for kind in kinds(results))
+    encoder, classes = results["encoder"], {kind: each["class"] for kind, each in results["encoders"].items()}
+    named = {kind: f" ({name})" for kind, name in classes.items()}
+    takes = " and ".join(kind.words(results) + named.get(kind.name, "") for kind in kinds(results))
     learned = " with ".join(kind.samples for kind in kinds(results))
     alone = [f"{kind} alone" for kind, data in results.get("alone", {}).items() if data]
     name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in all"
     return (
-        f"{encoder['class']} for {takes}: {size}. It learned from unlabelled {', '.join([learned, *alone])} by the "
+        f"An encoder of {takes}: {size}. It learned from unlabelled {', '.join([learned, *alone])} by the "
         f"pretext task *{name}*. Plain transformers loads it ({packages}):"
     )
 

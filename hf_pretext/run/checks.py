@@ -131,10 +131,11 @@ def check_start(request: "Request", blueprint: Blueprint) -> None:
         raise ValueError(f"--frozen {frozen} would keep an encoder at random: give it a --{frozen}_encoder.")
 
 
-def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> tuple[bool, str]:
+def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> tuple[bool, dict[str, str]]:
     """A forward and a backward pass on noise, and a checkpoint that is loaded again: what fails shows in seconds.
 
-    Returns whether the encoder is convolutional, and its class. Raises `ValueError` for what does not fit."""
+    Returns whether the first encoder is convolutional, and the class of each, by kind. Raises `ValueError` for what
+    does not fit."""
     model, missing = blueprint.fresh(request.first.seed)
     batches = inputs.noise(kinds_alone(request))
     takes = set(inspect.signature(model.encoder.forward).parameters)
@@ -152,7 +153,7 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> tuple[b
         raise ValueError(f"--encoder {blueprint.start} lacks weights that training needs: {', '.join(lost[:5])}.")
     if request.main_process:
         check_reloads(model)
-    return hidden.ndim == 4, type(model.encoder).__name__
+    return hidden.ndim == 4, {kind: type(encoder).__name__ for kind, encoder in model.encoders.items()}
 
 
 def kinds_alone(request: "Request") -> list[str]:

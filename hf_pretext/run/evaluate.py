@@ -164,6 +164,10 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
             "base_models": blueprint.start.base_models,
             "parameters": sum(p.numel() for p in build_encoder(blueprint.config).parameters()),
         },
+        "encoders": {
+            kind: {"class": name, "start": relative(blueprint.start.of(kind))}
+            for kind, name in experiment.encoder_classes.items()
+        },
         "data": {
             "dataset": " + ".join(relative(source.name) for source in data.sources),
             "split": request.options.split,

@@ -102,7 +102,12 @@ class Experiment:
     labelled: LabelledSet | None
     data_facts: Mapping[str, Any]
     convolutional: bool
-    encoder_class: str
+    encoder_classes: Mapping[str, str]
+
+    @property
+    def encoder_class(self) -> str:
+        """The class of the first encoder."""
+        return next(iter(self.encoder_classes.values()))
 
     def as_fast_layout(self, module: torch.nn.Module) -> torch.nn.Module:
         """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
@@ -144,9 +149,11 @@ def plan(
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
     check_length(data, request.first.max_steps)
-    convolutional, encoder_class = try_out(request, blueprint, inputs)
+    convolutional, encoder_classes = try_out(request, blueprint, inputs)
     labelled = open_labelled(request, inputs) if request.evaluated and request.main_process else None
-    experiment = Experiment(request, blueprint, inputs, data, labelled, {**facts, **more}, convolutional, encoder_class)
+    experiment = Experiment(
+        request, blueprint, inputs, data, labelled, {**facts, **more}, convolutional, encoder_classes
+    )
     check_finished(experiment)
     check_writable(request)
     return experiment

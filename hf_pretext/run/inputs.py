@@ -53,7 +53,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
         full = by_name(request.encoder_function, inputs.shape())
         full = objective.with_encoders(full, towers) if towers else full
     inputs.combine(full)
-    return inputs, full, start, facts(request, inputs, start)
+    return inputs, full, start, facts(request)
 
 
 def start_of(request: "Request") -> Start:
@@ -146,12 +146,7 @@ def open_data(
             seed: dataclasses.replace(args, ddp_find_unused_parameters=True) for seed, args in arguments.items()
         }
     samples = "samples" if others else inputs.samples
-    return data, arguments, {"samples": samples, **inputs.facts(), "text_class": text_class(model)}
-
-
-def text_class(model: PretextModel) -> str | None:
-    """The class of the text encoder, where there is one."""
-    return type(model.encoders[TEXT]).__name__ if TEXT in model.encoders else None
+    return data, arguments, {"samples": samples, **inputs.facts()}
 
 
 def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
@@ -211,7 +206,7 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
     )
 
 
-def facts(request: "Request", inputs: Inputs, start: Start) -> dict[str, Any]:
+def facts(request: "Request") -> dict[str, Any]:
     """What results.json says of inputs before the data is opened."""
     common: dict[str, Any] = {"knn": {"k": K, "temperature": TEMPERATURE}}
     if request.pairs is None:
@@ -225,5 +220,4 @@ def facts(request: "Request", inputs: Inputs, start: Start) -> dict[str, Any]:
         **({"eval_prompts": zero_shot.templates} if zero_shot else {}),
         **({"captions": dataclasses.asdict(captions)} if captions else {}),
         "pair_label": request.pairs.pair_label,
-        "encoders": {kind: relative(start.of(kind)) for kind in request.objective.inputs},
     }
