@@ -23,8 +23,6 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -41,7 +39,10 @@ from hf_pretext.data.tokenizer import tokenizer_of
 from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.stream.settings import Augmentation
+from hf_pretext.legacy.pairs import PairProcessing
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -105,11 +106,11 @@ class Clock(TrainerCallback):
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     keep_freed_memory()  # as a recipe does
     processor, clock = Both(), Clock()
-    images = ImageProcessing(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
-    processing = PairProcessing(images, processor, LENGTH)
+    images = Image(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
+    processing = Inputs(images, Text(processor.tokenizer, LENGTH), pair_label="text")
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.texts(["a", "b"], labels=False)})
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.noise(["text"])[1]})
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
@@ -213,7 +214,7 @@ def rate(ends: list[float], batch: int) -> float:
 
 def worth(model) -> dict[str, float]:
     """R@10 on test, from a picture to its name among all of the split's."""
-    processing = PairProcessing(ImageProcessing(default_processor(SIDE)), Both(), LENGTH)
+    processing = PairProcessing(Image(default_processor(SIDE)), Both(), LENGTH)
     found = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
     return {"r10": found["image_to_text_r10"]}
 
