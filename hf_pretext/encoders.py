@@ -51,7 +51,11 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
             f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
             "Give its `.base_model`."
         )
-    reason = refusal(encoder, globals()[f"{kind}_trial"](encoder))
+    trial = globals()[f"{kind}_trial"]
+    reason = refusal(encoder, trial(encoder))
+    if reason is not None and any(p.is_meta for p in encoder.parameters()):  # some can't run without numbers
+        real = zeros_like(encoder)
+        reason = refusal(real, trial(real))
     if reason is not None:
         raise ValueError(
             f"This objective needs an encoder of the kind {kind}, but {type(encoder).__name__} "
@@ -62,6 +66,15 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
 def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
     """Whether an encoder gives hidden states for noise of a kind of data."""
     return refusal(encoder, globals()[f"{kind}_trial"](encoder)) is None
+
+
+@torch.no_grad()
+def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
+    """The same on the CPU, with zeros for weights."""
+    real = copy.deepcopy(encoder).to_empty(device="cpu")
+    for tensor in (*real.parameters(), *real.buffers()):
+        tensor.zero_()
+    return real
 
 
 @torch.no_grad()
