@@ -23,6 +23,8 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
+from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
+from hf_pretext.legacy.pairs import PairProcessing
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -36,10 +38,8 @@ from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import tokenizer_of
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.legacy.pairs import PairProcessing
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Text

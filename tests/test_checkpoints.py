@@ -182,7 +182,12 @@ def test_plain_transformers_loads_it_and_so_do_we(checkpoints, objective, name):
 
 def test_config_and_weights_are_what_the_native_class_writes(checkpoints, tmp_path):
     root, models = checkpoints
-    for case in (("rotation", "vit"), ("rotation", "timm_vit_tiny"), ("masked_lm", "bert"), ("contrastive", "convnext")):
+    for case in (
+        ("rotation", "vit"),
+        ("rotation", "timm_vit_tiny"),
+        ("masked_lm", "bert"),
+        ("contrastive", "convnext"),
+    ):
         models[case].full_model.save_pretrained(tmp_path / case[1])
         ours, native = root.joinpath(*case), tmp_path / case[1]
         config = json.loads((ours / "config.json").read_text())
@@ -262,7 +267,9 @@ def test_the_sides_of_a_multiway_must_agree(tmp_path):
     weights = load_file(tmp_path / "text" / "model.safetensors")
     name = "encoder.layer.1.attention.self.query.weight"
     save_file({**weights, name: weights[name] + 1e-3}, tmp_path / "text" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(ValueError, match="disagree about 1 weights that they share, as layers.1.attention.q_proj.weight"):
+    with pytest.raises(
+        ValueError, match="disagree about 1 weights that they share, as layers.1.attention.q_proj.weight"
+    ):
         hf_pretext.load(tmp_path)
 
 
@@ -285,7 +292,9 @@ def test_missing_and_surplus_weights_are_errors(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretext"]["head_dim"] = 17
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"other sizes than its config.json says: pretext_head.0.* \(256, 32\), not \(17"):
+    with pytest.raises(
+        ValueError, match=r"other sizes than its config.json says: pretext_head.0.* \(256, 32\), not \(17"
+    ):
         hf_pretext.load(tmp_path)
     (tmp_path / PRETEXT_WEIGHTS).unlink()
     with pytest.raises(ValueError, match="has no pretext.safetensors: its heads are not there"):

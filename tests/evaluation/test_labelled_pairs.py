@@ -5,14 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import EMOJI, Processor
+from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures
+from hf_pretext.legacy.pairs import PairProcessing
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures
-from hf_pretext.legacy.pairs import PairProcessing
 from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.modalities.image import default_processor
 
