@@ -49,7 +49,7 @@ def from_open_clip(model: nn.Module | str, checkpoint: str | os.PathLike | None 
             )
         model = open_clip.create_model(model, pretrained=None if checkpoint is None else str(checkpoint))
     model = copy.deepcopy(model).cpu().float().eval()
-    siglip = hasattr(model, "text")
+    siglip = not isinstance(model, open_clip.model.CLIP)
     ours = (SiglipModel if siglip else CLIPModel)(siglip_config(model) if siglip else clip_config(model)).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
     theirs = model.state_dict()
@@ -75,9 +75,9 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
         )
     siglip = type(ours) is SiglipModel
     model_cfg = siglip_cfg(config) if siglip else clip_cfg(config)
-    bias = {}
-    if not siglip and hasattr(model, "bias") and model.task.loss == "sigmoid":  # of a CLIP that learned with a sigmoid
-        bias["logit_bias"] = model.bias.detach().cpu()
+    bias, learned = {}, getattr(model, "bias", None)
+    if not siglip and learned is not None and model.task.loss == "sigmoid":  # of a CLIP that learned with a sigmoid
+        bias["logit_bias"] = learned.detach().cpu()
         model_cfg["init_logit_bias"] = float(bias["logit_bias"])
     built = open_clip.model.CustomTextCLIP if siglip else open_clip.model.CLIP
     theirs = built(**model_cfg).eval()
