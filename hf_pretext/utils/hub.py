@@ -25,9 +25,7 @@ from huggingface_hub.utils import validate_repo_id
 from .tokens import known_tokens, safe
 
 
-def brought(
-    source: str | os.PathLike, revision: str | None, names: Sequence[str], folders: Sequence[str] = ()
-) -> Path:
+def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str], folders: Sequence[str] = ()) -> Path:
     """Where a folder or repository lies here, of a repository only the files of these names (with * for any letters)
     that lie in no folder, or in one of `folders`. Raises `ValueError` for what is neither, and where the Hub refuses,
     or has no such revision.

@@ -13,8 +13,6 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from conftest import REPOSITORY
-from hf_pretext.run.evaluate import about
-from hf_pretext.run.publish import survived, try_to_write_card
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_pretext import registry
@@ -27,6 +25,8 @@ from hf_pretext.cards.tables import KINDS, MISSING, figure, table, verdict
 from hf_pretext.cards.usage import lines, printed_by
 from hf_pretext.cli import main
 from hf_pretext.evaluation.transfer import beats
+from hf_pretext.run.evaluate import about
+from hf_pretext.run.publish import survived, try_to_write_card
 from hf_pretext.utils.files import without_nan, write_json
 from hf_pretext.utils.paths import relative
 

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CONFIGS, REPOSITORY
-from hf_pretext.run.publish import publish_on_hub
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from loopback_hub import online, serve
@@ -23,6 +22,7 @@ from hf_pretext.cards.info import show_info
 from hf_pretext.cards.push import push
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.run.publish import publish_on_hub
 from hf_pretext.trainer import PretextTrainer
 from hf_pretext.utils.hub import explained
 

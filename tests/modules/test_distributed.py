@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 from hf_pretext.modules import masked_pairs
 from hf_pretext.objectives import flava, matching
 from test_contrastive import batch_of, pair_of
-import test_multiway_objective
+import test_multiway
 from test_flava import fitted
 from test_matching import model_of
 
@@ -51,7 +51,7 @@ KINDS = {
     "multiway": {"contrastive_weight": 1.0},
     "multiway, pictures alone": {},
 }
-MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway_objective.fitted}
+MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway.fitted}
 ranks = int(sys.argv[2])
 if ranks > 1:
     dist.init_process_group("gloo")
