@@ -169,9 +169,9 @@ def test_temperatures_begin_as_published():
     trained = transformers.SiglipModel(PAIRS["siglip"]())
     with torch.no_grad():
         trained.logit_scale.fill_(4.7)
-    assert ContrastiveForPreTraining.from_encoder(trained, loss="sigmoid").full_model.logit_scale.item() == pytest.approx(
-        4.7
-    )
+    assert ContrastiveForPreTraining.from_encoder(
+        trained, loss="sigmoid"
+    ).full_model.logit_scale.item() == pytest.approx(4.7)
 
 
 def test_a_temperature_stays_above_0_for_a_sigmoid():
@@ -417,7 +417,7 @@ def test_a_scale_does_not_go_with_a_fresh_bias():
         trained.bias.fill_(-4.0)
     begun = ContrastiveForPreTraining.from_encoder(trained.full_model, loss="sigmoid")
     assert [value.item() for value in begun.temperature()] == pytest.approx([10.0, -10.0], rel=1e-5)
-    full = pair_of("siglip", loss="sigmoid").full
+    full = pair_of("siglip", loss="sigmoid").full_model
     with torch.no_grad():
         full.logit_bias.fill_(-4.0)
     begun = ContrastiveForPreTraining.from_encoder(full, loss="sigmoid")
@@ -433,7 +433,10 @@ def test_logs():
     assert logs["negatives"].item() == pytest.approx(6 - (2 + 2 + 1 + 3 + 3 + 3) / 6)
     with torch.no_grad():
         batch = batch_of(6)
-        scores = model.embed("image", pixel_values=batch["pixel_values"]) @ model.embed("text", input_ids=batch["input_ids"]).T
+        scores = (
+            model.embed("image", pixel_values=batch["pixel_values"])
+            @ model.embed("text", input_ids=batch["input_ids"]).T
+        )
     plain = pair_of("clip").eval()
     plain.load_state_dict(model.state_dict())
     assert plain(**batch).logs["accuracy"].item() == (scores.argmax(1) == torch.arange(6)).float().mean()

@@ -78,7 +78,12 @@ def test_contract(tmp_path, fitted_codebooks, kind):
 def test_bare_vectors_of_a_fresh_model_are_drawn_and_those_of_a_given_one_kept():
     def bare(model):
         image = model.full_model.image_model.embeddings
-        return [image.cls_token, image.mask_token, image.position_embeddings, model.full_model.multimodal_model.cls_token]
+        return [
+            image.cls_token,
+            image.mask_token,
+            image.position_embeddings,
+            model.full_model.multimodal_model.cls_token,
+        ]
 
     fresh = FlavaForPreTraining.from_encoder(config(), **SETTINGS)
     assert all(0.01 < vector.std() < 0.03 for vector in bare(fresh))
