@@ -4,14 +4,9 @@ logs -> "step 40/1404  epoch 0.37  loss 1.281  accuracy 0.402  209 samples/s, wa
 optimizer step -> model.progress, model.after_step(progress); first step of an epoch -> model.before_round(batches)
 """
 
-from typing import TYPE_CHECKING
-
-from transformers import ProgressCallback, TrainerCallback
+from transformers import ProgressCallback, Trainer, TrainerCallback
 
 from .modeling import PretextModel
-
-if TYPE_CHECKING:
-    from .trainer import PretextTrainer
 
 
 class Progress(ProgressCallback):
@@ -35,7 +30,7 @@ class Hooks(TrainerCallback):
     """Calls an objective's hooks between steps, never from `forward`. All depend on the step alone, so that a resumed
     run calls them as one that was never interrupted."""
 
-    def __init__(self, trainer: "PretextTrainer"):
+    def __init__(self, trainer: Trainer):
         self.trainer = trainer
 
     @property

@@ -133,9 +133,10 @@ def audio_trial(encoder: PreTrainedModel) -> list[dict[str, Tensor]]:
     bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)
     if bins is None:
         return [{name: noise(encoder, TRIED, TRIED_SAMPLES)}]
+    frames = getattr(config, "max_length", None) or TRIED_FRAMES["audio"]
+    shapes = [(frames, bins), (bins, frames)]
     positions = getattr(config, "max_source_positions", None)
-    frames = 2 * positions if positions else getattr(config, "max_length", None) or TRIED_FRAMES["audio"]
-    shapes = ((frames, bins), (bins, frames))
+    shapes += [(bins, 2 * positions)] if positions else []  # Whisper's encoder takes this number of frames alone
     return [{name: noise(encoder, TRIED, *shape)} for shape in shapes]
 
 
