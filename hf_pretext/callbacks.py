@@ -7,10 +7,9 @@ optimizer step -> model.progress, model.after_step(progress); first step of an e
 import tempfile
 from concurrent.futures import Future, wait
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from huggingface_hub import HfApi
-from transformers import ProgressCallback, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import hf_api
@@ -21,9 +20,6 @@ from .cards.staging import stage
 from .modeling import PretextModel
 from .utils.files import write_text
 from .utils.hub import explained
-
-if TYPE_CHECKING:
-    from .trainer import PretextTrainer
 
 log = logging.get_logger(__name__)
 
@@ -139,7 +135,7 @@ class Hooks(TrainerCallback):
     """Calls an objective's hooks between steps, never from `forward`. All depend on the step alone, so that a resumed
     run calls them as one that was never interrupted."""
 
-    def __init__(self, trainer: "PretextTrainer"):
+    def __init__(self, trainer: Trainer):
         self.trainer = trainer
 
     @property

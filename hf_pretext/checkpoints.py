@@ -72,8 +72,9 @@ class PartedModel(PreTrainedModel):
         }
         folder = hub.pop("subfolder", None) or ""
         config = config if config is not None else cls.config_class.from_pretrained(path, subfolder=folder, **hub)
-        if kwargs.get("attn_implementation"):
-            config._attn_implementation = kwargs["attn_implementation"]
+        attention = kwargs.pop("attn_implementation", None) or config._attn_implementation  # AutoModel puts it there
+        if attention is not None:
+            config._attn_implementation = kwargs["attn_implementation"] = attention
         parts, info = {}, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         for name in cls.subfolders(config):
             where = {**hub, "subfolder": os.path.join(folder, name)}

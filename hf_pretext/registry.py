@@ -8,10 +8,6 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from .modeling import PretextModel
 
 OBJECTIVES = "objectives"
 
@@ -32,8 +28,8 @@ def find(package: str, name: str) -> ModuleType:
 
 
 @cache
-def objective_class(objective: str) -> type["PretextModel"]:
-    """The class of an objective. Raises `ValueError` for an unknown one."""
+def objective_class(objective: str) -> type:
+    """The class of an objective, a `PretextModel`. Raises `ValueError` for an unknown one."""
     members = vars(find(OBJECTIVES, objective)).values()
     return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
 

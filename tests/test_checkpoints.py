@@ -251,7 +251,7 @@ def test_composites_are_native_encoders_in_sub_folders(class_, tmp_path):
 
 def test_composites_that_can_not_be():
     ast, bert = CONFIGS["ast"](), CONFIGS["bert"]()
-    with pytest.raises(ValueError, match="needs an encoder of each of audio, video: give video="):
+    with pytest.raises(ValueError, match="needs an encoder for each of audio, video: give video="):
         SoundAndFilmForPreTraining.from_encoders(audio=ast)
     with pytest.raises(ValueError, match="of the kind video, but BertModel"):
         SoundAndFilmForPreTraining.from_encoders(audio=ast, video=bert)
@@ -267,9 +267,7 @@ def test_the_sides_of_a_multiway_must_agree(tmp_path):
     weights = load_file(tmp_path / "text" / "model.safetensors")
     name = "encoder.layer.1.attention.self.query.weight"
     save_file({**weights, name: weights[name] + 1e-3}, tmp_path / "text" / "model.safetensors", {"format": "pt"})
-    with pytest.raises(
-        ValueError, match="disagree about 1 weights that they share, as layers.1.attention.q_proj.weight"
-    ):
+    with pytest.raises(ValueError, match="disagree about 1 weights that they share, as layers.1.attention.q_proj"):
         hf_pretext.load(tmp_path)
 
 
@@ -285,16 +283,14 @@ def test_missing_and_surplus_weights_are_errors(tmp_path):
         save_file(weights, tmp_path / file, metadata={"format": "pt"})
         with pytest.raises(ValueError, match=f"lacks 1 of the weights of .*, which would stay random: {lost}"):
             hf_pretext.load(tmp_path)
-        save_file({**weights, lost: value, "more": value}, tmp_path / file, metadata={"format": "pt"})
+        save_file({**weights, lost: value, "more": value.clone()}, tmp_path / file, metadata={"format": "pt"})
         with pytest.raises(ValueError, match="has 1 weights that .* does not: more"):
             hf_pretext.load(tmp_path)
         (tmp_path / file).write_bytes(before)
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretext"]["head_dim"] = 17
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(
-        ValueError, match=r"other sizes than its config.json says: pretext_head.0.* \(256, 32\), not \(17"
-    ):
+    with pytest.raises(ValueError, match=r"other sizes than its config.json says: pretext_head.* \(256.*, not \(17"):
         hf_pretext.load(tmp_path)
     (tmp_path / PRETEXT_WEIGHTS).unlink()
     with pytest.raises(ValueError, match="has no pretext.safetensors: its heads are not there"):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import transformers
 from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
 
 from hf_pretext.encoders import build_encoder
@@ -33,6 +34,25 @@ def test_padding_does_not_count():
         long = encode(encoder, (-1, -2), input_ids=padded, attention_mask=mask)
     for layer in short:
         torch.testing.assert_close(short[layer], long[layer], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["Wav2Vec2", "Hubert"])
+def test_padding_of_a_sound_does_not_count_where_its_time_is_shortened(kind):
+    sizes = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+    strides = dict(conv_dim=[16] * 3, conv_stride=[5, 4, 4], conv_kernel=[10, 4, 4], num_feat_extract_layers=3)
+    config = getattr(transformers, f"{kind}Config")(
+        **sizes, **strides, feat_extract_norm="layer", do_stable_layer_norm=True, num_conv_pos_embedding_groups=2
+    )
+    encoder, sound = build_encoder(config).eval(), torch.randn(2, 4000)
+    padded, mask = torch.nn.functional.pad(sound, (0, 12000)), torch.zeros(2, 16000, dtype=torch.long)
+    mask[:, :4000] = 1
+    with torch.no_grad():
+        short = encode(encoder, (-1, -2), input_values=sound, attention_mask=torch.ones(2, 4000, dtype=torch.long))
+        long = encode(encoder, (-1, -2), input_values=padded, attention_mask=mask)
+        unmasked = encode(encoder, input_values=padded)[-1]
+    for layer in short:
+        torch.testing.assert_close(short[layer], long[layer], atol=1e-5, rtol=1e-5)
+    assert (unmasked - short[-1]).norm() > 0.1 * short[-1].norm()  # the check can fail
 
 
 def test_a_row_of_padding_alone_is_zero_not_nan():

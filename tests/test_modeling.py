@@ -1,142 +1,28 @@
-"""Promise 2: what is saved is the encoder's own transformers checkpoint, on every architecture."""
-
-import json
-import subprocess
-import sys
+"""The one abstraction: encoders are kept, settings checked, heads follow; what is saved is in test_checkpoints.py."""
 
 import pytest
 import torch
+import transformers
 from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
-from transformers import AutoModel, BertConfig, PreTrainedConfig, PreTrainedModel, ViTConfig
+from transformers import AutoModel, BertConfig, PreTrainedModel
 
 import hf_pretext
-from hf_pretext.encoders import build_encoder
-from hf_pretext.features import last_hidden, pool, width
-from hf_pretext.modeling import BARE_PREFIX, PretextModel
+from hf_pretext.encoders import build_encoder, check_encoder
 from hf_pretext.objectives.rotation import RotationForPreTraining, RotationTask
-
-PLAIN_PROCESS = """
-import json, sys, builtins
-real_import = builtins.__import__
-def guarded(name, *args, **kwargs):
-    if name.split(".")[0] == "hf_pretext": raise ImportError("hf_pretext is not installed here")
-    return real_import(name, *args, **kwargs)
-builtins.__import__ = guarded
-import torch
-from safetensors.torch import save_file, load_file
-from transformers import AutoModel
-for folder in sys.argv[1:]:
-    model, info = AutoModel.from_pretrained(folder, output_loading_info=True)
-    model.eval()
-    with torch.no_grad():
-        output = model(**load_file(folder + "/inputs.safetensors")).last_hidden_state
-    save_file({"output": output.contiguous()}, folder + "/output.safetensors")
-    save_file({k: v.clone().contiguous() for k, v in model.state_dict().items()}, folder + "/weights.safetensors")
-    json.dump({"class": type(model).__name__, "missing": sorted(info["missing_keys"]),
-               "unexpected": sorted(info["unexpected_keys"])}, open(folder + "/report.json", "w"))
-assert "hf_pretext" not in sys.modules
-"""
-
-
-class AnyEncoderForPreTraining(PretextModel):
-    """The least an objective can be, for encoders of any modality."""
-
-    objective = "any_encoder"
-    task_class = RotationTask
-
-    def __init__(self, config: PreTrainedConfig, encoder: PreTrainedModel | None = None):
-        super().__init__(config, encoder)
-        self.pretext_head = nn.Linear(width(self.encoder), 3)
-        self.post_init()
-
-    def forward(self, **batch):
-        features = pool(last_hidden(self.encoder, self.encoder(**batch)))
-        loss = self.pretext_head(features).pow(2).mean()
-        return self.output({"square": loss}, {}, features=features)
-
-
-def any_encoder(encoder: PreTrainedModel) -> AnyEncoderForPreTraining:
-    AnyEncoderForPreTraining.modality = "".join(encoder.input_modalities)  # a tuple of one, or a string
-    return AnyEncoderForPreTraining.from_encoder(encoder).eval()
-
-
-@pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory):
-    """Every architecture: wrapped, saved, then loaded and run by a process that can't import hf_pretext."""
-    root, models = tmp_path_factory.mktemp("checkpoints"), {}
-    for name, config in CONFIGS.items():
-        torch.manual_seed(0)
-        encoder = build_encoder(config())
-        models[name] = any_encoder(encoder)
-        models[name].save_pretrained(root / name)
-        save_file(encoder_inputs(encoder), root / name / "inputs.safetensors")
-    folders = [str(root / name) for name in models]
-    done = subprocess.run([sys.executable, "-c", PLAIN_PROCESS, *folders], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return root, models
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-class TestEveryArchitecture:
-    def test_plain_automodel_loads_the_encoder(self, checkpoints, name):
-        root, models = checkpoints
-        encoder = models[name].encoder
-        report = json.loads((root / name / "report.json").read_text())
-        assert report["class"] == type(encoder).__name__
-        assert not report["missing"]
-        assert all("pretext_head" in key for key in report["unexpected"])
-        weights = load_file(root / name / "weights.safetensors")
-        assert weights.keys() == encoder.state_dict().keys()
-        for key, value in encoder.state_dict().items():
-            assert torch.equal(weights[key], value), key
-        with torch.no_grad():
-            expected = encoder(**encoder_inputs(encoder)).last_hidden_state
-        torch.testing.assert_close(load_file(root / name / "output.safetensors")["output"], expected)
+def test_wrapping_keeps_every_weight(name):
+    class Any(RotationForPreTraining):
+        inputs = ({"bert": "text", "modernbert": "text", "ast": "audio", "videomae": "video"}.get(name, "image"),)
 
-    def test_own_class_loads_encoder_and_heads(self, checkpoints, name):
-        root, models = checkpoints
-        again = AnyEncoderForPreTraining.from_pretrained(root / name).eval()
-        for key, value in models[name].state_dict().items():
-            assert torch.equal(again.state_dict()[key], value), key
-        batch = encoder_inputs(again.encoder)
-        torch.testing.assert_close(again(**batch).loss, models[name](**batch).loss)
-
-    def test_names_on_disk_are_those_of_the_native_class(self, checkpoints, name, tmp_path):
-        root, models = checkpoints
-        encoder = models[name].encoder
-        encoder.save_pretrained(tmp_path / "native")
-        AnyEncoderForPreTraining.from_pretrained(root / name).save_pretrained(tmp_path / "again")
-        prefix = models[name].base_model_prefix
-        prefix = "" if prefix == BARE_PREFIX else f"{prefix}."
-        expected = {f"{prefix}{key}" for key in names(tmp_path / "native")}
-        assert expected | {"pretext_head.weight", "pretext_head.bias"} == names(root / name)
-        assert names(tmp_path / "again") == names(root / name)  # also after a round trip
-
-    def test_config_is_the_encoders_with_one_more_entry(self, checkpoints, name, tmp_path):
-        root, models = checkpoints
-        models[name].encoder.save_pretrained(tmp_path)
-        native, ours = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path, root / name))
-        assert ours.pop("pretext") == {
-            "objective": "any_encoder", "num_rotations": 4, "rotations_per_image": None, "head_dim": 256,
-        }  # fmt: skip
-        assert ours == native
-
-    def test_wrapping_keeps_every_weight(self, checkpoints, name):
-        root, _ = checkpoints
-        pretrained = AutoModel.from_pretrained(root / name)
-        before = {key: value.clone() for key, value in pretrained.state_dict().items()}
-        model = any_encoder(pretrained)
-        assert model.encoder is pretrained
-        for key, value in model.encoder.state_dict().items():
-            assert torch.equal(before[key], value), key
-
-
-def names(folder) -> set[str]:
-    with safe_open(folder / "model.safetensors", "pt") as file:
-        return set(file.keys())
+    encoder = build_encoder(CONFIGS[name]())
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    model = Any.from_encoder(encoder)
+    assert model.encoder is model.full_model is encoder and model.encoders == {Any.inputs[0]: encoder}
+    assert model.config is encoder.config and not hasattr(encoder.config, "pretext")
+    assert all(torch.equal(before[key], value) for key, value in model.encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("architecture", ["timm_resnet18", "timm_efficientnet_b0", "timm_vit_tiny"])
@@ -178,16 +64,6 @@ def test_the_callers_config_is_left_alone():
     assert not hasattr(config, "pretext")
 
 
-@pytest.mark.parametrize("lost", ["vit.embeddings.cls_token", "pretext_head.0.weight"])
-def test_missing_weight_is_an_error(tmp_path, lost):
-    RotationForPreTraining.from_encoder(CONFIGS["vit"]()).save_pretrained(tmp_path)
-    weights = load_file(tmp_path / "model.safetensors")
-    del weights[lost]
-    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=lost):
-        RotationForPreTraining.from_pretrained(tmp_path)
-
-
 def test_plain_checkpoint_is_refused_with_the_mend(tmp_path):
     AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path)
     for loader in (hf_pretext.load, RotationForPreTraining.from_pretrained):
@@ -196,7 +72,10 @@ def test_plain_checkpoint_is_refused_with_the_mend(tmp_path):
 
 
 def test_checkpoint_of_another_objective_is_refused(tmp_path):
-    any_encoder(AutoModel.from_config(CONFIGS["vit"]())).save_pretrained(tmp_path)
+    class AnyEncoder(RotationForPreTraining):
+        objective = "any_encoder"
+
+    AnyEncoder.from_encoder(CONFIGS["vit"]()).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="'any_encoder', not 'rotation'"):
         RotationForPreTraining.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="No objective 'any_encoder'.*rotation"):
@@ -219,7 +98,7 @@ def test_bad_setting_names_the_known_ones(settings, message):
 
 
 def test_what_is_no_image_encoder_is_refused():
-    with pytest.raises(ValueError, match="image.*BertModel.*takes text"):
+    with pytest.raises(ValueError, match="of the kind image, but BertModel .bert. can't take .*: .*input_ids"):
         RotationForPreTraining.from_encoder(BertConfig(num_hidden_layers=1))
     with pytest.raises(ValueError, match="timm_wrapper"):
         RotationForPreTraining.from_encoder(nn.Linear(2, 2))
@@ -242,8 +121,9 @@ def test_unused_parts_are_frozen_and_the_rest_learns(name):
 
 
 def test_pooler_is_what_gets_frozen():
-    model = RotationForPreTraining.from_encoder(ViTConfig(**{**CONFIGS["vit"]().to_dict()}))
-    assert model.freeze_unused(encoder_inputs(model.encoder)) == ["vit.pooler.dense.weight", "vit.pooler.dense.bias"]
+    model = RotationForPreTraining.from_encoder(CONFIGS["vit"]())
+    pooler = ["full_model.pooler.dense.weight", "full_model.pooler.dense.bias"]
+    assert model.freeze_unused(encoder_inputs(model.encoder)) == pooler
 
 
 def test_bf16_checkpoint_goes_on_in_float32_where_asked(tmp_path):
@@ -260,8 +140,75 @@ def test_heads_are_as_precise_as_their_encoder_and_a_fresh_encoder_is_in_float32
 
 
 def test_what_is_said_of_a_push_reaches_the_hub(tmp_path, monkeypatch):
-    found = {}
-    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, repo, **options: found.update(options, repo=repo))
+    asked = {}
+    monkeypatch.setattr(PreTrainedModel, "push_to_hub", lambda self, repo, **options: asked.update(options, repo=repo))
     model = RotationForPreTraining.from_encoder(CONFIGS["resnet"]())
     model.save_pretrained(tmp_path / "mine", push_to_hub=True, private=True, commit_message="one", token="t")
-    assert found == {"repo": "mine", "private": True, "commit_message": "one", "token": "t"}
+    assert asked == {"repo": "mine", "private": True, "commit_message": "one", "token": "t"}
+
+
+TINY = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64)
+STRIDED = dict(conv_dim=[16] * 3, conv_stride=[5, 4, 4], conv_kernel=[10, 4, 4], num_feat_extract_layers=3)
+TRIED = {
+    **CONFIGS,
+    "timesformer": lambda: transformers.TimesformerConfig(**TINY, image_size=32, patch_size=8, num_frames=4),
+    "vivit": lambda: transformers.VivitConfig(**TINY, image_size=32, num_frames=4, tubelet_size=[2, 8, 8]),
+    "wav2vec2": lambda: transformers.Wav2Vec2Config(**TINY, **STRIDED),
+    "wav2vec2_bert": lambda: transformers.Wav2Vec2BertConfig(**TINY),
+    "roberta": lambda: transformers.RobertaConfig(**TINY, vocab_size=50),
+}
+KINDS = {
+    "text": ("bert", "modernbert", "roberta"),
+    "audio": ("ast", "wav2vec2", "wav2vec2_bert"),
+    "video": ("videomae", "timesformer", "vivit"),
+}
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_an_encoder_is_tried_on_noise_of_each_kind_not_believed(device):
+    for name, config in TRIED.items():
+        with torch.device(device):
+            encoder = AutoModel.from_config(config()).train()
+        takes = next((kind for kind, names in KINDS.items() if name in names), "image")
+        state, statistics = torch.get_rng_state(), {k: v.clone() for k, v in encoder.named_buffers()}
+        for kind in ("image", "text", "audio", "video"):
+            if kind == takes:
+                check_encoder(encoder, kind)
+            else:
+                with pytest.raises(ValueError, match=f"of the kind {kind}, but {type(encoder).__name__}"):
+                    check_encoder(encoder, kind)
+        assert torch.equal(torch.get_rng_state(), state) and encoder.training
+        if device == "cpu":
+            assert all(torch.equal(value, statistics[key]) for key, value in encoder.named_buffers())
+
+
+def test_a_model_of_several_kinds_is_no_encoder_of_one():
+    config = transformers.CLIPConfig(vision_config={**TINY, "image_size": 32, "patch_size": 8}, text_config=TINY)
+    with pytest.raises(ValueError, match="of the kind image, but CLIPModel"):
+        RotationForPreTraining.from_encoder(config)
+
+
+def test_gradient_checkpointing_acts_on_every_trained_encoder_and_names_one_that_can_not():
+    model = RotationForPreTraining.from_encoder(CONFIGS["vit"]()).train()
+    calls, batch = [], encoder_inputs(model.encoder)
+    model.encoder.layers[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    for times, change in ((2, "enable"), (1, "disable")):
+        getattr(model, f"gradient_checkpointing_{change}")()
+        calls.clear()
+        model(**batch).loss.backward()
+        assert len(calls) == times
+    towers = (CONFIGS["vit"](), CONFIGS["bert"]())
+    model = hf_pretext.ContrastiveForPreTraining.from_encoders(*towers, 24, frozen="vision")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    enabled = {kind: any(getattr(m, "gradient_checkpointing", False) for m in e.modules()) for kind, e in
+               model.encoders.items()}  # fmt: skip
+    assert enabled == {"image": False, "text": True}
+    with pytest.raises(ValueError, match="ResNetModel has no gradient checkpointing"):
+        RotationForPreTraining.from_encoder(CONFIGS["resnet"]()).gradient_checkpointing_enable()
+
+
+def test_dtype_and_attention_are_the_native_models_and_heads_follow(tmp_path):
+    RotationForPreTraining.from_encoder(CONFIGS["vit"]()).save_pretrained(tmp_path)
+    model = hf_pretext.load(tmp_path, dtype=torch.bfloat16, attn_implementation="eager", device_map="cpu")
+    assert model.encoder.config._attn_implementation == "eager" and not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.bfloat16}

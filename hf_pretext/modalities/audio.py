@@ -125,9 +125,11 @@ class Audio(Modality):
         bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)
         if bins is None:
             return [{name: noise(encoder, TRIED, TRIED_SAMPLES)}]
+        frames = getattr(config, "max_length", None) or TRIED_FRAMES
+        shapes = [(frames, bins), (bins, frames)]
         positions = getattr(config, "max_source_positions", None)
-        frames = 2 * positions if positions else getattr(config, "max_length", None) or TRIED_FRAMES
-        return [{name: noise(encoder, TRIED, *shape)} for shape in ((frames, bins), (bins, frames))]
+        shapes += [(bins, 2 * positions)] if positions else []  # Whisper's encoder takes this number of frames alone
+        return [{name: noise(encoder, TRIED, *shape)} for shape in shapes]
 
     @staticmethod
     def words(results: Mapping) -> str:

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import ModelOutput, can_return_tuple
 
-from .multiway_sides import BOTH, IMAGE, TEXT, TwoSides, load_side, plain_side
+from .multiway_sides import IMAGE, SHARED, TEXT, TwoSides, load_side, plain_side
 
 UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # weights fit whatever they are
 
@@ -78,12 +78,12 @@ class MultiwayConfig(PreTrainedConfig):
 
     def image_side(self) -> ViTConfig:
         """Of the plain model of pictures."""
-        sizes = {name: getattr(self, name) for name in BOTH + UNBOUND + IMAGE}
+        sizes = {name: getattr(self, name) for name in SHARED + UNBOUND + IMAGE}
         return ViTConfig(**sizes, hidden_act="gelu", qkv_bias=True, encoder_stride=self.patch_size)
 
     def text_side(self) -> RobertaPreLayerNormConfig:
         """Of the plain model of texts, which counts positions from behind the padding's."""
-        sizes = {name: getattr(self, name) for name in BOTH + UNBOUND + TEXT}
+        sizes = {name: getattr(self, name) for name in SHARED + UNBOUND + TEXT}
         sizes["max_position_embeddings"] = self.max_position_embeddings + self.pad_token_id + 1
         return RobertaPreLayerNormConfig(**sizes, hidden_act="gelu", bos_token_id=None, eos_token_id=None)
 

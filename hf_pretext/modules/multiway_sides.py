@@ -34,7 +34,7 @@ NAMES = (
 )
 COLUMNS = {ViTModel: 1, RobertaPreLayerNormModel: 2}
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # which texts here don't have
-BOTH = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
+SHARED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
 IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_token_id")
 
 
@@ -92,7 +92,7 @@ def load_side(model: PreTrainedModel, side: PreTrainedModel, config: PreTrainedC
     side_class = ViTModel if isinstance(config, ViTConfig) else RobertaPreLayerNormModel
     if type(side) is not side_class:
         raise ValueError(f"This side is a {side_class.__name__}, not a {type(side).__name__}: give its base_model.")
-    for name in (*BOTH, *IMAGE, *TEXT, "max_position_embeddings", "hidden_act", "qkv_bias"):
+    for name in (*SHARED, *IMAGE, *TEXT, "max_position_embeddings", "hidden_act", "qkv_bias"):
         ours, theirs = getattr(config, name, None), getattr(side.config, name, None)
         if ours != theirs:
             raise ValueError(f"The {side_class.__name__} has {name}={theirs}, but {ours} would fit this model.")

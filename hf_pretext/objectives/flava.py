@@ -119,14 +119,14 @@ print("features of the picture", hidden.mean(1).shape)  # by the picture encoder
     def __init__(self, full_model: PreTrainedModel, task: FlavaTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
         codebook, config = self.new_codebook(), full_model.config
-        image, text, both = config.image_config, config.text_config, config.multimodal_config
+        image, text, fusion = config.image_config, config.text_config, config.multimodal_config
         heads = {
             "mim": prediction_head(image.hidden_size, codebook.size),
             "mlm": prediction_head(text.hidden_size, text.vocab_size),
-            "mmm_image": prediction_head(both.hidden_size, codebook.size),
-            "mmm_text": prediction_head(both.hidden_size, text.vocab_size),
+            "mmm_image": prediction_head(fusion.hidden_size, codebook.size),
+            "mmm_text": prediction_head(fusion.hidden_size, text.vocab_size),
             "itm": nn.Sequential(
-                nn.Linear(both.hidden_size, both.hidden_size), nn.Tanh(), nn.Linear(both.hidden_size, 2)
+                nn.Linear(fusion.hidden_size, fusion.hidden_size), nn.Tanh(), nn.Linear(fusion.hidden_size, 2)
             ),
         }
         self.pretext_head = nn.ModuleDict({**heads, "codebook": codebook})

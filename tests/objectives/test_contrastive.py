@@ -417,7 +417,7 @@ def test_a_scale_does_not_go_with_a_fresh_bias():
         trained.bias.fill_(-4.0)
     begun = ContrastiveForPreTraining.from_encoder(trained.full_model, loss="sigmoid")
     assert [value.item() for value in begun.temperature()] == pytest.approx([10.0, -10.0], rel=1e-5)
-    full = pair_of("siglip", loss="sigmoid").full
+    full = pair_of("siglip", loss="sigmoid").full_model
     with torch.no_grad():
         full.logit_bias.fill_(-4.0)
     begun = ContrastiveForPreTraining.from_encoder(full, loss="sigmoid")
