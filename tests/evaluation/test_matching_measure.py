@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from hf_pretext.evaluation.labelled_pairs import LabelledPairs
+from hf_pretext.evaluation.masked import DRAWS, hidden_captions, masked_figures, text_probe
 from sklearn.metrics import balanced_accuracy_score
 from test_labelled_pairs import NAMES, Knowing, labelled, tokenizer  # noqa: F401
 from torch import nn
 
 from hf_pretext.evaluation import matching
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs
-from hf_pretext.evaluation.masked import DRAWS, hidden_captions, masked_figures, text_probe
 from hf_pretext.evaluation.matching import accuracy, another, captions_shown, matching_figures, threshold
 from hf_pretext.modules.masking import IGNORED
 from hf_pretext.objectives.masked_lm import MaskedLMTask

@@ -8,6 +8,7 @@ import pytest
 import torch
 import transformers
 from conftest import CONFIGS, EMOJI
+from hf_pretext.evaluation.labelled import LabelledImages
 from huggingface_hub import HfApi
 from loopback_hub import online
 from transformers import AutoModel, PreTrainedTokenizerFast
@@ -15,7 +16,6 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 import hf_pretext
 from hf_pretext.cli import main
 from hf_pretext.evaluation.comparison import encoder_transfer
-from hf_pretext.evaluation.labelled import LabelledImages
 from hf_pretext.evaluation.standalone import evaluate
 from hf_pretext.evaluation.transfer import chosen_together
 from hf_pretext.modalities.image import Image, default_processor
