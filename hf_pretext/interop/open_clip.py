@@ -43,7 +43,7 @@ def from_open_clip(model: nn.Module | str, checkpoint: str | os.PathLike | None 
             )
         model = open_clip.create_model(model, pretrained=None if checkpoint is None else str(checkpoint))
     model = copy.deepcopy(model).cpu().float().eval()
-    siglip = hasattr(model, "text")
+    siglip = "text" in dict(model.named_children())
     ours = (SiglipModel if siglip else CLIPModel)(siglip_config(model) if siglip else clip_config(model)).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
     theirs = model.state_dict()
