@@ -1,13 +1,13 @@
-"""Pairs per second of image-text contrastive training, ours beside open_clip's own `open_clip_train`, on emoji.
+"""Pairs per second of image-text contrastive training, ours next to open_clip's own `open_clip_train`, on emoji.
 
-    python benchmarks/contrastive.py                          # both picture towers
+    python benchmarks/contrastive.py                          # with either image tower
     python benchmarks/contrastive.py --towers vit --epochs 2
 
-Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for pictures of 64 pixels;
-a text tower of 4 layers, width 192), start from the same weights, see the same pictures and captions in batches of the
-same size, with the same optimizer, schedule and precision. open_clip pads texts to 77 tokens, as its users run it. Each
-run is a process of its own; they take turns, and rates are medians. After the same number of pairs, R@10 on the test
-split is told: speed must not be bought with learning.
+Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for images of 64 pixels; a
+text tower of 4 layers, width 192), start from the same weights, see the same images and captions in batches of the same
+size, with the same optimizer, schedule and precision. open_clip pads texts to 77 tokens, as its users run it. Each run
+is a process of its own; they take turns, and rates are medians. R@10 on the test split, after the same number of pairs,
+shows that speed is not bought with learning.
 """
 
 import argparse
@@ -23,8 +23,6 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -38,10 +36,13 @@ from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import tokenizer_of
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.measure import measure_model
 from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.stream.settings import Augmentation
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -55,14 +56,14 @@ TOWERS = {
 CONTENDERS = ("ours", "open_clip")
 
 
-class Processor:
-    """Tokenizer and image processor, as one."""
+def inputs(augmentation: Augmentation | None = None) -> Inputs:
+    """Images and captions, with CLIP's tokenizer."""
+    texts = Text(tokenizer_of("ViT-B-32"), LENGTH)
+    return Inputs(Image(default_processor(SIDE), augmentation), texts, pair_label="text")
 
-    def __init__(self):
-        self.tokenizer, self.image_processor = tokenizer_of("ViT-B-32"), default_processor(SIDE)
 
-    def save_pretrained(self, folder, **options):
-        self.tokenizer.save_pretrained(folder)
+def device() -> torch.device:
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def fresh(tower: str, seed: int):
@@ -104,12 +105,11 @@ class Clock(TrainerCallback):
 
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     keep_freed_memory()  # as a recipe does
-    processor, clock = Processor(), Clock()
-    images = ImageProcessing(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
-    processing = PairProcessing(images, processor, LENGTH)
+    clock, processing = Clock(), inputs(Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.texts(["a", "b"], labels=False)})
+    texts = processing.by_name["text"].batch(["a", "b"])
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **texts})
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
@@ -157,7 +157,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
         )
         open_clip.add_model_config(folder)
         torch.save(fresh(tower, seed).state_dict(), folder / "start.pt")
-        rows = write_pictures(folder)
+        rows = write_images(folder)
         epochs = steps // (rows // batch)
         precision = "amp_bf16" if has_bf16() else "fp32"
         # fmt: off
@@ -177,33 +177,31 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
 
 
 class Theirs(torch.nn.Module):
-    """An open_clip model, asked as ours are: texts at the full 77 tokens."""
+    """An open_clip model that is measured as ours are: texts at the full 77 tokens."""
+
+    inputs, capabilities = ("image", "text"), ("embed",)
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
     def embed(self, kind, **batch):
-        return self.embed_images(**batch) if kind == "image" else self.embed_texts(**batch)
-
-    def embed_images(self, pixel_values):
-        return self.model.encode_image(pixel_values, normalize=True)
-
-    def embed_texts(self, input_ids, attention_mask):
-        ids = torch.zeros(len(input_ids), LENGTH, dtype=torch.long)
-        ids[:, : input_ids.shape[1]] = input_ids * attention_mask
-        return self.model.encode_text(ids, normalize=True)
+        if kind == "image":
+            return self.model.encode_image(batch["pixel_values"], normalize=True)
+        ids = batch["input_ids"] * batch["attention_mask"]
+        padded = torch.nn.functional.pad(ids, (0, LENGTH - ids.shape[1]))
+        return self.model.encode_text(padded, normalize=True)
 
 
-def write_pictures(folder: Path) -> int:
+def write_images(folder: Path) -> int:
     """The train split as files, as `open_clip_train` reads them. Returns how many."""
     data = datasets.load_dataset(str(EMOJI), split="train")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     with open(folder / "train.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "text"])
         for i, row in enumerate(data):
-            path = folder / "pictures" / f"{i}.png"
+            path = folder / "images" / f"{i}.png"
             to_rgb(row["image"]).save(path)
             writer.writerow([path, row["text"]])
     return len(data)
@@ -215,10 +213,9 @@ def rate(ends: list[float], batch: int) -> float:
 
 
 def worth(model) -> dict[str, float]:
-    """R@10 on test, from a picture to its name among all of the split's."""
-    processing = PairProcessing(ImageProcessing(default_processor(SIDE)), Processor(), LENGTH)
-    metrics = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
-    return {"r10": metrics["image_to_text_r10"]}
+    """R@10 on test, from an image to its name among all of the split's."""
+    labelled = LabelledSet(str(EMOJI), inputs(), "group", {"text": "text"})
+    return {"r10": measure_model(model, labelled, device())["image_to_text_r10"]}
 
 
 def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
@@ -258,14 +255,7 @@ def main() -> None:
             speed = statistics.median(turn[name]["rate"] for turn in turns)
             worths = ", ".join(f"{turn[name]['r10']:.3f}" for turn in turns)
             print(f"  {name:9s} {speed:6.0f} pairs/s; ours has {ours_rate / speed:.2f} of its speed; R@10 {worths}")
-    print(
-        json.dumps(
-            {
-                **results,
-                "machine": describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")),
-            }
-        )
-    )
+    print(json.dumps({**results, "machine": describe(device())}))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""Pairs per second of FLAVA's six losses, ours beside transformers' `FlavaForPreTraining` in plain `Trainer`, on emoji.
+"""Pairs per second of FLAVA's six losses, ours next to transformers' `FlavaForPreTraining` in `Trainer`, on emoji.
 
     python benchmarks/flava.py                     # about ten minutes on 2 cores
     python benchmarks/flava.py --steps 10 --turns 1
 
-Both have the same sizes (4, 3 and 2 layers of width 192, pictures of 64 pixels in patches of 8), see the same
-pictures and captions in batches of the same size, are told the same visual tokens, made beforehand, and hide as many
+Both have the same sizes (4, 3 and 2 layers of width 192, images of 64 pixels in patches of 8), see the same
+images and captions in batches of the same size, learn from the same visual tokens, made beforehand, and mask as many
 patches and tokens; half of the pairs are mismatched. Texts of theirs are padded to 77 tokens, as its users run it, and
 once more to the longest of a batch, as ours are. Each run is a process of its own; they take turns, and rates are
-medians. At the end is told where a forward pass of ours spends its time.
+medians. The last line says where a forward pass of ours spends its time.
 """
 
 import argparse
@@ -21,8 +21,6 @@ from pathlib import Path
 
 import datasets
 import torch
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     FlavaConfig,
     FlavaForPreTraining,
@@ -30,7 +28,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-    VisionTextDualEncoderProcessor,
     set_seed,
 )
 
@@ -39,10 +36,12 @@ from hf_pretext import PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.masking import IGNORED, draw_units, replaced, without_special
 from hf_pretext.modules.patches import random_patches
-from hf_pretext.stream.settings import Augmentation
 from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -63,7 +62,9 @@ class FlavaWithCodes(hf_pretext.FlavaForPreTraining):
         return hidden, self.codes.masked_fill(~hidden, IGNORED)
 
 
-class WithCodes(PairProcessing):
+class WithCodes(Inputs):
+    """Images and captions, with the visual tokens that a row brings."""
+
     def __call__(self, row, random):
         return {**super().__call__(row, random), "codes": torch.tensor(row["codes"])}
 
@@ -97,10 +98,10 @@ def tokenizer():
 
 
 def rows_with_codes(folder: Path) -> datasets.Dataset:
-    """The train split with the visual tokens of each picture as it is, made once for all runs."""
+    """The train split with the visual tokens of each image as it is, made once for all runs."""
     if not folder.exists():
         data = datasets.load_dataset(str(EMOJI), split="train").select_columns(["image", "text"])
-        images = ImageProcessing(default_processor(SIDE))
+        images = Image(default_processor(SIDE))
         pixels = torch.stack([images({"image": row["image"]}, None)["pixel_values"] for row in data])
         pixels = images.finish({"pixel_values": pixels})["pixel_values"]
         codebook = PatchCodebook(CODES, PATCH)
@@ -130,9 +131,9 @@ def arguments(output: str, steps: int, batch: int, **more) -> TrainingArguments:
 def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     keep_freed_memory()  # as a recipe does
     tokens, clock = tokenizer(), Clock()
-    processor = VisionTextDualEncoderProcessor(default_processor(SIDE), tokens)
     as_they_are = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
-    processing = WithCodes(ImageProcessing(processor.image_processor, as_they_are), processor, LENGTH)
+    images, texts = Image(default_processor(SIDE), as_they_are), Text(tokens, LENGTH)
+    processing = WithCodes(images, texts, pair_label="text")
     source = open_source(data, columns={"codes": "codes"}, needed=("image", "text", "codes"))
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     shares = dict(image_mask_ratio=IMAGE_RATIO, text_mask_ratio=TEXT_RATIO, mismatch_ratio=MISMATCHED)
@@ -140,9 +141,9 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     model = FlavaWithCodes.from_encoder(config_of(len(tokens)), codebook_size=CODES, **ids, **shares)
     model.codebook.counts.fill_(1)  # it is never asked
     model.prepare = lambda batches: None
-    texts = processing.texts(["a b", "c"])
     codes = torch.zeros(2, (SIDE // PATCH) ** 2, dtype=torch.long)
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), "codes": codes, **texts})
+    pairs = {"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **texts.batch(["a b", "c"])}
+    model.freeze_unused({"codes": codes, **pairs})
     with tempfile.TemporaryDirectory() as output:
         trainer = PretextTrainer(model, arguments(output, steps, batch), source, processing, callbacks=[clock])
         trainer.pop_callback(PrinterCallback)
@@ -152,7 +153,7 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
 
 
 def theirs(data: datasets.Dataset, steps: int, batch: int, longest: bool) -> dict:
-    tokens, clock, images = tokenizer(), Clock(), ImageProcessing(default_processor(SIDE))
+    tokens, clock, images = tokenizer(), Clock(), Image(default_processor(SIDE))
 
     def collate(rows: list[dict]) -> dict:
         """What FlavaProcessor and a masking collator make of pairs."""
