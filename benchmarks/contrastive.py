@@ -1,13 +1,13 @@
-"""Pairs per second of image-text contrastive training, ours beside open_clip's own `open_clip_train`, on emoji.
+"""Pairs per second of image-text contrastive training, ours next to open_clip's own `open_clip_train`, on emoji.
 
-    python benchmarks/contrastive.py                          # both picture towers
+    python benchmarks/contrastive.py                          # with either image tower
     python benchmarks/contrastive.py --towers vit --epochs 2
 
-Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for pictures of 64 pixels;
-a text tower of 4 layers, width 192), start from the same weights, see the same pictures and captions in batches of the
-same size, with the same optimizer, schedule and precision. open_clip pads texts to 77 tokens, as its users run it. Each
-run is a process of its own; they take turns, and rates are medians. After the same number of pairs, R@10 on the test
-split is told: speed must not be bought with learning.
+Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for images of 64 pixels; a
+text tower of 4 layers, width 192), start from the same weights, see the same images and captions in batches of the same
+size, with the same optimizer, schedule and precision. open_clip pads texts to 77 tokens, as its users run it. Each run
+is a process of its own; they take turns, and rates are medians. R@10 on the test split, after the same number of pairs,
+shows that speed is not bought with learning.
 """
 
 import argparse
@@ -23,8 +23,6 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
-from hf_pretext.legacy.pairs import PairProcessing
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -38,6 +36,8 @@ from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import tokenizer_of
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.measure import measure_model
 from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
 from hf_pretext.modalities import Inputs
@@ -56,14 +56,14 @@ TOWERS = {
 CONTENDERS = ("ours", "open_clip")
 
 
-class Both:
-    """Tokenizer and image processor, as one."""
+def inputs(augmentation: Augmentation | None = None) -> Inputs:
+    """Images and captions, with CLIP's tokenizer."""
+    texts = Text(tokenizer_of("ViT-B-32"), LENGTH)
+    return Inputs(Image(default_processor(SIDE), augmentation), texts, pair_label="text")
 
-    def __init__(self):
-        self.tokenizer, self.image_processor = tokenizer_of("ViT-B-32"), default_processor(SIDE)
 
-    def save_pretrained(self, folder, **options):
-        self.tokenizer.save_pretrained(folder)
+def device() -> torch.device:
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
 def fresh(tower: str, seed: int):
@@ -83,13 +83,13 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
         vocab_size=WORDS, max_position_embeddings=LENGTH, num_attention_heads=3, hidden_act="gelu", **sizes, **ends
     )
     ours = ContrastiveForPreTraining.from_encoders(vision, text, WIDTH)
-    whole, state = ours.whole, theirs.state_dict()
-    whole.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
-    whole.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
+    full_model, state = ours.full_model, theirs.state_dict()
+    full_model.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
+    full_model.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
     names = [same.back() for same in clip_text_names(LAYERS)]
-    of_text = {name: value for name, value in whole.state_dict().items() if name.startswith("text_")}
+    of_text = {name: value for name, value in full_model.state_dict().items() if name.startswith("text_")}
     state = {name: state[name] for same in names for name in same.ours}
-    whole.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
+    full_model.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
     return ours
 
 
@@ -105,12 +105,11 @@ class Clock(TrainerCallback):
 
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     keep_freed_memory()  # as a recipe does
-    processor, clock = Both(), Clock()
-    images = Image(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
-    processing = Inputs(images, Text(processor.tokenizer, LENGTH), pair_label="text")
+    clock, processing = Clock(), inputs(Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.noise(["text"])[1]})
+    texts = processing.by_name["text"].batch(["a", "b"])
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **texts})
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
@@ -158,7 +157,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
         )
         open_clip.add_model_config(folder)
         torch.save(fresh(tower, seed).state_dict(), folder / "start.pt")
-        rows = write_pictures(folder)
+        rows = write_images(folder)
         epochs = steps // (rows // batch)
         precision = "amp_bf16" if has_bf16() else "fp32"
         # fmt: off
@@ -178,30 +177,31 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
 
 
 class Theirs(torch.nn.Module):
-    """An open_clip model, asked as ours are: texts at the full 77 tokens."""
+    """An open_clip model that is measured as ours are: texts at the full 77 tokens."""
+
+    inputs, capabilities = ("image", "text"), ("embed",)
 
     def __init__(self, model):
         super().__init__()
         self.model = model
 
-    def embed_images(self, pixel_values):
-        return self.model.encode_image(pixel_values, normalize=True)
+    def embed(self, kind, **batch):
+        if kind == "image":
+            return self.model.encode_image(batch["pixel_values"], normalize=True)
+        ids = batch["input_ids"] * batch["attention_mask"]
+        padded = torch.nn.functional.pad(ids, (0, LENGTH - ids.shape[1]))
+        return self.model.encode_text(padded, normalize=True)
 
-    def embed_texts(self, input_ids, attention_mask):
-        ids = torch.zeros(len(input_ids), LENGTH, dtype=torch.long)
-        ids[:, : input_ids.shape[1]] = input_ids * attention_mask
-        return self.model.encode_text(ids, normalize=True)
 
-
-def write_pictures(folder: Path) -> int:
+def write_images(folder: Path) -> int:
     """The train split as files, as `open_clip_train` reads them. Returns how many."""
     data = datasets.load_dataset(str(EMOJI), split="train")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     with open(folder / "train.csv", "w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["path", "text"])
         for i, row in enumerate(data):
-            path = folder / "pictures" / f"{i}.png"
+            path = folder / "images" / f"{i}.png"
             to_rgb(row["image"]).save(path)
             writer.writerow([path, row["text"]])
     return len(data)
@@ -213,10 +213,9 @@ def rate(ends: list[float], batch: int) -> float:
 
 
 def worth(model) -> dict[str, float]:
-    """R@10 on test, from a picture to its name among all of the split's."""
-    processing = PairProcessing(Image(default_processor(SIDE)), Both(), LENGTH)
-    found = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
-    return {"r10": found["image_to_text_r10"]}
+    """R@10 on test, from an image to its name among all of the split's."""
+    labelled = LabelledSet(str(EMOJI), inputs(), "group", {"text": "text"})
+    return {"r10": measure_model(model, labelled, device())["image_to_text_r10"]}
 
 
 def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
@@ -243,27 +242,20 @@ def main() -> None:
         run = ours if options.contender == "ours" else theirs
         print(json.dumps(run(options.towers[0], options.steps, options.batch, options.seed)))
         return
-    found = {}
+    results = {}
     for tower in options.towers:
         turns = [
             {name: apart(name, tower, options.epochs, options.batch, turn) for name in CONTENDERS}
             for turn in range(options.turns)
         ]
-        found[tower] = turns
+        results[tower] = turns
         print(f"{tower}, batches of {options.batch}, {options.steps} steps")
         ours_rate = statistics.median(turn["ours"]["rate"] for turn in turns)
         for name in CONTENDERS:
             speed = statistics.median(turn[name]["rate"] for turn in turns)
             worths = ", ".join(f"{turn[name]['r10']:.3f}" for turn in turns)
             print(f"  {name:9s} {speed:6.0f} pairs/s; ours has {ours_rate / speed:.2f} of its speed; R@10 {worths}")
-    print(
-        json.dumps(
-            {
-                **found,
-                "machine": describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")),
-            }
-        )
-    )
+    print(json.dumps({**results, "machine": describe(device())}))
 
 
 if __name__ == "__main__":

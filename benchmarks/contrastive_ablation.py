@@ -1,13 +1,13 @@
-"""What helps contrastive_emoji: its recipe with one thing changed at a time, and what pictures then find.
+"""What helps contrastive_emoji: its recipe with one thing changed at a time, and the retrieval that follows.
 
     python benchmarks/contrastive_ablation.py                               # each change, one seed: hours on 2 cores
     python benchmarks/contrastive_ablation.py --variants "names alone" --seeds 0 1 2 --jobs 4
     python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
     python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # the same of what is trained already
 
-R@k from a picture to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
+R@k from an image to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
 in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
-names of train, where some are, and where none is: most of what no name has told is not found. Each run is a
+names of train, where some are, and where none is: names of unseen words are hardly ever retrieved. Each run is a
 process of its own, --jobs at a time.
 """
 
@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -84,11 +85,11 @@ VARIANTS = {  # options of the recipe, sizes of its towers, other towers, what a
     "half the learning rate": {"options": ["--learning_rate", "5e-4"]},
     "1 text layer": {"sizes": {"text_layers": 1}},
     "4 text layers": {"sizes": {"text_layers": 4}},
-    "half the picture widths": {"sizes": {"widths": (16, 32, 64, 128)}},
-    "one and a half times the picture widths": {"sizes": {"widths": (48, 96, 192, 384)}},
-    "a ViT for the pictures": {"vision": vit},
+    "half the image widths": {"sizes": {"widths": (16, 32, 64, 128)}},
+    "one and a half times the image widths": {"sizes": {"widths": (48, 96, 192, 384)}},
+    "a ViT for the images": {"vision": vit},
     "BERT for the captions": {"text": bert},
-    "pictures start from rotation": {"start": "rotation_emoji"},
+    "images start from rotation": {"start": "rotation_emoji"},
     "BERT starts from masked LM on reviews": {"text": bert, "start": "masked_lm_reviews"},
 }
 
@@ -105,9 +106,9 @@ def recipe_of(name: str):
 def with_towers(encoder: Callable, variant: dict) -> Callable:
     """The recipe's encoder with some of its towers' sizes changed, or with other towers."""
 
-    def changed(*shape: int):
-        config = encoder(*shape, **variant.get("sizes", {}))
-        image_size, vocab_size, max_length, pad_token_id, _ = shape
+    def changed(image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
+        sizes = variant.get("sizes", {})
+        config = encoder(image_size, vocab_size, max_length, pad_token_id, eos_token_id, **sizes)
         vision, text = config.vision_config, config.text_config
         if "vision" in variant:
             vision = variant["vision"](image_size)
@@ -123,9 +124,9 @@ def started(name: str, recipe, folder: str) -> list[str]:
     first = recipe_of(name)
     if name == "rotation_emoji":
         vision = recipe.encoder(64, 100, 32, 0, 1).vision_config
-        encoder, option = (lambda image_size: vision), "--vision_encoder"
+        encoder, option = (lambda image_size: vision), "--image_encoder"
     else:
-        encoder, option = (lambda *shape: bert(*shape, width=192, layers=2)), "--text_encoder"
+        encoder, option = partial(bert, width=192, layers=2), "--text_encoder"
     batch = str(4 * first.settings["per_device_train_batch_size"])
     given = [*QUIET, "--output_dir", folder, "--seeds", "0", "--per_device_train_batch_size", batch]
     dataclasses.replace(first, encoder=encoder).main(given)
@@ -133,7 +134,7 @@ def started(name: str, recipe, folder: str) -> list[str]:
 
 
 def run(name: str, seed: int, options: list[str]) -> dict:
-    """One variant: its steps, and what pictures find."""
+    """One variant: its steps, and its retrieval."""
     variant, recipe = VARIANTS[name], recipe_of("contrastive_emoji")
     with tempfile.TemporaryDirectory() as folder:
         start = started(variant["start"], recipe, f"{folder}/start") if "start" in variant else []
@@ -144,27 +145,30 @@ def run(name: str, seed: int, options: list[str]) -> dict:
 
 
 def measured(folder: str) -> dict:
-    """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
+    """R@k of a trained model from images of validation and test to names, and how the words of names matter to it."""
     import datasets
     import torch
-    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, embeddings, ids
-    from hf_pretext.legacy.pairs import PairProcessing
     from transformers import AutoProcessor
 
     import hf_pretext
     from hf_pretext.cards import read_results
-    from hf_pretext.evaluation.retrieval import numbered, ranks, retrieval
+    from hf_pretext.evaluation.labelled_set import LabelledSet
+    from hf_pretext.evaluation.measure import Subject
+    from hf_pretext.evaluation.retrieval import ids, numbered, ranks, retrieval
+    from hf_pretext.modalities import Inputs
     from hf_pretext.modalities.image import Image
+    from hf_pretext.modalities.text import Text
 
     processor, data = AutoProcessor.from_pretrained(folder), recipe_of("contrastive_emoji").settings["eval_dataset"]
-    processing = PairProcessing(Image(processor.image_processor), processor, read_results(folder)["max_length"])
-    labelled, model = LabelledPairs(data, processing, "group"), hf_pretext.load(folder).eval()
-    figures = {}
+    texts = Text(processor.tokenizer, read_results(folder)["max_length"])
+    labelled = LabelledSet(data, Inputs(Image(processor.image_processor), texts, pair_label="text"), "group")
+    subject, recalls = Subject(hf_pretext.load(folder).eval(), labelled), {}
     for split in ("validation", "test"):
-        images, _, texts = embeddings(model, labelled, "cpu", split)
+        with torch.no_grad():
+            images, texts = subject.embeddings("image", split), subject.caption_embeddings(split)[1]
         pair_ids, names = ids(labelled, split)
         metrics = retrieval(images, texts, pair_ids, names)
-        figures |= {f"{split} {name}": metrics[key] for name, key in SHOWN.items()}
+        recalls |= {f"{split} {name}": metrics[key] for name, key in SHOWN.items()}
     hits = ranks(images, texts, *numbered(pair_ids, names)) <= 10
     known = set().union(*map(words_of, datasets.load_dataset(data, split="train")["text"]))
     known_share = torch.tensor([len(words_of(name) & known) / len(words_of(name)) for name in pair_ids])
@@ -173,7 +177,7 @@ def measured(folder: str) -> dict:
         "some": (known_share > 0) & (known_share < 1),
         "none": known_share == 0,
     }
-    return figures | {name: hits[mask].float().mean().item() for name, mask in which.items()}
+    return recalls | {name: hits[mask].float().mean().item() for name, mask in which.items()}
 
 
 def words_of(name: str) -> set[str]:
@@ -183,7 +187,7 @@ def words_of(name: str) -> set[str]:
 
 
 def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
-    """What each variant found, by seed; those that fail, or do not end in time, are left out."""
+    """The metrics of each variant, by seed; those that fail, or do not end in time, are left out."""
     longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
     queue = [(name, seed) for seed in seeds for name in longest_first]
     results: dict[str, list[dict]] = {name: [] for name in variants}
@@ -220,7 +224,7 @@ def table(results: dict[str, list[dict]], options: list[str]) -> str:
     device = describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     where = device.get("accelerator") or f"{device['cores']} cores of {device['processor']}"
     lines = [
-        "Picture to name, by `python benchmarks/contrastive_ablation.py"
+        "Image to name, by `python benchmarks/contrastive_ablation.py"
         + (f" --options {' '.join(options)}" if options else "")
         + f"` on {where}:",
         "",
@@ -240,7 +244,7 @@ def noise() -> str:
     trained = read_results(HERE.parent / "model_cards" / "contrastive_emoji")["measures"]["trained"]
     spreads = {name: trained[key]["std"] for name, key in SHOWN.items()}
     limits = ", ".join(f"{name} {2 * 2**0.5 * spread:.3f}" for name, spread in spreads.items())
-    return f"Between runs of one seed, differences on test below twice their spread tell nothing: {limits}."
+    return f"Between runs of one seed, differences on test below twice their spread show nothing: {limits}."
 
 
 def main() -> None:
@@ -250,7 +254,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="what is not done by then is left out")
     parser.add_argument("--output", type=Path, default=HERE / "contrastive_ablation.md")
-    parser.add_argument("--of", help="a trained folder, to be told of alone")
+    parser.add_argument("--of", help="a trained folder, to be measured alone")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of the recipe, for all; comes last")
     options = parser.parse_args()

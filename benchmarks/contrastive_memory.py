@@ -1,12 +1,12 @@
-"""Memory and time of big contrastive batches: the loss in tiles beside open_clip's, and towers that embed in pieces.
+"""Memory and time of big contrastive batches: the loss in tiles next to open_clip's, and towers that embed in pieces.
 
     python benchmarks/contrastive_memory.py                    # some minutes, and up to 20 GB, on 2 cores
     python benchmarks/contrastive_memory.py --rows 8192 --batches 256 1024
 
 The first table is of one forward and backward pass of the loss alone, of embeddings (B, 512) in float32; the second of
-one of a whole model, a ViT and a BERT, at --embed_batch_size 256. Each figure is of a process of its own: the most that
+one of a whole model, a ViT and a BERT, at --embed_batch_size 256. Each number is of a process of its own: the most that
 it held, without what it held before. On a GPU that is what PyTorch allocated; on a CPU what the system gave, with the
-holes that the C library leaves between what it hands out (MALLOC_MMAP_THRESHOLD_=100000 shows the figures without).
+holes that the C library leaves between what it hands out (MALLOC_MMAP_THRESHOLD_=100000 shows what it is without).
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Pairs per second of FLAVA's six losses, ours beside transformers' `FlavaForPreTraining` in plain `Trainer`, on emoji.
+"""Pairs per second of FLAVA's six losses, ours next to transformers' `FlavaForPreTraining` in `Trainer`, on emoji.
 
     python benchmarks/flava.py                     # about ten minutes on 2 cores
     python benchmarks/flava.py --steps 10 --turns 1
 
-Both have the same sizes (4, 3 and 2 layers of width 192, pictures of 64 pixels in patches of 8), see the same
-pictures and captions in batches of the same size, are told the same visual tokens, made beforehand, and hide as many
+Both have the same sizes (4, 3 and 2 layers of width 192, images of 64 pixels in patches of 8), see the same
+images and captions in batches of the same size, learn from the same visual tokens, made beforehand, and mask as many
 patches and tokens; half of the pairs are mismatched. Texts of theirs are padded to 77 tokens, as its users run it, and
 once more to the longest of a batch, as ours are. Each run is a process of its own; they take turns, and rates are
-medians. At the end is told where a forward pass of ours spends its time.
+medians. The last line says where a forward pass of ours spends its time.
 """
 
 import argparse
@@ -28,7 +28,6 @@ from transformers import (
     Trainer,
     TrainerCallback,
     TrainingArguments,
-    VisionTextDualEncoderProcessor,
     set_seed,
 )
 
@@ -64,6 +63,8 @@ class FlavaWithCodes(hf_pretext.FlavaForPreTraining):
 
 
 class WithCodes(Inputs):
+    """Images and captions, with the visual tokens that a row brings."""
+
     def __call__(self, row, random):
         return {**super().__call__(row, random), "codes": torch.tensor(row["codes"])}
 
@@ -97,7 +98,7 @@ def tokenizer():
 
 
 def rows_with_codes(folder: Path) -> datasets.Dataset:
-    """The train split with the visual tokens of each picture as it is, made once for all runs."""
+    """The train split with the visual tokens of each image as it is, made once for all runs."""
     if not folder.exists():
         data = datasets.load_dataset(str(EMOJI), split="train").select_columns(["image", "text"])
         images = Image(default_processor(SIDE))
@@ -130,10 +131,9 @@ def arguments(output: str, steps: int, batch: int, **more) -> TrainingArguments:
 def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     keep_freed_memory()  # as a recipe does
     tokens, clock = tokenizer(), Clock()
-    processor = VisionTextDualEncoderProcessor(default_processor(SIDE), tokens)
     as_they_are = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
-    images = Image(processor.image_processor, as_they_are)
-    processing = WithCodes(images, Text(tokens, LENGTH), pair_label="text")
+    images, texts = Image(default_processor(SIDE), as_they_are), Text(tokens, LENGTH)
+    processing = WithCodes(images, texts, pair_label="text")
     source = open_source(data, columns={"codes": "codes"}, needed=("image", "text", "codes"))
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     shares = dict(image_mask_ratio=IMAGE_RATIO, text_mask_ratio=TEXT_RATIO, mismatch_ratio=MISMATCHED)
@@ -141,9 +141,9 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     model = FlavaWithCodes.from_encoder(config_of(len(tokens)), codebook_size=CODES, **ids, **shares)
     model.codebook.counts.fill_(1)  # it is never asked
     model.prepare = lambda batches: None
-    texts = processing.by_name["text"].batch(["a b", "c"])
     codes = torch.zeros(2, (SIDE // PATCH) ** 2, dtype=torch.long)
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), "codes": codes, **texts})
+    pairs = {"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **texts.batch(["a b", "c"])}
+    model.freeze_unused({"codes": codes, **pairs})
     with tempfile.TemporaryDirectory() as output:
         trainer = PretextTrainer(model, arguments(output, steps, batch), source, processing, callbacks=[clock])
         trainer.pop_callback(PrinterCallback)

@@ -1,4 +1,4 @@
-"""Tokens per second and peak memory of masked language modelling, ours beside the usual script, on film reviews.
+"""Tokens per second and peak memory of masked language modelling, ours next to the usual script, on film reviews.
 
     python benchmarks/masked_lm.py                       # about half an hour on 2 cores
     python benchmarks/masked_lm.py --sizes 256x4 --steps 20
@@ -6,8 +6,8 @@
 The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`, with texts concatenated and
 chunked, or with lines padded to the longest of a batch. All have the same architecture, start, optimizer, precision and
 tokens in a batch (padding included), and count real tokens, without padding. Each run is a process of its own; they
-take turns, and rates are medians. After as many real tokens, the losses on the same held-out masks are told: speed must
-not be bought with learning. The reviews are fetched once (recipes/data/reviews.py).
+take turns, and rates are medians. The losses on the same held-out masks, after as many real tokens, show that speed is
+not bought with learning. The reviews are fetched once (recipes/data/reviews.py).
 """
 
 import argparse
@@ -44,7 +44,7 @@ from hf_pretext.utils.machine import describe, has_bf16, keep_freed_memory
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
 VOCABULARY, LENGTH, WARM, HELD_OUT, SEEDS = 30_522, 128, 3, 128, 3
 CONTENDERS = ("ours", "chunked", "padded")
-FIGURES = ("rate", "peak_mb", "taken_mb")  # the last without what Python and the libraries take before
+METRICS = ("rate", "peak_mb", "taken_mb")  # the last without what Python and the libraries take before
 
 
 def reviews() -> Path:
@@ -184,7 +184,7 @@ def peak_mb() -> float:
 
 @torch.no_grad()
 def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
-    """On validation, the same tokens hidden for all: in documents from their start, as we train, and in chunks of
+    """On validation, the same tokens masked for all: in documents from their start, as we train, and in chunks of
     concatenated documents, as the usual script does; so that neither is favoured."""
     texts = datasets.load_dataset("parquet", data_files=str(folder / "validation.parquet"), split="train")
     random = torch.Generator().manual_seed(0)
@@ -234,7 +234,7 @@ def main() -> None:
         turns = [{name: apart(name, size, steps, options.batch) for name in CONTENDERS} for _ in range(options.turns)]
         results[size] = turns
         middle = {
-            name: {key: statistics.median(turn[name][key] for turn in turns) for key in FIGURES} for name in CONTENDERS
+            name: {key: statistics.median(turn[name][key] for turn in turns) for key in METRICS} for name in CONTENDERS
         }
         print(f"BERT of {size}, {VOCABULARY:,} tokens, batches of {options.batch} x {LENGTH}, {steps} steps")
         for name, values in middle.items():

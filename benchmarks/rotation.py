@@ -1,12 +1,12 @@
-"""Pictures per second of the emoji recipe through PretextTrainer, beside a bare loop with everything in memory.
+"""Images per second of the emoji recipe through PretextTrainer, next to a bare loop with everything in memory.
 
     python benchmarks/rotation.py                 # about 3 minutes on 2 cores
 
-The bare loop is plain PyTorch on pictures that were decoded, cropped, normalised and put in memory beforehand: it
+The bare loop is plain PyTorch on images that were decoded, cropped, normalised and put in memory beforehand: it
 reads nothing, augments nothing and logs nothing. Machines are noisy, so it runs in a process of its own that takes
 turns of a few steps with the training run, and the ratio is the median over the turns. On a CPU a recipe has the C
 library keep freed memory; a second bare loop that does the same shows what that gives. The first epoch, which decodes,
-is told apart from the others. Before all that, a profile of the bare step says where its time goes.
+is reported apart from the others. Before all that, a profile of the bare step says where its time goes.
 """
 
 import argparse
@@ -71,7 +71,7 @@ class TakingTurns(TrainerCallback):
 
 
 def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options) -> tuple[list, list]:
-    """Turns in the first epoch, and in the others: pictures per second of each, and our wait for data."""
+    """Turns in the first epoch, and in the others: images per second of each, and our wait for data."""
     settings = {name: it.settings[name] for name in it.settings if name in TrainingArguments.__dataclass_fields__}
     augmentation = {name: it.settings[name] for name in Augmentation.__dataclass_fields__ if name in it.settings}
     processing = Image(default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation))
@@ -111,7 +111,7 @@ class BareLoop:
         self.steps = 0
 
     def rate(self, steps: int) -> float:
-        """Pictures per second."""
+        """Images per second."""
         begun = clock()
         for _ in range(steps):
             self.step(self.batches[self.steps % len(self.batches)])
@@ -129,7 +129,7 @@ class BareLoop:
 
     def breakdown(self, steps: int) -> dict[str, float]:
         """Milliseconds of a step's parts."""
-        times = dict.fromkeys(("turn the pictures, forward", "backward", "clip, optimizer"), 0.0)
+        times = dict.fromkeys(("turn the images, forward", "backward", "clip, optimizer"), 0.0)
         for i in range(steps):
             marks = [clock()]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
@@ -147,7 +147,7 @@ class BareLoop:
 
 
 class Neighbour:
-    """A bare loop in a process of its own, which waits until it is asked for its rate, or told to stop."""
+    """A bare loop in a process of its own, which waits until it is asked for its rate, or to stop."""
 
     def __init__(self, keep_memory: bool):
         context = multiprocessing.get_context("spawn")
@@ -190,9 +190,7 @@ def report(turns: list[dict], when: str) -> dict[str, float]:
     ratios = {name: statistics.median(turn[OURS] / turn[name] for turn in turns) for name in rates if name != OURS}
     print(f"{when}, median of {len(turns)} turns; waiting for data {wait:.1%}")
     for name, rate in rates.items():
-        print(
-            f"  {name:32s} {rate:8.1f} pictures/s" + (f"   ours / this: {ratios[name]:.3f}" if name in ratios else "")
-        )
+        print(f"  {name:32s} {rate:8.1f} images/s" + (f"   ours / this: {ratios[name]:.3f}" if name in ratios else ""))
     return ratios
 
 

@@ -1,12 +1,12 @@
-"""Samples per second of our stream beside `datasets` and WebDataset, on the same files, with two workers each.
+"""Samples per second of our stream next to `datasets` and WebDataset, on the same files, with two workers each.
 
     python benchmarks/stream.py                   # about 8 minutes on 2 cores
 
-Pictures of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
+Images of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
 read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
 others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
 buffer of 1,000. They take turns, each in a process of its own; rates are medians over the turns. Then: how well each
-shuffles, what it costs to go on after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once
+shuffles, what it costs to resume after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once
 100,000 were read.
 """
 
@@ -55,13 +55,13 @@ PROCESSING = ImageModality(default_processor(SIDE), Augmentation(crop_scale=0.25
 USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.RandomHorizontalFlip()])
 
 
-def make_pictures(folder: Path, count: int, least: int, most: int) -> None:
+def make_images(folder: Path, count: int, least: int, most: int) -> None:
     """JPEGs with numbers, as Parquet (row groups of 100) and as tars, in SHARDS files each."""
     rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "train-*.parquet"), split="train")
     tiles = np.stack([np.asarray(row["image"].convert("RGB")) for row in rows.select(range(0, len(rows), 4))])
     random = np.random.default_rng(0)
     images = []
-    for _ in tqdm(range(count), desc="making pictures", leave=False):
+    for _ in tqdm(range(count), desc="making images", leave=False):
         height, width = random.integers(least, most + 1, 2)
         across = -(-width // 64)
         down = -(-height // 64)
@@ -209,7 +209,7 @@ def length(row: dict, random: np.random.Generator) -> dict[str, int]:
 
 
 def resume_seconds(source: Source, start: int) -> float:
-    """Until the first batch, with the windows read anew."""
+    """Until the first batch, with the windows read once more."""
     begun = time.perf_counter()
     loader = StreamLoader(source, length, BATCH, start=start // BATCH * BATCH)
     next(iter(loader))
@@ -232,7 +232,7 @@ def memory_growth(source: Source, samples: int) -> dict[str, float]:
                 if seen % (50 * BATCH) == 0:
                     held.append(resident())
     loader.close()
-    span = len(held) // 3  # a maximum over more observations would be larger by itself
+    span = len(held) // 3  # a maximum over more observations would be larger anyway
     warm, most = max(held[:span]), max(held[-span:])
     return {"warm_mb": warm, "most_mb": most, "growth": most / warm - 1}
 
@@ -245,7 +245,7 @@ def resident() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=9600)
+    parser.add_argument("--images", type=int, default=9600)
     parser.add_argument("--sides", type=int, nargs=2, default=(256, 480), help="least and most pixels of a side")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--batches", type=int, default=100, help=f"of {BATCH}, that each is timed over in a turn")
@@ -258,23 +258,21 @@ def main() -> None:
     if options.contender:
         print(rate(contender(options.contender, options.folder), options.batches))
         return
-    if (options.batches + WARM) * BATCH > options.pictures:
-        parser.error("a turn must end within the first epoch: ours keeps decoded pictures for the next")
+    if (options.batches + WARM) * BATCH > options.images:
+        parser.error("a turn must end within the first epoch: ours keeps decoded images for the next")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_pictures(folder, options.pictures, *options.sides)
+        make_images(folder, options.images, *options.sides)
         os.sync()  # or they are still being written to the disk while the first turn reads them
-        size = sum(file.stat().st_size for file in folder.glob("*.parquet")) / options.pictures
-        print(
-            f"{options.pictures:,} pictures of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each"
-        )
+        size = sum(file.stat().st_size for file in folder.glob("*.parquet")) / options.images
+        print(f"{options.images:,} images of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each")
         turns = speed(folder, options.turns, options.batches)
-        results = {"pictures_kib": size / 1024, "turns": turns, "ratios": ratios(turns)}
+        results = {"images_kib": size / 1024, "turns": turns, "ratios": ratios(turns)}
         for name in turns[0]:
             print(f"  {name:36s} {statistics.median(turn[name] for turn in turns):7.0f} samples/s")
         for name, ratio in results["ratios"].items():
             print(f"  {name}: {ratio:.2f}")
-        results["shuffle"] = shuffles(folder, options.pictures)
+        results["shuffle"] = shuffles(folder, options.images)
         for name, quality in results["shuffle"].items():
             print(
                 f"  {name}: correlation with the original position {quality['correlation']:.3f} (either way), "
@@ -285,7 +283,7 @@ def main() -> None:
             seen: statistics.median(resume_seconds(source, seen + 64 * i) for i in range(9)) for seen in (10**4, 10**6)
         }
         times = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in results["resume_seconds"].items())
-        print(f"  first batch of a run that goes on: {times}")
+        print(f"  first batch of a resumed run: {times}")
         results["memory"] = memory_growth(source, options.samples)
         print(f"  memory over {options.samples:,} samples after half as many: {results['memory']['growth']:+.1%}")
     print(json.dumps({**results, "machine": describe(torch.device("cpu"))}))

@@ -1,6 +1,6 @@
 """Trained encoders next to what they have to beat: random ones, what needs no encoder, the majority class.
 
-encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "majority"}: {figure: mean, std}
+encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "majority"}: {metric: mean, std}
 """
 
 import math
@@ -15,7 +15,7 @@ from .labelled_set import LabelledSet
 from .measure import evaluated
 from .transfer import METHODS, SPLITS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
 
-FIGURES = ("top1", "mean_class")
+METRICS = ("top1", "mean_class")
 UNMEASURED = {"mean": None, "std": None, "values": []}  # by a method that a baseline has no answer to
 
 
@@ -63,23 +63,23 @@ def compare(
     """
     methods = list(trained[0])
     contenders = {"trained": trained, "random": random, **{name: [measured] for name, measured in baselines.items()}}
-    figures = {
-        who: {f"{method}_{figure}": over_seeds(transfers, method, figure) for method in methods for figure in FIGURES}
+    by_who = {
+        who: {f"{method}_{metric}": over_seeds(transfers, method, metric) for method in methods for metric in METRICS}
         for who, transfers in contenders.items()
     }
-    figures["majority"] = {
-        f"{method}_{figure}": mean_and_spread([majority[figure]]) for method in methods for figure in FIGURES
+    by_who["majority"] = {
+        f"{method}_{metric}": mean_and_spread([majority[metric]]) for method in methods for metric in METRICS
     }
     names = [f"{method}_top1" for method in methods]
-    verdicts = {name: beats(figures["trained"][name], figures["random"][name]) for name in names}
-    return {"methods": methods, "figures": figures, "beats_random": verdicts}
+    verdicts = {name: beats(by_who["trained"][name], by_who["random"][name]) for name in names}
+    return {"methods": methods, "figures": by_who, "beats_random": verdicts}
 
 
-def over_seeds(transfers: Sequence[dict], method: str, figure: str) -> dict:
-    """Mean and spread of one metric on test."""
+def over_seeds(transfers: Sequence[dict], method: str, metric: str) -> dict:
+    """Mean and spread of one metric on test; `UNMEASURED` where a method gave none."""
     if method not in transfers[0]:
         return UNMEASURED
-    return mean_and_spread([measured[method]["test"][figure] for measured in transfers])
+    return mean_and_spread([measured[method]["test"][metric] for measured in transfers])
 
 
 def described(labelled: LabelledSet) -> dict:

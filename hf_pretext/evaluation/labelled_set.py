@@ -251,7 +251,7 @@ class TextBatches:
     """Encoded texts in batches of at most `BATCH_TOKENS`; can be gone through again, knows its length."""
 
     def __init__(self, encoded: Sequence[Mapping], pad_token_id: int, columns: tuple[str, ...]):
-        """columns: of an encoded text, besides which each batch has an attention_mask."""
+        """columns: of an encoded text; each batch has an attention_mask, too."""
         self.encoded, self.columns = encoded, columns
         self.fills = {"input_ids": pad_token_id, "word_starts": True, "attention_mask": 0}
         self.cuts, longest = [0], 0

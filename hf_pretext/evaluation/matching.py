@@ -1,9 +1,9 @@
 """Matching: how often it is predicted whether a caption belongs to an image.
 
-pictures (n), each with its own caption and with another's -> logits, or cosines and a threshold -> accuracy
+images (n), each with its own caption and with another's -> logits, or cosines and a threshold -> accuracy
 
-Another's caption is any one (shuffled), or that of a picture of the same class (hard): which it is does not depend on
-the model that is asked.
+Another's caption is any one (shuffled), or that of an image of the same class (hard): which it is does not depend on
+the model that is measured.
 """
 
 from collections.abc import Sequence
@@ -20,13 +20,16 @@ KINDS = ("shuffled", "hard")
 
 
 def other_captions(captions: Sequence[str], classes: np.ndarray | None = None) -> np.ndarray:
-    """For each picture the number of one with another caption, always the same; of the same class where classes are
-    given and such a one there is. `(n,)`.
+    """For each image the number of one with another caption, always the same; of the same class where classes are
+    given and have one. `(n,)`.
 
     Raises `ValueError` where all captions read the same."""
     _, names = np.unique([normalised(caption) for caption in captions], return_inverse=True)
     if len(set(names)) < 2:
-        raise ValueError(f"All {len(names)} captions read the same, so that no picture has a wrong one.")
+        raise ValueError(
+            f"All {len(names)} captions read the same, so that no image has a wrong one. Leave the metrics out with "
+            "--eval_dataset none, or give captions that differ."
+        )
     random, everywhere = np.random.default_rng(SEED), np.arange(len(names))
     rows_shown = np.full(len(names), -1)
     for kind in np.unique(classes) if classes is not None else ():
@@ -47,7 +50,7 @@ def drawn_apart(rows: np.ndarray, among: np.ndarray, names: np.ndarray, random: 
 
 
 def captions_shown(labelled: LabelledSet, split: str) -> dict[str, np.ndarray]:
-    """Whose caption each labelled picture of a split is shown with: its own, or another's of each of `KINDS`."""
+    """Whose caption each labelled image of a split is shown with: its own, or another's of each of `KINDS`."""
     classes = labelled.labels.splits[split]
     captions = labelled.captions(split)[: len(classes)]
     return {

@@ -1,4 +1,4 @@
-"""Retrieval: how often the nearest text of a picture is one that belongs to it, and the nearest picture of a text.
+"""Retrieval: how often the nearest text of an image is one that belongs to it, and the nearest image of a text.
 
     images (n, d), texts (m, d), an id for each -> cosine (n, m), a chunk at a time -> R@k and median rank, both ways
 
@@ -32,21 +32,22 @@ def retrieval(
     ks: Sequence[int] = KS,
     chunk: int = CHUNK,
 ) -> dict[str, float]:
-    """R@k and median rank of texts asked for by pictures, and of pictures asked for by texts.
+    """R@k and median rank of texts as answers to images, and of images as answers to texts.
 
     images (`(n, d)`), texts (`(m, d)`): embeddings in one space, of any length: compared by cosine, in float32.
-    image_ids (`(n,)`), text_ids (`(m,)`): all integers or all strings; a picture and a text belong together where they
-    are equal, so that a picture may have several texts and a text several pictures. Nothing is merged: texts that read
+    image_ids (`(n,)`), text_ids (`(m,)`): all integers or all strings; an image and a text belong together where they
+    are equal, so that an image may have several texts and a text several images. Nothing is merged: texts that read
     the same are to be given once, or they take the places before one another.
 
     A query's rank is that of its best right answer (see `ranks`), from 1. One with no right answer can't be answered:
-    it is left out of that direction's figures and counted in `left_out`, but stays a wrong answer to all others.
+    it is left out of that direction's metrics and counted in `left_out`, but stays a wrong answer to all others.
     Returns, for both directions::
 
         {"image_to_text_r1", ..., "image_to_text_median_rank", "image_to_text_left_out", "text_to_image_r1", ...}
 
-    R@k in 0..1, and 1.0 by itself from k = all candidates on: show `chance` beside. Raises `ValueError` for shapes or
-    lengths that don't fit, features that are not finite, ids of mixed types, no pair at all, and k or chunk below 1.
+    R@k lies in 0..1, and is always 1.0 from k = all candidates on: show it next to `chance`. Raises `ValueError` for
+    shapes or lengths that don't fit, features that are not finite, ids of mixed types, no pair at all, and k or chunk
+    below 1.
     """
     check_features(images=images, texts=texts)
     for name, features, ids in (("image", images, image_ids), ("text", texts, text_ids)):
@@ -60,12 +61,12 @@ def retrieval(
         ranks(texts, images, of_texts, of_images, chunk),
     )
     return {
-        **_figures("image_to_text", forward, answerable(of_images, of_texts), ks),
-        **_figures("text_to_image", backward, answerable(of_texts, of_images), ks),
+        **_metrics("image_to_text", forward, answerable(of_images, of_texts), ks),
+        **_metrics("text_to_image", backward, answerable(of_texts, of_images), ks),
     }
 
 
-def _figures(direction: str, rank: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+def _metrics(direction: str, rank: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
     rank = rank.cpu().numpy()[answered]
     recalls = {f"{direction}_r{k}": float((rank <= k).mean()) for k in ks}
     median = float(np.median(rank))  # torch's is the lower of two
@@ -130,7 +131,7 @@ def _chance(direction: str, wanted: Tensor, given: Tensor, ks: Sequence[int]) ->
 
 def numbered(image_ids, text_ids) -> tuple[Tensor, Tensor]:
     """Ids as integers from 0, `(n,)` and `(m,)`, equal where the ids are. Raises `ValueError` for ids that are not all
-    integers or all strings (1 would never meet "1"), and where no picture's id is one of a text."""
+    integers or all strings (1 would never meet "1"), and where no image's id is one of a text."""
     images, texts = plain(image_ids), plain(text_ids)
     kinds = {type(one) for one in (*images, *texts)}
     if len(kinds) > 1 or not kinds <= {int, str}:
@@ -140,7 +141,7 @@ def numbered(image_ids, text_ids) -> tuple[Tensor, Tensor]:
     if set(images).isdisjoint(texts):
         raise ValueError(
             f"None of {len(images)} image_ids (such as {images[:3]}) is among the {len(texts)} text_ids (such as "
-            f"{texts[:3]}): give a picture and its text the same id."
+            f"{texts[:3]}): give an image and its text the same id."
         )
     return torch.tensor([numbers[one] for one in images]), torch.tensor([numbers[one] for one in texts])
 
@@ -224,9 +225,11 @@ def words(name: str) -> str | None:
 
 
 def protocol(results: dict) -> str:
+    captioned = "text" in results["inputs"]
+    among = ", with a label or without, and their distinct captions" if captioned else ""
     return (
-        "Retrieval among the rows of the test split, with a label or without, and their distinct captions: R@k is the "
-        "share of queries with a correct answer among the k nearest; a tie counts against the query."
+        f"Retrieval among the rows of the test split{among}: R@k is the share of queries with a correct answer among "
+        "the k nearest; a tie counts against the query."
     )
 
 

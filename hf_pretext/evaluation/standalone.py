@@ -79,7 +79,7 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
         config, _ = PreTrainedConfig.get_config_dict(folder)  # of a class that the objective may bring
         objective = (config.get("pretext") or {}).get("objective")
         encoder, kind = None, None
-        if config.get("model_type") in CONFIG_MAPPING:  # saved by itself, it may lack the heads
+        if config.get("model_type") in CONFIG_MAPPING:  # saved alone, it may lack the heads
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
             kind = kind_of(encoder)
         if objective and kind is None:
@@ -103,4 +103,4 @@ def fresh(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:
     config = copy.deepcopy(encoder.config)
     if type(config) in AutoModel._model_mapping:
         return build_encoder(config)
-    return type(encoder)._from_config(config, dtype=torch.float32)  # a part of a model of both kinds
+    return type(encoder)._from_config(config, dtype=torch.float32)  # a part of an image-text model

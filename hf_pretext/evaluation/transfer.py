@@ -1,6 +1,6 @@
 """The transfer protocol: what a frozen encoder is worth on labels it never saw.
 
-    features of train, validation and test -> linear probe, kNN -> figures on test, all choices made on validation
+    features of train, validation and test -> linear probe, kNN -> metrics on test, all choices made on validation
 
 Layer and probe strength are chosen on validation, for every encoder alike, whether trained or random; the layer once
 for all seeds.
@@ -49,8 +49,8 @@ def accuracies(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
 def transfer(features: dict[Layer, Splits], labels: Labels, methods: Mapping[str, Method]) -> dict:
     """What each method finds in the features of one encoder.
 
-    features: `{layer: {split: (examples, channels)}}` with train, validation and, where figures on it are wanted, test.
-    Returns for each method its figures on test at the layer that is best on validation, and those of every layer::
+    features: `{layer: {split: (examples, channels)}}` with train, validation and, where metrics on it are wanted, test.
+    Returns for each method its metrics on test at the layer that is best on validation, and those of every layer::
 
         {"linear_probe": {"layer": -2, "validation": {...}, "test": {"top1", "mean_class"}, "layers": {"-2": {...}}}}
 
@@ -66,7 +66,7 @@ def transfer(features: dict[Layer, Splits], labels: Labels, methods: Mapping[str
 
 
 def knn(splits: Splits, labels: Labels, k: int = K, temperature: float = TEMPERATURE) -> dict:
-    """Figures of kNN, `{split: {"top1", "mean_class"}}`."""
+    """Metrics of kNN, `{split: {"top1", "mean_class"}}`."""
     known = labels.splits["train"]
     return {
         split: accuracies(labels.splits[split], knn_predict(splits["train"], known, splits[split], k, temperature))
@@ -76,9 +76,9 @@ def knn(splits: Splits, labels: Labels, k: int = K, temperature: float = TEMPERA
 
 
 def linear_probe(splits: Splits, labels: Labels, fraction: float = 1.0, **options) -> dict:
-    """Figures of a linear probe, `{split: {"top1", "mean_class"}, "C"}`. options: of `probe_path`.
+    """Metrics of a linear probe, `{split: {"top1", "mean_class"}, "C"}`. options: of `probe_path`.
 
-    fraction: share of the labels of train that are known, drawn class by class; below 1, figures are means over
+    fraction: share of the labels of train that are known, drawn class by class; below 1, metrics are means over
     `DRAWS` draws, the same ones for every encoder, since so few labels are a matter of luck."""
     arrays = {split: value.double().numpy() if isinstance(value, Tensor) else value for split, value in splits.items()}
     known = labels.splits["train"]
@@ -104,7 +104,7 @@ def _probed(arrays: dict[str, np.ndarray], labels: Labels, rows: np.ndarray, **o
         }
         for strength, predicted in path
     ]
-    return max(candidates, key=lambda figures: figures["validation"]["top1"])
+    return max(candidates, key=lambda metrics: metrics["validation"]["top1"])
 
 
 def some_of_each(labels: np.ndarray, fraction: float, draw: int) -> np.ndarray:
@@ -129,14 +129,14 @@ def label_fractions(*fractions: float) -> dict[str, Method]:
 
 def best_layer(layers: dict[Layer, dict]) -> dict:
     best = max(layers, key=lambda layer: layers[layer]["validation"]["top1"])
-    return {"layer": best, **layers[best], "layers": {str(layer): figures for layer, figures in layers.items()}}
+    return {"layer": best, **layers[best], "layers": {str(layer): metrics for layer, metrics in layers.items()}}
 
 
 def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
     """One layer, and one variant, for all seeds: the one that is best on validation in their mean. A choice for each
-    seed alone would follow the noise of its validation figures.
+    seed alone would follow the noise of its validation metrics.
 
-    found: for each seed `{variant: what transfer() returns}`. Returns for each seed its figures at that choice.
+    by_seed: for each seed `{variant: what transfer() returns}`. Returns for each seed its metrics at that choice.
     """
     chosen = [{} for _ in by_seed]
     first = next(iter(by_seed[0].values()))

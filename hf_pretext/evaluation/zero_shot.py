@@ -1,4 +1,4 @@
-"""Zero-shot classification: the class whose name, said in a few sentences, lies nearest to a picture.
+"""Zero-shot classification: the class whose name, in a few sentences, lies nearest to an image.
 
     names, templates -> prompts -> embed_texts -> classes (c, d); images (n, d) -> cosine (n, c) -> top-1, top-5
 
@@ -63,15 +63,15 @@ def templates_of(given: Sequence[str]) -> list[str]:
     Raises `ValueError` for what is neither.
     """
     by_name = {**TEMPLATES, **{f"{language}-drawings": some for language, some in DRAWINGS.items()}}
-    metrics = []
+    templates: list[str] = []
     for one in given:
         if "{}" not in one and one not in by_name:
             raise ValueError(
                 "Prompts are sentences with {}, where the name of a class goes, or a language "
                 f"({', '.join(TEMPLATES)}; en-drawings for what is drawn), but one is {one!r}."
             )
-        metrics += [one] if "{}" in one else by_name[one]
-    return metrics
+        templates += [one] if "{}" in one else by_name[one]
+    return templates
 
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
@@ -111,11 +111,11 @@ def classifier(embed_texts: Callable[[list[str]], Tensor], names: Sequence[str],
 def zero_shot(
     images: Tensor, classes: Tensor, labels: Tensor | np.ndarray | Sequence[int], chunk: int = CHUNK
 ) -> dict[str, float]:
-    """How often a picture's own class is the nearest, or among the five nearest.
+    """How often an image's own class is the nearest, or among the five nearest.
 
     images (`(n, d)`), classes (`(c, d)`): compared by cosine; labels (`(n,)`, integers in 0..c-1). A class as near as
     the right one, such as one of the same name, counts against it (see `ranks`). Returns `{"top1", "top5",
-    "mean_class"}`, mean_class being the mean of the top-1 accuracies of the classes that occur; top5 is 1.0 by itself
+    "mean_class"}`, mean_class being the mean of the top-1 accuracies of the classes that occur; top5 is always 1.0
     where there are no more than 5 classes. Raises `ValueError` for shapes or lengths that don't fit, features that are
     not finite, no images, labels that are no integers or outside the classes, and a chunk below 1.
     """

@@ -26,12 +26,12 @@ class Retrieval(evaluate.Metric):
         metric.add_batch(images=..., image_ids=..., texts=..., text_ids=...)
         metric.compute(ks=(1, 5, 10))
 
-    A batch may hold other numbers of pictures than of texts, or only one of the two.
+    A batch may hold other numbers of images than of texts, or only one of the two.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="R@k and median rank of texts asked for by pictures, and of pictures asked for by texts.",
+            description="R@k and median rank of texts as answers to images, and of images as answers to texts.",
             citation="https://huggingface.co/papers/1412.2306",
             inputs_description=retrieval.__doc__,
             features=datasets.Features(
@@ -43,7 +43,7 @@ class Retrieval(evaluate.Metric):
         )
 
     def add_batch(self, *, images=None, image_ids=None, texts=None, text_ids=None) -> None:
-        """Adds pictures (`(B, d)`) and texts (`(C, d)`) with their ids. Raises `ValueError` for lengths that differ.
+        """Adds images (`(B, d)`) and texts (`(C, d)`) with their ids. Raises `ValueError` for lengths that differ.
 
         A row has one of each; where there are fewer of one, it lacks in the last rows.
         """
@@ -61,7 +61,7 @@ class Retrieval(evaluate.Metric):
         super().add_batch(**batch)
 
     def add(self, *, images=None, image_ids=None, texts=None, text_ids=None) -> None:
-        """Adds one picture (`(d,)`), one text, or both."""
+        """Adds one image (`(d,)`), one text, or both."""
         one = {"images": images, "image_ids": image_ids, "texts": texts, "text_ids": text_ids}
         self.add_batch(**{name: [value] for name, value in one.items() if value is not None})
 
@@ -83,7 +83,7 @@ class ZeroShot(evaluate.Metric):
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="How often a picture's own class is the nearest, or among the five nearest.",
+            description="How often an image's own class is the nearest, or among the five nearest.",
             citation="https://huggingface.co/papers/2103.00020",
             inputs_description=zero_shot.__doc__,
             features=datasets.Features(predictions=EMBEDDING, references=datasets.Value("int64")),

@@ -43,7 +43,7 @@ def from_open_clip(model: nn.Module | str, checkpoint: str | os.PathLike | None 
             )
         model = open_clip.create_model(model, pretrained=None if checkpoint is None else str(checkpoint))
     model = copy.deepcopy(model).cpu().float().eval()
-    siglip = hasattr(model, "text")
+    siglip = "text" in dict(model.named_children())
     ours = (SiglipModel if siglip else CLIPModel)(siglip_config(model) if siglip else clip_config(model)).eval()
     names = siglip_names(ours) if siglip else clip_names(ours)
     theirs = model.state_dict()
@@ -94,7 +94,7 @@ def to_open_clip(model: PreTrainedModel, processor, folder: str | os.PathLike) -
 
 
 def preprocessing(processor) -> dict:
-    """What open_clip is told of a processor of pictures."""
+    """An image processor as open_clip's configuration describes it."""
     images = processor.image_processor
     interpolation = {2: "bilinear", 3: "bicubic"}.get(int(images.resample))
     if interpolation is None:
@@ -106,24 +106,24 @@ def preprocessing(processor) -> dict:
 
 
 def check_prepared(processor, prepared: dict, side: int) -> None:
-    """Raises `ValueError` where open_clip would make other pixels of a picture than the processor does."""
+    """Raises `ValueError` where open_clip would make other pixels of an image than the processor does."""
     from open_clip.transform import PreprocessCfg, image_transform_v2
     from PIL import Image
 
     ramp = torch.linspace(0, 255, 3 * (side + 9) * (side + 14)).view(side + 9, side + 14, 3).to(torch.uint8)
-    picture = Image.fromarray(ramp.numpy())
-    theirs = image_transform_v2(PreprocessCfg(size=side, **prepared), is_train=False)(picture)
-    ours = processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
+    image = Image.fromarray(ramp.numpy())
+    theirs = image_transform_v2(PreprocessCfg(size=side, **prepared), is_train=False)(image)
+    ours = processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
     if ours.shape != theirs.shape or (ours - theirs).abs().max() > ROUNDED:
         raise ValueError(
-            f"open_clip can't prepare pictures as this {type(processor.image_processor).__name__} does: it resizes to "
+            f"open_clip can't prepare images as this {type(processor.image_processor).__name__} does: it resizes to "
             f"the model's {side} pixels, crops, rescales to [0, 1] and normalises, no more."
         )
 
 
 @torch.no_grad()
 def check_alike(ours: CLIPModel | SiglipModel, theirs: nn.Module, reason: str) -> None:
-    """Raises `ValueError` unless both give the same features of a picture and a text."""
+    """Raises `ValueError` unless both give the same features of an image and a text."""
     random = torch.Generator().manual_seed(0)
     text, side = ours.config.text_config, ours.config.vision_config.image_size
     pixels = torch.randn(2, 3, side, side, generator=random)
@@ -131,7 +131,7 @@ def check_alike(ours: CLIPModel | SiglipModel, theirs: nn.Module, reason: str) -
     if isinstance(ours, CLIPModel):  # which pools where a text ends
         ids[:, -1] = text.vocab_size - 1 if text.eos_token_id == 2 else text.eos_token_id
     for what, mine, other in (
-        ("pictures", ours.get_image_features(pixels).pooler_output, theirs.encode_image(pixels)),
+        ("images", ours.get_image_features(pixels).pooler_output, theirs.encode_image(pixels)),
         ("texts", ours.get_text_features(ids).pooler_output, theirs.encode_text(ids)),
     ):
         apart = float((mine - other).abs().max() / other.abs().max())

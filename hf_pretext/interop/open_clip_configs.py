@@ -11,12 +11,12 @@ SIGLIP_TOWERS = "vit_*siglip_*"  # of timm, in its own names
 
 
 def clip_config(model: nn.Module) -> CLIPConfig:
-    """That of an open_clip `CLIP`. Raises `ValueError` for a picture tower that is no plain ViT."""
+    """That of an open_clip `CLIP`. Raises `ValueError` for an image tower that is no plain ViT."""
     visual, text = model.visual, model
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise ValueError(
-            f"transformers' CLIPModel has a ViT for pictures, but this open_clip model a {type(visual).__name__}. "
-            "Load its picture tower through timm instead: AutoConfig.for_model('timm_wrapper', ...)."
+            f"transformers' CLIPModel has a ViT for images, but this open_clip model a {type(visual).__name__}. "
+            "Load its image tower through timm instead: AutoConfig.for_model('timm_wrapper', ...)."
         )
     shapes = [tower_config(visual.transformer), tower_config(text.transformer)]
     shapes[0] |= {"image_size": visual.image_size[0], "patch_size": visual.patch_size[0]}
@@ -32,7 +32,7 @@ def siglip_config(model: nn.Module) -> SiglipConfig:
     trunk, text = getattr(model.visual, "trunk", None), model.text
     if trunk is None or not hasattr(trunk, "blocks") or getattr(trunk, "attn_pool", None) is None:
         raise ValueError(
-            "transformers' SiglipModel has a ViT that pools by attention for pictures, but this open_clip model a "
+            "transformers' SiglipModel has a ViT that pools by attention for images, but this open_clip model a "
             f"{type(trunk or model.visual).__name__} without it."
         )
     if not hasattr(text, "token_embedding") or not isinstance(text.text_projection, nn.Linear):
@@ -83,7 +83,7 @@ def clip_cfg(config: CLIPConfig) -> dict:
     if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
         raise ValueError(
             f"open_clip has one activation for both towers, gelu or quick_gelu, but this model has {vision.hidden_act} "
-            f"for pictures and {text.hidden_act} for texts."
+            f"for images and {text.hidden_act} for texts."
         )
     return {
         "embed_dim": config.projection_dim,
@@ -132,7 +132,7 @@ def siglip_cfg(config: SiglipConfig) -> dict:
 
 
 def sizes(tower) -> dict:
-    """What both of open_clip's own towers are told."""
+    """What both of open_clip's own towers are built from."""
     return {
         "width": tower.hidden_size,
         "layers": tower.num_hidden_layers,
@@ -142,7 +142,7 @@ def sizes(tower) -> dict:
 
 
 def siglip_tower(vision) -> str:
-    """The name of timm's picture tower of these sizes. Raises `ValueError` where it has none."""
+    """The name of timm's image tower of these sizes. Raises `ValueError` where it has none."""
     import timm
 
     for name in timm.list_models(f"vit_*patch{vision.patch_size}_siglip_*{vision.image_size}"):
@@ -156,7 +156,7 @@ def siglip_tower(vision) -> str:
                      vision.intermediate_size, vision.num_attention_heads):  # fmt: skip
             return name
     raise ValueError(
-        "open_clip builds SigLIP's picture tower by timm's name for it, and timm has none of width "
-        f"{vision.hidden_size} with {vision.num_hidden_layers} layers for pictures of {vision.image_size} pixels in "
+        "open_clip builds SigLIP's image tower by timm's name for it, and timm has none of width "
+        f"{vision.hidden_size} with {vision.num_hidden_layers} layers for images of {vision.image_size} pixels in "
         f"patches of {vision.patch_size}. Its names: {', '.join(timm.list_models(SIGLIP_TOWERS))}."
     )

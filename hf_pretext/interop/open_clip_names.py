@@ -27,7 +27,7 @@ class Same(NamedTuple):
 
 
 def weight_and_bias(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
-    """The same name with several ends, `weight` and `bias` by itself."""
+    """The same name with several ends, default `weight` and `bias`."""
     for end in ends or ("weight", "bias"):
         yield Same((f"{ours}.{end}",), (f"{theirs}.{end}",))
 

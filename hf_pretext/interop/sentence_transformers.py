@@ -12,7 +12,7 @@ POOLING = "1_Pooling"
 
 
 def write_modules(folder: str | os.PathLike, width: int, max_length: int) -> None:
-    """Writes them beside a checkpoint that has its tokenizer.
+    """Writes them next to a checkpoint that has its tokenizer.
 
     width: channels of the encoder's hidden states. max_length: tokens that a text is cut to, special ones included.
     """

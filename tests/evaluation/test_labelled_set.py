@@ -7,6 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from captioned import NAMES, rows_of
+from captioned import captioned as from_rows
 from conftest import CONFIGS, EMOJI, REPOSITORY
 
 from hf_pretext.data.sources import open_source
@@ -21,7 +23,6 @@ from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Corpus, Text
 
 SHAKESPEARE = str(REPOSITORY / "recipes" / "data" / "shakespeare")
-NAMES = [f"{colour} {shape}" for colour in ("red", "green", "blue", "grey") for shape in ("box", "bar", "dot")]
 SPLITS = ("train", "validation", "test")
 
 
@@ -208,6 +209,18 @@ def test_images_without_a_label_that_cannot_be_read_are_left_out(tokenizer):
     some = of_rows(tokenizer, [*rows, broken])
     assert some.left_out == {"rows without a label": 1, "images that can't be read": 2}
     assert some.captions("test") == NAMES
+
+
+def test_splits_that_a_set_lacks_are_cut_of_labelled_rows_alone(tokenizer):
+    rows = rows_of(["a", "b"] * 6)
+    others = [{**row, "colour": None} for row in rows]
+    some, all_ = (from_rows(tokenizer, given, ["train"]) for given in (rows, [*rows, *others]))
+    for split in SPLITS:
+        assert all_.captions(split) == some.captions(split)
+    assert all_.left_out == {"rows without a label": 12}
+    as_test = from_rows(tokenizer, [*rows, others[2]], ["train", "validation"])
+    assert as_test.captions("test") == [*NAMES, NAMES[2]]
+    assert len(as_test.captions("validation")) == 1  # of train
 
 
 def test_batches_carry_captions_in_the_order_of_the_images(captioned, tokenizer):

@@ -1,5 +1,6 @@
 """Retrieval against a reference that counts with loops, its chance level against embeddings drawn at random."""
 
+import json
 import math
 import statistics
 import subprocess
@@ -8,14 +9,22 @@ import sys
 import numpy as np
 import pytest
 import torch
+from media import RATE, sound, video
+from torch import nn
+from transformers import Wav2Vec2FeatureExtractor
 
 from hf_pretext.evaluation import retrieval as module
-from hf_pretext.evaluation.retrieval import chance, numbered, ranks, retrieval
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.measure import chance_levels, measure_model
+from hf_pretext.evaluation.retrieval import MEASURE, chance, numbered, ranks, retrieval
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.audio import Audio
+from hf_pretext.modalities.video import Video, default_video_processor
 
 
 def reference(queries, candidates, wanted, given, ks):
     """R@k, median rank and the queries left out, one query and one candidate at a time."""
-    found, left_out = [], 0
+    positions, left_out = [], 0
     for query, number in zip(queries.tolist(), wanted, strict=True):
         if number not in given:
             left_out += 1
@@ -26,15 +35,16 @@ def reference(queries, candidates, wanted, given, ks):
         ]
         best = max(cosine for cosine, other in zip(cosines, given, strict=True) if other == number)
         ahead = [o for cosine, o in zip(cosines, given, strict=True) if o != number and cosine >= best - 1e-6]
-        found.append(len(ahead) + 1)
-    recalls = {f"r{k}": sum(rank <= k for rank in found) / len(found) for k in ks}
-    return {**recalls, "median_rank": statistics.median(found), "left_out": left_out}
+        positions.append(len(ahead) + 1)
+    recalls = {f"r{k}": sum(rank <= k for rank in positions) / len(positions) for k in ks}
+    return {**recalls, "median_rank": statistics.median(positions), "left_out": left_out}
 
 
-def both_ways(images, texts, image_ids, text_ids, ks=(1, 5, 10)):
-    there = reference(images, texts, image_ids, text_ids, ks)
-    back = reference(texts, images, text_ids, image_ids, ks)
-    return {**{f"image_to_text_{k}": v for k, v in there.items()}, **{f"text_to_image_{k}": v for k, v in back.items()}}
+def all_directions(images, texts, image_ids, text_ids, ks=(1, 5, 10)):
+    forward = reference(images, texts, image_ids, text_ids, ks)
+    backward = reference(texts, images, text_ids, image_ids, ks)
+    to_images = {f"text_to_image_{name}": value for name, value in backward.items()}
+    return {**{f"image_to_text_{name}": value for name, value in forward.items()}, **to_images}
 
 
 def related(image_ids, text_ids, noise=1.0, dim=6, seed=0):
@@ -50,25 +60,25 @@ def related(image_ids, text_ids, noise=1.0, dim=6, seed=0):
 
 
 PAIRS = (list(range(20)), list(range(20))[::-1])
-CAPTIONS = ([f"picture {i}" for i in range(9)], [f"picture {i % 9}" for i in range(40)])  # several of each picture
-STYLES = ([i % 13 for i in range(39)], list(range(13)))  # several pictures of each text
-BOTH = ([i % 7 for i in range(30)], [i * i % 7 for i in range(25)])  # 3, 5 and 6 have no text
+CAPTIONS = ([f"image {i}" for i in range(9)], [f"image {i % 9}" for i in range(40)])  # several of each image
+STYLES = ([i % 13 for i in range(39)], list(range(13)))  # several images of each text
+MANY = ([i % 7 for i in range(30)], [i * i % 7 for i in range(25)])  # 3, 5 and 6 have no text
 DISTRACTORS = (["a", "b", "c", "x"], ["c", "a", "y", "b", "z", "a"])
 
 
-@pytest.mark.parametrize("ids", [PAIRS, CAPTIONS, STYLES, BOTH, DISTRACTORS])
-def test_figures_are_those_counted_one_by_one(ids):
+@pytest.mark.parametrize("ids", [PAIRS, CAPTIONS, STYLES, MANY, DISTRACTORS])
+def test_metrics_are_those_counted_one_by_one(ids):
     images, texts = related(*ids, noise=2.0, seed=1)
-    expected = both_ways(images, texts, *ids)
+    expected = all_directions(images, texts, *ids)
     assert retrieval(images, texts, *ids) == pytest.approx(expected)
     assert 0 < expected["image_to_text_r1"] < 1  # neither trivial nor hopeless
 
 
 def test_the_best_of_several_right_answers_counts_and_the_others_are_not_in_its_way():
     images, texts = torch.tensor([[1.0, 0]]), torch.tensor([[1.0, 0.1], [1, 0.2], [1, 0.3], [0, 1], [1, 0.25]])
-    found = retrieval(images, texts, [7], [7, 7, 7, 7, 8], ks=(1, 2))
-    assert (found["image_to_text_r1"], found["image_to_text_median_rank"]) == (1.0, 1.0)
-    assert found["text_to_image_left_out"] == 1
+    metrics = retrieval(images, texts, [7], [7, 7, 7, 7, 8], ks=(1, 2))
+    assert (metrics["image_to_text_r1"], metrics["image_to_text_median_rank"]) == (1.0, 1.0)
+    assert metrics["text_to_image_left_out"] == 1
     worse = retrieval(images, texts, [7], [8, 8, 7, 7, 8], ks=(1, 3, 4))
     assert (worse["image_to_text_r3"], worse["image_to_text_r4"], worse["image_to_text_median_rank"]) == (0.0, 1.0, 4.0)
 
@@ -97,14 +107,14 @@ def test_no_more_than_a_chunk_of_queries_is_compared_at_a_time(monkeypatch):
 @pytest.mark.parametrize("chunk", [1, 512])
 def test_one_vector_for_everything_finds_nothing(dim, chunk):
     features = torch.randn(1, dim).repeat(211, 1)  # their own cosines differ in the last bits
-    found = retrieval(features, 2 * features, range(211), range(211), chunk=chunk)
+    metrics = retrieval(features, 2 * features, range(211), range(211), chunk=chunk)
     expected = {"r1": 0, "r5": 0, "r10": 0, "median_rank": 211, "left_out": 0}
-    assert found == {f"{way}_{k}": v for way in ("image_to_text", "text_to_image") for k, v in expected.items()}
+    assert metrics == {f"{way}_{k}": v for way in ("image_to_text", "text_to_image") for k, v in expected.items()}
 
 
 def test_vectors_of_no_length_find_nothing():
-    found = retrieval(torch.zeros(30, 4), torch.randn(30, 4), range(30), range(30))
-    assert found["image_to_text_r10"] == found["text_to_image_r10"] == 0
+    metrics = retrieval(torch.zeros(30, 4), torch.randn(30, 4), range(30), range(30))
+    assert metrics["image_to_text_r10"] == metrics["text_to_image_r10"] == 0
 
 
 def test_texts_that_are_given_twice_under_two_ids_take_each_others_place():
@@ -125,22 +135,22 @@ def test_ids_may_come_in_lists_arrays_and_tensors_and_features_in_half_precision
     assert retrieval(*halves, *STYLES) == retrieval(halves[0].float(), halves[1].float(), *STYLES)
 
 
-@pytest.mark.parametrize("ids", [PAIRS, CAPTIONS, STYLES, BOTH, DISTRACTORS])
+@pytest.mark.parametrize("ids", [PAIRS, CAPTIONS, STYLES, MANY, DISTRACTORS])
 def test_chance_is_the_mean_over_random_embeddings(ids):
     draws = [related(*ids, noise=1e4, seed=seed) for seed in range(400)]
-    found = [retrieval(*draw, *ids) for draw in draws]
+    metrics = [retrieval(*draw, *ids) for draw in draws]
     expected = chance(*ids)
-    assert set(found[0]) - set(expected) == {"image_to_text_left_out", "text_to_image_left_out"}
+    assert set(metrics[0]) - set(expected) == {"image_to_text_left_out", "text_to_image_left_out"}
     for name, value in expected.items():
         if "median" not in name:
-            values = [one[name] for one in found]
+            values = [one[name] for one in metrics]
             assert value == pytest.approx(np.mean(values), abs=max(4 * np.std(values) / 20, 1e-9)), name
 
 
-def test_chance_where_it_can_be_said_at_once():
-    found = chance(range(100), range(100), ks=(1, 10, 100, 500))
+def test_chance_where_it_is_known():
+    metrics = chance(range(100), range(100), ks=(1, 10, 100, 500))
     expected = {"r1": 0.01, "r10": 0.1, "r100": 1.0, "r500": 1.0, "median_rank": 50.5}
-    assert found == pytest.approx(
+    assert metrics == pytest.approx(
         {f"{w}_{k}": v for w in ("image_to_text", "text_to_image") for k, v in expected.items()}
     )
     several = chance(["a", "b", "nothing"], ["a"] * 3 + ["b"] * 5 + ["other"] * 4, ks=(2,))
@@ -153,18 +163,18 @@ def test_chance_where_it_can_be_said_at_once():
 def test_chance_of_the_median_is_the_median_of_all_ranks(ids):
     draws = [related(*ids, noise=1e4, seed=seed) for seed in range(200)]
     wanted, given = numbered(*ids)
-    for way, found in {
+    for way, drawn in {
         "image_to_text": [ranks(images, texts, wanted, given) for images, texts in draws],
         "text_to_image": [ranks(texts, images, given, wanted) for images, texts in draws],
     }.items():
-        assert chance(*ids)[f"{way}_median_rank"] == pytest.approx(np.median(torch.cat(found)), rel=0.05, abs=0.5)
+        assert chance(*ids)[f"{way}_median_rank"] == pytest.approx(np.median(torch.cat(drawn)), rel=0.05, abs=0.5)
 
 
 def test_random_embeddings_are_at_chance_on_many():
     ids = [i % 300 for i in range(1500)], list(range(300))
-    found, expected = retrieval(torch.randn(1500, 32), torch.randn(300, 32), *ids), chance(*ids)
-    assert found["text_to_image_r10"] == pytest.approx(expected["text_to_image_r10"], abs=0.03)
-    assert found["image_to_text_median_rank"] == pytest.approx(expected["image_to_text_median_rank"], rel=0.1)
+    metrics, expected = retrieval(torch.randn(1500, 32), torch.randn(300, 32), *ids), chance(*ids)
+    assert metrics["text_to_image_r10"] == pytest.approx(expected["text_to_image_r10"], abs=0.03)
+    assert metrics["image_to_text_median_rank"] == pytest.approx(expected["image_to_text_median_rank"], rel=0.1)
 
 
 def test_nonsense_is_refused():
@@ -211,10 +221,76 @@ def test_no_embeddings_are_refused():
         retrieval(torch.ones(0, 3), torch.ones(2, 3), [], [1, 2])
 
 
-def test_evaluate_is_not_imported():
+# two kinds of data without text
+
+ROWS = 6
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Rows of a sound and a video, the louder the brighter: as wav and mp4 files."""
+    folder, tables = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("tables")
+    rows = []
+    for i in range(ROWS):
+        loudness = np.full(RATE // 2, 0.1 * (i + 1), np.float32)
+        (folder / f"{i}.wav").write_bytes(sound(samples=loudness))
+        (folder / f"{i}.mp4").write_bytes(video(frames=4 * i + 4))  # frame n is of brightness 8 n
+        files = {kind: {"path": str(folder / f"{i}.{suffix}"), "bytes": None} for kind, suffix in SUFFIXES.items()}
+        rows.append({**files, "label": "ab"[i % 2]})
+    for split in ("train", "validation", "test"):
+        (tables / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    sounds = Audio(Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True), 0.25)
+    return LabelledSet(str(tables), Inputs(sounds, Video(default_video_processor(16), 1)), "label", batch_size=4)
+
+
+SUFFIXES = {"audio": "wav", "video": "mp4"}
+
+
+class Hearing(nn.Module):
+    """Embeds a sound by its loudness and a video by the brightness of its middle frame; videos `shift` rows off."""
+
+    inputs, capabilities = ("audio", "video"), ("embed",)
+
+    def __init__(self, shift: int = 0):
+        super().__init__()
+        self.shift = shift
+
+    def embed(self, kind, **batch):
+        if kind == "audio":
+            numbers = batch["input_values"].mean(1) / 0.1 - 1
+        else:
+            brightness = (batch["pixel_values_videos"].mean((1, 2, 3, 4)) + 1) * 127.5
+            numbers = brightness / 16 - 0.75 + self.shift  # of frame 2 i + 1 or 2 i + 2
+        return nn.functional.one_hot(numbers.round().long() % ROWS, ROWS).float()
+
+
+def test_sounds_and_videos_of_a_row_belong_together(films):
+    metrics = measure_model(Hearing(), films)
+    assert set(metrics) == {
+        f"{way}_{name}"
+        for way in ("audio_to_video", "video_to_audio")
+        for name in ("r1", "r5", "r10", "median_rank", "left_out")
+    }
+    assert metrics["audio_to_video_r1"] == metrics["video_to_audio_r1"] == 1.0
+    shifted = measure_model(Hearing(shift=1), films)
+    assert shifted["audio_to_video_r1"] == shifted["video_to_audio_r5"] == 0.0
+    levels = chance_levels(Hearing, films)
+    assert levels["audio_to_video_r1"] == pytest.approx(1 / ROWS) and levels["video_to_audio_r10"] == 1.0
+    assert set(levels) == {name for name in metrics if not name.endswith("left_out")}
+
+
+def test_words_of_two_kinds_without_text():
+    assert MEASURE.words("audio_to_video_r5") == "audio to video, R@5"
+    assert MEASURE.words("text_to_video_median_rank") == "caption to video, median rank"
+    assert MEASURE.words("audio_to_video_left_out") is None
+    assert "captions" not in MEASURE.protocol({"inputs": ["audio", "video"]})
+    assert "captions" in MEASURE.protocol({"inputs": ["video", "text"]})
+
+
+def test_libraries_of_other_measures_are_not_imported():
     code = (
         "import sys, hf_pretext.evaluation.retrieval, hf_pretext.evaluation.zero_shot; "
-        "print([m for m in ('evaluate', 'datasets', 'sklearn', 'transformers') if m in sys.modules])"
+        "print([m for m in ('evaluate', 'sklearn', 'open_clip') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

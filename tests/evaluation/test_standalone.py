@@ -15,9 +15,10 @@ from transformers import AutoModel, PreTrainedTokenizerFast
 import hf_pretext
 from hf_pretext.cli import main
 from hf_pretext.evaluation.comparison import encoder_transfer
-from hf_pretext.evaluation.labelled import LabelledImages
+from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.standalone import evaluate
 from hf_pretext.evaluation.transfer import chosen_together
+from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image, default_processor
 
 ROWS = 60
@@ -32,17 +33,17 @@ def ours(tmp_path):
     return tmp_path / "ours"
 
 
-def test_figures_are_those_of_the_protocol(ours):
-    found = evaluate(ours, str(EMOJI), "group", rows=ROWS)
-    assert found["objective"]["name"] == "rotation" and found["encoder"]["class"] == "ResNetModel"
-    labelled = LabelledImages(str(EMOJI), Image(default_processor(32)), "group", limit=ROWS)
-    expected = encoder_transfer(AutoModel.from_pretrained(ours), labelled)
+def test_metrics_are_those_of_the_protocol(ours):
+    results = evaluate(ours, str(EMOJI), "group", rows=ROWS)
+    assert results["objective"]["name"] == "rotation" and results["encoder"]["class"] == "ResNetModel"
+    labelled = LabelledSet(str(EMOJI), Inputs(Image(default_processor(32))), "group", limit=ROWS)
+    expected = encoder_transfer(AutoModel.from_pretrained(ours), labelled, "image")
     (expected,) = chosen_together([{"": expected}])
-    figures = found["transfer"]["figures"]
+    figures = results["transfer"]["figures"]
     for method in ("linear_probe", "knn"):
         assert figures["trained"][f"{method}_top1"]["mean"] == expected[method]["test"]["top1"]
     assert len(figures["random"]["knn_top1"]["values"]) == 3 and "pixels" in figures
-    assert found["transfer"]["beats_random"] == {"linear_probe_top1": None, "knn_top1": None}  # of one seed
+    assert results["transfer"]["beats_random"] == {"linear_probe_top1": None, "knn_top1": None}  # of one seed
 
 
 def test_a_plain_encoder_from_the_command_line(ours, tmp_path, capsys):
@@ -113,7 +114,7 @@ def test_texts(tmp_path):
     assert "TF-IDF" in figures and all(math.isfinite(value["mean"]) for value in figures["trained"].values())
 
 
-def test_the_encoder_of_pictures_of_a_model_of_both(tmp_path):
+def test_the_image_encoder_of_an_image_text_model(tmp_path):
     from transformers import FlavaConfig
 
     small = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 32}
@@ -135,12 +136,12 @@ def test_what_is_no_encoder_of_one_kind(tmp_path):
         evaluate("nobody/nothing", str(EMOJI), "group")
     with pytest.raises(ValueError, match="it has no config.json"):
         evaluate(tmp_path, str(EMOJI), "group")
-    both = transformers.CLIPConfig(
+    config = transformers.CLIPConfig(
         text_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 32,
                      "vocab_size": 50},
         vision_config={"num_hidden_layers": 1, "hidden_size": 32, "num_attention_heads": 1, "intermediate_size": 32,
                        "image_size": 32, "patch_size": 8},
     )  # fmt: skip
-    transformers.CLIPModel(both).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="only encoders of pictures or of texts"):
+    transformers.CLIPModel(config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is a clip: only encoders of one kind of data"):
         evaluate(tmp_path, str(EMOJI), "group")

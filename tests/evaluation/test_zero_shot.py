@@ -21,19 +21,19 @@ def letters(texts: list[str]) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("classes", [2, 5, 6, 8])
-def test_figures_are_those_of_scikit_learn(classes):
+def test_metrics_are_those_of_scikit_learn(classes):
     images, centres, labels = blobs(classes, noise=2.0)
     cosines = (images @ centres.T / images.norm(dim=1, keepdim=True) / centres.norm(dim=1)).numpy()
-    found = zero_shot(images, centres, labels)
-    assert set(found) == {"top1", "top5", "mean_class"}
-    assert found["top1"] == pytest.approx((cosines.argmax(1) == labels.numpy()).mean())
-    assert found["mean_class"] == pytest.approx(balanced_accuracy_score(labels, cosines.argmax(1)))
+    metrics = zero_shot(images, centres, labels)
+    assert set(metrics) == {"top1", "top5", "mean_class"}
+    assert metrics["top1"] == pytest.approx((cosines.argmax(1) == labels.numpy()).mean())
+    assert metrics["mean_class"] == pytest.approx(balanced_accuracy_score(labels, cosines.argmax(1)))
     if classes > 5:
-        assert found["top5"] == pytest.approx(top_k_accuracy_score(labels, cosines, k=5))
-        assert found["top1"] < found["top5"] < 1
+        assert metrics["top5"] == pytest.approx(top_k_accuracy_score(labels, cosines, k=5))
+        assert metrics["top1"] < metrics["top5"] < 1
     else:
-        assert found["top5"] == 1.0
-    assert abs(found["top1"] - found["mean_class"]) > 1e-3
+        assert metrics["top5"] == 1.0
+    assert abs(metrics["top1"] - metrics["mean_class"]) > 1e-3
 
 
 def test_chunks_and_kinds_of_labels_change_nothing():
@@ -46,8 +46,8 @@ def test_chunks_and_kinds_of_labels_change_nothing():
 
 def test_only_classes_that_occur_count_in_the_mean():
     images = torch.eye(4)[[0, 0, 0, 1]]
-    found = zero_shot(images, torch.eye(4), [0, 0, 0, 2])
-    assert found == {"top1": 0.75, "top5": 1.0, "mean_class": 0.5}
+    metrics = zero_shot(images, torch.eye(4), [0, 0, 0, 2])
+    assert metrics == {"top1": 0.75, "top5": 1.0, "mean_class": 0.5}
 
 
 def test_classes_that_lie_together_are_all_wrong():
@@ -95,7 +95,7 @@ def test_templates_of_every_language_take_a_name_once(by_language):
 def test_a_class_is_the_mean_of_its_normalised_prompts():
     names, sentences = ["dog", "fire_engine", "bee"], ("a {}", "my {} and a long palindrome", "{}")
     calls = []
-    found = classifier(lambda texts: calls.append(texts) or letters(texts), names, sentences)
+    classes = classifier(lambda texts: calls.append(texts) or letters(texts), names, sentences)
     expected = []
     for name in ("dog", "fire engine", "bee"):
         mean = 0
@@ -103,9 +103,9 @@ def test_a_class_is_the_mean_of_its_normalised_prompts():
             one = letters([template.format(name)])[0].double()
             mean = mean + one / one.norm() / 3
         expected.append(mean / mean.norm())
-    torch.testing.assert_close(found, torch.stack(expected).float())
+    torch.testing.assert_close(classes, torch.stack(expected).float())
     assert len(calls) == 1 and len(calls[0]) == 9
-    lengths = found.norm(dim=1)
+    lengths = classes.norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(3))
 
 

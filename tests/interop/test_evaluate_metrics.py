@@ -8,7 +8,7 @@ from hf_pretext.evaluation.retrieval import retrieval
 from hf_pretext.evaluation.zero_shot import zero_shot
 from hf_pretext.interop.evaluate_metrics import Retrieval, ZeroShot
 
-IDS = [f"{i % 20:02}" for i in range(60)], [f"{i:02}" for i in range(25)]  # three pictures of a text, 5 of none
+IDS = [f"{i % 20:02}" for i in range(60)], [f"{i:02}" for i in range(25)]  # three images of a text, 5 of none
 
 
 def pairs(noise=0.5):
@@ -57,8 +57,8 @@ def test_retrieval_one_by_one(options):
 
 def test_half_precision_and_what_still_has_a_gradient(options):
     images, texts = (side.bfloat16().requires_grad_() for side in pairs())
-    found = Retrieval(**options).compute(images=images, image_ids=IDS[0], texts=texts, text_ids=IDS[1])
-    assert found == retrieval(images.detach(), texts.detach(), *IDS)
+    metrics = Retrieval(**options).compute(images=images, image_ids=IDS[0], texts=texts, text_ids=IDS[1])
+    assert metrics == retrieval(images.detach(), texts.detach(), *IDS)
 
 
 def test_retrieval_refuses_what_the_function_refuses(tmp_path):

@@ -83,7 +83,7 @@ def test_their_clip_gives_equal_features_here(kind):
     ours = from_open_clip(theirs)
     assert type(ours) is CLIPModel
     same_features(ours, theirs)
-    model = ContrastiveForPreTraining.from_encoder(ours)  # and goes on being trained
+    model = ContrastiveForPreTraining.from_encoder(ours)  # and can be trained further
     assert model(inputs()[0], inputs()[1]).loss.isfinite()
 
 
@@ -126,7 +126,7 @@ def test_open_clip_loads_our_clip_from_its_folder(act, eos, tokenizer, tmp_path)
     processor = Processor(tokenizer, side=SIDE)
     folder = to_open_clip(ours, processor, tmp_path / "model")
     theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    same_features(ours.whole, theirs.eval())
+    same_features(ours.full_model, theirs.eval())
     assert {p.name for p in folder.iterdir()} >= {
         "open_clip_config.json",
         "open_clip_model.safetensors",
@@ -134,9 +134,9 @@ def test_open_clip_loads_our_clip_from_its_folder(act, eos, tokenizer, tmp_path)
     }
     from PIL import Image
 
-    picture = Image.radial_gradient("L").convert("RGB")
-    told = processor.image_processor(picture, return_tensors="pt")["pixel_values"][0]
-    assert (transform(picture) - told).abs().max() < 0.05  # of normalised pixels
+    image = Image.radial_gradient("L").convert("RGB")
+    pixels = processor.image_processor(image, return_tensors="pt")["pixel_values"][0]
+    assert (transform(image) - pixels).abs().max() < 0.05  # of normalised pixels
     ids = open_clip.get_tokenizer(f"local-dir:{folder}")(["w3 w4 w9"])
     assert ids.shape == (1, LENGTH)
     assert ids[0, :3].tolist() == [3, 4, 9]
@@ -168,7 +168,7 @@ def test_weights_are_never_random(tmp_path):
         from_open_clip(f"local-dir:{tmp_path}", tmp_path / "other.pt")
 
 
-def test_there_and_back_is_the_same(tokenizer, tmp_path):
+def test_to_open_clip_and_back_is_the_same(tokenizer, tmp_path):
     ours = our_clip()
     folder = to_open_clip(ours, Processor(tokenizer, side=SIDE), tmp_path / "model")
     back = from_open_clip(f"local-dir:{folder}")
@@ -187,7 +187,7 @@ def test_a_checkpoint_file_is_loaded(tmp_path):
         )
 
 
-def test_towers_of_timm_are_found_by_their_sizes():
+def test_towers_of_timm_are_chosen_by_their_sizes():
     assert siglip_tower(SiglipConfig().vision_config) == "vit_base_patch16_siglip_224"
     assert "vit_so400m_patch14_siglip_384" in timm.list_models("vit_*siglip_*")
     with pytest.raises(ValueError, match="timm has none of width 32 with 3 layers"):
@@ -196,8 +196,8 @@ def test_towers_of_timm_are_found_by_their_sizes():
 
 def test_what_transformers_cannot_express_is_refused():
     for changes, words in {
-        "resnet": (dict(vision={"layers": (1, 1, 1, 1), "width": 16}), "has a ViT for pictures"),
-        "average": (dict(vision={"pool_type": "avg"}), "features of pictures differ"),
+        "resnet": (dict(vision={"layers": (1, 1, 1, 1), "width": 16}), "has a ViT for images"),
+        "average": (dict(vision={"pool_type": "avg"}), "features of images differ"),
         "scaled": (dict(vision={"ls_init_value": 0.1}), "no place for"),
         "every token": (dict(text={"no_causal_mask": True}), "features of texts differ"),
     }.values():
@@ -210,7 +210,7 @@ def test_what_transformers_cannot_express_is_refused():
 def test_what_open_clip_cannot_express_is_refused(tokenizer, tmp_path):
     mixed = our_clip()
     mixed.config.text_config.hidden_act = "relu"
-    with pytest.raises(ValueError, match="gelu for pictures and relu for texts"):
+    with pytest.raises(ValueError, match="gelu for images and relu for texts"):
         to_open_clip(mixed, Processor(tokenizer, side=SIDE), tmp_path / "a")
     from conftest import CONFIGS
 
@@ -221,7 +221,7 @@ def test_what_open_clip_cannot_express_is_refused(tokenizer, tmp_path):
     with pytest.raises(ValueError, match="bilinearly or bicubically"):
         to_open_clip(our_clip(), Processor(tokenizer, lanczos), tmp_path / "a")
     larger = CLIPImageProcessor(size={"shortest_edge": 40}, crop_size={"height": SIDE, "width": SIDE})
-    with pytest.raises(ValueError, match="can't prepare pictures as this"):
+    with pytest.raises(ValueError, match="can't prepare images as this"):
         to_open_clip(our_clip(), Processor(tokenizer, larger), tmp_path / "a")
     assert not (tmp_path / "a").exists()
 

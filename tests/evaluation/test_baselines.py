@@ -1,0 +1,20 @@
+"""Baselines are their files: those of a kind of data are measured for it, and no others."""
+
+from hf_pretext.evaluation import baselines as module
+from hf_pretext.evaluation.baselines import Baseline, baseline_transfer, baselines
+
+
+def test_baselines_are_those_of_the_files():
+    assert {(each.kind, each.name) for each in baselines()} == {("image", "pixels"), ("text", "TF-IDF")}
+    assert all(each.words.endswith("do" if each.kind == "image" else "does") for each in baselines())
+
+
+def test_only_those_of_the_kind_are_measured(monkeypatch):
+    def baseline(kind, name):
+        return Baseline(kind, name, "", "", lambda labelled, methods: {"of": (name, labelled, methods)})
+
+    some = [baseline("image", "pixels"), baseline("audio", "spectrum"), baseline("audio", "loudness")]
+    monkeypatch.setattr(module, "baselines", lambda: some)
+    assert list(baseline_transfer("audio", "the set", {})) == ["spectrum", "loudness"]
+    assert baseline_transfer("image", "the set", {"knn": 1}) == {"pixels": {"of": ("pixels", "the set", {"knn": 1})}}
+    assert baseline_transfer("video", "the set", {}) == {}

@@ -1,0 +1,45 @@
+"""Which rows a labelled set is made of, and what can't be one."""
+
+import datasets
+import pytest
+
+from hf_pretext.evaluation.labelled_rows import cut
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Image, default_processor
+
+
+def labelled(data, label) -> LabelledSet:
+    return LabelledSet(data, Inputs(Image(default_processor(16))), label)
+
+
+def test_missing_splits_are_cut_always_in_the_same_way():
+    rows = list(range(100))
+    splits = cut({"train": rows})
+    assert {split: len(part) for split, part in splits.items()} == {"train": 72, "validation": 8, "test": 20}
+    assert sorted(sum(splits.values(), [])) == rows
+    assert splits == cut({"train": rows})
+    assert cut({"train": rows, "validation": [1]})["test"] == [1]
+    with pytest.raises(ValueError, match="no rows for validation.*--eval_dataset none"):
+        cut({"train": rows[:3], "test": [1]})
+
+
+def test_one_class_is_refused(emoji):
+    data = emoji(count=40).map(lambda row: {"group": "same"})
+    with pytest.raises(ValueError, match="'group' has 1 classes.*--eval_label"):
+        labelled(data, "group")
+
+
+def test_hidden_labels_and_columns_that_hold_none(emoji):
+    rows = emoji(count=40)
+    labels = datasets.ClassLabel(names=["a", "b"])
+    numbers = [i % 2 for i in range(40)]
+    train, hidden = (rows.add_column("kind", values).cast_column("kind", labels) for values in (numbers, [-1] * 40))
+    some = labelled(datasets.DatasetDict(train=train, test=hidden), "kind")
+    assert some.labels.names == ["a", "b"] and some.left_out == {"rows without a label": 40}
+    assert some.split_by_us and len(some) == 40
+    spoilt = rows.add_column("kind", [float("nan"), 1.0] * 20).add_column("many", [[1]] * 40)
+    with pytest.raises(ValueError, match="'kind' has 1 classes"):
+        labelled(spoilt, "kind")
+    with pytest.raises(ValueError, match="column 'many' holds List values, not one label a row"):
+        labelled(spoilt, "many")

@@ -1,0 +1,42 @@
+"""TF-IDF next to text encoders."""
+
+import pytest
+from conftest import CONFIGS, REPOSITORY
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.encoders import build_encoder
+from hf_pretext.evaluation.comparison import encoder_transfer
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.tfidf import tfidf_transfer
+from hf_pretext.evaluation.transfer import label_fractions, methods_of
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.text import Corpus
+
+SHAKESPEARE = str(REPOSITORY / "recipes" / "data" / "shakespeare")
+
+
+@pytest.fixture(scope="module")
+def labelled(cache):
+    tokenizer = train_tokenizer(open_source(SHAKESPEARE, needed=("text",)), size=50)
+    return LabelledSet(SHAKESPEARE, Inputs(Corpus(tokenizer, 40)), "kind", limit=60)
+
+
+def test_tfidf_equals_scikit_learn(labelled):
+    methods = label_fractions(0.1, 1.0)
+    measured = tfidf_transfer(labelled, methods)
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2).fit(labelled.texts("train"))
+    strength = measured["linear_probe_100%"]["C"]
+    peer = LogisticRegression(C=strength, max_iter=2000)
+    peer.fit(vectorizer.transform(labelled.texts("train")), labelled.labels.splits["train"])
+    top1 = peer.score(vectorizer.transform(labelled.texts("test")), labelled.labels.splits["test"])
+    assert measured["linear_probe_100%"]["test"]["top1"] == pytest.approx(top1, abs=0.03)
+    assert set(measured) == set(methods) and measured["linear_probe_10%"]["layer"] == "TF-IDF"
+    transferred = encoder_transfer(build_encoder(CONFIGS["bert"]()), labelled, "text", methods)
+    assert set(transferred) == set(methods) and set(transferred["linear_probe_10%"]["layers"]) == {"-1", "-2", "-3"}
+
+
+def test_tfidf_has_no_neighbours(labelled):
+    assert set(tfidf_transfer(labelled, methods_of(None))) == {"linear_probe"}
