@@ -23,8 +23,8 @@ from pathlib import Path
 import datasets
 import open_clip
 import torch
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
+from hf_pretext.legacy.pairs import PairProcessing
 from transformers import (
     CLIPTextConfig,
     PrinterCallback,
@@ -38,10 +38,11 @@ from hf_pretext import ContrastiveForPreTraining, PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import tokenizer_of
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, pair_figures
 from hf_pretext.interop.open_clip import from_open_clip
 from hf_pretext.interop.open_clip_names import clip_text_names, renamed
-from hf_pretext.stream.settings import Augmentation
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -55,7 +56,7 @@ TOWERS = {
 CONTENDERS = ("ours", "open_clip")
 
 
-class Processor:
+class Both:
     """Tokenizer and image processor, as one."""
 
     def __init__(self):
@@ -82,13 +83,13 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
         vocab_size=WORDS, max_position_embeddings=LENGTH, num_attention_heads=3, hidden_act="gelu", **sizes, **ends
     )
     ours = ContrastiveForPreTraining.from_encoders(vision, text, WIDTH)
-    full_model, state = ours.full_model, theirs.state_dict()
-    full_model.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
-    full_model.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
+    whole, state = ours.whole, theirs.state_dict()
+    whole.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
+    whole.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
     names = [same.back() for same in clip_text_names(LAYERS)]
-    of_text = {name: value for name, value in full_model.state_dict().items() if name.startswith("text_")}
+    of_text = {name: value for name, value in whole.state_dict().items() if name.startswith("text_")}
     state = {name: state[name] for same in names for name in same.ours}
-    full_model.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
+    whole.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
     return ours
 
 
@@ -104,12 +105,12 @@ class Clock(TrainerCallback):
 
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
     keep_freed_memory()  # as a recipe does
-    processor, clock = Processor(), Clock()
-    images = ImageProcessing(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
-    processing = PairProcessing(images, processor, LENGTH)
+    processor, clock = Both(), Clock()
+    images = Image(processor.image_processor, Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
+    processing = Inputs(images, Text(processor.tokenizer, LENGTH), pair_label="text")
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
-    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.texts(["a", "b"], labels=False)})
+    model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **processing.noise(["text"])[1]})
     with tempfile.TemporaryDirectory() as output:
         arguments = TrainingArguments(
             output_dir=output,
@@ -183,9 +184,6 @@ class Theirs(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def embed(self, kind, **batch):
-        return self.embed_images(**batch) if kind == "image" else self.embed_texts(**batch)
-
     def embed_images(self, pixel_values):
         return self.model.encode_image(pixel_values, normalize=True)
 
@@ -216,9 +214,9 @@ def rate(ends: list[float], batch: int) -> float:
 
 def worth(model) -> dict[str, float]:
     """R@10 on test, from a picture to its name among all of the split's."""
-    processing = PairProcessing(ImageProcessing(default_processor(SIDE)), Processor(), LENGTH)
-    metrics = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
-    return {"r10": metrics["image_to_text_r10"]}
+    processing = PairProcessing(Image(default_processor(SIDE)), Both(), LENGTH)
+    found = pair_figures(model, LabelledPairs(str(EMOJI), processing, "group"), ["{}"])
+    return {"r10": found["image_to_text_r10"]}
 
 
 def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
@@ -245,13 +243,13 @@ def main() -> None:
         run = ours if options.contender == "ours" else theirs
         print(json.dumps(run(options.towers[0], options.steps, options.batch, options.seed)))
         return
-    results = {}
+    found = {}
     for tower in options.towers:
         turns = [
             {name: apart(name, tower, options.epochs, options.batch, turn) for name in CONTENDERS}
             for turn in range(options.turns)
         ]
-        results[tower] = turns
+        found[tower] = turns
         print(f"{tower}, batches of {options.batch}, {options.steps} steps")
         ours_rate = statistics.median(turn["ours"]["rate"] for turn in turns)
         for name in CONTENDERS:
@@ -261,7 +259,7 @@ def main() -> None:
     print(
         json.dumps(
             {
-                **results,
+                **found,
                 "machine": describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")),
             }
         )

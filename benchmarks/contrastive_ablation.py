@@ -147,19 +147,17 @@ def measured(folder: str) -> dict:
     """What pictures of validation and test find by a trained model, and how the words of names matter to it."""
     import datasets
     import torch
-    from hf_pretext.data.pairs import PairProcessing
-    from hf_pretext.data.processing import ImageProcessing
+    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, embeddings, ids
+    from hf_pretext.legacy.pairs import PairProcessing
     from transformers import AutoProcessor
 
     import hf_pretext
     from hf_pretext.cards import read_results
-    from hf_pretext.evaluation.labelled_pairs import LabelledPairs, embeddings, ids
     from hf_pretext.evaluation.retrieval import numbered, ranks, retrieval
+    from hf_pretext.modalities.image import Image
 
     processor, data = AutoProcessor.from_pretrained(folder), recipe_of("contrastive_emoji").settings["eval_dataset"]
-    processing = PairProcessing(
-        ImageProcessing(processor.image_processor), processor, read_results(folder)["max_length"]
-    )
+    processing = PairProcessing(Image(processor.image_processor), processor, read_results(folder)["max_length"])
     labelled, model = LabelledPairs(data, processing, "group"), hf_pretext.load(folder).eval()
     figures = {}
     for split in ("validation", "test"):

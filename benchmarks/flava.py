@@ -21,8 +21,6 @@ from pathlib import Path
 
 import datasets
 import torch
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from transformers import (
     FlavaConfig,
     FlavaForPreTraining,
@@ -39,10 +37,12 @@ from hf_pretext import PretextTrainer
 from hf_pretext.data.decoding import to_rgb
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.masking import IGNORED, draw_units, replaced, without_special
 from hf_pretext.modules.patches import random_patches
-from hf_pretext.stream.settings import Augmentation
 from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
@@ -63,7 +63,7 @@ class FlavaWithCodes(hf_pretext.FlavaForPreTraining):
         return hidden, self.codes.masked_fill(~hidden, IGNORED)
 
 
-class WithCodes(PairProcessing):
+class WithCodes(Inputs):
     def __call__(self, row, random):
         return {**super().__call__(row, random), "codes": torch.tensor(row["codes"])}
 
@@ -100,7 +100,7 @@ def rows_with_codes(folder: Path) -> datasets.Dataset:
     """The train split with the visual tokens of each picture as it is, made once for all runs."""
     if not folder.exists():
         data = datasets.load_dataset(str(EMOJI), split="train").select_columns(["image", "text"])
-        images = ImageProcessing(default_processor(SIDE))
+        images = Image(default_processor(SIDE))
         pixels = torch.stack([images({"image": row["image"]}, None)["pixel_values"] for row in data])
         pixels = images.finish({"pixel_values": pixels})["pixel_values"]
         codebook = PatchCodebook(CODES, PATCH)
@@ -132,7 +132,8 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     tokens, clock = tokenizer(), Clock()
     processor = VisionTextDualEncoderProcessor(default_processor(SIDE), tokens)
     as_they_are = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
-    processing = WithCodes(ImageProcessing(processor.image_processor, as_they_are), processor, LENGTH)
+    images = Image(processor.image_processor, as_they_are)
+    processing = WithCodes(images, Text(tokens, LENGTH), pair_label="text")
     source = open_source(data, columns={"codes": "codes"}, needed=("image", "text", "codes"))
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     shares = dict(image_mask_ratio=IMAGE_RATIO, text_mask_ratio=TEXT_RATIO, mismatch_ratio=MISMATCHED)
@@ -140,7 +141,7 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
     model = FlavaWithCodes.from_encoder(config_of(len(tokens)), codebook_size=CODES, **ids, **shares)
     model.codebook.counts.fill_(1)  # it is never asked
     model.prepare = lambda batches: None
-    texts = processing.texts(["a b", "c"])
+    texts = processing.by_name["text"].batch(["a b", "c"])
     codes = torch.zeros(2, (SIDE // PATCH) ** 2, dtype=torch.long)
     model.freeze_unused({"pixel_values": torch.zeros(2, 3, SIDE, SIDE), "codes": codes, **texts})
     with tempfile.TemporaryDirectory() as output:
@@ -152,7 +153,7 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
 
 
 def theirs(data: datasets.Dataset, steps: int, batch: int, longest: bool) -> dict:
-    tokens, clock, images = tokenizer(), Clock(), ImageProcessing(default_processor(SIDE))
+    tokens, clock, images = tokenizer(), Clock(), Image(default_processor(SIDE))
 
     def collate(rows: list[dict]) -> dict:
         """What FlavaProcessor and a masking collator make of pairs."""

@@ -11,12 +11,11 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from .registry import modality_class
+
 WEIGHTS = (".safetensors", ".bin")  # what files of weights end in
 TRIED = 2  # examples of noise
 TRIED_SIDE = 64  # pixels of an image, where no config names a size
-TRIED_TOKENS = 4
-TRIED_FRAMES = {"audio": 100, "video": 16}  # log-mel frames and images of a film, where no config names a number
-TRIED_SAMPLES = 8_000  # of a raw waveform: half a second at 16 kHz
 REASON = 160  # letters of an error that are shown
 
 
@@ -51,7 +50,11 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
             f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
             "Give its `.base_model`."
         )
-    reason = refusal(encoder, globals()[f"{kind}_trial"](encoder))
+    trial = globals()[f"{kind}_trial"]
+    reason = refusal(encoder, trial(encoder))
+    if reason is not None and any(p.is_meta for p in encoder.parameters()):  # some can't run without numbers
+        real = zeros_like(encoder)
+        reason = refusal(real, trial(real))
     if reason is not None:
         raise ValueError(
             f"This objective needs an encoder of the kind {kind}, but {type(encoder).__name__} "
@@ -61,7 +64,16 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
 
 def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
     """Whether an encoder gives hidden states for noise of a kind of data."""
-    return refusal(encoder, globals()[f"{kind}_trial"](encoder)) is None
+    return refusal(encoder, modality_class(kind).trial(encoder)) is None
+
+
+@torch.no_grad()
+def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
+    """The same on the CPU, with zeros for weights."""
+    real = copy.deepcopy(encoder).to_empty(device="cpu")
+    for tensor in (*real.parameters(), *real.buffers()):
+        tensor.zero_()
+    return real
 
 
 @torch.no_grad()
@@ -101,43 +113,6 @@ def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
     sizes = [getattr(embedding, "img_size", None), *(getattr(encoder.config, name, None) for name in names)]
     size = next((size for size in sizes if size is not None), TRIED_SIDE)
     return [tuple(size) if isinstance(size, (tuple, list)) else (size, size)]
-
-
-def image_trial(encoder: PreTrainedModel) -> list[dict[str, Tensor]]:
-    """Batches of noise that an encoder of images takes one of."""
-    return [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in image_sides(encoder)]
-
-
-def text_trial(encoder: PreTrainedModel) -> list[dict[str, Tensor]]:
-    """Batches of noise that an encoder of texts takes one of."""
-    vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
-    ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
-    return [{"input_ids": ids.to(encoder.device)}]
-
-
-def audio_trial(encoder: PreTrainedModel) -> list[dict[str, Tensor]]:
-    """Batches of noise that an encoder of sounds takes one of: a waveform, or log-mel features with frames or with
-    bins first."""
-    config, name = encoder.config, encoder.main_input_name
-    if name not in ("input_values", "input_features"):
-        name = "input_values"
-    names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
-    bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)
-    if bins is None:
-        return [{name: noise(encoder, TRIED, TRIED_SAMPLES)}]
-    positions = getattr(config, "max_source_positions", None)
-    frames = 2 * positions if positions else getattr(config, "max_length", None) or TRIED_FRAMES["audio"]
-    shapes = ((frames, bins), (bins, frames))
-    return [{name: noise(encoder, TRIED, *shape)} for shape in shapes]
-
-
-def video_trial(encoder: PreTrainedModel) -> list[dict[str, Tensor]]:
-    """Batches of noise that an encoder of films takes one of."""
-    config = encoder.config
-    frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or TRIED_FRAMES["video"]
-    names = ("pixel_values_videos", "pixel_values")
-    names = names if encoder.main_input_name == names[0] else names[::-1]
-    return [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
 
 
 def is_shape_alone(path: str) -> bool:

@@ -44,6 +44,10 @@ CONFIGS = {
     "timm_resnet18": lambda: timm("resnet18"),
     "timm_efficientnet_b0": lambda: timm("efficientnet_b0"),
     "timm_vit_tiny": lambda: timm("vit_tiny_patch16_224", img_size=IMAGE),
+    "dinov3": lambda: transformers.DINOv3ViTConfig(**VIT, patch_size=8),
+    "regnet": lambda: transformers.RegNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=8, layer_type="y"
+    ),
     "bert": lambda: transformers.BertConfig(**TEXT),
     "modernbert": lambda: transformers.ModernBertConfig(**TEXT, **SPECIAL),
     "ast": lambda: transformers.ASTConfig(

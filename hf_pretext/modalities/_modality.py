@@ -92,6 +92,11 @@ class Modality(ABC):
 
     @staticmethod
     @abstractmethod
+    def trial(encoder: PreTrainedModel) -> list[Batch]:
+        """Batches of noise: an encoder takes this kind where it gives hidden states for one of them."""
+
+    @staticmethod
+    @abstractmethod
     def words(results: Mapping) -> str:
         """What an encoder takes, of the results of a run: "images of 64x64 pixels"."""
 

@@ -20,6 +20,7 @@ from transformers import AutoFeatureExtractor, PreTrainedModel, Wav2Vec2FeatureE
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
 from ..data.decoding import sound_of_video, to_sound
+from ..encoders import TRIED, noise
 from ..utils.paths import relative
 from ..utils.settings import accepts_ints
 from ._modality import Batch, Context, Example, Modality
@@ -27,6 +28,8 @@ from ._modality import Batch, Context, Example, Modality
 SAMPLING_RATE = 16_000  # Hz
 LONGEST = 10.0  # seconds of a sound, where nothing says it
 OF_CONFIG = ("num_mel_bins", "max_length")  # settings of an extractor that an encoder's config repeats
+TRIED_FRAMES = 100  # of log-mel features, where no config names a number
+TRIED_SAMPLES = 8_000  # of a waveform: half a second at 16 kHz
 
 
 USAGE = """
@@ -112,6 +115,19 @@ class Audio(Modality):
         sounds = cls(processor, LONGEST, brought_by=source)
         sounds.fit(encoder)
         return sounds
+
+    @staticmethod
+    def trial(encoder: PreTrainedModel) -> list[Batch]:
+        """A waveform, or log-mel features with frames or with bins first."""
+        config, name = encoder.config, encoder.main_input_name
+        name = name if name in ("input_values", "input_features") else "input_values"
+        names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
+        bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)
+        if bins is None:
+            return [{name: noise(encoder, TRIED, TRIED_SAMPLES)}]
+        positions = getattr(config, "max_source_positions", None)
+        frames = 2 * positions if positions else getattr(config, "max_length", None) or TRIED_FRAMES
+        return [{name: noise(encoder, TRIED, *shape)} for shape in ((frames, bins), (bins, frames))]
 
     @staticmethod
     def words(results: Mapping) -> str:

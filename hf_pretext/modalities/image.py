@@ -29,6 +29,7 @@ from ..data.decoding import (
     to_rgb,
     upright_size,
 )
+from ..encoders import TRIED, image_sides, noise
 from ..modules.colors import COLOR_DRAWS, change_colors
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
 from ..utils.settings import accepts_ints
@@ -181,6 +182,11 @@ class Image(Modality):
                 "--image_size, to have them scaled to [-1, 1]."
             )
         return cls(load_processor(folder, size, size or USUAL_SIZE))
+
+    @staticmethod
+    def trial(encoder: PreTrainedModel) -> list[Batch]:
+        """Images of the size that the encoder's config names."""
+        return [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in image_sides(encoder)]
 
     @staticmethod
     def words(results: Mapping) -> str:

@@ -21,6 +21,7 @@ from ..data.corpus import BatchedTexts, PackedTexts, check_pads, room, source_of
 from ..data.decoding import to_text
 from ..data.sources import Source
 from ..data.tokenizer import brought_tokenizer, load_tokenizer, train_tokenizer
+from ..encoders import TRIED
 from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
@@ -32,6 +33,7 @@ from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_wor
 __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
 LONGEST = 512  # tokens of a text, where an encoder takes any number
 SHOWN = ("image", "audio", "video")  # what a caption is of
+TRIED_TOKENS = 4
 
 
 class Text(Modality):
@@ -110,6 +112,13 @@ class Text(Modality):
         if tokenizer is None:  # transformers would make up an empty one
             raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
         return cls(tokenizer, min(LONGEST, positions(encoder)[1] or LONGEST), brought_by=source, start=source)
+
+    @staticmethod
+    def trial(encoder: PreTrainedModel) -> list[Batch]:
+        """A few tokens."""
+        vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
+        ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
+        return [{"input_ids": ids.to(encoder.device)}]
 
     @staticmethod
     def words(results: Mapping) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
 
 from ..data.decoding import MAX_PIXELS, to_video
+from ..encoders import TRIED, image_sides, noise
 from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
 from ._modality import Batch, Context, Example, Modality
 
@@ -103,6 +104,14 @@ class Video(Modality):
         videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames)
         videos.fit(encoder)
         return videos
+
+    @staticmethod
+    def trial(encoder: PreTrainedModel) -> list[Batch]:
+        """As many frames as the encoder's config names, under either name that encoders take them by."""
+        config = encoder.config
+        frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or FRAMES
+        names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
+        return [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
 
     @staticmethod
     def words(results: Mapping) -> str:

@@ -8,10 +8,10 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import AutoConfig
+from transformers import AutoConfig, AutoModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..cards import CARD, RESULTS
@@ -131,11 +131,21 @@ def check_start(request: "Request", blueprint: Blueprint) -> None:
         raise ValueError(f"--frozen {frozen} would keep an encoder at random: give it a --{frozen}_encoder.")
 
 
-def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> tuple[bool, dict[str, str]]:
+class Trial(NamedTuple):
+    """What a trial of a model has shown.
+
+    convolutional: whether its first encoder is. encoder_classes: of each, by kind. parameters: how many the model has
+    that the checkpoint is of, without a head of its own."""
+
+    convolutional: bool
+    encoder_classes: dict[str, str]
+    parameters: int
+
+
+def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     """A forward and a backward pass on noise, and a checkpoint that is loaded again: what fails shows in seconds.
 
-    Returns whether the first encoder is convolutional, and the class of each, by kind. Raises `ValueError` for what
-    does not fit."""
+    Raises `ValueError` for what does not fit."""
     model, missing = blueprint.fresh(request.first.seed)
     batches = inputs.noise(kinds_alone(request))
     takes = set(inspect.signature(model.encoder.forward).parameters)
@@ -153,7 +163,9 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> tuple[b
         raise ValueError(f"--encoder {blueprint.start} lacks weights that training needs: {', '.join(lost[:5])}.")
     if request.main_process:
         check_reloads(model)
-    return hidden.ndim == 4, {kind: type(encoder).__name__ for kind, encoder in model.encoders.items()}
+    classes = {kind: type(encoder).__name__ for kind, encoder in model.encoders.items()}
+    bare = model.full_model if model.auto_class is AutoModel else model.encoder
+    return Trial(hidden.ndim == 4, classes, sum(parameter.numel() for parameter in bare.parameters()))
 
 
 def kinds_alone(request: "Request") -> list[str]:

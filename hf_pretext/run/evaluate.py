@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..encoders import build_encoder
 from ..evaluation.baselines import baseline_transfer
 from ..evaluation.comparison import (
     compare,
@@ -158,15 +157,15 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
         "folder": relative(request.first.output_dir),
         "objective": {"name": request.objective.objective, **dataclasses.asdict(blueprint.task)},
         "encoder": {
-            "class": experiment.encoder_class,
+            "class": next(iter(experiment.trial.encoder_classes.values())),
             "model_type": blueprint.config.model_type,
             "start": str(blueprint.start) if blueprint.start.paths else None,
             "base_models": blueprint.start.base_models,
-            "parameters": sum(p.numel() for p in build_encoder(blueprint.config).parameters()),
+            "parameters": experiment.trial.parameters,
         },
         "encoders": {
             kind: {"class": name, "start": relative(blueprint.start.of(kind))}
-            for kind, name in experiment.encoder_classes.items()
+            for kind, name in experiment.trial.encoder_classes.items()
         },
         "data": {
             "dataset": " + ".join(relative(source.name) for source in data.sources),
@@ -181,7 +180,7 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
         "stream": dataclasses.asdict(request.stream),
         "settings": changed_arguments(request),
         "processes": request.first.world_size,
-        "layout": "channels_last" if experiment.convolutional else "contiguous",
+        "layout": "channels_last" if experiment.trial.convolutional else "contiguous",
         "machine": describe(request.first.device),
         "versions": versions(),
         "code_revision": code_revision(),

@@ -25,7 +25,7 @@ from ..stream.state import check_length
 from ..utils.machine import default_workers, has_bf16
 from ..utils.paths import relative
 from .build import Blueprint
-from .checks import check_finished, check_output, check_start, check_writable, kinds_alone, try_out
+from .checks import Trial, check_finished, check_output, check_start, check_writable, kinds_alone, try_out
 from .command_line import CommandLine
 from .inputs import open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
@@ -101,17 +101,11 @@ class Experiment:
     data: Mixture
     labelled: LabelledSet | None
     data_facts: Mapping[str, Any]
-    convolutional: bool
-    encoder_classes: Mapping[str, str]
-
-    @property
-    def encoder_class(self) -> str:
-        """The class of the first encoder."""
-        return next(iter(self.encoder_classes.values()))
+    trial: Trial
 
     def as_fast_layout(self, module: torch.nn.Module) -> torch.nn.Module:
         """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
-        return module.to(memory_format=torch.channels_last) if self.convolutional else module
+        return module.to(memory_format=torch.channels_last) if self.trial.convolutional else module
 
     def noise(self) -> list[dict[str, torch.Tensor]]:
         """Batches of the largest size that the model will see, of random content: one of each kind that there is."""
@@ -149,11 +143,9 @@ def plan(
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
     check_length(data, request.first.max_steps)
-    convolutional, encoder_classes = try_out(request, blueprint, inputs)
+    trial = try_out(request, blueprint, inputs)
     labelled = open_labelled(request, inputs) if request.evaluated and request.main_process else None
-    experiment = Experiment(
-        request, blueprint, inputs, data, labelled, {**facts, **more}, convolutional, encoder_classes
-    )
+    experiment = Experiment(request, blueprint, inputs, data, labelled, {**facts, **more}, trial)
     check_finished(experiment)
     check_writable(request)
     return experiment
@@ -241,12 +233,13 @@ def announcement(experiment: Experiment) -> str:
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     if precision == "fp32" and not {"bf16", "fp16"} & request.given.keys():
         precision = "fp32 (no bf16 instructions here)"
-    layout = ", channels_last" if experiment.convolutional else ""
+    layout = ", channels_last" if experiment.trial.convolutional else ""
     start = f"from {experiment.blueprint.start}" if experiment.blueprint.start.paths else "from scratch"
     names = " + ".join(relative(source.name) for source in data.sources)
     rows = names if data.endless else f"{len(data):,} {experiment.data_facts['samples']} of {names}"
+    encoder = next(iter(experiment.trial.encoder_classes.values()))
     return (
-        f"{request.recipe.name}: {request.objective.objective} on {rows}; "
-        f"{experiment.encoder_class} {start}, seed{'s' * (len(request.arguments) > 1)} {seeds}; {args.device.type}, "
-        f"{precision}{layout}, processes: {args.world_size}"
+        f"{request.recipe.name}: {request.objective.objective} on {rows}; {encoder} {start}, "
+        f"seed{'s' * (len(request.arguments) > 1)} {seeds}; {args.device.type}, {precision}{layout}, processes: "
+        f"{args.world_size}"
     )

@@ -198,7 +198,7 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
     options = request.options
     return LabelledSet(
         options.eval_dataset,
-        inputs.evaluation(),
+        inputs,
         options.eval_label,
         asked_columns(request, "eval_"),
         workers=request.first.dataloader_num_workers,

@@ -135,21 +135,25 @@ class StreamLoader:
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
-        workers, ahead = loader_options.get("num_workers", 0), loader_options.get("prefetch_factor") or 2
+        self._loader = self._make_loader(process, seed, **loader_options)
+        self._batches = None
+
+    def _make_loader(self, process: Process, seed: int, **options) -> DataLoader:
+        """The workers, and what passes rows and batches between them and this process."""
+        workers, ahead = options.get("num_workers", 0), options.get("prefetch_factor") or 2
         on_their_way = workers * ahead
-        row_bytes = max(source.row_bytes() for source in data.sources) if on_their_way else 0
-        self._shared = make_shared_batches(on_their_way, row_bytes * batch_size)
+        row_bytes = max(source.row_bytes() for source in self.dataset.sources) if on_their_way else 0
+        self._shared = make_shared_batches(on_their_way, row_bytes * self.batch_size)
         self._decoder = Decoder(process, seed, self._shared)
         self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
-        self._loader = DataLoader(
+        return DataLoader(
             self._decoder,
-            batch_sampler=self._read(start),
+            batch_sampler=self._read(self._start),
             collate_fn=self._stacker,
             worker_init_fn=begin_worker,
             generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
-            **loader_options,
+            **options,
         )
-        self._batches = None
 
     def __len__(self) -> int:
         """Batches of an epoch. Raises `TypeError` where nobody knows."""

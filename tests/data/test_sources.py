@@ -220,3 +220,13 @@ def test_metadata_without_a_file_name_is_refused(tmp_path):
     (tmp_path / "metadata.csv").rename(tmp_path / "metadata.jsonl")
     with pytest.raises(ValueError, match="metadata.jsonl can't be read"):
         open_source(str(tmp_path), needed=("image", "text"))
+
+
+def test_of_several_columns_the_first_that_is_there_is_opened():
+    films, both = ([{"video": b"a", "label": 1}], [{"video": b"a", "audio": b"b", "label": 1}])
+    needed = (("audio", "video"), "label")
+    assert list(open_source(films, needed=needed).columns) == ["video", "label"]
+    assert list(open_source(both, needed=needed).columns) == ["audio", "label"]
+    assert open_source(both, columns={"video": "video"}, needed=needed).columns["video"] == "video"  # as asked
+    with pytest.raises(ValueError, match=r"no column of audios that can be told. Name it with --audio_column"):
+        open_source([{"label": 1}], needed=needed)

@@ -5,15 +5,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import EMOJI, Processor
-from hf_pretext.data.pairs import PairProcessing
-from hf_pretext.data.processing import ImageProcessing, default_processor
+from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures
+from hf_pretext.legacy.pairs import PairProcessing
 from PIL import Image
 from torch import nn
 from transformers import PreTrainedTokenizerFast
 
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
-from hf_pretext.evaluation.labelled_pairs import LabelledPairs, chance_figures, pair_figures
+from hf_pretext.modalities.image import Image as ImageModality
+from hf_pretext.modalities.image import default_processor
 
 NAMES = [f"{colour} {shape}" for colour in ("red", "green", "blue", "grey") for shape in ("box", "bar", "dot")]
 
@@ -30,7 +31,7 @@ def labelled_pairs(tokenizer, rows: list[dict], splits=("train", "validation", "
         {"image": datasets.Image(), "text": datasets.Value("string"), "colour": datasets.Value("string")}
     )
     data = datasets.DatasetDict({split: datasets.Dataset.from_list(rows, features) for split in splits})
-    processing = PairProcessing(ImageProcessing(default_processor(8)), Processor(tokenizer), 12)
+    processing = PairProcessing(ImageModality(default_processor(8)), Processor(tokenizer), 12)
     return LabelledPairs(data, processing, "colour", batch_size=5)
 
 
@@ -159,6 +160,6 @@ def test_chance_has_the_same_names(labelled, tokenizer):
 
 
 def test_a_set_without_captions_is_refused(tokenizer):
-    processing = PairProcessing(ImageProcessing(default_processor(8)), Processor(tokenizer), 12)
+    processing = PairProcessing(ImageModality(default_processor(8)), Processor(tokenizer), 12)
     with pytest.raises(ValueError, match=r"no column 'caption' \(--eval_text_column\)"):
         LabelledPairs(str(EMOJI), processing, "group", text_column="caption", limit=8)

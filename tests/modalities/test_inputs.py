@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from pathlib import Path
 
 import datasets
 import numpy as np
@@ -57,7 +58,7 @@ def files(tmp_path_factory):
     rows = [{name: values[i] for name, values in columns.items()} for i in range(ROWS)]
     (tables / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     held = {
-        kind: [{"bytes": open(v["path"], "rb").read(), "path": None} for v in columns[kind]]
+        kind: [{"bytes": Path(v["path"]).read_bytes(), "path": None} for v in columns[kind]]
         for kind in ("image", "video")
     }
     datasets.Dataset.from_dict({**held, "text": columns["text"], "label": columns["label"]}).to_parquet(

@@ -31,7 +31,8 @@ from hf_pretext.modalities.image import default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.modules import codebook as quantize
 from hf_pretext.modules import kmeans
-from hf_pretext.modules.codebook import PatchCodebook, ReadyCodebook, codebook_config, codebook_from, open_codebook
+from hf_pretext.modules.codebook import PatchCodebook, ReadyCodebook
+from hf_pretext.modules.codebook_sources import codebook_config, codebook_from, open_codebook
 from hf_pretext.modules.patches import patchify
 
 PATCHES = {"vit": 8, "clip_vision": 8, "swin": 8, "resnet": 8, "timm_resnet18": 32}  # of encoders' last grids
@@ -339,7 +340,7 @@ def test_another_grid_is_refused(kind, patch_size, gives, pictures):
 
 
 def test_an_encoder_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="needs an encoder of one modality, image"):
+    with pytest.raises(ValueError, match="needs an encoder of the kind image"):
         PatchCodebook(6, 8, encoder_of("bert"))
 
 
@@ -403,10 +404,10 @@ class CodesTask:
 
 
 class CodesForPreTraining(PretextModel):
-    objective, task_class, modality = "codes", CodesTask, "image"
+    objective, task_class, inputs = "codes", CodesTask, ("image",)
 
-    def __init__(self, config, encoder=None):
-        super().__init__(config, encoder)
+    def __init__(self, full_model, task, parts=None):
+        super().__init__(full_model, task, parts)
         self.pretext_head = nn.ModuleDict({"codebook": codebook_from(self.task.codebook), "head": nn.Linear(32, 8)})
         self.post_init()
 
@@ -489,7 +490,7 @@ def test_what_can_not_be_opened(tmp_path):
     with pytest.raises(ValueError, match="--codebook /nowhere is neither a folder"):
         open_codebook("/nowhere", 8, 8)
     BertModel(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match="--tokens .*bert is a bert model.* but one for images is needed"):
+    with pytest.raises(ValueError, match="needs an encoder of the kind image, but BertModel"):
         open_codebook(str(tmp_path / "bert"), 8, 8, option="--tokens")
     CONFIGS["vit"]().save_pretrained(tmp_path / "shape")
     with pytest.raises(ValueError, match="shape has no weights that can be loaded"):

@@ -18,7 +18,7 @@ from hf_pretext.encoders import build_encoder
 from hf_pretext.modules import losses
 from hf_pretext.modules.dual_encoder import dual_encoder
 from hf_pretext.modules.losses import sigmoid_loss, softmax_loss
-from hf_pretext.objectives.contrastive import FRESH, ContrastiveForPreTraining
+from hf_pretext.objectives.contrastive import FRESH, KIND_OF, ContrastiveForPreTraining
 
 VISION = {**VIT, "patch_size": 8}
 WORDS = {**TEXT, "max_position_embeddings": 16}
@@ -151,7 +151,7 @@ def test_equals_transformers_own_loss(name):
     batch = batch_of()
     batch["pixel_values"] = batch["pixel_values"].double()
     found = []
-    for call in (lambda: model(**batch).loss, lambda: model.whole(**batch, return_loss=True).loss):
+    for call in (lambda: model(**batch).loss, lambda: model.full_model(**batch, return_loss=True).loss):
         model.zero_grad()
         loss = call()
         loss.backward()
@@ -169,15 +169,15 @@ def test_temperatures_begin_as_published():
     trained = transformers.SiglipModel(PAIRS["siglip"]())
     with torch.no_grad():
         trained.logit_scale.fill_(4.7)
-    assert ContrastiveForPreTraining.from_encoder(trained, loss="sigmoid").whole.logit_scale.item() == pytest.approx(
-        4.7
-    )
+    assert ContrastiveForPreTraining.from_encoder(
+        trained, loss="sigmoid"
+    ).full_model.logit_scale.item() == pytest.approx(4.7)
 
 
 def test_a_temperature_stays_above_0_for_a_sigmoid():
     model = pair_of("align", loss="sigmoid").train()
     with torch.no_grad():
-        model.whole.temperature.fill_(-1e-3)
+        model.full_model.temperature.fill_(-1e-3)
     assert model(**batch_of()).logs["scale"].item() == pytest.approx(100)
 
 
@@ -185,7 +185,7 @@ def test_a_temperature_stays_above_0_for_a_sigmoid():
 def test_the_scale_stays_at_most_at_a_hundred_and_can_come_back(name):
     model = pair_of(name)
     with torch.no_grad():
-        parameter = model.whole.logit_scale if name == "clip" else model.whole.temperature
+        parameter = model.full_model.logit_scale if name == "clip" else model.full_model.temperature
         parameter.fill_(math.log(300) if name == "clip" else 1 / 300)
     output = model.train()(**batch_of())
     assert output.logs["scale"].item() == pytest.approx(100)
@@ -199,12 +199,13 @@ def test_the_scale_stays_at_most_at_a_hundred_and_can_come_back(name):
 @pytest.mark.parametrize("name", [*PAIRS, *TOWERS])
 @pytest.mark.parametrize("loss", FRESH)
 def test_contract(name, loss, tmp_path):
-    whole = build_encoder(PAIRS[name]()) if name in PAIRS else dual_encoder(CONFIGS[name](), CONFIGS["bert"](), 24)
-    check_contract(ContrastiveForPreTraining, whole, batch_of(2), tmp_path, loss=loss)
+    full = build_encoder(PAIRS[name]()) if name in PAIRS else dual_encoder(CONFIGS[name](), CONFIGS["bert"](), 24)
+    check_contract(ContrastiveForPreTraining, full, batch_of(2), tmp_path, loss=loss)
     native, info = AutoModel.from_pretrained(tmp_path, output_loading_info=True)
-    assert not info["missing_keys"] and set(info["unexpected_keys"]) <= {"pretext_head.logit_bias"}
+    assert not info["missing_keys"] and not info["unexpected_keys"]
+    assert (tmp_path / "pretext.safetensors").exists() == (loss == "sigmoid" and not name.startswith("siglip"))
     for key, value in native.state_dict().items():
-        assert torch.equal(value, whole.state_dict()[key]), key
+        assert torch.equal(value, full.state_dict()[key]), key
 
 
 def test_towers_keep_their_weights_and_are_trained_in_place():
@@ -212,7 +213,7 @@ def test_towers_keep_their_weights_and_are_trained_in_place():
     before = {**vision.state_dict(prefix="v."), **text.state_dict(prefix="t.")}
     before = {name: value.clone() for name, value in before.items()}
     model = ContrastiveForPreTraining.from_encoders(vision, text)
-    assert model.tower("vision") is vision and model.tower("text") is text
+    assert model.encoders == {"image": vision, "text": text}
     for name, value in {**vision.state_dict(prefix="v."), **text.state_dict(prefix="t.")}.items():
         assert torch.equal(value, before[name]), name
 
@@ -279,8 +280,8 @@ def test_pieces_in_mixed_precision_and_accumulated():
             assert output.loss.dtype == torch.float32
             (output.loss / 2).backward()
         found.append([p.grad for p in model.parameters() if p.grad is not None])
-    for whole, pieces in zip(*found, strict=True):  # of numbers with 8 binary digits
-        assert (whole - pieces).norm() <= 0.03 * whole.norm() + 1e-4
+    for full, pieces in zip(*found, strict=True):  # of numbers with 8 binary digits
+        assert (full - pieces).norm() <= 0.03 * full.norm() + 1e-4
 
 
 @pytest.mark.gpu
@@ -342,13 +343,13 @@ def test_patch_dropout(name):
     model.eval()(**batch_of())
     first = 0 if name.startswith("siglip") else 1
     assert [tokens.shape[1] for tokens in seen] == [first + 8, first + 16]
-    whole = seen[1].detach()
+    full = seen[1].detach()
     if name in ("vit", "siglip"):  # no dropout, no norm before the layers: what is left is some of what was there
-        for left, all_ in zip(seen[0], whole, strict=True):
+        for left, all_ in zip(seen[0], full, strict=True):
             nearest = torch.cdist(left, all_).argmin(1)
             assert len(nearest.unique()) == len(left)
             torch.testing.assert_close(left, all_[nearest])
-        places = [torch.cdist(left, all_).argmin(1) for left, all_ in zip(seen[0], whole, strict=True)]
+        places = [torch.cdist(left, all_).argmin(1) for left, all_ in zip(seen[0], full, strict=True)]
         assert any(not torch.equal(places[0].sort().values, other.sort().values) for other in places[1:])
 
 
@@ -356,11 +357,11 @@ def test_patch_dropout(name):
 def test_a_frozen_tower(name):
     model = pair_of("vit", frozen=name)
     model.train()(**batch_of()).loss.backward()
-    assert all(p.grad is None for p in model.tower(name).parameters())
-    assert not model.tower(name).training
-    other = model.tower("text" if name == "vision" else "vision")
+    assert all(p.grad is None for p in model.encoders[KIND_OF[name]].parameters())
+    assert not model.encoders[KIND_OF[name]].training
+    other = model.encoders["text" if name == "vision" else "image"]
     assert other.training and any(p.grad is not None for p in other.parameters())
-    assert model.whole.visual_projection.weight.grad is not None
+    assert model.full_model.visual_projection.weight.grad is not None
 
 
 def test_a_frozen_tower_goes_through_its_pieces_once():
@@ -392,7 +393,7 @@ def test_towers_in_few_digits(dtype):
     """The projections are of their type; embeddings have length 1 in float32, and the loss is of that."""
     towers = [build_encoder(CONFIGS[name]()).to(dtype) for name in ("vit", "bert")]
     model = ContrastiveForPreTraining.from_encoders(*towers, 24)
-    assert {p.dtype for p in model.whole.parameters() if p.ndim} == {dtype}
+    assert {p.dtype for p in model.full_model.parameters() if p.ndim} == {dtype}
     batch = batch_of()
     output = model(**{**batch, "pixel_values": batch["pixel_values"].to(dtype)})
     assert output.loss.dtype == output.features.dtype == torch.float32
@@ -412,14 +413,14 @@ def test_a_scale_does_not_go_with_a_fresh_bias():
     """A sigmoid's bias is a head of ours where the architecture has none: without it, its scale means nothing."""
     trained = pair_of("vit", loss="sigmoid")
     with torch.no_grad():
-        trained.whole.logit_scale.fill_(3.0)
+        trained.full_model.logit_scale.fill_(3.0)
         trained.bias.fill_(-4.0)
-    begun = ContrastiveForPreTraining.from_encoder(trained.whole, loss="sigmoid")
+    begun = ContrastiveForPreTraining.from_encoder(trained.full_model, loss="sigmoid")
     assert [value.item() for value in begun.temperature()] == pytest.approx([10.0, -10.0], rel=1e-5)
-    whole = pair_of("siglip", loss="sigmoid").whole
+    full = pair_of("siglip", loss="sigmoid").full
     with torch.no_grad():
-        whole.logit_bias.fill_(-4.0)
-    begun = ContrastiveForPreTraining.from_encoder(whole, loss="sigmoid")
+        full.logit_bias.fill_(-4.0)
+    begun = ContrastiveForPreTraining.from_encoder(full, loss="sigmoid")
     assert begun.bias.item() == -4.0
 
 
@@ -432,7 +433,10 @@ def test_logs():
     assert logs["negatives"].item() == pytest.approx(6 - (2 + 2 + 1 + 3 + 3 + 3) / 6)
     with torch.no_grad():
         batch = batch_of(6)
-        scores = model.embed_images(batch["pixel_values"]) @ model.embed_texts(batch["input_ids"]).T
+        scores = (
+            model.embed("image", pixel_values=batch["pixel_values"])
+            @ model.embed("text", input_ids=batch["input_ids"]).T
+        )
     plain = pair_of("clip").eval()
     plain.load_state_dict(model.state_dict())
     assert plain(**batch).logs["accuracy"].item() == (scores.argmax(1) == torch.arange(6)).float().mean()
@@ -446,8 +450,8 @@ def test_logs():
     [
         ("resnet", "bert", r"ResNetModel gives vectors of shape \(16, 1, 1\).* Take ViT, Swin"),
         ("vit", "modernbert", "ModernBertModel gives no pooled output.* Take BERT, RoBERTa or CLIP"),
-        ("bert", "bert", "needs an encoder of one modality, image"),
-        ("vit", "vit", "needs an encoder of one modality, text"),
+        ("bert", "bert", "needs an encoder of the kind image"),
+        ("vit", "vit", "needs an encoder of the kind text"),
     ],
 )
 def test_towers_that_can_not_be_stored_are_refused(vision, text, message):
@@ -456,7 +460,7 @@ def test_towers_that_can_not_be_stored_are_refused(vision, text, message):
 
 
 def test_what_embeds_no_pairs_is_refused():
-    with pytest.raises(ValueError, match="ViTModel does not embed pictures and texts"):
+    with pytest.raises(ValueError, match="ViTModel does not embed images and texts"):
         ContrastiveForPreTraining.from_encoder(CONFIGS["vit"]())
 
 
@@ -478,31 +482,31 @@ def test_settings_that_are_refused(settings, message):
 
 def test_batches_that_are_refused():
     model, batch = pair_of("clip"), batch_of()
-    with pytest.raises(ValueError, match="6 pictures came with 5 captions"):
+    with pytest.raises(ValueError, match="6 images came with 5 captions"):
         model(**{**batch, "input_ids": batch["input_ids"][:5], "attention_mask": batch["attention_mask"][:5]})
-    with pytest.raises(ValueError, match="A batch of one pair has nothing to tell it from"):
+    with pytest.raises(ValueError, match="A batch of one pair"):
         model.train()(**batch_of(1))
     with pytest.raises(ValueError, match="needs labels in the batch"):
         pair_of("clip", positives="label")(**batch)
     with pytest.raises(ValueError, match="6 pairs came with 3 labels"):
         pair_of("clip", positives="label")(**batch, labels=torch.arange(3))
-    model.whole.text_projection = nn.Linear(32, 10)
+    model.full_model.text_projection = nn.Linear(32, 10)
     with pytest.raises(ValueError, match="embedded in 24 numbers, captions in 10"):
         model(**batch)
 
 
 def test_a_temperature_that_is_not_a_number_is_refused():
-    whole = transformers.CLIPModel(PAIRS["clip"]())
+    full = transformers.CLIPModel(PAIRS["clip"]())
     with torch.no_grad():
-        whole.logit_scale.fill_(float("nan"))
+        full.logit_scale.fill_(float("nan"))
     with pytest.raises(ValueError, match="temperature of CLIPModel is not a number"):
-        ContrastiveForPreTraining.from_encoder(whole)
+        ContrastiveForPreTraining.from_encoder(full)
 
 
 def test_a_checkpoint_that_has_diverged_is_refused(tmp_path):
     model = pair_of("clip")
     with torch.no_grad():
-        model.whole.logit_scale.fill_(float("nan"))
+        model.full_model.logit_scale.fill_(float("nan"))
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is not a number"):
         hf_pretext.load(tmp_path)

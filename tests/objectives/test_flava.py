@@ -77,8 +77,13 @@ def test_contract(tmp_path, fitted_codebooks, kind):
 
 def test_bare_vectors_of_a_fresh_model_are_drawn_and_those_of_a_given_one_kept():
     def bare(model):
-        image = model.whole.image_model.embeddings
-        return [image.cls_token, image.mask_token, image.position_embeddings, model.whole.multimodal_model.cls_token]
+        image = model.full_model.image_model.embeddings
+        return [
+            image.cls_token,
+            image.mask_token,
+            image.position_embeddings,
+            model.full_model.multimodal_model.cls_token,
+        ]
 
     fresh = FlavaForPreTraining.from_encoder(config(), **SETTINGS)
     assert all(0.01 < vector.std() < 0.03 for vector in bare(fresh))
@@ -93,7 +98,7 @@ def test_checkpoint_is_flavas_and_keeps_its_codebook(tmp_path):
     assert type(native) is FlavaModel and native.config.pretext["objective"] == "flava"
     pixels = pairs()["pixel_values"]
     found = native.get_image_features(pixels).pooler_output[:, 0]
-    torch.testing.assert_close(F.normalize(found, dim=-1), model.embed_images(pixels))
+    torch.testing.assert_close(F.normalize(found, dim=-1), model.embed("image", pixel_values=pixels))
     again = hf_pretext.load(tmp_path)
     assert torch.equal(again.codebook.centres, model.codebook.centres)
     assert "parts" in json.loads((tmp_path / "config.json").read_text())["pretext"]
@@ -105,7 +110,7 @@ def test_checkpoint_is_flavas_and_keeps_its_codebook(tmp_path):
 def theirs_of(ours: FlavaForPreTraining) -> transformers.FlavaForPreTraining:
     """The same weights in transformers' words."""
     theirs = transformers.FlavaForPreTraining(ours.config)
-    theirs.flava.load_state_dict(ours.whole.state_dict())
+    theirs.flava.load_state_dict(ours.full_model.state_dict())
     for name in ("mim", "mlm", "mmm_image", "mmm_text"):
         head = getattr(theirs, f"{name}_head")
         for number, part in HEADS.items():
@@ -199,9 +204,9 @@ def test_every_parameter_learns_from_one_kind_or_another():
 
 def test_a_mismatched_pair_is_told_by_another_caption():
     model, batch = fitted().eval(), pairs()
-    both = model.encode_both
+    fuse = model.fuse
     seen = {}
-    model.encode_both = lambda *arguments: seen.update(states=arguments) or both(*arguments)
+    model.fuse = lambda *arguments: seen.update(states=arguments) or fuse(*arguments)
     model.contrast = lambda *_: (torch.zeros(()), torch.zeros(()), torch.tensor([-1, 0, -1, -1, -1, -1]))
     model.hide_tokens = lambda ids, there, _: (ids, ids.where(there == 1, IGNORED))
     model(**batch)
@@ -212,22 +217,22 @@ def test_a_mismatched_pair_is_told_by_another_caption():
 
 def test_what_is_asked_of_a_picture_and_its_text_agrees_with_the_plain_model():
     model, batch = fitted().eval(), pairs()
-    plain = model.whole(**batch).multimodal_embeddings
-    torch.testing.assert_close(model.see_both(*batch.values()), plain)
+    plain = model.full_model(**batch).multimodal_embeddings
+    torch.testing.assert_close(model.encode_pairs(*batch.values()), plain)
     hidden = batch["input_ids"] > 25
-    guessed = model.guess_tokens(hidden, batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
-    torch.testing.assert_close(guessed, model.pretext_head["mmm_text"](plain[:, -9:][hidden]))
-    alone = model.guess_tokens(hidden, batch["input_ids"], batch["attention_mask"])
-    text = model.whole.text_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    predicted = model.predict_tokens(hidden, batch["input_ids"], batch["attention_mask"], batch["pixel_values"])
+    torch.testing.assert_close(predicted, model.pretext_head["mmm_text"](plain[:, -9:][hidden]))
+    alone = model.predict_tokens(hidden, batch["input_ids"], batch["attention_mask"])
+    text = model.full_model.text_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
     torch.testing.assert_close(alone, model.pretext_head["mlm"](text[hidden]))
-    torch.testing.assert_close(model.embed_texts(**kinds(batch)["texts"]).norm(dim=1), torch.ones(6))
+    torch.testing.assert_close(model.embed("text", **kinds(batch)["texts"]).norm(dim=1), torch.ones(6))
 
 
 def test_bad_input():
     model, batch = fitted(), pairs()
     with pytest.raises(ValueError, match="needs pixel_values, input_ids, or both, but has neither"):
         model(attention_mask=batch["attention_mask"])
-    with pytest.raises(ValueError, match="6 pictures came with 4 captions"):
+    with pytest.raises(ValueError, match="6 images came with 4 captions"):
         model(batch["pixel_values"], batch["input_ids"][:4])
     with pytest.raises(ValueError, match="needs a FlavaModel or a FlavaConfig, not a ViTModel"):
         FlavaForPreTraining.from_encoder(transformers.ViTConfig(**VIT, patch_size=8))

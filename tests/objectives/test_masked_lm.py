@@ -158,8 +158,8 @@ def test_the_checkpoint_is_transformers_own(name, tmp_path):
     batch = texts()
     torch.testing.assert_close(loaded.eval()(**batch).logits, whole.eval()(**batch).logits)
     again = hf_pretext.load(tmp_path / "ours")
-    assert again.whole.get_output_embeddings() is None or (
-        (again.whole.get_output_embeddings().weight is again.whole.get_input_embeddings().weight)
+    assert again.full_model.get_output_embeddings() is None or (
+        (again.full_model.get_output_embeddings().weight is again.full_model.get_input_embeddings().weight)
         == (whole.get_output_embeddings().weight is whole.get_input_embeddings().weight)
     )  # what was tied is tied
 
@@ -170,7 +170,7 @@ def test_a_bare_encoder_keeps_its_weights_and_gets_a_head():
     model = MaskedLMForPreTraining.from_encoder(encoder, **SETTINGS)
     state = model.encoder.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in encoder.state_dict().items() if "pooler" not in key)
-    assert type(model.whole) is transformers.BertForMaskedLM
+    assert type(model.full_model) is transformers.BertForMaskedLM
 
 
 def test_what_has_no_such_class_is_refused():
@@ -185,7 +185,7 @@ def test_what_has_no_such_class_is_refused():
     [
         (dict(mask_ratio=0.0), "mask_ratio must lie between 0 and 1"),
         (dict(mask_ratio=1.0), "mask_ratio must lie between 0 and 1"),
-        (dict(replaced_by_mask=0.8, replaced_by_random=0.3), "must be shares of one whole"),
+        (dict(replaced_by_mask=0.8, replaced_by_random=0.3), "must be shares, of 1 together"),
         (dict(unit="sentence"), "unit"),
         (dict(masks=3), "has no setting masks"),
     ],

@@ -116,12 +116,12 @@ def test_padding_changes_nothing():
 
 def test_the_first_token_is_made_of_the_cosine():
     model, batch = model_of(contrastive_weight=1.0).eval(), pairs()
-    told = model.match(**batch)
+    score = model.match(**batch)
     tokens, texts = model.encode_texts(**{k: batch[k] for k in batch if k != "pixel_values"})
     model.encode_texts = lambda *_: (tokens, -texts)  # the same tokens, other embeddings
-    assert (model.match(**batch) != told).all()
+    assert (model.match(**batch) != score).all()
     model.encode_texts = lambda *_: (tokens, texts)
-    torch.testing.assert_close(model.match(**batch), told)
+    torch.testing.assert_close(model.match(**batch), score)
 
 
 def test_learns_one_batch_by_each_of_its_losses():
@@ -155,11 +155,11 @@ def test_settings_that_can_not_be(settings, message):
 
 def test_batches_that_can_not_be():
     model, batch = model_of(), pairs()
-    with pytest.raises(ValueError, match="6 pictures came with 5 captions"):
+    with pytest.raises(ValueError, match="6 images came with 5 captions"):
         model(batch["pixel_values"], batch["input_ids"][:5])
     with pytest.raises(ValueError, match="A batch of one pair"):
         model.train()(**pairs(1))
     with pytest.raises(ValueError, match="6 pairs came with 2 labels"):
         model(**batch, labels=torch.tensor([1, 2]))
-    with pytest.raises(ValueError, match="ViTModel does not embed pictures and texts"):
+    with pytest.raises(ValueError, match="ViTModel does not embed images and texts"):
         MatchingForPreTraining.from_encoder(build_encoder(CONFIGS["vit"]()))

@@ -71,7 +71,7 @@ def test_sides_load_without_this_package_and_the_whole_with_it(tmp_path):
     found = load_file(tmp_path / "found")
     texts = {name: value for name, value in batch.items() if name != "pixel_values"}
     with torch.no_grad():
-        image, text = model.whole(batch["pixel_values"]), model.whole(**texts)
+        image, text = model.full_model(batch["pixel_values"]), model.full_model(**texts)
     torch.testing.assert_close(found["image"], image.last_hidden_state, atol=1e-6, rtol=0)
     there = batch["attention_mask"].bool()
     torch.testing.assert_close(found["text"][there], text.last_hidden_state[there], atol=1e-6, rtol=0)
@@ -103,7 +103,7 @@ def test_losses_are_cross_entropy_of_what_was_hidden():
     model, batch = fitted().eval(), pairs()
     hidden, codes = model.hide_patches(batch["pixel_values"])
     seen, words = model.hide_tokens(batch["input_ids"], batch["attention_mask"], 0.5)
-    output = model.whole(batch["pixel_values"], seen, batch["attention_mask"], hidden)
+    output = model.full_model(batch["pixel_values"], seen, batch["attention_mask"], hidden)
     image = model.pretext_head["image"](output.last_hidden_state[:, 1:17])
     text = model.pretext_head["text"](output.last_hidden_state[:, 17:])
     found = model(**batch).losses
@@ -140,7 +140,7 @@ def test_matching_is_how_much_the_picture_speaks_for_the_words():
     with torch.no_grad():
         found = model.match(**batch)
         told = [
-            model.pretext_head["text"](model.whole(pixels, seen, batch["attention_mask"]).text_hidden_state)
+            model.pretext_head["text"](model.full_model(pixels, seen, batch["attention_mask"]).text_hidden_state)
             for pixels in (batch["pixel_values"], None)
         ]
     with_it, without = (logits.log_softmax(-1).gather(2, ids[..., None])[..., 0] for logits in told)
@@ -149,12 +149,12 @@ def test_matching_is_how_much_the_picture_speaks_for_the_words():
 
 def test_embeddings_are_those_of_each_side_alone():
     model, batch = fitted(contrastive_weight=1.0).eval(), pairs()
-    image = model.whole.image_side()(batch["pixel_values"]).last_hidden_state[:, 0]
+    image = model.full_model.image_side()(batch["pixel_values"]).last_hidden_state[:, 0]
     wanted = F.normalize(model.pretext_head["contrastive"]["image"](image), dim=-1)
-    torch.testing.assert_close(model.embed_images(batch["pixel_values"]), wanted, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(model.embed("image", pixel_values=batch["pixel_values"]), wanted, atol=1e-5, rtol=1e-5)
     plain = fitted().eval()
-    first = plain.whole(batch["pixel_values"]).last_hidden_state[:, 0]
-    torch.testing.assert_close(plain.embed_images(batch["pixel_values"]), F.normalize(first, dim=-1))
+    first = plain.full_model(batch["pixel_values"]).last_hidden_state[:, 0]
+    torch.testing.assert_close(plain.embed("image", pixel_values=batch["pixel_values"]), F.normalize(first, dim=-1))
 
 
 def test_bad_input(tmp_path):
@@ -172,4 +172,5 @@ def test_bad_input(tmp_path):
     model.save_pretrained(tmp_path)
     said = json.loads((tmp_path / "config.json").read_text())
     assert said["architectures"] == ["MultiwayModel"] and said["model_type"] == "multiway"
+    assert not (tmp_path / "model.safetensors").exists()
     assert type(AutoModel.from_pretrained(tmp_path)) is MultiwayModel
