@@ -50,7 +50,7 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
             f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
             "Give its `.base_model`."
         )
-    trial = globals()[f"{kind}_trial"]
+    trial = modality_class(kind).trial
     reason = refusal(encoder, trial(encoder))
     if reason is not None and any(p.is_meta for p in encoder.parameters()):  # some can't run without numbers
         real = zeros_like(encoder)

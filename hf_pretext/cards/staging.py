@@ -30,6 +30,7 @@ RANDOM_STATE = "rng_state"  # what the files of each process begin with
 OF_THE_RUN = {"run.json", "README.md"}  # a card is rendered for the repository that it goes to
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
+NATIVE_WEIGHTS = "model*.safetensors"
 
 
 def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
@@ -86,10 +87,11 @@ def link(path: Path, into: Path) -> None:
 
 def check_complete(folder: Path, into: Path) -> None:
     """Raises `ValueError` where what was staged is no checkpoint, or lacks some of its weights."""
-    if not (into / CONFIG).exists() or not list(into.glob("*.safetensors")):
+    parts = [path.parent for path in into.glob(f"*/{CONFIG}") if list(path.parent.glob(NATIVE_WEIGHTS))]
+    if not (into / CONFIG).exists() or not (list(into.glob(NATIVE_WEIGHTS)) or len(parts) > 1):
         raise ValueError(
-            f"{folder} holds no checkpoint: {CONFIG} and *.safetensors, as files and not as links. Give the "
-            "--output_dir of a run."
+            f"{folder} holds no checkpoint: {CONFIG} and {NATIVE_WEIGHTS}, as files and not as links (of encoders side "
+            "by side, in a sub-folder each). Give the --output_dir of a run."
         )
     if (into / INDEX).exists():
         try:

@@ -48,7 +48,7 @@ def evaluate(
     Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` for what is no such encoder,
     or has no processor or tokenizer, where the Hub refuses, and for a set without labels.
     """
-    folder = str(brought(source, revision, LOADED))
+    folder = str(brought(source, revision, LOADED, registry.names("modalities")))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
     modality = modality_classes([kind])[kind].from_saved(folder, encoder, str(source), image_size)

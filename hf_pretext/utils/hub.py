@@ -25,16 +25,23 @@ from huggingface_hub.utils import validate_repo_id
 from .tokens import known_tokens, safe
 
 
-def brought(source: str | os.PathLike, revision: str | None, names: Sequence[str]) -> Path:
+def brought(
+    source: str | os.PathLike, revision: str | None, names: Sequence[str], folders: Sequence[str] = ()
+) -> Path:
     """Where a folder or repository lies here, of a repository only the files of these names (with * for any letters)
-    that lie in no folder. Raises `ValueError` for what is neither, and where the Hub refuses, or has no such revision.
+    that lie in no folder, or in one of `folders`. Raises `ValueError` for what is neither, and where the Hub refuses,
+    or has no such revision.
     """
     if os.path.isdir(source):
         return Path(source)
     check_repository(str(source))
     with explained(str(source)):
         try:
-            return Path(snapshot_download(str(source), revision=revision, allow_patterns=names, ignore_patterns="*/*"))
+            options = {"repo_id": str(source), "revision": revision}
+            inside = [f"{folder}/{name}" for folder in folders for name in names]
+            if inside:
+                snapshot_download(**options, allow_patterns=inside, ignore_patterns="*/*/*")
+            return Path(snapshot_download(**options, allow_patterns=names, ignore_patterns="*/*"))
         except LocalEntryNotFoundError as error:
             why = str(error).partition("\n")[0]
             raise ValueError(f"{source} is no folder, nor in the cache, and the Hub is not reached: {why}") from error

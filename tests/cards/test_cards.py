@@ -13,14 +13,17 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from conftest import REPOSITORY
-from hf_pretext.run.results import about, survived, try_to_publish
+from hf_pretext.run.evaluate import about
+from hf_pretext.run.publish import survived, try_to_write_card
 from huggingface_hub import ModelCard, parse_eval_result_entries
 
 from hf_pretext import registry
-from hf_pretext.cards import KINDS, MISSING, figure, publish, read_results, render, table, verdict, worded
+from hf_pretext.cards import publish, read_results, render, worded
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
 from hf_pretext.cards.metadata import eval_files
 from hf_pretext.cards.refresh import refresh_card
+from hf_pretext.cards.results import upgraded
+from hf_pretext.cards.tables import KINDS, MISSING, figure, table, verdict
 from hf_pretext.cards.usage import lines, printed_by
 from hf_pretext.cli import main
 from hf_pretext.evaluation.transfer import beats
@@ -84,8 +87,8 @@ class TestRecorded:
 
     def test_packed_texts_are_hardly_padded(self, folder):
         results = read_results(folder)
-        if results["modality"] != "text":
-            pytest.skip("pictures are not packed")
+        if results["inputs"] != ["text"]:
+            pytest.skip("images are not packed")
         assert results["packed"] is True and results["padding"] < 0.03
 
     def test_no_paths_of_the_machine_that_ran_it(self, folder):
@@ -110,7 +113,7 @@ def test_figure():
 
 
 def test_table_has_a_row_for_each_contender(results):
-    rows, first = table(results), results["transfer"]["methods"][0]
+    rows, first = table(results, results["transfer"]), results["transfer"]["methods"][0]
     assert [row[0] for row in rows] == [
         f"trained ({results['objective']['name']})",
         *list(results["transfer"]["figures"])[1:],
@@ -122,7 +125,7 @@ def test_verdict_never_claims_more_than_was_shown(results):
     verdicts = results["transfer"]["beats_random"]
     for answer, words in ((True, "it beats random"), (False, "nothing is shown"), (None, "no verdict")):
         verdicts.update(dict.fromkeys(verdicts, answer))
-        assert all(words in sentence for sentence in verdict(results))
+        assert all(words in sentence for sentence in verdict(results["transfer"]))
 
 
 # PIPELINE_TYPES of @huggingface/tasks 0.21.54, whose MODEL_LIBRARIES_UI_ELEMENTS have "transformers"
@@ -215,7 +218,7 @@ def test_figures_that_are_no_numbers_are_missing(results, tmp_path):
 
 def test_the_objective_is_told_in_words_with_its_formula_and_settings():
     card = render(read_results(REPOSITORY / "model_cards" / "masked_lm_reviews"))
-    assert "hide some of the tokens" in card and "papers/1810.04805" in card and "$$-\\frac" in card
+    assert "mask some of the tokens" in card and "papers/1810.04805" in card and "$$-\\frac" in card
     assert "| `mask_ratio` | 0.4 | share of each sequence's tokens" in card
 
 
@@ -242,7 +245,7 @@ def test_lines_that_fail_leave_no_output_and_end_nothing():
 
 def test_a_card_never_ends_a_run(tmp_path, caplog):
     (tmp_path / "results.json").write_text("{}")
-    try_to_publish(tmp_path)
+    try_to_write_card(tmp_path)
     assert "No card was written" in caplog.text and f"hf-pretext card {tmp_path}" in caplog.text
 
 
@@ -273,7 +276,7 @@ def test_what_the_figures_say_against_a_model_is_in_its_limits(results):
     assert "by kNN, raw pixels do better than its features, by 0.250." in limits
     for who, values in (("trained", [0.1, 0.11, 0.12]), ("random", [0.5, 0.51, 0.52])):
         results["measures"][who]["image_to_text_r1"] = {"mean": values[1], "std": 0.01, "values": values}
-    assert "WORSE than random by more than that: picture to caption, R@1." in render(results)
+    assert "WORSE than random by more than that: image to caption, R@1." in render(results)
 
 
 def test_lines_that_were_not_tried_show_no_output(results):
@@ -319,7 +322,7 @@ def test_paths_are_told_as_others_may_see_them(monkeypatch, tmp_path):
 def test_a_recipe_speaks_for_itself_only_as_it_stands(monkeypatch):
     recipe = recipe_of("rotation_emoji", monkeypatch)
     said = [
-        about(SimpleNamespace(recipe=recipe, given=dict.fromkeys(given)))
+        about(SimpleNamespace(request=SimpleNamespace(recipe=recipe, given=dict.fromkeys(given))))
         for given in (["output_dir", "seeds", "use_cpu"], ["dataset"], ["encoder"], ["smoke"], ["num_rotations"])
     ]
     assert said[0].startswith("Rotation prediction on emoji: ") and said[1:] == [None] * 4
@@ -335,7 +338,7 @@ def test_labels_are_denied_only_where_nothing_stands_in_for_them():
     assert "no labels used: equal captions stand in for them." in render(results)
     results["objective"]["positives"] = "pair"
     assert "no labels used." in render(results)
-    results["objective"]["positives"], results["captions"]["pair_label"] = "label", "species"
+    results["objective"]["positives"], results["pair_label"] = "label", "species"
     assert "labels used: `species`." in render(results)
 
 
@@ -378,3 +381,24 @@ def test_card_is_written_whole(results, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "results.json"]
     with pytest.raises(ValueError, match="holds no results.json"):
         publish(tmp_path / "nothing")
+
+
+def test_results_of_version_1_are_read_in_the_form_of_version_2():
+    old = json.loads((REPOSITORY / "model_cards" / "flava_emoji" / "results.json").read_text())
+    results = upgraded(old)
+    assert "modality" in old and "modality" not in results and results["inputs"] == ["image", "text"]
+    assert {kind: encoder["class"] for kind, encoder in results["encoders"].items()} == {
+        "image": "FlavaImageModel",
+        "text": "FlavaTextModel",
+    }
+    assert upgraded(results) == results and results["measures"] == old["measures"]
+
+
+def test_a_card_has_a_table_for_each_encoder(results):
+    text = {**copy.deepcopy(results["transfer"]), "kind": "text"}
+    results["other_transfers"] = {"text": text}
+    card = render(results)
+    assert card.count("| trained (") == 2 and "### The image encoder" in card and "### The text encoder" in card
+    del text["figures"]["pixels"]["knn_top1"]
+    text["figures"]["pixels"]["knn_top1"] = {"mean": None, "std": None, "values": []}  # by which it was not measured
+    assert f"| {MISSING} |" in render(results)

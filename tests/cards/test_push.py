@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CONFIGS, REPOSITORY
-from hf_pretext.run.results import publish_on_hub
+from hf_pretext.run.publish import publish_on_hub
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 from loopback_hub import online, serve
@@ -153,7 +153,7 @@ def test_a_folder_of_links_or_without_one_of_its_shards(hub, run, tmp_path):
     (linked / "own.json").rename(linked / "results.json")
     with pytest.raises(ValueError, match="as files and not as links"):
         push(linked, MODEL)
-    next(run.glob("*.safetensors")).unlink()
+    next(run.glob("model-*.safetensors")).unlink()
     with pytest.raises(ValueError, match=r"lacks model-0000"):
         push(run, MODEL)
     assert hub.requests == 0
@@ -169,7 +169,7 @@ def test_weights_of_an_earlier_push_are_not_left_in_the_way(hub, run, tmp_path):
     for name, content in theirs.items():
         HfApi().upload_file(repo_id=MODEL, path_in_repo=name, path_or_fileobj=content)
     push(run, MODEL, say=lambda text: None)
-    assert weights(hub.files("model", MODEL)) == {"model.safetensors"}
+    assert weights(hub.files("model", MODEL)) == {"model.safetensors", "pretext.safetensors"}
     assert theirs.keys() <= hub.files("model", MODEL).keys()  # what its owner has put there
 
 
@@ -231,13 +231,13 @@ def test_a_checkpoint_whose_upload_broke_leaves_no_revision_with_other_weights(h
 def test_a_run_is_published_under_the_name_of_who_trained(hub, run):
     said = []
     args = SimpleNamespace(hub_model_id=None, hub_private_repo=True, hub_revision=None, hub_token=hub.token)
-    publish_on_hub(SimpleNamespace(first=args, repository=None, say=said.append), run)
+    publish_on_hub(args, run, said.append, None)
     assert said[-1].startswith(f"\nPublished: {hub.url}/tester/run/") and hub.repository("model", "tester/run").private
     text = hub.files("model", "tester/run")["README.md"].decode()
     assert 'from_pretrained("tester/run")' in text
     (run / "report.png").write_bytes(b"another")
     args.hub_token, args.hub_revision = READER, "dev"
-    publish_on_hub(SimpleNamespace(first=args, repository="tester/run", say=said.append), run)
+    publish_on_hub(args, run, said.append, "tester/run")
     assert said[-1].endswith(f"hf-pretext push {run} tester/run --private --revision dev")
 
 
