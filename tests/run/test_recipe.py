@@ -16,8 +16,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
 import hf_pretext
-from hf_pretext.evaluation.labelled import LabelledImages
+from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.features import extract
+from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream.sample_log import read_lines
 
@@ -120,8 +121,8 @@ def test_card_says_the_figures_of_the_results(smoke):
 def test_a_plain_pipeline_gives_our_features(smoke):
     folder, _ = smoke
     pipe = pipeline("image-feature-extraction", model=str(folder), device="cpu")
-    processing = ImageModality(AutoImageProcessor.from_pretrained(folder))
-    labelled = LabelledImages(str(EMOJI), processing, "group", limit=30)
+    inputs = Inputs(ImageModality(AutoImageProcessor.from_pretrained(folder)))
+    labelled = LabelledSet(str(EMOJI), inputs, "group", limit=30)
     ours = extract(AutoModel.from_pretrained(folder), labelled.batches("test"), description=None)[-1]
     rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "test-*"), split="train")
     for i in (0, 7, 29):

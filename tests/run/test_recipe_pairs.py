@@ -137,9 +137,9 @@ def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
     torch.manual_seed(7)
     start = RotationForPreTraining.from_encoder(CONFIGS["timm_resnet18"]())
     start.save_pretrained(tmp_path / "vision")
-    options = ["--vision_encoder", tmp_path / "vision", "--frozen", "vision", "--embed_batch_size", 4]
+    options = ["--image_encoder", tmp_path / "vision", "--frozen", "image", "--embed_batch_size", 4]
     done = main(*options, *BRIEFLY, "--other_captions", "keywords", output_dir=tmp_path / "run")
-    assert done["towers"]["vision"].endswith("vision")
+    assert done["encoders"]["image"]["start"].endswith("vision")
     assert "batch norm" not in capsys.readouterr().out
     tower = hf_pretext.load(tmp_path / "run").encoder.state_dict()
     assert all(torch.equal(tower[name], value) for name, value in start.encoder.state_dict().items())
@@ -153,10 +153,10 @@ def test_captions_start_from_a_masked_language_model_of_ours(smoke, tmp_path, ca
     tokenizer.save_pretrained(tmp_path / "text")
     options = ["--text_encoder", tmp_path / "text", "--learning_rate", 0.0, "--embed_batch_size", 4]
     done = main(*options, *BRIEFLY, output_dir=tmp_path / "run")
-    assert done["towers"]["text"].endswith("text") and done["towers"]["text_class"] == "BertModel"
+    assert done["encoders"]["text"]["start"].endswith("text") and done["encoders"]["text"]["class"] == "BertModel"
     assert done["tokenizer"]["from"].endswith("text")
-    assert "batch norm normalises each piece of 4 by itself" in capsys.readouterr().out
-    tower = hf_pretext.load(tmp_path / "run").tower("text").state_dict()
+    assert "batch norm normalises each piece of 4 separately" in capsys.readouterr().out
+    tower = hf_pretext.load(tmp_path / "run").encoders["text"].state_dict()
     trained = start.encoder.state_dict()
     assert len(trained) > 20 and all(torch.equal(tower[name], value) for name, value in trained.items())
 
@@ -274,7 +274,7 @@ MISTAKES = {
     "a batch of one": (["--per_device_train_batch_size", "1"], "batch of one pair"),
     "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
     "a prompt without a place": (["--prompts", "a photo"], "or a language (ar, de, en"),
-    "nowhere": (["--vision_encoder", "no/such/folder"], "no/such/folder"),
+    "nowhere": (["--image_encoder", "no/such/folder"], "no/such/folder"),
 }  # fmt: skip
 
 
@@ -294,7 +294,7 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
         config.save_pretrained(tmp_path / name)
     told = {
         ("--encoder", "bert"): "takes text, but one for images and texts is needed, as a CLIP",
-        ("--vision_encoder", "resnet"): "can't put it into a pair of towers",
+        ("--image_encoder", "resnet"): "can't put it into a pair of towers",
         (
             "--text_encoder",
             "short",

@@ -135,8 +135,8 @@ class TestMistakes:
         assert "--images_alone: matching learns from pairs alone" in message
 
     def test_towers_of_a_model_that_has_none(self, told):
-        message = told("flava_emoji", "--vision_encoder", "somewhere")
-        assert "--vision_encoder: flava has no two towers" in message
+        message = told("flava_emoji", "--image_encoder", "somewhere")
+        assert "--image_encoder: flava has no two towers" in message
 
     def test_another_model(self, told, tmp_path):
         from conftest import CONFIGS
