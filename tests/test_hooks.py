@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CONFIGS, IMAGE, encoder_inputs
+from hf_pretext.data.processing import ImageProcessing, default_processor
 from torch import nn
 from transformers import TrainingArguments, set_seed
 
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool, width
