@@ -112,10 +112,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         """A full model's config with other encoders in their places, by kind of data. Raises `ValueError` for an
         objective whose full model has no encoders of its own."""
         options = " and ".join(f"--{kind}_encoder" for kind in encoders)
-        raise ValueError(
-            f"{options}: the encoders of {cls.objective} are parts of one model. Start from a full "
-            "model with --encoder."
-        )
+        parts = f"the encoders of {cls.objective} are parts of one model"
+        raise ValueError(f"{options}: {parts}. Start from a full model with --encoder.")
 
     @classmethod
     def settings_of(cls, pretext: Mapping[str, Any]):
@@ -194,10 +192,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
         Raises `ValueError` where there are no losses: for a batch of a kind whose losses have no weight."""
         if not losses:
-            raise ValueError(
-                f"{type(self).__name__} has nothing to learn from a batch of this kind: all of its losses have the "
-                "weight 0. Raise one, or leave such data out."
-            )
+            reason = "nothing to learn from a batch of this kind: all of its losses have the weight 0"
+            raise ValueError(f"{type(self).__name__} has {reason}. Raise one, or leave such data out.")
         logs = {name: value.detach() for name, value in logs.items()}
         return PretextOutput(loss=sum(losses.values()), losses=losses, logs=logs, **more)
 
@@ -236,9 +232,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
             try:
                 enable(gradient_checkpointing_kwargs, **kwargs)
             except (ValueError, NotImplementedError) as error:
-                raise ValueError(
-                    f"{type(model).__name__} has no gradient checkpointing. Leave --gradient_checkpointing out."
-                ) from error
+                reason = f"{type(model).__name__} has no gradient checkpointing"
+                raise ValueError(f"{reason}. Leave --gradient_checkpointing out.") from error
 
     def gradient_checkpointing_disable(self) -> None:
         """As transformers', of every encoder that is trained."""

@@ -8,13 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CONFIGS, IMAGE, encoder_inputs
-from hf_pretext.data.processing import ImageProcessing, default_processor
 from torch import nn
 from transformers import TrainingArguments, set_seed
 
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool, width
+from hf_pretext.modalities.image import ImageProcessing, default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationTask
 from hf_pretext.trainer import PretextTrainer, refuse_sharded

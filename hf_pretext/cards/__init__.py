@@ -4,7 +4,6 @@ folder with results.json -> README.md
 """
 
 import os
-from functools import cache
 from pathlib import Path
 
 from .. import registry
@@ -12,6 +11,7 @@ from ..utils.files import write_text
 from ..utils.settings import field_docs
 from . import tables, wording
 from .results import CARD, REPORT, RESULTS, expanded, read_results, transfers
+from .template import environment
 
 UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "]": "&#93;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
 AUTHORS = str.maketrans({"<": "&lt;"})  # of what its author writes
@@ -19,19 +19,6 @@ AUTHOR = {"license": None, "language": [], "limits": None}  # what its author sa
 OUTPUT = "output"  # of the lines that load it, shown in a block of its own
 
 __all__ = ["CARD", "REPORT", "RESULTS", "publish", "read_results", "render", "unfinished"]
-
-
-@cache
-def environment():
-    """The template, and how it writes metrics and names."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    made = Environment(
-        loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    made.filters |= {"figure": tables.figure, "words": tables.words, "measure_words": wording.measure_words}
-    made.filters |= {"hours": tables.hours, "epochs": tables.epochs, "code": tables.code_span, "shown": tables.shown}
-    return made
 
 
 def render(results: dict, has_report: bool = False, where: str | None = None) -> str:

@@ -11,6 +11,7 @@ import os
 from transformers.utils import logging
 
 from ..registry import modality_class, objective_class
+from .template import environment
 
 log = logging.get_logger(__name__)
 OUTPUT_LAYER = -1
@@ -22,8 +23,6 @@ def lines(results: dict, where: str | os.PathLike) -> str:
     They are the objective's own (`PretextModel.usage`), else those of its kind of data (`Modality.usage`): a Jinja
     template, which sees the results, the `folder`, and how hidden states are read and pooled. Nothing of it is code
     out of the results, which may be anybody's."""
-    from . import environment
-
     folder = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
     template = objective_class(results["objective"]["name"]).usage or modality_class(results["inputs"][0]).usage
     seen = {**results, "folder": folder, "hidden_of": hidden_of(results), "pooled": pooled(results)}

@@ -1,15 +1,29 @@
 """Whether a tokenizer and a text encoder fit each other: vocabulary, length, padding, the end of a text."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.captions import holds_captions
+from ..data.columns import type_name
+from ..data.sources import Source
 from ..features import pool
 
 UNMOVED, SAME = 1e-3, 1e-6  # vectors of length 1 that differ by less do so by rounding alone, or are the very same
+
+
+def check_captions(source: Source, columns: Sequence[str]) -> None:
+    """Raises `ValueError` for columns of further captions (canonical names) that hold none."""
+    for canonical in columns:
+        feature = source.features[canonical]
+        if not holds_captions(feature):
+            raise ValueError(
+                f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) holds "
+                f"{type_name(feature)} values, which are neither texts, nor lists of texts, nor texts by language."
+            )
 
 
 def check_vocabulary(

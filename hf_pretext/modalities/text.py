@@ -15,8 +15,7 @@ from accelerate import PartialState
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.captions import LETTERS, Captions, holds_captions, part_of
-from ..data.columns import type_name
+from ..data.captions import LETTERS, Captions, part_of
 from ..data.corpus import BatchedTexts, PackedTexts, check_pads, room, source_of, tokenised, word_begins
 from ..data.decoding import to_text
 from ..data.sources import Source
@@ -26,7 +25,7 @@ from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
-from ._text_fit import check_distinguishes, check_length, check_vocabulary, pads_freely
+from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
 from ._text_options import CaptionArguments, TextArguments
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
@@ -137,13 +136,7 @@ class Text(Modality):
 
     def check_columns(self, source: Source) -> None:
         """Raises `ValueError` for columns of further captions that hold none."""
-        for canonical in self.captions.columns[1:]:
-            feature = source.features[canonical]
-            if not holds_captions(feature):
-                raise ValueError(
-                    f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) holds "
-                    f"{type_name(feature)} values, which are neither texts, nor lists of texts, nor texts by language."
-                )
+        check_captions(source, self.captions.columns[1:])
 
     def end_of_training(self) -> str | None:
         """Returns how many captions were cut, and forgets it."""

@@ -62,6 +62,26 @@ class FlavaTask(MaskedPairsTask):
             raise ValueError(f"Weights must be at least 0, and one of them above, but are {weights}.")
 
 
+USAGE = """
+import torch
+from PIL import Image
+from transformers import AutoModel, AutoProcessor
+
+processor = AutoProcessor.from_pretrained("{{ folder }}")
+model = AutoModel.from_pretrained("{{ folder }}")
+picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
+pictures = processor(images=[picture], return_tensors="pt")
+texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    image = model.get_image_features(**pictures).pooler_output[:, 0]  # of the class token
+    text = model.get_text_features(**texts).pooler_output[:, 0]
+    hidden = model.image_model(**pictures).last_hidden_state
+print("cosines", torch.nn.functional.cosine_similarity(image, text))
+print("features of the picture", hidden.mean(1).shape)  # by the picture encoder alone, as under "Transfer"
+# all six losses, and its own matching score: hf_pretext.load("{{ folder }}")
+"""
+
+
 class FlavaForPreTraining(MaskedPairs):
     """transformers' `FlavaModel`: a picture encoder, a text encoder and one over both, trained by six losses.
 
@@ -97,54 +117,20 @@ class FlavaForPreTraining(MaskedPairs):
         "Words that training never saw mean hardly anything to it.",
     )
     encoder_class = FlavaModel
-    usage = """
-import torch
-from PIL import Image
-from transformers import AutoModel, AutoProcessor
-
-processor = AutoProcessor.from_pretrained("{{ folder }}")
-model = AutoModel.from_pretrained("{{ folder }}")
-picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
-pictures = processor(images=[picture], return_tensors="pt")
-texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
-with torch.no_grad():
-    image = model.get_image_features(**pictures).pooler_output[:, 0]  # of the class token
-    text = model.get_text_features(**texts).pooler_output[:, 0]
-    hidden = model.image_model(**pictures).last_hidden_state
-print("cosines", torch.nn.functional.cosine_similarity(image, text))
-print("features of the picture", hidden.mean(1).shape)  # by the picture encoder alone, as under "Transfer"
-# all six losses, and its own matching score: hf_pretext.load("{{ folder }}")
-"""
+    usage = USAGE
 
     def __init__(self, full_model: PreTrainedModel, task: FlavaTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
-        codebook, config = self.new_codebook(), full_model.config
-        image, text, fusion = config.image_config, config.text_config, config.multimodal_config
-        heads = {
-            "mim": prediction_head(image.hidden_size, codebook.size),
-            "mlm": prediction_head(text.hidden_size, text.vocab_size),
-            "mmm_image": prediction_head(fusion.hidden_size, codebook.size),
-            "mmm_text": prediction_head(fusion.hidden_size, text.vocab_size),
-            "itm": nn.Sequential(
-                nn.Linear(fusion.hidden_size, fusion.hidden_size), nn.Tanh(), nn.Linear(fusion.hidden_size, 2)
-            ),
-        }
-        self.pretext_head = nn.ModuleDict({**heads, "codebook": codebook})
+        codebook = self.new_codebook()
+        self.pretext_head = nn.ModuleDict({**new_heads(full_model.config, codebook.size), "codebook": codebook})
         self.post_init()
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """As `MaskedPairs.native`. The bare vectors of a fresh model are drawn as `ViTModel` draws its own:
-        transformers leaves FLAVA's zero, where a norm's gradient is far larger than anywhere else, and clipping then
-        takes it from all the others."""
+        """As `MaskedPairs.native`, with a fresh model's bare vectors drawn (see `draw_bare_vectors`)."""
         full_model = super().native(encoder)
         if isinstance(encoder, PreTrainedConfig):
-            image = full_model.image_model.embeddings
-            bare = [image.cls_token, image.mask_token, image.position_embeddings]
-            if full_model.multimodal_model.use_cls_token:
-                bare.append(full_model.multimodal_model.cls_token)
-            for vector in bare:
-                nn.init.trunc_normal_(vector, std=full_model.config.initializer_range)
+            draw_bare_vectors(full_model)
         return full_model
 
     @property
@@ -199,7 +185,8 @@ print("features of the picture", hidden.mean(1).shape)  # by the picture encoder
         with torch.autocast(device.type, enabled=False):
             contrastive, accuracy, partner = self.contrast(*embedded, labels)
         right = partner < 0
-        states, mask = self.with_partners(text_states[count:], attention_mask, partner)
+        states = self.full_model.text_to_mm_projection(text_states[count:])
+        states, mask = with_partners(states, attention_mask, partner, self.training)
         fused = self.fuse(image_states[count:], states, mask)
         patches = codes.shape[1]
         image, caption = fused[right, 2 : 2 + patches], fused[right][:, 2 + patches : 2 + patches + words.shape[1]]
@@ -292,12 +279,37 @@ print("features of the picture", hidden.mean(1).shape)  # by the picture encoder
             some = random_patches(1, len(images), self.task.mismatch_ratio, images.device, generator)[0]
             return loss, accuracy, torch.where(some & bool(self.task.itm_weight), wrong, -1).clamp(min=-1)
 
-    def with_partners(self, states: Tensor, mask: Tensor, partner: Tensor) -> tuple[Tensor, Tensor]:
-        """Text states of the multimodal width and their attention mask, those of a wrong text where there is a
-        `partner`."""
-        states = self.full_model.text_to_mm_projection(states)
-        all_states, all_masks = gather_sequences(states, self.training), gather_sequences(mask, self.training)
-        longer = all_states.shape[1] - states.shape[1]
-        states, mask = F.pad(states, (0, 0, 0, longer)), F.pad(mask, (0, longer))
-        index, swapped = partner.clamp(min=0), (partner >= 0)[:, None]
-        return torch.where(swapped[..., None], all_states[index], states), torch.where(swapped, all_masks[index], mask)
+
+def new_heads(config: PreTrainedConfig, codes: int) -> dict[str, nn.Module]:
+    """Fresh heads by the name of their loss: of patches' visual tokens (`codes` of them), of tokens, of matching."""
+    image, text, fusion = config.image_config, config.text_config, config.multimodal_config
+    width = fusion.hidden_size
+    return {
+        "mim": prediction_head(image.hidden_size, codes),
+        "mlm": prediction_head(text.hidden_size, text.vocab_size),
+        "mmm_image": prediction_head(width, codes),
+        "mmm_text": prediction_head(width, text.vocab_size),
+        "itm": nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)),
+    }
+
+
+def draw_bare_vectors(full_model: FlavaModel) -> None:
+    """Draws a fresh model's class tokens, mask token and positions as `ViTModel` draws its own: transformers leaves
+    FLAVA's zero, where a norm's gradient is far larger than anywhere else, and clipping then takes it from all the
+    others."""
+    image = full_model.image_model.embeddings
+    bare = [image.cls_token, image.mask_token, image.position_embeddings]
+    if full_model.multimodal_model.use_cls_token:
+        bare.append(full_model.multimodal_model.cls_token)
+    for vector in bare:
+        nn.init.trunc_normal_(vector, std=full_model.config.initializer_range)
+
+
+def with_partners(states: Tensor, mask: Tensor, partner: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+    """Text states (`(B, L, D)`, of the multimodal width) and their attention mask, those of a wrong text where there is
+    a `partner`: its number among all ranks' texts, else -1."""
+    all_states, all_masks = gather_sequences(states, training), gather_sequences(mask, training)
+    longer = all_states.shape[1] - states.shape[1]
+    states, mask = F.pad(states, (0, 0, 0, longer)), F.pad(mask, (0, longer))
+    index, swapped = partner.clamp(min=0), (partner >= 0)[:, None]
+    return torch.where(swapped[..., None], all_states[index], states), torch.where(swapped, all_masks[index], mask)

@@ -1,0 +1,21 @@
+"""Jinja, as cards use it.
+
+template + results -> text
+"""
+
+from functools import cache
+
+from . import tables, wording
+
+
+@cache
+def environment():
+    """The template, and how it writes metrics and names."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters |= {"figure": tables.figure, "words": tables.words, "measure_words": wording.measure_words}
+    made.filters |= {"hours": tables.hours, "epochs": tables.epochs, "code": tables.code_span, "shown": tables.shown}
+    return made
