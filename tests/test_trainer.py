@@ -275,7 +275,7 @@ def test_our_evaluation_runs_when_asked(trainer_of, strategy):
     figures = [entry["eval_figure"] for entry in trainer.state.log_history if "eval_figure" in entry]
     assert figures == [float(i + 1) for i in range(len(calls))]
     assert trainer.state.best_metric == 1.0
-    best = load_file(Path(trainer.state.best_model_checkpoint) / "model.safetensors")
+    best = load_file(Path(trainer.state.best_model_checkpoint) / "pretext.safetensors")
     key = "pretext_head.0.weight"
     assert torch.equal(trainer.model.state_dict()[key], best[key])
     assert trainer.evaluate()["eval_figure"] == len(calls)

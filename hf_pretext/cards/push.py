@@ -143,7 +143,7 @@ def is_stale(name: str, pushed: Set[str]) -> bool:
     new ones, what was measured of another state. What else lies there is its owner's."""
     folder, _, file = name.rpartition("/")
     beside = folder in {other.rpartition("/")[0] for other in pushed}
-    weights = file.startswith(("model", "pytorch_model")) and file.endswith((*WEIGHTS, *PICKLES))
+    weights = file.startswith(("model", "pytorch_model", "pretext")) and file.endswith((*WEIGHTS, *PICKLES))
     return name not in pushed and beside and (weights or file in (RESULTS, REPORT))
 
 

@@ -86,7 +86,7 @@ def link(path: Path, into: Path) -> None:
 
 def check_whole(folder: Path, into: Path) -> None:
     """Raises `ValueError` where what was staged is no checkpoint, or lacks some of its weights."""
-    if not (into / CONFIG).exists() or not list(into.glob("*.safetensors")):
+    if not (into / CONFIG).exists() or not [*into.glob("model*.safetensors"), *into.glob("*/model*.safetensors")]:
         raise ValueError(
             f"{folder} holds no checkpoint: {CONFIG} and *.safetensors, as files and not as links. Give the "
             "--output_dir of a run."

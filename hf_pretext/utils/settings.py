@@ -39,12 +39,13 @@ def accepts_ints(settings: type) -> type:
 
 
 def field_docs(type_: type) -> dict[str, str]:
-    """What a dataclass's docstring says of its fields: paragraphs that begin with `name: `, or `name, other: `."""
+    """What the docstrings of a dataclass and of those that it inherits from say of its fields: paragraphs that begin
+    with `name: `, or `name, other: `."""
     name = "(?:" + "|".join(field.name for field in dataclasses.fields(type_)) + ")"
-    docs = [
-        base.__doc__ or "" for base in reversed(type_.__mro__) if dataclasses.is_dataclass(base)
-    ]  # of inherited too
-    text = re.sub(rf"\n\s*({name}(?:, {name})*): ", r"\0\1\0", "\n".join(docs))
-    parts = re.sub(r"\s*\n\s*", " ", text).split("\0")
-    told = zip(parts[1::2], parts[2::2], strict=True)
-    return {name: words.strip() for names, words in told for name in names.split(", ")}
+    words = {}
+    for base in reversed(type_.__mro__):
+        text = re.sub(rf"\n\s*({name}(?:, {name})*): ", r"\0\1\0", base.__doc__ or "")
+        parts = re.sub(r"\s*\n\s*", " ", text).split("\0")
+        for names, sentence in zip(parts[1::2], parts[2::2], strict=True):
+            words |= dict.fromkeys(names.split(", "), sentence.strip())
+    return words

@@ -39,6 +39,8 @@ def test_accuracy_is_of_as_many_right_as_wrong():
 class Matching(Knowing):
     """Tells pairs by its embeddings, or always says yes."""
 
+    capabilities = ("embed", "match")
+
     def __init__(self, tokenizer, always=False):  # noqa: F811
         super().__init__(tokenizer)
         self.always = always
@@ -86,7 +88,7 @@ class Guessing(nn.Module):
         self.words = [tokenizer(name)["input_ids"] for name in NAMES]
         self.vocabulary = len(tokenizer)
 
-    def guess_tokens(self, hidden, input_ids, attention_mask, pixel_values=None):
+    def predict_tokens(self, hidden, input_ids, attention_mask, pixel_values=None):
         assert (input_ids[hidden] == self.task.mask_token_id).all()
         logits = torch.zeros(*hidden.shape, self.vocabulary)
         if pixel_values is not None:
@@ -122,9 +124,9 @@ class Reading(nn.Module):
         super().__init__()
         self.vocabulary, self.telling, self.at_first = vocabulary, telling, at_first
 
-    def tower(self, name):
-        assert name == "text"
-        return self
+    @property
+    def encoders(self):
+        return {"text": self}
 
     def forward(self, input_ids, attention_mask, output_hidden_states=False):
         words = nn.functional.one_hot(input_ids, self.vocabulary).float() * attention_mask[..., None]

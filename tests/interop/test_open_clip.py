@@ -125,7 +125,7 @@ def test_open_clip_loads_our_clip_from_its_folder(act, eos, tokenizer, tmp_path)
     processor = Processor(tokenizer, side=SIDE)
     folder = to_open_clip(ours, processor, tmp_path / "model")
     theirs, _, transform = open_clip.create_model_and_transforms(f"local-dir:{folder}")
-    same_features(ours.whole, theirs.eval())
+    same_features(ours.full_model, theirs.eval())
     assert {p.name for p in folder.iterdir()} >= {
         "open_clip_config.json",
         "open_clip_model.safetensors",
