@@ -1,6 +1,6 @@
 """A recipe: encoder + objective + data + settings + evaluation, and the `main()` that turns it into a checkpoint.
 
-    argv -> checks -> train each seed -> evaluate beside baselines -> results.json, README.md, report.png
+    argv -> checks -> train each seed -> evaluate next to baselines -> results.json, README.md, report.png
 
 Everything is checked before anything is trained or written, so that a mistake costs seconds.
 """

@@ -226,8 +226,8 @@ def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> No
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ValueError(
-                f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Go on with the same, or "
-                "begin anew in another --output_dir."
+                f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Resume with the same, "
+                "or start in another --output_dir."
             )
 
 
@@ -248,5 +248,5 @@ def last_checkpoint(output_dir: str) -> str:
     """The newest checkpoint in a folder. Raises `ValueError` where there is none."""
     checkpoint = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
     if checkpoint is None:
-        raise ValueError(f"There is no checkpoint in {output_dir} to go on from. Leave out --resume_from_checkpoint.")
+        raise ValueError(f"There is no checkpoint in {output_dir} to resume from. Leave out --resume_from_checkpoint.")
     return checkpoint

@@ -5,7 +5,8 @@ options, recipe -> Inputs, config -> Blueprint -> fresh, random and trained mode
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,20 @@ class Start:
         """Those that lie on the Hub."""
         return [path for path in self.paths if not Path(path).exists()]
 
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Puts the options that were given before the message of a `ValueError`."""
+        options = (
+            {"--encoder": self.encoder}
+            if self.encoder
+            else {self.option(kind): self.towers[kind] for kind in self.towers}
+        )
+        try:
+            yield
+        except ValueError as error:
+            given = ", ".join(f"{option} {path}" for option, path in options.items())
+            raise ValueError(f"{given}: {error}" if given else str(error)) from error
+
     def __str__(self) -> str:
         towers = ", ".join(f"{relative(path)} for {kind}s" for kind, path in self.towers.items())
         return relative(self.encoder) if self.encoder else towers
@@ -65,8 +80,9 @@ class Blueprint:
 
         random: with nothing of `start` but its shape."""
         set_seed(seed)
-        full_model, missing = (self.config, []) if random else self._full_model()
-        model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
+        with self.start.named_in_errors():
+            full_model, missing = (self.config, []) if random else self._full_model()
+            model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
         model.adapt(self.processors)
         if not random:
             for kind, path in self.start.towers.items():

@@ -17,7 +17,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..features import last_hidden
-from ..modalities import Inputs
+from ..modalities import Context, Inputs
 from ..modeling import PretextModel, read_objective
 from ..stream.state import STREAM_STATE
 from .build import Blueprint
@@ -157,7 +157,8 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         sizes = " with ".join(modality.largest() for modality in inputs.modalities)
-        raise ValueError(f"{sizes} do not fit {blueprint.start.encoder or 'the encoder'}: {reason}") from error
+        encoder, hint = blueprint.start.encoder or "the encoder", size_hint(blueprint)
+        raise ValueError(f"{sizes} do not fit {encoder}: {reason}{hint}") from error
     lost = sorted(name for name in missing if f"full_model.{name}" not in unused)
     if lost:
         raise ValueError(f"--encoder {blueprint.start} lacks weights that training needs: {', '.join(lost[:5])}.")
@@ -166,6 +167,12 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     classes = {kind: type(encoder).__name__ for kind, encoder in model.encoders.items()}
     bare = model.full_model if model.auto_class is AutoModel else model.encoder
     return Trial(hidden.ndim == 4, classes, sum(parameter.numel() for parameter in bare.parameters()))
+
+
+def size_hint(blueprint: Blueprint) -> str:
+    """What the config of an encoder says of images, where it says anything."""
+    side = Context(config=blueprint.config).image_size
+    return f" Its config says image_size={side}: give --image_size {side}." if side else ""
 
 
 def kinds_alone(request: "Request") -> list[str]:

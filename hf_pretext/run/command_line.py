@@ -23,7 +23,7 @@ COMMON = (
 )  # fmt: skip
 HELP = {
     "output_dir": "Where checkpoints, results and the card go.",
-    "resume_from_checkpoint": "`last`, or a checkpoint folder: go on with a run that was stopped.",
+    "resume_from_checkpoint": "`last`, or a checkpoint folder: resume a run that was stopped.",
     "seed": "Train this one seed instead of all of --seeds.",
     "num_train_epochs": "Passes over the data.",
     "max_steps": "Stop after so many steps, whatever --num_train_epochs says.",
@@ -33,15 +33,15 @@ HELP = {
     "lr_scheduler_type": "How it falls: linear, cosine, constant, ...",
     "warmup_steps": "Steps in which it rises; below 1, a share of all steps.",
     "weight_decay": "Of matrices and kernels; vectors get none.",
-    "bf16": "Train in bfloat16 (chosen by itself where the machine has instructions for it).",
-    "logging_steps": "Steps between two lines of figures.",
+    "bf16": "Train in bfloat16 (the default where the machine has instructions for it).",
+    "logging_steps": "Steps between two lines of metrics.",
     "save_strategy": "When to write a checkpoint.",
     "save_steps": "Steps between two checkpoints.",
     "save_total_limit": "Checkpoints to keep.",
     "eval_strategy": "When to measure kNN and the pretext task on validation, while training.",
     "use_cpu": "Leave the GPU alone.",
     "torch_compile": "Compile the model with torch.compile.",
-    "dataloader_num_workers": "Processes that decode and augment. By itself: none where the model computes on the "
+    "dataloader_num_workers": "Processes that decode and augment. Default: none where the model computes on the "
     "same cores, else up to 8.",
     "report_to": "Trackers: tensorboard, wandb, trackio, ...; none by default.",
 }

@@ -42,7 +42,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
 
     def context(kind: str) -> Context:
         config = full if full is not None else towers.get(kind)
-        texts = partial(texts_to_learn_from, request)
+        texts = partial(texts_to_learn_from, request, start, full)
         flexible = start.of(kind) is not None and "max_length" not in request.given  # a recipe's is for its own encoder
         return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.max_image_pixels)
 
@@ -105,8 +105,13 @@ def further_columns(request: "Request") -> dict[str, str]:
 # what a tokenizer is trained on
 
 
-def texts_to_learn_from(request: "Request") -> Source:
-    """The texts of the first dataset; of several kinds of data, the distinct captions of all of it."""
+def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig | None) -> Source:
+    """The texts of the first dataset; of several kinds of data, the distinct captions of all of it.
+
+    full: the config of --encoder. Raises `ValueError`, before any text is read, where the objective can't take it."""
+    if full is not None:
+        with start.named_in_errors():
+            request.objective.native(full)
     split, texts = request.options.split, request.settings[TextArguments]
     column = {TEXT: asked_columns(request)[TEXT]}
     if len(request.objective.inputs) == 1:

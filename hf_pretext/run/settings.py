@@ -11,7 +11,7 @@ class RunArguments:
     """What is pretrained on what, and what it is judged by.
 
     dataset: What to pretrain on, no labels needed: a Hub id (streamed), a folder, or files (a folder or a glob of
-        pictures, Parquet, WebDataset tars, Arrow, JSON lines, CSV or plain text). Several are mixed.
+        images, Parquet, WebDataset tars, Arrow, JSON lines, CSV or plain text). Several are mixed.
     mixture_weights: How often each of several datasets is drawn from; by their rows where nothing is said.
     split: Their split.
     encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from accelerate import PartialState
+from accelerate.utils import release_memory
 from transformers import TrainingArguments
 
 from ..evaluation.comparison import encoder_transfer, pretext_metrics
 from ..evaluation.transfer import METHODS
+from ..features import width
+from ..interop.sentence_transformers import write_modules
 from ..modeling import PretextModel
 from ..stream.sample_log import BAD_SAMPLES, read_lines
 from ..trainer import PretextTrainer
@@ -20,6 +23,7 @@ from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
 from .checks import FINISHED, checkpoint, finished
 from .experiment import Experiment, announcement
+from .inputs import TEXT
 
 QUICK = {"knn": METHODS["knn"]}  # measured while training
 SHOWN = 5  # bad samples that are listed
@@ -31,7 +35,10 @@ def train(experiment: Experiment) -> dict[int, dict]:
     if request.first.device.type == "cpu":
         keep_freed_memory()
     request.say(announcement(experiment))
-    records = {seed: train_seed(experiment, seed, args) for seed, args in request.arguments.items()}
+    records = {}
+    for seed, args in request.arguments.items():
+        records[seed] = train_seed(experiment, seed, args)
+        release_memory()  # a trainer and its callbacks hold each other, and the model with its optimizer
     PartialState().destroy_process_group()  # or a process may abort at its exit; evaluation needs one alone
     return records
 
@@ -51,6 +58,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         trainer.train(resume_from_checkpoint=resume)
     trainer.save_model(_internal_call=True)  # what is published is published when there are results
     if experiment.request.main_process:
+        write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         for modality in experiment.inputs.modalities:
             if note := modality.end_of_training():
                 say(note)
@@ -91,6 +99,12 @@ def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> 
     model, evaluation = experiment.as_fast_layout(model), while_training(experiment)
     stream = experiment.request.stream
     return PretextTrainer(model, args, experiment.data, experiment.inputs, evaluation, stream), frozen
+
+
+def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> None:
+    """Has `SentenceTransformer(folder)` pool as we do, where texts are all that there is."""
+    if model.inputs == (TEXT,):
+        write_modules(folder, width(model.encoder), experiment.inputs.by_name[TEXT].max_length)
 
 
 def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:

@@ -11,7 +11,7 @@ import datasets
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, EMOJI, REPOSITORY
+from conftest import CONFIGS, EMOJI, REPOSITORY, VIT
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
 
@@ -223,7 +223,7 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     own = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
     results = main("--encoder", tmp_path / "encoder", *own, "--image_size", 32, output_dir=tmp_path / "run")
     assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
-    assert "no figure here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
+    assert "no metric here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
 
 
 @pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
@@ -259,7 +259,7 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
 
     resumed = subprocess.run([*command, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from" in resumed.stdout
+    assert "resumes from" in resumed.stdout
     assert whole.wait() == 0
     found, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
     assert found["transfer"]["figures"] == whole["transfer"]["figures"]
@@ -321,11 +321,23 @@ class TestMistakes:
     def test_wrong_image_size_for_the_encoder(self, told, tmp_path):
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
         message = told("--encoder", tmp_path / "vit", "--image_size", 48)
-        assert "48x48 pixels (--image_size) do not fit" in message and "image_size=32" in message
+        assert (
+            "48x48 pixels (--image_size) do not fit" in message
+            and "Its config says image_size=32: give --image_size 32" in message
+        )
 
     def test_encoder_that_is_no_vision_model(self, told, tmp_path):
         AutoModel.from_config(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
-        assert "is a bert model, which takes text" in told("--encoder", tmp_path / "bert")
+        message = told("--encoder", tmp_path / "bert", "--dataset", "/no/such")  # which is read later
+        assert f"--encoder {tmp_path / 'bert'}: This objective needs an encoder of the kind image" in message
+        assert "BertModel (bert) can't take noise of that kind" in message
+
+    def test_encoder_of_videos(self, told, tmp_path):
+        """Its main input is called pixel_values, and `input_modalities` say image."""
+        config = transformers.TimesformerConfig(**VIT, patch_size=8, num_frames=2)
+        AutoModel.from_config(config).save_pretrained(tmp_path / "timesformer")
+        message = told("--encoder", tmp_path / "timesformer", "--image_size", 32)
+        assert "needs an encoder of the kind image, but TimesformerModel (timesformer) can't take noise" in message
 
     def test_encoder_that_is_not_there(self, told):
         assert "--encoder /no/encoder is neither a folder" in told("--encoder", "/no/encoder")

@@ -58,12 +58,12 @@ def test_smoke_run_leaves_every_file_and_tells_of_both_towers(smoke):
     folder, output = smoke
     assert set(os.listdir(folder)) >= FILES
     assert Image.open(folder / "report.png").size[0] > 800
-    assert "picture to caption, R@10" in output
+    assert "image to caption, R@10" in output
     assert "zero-shot, top-1" in output
     assert "AutoProcessor" in output
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: zero-shot-image-classification" in card
-    assert "| picture to caption, R@1 |" in card
+    assert "| image to caption, R@1 |" in card
     assert "no labels used" in card
     measures = json.loads((folder / "results.json").read_text())["measures"]
     assert list(measures) == ["trained", "random", "chance"]
@@ -179,7 +179,8 @@ def test_the_other_recipes_run(name, settings, tmp_path):
     done = main("--eval_dataset", "none", "--max_steps", 1, output_dir=tmp_path, name=name)
     assert done["recipe"] == name
     assert settings.items() <= done["objective"].items()
-    bias = [key for key in load_file(tmp_path / "model.safetensors") if key.endswith("logit_bias")]
+    outside = tmp_path / "pretext.safetensors"  # what VisionTextDualEncoderModel has no place for
+    bias = [key for key in (load_file(outside) if outside.exists() else ()) if key.endswith("logit_bias")]
     assert len(bias) == (done["objective"]["loss"] == "sigmoid")
 
 
@@ -271,7 +272,7 @@ MISTAKES = {
     "too few weights": (["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "texts that are pictures": (["--text_column", "image"], "holds no texts"),
     "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
-    "a batch of one": (["--per_device_train_batch_size", "1"], "batch of one pair"),
+    "a batch of one": (["--per_device_train_batch_size", "1"], "A global batch needs at least 2 rows to compare. Give --per_device_train_batch_size 2"),
     "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
     "a prompt without a place": (["--prompts", "a photo"], "or a language (ar, de, en"),
     "nowhere": (["--image_encoder", "no/such/folder"], "no/such/folder"),
@@ -293,7 +294,7 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
     for name, config in shapes.items():
         config.save_pretrained(tmp_path / name)
     told = {
-        ("--encoder", "bert"): "takes text, but one for images and texts is needed, as a CLIP",
+        ("--encoder", "bert"): "bert: BertModel does not embed images and texts. Give a CLIPModel",
         ("--image_encoder", "resnet"): "can't put it into a pair of towers",
         (
             "--text_encoder",

@@ -67,7 +67,7 @@ def test_smoke_run_leaves_every_file_and_tells_what_it_found(smoke):
     for words in ("trained (masked_lm)", "random", "TF-IDF", "majority", "10% of labels", "bits_per_byte", "Next:"):
         assert words in output
     results = json.loads((folder / "results.json").read_text())
-    assert results["transfer"]["methods"] == ["linear_probe_1%", "linear_probe_10%", "linear_probe_100%"]
+    assert results["transfer"]["methods"] == ["linear_probe_1%", "linear_probe_10%", "linear_probe_100%", "knn"]
     assert results["transfer"]["label"] == "kind" and results["transfer"]["classes"] == ["comedy", "sonnets", "tragedy"]
     assert results["packed"] is True and results["padding"] < 0.05
     assert results["objective"]["mask_token_id"] == AutoTokenizer.from_pretrained(folder).mask_token_id
@@ -117,7 +117,7 @@ def test_killed_in_the_middle_of_packing_and_resumed_bit_for_bit(tmp_path):
     assert process.returncode == -9 and not (tmp_path / "run" / "results.json").exists()
     resumed = subprocess.run([*command, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from" in resumed.stdout
+    assert "resumes from" in resumed.stdout
     main(*options[2:], output_dir=tmp_path / "whole")
     runs = [json.loads((tmp_path / name / "results.json").read_text())["seeds"][0] for name in ("run", "whole")]
     assert runs[0]["digest"] == runs[1]["digest"]
@@ -166,8 +166,9 @@ def test_texts_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path):
     from hf_pretext.cards.report import draw, draw_fractions
 
     results = json.loads((REPOSITORY / "model_cards" / "masked_lm_reviews" / "results.json").read_text())
-    guesses = [("the $100 million #1 hit made $____, 50% off", "$200", ["$5", "\\frac", "_", "^"])]
-    draw(tmp_path / "r.png", results, (partial(draw_fractions, transfer=results["transfer"], guesses=guesses), 4.2))
+    predictions = [("the $100 million #1 hit made $____, 50% off", "$200", ["$5", "\\frac", "_", "^"])]
+    panel = partial(draw_fractions, transfer=results["transfer"], predictions=predictions)
+    draw(tmp_path / "r.png", results, (panel, 4.2))
     assert (tmp_path / "r.png").stat().st_size > 10_000
 
 
@@ -288,7 +289,9 @@ class TestMistakes:
 
     def test_an_encoder_that_is_no_text_model(self, told, tmp_path):
         CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
-        assert "is a vit model, which takes image" in told("--encoder", tmp_path / "vit")
+        (tmp_path / "empty.txt").write_text("")  # what would be said of it, had it been read
+        message = told("--encoder", tmp_path / "vit", "--dataset", tmp_path / "empty.txt")
+        assert f"--encoder {tmp_path / 'vit'}: transformers has no vit for masked language modelling" in message
 
 
 def test_help_is_about_texts():
