@@ -14,6 +14,7 @@ import importlib.util
 import json
 import multiprocessing
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -38,6 +39,7 @@ def recipe():
     """The emoji recipe itself, so that what is timed is what users run."""
     spec = importlib.util.spec_from_file_location("rotation_emoji", RECIPE)
     module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(RECIPE.parent))  # where it has its neighbours
     spec.loader.exec_module(module)
     return module.recipe
 
@@ -198,6 +200,8 @@ def main() -> None:
     parser.add_argument("--turn", type=int, help="steps of a turn: many more than workers prefetch")
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
+    if options.epochs < 2:
+        parser.error(f"--epochs must be at least 2, since the first one decodes, but is {options.epochs}")
     turn = options.turn or max(12, 20 * options.workers)
     it = recipe()
     parts = BareLoop(it).breakdown(20)
