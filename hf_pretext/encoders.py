@@ -163,9 +163,11 @@ def encoder_config(path: str, kind: str, option: str = "--encoder") -> PreTraine
         raise ValueError(
             f"{option} {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
         ) from error
-    if type(config) not in MODEL_MAPPING:
+    without_words = kind == "text" and not getattr(config.get_text_config(), "vocab_size", None)
+    if type(config) not in MODEL_MAPPING or without_words:
+        lacks = "a vocabulary" if without_words else "a plain encoder in transformers"
         raise ValueError(
-            f"{option} {path} is a {config.model_type} model, of which transformers has no plain encoder, but one for "
+            f"{option} {path} is a {config.model_type} model, without {lacks}, but one for "
             f"{' and '.join(f'{part}s' for part in kind.split('_'))} is needed."
         )
     return config

@@ -115,6 +115,9 @@ class ImagesAndTexts(image.Images):
                 ("text", self.pairs.text_encoder, "--text_encoder"),
             )
         }
+        if given["image_text"]:
+            with torch.device("meta"):
+                self.run.objective.native(given["image_text"])  # says what is wrong
         with PartialState().main_process_first():  # the others find what it has made
             self.tokenizer, self.brought_by = self._tokenizer()
         if given["image_text"]:

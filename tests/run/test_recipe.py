@@ -324,7 +324,7 @@ class TestMistakes:
 
     def test_encoder_that_is_no_vision_model(self, told, tmp_path):
         AutoModel.from_config(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
-        assert "is a bert model, which takes text" in told("--encoder", tmp_path / "bert")
+        assert "of the kind image, but BertModel" in told("--encoder", tmp_path / "bert")
 
     def test_encoder_that_is_not_there(self, told):
         assert "--encoder /no/encoder is neither a folder" in told("--encoder", "/no/encoder")

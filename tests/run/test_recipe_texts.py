@@ -288,7 +288,9 @@ class TestMistakes:
 
     def test_an_encoder_that_is_no_text_model(self, told, tmp_path):
         CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
-        assert "is a vit model, which takes image" in told("--encoder", tmp_path / "vit")
+        assert "is a vit model, without a vocabulary, but one for texts is needed" in told(
+            "--encoder", tmp_path / "vit"
+        )
 
 
 def test_help_is_about_texts():
