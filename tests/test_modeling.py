@@ -198,7 +198,7 @@ def test_gradient_checkpointing_acts_on_every_trained_encoder_and_names_one_that
         model(**batch).loss.backward()
         assert len(calls) == times
     towers = (CONFIGS["vit"](), CONFIGS["bert"]())
-    model = hf_pretext.ContrastiveForPreTraining.from_encoders(*towers, 24, frozen="vision")
+    model = hf_pretext.ContrastiveForPreTraining.from_encoders(*towers, 24, frozen="image")
     model.gradient_checkpointing_enable({"use_reentrant": False})
     enabled = {kind: any(getattr(m, "gradient_checkpointing", False) for m in e.modules()) for kind, e in
                model.encoders.items()}  # fmt: skip

@@ -368,7 +368,7 @@ def test_a_frozen_tower_goes_through_its_pieces_once():
     found, seen = [], []
     for size in (None, 4):
         torch.manual_seed(0)
-        model = pair_of("vit", frozen="vision", embed_batch_size=size).train()
+        model = pair_of("vit", frozen="image", embed_batch_size=size).train()
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
@@ -381,7 +381,7 @@ def test_a_frozen_tower_goes_through_its_pieces_once():
 
 
 def test_a_frozen_tower_sees_all_its_patches():
-    model = pair_of("vit", frozen="vision", patch_dropout=0.5).train()
+    model = pair_of("vit", frozen="image", patch_dropout=0.5).train()
     seen = []
     model.encoder.layers[0].register_forward_pre_hook(lambda module, arguments: seen.append(arguments[0].shape[1]))
     model(**batch_of())
