@@ -133,7 +133,7 @@ COMMANDS = {  # what runs, an example, and the options
             "source": SOURCE,
             "--dataset": {"required": True, "help": "A labelled set: a Hub id, a folder, or files."},
             "--label": {"help": "Its column of labels."},
-            "--column": {"help": "Its column of pictures or texts."},
+            "--column": {"help": "Its column of images, texts, sounds or videos."},
             "--rows": {"type": positive, "help": "Rows of each of its splits at most."},
             "--image_size": {"type": positive, "help": "In place of the processor's own."},
             "--revision": REVISION,

@@ -67,7 +67,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     views: ClassVar[Mapping[str, int]] = {}
     auto_class: ClassVar[type] = AutoModel
     pipeline_tag: ClassVar[str] = "feature-extraction"  # of the Hub: what the checkpoint is used for
-    usage: ClassVar[str] = ""  # lines that load a checkpoint, {folder}, where its modality's own would not do
+    usage: ClassVar[str] = ""  # lines that load a checkpoint, as `Modality.usage`, where those would not do
     formula: ClassVar[str] = ""  # of the loss, as LaTeX; a card shows it
     limits: ClassVar[tuple[str, ...]] = ()  # known failures of the objective, a sentence each; a card says them
     capabilities: ClassVar[tuple[str, ...]] = ()  # of "embed", "match", "predict_tokens", "generate", "ask"

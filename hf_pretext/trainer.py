@@ -50,6 +50,7 @@ class PretextTrainer(StreamTrainer):
     ):
         """Raises `ValueError` for data without a known length where `args` count in epochs."""
         refuse_sharded(args)
+        processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective)
         self._terms = RunningMeans()

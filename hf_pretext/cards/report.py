@@ -105,8 +105,8 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, lis
 
     predictions: a text with its masked word left open, the word, and the model's likeliest predictions."""
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
-    names = [f"{method}_top1" for method in transfer["methods"]]
-    shares = [method.rpartition("_")[2] for method in transfer["methods"]]
+    shares = [share for method in transfer["methods"] if (share := method.rpartition("_")[2]).endswith("%")]
+    names = [f"linear_probe_{share}_top1" for share in shares]
     styles = {"trained": (TRAINED, "-"), "random": (RANDOM, "-"), "majority": (RANDOM, ":")}
     for who, figures in transfer["figures"].items():
         colour, line = styles.get(who, (OTHER, "--"))

@@ -35,7 +35,7 @@ def hours(seconds: float | None) -> str:
 
 def epochs(run: dict) -> str:
     """How often a seed saw its data; of a mixture, how often each part."""
-    parts = [value for name, value in run["history"][-1].items() if name.startswith("epoch_of_source")]
+    parts = [value for name, value in (run["history"] or [{}])[-1].items() if name.startswith("epoch_of_source")]
     return ", ".join(f"{part:.1f}" for part in parts) or shown(run["epochs"] or None, "{:.1f}")
 
 

@@ -11,6 +11,7 @@ import os
 from transformers.utils import logging
 
 from ..registry import modality_class, objective_class
+from .results import transfers
 from .template import environment
 
 log = logging.get_logger(__name__)
@@ -24,25 +25,34 @@ def lines(results: dict, where: str | os.PathLike) -> str:
     template, which sees the results, the `folder`, and how hidden states are read and pooled. Nothing of it is code
     out of the results, which may be anybody's."""
     folder = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
-    template = objective_class(results["objective"]["name"]).usage or modality_class(results["inputs"][0]).usage
-    seen = {**results, "folder": folder, "hidden_of": hidden_of(results), "pooled": pooled(results)}
-    return environment().from_string(template).render(seen).strip()
+    first = results["inputs"][0]
+
+    def rendered(template: str, kind: str, subfolder: str) -> str:
+        how = {"hidden_of": hidden_of(results, kind), "pooled": pooled(results, kind)}
+        seen = {**results, **how, "folder": folder, "subfolder": subfolder, "usage_of": usage_of}
+        return environment().from_string(template).render(seen).strip()
+
+    def usage_of(kind: str) -> str:
+        return rendered(modality_class(kind).usage, kind, f', subfolder="{kind}"')
+
+    template = objective_class(results["objective"]["name"]).usage or modality_class(first).usage
+    return rendered(template, first, "")
 
 
-def hidden_of(results: dict) -> str:
-    """How the hidden states are read of the layer that the first method of the first transfer chose."""
-    layer = OUTPUT_LAYER
-    if "transfer" in results:
-        transfer = results["transfer"]
-        layer = int(transfer["details"]["trained"][0][transfer["methods"][0]]["layer"])
+def hidden_of(results: dict, kind: str) -> str:
+    """How the hidden states of a kind's encoder are read, of the layer that the first method of its transfer chose."""
+    transfer = next((each for each in transfers(results) if each.get("kind", results["inputs"][0]) == kind), None)
+    layer = int(transfer["details"]["trained"][0][transfer["methods"][0]]["layer"]) if transfer else OUTPUT_LAYER
     return ").last_hidden_state" if layer == OUTPUT_LAYER else f", output_hidden_states=True).hidden_states[{layer}]"
 
 
-def pooled(results: dict) -> str:
-    """How hidden states are pooled."""
-    if results["layout"] == "channels_last":
+def pooled(results: dict, kind: str) -> str:
+    """How hidden states of a kind's encoder are pooled."""
+    first = kind == results["inputs"][0]
+    if first and results["layout"] == "channels_last":
         return ".mean((2, 3))"
-    return ".flatten(1, -2).mean(1)" if results["encoder"]["class"] == "TimmWrapperModel" else ".mean(1)"
+    encoder = results["encoder"] if first else results["encoders"][kind]
+    return ".flatten(1, -2).mean(1)" if encoder["class"] == "TimmWrapperModel" else ".mean(1)"
 
 
 def packages(results: dict) -> str:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ..data.captions import normalised
 from ..modeling import PretextModel
 from .labelled_set import LabelledSet
-from .measure import Measure, Metrics, Subject, normalised
+from .measure import Measure, Metrics, Subject
 
 SEED = 0
 KINDS = ("shuffled", "hard")

@@ -142,11 +142,6 @@ def evaluated(model: torch.nn.Module, device: torch.device | str) -> Iterator[No
         model.train(training)
 
 
-def normalised(caption: str) -> str:
-    """A caption as it is compared with others: without case, and one space between words."""
-    return " ".join(caption.casefold().split())
-
-
 def distinct(captions: Iterable[str]) -> list[str]:
     """Captions, one of those that read the same (see `normalised`)."""
     return list({normalised(caption): caption for caption in captions}.values())

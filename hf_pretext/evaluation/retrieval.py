@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..data.captions import normalised
 from ..modeling import PretextModel
 from .knn import DIVERGED
 from .labelled_set import LabelledSet
-from .measure import Measure, Metrics, Subject, distinct, normalised
+from .measure import Measure, Metrics, Subject, distinct
 
 KS = (1, 5, 10)
 CHUNK = 512  # queries at a time

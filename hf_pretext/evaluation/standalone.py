@@ -6,6 +6,7 @@ folder or user/name + labelled set -> {"transfer": ...}, as in results.json
 import copy
 import os
 from functools import partial
+from pathlib import Path
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -24,6 +25,7 @@ from .labelled_set import LabelledSet
 from .transfer import chosen_together, methods_of
 
 SEEDS = (0, 1, 2)  # of random encoders
+PROCESSORS = ("*processor_config.json", "tokenizer_config.json")
 LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: weights and words, no pickles
 
 
@@ -51,7 +53,9 @@ def evaluate(
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
-    modality = modality_classes([kind])[kind].from_saved(folder, encoder, str(source), image_size)
+    modality = modality_classes([kind])[kind].from_saved(
+        processor_folder(folder, kind), encoder, str(source), image_size
+    )
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows)
     methods = methods_of(modality.fractions)
     options = {"device": device, "methods": methods}
@@ -90,6 +94,12 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
     if kind is None:
         raise ValueError(f"{source} is a {config.get('model_type')}: only encoders of one kind of data are evaluated.")
     return encoder, kind, objective or "not of hf_pretext"
+
+
+def processor_folder(folder: str, kind: str) -> str:
+    """Where the processor of a kind lies: beside its encoder in a sub-folder, or in the folder itself."""
+    part = Path(folder, kind)
+    return str(part) if any(file for name in PROCESSORS for file in part.glob(name)) else folder
 
 
 def kind_of(encoder: PreTrainedModel) -> str | None:

@@ -18,8 +18,11 @@ def tfidf_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> dict
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     texts = {split: labelled.texts(split) for split in labelled.labels.splits}
-    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2)
-    vectorizer.fit(texts["train"])
+    options = {"sublinear_tf": True, "ngram_range": (1, 2)}
+    try:
+        vectorizer = TfidfVectorizer(min_df=2, **options).fit(texts["train"])
+    except ValueError:  # no word of two letters or more is in two texts
+        vectorizer = TfidfVectorizer(token_pattern=r"\S+", **options).fit(texts["train"])
     features = {split: vectorizer.transform(some) for split, some in texts.items()}
     options = {"standardised": False, "strengths": STRENGTHS}
     probes = {name: method for name, method in methods.items() if name != "knn"}

@@ -44,21 +44,20 @@ class Context:
 class Modality(ABC):
     """One kind of data: a row to tensors in a worker, and the last steps on the device.
 
-    name: of its file. columns: canonical columns it may be read from, the first that a row has. suffixes: of its
-    files. options: dataclasses of its settings. samples: what its samples are called. role: the name that transformers'
-    processors of several kinds take its processor by. timed: whether `at` matters. encoder_input: what an encoder takes
-    it as. outputs: all columns that an example may have. processor: transformers' own, saved with each checkpoint.
-    fills: columns padded along time, and with what.
+    name: of its file. columns: canonical columns it may be read from, the first that a row has. options: dataclasses of
+    its settings. samples: what its samples are called. role: the name that transformers' processors of several kinds
+    take its processor by. timed: whether `at` matters. encoder_input: what an encoder takes it as. outputs: all columns
+    that an example may have. processor: transformers' own, saved with each checkpoint. fills: columns padded along
+    time, and with what.
 
     For evaluation and cards: fractions: shares of the labels that linear probes know, None for all of them and kNN.
     features_in_bf16: whether features may be extracted so. task_type: the Hub's name of classifying it. packages: what
     loading an encoder takes besides torch and transformers. usage: lines that load an encoder, a Jinja template of
-    `folder`, `hidden_of` (how hidden states are read) and `pooled`.
+    `folder`, `subfolder` (the argument, where there is one), `hidden_of` (how hidden states are read) and `pooled`.
     """
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
-    suffixes: ClassVar[tuple[str, ...]]
     options: ClassVar[tuple[type, ...]]
     samples: str
     role: ClassVar[str]

@@ -8,8 +8,8 @@ USAGE = """
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
+tokenizer = AutoTokenizer.from_pretrained("{{ folder }}"{{ subfolder }})
+encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
 batch = tokenizer(["a text", "a second one"], padding=True, return_tensors="pt")
 with torch.no_grad():
     hidden = encoder(**batch{{ hidden_of }}

@@ -36,8 +36,8 @@ USAGE = """
 import torch
 from transformers import AutoFeatureExtractor, AutoModel
 
-extractor = AutoFeatureExtractor.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
+extractor = AutoFeatureExtractor.from_pretrained("{{ folder }}"{{ subfolder }})
+encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
 sound = torch.zeros(extractor.sampling_rate).numpy()  # yours: one channel, at this rate
 batch = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt")
 with torch.no_grad():
@@ -80,7 +80,6 @@ class Audio(Modality):
 
     name = "audio"
     columns = ("audio", "video")
-    suffixes = (".wav", ".flac", ".ogg", ".mp3")
     options = (AudioArguments,)
     samples = "sounds"
     role = "feature_extractor"
@@ -177,8 +176,9 @@ class Audio(Modality):
         """A sound's input, `(T,)` or `(frames, mels)`, and its attention_mask."""
         fixed = {"padding": "max_length", "max_length": self.length, "truncation": True} if self.padded else {}
         rate = self.processor.sampling_rate
-        values = self.processor(sound.numpy(), sampling_rate=rate, return_tensors="pt", **fixed)[self.encoder_input][0]
-        if self.padded or values.ndim > 1:  # spectrograms have one length
+        extracted = self.processor(sound.numpy(), sampling_rate=rate, return_tensors="pt", **fixed)
+        values = extracted[self.encoder_input][0]
+        if self.padded or (values.ndim > 1 and "attention_mask" not in extracted):  # of one length
             return {self.encoder_input: values}
         return {self.encoder_input: values, "attention_mask": torch.ones(len(values), dtype=torch.long)}
 
@@ -206,13 +206,20 @@ class Audio(Modality):
         examples = [self.extracted(0.1 * torch.randn(self.length)) for _ in range(count)]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
+    def padding(self) -> str:
+        """How sounds become one length, in words."""
+        example = self.extracted(torch.zeros(self.length))
+        if "attention_mask" in example:
+            return "to the longest of a batch"
+        return "to --seconds" if self.padded else "to the one length that the extractor gives"
+
     def facts(self) -> dict:
         """Returns length and extractor."""
         extractor = {"from": relative(self.brought_by), "class": type(self.processor).__name__}
         return {
             "seconds": self.seconds,
             "sampling_rate": self.processor.sampling_rate,
-            "sounds_padded": "to --seconds" if self.padded else "to the longest of a batch",
+            "sounds_padded": self.padding(),
             "feature_extractor": extractor,
         }
 

@@ -61,8 +61,8 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-processor = AutoImageProcessor.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
+processor = AutoImageProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
+encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
 picture = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("picture.png").convert("RGB")
 with torch.no_grad():
     hidden = encoder(**processor(picture, return_tensors="pt"){{ hidden_of }}
@@ -142,7 +142,6 @@ class Image(Modality):
 
     name = "image"
     columns = ("image",)
-    suffixes = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
     options = (ImageArguments, Augmentation)
     samples = "images"
     role = "image_processor"

@@ -46,7 +46,6 @@ class Text(Modality):
 
     name = "text"
     columns = ("text",)
-    suffixes = (".txt",)
     options = (TextArguments, CaptionArguments)
     samples = "texts"
     role = "tokenizer"

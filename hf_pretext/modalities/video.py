@@ -24,9 +24,9 @@ USAGE = """
 import torch
 from transformers import AutoModel, AutoVideoProcessor
 
-processor = AutoVideoProcessor.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
-video = torch.zeros(encoder.config.num_frames, 3, 100, 200, dtype=torch.uint8)  # yours: frames as RGB
+processor = AutoVideoProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
+encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
+video = torch.zeros({{ num_frames }}, 3, 100, 200, dtype=torch.uint8)  # yours: frames as RGB
 with torch.no_grad():
     hidden = encoder(**processor([video], return_tensors="pt"){{ hidden_of }}
 features = hidden.mean(1)
@@ -70,7 +70,6 @@ class Video(Modality):
 
     name = "video"
     columns = ("video",)
-    suffixes = (".mp4", ".webm", ".mkv", ".avi", ".mov")
     options = (VideoArguments,)
     samples = "films"
     role = "video_processor"

@@ -90,6 +90,15 @@ class CompositeModel(PartedModel):
 class TwoEncoders(PretextModel):
     """Base of objectives with an encoder for each of several kinds of data that transformers has no class for."""
 
+    usage = """
+{% for kind in inputs %}
+# the encoder of {{ kind }}, from its sub-folder
+{{ usage_of(kind) }}
+
+{% endfor %}
+# all encoders with their heads: hf_pretext.load("{{ folder }}")
+"""
+
     @classmethod
     def from_encoders(cls, **encoders_and_settings) -> "TwoEncoders":
         """Puts the objective's heads on encoders, or configs of fresh ones: `from_encoders(audio=..., video=...,

@@ -95,7 +95,7 @@ with torch.no_grad():
     features = encoder(**pictures).last_hidden_state.mean(1)
     tokens = text_encoder(**texts).last_hidden_state
 print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name__, tokens.shape)
-# both together and their common space, as under "Both towers together": hf_pretext.load("{{ folder }}")
+# both together and their common space, as under "The full model": hf_pretext.load("{{ folder }}")
 """
 
     def __init__(self, full_model: PreTrainedModel, task: MultiwayTask, parts: dict | None = None):

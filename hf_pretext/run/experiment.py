@@ -22,6 +22,7 @@ from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
 from ..stream.state import check_length
+from ..trainer import refuse_sharded
 from ..utils.machine import default_workers, has_bf16
 from ..utils.paths import relative
 from .build import Blueprint
@@ -167,6 +168,7 @@ def ask(
     check_license(options.license)
     check_language(options.language)
     arguments = {seed: training_arguments(seed, options.seeds, command_line, values) for seed in options.seeds}
+    refuse_sharded(arguments[options.seeds[0]])
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)

@@ -19,8 +19,8 @@ class RunArguments:
     eval_dataset: A labelled set for transfer, given as --dataset is; `none` leaves it out.
     eval_label: The column of labels in it.
     eval_rows: Rows of each of its splits at most.
-    eval_fractions: Shares of its labels that linear probes know, as 0.01 0.1 1. Default: all of them; of texts these
-        three.
+    eval_fractions: Shares of its labels that linear probes know, as 0.01 0.1 1. Default: all of them; of texts,
+        sounds and videos these three.
     seeds: Train one run for each: means, spreads and the verdict need three.
     smoke: A tiny encoder and a few steps, to see that everything works.
     license: The card's: the licence of the weights, by its name on the Hub, as `apache-2.0`.

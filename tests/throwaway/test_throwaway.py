@@ -1,6 +1,7 @@
-"""An objective is one file: three that nobody else knows train, save, load, are evaluated and get a card."""
+"""An objective is one file: four that nobody else knows train, save, load, are evaluated and get a card."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,19 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
-from conftest import EMOJI, REPOSITORY
+from conftest import CONFIGS, EMOJI, REPOSITORY
+from media import film
 from transformers import AutoModel, AutoModelForImageTextToText
 
 import hf_pretext
 import hf_pretext.objectives
 from hf_pretext import Recipe, registry
 from hf_pretext.cards import read_results, render
+from hf_pretext.evaluation.standalone import evaluate
 
 FOLDER = Path(__file__).parent / "objectives"
 SHAKESPEARE = REPOSITORY / "recipes" / "data" / "shakespeare"
+CODE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 SMALL = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
 SETTINGS = dict(seeds=[0], max_steps=3, logging_steps=1, save_steps=2, eval_rows=60, use_cpu=True)
 
@@ -76,6 +80,16 @@ def wav2vec2():
         mask_time_prob=0.0,
         layerdrop=0.0,
     )
+
+
+def ast_and_videomae(image_size, num_frames):
+    from transformers import VideoMAEConfig
+
+    from hf_pretext.modules.composite import CompositeConfig
+
+    sizes = dict(image_size=image_size, patch_size=16, num_frames=num_frames)
+    encoders = {"audio": CONFIGS["ast"](), "video": VideoMAEConfig(**SMALL, **sizes)}
+    return CompositeConfig(encoders={kind: config.to_diff_dict() for kind, config in encoders.items()})
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +159,22 @@ print(type(encoder).__name__, tuple(encoder(**inputs).last_hidden_state.shape))
     assert done.stdout.startswith("Wav2Vec2Model (1, "), done.stderr
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["pretext"] == {"objective": "playback_speed", "fastest": 2.0}
+
+
+def test_sound_and_film_without_a_native_class(cache, tmp_path):
+    """Two encoders in a sub-folder each: the card says which one to load, and `evaluate` finds its processor."""
+    rows = [{"video": {"bytes": film(seconds=1.0), "path": None}, "label": "ab"[i % 2]} for i in range(20)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "films.parquet")
+    data = str(tmp_path / "films.parquet")
+    settings = dict(dataset=[data], eval_dataset=data, eval_label="label", video_size=32, num_frames=4, seconds=0.3,
+                    per_device_train_batch_size=4)  # fmt: skip
+    results = run("sound_and_film", ast_and_videomae, tmp_path / "run", **settings)
+    assert results["transfer"]["kind"] == "audio" and list(results["other_transfers"]) == ["video"]
+    assert sorted(path.parent.name for path in (tmp_path / "run").glob("*/model.safetensors")) == ["audio", "video"]
+    code = CODE.search((tmp_path / "run" / "README.md").read_text())[1]
+    assert 'subfolder="audio")' in code and 'subfolder="video")' in code
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.strip() == results["usage"]["output"], done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["ASTModel", "VideoMAEModel"]
+    alone = evaluate(tmp_path / "run", data, "label", device="cpu")
+    assert alone["encoder"] == {"class": "ASTModel"} and alone["transfer"]["kind"] == "audio"
