@@ -14,7 +14,8 @@ from transformers import TrainingArguments, set_seed
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool, width
-from hf_pretext.modalities.image import ImageProcessing, default_processor
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationTask
 from hf_pretext.trainer import PretextTrainer, refuse_sharded
@@ -66,7 +67,7 @@ def trained(tmp_path, emoji):
             output_dir=str(tmp_path / name), per_device_train_batch_size=8, max_steps=4, save_steps=1, seed=1,
             learning_rate=1e-2, logging_steps=1, use_cpu=True, disable_tqdm=True, **options,
         )  # fmt: skip
-        processing = ImageProcessing(default_processor(IMAGE))
+        processing = Inputs(Image(default_processor(IMAGE)))
         trainer = PretextTrainer(model, args, open_source(emoji(count=24)), processing)
         trainer.train(resume_from_checkpoint=resume and str(Path(args.output_dir) / resume))
         return trainer
@@ -108,7 +109,7 @@ def test_what_splits_the_model_is_refused_on_every_device(tmp_path, monkeypatch,
     args = TrainingArguments(output_dir=str(tmp_path), fsdp="full_shard", use_cpu=True)
     model = TeacherForPreTraining.from_encoder(CONFIGS["vit"]())
     with pytest.raises(ValueError, match="--fsdp would split the model over devices.*Leave it out"):
-        PretextTrainer(model, args, open_source(emoji(count=24)), ImageProcessing(default_processor(IMAGE)))
+        PretextTrainer(model, args, open_source(emoji(count=24)), Inputs(Image(default_processor(IMAGE))))
     plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None}
     refuse_sharded(SimpleNamespace(**plain))
     refuse_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))

@@ -272,7 +272,7 @@ MISTAKES = {
     "too few weights": (["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "texts that are pictures": (["--text_column", "image"], "holds no texts"),
     "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
-    "a batch of one": (["--per_device_train_batch_size", "1"], "Give --per_device_train_batch_size 2"),
+    "a batch of one": (["--per_device_train_batch_size", "1"], "needs at least 2 rows to compare. Give --per_"),
     "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
     "a prompt without a place": (["--prompts", "a photo"], "or a language (ar, de, en"),
     "nowhere": (["--image_encoder", "no/such/folder"], "no/such/folder"),
