@@ -49,11 +49,8 @@ class Start:
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
         """Puts the options that were given before the message of a `ValueError`."""
-        options = (
-            {"--encoder": self.encoder}
-            if self.encoder
-            else {self.option(kind): self.towers[kind] for kind in self.towers}
-        )
+        towers = {self.option(kind): path for kind, path in self.towers.items()}
+        options = {"--encoder": self.encoder} if self.encoder else towers
         try:
             yield
         except ValueError as error:

@@ -1,11 +1,13 @@
 """A recipe from the command line to the results, and every mistake that a user can make on the way."""
 
+import dataclasses
 import importlib.util
 import json
 import os
 import subprocess
 import sys
 import time
+import weakref
 
 import datasets
 import pytest
@@ -14,12 +16,18 @@ import transformers
 from conftest import CONFIGS, EMOJI, REPOSITORY, VIT
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel, pipeline
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 import hf_pretext
+from hf_pretext import registry
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.features import extract
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image as ImageModality
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.recipe import option_types
+from hf_pretext.run.build import Blueprint
 from hf_pretext.stream.sample_log import read_lines
 
 RECIPE = REPOSITORY / "recipes" / "rotation_emoji.py"
@@ -204,10 +212,15 @@ def test_own_labelled_set(tmp_path, emoji):
     assert sum(results["transfer"]["rows"].values()) == 60
 
 
-@pytest.mark.parametrize(("name", "size"), [("vit", []), ("timm_resnet18", ["--image_size", 32])])
+SIDE = ["--image_size", 32]
+
+
+@pytest.mark.parametrize(("name", "size"), [("vit", []), ("timm_resnet18", SIDE), ("regnet", SIDE)])
 def test_from_a_pretrained_encoder(tmp_path, name, size):
+    """Whatever takes images when it is tried: `input_modalities` of RegNet say text."""
     AutoModel.from_config(CONFIGS[name]()).save_pretrained(tmp_path / "encoder")
-    options = ["--encoder", tmp_path / "encoder", *size, "--eval_rows", 30, "--learning_rate", 0.0, "--max_steps", 1]
+    options = ["--encoder", tmp_path / "encoder", *size, "--eval_dataset", "none", "--learning_rate", 0.0]
+    options += ["--max_steps", 1]
     results = main(*options, output_dir=tmp_path / "run")
     assert results["image_size"] == [32, 32]
     before, after = (AutoModel.from_pretrained(tmp_path / folder) for folder in ("encoder", "run"))
@@ -224,6 +237,20 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     results = main("--encoder", tmp_path / "encoder", *own, "--image_size", 32, output_dir=tmp_path / "run")
     assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
     assert "no metric here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
+
+
+def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
+    built, alive, fresh = [], [], Blueprint.fresh
+
+    def watched(blueprint, seed, random=False):
+        alive.append(sum(model() is not None for model in built))
+        model, missing = fresh(blueprint, seed, random)
+        built.append(weakref.ref(model))
+        return model, missing
+
+    monkeypatch.setattr(Blueprint, "fresh", watched)
+    main("--seeds", 0, 1, 2, "--max_steps", 1, "--eval_dataset", "none", output_dir=tmp_path / "run")
+    assert len(built) >= 3 and alive[-2:] == [0, 0]
 
 
 @pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
@@ -339,6 +366,37 @@ class TestMistakes:
         message = told("--encoder", tmp_path / "timesformer", "--image_size", 32)
         assert "needs an encoder of the kind image, but TimesformerModel (timesformer) can't take noise" in message
 
+    def test_objective_whose_state_can_not_be_stored(self, told, monkeypatch):
+        class Unstorable(RotationForPreTraining):
+            def get_extra_state(self):
+                return {"seen": 3}  # safetensors hold tensors alone
+
+        monkeypatch.setattr("hf_pretext.recipe.objective_class", lambda name: Unstorable)
+        message = told()
+        assert "A checkpoint of Unstorable can't be saved and loaded again: AttributeError: 'dict'" in message
+
+    def test_encoder_that_can_be_built_but_not_loaded(self, capsys, tmp_path, monkeypatch):
+        """`from_pretrained` builds a model on the meta device, where numbers can't be read."""
+
+        class ReadingConfig(transformers.ViTConfig):
+            model_type = "reading_vit"
+
+        class ReadingModel(transformers.ViTModel):
+            config_class = ReadingConfig
+
+            def __init__(self, config, **kwargs):
+                super().__init__(config, **kwargs)
+                self.register_buffer("drop", torch.tensor(torch.ones(4).sum().item()))
+
+        monkeypatch.setitem(CONFIG_MAPPING._extra_content, "reading_vit", ReadingConfig)
+        monkeypatch.setitem(MODEL_MAPPING._extra_content, ReadingConfig, ReadingModel)
+        recipe = load_recipe()
+        recipe.smoke_encoder = lambda image_size: ReadingConfig(**{**VIT, "image_size": image_size}, patch_size=16)
+        with pytest.raises(SystemExit) as stopped:
+            recipe.main(["--smoke", "--use_cpu", "--output_dir", str(tmp_path / "run")])
+        assert "can't be saved and loaded again" in str(stopped.value) and "meta" in str(stopped.value)
+        assert not (tmp_path / "run").exists()
+
     def test_encoder_that_is_not_there(self, told):
         assert "--encoder /no/encoder is neither a folder" in told("--encoder", "/no/encoder")
 
@@ -414,14 +472,40 @@ class TestMistakes:
         assert "--seeds needs different numbers" in told("--seeds", 1, 1)
 
 
-def test_help_teaches_and_imports_no_more_than_an_objective():
+def test_help_teaches_and_imports_no_more_than_an_objective(capsys):
     done = subprocess.run([sys.executable, "-X", "importtime", str(RECIPE), "--help"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for words in ("your own pictures", "--dataset", "--num_rotations", "--crop_scale", "--learning_rate", "--help_all"):
+    for words in ("your own", "--dataset", "--num_rotations", "--crop_scale", "--learning_rate", "--help_all"):
         assert words in done.stdout
     assert "--fsdp" not in done.stdout
     assert len(done.stdout.splitlines()) < 140
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "torch" in imported and not {"sklearn", "matplotlib", "evaluate", "hf_pretext.trainer"} & imported
-    everything = subprocess.run([sys.executable, str(RECIPE), "--help_all"], capture_output=True, text=True)
-    assert "--fsdp" in everything.stdout
+    with pytest.raises(SystemExit) as stopped:
+        load_recipe().main(["--help_all"])
+    assert stopped.value.code in (0, None) and "--fsdp" in capsys.readouterr().out
+
+
+def clashes(types) -> dict[str, list[str]]:
+    """Options that several dataclasses have, with those."""
+    owners: dict[str, list[str]] = {}
+    for type_ in types:
+        for field in dataclasses.fields(type_):
+            owners.setdefault(field.name, []).append(type_.__name__)
+    return {name: of for name, of in owners.items() if len(of) > 1}
+
+
+@pytest.mark.parametrize("name", registry.names("objectives"))
+def test_no_option_is_of_two_groups(name):
+    objective = registry.objective_class(name)
+    assert clashes(option_types(objective)) == {}
+
+    @dataclasses.dataclass
+    class Clashing(objective.task_class):
+        learning_rate: float = 0.0
+        crop_scale: float = 0.0
+
+    of_task = [Clashing if type_ is objective.task_class else type_ for type_ in option_types(objective)]
+    named = clashes(of_task)
+    assert named["learning_rate"] == ["Clashing", "TrainingArguments"]
+    assert ("crop_scale" in named) == ("image" in objective.inputs)
