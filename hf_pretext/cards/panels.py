@@ -9,9 +9,10 @@ from functools import partial
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ..data.captions import normalised
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_set import LabelledSet
-from ..evaluation.measure import Subject, evaluated, normalised
+from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
 from .report import draw_fractions, draw_neighbours, draw_pairs

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import registry
+from ..data.captions import normalised
 from ..modeling import PretextModel
 from .labelled_set import LabelledSet
 
