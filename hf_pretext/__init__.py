@@ -14,6 +14,7 @@ _HOMES = {
     "PretextModel": "modeling",
     "PretextOutput": "modeling",
     "load": "modeling",
+    "CompositeModel": "modules.composite",
     "PretextTrainer": "trainer",
     "Recipe": "recipe",
     "extract": "features",
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from .modeling import PretextModel as PretextModel
     from .modeling import PretextOutput as PretextOutput
     from .modeling import load as load
+    from .modules.composite import CompositeModel as CompositeModel
     from .recipe import Recipe as Recipe
     from .trainer import PretextTrainer as PretextTrainer
 

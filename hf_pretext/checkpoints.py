@@ -287,4 +287,5 @@ def check_names(names: Iterable[str], expected: Iterable[str], path: str | PathL
 
 
 def listed(names: list[str]) -> str:
+    """The first names, and whether there are more."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

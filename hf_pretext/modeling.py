@@ -152,16 +152,17 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         by. A loaded model knows it."""
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Learns from the data what must be known before training begins, as a codebook. batches: of training, for as
-        long as they are asked for. A resumed run has it already."""
+        """Learns from the data what must be known before training begins, as a codebook, on the main process for all.
+        batches: of training, for as long as they are asked for. A resumed run has it already."""
 
     def prepared(self) -> dict:
         """What results say of what was learned beforehand."""
         return {}
 
     def before_round(self, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Learns from the data once more at the beginning of each epoch, as clusters of features. batches: of one
-        epoch. What it learns must lie in parameters or buffers: a run resumed within an epoch does not ask again."""
+        """Learns from the data once more at the beginning of each epoch, as clusters of features, on the main process
+        for all; it sets the mode (`eval()`) that it needs, and restores it. batches: of one epoch. What it learns must
+        lie in parameters or buffers: a run resumed within an epoch does not ask again."""
 
     def after_step(self, progress: float) -> None:
         """Follows an optimizer step, as the moving average of a teacher does. progress: as `self.progress`, 0 to 1."""

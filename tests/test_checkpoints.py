@@ -166,7 +166,9 @@ def test_plain_transformers_loads_it_and_so_do_we(checkpoints, objective, name):
     model, folder = models[objective, name], root / objective / name
     report = json.loads((folder / "report.json").read_text())
     assert report["native"] == {"class": type(model.full_model).__name__, "missing": [], "unexpected": []}
-    heads = set(model.full_model.state_dict()) - {f"bert.{n}" for n in model.encoder.state_dict()}
+    heads = set(model.full_model.state_dict()) - {
+        f"{model.full_model.base_model_prefix}.{name}" for name in model.encoder.state_dict()
+    }
     poolers = [key for key in report["auto"]["missing"] if not key.startswith("pooler.")]
     assert not poolers and (objective == "masked_lm" or not report["auto"]["missing"])
     assert not report["auto"]["unexpected"] or (objective == "masked_lm" and set(report["auto"]["unexpected"]) <= heads)

@@ -106,6 +106,7 @@ def batches(source: Source, column: str) -> Iterator[list[str | None]]:
 
 
 def text_or_none(row: dict, column: str) -> str | None:
+    """A row's text; None for what can't be read."""
     if UNREADABLE in row:
         return None
     try:

@@ -143,6 +143,7 @@ def can_be_reached(url: str) -> bool:
 
 
 def is_remote(url: str) -> bool:
+    """Whether it has a protocol."""
     return "://" in url
 
 

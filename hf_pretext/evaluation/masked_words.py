@@ -69,6 +69,7 @@ WORDS = {
 
 
 def protocol(results: dict) -> str:
+    """How it is measured, of the results of a run, in sentences for a card."""
     apart = ", which were of another kind" if (results.get("alone") or {}).get("texts") else ""
     return (
         "Masked words: the share of masked tokens that are predicted, the same ones each time, with the caption's own "

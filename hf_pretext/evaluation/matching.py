@@ -138,6 +138,7 @@ WORDS = {
 
 
 def protocol(results: dict) -> str:
+    """How it is measured, of the results of a run, in sentences for a card."""
     by = "the model's own score and by " if "matching_hard" in results["measures"]["trained"] else ""
     return (
         "Matching: accuracy at distinguishing correct pairs from as many wrong ones, the same ones for every model; a "

@@ -158,6 +158,7 @@ def answerable(wanted: Tensor, given: Tensor) -> np.ndarray:
 
 
 def check_ks(ks: Sequence[int]) -> None:
+    """Raises `ValueError` for ranks below 1, or none."""
     if not len(ks) or min(ks) < 1:
         raise ValueError(f"ks must be ranks from 1, such as {KS}, but are {tuple(ks)}.")
 
@@ -226,6 +227,7 @@ def words(name: str) -> str | None:
 
 
 def protocol(results: dict) -> str:
+    """How it is measured, of the results of a run, in sentences for a card."""
     captioned = "text" in results["inputs"]
     among = ", with a label or without, and their distinct captions" if captioned else ""
     return (

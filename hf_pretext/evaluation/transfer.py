@@ -128,6 +128,7 @@ def label_fractions(*fractions: float) -> dict[str, Method]:
 
 
 def best_layer(layers: dict[Layer, dict]) -> dict:
+    """Metrics of the layer that is best on validation, its name, and those of all layers."""
     best = max(layers, key=lambda layer: layers[layer]["validation"]["top1"])
     return {"layer": best, **layers[best], "layers": {str(layer): metrics for layer, metrics in layers.items()}}
 

@@ -187,6 +187,7 @@ def words(name: str) -> str | None:
 
 
 def protocol(results: dict) -> str:
+    """How it is measured, of the results of a run, in sentences for a card."""
     templates = results["eval_prompts"]
     majority = results.get("transfer", {}).get("figures", {}).get("majority")
     guess = (

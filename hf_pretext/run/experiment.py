@@ -77,6 +77,7 @@ class Request:
 
     @property
     def main_process(self) -> bool:
+        """Whether this process is the first of all."""
         return self.first.process_index == 0
 
     @property

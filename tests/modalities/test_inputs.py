@@ -318,7 +318,7 @@ def test_processors_of_several_kinds(tokenizer, tmp_path):
     both.combine(CONFIGS["vit"]())
     both.processor.save_pretrained(tmp_path)
     assert Wav2Vec2FeatureExtractor.from_pretrained(tmp_path / "audio").sampling_rate == RATE
-    assert (tmp_path / "video" / "video_preprocessor_config.json").exists() or list((tmp_path / "video").iterdir())
+    assert (tmp_path / "video" / "video_preprocessor_config.json").exists()
     Inputs(video(), Text(tokenizer, 8)).processor.save_pretrained(tmp_path)
     assert len(AutoTokenizer.from_pretrained(tmp_path / "text")) == len(tokenizer)
 
