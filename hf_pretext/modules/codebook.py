@@ -37,8 +37,8 @@ HALF = (0.5, 0.5, 0.5)
 class CodebookTask:
     """Settings of objectives whose targets are visual tokens.
 
-    codebook: what tells a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
-        folder or Hub id); by itself the patch's pixels are.
+    codebook: what gives a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
+        folder or Hub id); default: the patch's pixels are clustered.
     codebook_size: how many visual tokens, where they are clustered.
     codebook_patches: of how many patches; at least as many as codes.
     """

@@ -35,8 +35,8 @@ from .patches import random_patches
 class MaskedPairsTask(MaskTask, CodebookTask):
     """Settings of objectives that mask images and texts.
 
-    image_mask_ratio, text_mask_ratio: shares of patches and of tokens that are masked.
-    mask_token_id, special_token_ids: as of masked language modelling; a recipe takes them from the tokenizer.
+    image_mask_ratio: share of patches that are masked, drawn one by one. (The papers mask them in blocks.)
+    text_mask_ratio: share of tokens that are masked.
     """
 
     image_mask_ratio: float = 0.4

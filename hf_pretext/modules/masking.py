@@ -26,7 +26,7 @@ class MaskTask:
     """Settings of objectives that mask tokens.
 
     mask_token_id: the mask token; a recipe takes it from the tokenizer.
-    special_token_ids: tokens that are never hidden, as those that begin and end a text; from the tokenizer too.
+    special_token_ids: tokens that are never masked, as those that begin and end a text; from the tokenizer too.
     """
 
     _argument_group_name: ClassVar[str] = "objective"

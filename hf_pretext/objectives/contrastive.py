@@ -1,4 +1,4 @@
-"""Image-text contrastive learning: of all captions in the batch, tell the picture's own; and the other way round.
+"""Image-text contrastive learning: of all captions in the batch, predict which is the image's; and the reverse.
 
 CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://huggingface.co/papers/2103.00020. ALIGN: Jia et al., ICML 2021, https://huggingface.co/papers/2102.05918.

@@ -41,8 +41,6 @@ class FlavaTask(MaskedPairsTask):
     mmm_image_weight, mmm_text_weight: of hidden patches and of hidden tokens of pairs.
     itm_weight: of telling whether a caption belongs to its picture.
     contrastive_weight: of telling which caption belongs to which picture.
-    image_mask_ratio, text_mask_ratio: shares of patches and of tokens that are hidden, drawn one by one. (The paper
-        hides patches in blocks.)
     mismatch_ratio: share of the pairs that are shown with another's caption, for itm; nothing is told of what is hidden
         there. (The contrastive loss is of all pairs, by their own captions.)
     negatives: that caption is any (shuffled), or one that the contrastive scores take for right (hard).

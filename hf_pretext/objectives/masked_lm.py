@@ -1,4 +1,4 @@
-"""Masked language modelling: hide some of the tokens, tell which they were.
+"""Masked language modelling: mask some of the tokens, predict which they were.
 
 Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
 NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, Liu, Weld, Zettlemoyer and Levy,

@@ -1,4 +1,4 @@
-"""Image-text matching: tell whether a caption belongs to a picture, from the tokens of both.
+"""Image-text matching: predict whether a caption belongs to an image, from the tokens of the two.
 
 Li, Selvaraju, Gotmare, Joty, Xiong and Hoi, "Align before Fuse", NeurIPS 2021,
 https://huggingface.co/papers/2107.07651. There, wrong captions are those that a contrastive loss, learned beside, takes

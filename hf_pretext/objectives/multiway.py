@@ -1,5 +1,5 @@
 """Masked data modelling: hide patches of pictures, words of texts and both of pairs, tell them from what is left; one
-Transformer for all three, with an expert for each (see `hf_pretext/multiway.py`).
+Transformer for all three, with an expert for each (see `modules/multiway.py`).
 
 BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
 https://huggingface.co/papers/2208.10442
@@ -32,12 +32,10 @@ FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 class MultiwayTask(MaskedPairsTask):
     """Settings of masked data modelling.
 
-    image_mask_ratio: share of patches that are hidden, of pictures alone and of pairs, drawn one by one. (The paper
-        hides them in blocks.)
-    text_mask_ratio: share of tokens that are hidden, of texts alone.
-    pair_text_mask_ratio: the same of pairs, whose text has a picture to be told by.
-    contrastive_weight: of telling which caption belongs to which picture, each by itself, beside; 0 leaves it out, as
-        the paper does in pretraining.
+    pair_text_mask_ratio: share of tokens that are masked of pairs, whose text has an image to be predicted from;
+        text_mask_ratio is of texts alone.
+    contrastive_weight: of predicting which caption belongs to which image, each encoded alone; 0 leaves it out, as the
+        paper does in pretraining.
     """
 
     pair_text_mask_ratio: float = 0.5

@@ -66,7 +66,7 @@ class RotationForPreTraining(PretextModel):
     pipeline_tag = "image-feature-extraction"
     formula = r"-\frac{1}{n}\sum_{r} \log p_\theta\left(r \mid \mathrm{turn}_r(x)\right)"
     limits = (
-        "What looks alike whichever way it is turned (balls, textures, views from above) teaches nothing, and pictures "
+        "What looks alike whichever way it is turned (balls, textures, views from above) teaches nothing, and images "
         "taken at any angle teach little.",
         "The features know which way is up: where that must not matter, they are of less use.",
     )
