@@ -22,9 +22,9 @@ print(json.dumps({"seconds": seconds, "heavy": heavy}))
 
 def test_import_is_cheap_and_lazy():
     done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True)
-    found = json.loads(done.stdout)
-    assert found["heavy"] == []
-    assert found["seconds"] < 1
+    outcome = json.loads(done.stdout)
+    assert outcome["heavy"] == []
+    assert outcome["seconds"] < 1
 
 
 def test_training_needs_neither_plots_nor_scikit_learn_to_import():

@@ -29,11 +29,11 @@ COMMON = dict(
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Parquet files of different lengths, one of them empty, with two pictures that can't be read."""
+    """Parquet files of different lengths, one of them empty, with two images that can't be read."""
     folder = tmp_path_factory.mktemp("data")
     draws = np.random.default_rng(0)
-    pictures = [Image.fromarray(draws.integers(0, 255, (20, 20, 3), dtype=np.uint8)) for _ in range(ROWS)]
-    table = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+    images = [Image.fromarray(draws.integers(0, 255, (20, 20, 3), dtype=np.uint8)) for _ in range(ROWS)]
+    table = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
     rows = table.cast_column("image", datasets.Image(decode=False)).to_list()
     rows[11]["image"]["bytes"] = rows[11]["image"]["bytes"][:90]
     rows[40]["image"]["bytes"] = b"no picture"
@@ -67,7 +67,7 @@ def run(*args, expect: int = 0, **options) -> str:
     return output
 
 
-def found(folder) -> dict:
+def outcome(folder) -> dict:
     return json.loads((folder / "found.json").read_text())
 
 
@@ -81,10 +81,10 @@ def steps(folder) -> dict[int, list[str]]:
     return {step: [key for group in zip(*ranks, strict=True) for key in group] for step, ranks in by_step.items()}
 
 
-def same(folder, whole) -> None:
+def same(folder, unbroken) -> None:
     """Asserts that a run saw, lost and learned bit for bit what another did."""
-    assert steps(folder) == steps(whole)
-    ours, theirs = found(folder), found(whole)
+    assert steps(folder) == steps(unbroken)
+    ours, theirs = outcome(folder), outcome(unbroken)
     for name in ("losses", "weights", "digest", "bad_samples", "samples_seen"):
         assert ours[name] == theirs[name], name
     for name in ("samples_seen", "epoch", "epoch_of_source", "accuracy", "learning_rate"):
@@ -93,25 +93,25 @@ def same(folder, whole) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def unbroken(data, tmp_path_factory):
     """One run never interrupted, with one process and no workers."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     run(data, folder)
     return folder
 
 
-def test_a_whole_run_saw_each_row_once_an_epoch(whole):
-    keys = [key for step in range(1, STEPS + 1) for key in steps(whole)[step]]
+def test_a_full_run_saw_each_row_once_an_epoch(unbroken):
+    keys = [key for step in range(1, STEPS + 1) for key in steps(unbroken)[step]]
     assert len(keys) == STEPS * BATCH
-    bad = {(line["shard"], line["row"]) for line in read_lines(whole / "bad_samples.jsonl")}
+    bad = {(line["shard"], line["row"]) for line in read_lines(unbroken / "bad_samples.jsonl")}
     assert bad == {("train-0.parquet", 11), ("train-3.parquet", 0)}
     assert len(set(keys[:ROWS])) >= ROWS - 2 - 2  # two rows are bad, and their substitutes come twice
     assert not {f"{shard}:{row}" for shard, row in bad} & set(keys)
-    logs = found(whole)["logs"]
+    logs = outcome(unbroken)["logs"]
     assert logs[-1]["epoch"] == logs[-1]["epoch_of_source"] == pytest.approx(STEPS * BATCH / ROWS)
 
 
-def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_other_workers(data, whole, tmp_path):
+def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_other_workers(data, unbroken, tmp_path):
     folder = tmp_path / "run"
     run(data, folder, die="_save_optimizer_and_scheduler:5", dataloader_num_workers=2, expect=-signal.SIGKILL)
     assert (folder / ".saving" / "checkpoint-5" / "model.safetensors").exists()  # half-written, under another name
@@ -119,19 +119,19 @@ def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_othe
     run(data, folder, last=True, die="compute_loss:9", dataloader_num_workers=4, expect=-signal.SIGKILL)
     assert max(steps(folder)) == 10  # it had begun
     run(data, folder, last=True)
-    same(folder, whole)
+    same(folder, unbroken)
 
 
 @pytest.mark.slow
-def test_killed_just_before_a_checkpoint_takes_its_name(data, whole, tmp_path):
+def test_killed_just_before_a_checkpoint_takes_its_name(data, unbroken, tmp_path):
     folder = tmp_path / "run"
     run(data, folder, die="_state_of_stream:7", expect=-signal.SIGKILL)  # all is written but for the stream's state
     assert not (folder / "checkpoint-7").exists() and (folder / "checkpoint-6").exists()
     run(data, folder, last=True)
-    same(folder, whole)
+    same(folder, unbroken)
 
 
-def killed_anywhere(data, whole, folder, seed: int, **options) -> None:
+def killed_anywhere(data, unbroken, folder, seed: int, **options) -> None:
     """Kills a run, with all its processes, at random times until it comes to its end."""
     draws = random.Random(seed)
     kills = 0
@@ -150,17 +150,17 @@ def killed_anywhere(data, whole, folder, seed: int, **options) -> None:
         output, _ = process.communicate(timeout=240)
         assert process.returncode in (0, -signal.SIGKILL), output
     assert kills > 0
-    same(folder, whole)
+    same(folder, unbroken)
 
 
 def steps_of_any(folder) -> list[int]:
     return [line["step"] for file in folder.glob("samples-rank*.jsonl") for line in read_lines(file)]
 
 
-def test_killed_anywhere(data, whole, tmp_path):
+def test_killed_anywhere(data, unbroken, tmp_path):
     with ThreadPoolExecutor() as pool:  # both at once: they mostly import
         runs = [
-            pool.submit(killed_anywhere, data, whole, tmp_path / str(seed), seed, dataloader_num_workers=seed)
+            pool.submit(killed_anywhere, data, unbroken, tmp_path / str(seed), seed, dataloader_num_workers=seed)
             for seed in range(2)
         ]
         assert [one.result() for one in runs] == [None, None]  # or it raises what it raised
@@ -168,22 +168,24 @@ def test_killed_anywhere(data, whole, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2, 22))
-def test_killed_anywhere_often(data, whole, tmp_path, seed):
-    killed_anywhere(data, whole, tmp_path / "run", seed, dataloader_num_workers=(0, 2, 4)[seed % 3])
+def test_killed_anywhere_often(data, unbroken, tmp_path, seed):
+    killed_anywhere(data, unbroken, tmp_path / "run", seed, dataloader_num_workers=(0, 2, 4)[seed % 3])
 
 
 @pytest.fixture(scope="module")
-def whole_of_two(data, tmp_path_factory):
+def unbroken_of_two(data, tmp_path_factory):
     """The same on two processes, with two batches a step."""
     folder = tmp_path_factory.mktemp("two") / "run"
     run(data, folder, ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
     return folder
 
 
-def test_two_processes_killed_and_resumed(data, whole, whole_of_two, tmp_path):
+def test_two_processes_killed_and_resumed(data, unbroken, unbroken_of_two, tmp_path):
     options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
-    killed_anywhere(data, whole_of_two, tmp_path / "run", 7, dataloader_num_workers=2, **options)
-    assert found(whole_of_two)["digest"] == found(whole)["digest"]  # one process, one batch a step: the same samples
+    killed_anywhere(data, unbroken_of_two, tmp_path / "run", 7, dataloader_num_workers=2, **options)
+    assert (
+        outcome(unbroken_of_two)["digest"] == outcome(unbroken)["digest"]
+    )  # one process, one batch a step: the same samples
 
 
 def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
@@ -193,14 +195,14 @@ def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_s
     records = [read_lines(tmp_path / f"samples-rank{rank}.jsonl") for rank in range(2)]
     assert [line["step"] for line in records[0]] == [line["step"] for line in records[1]] == list(range(1, 9))
     keys = [key for step in range(1, 9) for key in steps(tmp_path)[step]]
-    rows = round(len(keys) / found(tmp_path)["logs"][-1]["epoch"])
+    rows = round(len(keys) / outcome(tmp_path)["logs"][-1]["epoch"])
     assert 30 < rows < 60
     assert len(set(keys[:rows])) >= rows - 4  # each once an epoch, but for two bad rows and their substitutes
     assert len({key.rpartition(":")[0] for key in keys}) == 3
 
 
 @pytest.mark.slow  # two processes are killed and resumed below, one process everywhere
-def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_path):
+def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, unbroken, tmp_path):
     folder, seen = tmp_path / "run", {}
     for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):
         last = {"last": True} if seen else {}
@@ -209,9 +211,9 @@ def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, whole, tmp_p
         new = steps_after(folder, ranks, max(seen, default=0))
         assert set(new) == set(range(max(seen, default=0) + 1, until + 1))
         seen.update(new)
-    assert seen == steps(whole)
-    assert found(folder)["digest"] == found(whole)["digest"]
-    assert found(folder)["bad_samples"] == found(whole)["bad_samples"]
+    assert seen == steps(unbroken)
+    assert outcome(folder)["digest"] == outcome(unbroken)["digest"]
+    assert outcome(folder)["bad_samples"] == outcome(unbroken)["bad_samples"]
 
 
 def steps_after(folder, ranks, step) -> dict[int, list[str]]:
@@ -240,17 +242,17 @@ def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(dat
 
 
 @pytest.mark.slow
-def test_another_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, whole, tmp_path):
+def test_different_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, unbroken, tmp_path):
     folder = tmp_path / "run"
     epochs = dict(max_steps=-1, num_train_epochs=2)
     run(data, folder, stop_at=5, **epochs)
     first = [key for step in range(1, 6) for key in steps(folder)[step]]
     run(data, folder, last=True, per_device_train_batch_size=20, **epochs)
     then = [key for step in sorted(steps(folder)) if step > 5 for key in steps(folder)[step]]
-    expected = [key for step in range(1, STEPS + 1) for key in steps(whole)[step]]
-    both = first + then
-    assert len(both) >= 2 * ROWS and len(both) - 20 < 2 * ROWS
-    differing = sum(a != b for a, b in zip(both, expected, strict=False))
+    expected = [key for step in range(1, STEPS + 1) for key in steps(unbroken)[step]]
+    together = first + then
+    assert len(together) >= 2 * ROWS and len(together) - 20 < 2 * ROWS
+    differing = sum(a != b for a, b in zip(together, expected, strict=False))
     assert differing <= 4  # substitutes may differ: what is in the batch already does
 
 
@@ -260,24 +262,24 @@ def test_a_mixture_resumes_exactly(data, tmp_path):
     run(data / "train-0.parquet", tmp_path / "cut", stop_at=4, **options)
     run(data / "train-0.parquet", tmp_path / "cut", last=True, **options)
     assert steps(tmp_path / "cut") == steps(tmp_path / "whole")
-    ours, theirs = found(tmp_path / "cut"), found(tmp_path / "whole")
+    ours, theirs = outcome(tmp_path / "cut"), outcome(tmp_path / "whole")
     assert ours["weights"] == theirs["weights"] and ours["losses"] == theirs["losses"]
     epochs = [name for name in ours["logs"][-1] if name.startswith("epoch_of_source/")]
     assert len(epochs) == 2
     assert all(ours["logs"][-1][name] == theirs["logs"][-1][name] for name in epochs)
 
 
-def test_a_resume_that_would_see_other_data_is_refused(data, whole, tmp_path):
-    options = dict(resume_from_checkpoint=whole / f"checkpoint-{STEPS}", max_steps=STEPS + 1)
-    told = [
+def test_a_resume_that_would_see_other_data_is_refused(data, unbroken, tmp_path):
+    options = dict(resume_from_checkpoint=unbroken / f"checkpoint-{STEPS}", max_steps=STEPS + 1)
+    refused = [
         (data, dict(seed=4), ["was trained with seed 3, not 4"]),
         (data, dict(parts=5), ["was trained with parts 4, not 5"]),
         (data, dict(more=data / "train-3.parquet"), ["mixture_weights None, not"]),
         (data / "train-0.parquet", {}, ["train-1.parquet is gone", "--allow_changed_source"]),
     ]
-    runs = [start(source, tmp_path / "run", **{**options, **change}) for source, change, _ in told]
+    runs = [start(source, tmp_path / "run", **{**options, **change}) for source, change, _ in refused]
     outputs = [process.communicate(timeout=240)[0] for process in runs]  # all at once: they mostly import
-    for process, output, (_, _, words) in zip(runs, outputs, told, strict=True):
+    for process, output, (_, _, words) in zip(runs, outputs, refused, strict=True):
         assert process.returncode == 1, output
         assert all(word in output for word in words), output
     assert not list((tmp_path / "run").iterdir())

@@ -56,30 +56,30 @@ def losses(trainer) -> list[float]:
 
 @pytest.mark.parametrize("architecture", ["resnet", "swin", "timm_resnet18"])
 def test_resumed_run_equals_one_never_interrupted(trainer_of, architecture):
-    whole = trainer_of("whole", architecture)
-    whole.train()
+    unbroken = trainer_of("whole", architecture)
+    unbroken.train()
     trainer_of("cut", architecture, max_steps=6).train()  # writes checkpoint-2, -4 and -6
     resumed = trainer_of("cut", architecture)
     resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-4"))
-    assert losses(resumed) == losses(whole)
-    assert resumed.samples_seen == whole.samples_seen == 48
-    expected = weights(whole.model)
+    assert losses(resumed) == losses(unbroken)
+    assert resumed.samples_seen == unbroken.samples_seen == 48
+    expected = weights(unbroken.model)
     for name, value in weights(resumed.model).items():
         assert torch.equal(value, expected[name]), name
 
 
 def test_resume_across_an_epochs_edge_with_accumulation_and_workers(trainer_of):
     options = dict(gradient_accumulation_steps=2, max_steps=8, save_steps=5, per_device_train_batch_size=4)
-    whole = trainer_of("whole", **options)
-    whole.train()
+    unbroken = trainer_of("whole", **options)
+    unbroken.train()
     resumed = trainer_of("whole", **options, dataloader_num_workers=2)
     resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-5"))
-    assert losses(resumed) == losses(whole)
-    expected = weights(whole.model)
+    assert losses(resumed) == losses(unbroken)
+    expected = weights(unbroken.model)
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed.model).items())
 
 
-def test_accumulation_gives_the_gradient_of_the_whole_batch(trainer_of):
+def test_accumulation_gives_the_gradient_of_the_full_batch(trainer_of):
     """Without batch norm, 4 batches of 2 are one of 8; Trainer's own division is left out where a loss takes kwargs."""
     grads = {}
     for name, options in {
@@ -109,7 +109,7 @@ def test_vectors_get_no_weight_decay(trainer_of):
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
 
 
-def test_logs_hold_the_objectives_figures_and_the_pace(trainer_of):
+def test_logs_hold_the_objectives_metrics_and_the_pace(trainer_of):
     trainer = trainer_of(logging_steps=3)
     seen = []
     forward = trainer.model.forward
@@ -144,7 +144,7 @@ def test_logs_of_several_devices_in_one_process_are_their_means(trainer_of):
     assert trainer._terms.pop()["accuracy"].item() == pytest.approx(0.3)
 
 
-def test_sources_of_one_name_are_told_apart_in_the_logs(trainer_of, emoji):
+def test_sources_of_one_name_are_reported_apart_in_the_logs(trainer_of, emoji):
     sources = [open_source(emoji(count=count)) for count in (10, 30)]
     trainer = trainer_of(source=Mixture(sources, [1, 1]))
     epochs = epochs_of_sources(trainer.mixture, trainer.get_train_dataloader().reader.order, 40)
@@ -174,28 +174,28 @@ def test_bad_samples_are_replaced_counted_and_survive_a_resume(trainer_of, tmp_p
     data = datasets.Dataset.from_list(rows, emoji(count=1).features)
     trainer = trainer_of(source=open_source(data), stream=StreamSettings(max_bad_fraction=0.1))
     trainer.train()
-    told = read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl")
-    assert sorted((line["shard"], line["row"]) for line in told) == [("Dataset", 5), ("Dataset", 9)]
+    refused = read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl")
+    assert sorted((line["shard"], line["row"]) for line in refused) == [("Dataset", 5), ("Dataset", 9)]
     before = trainer.account()
     assert set(before["bad_samples"]) == {"damaged picture", "not a picture"}
     assert trainer.state.global_step == 6
     resumed = trainer_of(source=open_source(data), max_steps=8, stream=StreamSettings(max_bad_fraction=0.1))
     resumed.train(resume_from_checkpoint="last")
-    assert read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl") == told  # each once
+    assert read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl") == refused  # each once
     after = resumed.account()["bad_samples"]
     assert all(after[reason] >= count for reason, count in before["bad_samples"].items())
 
 
-def test_resume_on_another_source_is_refused(trainer_of):
+def test_resume_on_different_source_is_refused(trainer_of):
     trainer_of().train()
     with pytest.raises(ValueError, match="other data: Dataset had 40 rows and has 39.*--allow_changed_source"):
         trainer_of(count=39).train(resume_from_checkpoint="last")
-    told = trainer_of(count=39, stream=StreamSettings(allow_changed_source=True), max_steps=8)
-    told.train(resume_from_checkpoint="last")
-    assert told.state.global_step == 8 and told.samples_seen == 64
+    refused = trainer_of(count=39, stream=StreamSettings(allow_changed_source=True), max_steps=8)
+    refused.train(resume_from_checkpoint="last")
+    assert refused.state.global_step == 8 and refused.samples_seen == 64
 
 
-class Pictures:
+class Endless:
     """A plain iterable: nobody knows its length."""
 
     def __init__(self, rows):
@@ -206,25 +206,25 @@ class Pictures:
 
 
 def test_data_without_a_length_needs_max_steps(trainer_of, emoji):
-    source = open_source(Pictures([{"image": row["image"]} for row in emoji(count=20)]))
-    with pytest.raises(ValueError, match="Pictures has no known length.*--max_steps"):
+    source = open_source(Endless([{"image": row["image"]} for row in emoji(count=20)]))
+    with pytest.raises(ValueError, match="Endless has no known length.*--max_steps"):
         trainer_of(source=source, max_steps=-1)
-    whole = trainer_of("whole", source=source)
-    whole.train()
-    assert whole.samples_seen == 48
+    unbroken = trainer_of("whole", source=source)
+    unbroken.train()
+    assert unbroken.samples_seen == 48
     resumed = trainer_of("whole", source=source)
     resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-4"))
-    assert losses(resumed) == losses(whole)
+    assert losses(resumed) == losses(unbroken)
 
 
-def test_waiting_for_data_is_measured_and_its_mend_is_said(trainer_of, emoji, caplog):
+def test_waiting_for_data_is_measured_and_its_mend_is_reported(trainer_of, emoji, caplog):
     trainer = trainer_of(save_strategy="no")
-    own = trainer.processing.__call__
+    original = trainer.processing.__call__
 
     class Slow(type(trainer.processing)):
         def __call__(self, row, random):
             time.sleep(0.05)
-            return own(row, random)
+            return original(row, random)
 
     trainer.processing.__class__ = Slow
     logging.getLogger("transformers").addHandler(caplog.handler)
@@ -235,10 +235,10 @@ def test_waiting_for_data_is_measured_and_its_mend_is_said(trainer_of, emoji, ca
     assert caplog.text.count("decoding is slow. Give it more processes: --dataloader_num_workers") == 1
 
 
-def test_a_best_checkpoint_is_known_by_its_own_name(trainer_of):
+def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):
     trainer = trainer_of(
-        evaluation=lambda model: {"figure": 1.0}, eval_strategy="steps", eval_steps=2, save_total_limit=1,
-        load_best_model_at_end=True, metric_for_best_model="figure",
+        evaluation=lambda model: {"metric": 1.0}, eval_strategy="steps", eval_steps=2, save_total_limit=1,
+        load_best_model_at_end=True, metric_for_best_model="metric",
     )  # fmt: skip
     trainer.train()
     folder = Path(trainer.args.output_dir)
@@ -262,22 +262,22 @@ def test_our_evaluation_runs_when_asked(trainer_of, strategy):
 
     def evaluation(model):
         calls.append(type(model))
-        return {"figure": float(len(calls))}
+        return {"metric": float(len(calls))}
 
     trainer = trainer_of(
         evaluation=evaluation, eval_strategy=strategy, eval_steps=3, save_strategy=strategy, save_steps=3,
-        num_train_epochs=2, max_steps=-1, load_best_model_at_end=True, metric_for_best_model="figure",
+        num_train_epochs=2, max_steps=-1, load_best_model_at_end=True, metric_for_best_model="metric",
         greater_is_better=False,
     )  # fmt: skip
     trainer.train()
     assert calls and set(calls) == {RotationForPreTraining}
-    figures = [entry["eval_figure"] for entry in trainer.state.log_history if "eval_figure" in entry]
-    assert figures == [float(i + 1) for i in range(len(calls))]
+    metrics = [entry["eval_metric"] for entry in trainer.state.log_history if "eval_metric" in entry]
+    assert metrics == [float(i + 1) for i in range(len(calls))]
     assert trainer.state.best_metric == 1.0
     best = load_file(Path(trainer.state.best_model_checkpoint) / "pretext.safetensors")
     key = "pretext_head.0.weight"
     assert torch.equal(trainer.model.state_dict()[key], best[key])
-    assert trainer.evaluate()["eval_figure"] == len(calls)
+    assert trainer.evaluate()["eval_metric"] == len(calls)
 
 
 def test_epochs_count_the_data(trainer_of):
@@ -341,7 +341,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
     script = tmp_path / "train.py"
     script.write_text(TWO_PROCESSES)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"]
-    found = {}
+    outcome = {}
     for name, command, batch in (
         ("one", [sys.executable], 8),
         ("two", [*launch, "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"], 4),
@@ -352,9 +352,9 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path):
             capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        found[name] = load_file(tmp_path / name / "found.safetensors")
-    assert found["one"].keys() == found["two"].keys()
-    assert len(found["one"]) > 50
-    for key, value in found["one"].items():
+        outcome[name] = load_file(tmp_path / name / "found.safetensors")
+    assert outcome["one"].keys() == outcome["two"].keys()
+    assert len(outcome["one"]) > 50
+    for key, value in outcome["one"].items():
         tolerance = dict(atol=1e-6, rtol=1e-5) if key in ("loss", "accuracy") else dict(atol=1e-12, rtol=1e-8)
-        torch.testing.assert_close(found["two"][key], value, msg=lambda m, key=key: f"{key}: {m}", **tolerance)
+        torch.testing.assert_close(outcome["two"][key], value, msg=lambda m, key=key: f"{key}: {m}", **tolerance)

@@ -57,12 +57,12 @@ class Steps(TrainerCallback):
 
 
 def die_at(trainer: PretextTrainer, method: str, step: int) -> None:
-    own = getattr(trainer, method)
+    original = getattr(trainer, method)
 
     def dying(*args, **kwargs):
         if trainer.state.global_step == step:
             os.kill(os.getpid(), signal.SIGKILL)
-        return own(*args, **kwargs)
+        return original(*args, **kwargs)
 
     setattr(trainer, method, dying)
 
@@ -88,14 +88,14 @@ def main() -> None:
         weights = b"".join(
             value.numpy().tobytes() for value in trainer.accelerator.unwrap_model(model).state_dict().values()
         )
-        found = {
+        outcome = {
             "losses": {entry["step"]: entry["loss"] for entry in trainer.state.log_history if "loss" in entry},
             "logs": [entry for entry in trainer.state.log_history if "loss" in entry],
             "weights": hashlib.sha256(weights).hexdigest(),
             "samples_seen": trainer.samples_seen,
             **account,
         }
-        (Path(args.output_dir) / "found.json").write_text(json.dumps(found))
+        (Path(args.output_dir) / "found.json").write_text(json.dumps(outcome))
     trainer.accelerator.end_training()
 
 

@@ -79,7 +79,7 @@ def test_smoke_run_leaves_every_file(smoke):
     assert not [name for name in os.listdir(folder) if name.endswith((".bin", ".pt", ".tmp", ".pkl"))]
 
 
-def test_output_tells_table_loading_lines_and_what_next(smoke):
+def test_output_shows_table_loading_lines_and_what_next(smoke):
     folder, output = smoke
     for words in (
         "trained (rotation)",
@@ -138,12 +138,12 @@ def test_a_plain_pipeline_gives_our_features(smoke):
         torch.testing.assert_close(hidden.mean((2, 3))[0], ours[i], atol=1e-4, rtol=1e-3)
 
 
-def test_results_are_the_same_when_run_again(smoke, tmp_path):
+def test_results_are_the_same_when_run_once_more(smoke, tmp_path):
     folder, _ = smoke
-    again = main(output_dir=tmp_path / "again")
+    second = main(output_dir=tmp_path / "again")
     before = json.loads((folder / "results.json").read_text())
-    assert again["transfer"]["figures"] == before["transfer"]["figures"]
-    assert again["pretext"] == before["pretext"]
+    assert second["transfer"]["figures"] == before["transfer"]["figures"]
+    assert second["pretext"] == before["pretext"]
 
 
 def test_an_option_given_wins_over_smoke_and_the_recipe(tmp_path):
@@ -158,22 +158,22 @@ def test_an_option_given_wins_over_smoke_and_the_recipe(tmp_path):
     assert results["transfer"]["rows"]["test"] == 40
 
 
-def test_own_pictures_without_labels(tmp_path, emoji):
-    """A folder of unlabelled pictures, one of them broken: trained on, figures still from the recipe's own set."""
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
+def test_users_pictures_without_labels(tmp_path, emoji):
+    """A folder of unlabelled images, one of them broken: trained on, metrics still from the recipe's own set."""
+    images = tmp_path / "images"
+    images.mkdir()
     for i, row in enumerate(emoji(count=20)):
-        row["image"].resize((50 + i, 70)).save(pictures / f"{i}.jpg")
-    (pictures / "broken.jpg").write_bytes((pictures / "3.jpg").read_bytes()[:200])
-    results = main("--dataset", pictures, "--eval_rows", 40, output_dir=tmp_path / "run")
+        row["image"].resize((50 + i, 70)).save(images / f"{i}.jpg")
+    (images / "broken.jpg").write_bytes((images / "3.jpg").read_bytes()[:200])
+    results = main("--dataset", images, "--eval_rows", 40, output_dir=tmp_path / "run")
     assert results["data"]["rows"] == 21
     assert results["transfer"]["dataset"].endswith("recipes/data/emoji")
     assert sum(results["seeds"][0]["bad_samples"].values()) >= 1
     (bad,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
-    assert bad == {"shard": str(pictures), "row": 20, "path": str(pictures / "broken.jpg"), "reason": bad["reason"]}
+    assert bad == {"shard": str(images), "row": 20, "path": str(images / "broken.jpg"), "reason": bad["reason"]}
 
 
-def test_a_mixture_of_own_data(tmp_path, emoji):
+def test_a_mixture_of_users_data(tmp_path, emoji):
     for name, start in (("a", 0), ("b", 30)):
         (tmp_path / name).mkdir()
         for i in range(start, start + 20):
@@ -186,7 +186,7 @@ def test_a_mixture_of_own_data(tmp_path, emoji):
     assert f"epoch_of_source/{tmp_path / 'a'}" in results["seeds"][0]["history"][0]
 
 
-def test_corrupt_pictures_are_told_at_the_end(tmp_path, emoji, capsys):
+def test_corrupt_pictures_are_reported_at_the_end(tmp_path, emoji, capsys):
     rows = emoji(count=30).cast_column("image", datasets.Image(decode=False)).to_list()
     rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:60]
     datasets.Dataset.from_list(rows, emoji(count=1).features).to_parquet(tmp_path / "data.parquet")
@@ -202,7 +202,7 @@ def test_without_an_evaluation_set_the_card_says_so(tmp_path):
     assert "Not measured" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_own_labelled_set(tmp_path, emoji):
+def test_users_labelled_set(tmp_path, emoji):
     for row in emoji(count=60):
         folder = tmp_path / "labelled" / row["group"]
         folder.mkdir(parents=True, exist_ok=True)
@@ -230,11 +230,11 @@ def test_from_a_pretrained_encoder(tmp_path, name, size):
 
 
 def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, emoji):
-    """The random encoder beside it is in full precision, and the card says that test was seen in pretraining."""
+    """The random encoder next to it is in full precision, and the card says that test was seen in pretraining."""
     AutoModel.from_config(CONFIGS["resnet"]()).to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
     emoji(count=60).rename_column("group", "label").to_parquet(tmp_path / "own.parquet")
-    own = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
-    results = main("--encoder", tmp_path / "encoder", *own, "--image_size", 32, output_dir=tmp_path / "run")
+    original = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
+    results = main("--encoder", tmp_path / "encoder", *original, "--image_size", 32, output_dir=tmp_path / "run")
     assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
     assert "no metric here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
 
@@ -255,7 +255,7 @@ def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
 
 @pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
 def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
-    """Three seeds, stopped by SIGKILL in the middle; then gone on with from the last checkpoint."""
+    """Three seeds, stopped by SIGKILL in the middle; then resumed from the last checkpoint."""
     options = [
         "--smoke",
         "--use_cpu",
@@ -270,7 +270,7 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
         "30",
     ]
     command = [sys.executable, str(RECIPE), *options, "--output_dir", str(tmp_path / "run")]
-    whole = subprocess.Popen([*command[:-1], str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
+    unbroken = subprocess.Popen([*command[:-1], str(tmp_path / "whole")], stdout=subprocess.DEVNULL)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     deadline = time.time() + 120
     while not (tmp_path / "run" / "checkpoint-10" / "trainer_state.json").exists() and time.time() < deadline:
@@ -287,11 +287,11 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     resumed = subprocess.run([*command, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumes from" in resumed.stdout
-    assert whole.wait() == 0
-    found, whole = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
-    assert found["transfer"]["figures"] == whole["transfer"]["figures"]
-    assert [run["samples_seen"] for run in found["seeds"]] == [240, 240]
-    assert [e["loss"] for e in found["seeds"][0]["history"]] == [e["loss"] for e in whole["seeds"][0]["history"]]
+    assert unbroken.wait() == 0
+    outcome, unbroken = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
+    assert outcome["transfer"]["figures"] == unbroken["transfer"]["figures"]
+    assert [run["samples_seen"] for run in outcome["seeds"]] == [240, 240]
+    assert [e["loss"] for e in outcome["seeds"][0]["history"]] == [e["loss"] for e in unbroken["seeds"][0]["history"]]
 
 
 def test_two_processes(tmp_path):
@@ -308,71 +308,69 @@ def test_two_processes(tmp_path):
 
 
 class TestMistakes:
-    """Each is told before training, names the value and the mend, and leaves nothing behind."""
+    """Each is reported before training, with the value and the fix, and leaves nothing behind."""
 
     @pytest.fixture
-    def told(self, capsys, tmp_path):
+    def refused(self, capsys, tmp_path):
         return lambda *options, output_dir=None: error_of(capsys, *options, output_dir=output_dir or tmp_path / "run")
 
-    def test_unknown_option(self, told):
-        assert "no option --learning_rat. Did you mean --learning_rate?" in told("--learning_rat", 1)
+    def test_unknown_option(self, refused):
+        assert "no option --learning_rat. Did you mean --learning_rate?" in refused("--learning_rat", 1)
 
-    def test_unknown_value_of_a_setting(self, told):
-        assert "num_rotations" in told("--num_rotations", 3)
-        assert "between 1 and num_rotations=4" in told("--rotations_per_image", 7)
-        assert "crop_scale must lie above 0" in told("--crop_scale", 0)
+    def test_unknown_value_of_a_setting(self, refused):
+        assert "num_rotations" in refused("--num_rotations", 3)
+        assert "between 1 and num_rotations=4" in refused("--rotations_per_image", 7)
+        assert "crop_scale must lie above 0" in refused("--crop_scale", 0)
 
-    def test_missing_column(self, told):
-        message = told("--image_column", "picture")
+    def test_missing_column(self, refused):
+        message = refused("--image_column", "picture")
         assert "no column 'picture' (--image_column)" in message and "image (Image)" in message
-        message = told("--eval_label", "kind")
+        message = refused("--eval_label", "kind")
         assert "no column 'kind' (--eval_label)" in message and "group (string)" in message
 
-    def test_empty_dataset(self, told, tmp_path):
+    def test_empty_dataset(self, refused, tmp_path):
         (tmp_path / "empty").mkdir()
-        assert "holds no picture" in told("--dataset", tmp_path / "empty")
+        assert "holds no picture" in refused("--dataset", tmp_path / "empty")
         empty = datasets.Dataset.from_dict({"image": []}, datasets.Features({"image": datasets.Image()}))
         empty.to_parquet(tmp_path / "empty.parquet")
-        assert "has no rows" in told("--dataset", tmp_path / "empty.parquet")
+        assert "has no rows" in refused("--dataset", tmp_path / "empty.parquet")
 
-    def test_dataset_that_does_not_exist(self, told):
-        assert "--dataset /no/such: there is no such file or folder" in told("--dataset", "/no/such")
-        assert "no split 'dev'" in told("--split", "dev")
+    def test_dataset_that_does_not_exist(self, refused):
+        assert "--dataset /no/such: there is no such file or folder" in refused("--dataset", "/no/such")
+        assert "no split 'dev'" in refused("--split", "dev")
 
-    def test_stream_settings(self, told):
-        assert "a positive number for each of the 1 datasets" in told("--mixture_weights", 1, 2)
-        assert "parts must be at least 1, but is 0" in told("--parts", 0)
-        assert "max_bad_fraction must lie between 0 and 1, but is 2.0" in told("--max_bad_fraction", 2)
-        assert "max_image_pixels must lie above 0" in told("--max_image_pixels", 0)
+    def test_stream_settings(self, refused):
+        assert "a positive number for each of the 1 datasets" in refused("--mixture_weights", 1, 2)
+        assert "parts must be at least 1, but is 0" in refused("--parts", 0)
+        assert "max_bad_fraction must lie between 0 and 1, but is 2.0" in refused("--max_bad_fraction", 2)
+        assert "max_image_pixels must lie above 0" in refused("--max_image_pixels", 0)
 
-    def test_wrong_image_size_for_the_encoder(self, told, tmp_path):
+    def test_wrong_image_size_for_the_encoder(self, refused, tmp_path):
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
-        message = told("--encoder", tmp_path / "vit", "--image_size", 48)
-        assert (
-            "48x48 pixels (--image_size) do not fit" in message
-            and "Its config says image_size=32: give --image_size 32" in message
-        )
+        message = refused("--encoder", tmp_path / "vit", "--image_size", 48)
+        assert "48x48 pixels (--image_size) do not fit" in message
+        assert "Its config says image_size=32: give --image_size 32" in message
 
-    def test_encoder_that_is_no_vision_model(self, told, tmp_path):
+    def test_encoder_that_is_no_vision_model(self, refused, tmp_path):
         AutoModel.from_config(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
-        message = told("--encoder", tmp_path / "bert", "--dataset", "/no/such")  # which is read later
+        message = refused("--encoder", tmp_path / "bert", "--dataset", "/no/such")  # which is read later
         assert f"--encoder {tmp_path / 'bert'}: This objective needs an encoder of the kind image" in message
         assert "BertModel (bert) can't take noise of that kind" in message
 
-    def test_encoder_of_videos(self, told, tmp_path):
+    def test_encoder_of_videos(self, refused, tmp_path):
         """Its main input is called pixel_values, and `input_modalities` say image."""
         config = transformers.TimesformerConfig(**VIT, patch_size=8, num_frames=2)
         AutoModel.from_config(config).save_pretrained(tmp_path / "timesformer")
-        message = told("--encoder", tmp_path / "timesformer", "--image_size", 32)
+        message = refused("--encoder", tmp_path / "timesformer", "--image_size", 32)
         assert "needs an encoder of the kind image, but TimesformerModel (timesformer) can't take noise" in message
 
-    def test_objective_whose_state_can_not_be_stored(self, told, monkeypatch):
+    def test_objective_whose_state_can_not_be_stored(self, refused, monkeypatch):
         class Unstorable(RotationForPreTraining):
             def get_extra_state(self):
                 return {"seen": 3}  # safetensors hold tensors alone
 
         monkeypatch.setattr("hf_pretext.recipe.objective_class", lambda name: Unstorable)
-        message = told()
+        message = refused()
         assert "A checkpoint of Unstorable can't be saved and loaded again: AttributeError: 'dict'" in message
 
     def test_encoder_that_can_be_built_but_not_loaded(self, capsys, tmp_path, monkeypatch):
@@ -397,79 +395,79 @@ class TestMistakes:
         assert "can't be saved and loaded again" in str(stopped.value) and "meta" in str(stopped.value)
         assert not (tmp_path / "run").exists()
 
-    def test_encoder_that_is_not_there(self, told):
-        assert "--encoder /no/encoder is neither a folder" in told("--encoder", "/no/encoder")
+    def test_encoder_that_is_not_present(self, refused):
+        assert "--encoder /no/encoder is neither a folder" in refused("--encoder", "/no/encoder")
 
-    def test_encoder_with_a_weight_missing(self, told, tmp_path):
+    def test_encoder_with_a_weight_missing(self, refused, tmp_path):
         from safetensors.torch import load_file, save_file
 
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
         weights = load_file(tmp_path / "vit" / "model.safetensors")
         del weights["embeddings.cls_token"]
         save_file(weights, tmp_path / "vit" / "model.safetensors", metadata={"format": "pt"})
-        assert "lacks weights that training needs: embeddings.cls_token" in told(
+        assert "lacks weights that training needs: embeddings.cls_token" in refused(
             "--encoder", tmp_path / "vit", "--image_size", 32
         )
 
-    def test_licence_that_the_hub_does_not_know(self, told):
-        assert "--license Apache2: the Hub knows no licence of this name. Is it apache-2.0" in told(
+    def test_licence_that_the_hub_does_not_know(self, refused):
+        assert "--license Apache2: the Hub knows no licence of this name. Is it apache-2.0" in refused(
             "--license", "Apache2"
         )
 
-    def test_output_folder_of_another_objective(self, told, tmp_path):
+    def test_output_folder_of_different_objective(self, refused, tmp_path):
         folder = tmp_path / "other"
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(folder)
-        assert "holds another model" in told(output_dir=folder)
+        assert "holds another model" in refused(output_dir=folder)
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "pretext": {"objective": "jigsaw"}}))
-        assert "holds a run of the objective 'jigsaw'" in told(output_dir=folder)
+        assert "holds a run of the objective 'jigsaw'" in refused(output_dir=folder)
 
-    def test_output_folder_of_a_finished_run(self, told, smoke):
-        assert "holds a finished run" in told(output_dir=smoke[0])
-        message = told("--resume_from_checkpoint", "last", "--learning_rate", 9, output_dir=smoke[0])
+    def test_output_folder_of_a_finished_run(self, refused, smoke):
+        assert "holds a finished run" in refused(output_dir=smoke[0])
+        message = refused("--resume_from_checkpoint", "last", "--learning_rate", 9, output_dir=smoke[0])
         assert "holds a finished run with learning_rate 0.0015, not 9.0" in message
-        message = told("--resume_from_checkpoint", "last", "--seed", 1, output_dir=smoke[0])
+        message = refused("--resume_from_checkpoint", "last", "--seed", 1, output_dir=smoke[0])
         assert "holds a finished run with seed 0, not 1" in message
 
-    def test_output_folder_with_a_readme_of_somebody_else(self, told, tmp_path):
+    def test_output_folder_with_a_readme_of_somebody_else(self, refused, tmp_path):
         (tmp_path / "project").mkdir()
         (tmp_path / "project" / "README.md").write_text("mine")
-        assert "holds a README.md that is not ours" in told(output_dir=tmp_path / "project")
+        assert "holds a README.md that is not ours" in refused(output_dir=tmp_path / "project")
 
-    def test_labelled_set_of_ones_own(self, told, tmp_path, emoji):
-        assert "--eval_dataset /no/such: there is no such file" in told("--eval_dataset", "/no/such")
+    def test_labelled_set_of_ones_users(self, refused, tmp_path, emoji):
+        assert "--eval_dataset /no/such: there is no such file" in refused("--eval_dataset", "/no/such")
         twice = emoji(count=20).rename_column("group", "label").rename_column("image", "front")
         features = datasets.Features(twice.features | {"side": datasets.Image()})
         twice = twice.map(lambda row: {"side": row["front"]}, features=features)
         twice.to_parquet(tmp_path / "twice.parquet")
-        message = told("--eval_dataset", tmp_path / "twice.parquet")
+        message = refused("--eval_dataset", tmp_path / "twice.parquet")
         assert "has several columns of images" in message and "Choose with --eval_image_column" in message
 
-    def test_image_size_of_nothing(self, told):
-        assert "image_size must be at least 1 pixel, but is 0" in told("--image_size", 0)
+    def test_image_size_of_nothing(self, refused):
+        assert "image_size must be at least 1 pixel, but is 0" in refused("--image_size", 0)
 
-    def test_processor_that_does_what_ours_does_not(self, told, tmp_path):
+    def test_processor_that_does_what_ours_does_not(self, refused, tmp_path):
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
         size = {"height": 32, "width": 32}
         transformers.EfficientNetImageProcessor(size=size).save_pretrained(tmp_path / "vit")
-        assert "image processor, EfficientNetImageProcessor" in told("--encoder", tmp_path / "vit")
+        assert "image processor, EfficientNetImageProcessor" in refused("--encoder", tmp_path / "vit")
 
-    def test_unwritable_output_folder(self, told, tmp_path):
+    def test_unwritable_output_folder(self, refused, tmp_path):
         (tmp_path / "file").write_text("in the way")
-        assert "can't be written to" in told(output_dir=tmp_path / "file" / "run")
-        assert "can't be written to" in told(output_dir="/proc/run")
+        assert "can't be written to" in refused(output_dir=tmp_path / "file" / "run")
+        assert "can't be written to" in refused(output_dir="/proc/run")
 
-    def test_nothing_to_resume(self, told):
-        assert "there is no folder" in told("--resume_from_checkpoint", "last")
-        assert "there is no such checkpoint" in told("--resume_from_checkpoint", "/no/checkpoint-1")
+    def test_nothing_to_resume(self, refused):
+        assert "there is no folder" in refused("--resume_from_checkpoint", "last")
+        assert "there is no such checkpoint" in refused("--resume_from_checkpoint", "/no/checkpoint-1")
 
-    def test_evaluation_while_training_without_a_labelled_set(self, told):
-        assert "--eval_strategy steps needs a labelled set" in told(
+    def test_evaluation_while_training_without_a_labelled_set(self, refused):
+        assert "--eval_strategy steps needs a labelled set" in refused(
             "--eval_dataset", "none", "--eval_strategy", "steps"
         )
 
-    def test_seeds_that_repeat(self, told):
-        assert "--seeds needs different numbers" in told("--seeds", 1, 1)
+    def test_seeds_that_repeat(self, refused):
+        assert "--seeds needs different numbers" in refused("--seeds", 1, 1)
 
 
 def test_help_teaches_and_imports_no_more_than_an_objective(capsys):

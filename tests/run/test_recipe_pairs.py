@@ -1,4 +1,4 @@
-"""The recipe on pictures with captions, from the command line to what transformers loads, and a user's mistakes."""
+"""The recipe on images with captions, from the command line to what transformers loads, and a user's mistakes."""
 
 import importlib.util
 import json
@@ -54,7 +54,7 @@ def smoke(tmp_path_factory):
     return folder, done.stdout
 
 
-def test_smoke_run_leaves_every_file_and_tells_of_both_towers(smoke):
+def test_smoke_run_leaves_every_file_and_shows_each_encoder(smoke):
     folder, output = smoke
     assert set(os.listdir(folder)) >= FILES
     assert Image.open(folder / "report.png").size[0] > 800
@@ -78,28 +78,28 @@ def test_transformers_alone_loads_it_and_finds_the_same(smoke):
     processor = AutoProcessor.from_pretrained(folder)
     data = datasets.load_dataset(str(EMOJI), split="test")
     rows = data.select([i * len(data) // 64 for i in range(64)])
-    pictures = [Image.alpha_composite(Image.new("RGBA", p.size, "white"), p.convert("RGBA")) for p in rows["image"]]
+    images = [Image.alpha_composite(Image.new("RGBA", p.size, "white"), p.convert("RGBA")) for p in rows["image"]]
     names = list(dict.fromkeys(rows["text"]))
-    inputs = processor(text=names, images=[p.convert("RGB") for p in pictures], return_tensors="pt", padding=True)
+    inputs = processor(text=names, images=[p.convert("RGB") for p in images], return_tensors="pt", padding=True)
     with torch.no_grad():
         outputs = model.eval()(**inputs)
-    found = retrieval(outputs.image_embeds, outputs.text_embeds, rows["text"], names)
-    told = json.loads((folder / "results.json").read_text())["measures"]["trained"]
-    assert {name: told[name]["mean"] for name in told if name in found} == pytest.approx(
-        {name: found[name] for name in told if name in found}, abs=0.02
+    outcome = retrieval(outputs.image_embeds, outputs.text_embeds, rows["text"], names)
+    refused = json.loads((folder / "results.json").read_text())["measures"]["trained"]
+    assert {name: refused[name]["mean"] for name in refused if name in outcome} == pytest.approx(
+        {name: outcome[name] for name in refused if name in outcome}, abs=0.02
     )
 
 
 def test_the_zero_shot_pipeline_runs_on_the_folder(smoke):
-    assert sum(told_apart(smoke[0])) == pytest.approx(1, abs=1e-4)
+    assert sum(classified(smoke[0])) == pytest.approx(1, abs=1e-4)
 
 
-def told_apart(folder) -> list[float]:
-    """What transformers' pipeline says of a picture and some names."""
+def classified(folder) -> list[float]:
+    """What transformers' pipeline says of an image and some names."""
     classify = pipeline("zero-shot-image-classification", model=str(folder))
-    found = classify(Image.new("RGB", (70, 64), "red"), candidate_labels=["red heart", "cat", "flag"])
-    assert {one["label"] for one in found} == {"red heart", "cat", "flag"}
-    return [one["score"] for one in found]
+    outcome = classify(Image.new("RGB", (70, 64), "red"), candidate_labels=["red heart", "cat", "flag"])
+    assert {one["label"] for one in outcome} == {"red heart", "cat", "flag"}
+    return [one["score"] for one in outcome]
 
 
 @pytest.mark.parametrize("vision, text", [("vit", "bert"), ("convnext", "roberta"), ("timm_resnet10t", "bert")])
@@ -116,7 +116,7 @@ def test_towers_side_by_side_run_in_the_pipeline(vision, text, smoke, tmp_path):
     ContrastiveForPreTraining.from_encoders(towers[vision](), towers[text](), 24).save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     assert not AutoModel.from_pretrained(tmp_path, output_loading_info=True)[1]["missing_keys"]
-    assert sum(told_apart(tmp_path)) == pytest.approx(1, abs=1e-4)
+    assert sum(classified(tmp_path)) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
@@ -128,8 +128,8 @@ def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
         os.unlink(tmp_path / "checkpoint-4" / name)
     os.rmdir(tmp_path / "checkpoint-4")
     main(*options, "--resume_from_checkpoint", "last", output_dir=tmp_path)
-    ours, whole = (load_file(path / "model.safetensors") for path in (tmp_path, folder))
-    assert all(torch.equal(ours[name], whole[name]) for name in whole)
+    ours, unbroken = (load_file(path / "model.safetensors") for path in (tmp_path, folder))
+    assert all(torch.equal(ours[name], unbroken[name]) for name in unbroken)
 
 
 def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
@@ -233,7 +233,7 @@ def shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
 
 
 @pytest.mark.parametrize("name", ["clip", "siglip", "chinese_clip", "align"])
-def test_every_kind_of_model_is_taken_whole(name, tmp_path, capsys):
+def test_every_kind_of_model_is_read_full(name, tmp_path, capsys):
     options = ["--vocab_size", 500, "--eval_dataset", "none", "--max_steps", 2, "--learning_rate", 0.01]
     shapes(500)[name].save_pretrained(tmp_path / "shape")
     loss = ["--loss", "sigmoid"] if name == "siglip" else []
@@ -245,7 +245,7 @@ def test_every_kind_of_model_is_taken_whole(name, tmp_path, capsys):
     assert type(model).__name__ == type(shapes(500)[name]).__name__.replace("Config", "Model")
     assert not info["missing_keys"]
     assert type(AutoProcessor.from_pretrained(tmp_path / "run")).__name__.endswith("Processor")
-    assert all(0 < score < 1 for score in told_apart(tmp_path / "run"))
+    assert all(0 < score < 1 for score in classified(tmp_path / "run"))
 
 
 def test_captions_that_are_cut_are_counted(tmp_path, capsys):
@@ -256,7 +256,7 @@ def test_captions_that_are_cut_are_counted(tmp_path, capsys):
     )
 
 
-def test_a_tower_that_pools_at_another_token_is_refused(tmp_path):
+def test_a_tower_that_pools_at_different_token_is_refused(tmp_path):
     config = shapes(500)["clip"]
     config.text_config.eos_token_id = 499
     config.save_pretrained(tmp_path / "shape")
@@ -268,9 +268,9 @@ def test_a_tower_that_pools_at_another_token_is_refused(tmp_path):
 
 MISTAKES = {
     "a column that is not there": (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
-    "a picture for a caption": (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
+    "an image for a caption": (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
     "too few weights": (["--caption_weights", "1"], "caption_weights needs 2 numbers"),
-    "texts that are pictures": (["--text_column", "image"], "holds no texts"),
+    "texts that are images": (["--text_column", "image"], "holds no texts"),
     "a frozen tower at random": (["--frozen", "text"], "give it a --text_encoder"),
     "a batch of one": (["--per_device_train_batch_size", "1"], "needs at least 2 rows to compare. Give --per_"),
     "a sigmoid that is smoothed": (["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
@@ -280,11 +280,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_told_before_anything_is_written(mistake, tmp_path, capsys):
-    options, told = MISTAKES[mistake]
+def test_mistakes_are_reported_before_anything_is_written(mistake, tmp_path, capsys):
+    options, refused = MISTAKES[mistake]
     with pytest.raises(SystemExit) as stopped:
         main(*options, output_dir=tmp_path / "run")
-    assert told in str(stopped.value.code) + capsys.readouterr().err
+    assert refused in str(stopped.value.code) + capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -293,7 +293,7 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
     shapes["short"].max_position_embeddings, shapes["short"].vocab_size = 8, 4000
     for name, config in shapes.items():
         config.save_pretrained(tmp_path / name)
-    told = {
+    refused = {
         ("--encoder", "bert"): "bert: BertModel does not embed images and texts. Give a CLIPModel",
         ("--image_encoder", "resnet"): "can't put it into a pair of towers",
         (
@@ -305,7 +305,7 @@ def test_encoders_that_do_not_fit_are_refused(tmp_path, capsys):
             20,
         ): "--max_length 20 is more than the 8 positions",
     }
-    for (option, name, *more), words in told.items():
+    for (option, name, *more), words in refused.items():
         with pytest.raises(SystemExit) as stopped:
             main(option, tmp_path / name, *more, output_dir=tmp_path / "run")
         assert words in str(stopped.value.code)

@@ -61,7 +61,7 @@ def tokenizer():
     return train_tokenizer(open_source(str(SHAKESPEARE), needed=("text",)), size=300)
 
 
-def test_smoke_run_leaves_every_file_and_tells_what_it_found(smoke):
+def test_smoke_run_leaves_every_file_and_shows_what_it_measured(smoke):
     folder, output = smoke
     assert set(os.listdir(folder)) >= FILES
     for words in ("trained (masked_lm)", "random", "TF-IDF", "majority", "10% of labels", "bits_per_byte", "Next:"):
@@ -218,11 +218,11 @@ def test_documents_of_plain_text_files(tmp_path, content, options, documents, pa
     path = tmp_path / ("own.txt.gz" if packed else "own.txt")
     path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
     source = open_source(str(path), needed=("text",), sample_by=options[0] if options else None)
-    found = [row["text"].strip() for piece, count in enumerate(source.counts) for row in source.read(piece, 0, count)]
-    assert [text for text in found if text] == documents
+    outcome = [row["text"].strip() for piece, count in enumerate(source.counts) for row in source.read(piece, 0, count)]
+    assert [text for text in outcome if text] == documents
 
 
-def test_own_texts_without_labels(tmp_path):
+def test_users_texts_without_labels(tmp_path):
     (tmp_path / "own.txt").write_text("\n\n".join(" ".join(LINES) for _ in range(200)))
     results = main("--dataset", tmp_path / "own.txt", "--eval_rows", 30, output_dir=tmp_path / "run")
     assert results["transfer"]["dataset"].endswith("recipes/data/shakespeare")
@@ -230,10 +230,10 @@ def test_own_texts_without_labels(tmp_path):
 
 
 class TestMistakes:
-    """Each is told before training, names the value and the mend, and leaves nothing behind."""
+    """Each is reported before training, with the value and the fix, and leaves nothing behind."""
 
     @pytest.fixture
-    def told(self, capsys, tmp_path):
+    def refused(self, capsys, tmp_path):
         def error(*options):
             with pytest.raises(SystemExit) as stopped:
                 main(*options, output_dir=tmp_path / "run")
@@ -243,54 +243,54 @@ class TestMistakes:
 
         return error
 
-    def test_empty_corpus(self, told, tmp_path):
+    def test_empty_corpus(self, refused, tmp_path):
         (tmp_path / "empty.jsonl").write_text('{"text": ""}\n{"text": "  "}\n')
-        assert "has no text in its column 'text'" in told("--dataset", tmp_path / "empty.jsonl")
+        assert "has no text in its column 'text'" in refused("--dataset", tmp_path / "empty.jsonl")
         (tmp_path / "empty.txt").write_text("")
-        assert "empty.txt" in told("--dataset", tmp_path / "empty.txt")
+        assert "empty.txt" in refused("--dataset", tmp_path / "empty.txt")
 
-    def test_a_column_of_numbers(self, told, tmp_path):
+    def test_a_column_of_numbers(self, refused, tmp_path):
         (tmp_path / "numbers.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
-        assert "no column of texts that can be told" in told("--dataset", tmp_path / "numbers.jsonl")
-        message = told("--dataset", tmp_path / "numbers.jsonl", "--text_column", "text")
+        assert "no column of texts that can be told" in refused("--dataset", tmp_path / "numbers.jsonl")
+        message = refused("--dataset", tmp_path / "numbers.jsonl", "--text_column", "text")
         assert "the column 'text' (--text_column) holds no texts" in message and "text (int64)" in message
 
-    def test_a_tokenizer_without_a_mask_token(self, told, tokenizer, tmp_path):
+    def test_a_tokenizer_without_a_mask_token(self, refused, tokenizer, tmp_path):
         bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
-        assert "has no mask token" in told("--tokenizer", save(bare, tmp_path / "bare"))
+        assert "has no mask token" in refused("--tokenizer", save(bare, tmp_path / "bare"))
 
-    def test_a_tokenizer_that_is_not_there(self, told):
-        assert "--tokenizer /no/such is neither a folder" in told("--tokenizer", "/no/such")
+    def test_a_tokenizer_that_is_not_present(self, refused):
+        assert "--tokenizer /no/such is neither a folder" in refused("--tokenizer", "/no/such")
 
-    def test_longer_than_the_encoder_can_see(self, told, tokenizer, tmp_path):
+    def test_longer_than_the_encoder_can_see(self, refused, tokenizer, tmp_path):
         config = transformers.RobertaConfig(
             vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
             max_position_embeddings=66, pad_token_id=0,
         )  # fmt: skip
         config.save_pretrained(tmp_path / "roberta")
         options = ["--encoder", tmp_path / "roberta", "--tokenizer", save(tokenizer, tmp_path / "tokenizer")]
-        message = told(*options, "--max_length", 80)
+        message = refused(*options, "--max_length", 80)
         assert "--max_length 80 is more than the 65 positions" in message and "--max_length 65 or less" in message
-        assert "max_length 2 leaves no room" in told("--max_length", 2)
-        assert "Give at least 3" in told("--max_length", -1)
+        assert "max_length 2 leaves no room" in refused("--max_length", 2)
+        assert "Give at least 3" in refused("--max_length", -1)
 
-    def test_vocabularies_that_differ(self, told, tokenizer, tmp_path):
+    def test_vocabularies_that_differ(self, refused, tokenizer, tmp_path):
         CONFIGS["bert"]().save_pretrained(tmp_path / "bert")
         options = ["--encoder", tmp_path / "bert", "--tokenizer", save(tokenizer, tmp_path / "tokenizer")]
-        message = told(*options)
+        message = refused(*options)
         assert "The tokenizer has 300 tokens" in message and "a vocabulary of 50" in message
         other = train_tokenizer(open_source(str(SHAKESPEARE), needed=("text",)), size=280)
         AutoModel.from_config(transformers.BertConfig(vocab_size=280, num_hidden_layers=1)).save_pretrained(
             tmp_path / "with"
         )
         save(other, tmp_path / "with")
-        message = told("--encoder", tmp_path / "with", "--tokenizer", tmp_path / "tokenizer")
+        message = refused("--encoder", tmp_path / "with", "--tokenizer", tmp_path / "tokenizer")
         assert "is not the one that --encoder" in message
 
-    def test_an_encoder_that_is_no_text_model(self, told, tmp_path):
+    def test_an_encoder_that_is_no_text_model(self, refused, tmp_path):
         CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
         (tmp_path / "empty.txt").write_text("")  # what would be said of it, had it been read
-        message = told("--encoder", tmp_path / "vit", "--dataset", tmp_path / "empty.txt")
+        message = refused("--encoder", tmp_path / "vit", "--dataset", tmp_path / "empty.txt")
         assert f"--encoder {tmp_path / 'vit'}: transformers has no vit for masked language modelling" in message
 
 

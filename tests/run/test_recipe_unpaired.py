@@ -1,4 +1,4 @@
-"""The recipes on pairs, pictures alone and texts alone: what they leave, two processes, and a user's mistakes."""
+"""The recipes on pairs, images alone and texts alone: what they leave, two processes, and a user's mistakes."""
 
 import importlib.util
 import json
@@ -38,7 +38,7 @@ def smoke(request, tmp_path_factory):
     return request.param, folder, main(request.param, output_dir=folder)
 
 
-def test_smoke_run_measures_what_each_side_and_both_are_worth(smoke):
+def test_smoke_run_measures_what_each_side_and_each_are_worth(smoke):
     _, folder, results = smoke
     measured = results["measures"]["trained"]
     wanted = {f"{by}_{kind}" for by in ("matching", "threshold") for kind in ("shuffled", "hard")}
@@ -80,8 +80,8 @@ def test_two_processes_see_one_kind_a_step_and_all_learn(tmp_path):
     for rank in (0, 1):
         lines = (tmp_path / "run" / f"samples-rank{rank}.jsonl").read_text().splitlines()
         steps = [{key.split("/")[0] for key in json.loads(line)["keys"]} for line in lines]
-        assert all(len(found) == 1 for found in steps), "a step of several sources"
-        kinds.append([next(iter(found)) for found in steps])
+        assert all(len(outcome) == 1 for outcome in steps), "a step of several sources"
+        kinds.append([next(iter(outcome)) for outcome in steps])
     assert kinds[0] == kinds[1] and len(set(kinds[0])) == 3
     history = json.loads((tmp_path / "run" / "run.json").read_text())["history"]
     terms = {key for entry in history for key in entry if key.endswith("_accuracy")}
@@ -101,13 +101,13 @@ def test_a_killed_run_of_several_kinds_ends_as_one_never_killed(tmp_path):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         return subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, env=environment, **more)
 
-    whole, killed = run("whole"), run("run")
+    unbroken, killed = run("whole"), run("run")
     while not (tmp_path / "run" / "checkpoint-14").exists():
         assert killed.poll() is None
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL and not (tmp_path / "run" / "run.json").exists()
-    assert run("run", "--resume_from_checkpoint", "last").wait() == 0 and whole.wait() == 0
+    assert run("run", "--resume_from_checkpoint", "last").wait() == 0 and unbroken.wait() == 0
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
     assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
     first, second = ((tmp_path / name / "samples-rank0.jsonl").read_text() for name in ("whole", "run"))
@@ -116,7 +116,7 @@ def test_a_killed_run_of_several_kinds_ends_as_one_never_killed(tmp_path):
 
 class TestMistakes:
     @pytest.fixture
-    def told(self, tmp_path):
+    def refused(self, tmp_path):
         def error_of(name, *options):
             with pytest.raises(SystemExit) as stopped:
                 main(name, *options, output_dir=tmp_path / "run")
@@ -125,27 +125,27 @@ class TestMistakes:
 
         return error_of
 
-    def test_texts_for_a_recipe_that_needs_pairs(self, told, tmp_path):
+    def test_texts_for_a_recipe_that_needs_pairs(self, refused, tmp_path):
         (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n")
         for name in (*NAMES, "matching_emoji"):
-            assert "no column of images" in told(name, "--dataset", tmp_path / "texts.txt")
+            assert "no column of images" in refused(name, "--dataset", tmp_path / "texts.txt")
 
-    def test_what_learns_from_pairs_alone(self, told):
-        message = told("matching_emoji", "--images_alone", EMOJI)
+    def test_what_learns_from_pairs_alone(self, refused):
+        message = refused("matching_emoji", "--images_alone", EMOJI)
         assert "--images_alone: matching learns from pairs alone" in message
 
-    def test_towers_of_a_model_that_has_none(self, told, tmp_path):
+    def test_towers_of_a_model_that_has_none(self, refused, tmp_path):
         CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
-        message = told("flava_emoji", "--image_encoder", tmp_path / "vit")
+        message = refused("flava_emoji", "--image_encoder", tmp_path / "vit")
         assert "--image_encoder: the encoders of flava are parts of one model. Start from a full model" in message
 
-    def test_another_model(self, told, tmp_path):
+    def test_different_model(self, refused, tmp_path):
         AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
-        message = told("multiway_emoji", "--encoder", tmp_path / "vit")
+        message = refused("multiway_emoji", "--encoder", tmp_path / "vit")
         assert f"--encoder {tmp_path / 'vit'}: This objective needs a MultiwayModel" in message
 
-    def test_more_codes_than_patches(self, told, tmp_path):
-        message = told("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500)
+    def test_more_codes_than_patches(self, refused, tmp_path):
+        message = refused("multiway_emoji", "--codebook_size", 1000, "--codebook_patches", 500)
         assert "codebook_size must be at least 2 and at most codebook_patches=500, but is 1000" in message
         from PIL import Image
 
@@ -156,13 +156,13 @@ class TestMistakes:
         with pytest.raises(SystemExit, match="64 codes needs as many different patches.*--codebook_size"):
             main("multiway_emoji", *plain, output_dir=tmp_path / "other")
 
-    def test_parts_that_nothing_trains_are_told(self, tmp_path, capsys):
+    def test_parts_that_nothing_trains_are_reported(self, tmp_path, capsys):
         options = ("--dataset", EMOJI, "--eval_dataset", "none", "--max_steps", 1)
         main("multiway_emoji", *options, "--contrastive_weight", 0, output_dir=tmp_path / "run")
         output = capsys.readouterr().out
         assert "weights have no part in any loss" in output and "experts.vision" in output
 
-    def test_a_ready_codebook_is_taken(self, tmp_path):
+    def test_a_ready_codebook_is_read(self, tmp_path):
         small = FlavaImageCodebookConfig(hidden_size=8, num_blocks_per_group=1, vocab_size=20)
         FlavaImageCodebook(small).save_pretrained(tmp_path / "codebook")
         options = ("--codebook", tmp_path / "codebook", "--eval_dataset", "none", "--max_steps", 1)
@@ -170,7 +170,7 @@ class TestMistakes:
         codebook = hf_pretext.load(tmp_path / "run").codebook
         assert (codebook.kind, codebook.size, codebook.mean.tolist()) == ("ready", 20, [0.5] * 3)
 
-    def test_what_is_not_given_is_fetched_or_the_mend_told(self, tmp_path, monkeypatch):
+    def test_what_is_not_given_is_fetched_or_the_mend_reported(self, tmp_path, monkeypatch):
         spec = importlib.util.spec_from_file_location("flava_emoji", RECIPES / "flava_emoji.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -193,7 +193,7 @@ class TestMistakes:
             recipe.main([*options, "--dataset", str(tmp_path / "nothing")])
         assert len(asked) == 3
 
-    def test_another_codebook_for_an_unfinished_run(self, tmp_path):
+    def test_different_codebook_for_an_unfinished_run(self, tmp_path):
         options = ("--eval_dataset", "none", "--max_steps", 2)
         main("multiway_emoji", *options, output_dir=tmp_path / "run")
         (tmp_path / "run" / "run.json").unlink()
@@ -201,10 +201,10 @@ class TestMistakes:
             resumed = (*options, "--resume_from_checkpoint", "last", "--codebook_size", 32)
             main("multiway_emoji", *resumed, output_dir=tmp_path / "run")
 
-    def test_a_rare_kind(self, told):
-        assert "each must be at least a twentieth" in told("flava_emoji", "--mixture_weights", 98, 1, 1)
+    def test_a_rare_kind(self, refused):
+        assert "each must be at least a twentieth" in refused("flava_emoji", "--mixture_weights", 98, 1, 1)
 
-    def test_steps_of_another_size(self, tmp_path):
+    def test_steps_of_different_size(self, tmp_path):
         main("multiway_emoji", "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path / "run")
         (tmp_path / "run" / "run.json").unlink()
         options = ("--eval_dataset", "none", "--resume_from_checkpoint", "last", "--per_device_train_batch_size", 16)

@@ -30,7 +30,7 @@ ROWS = 101
 
 
 def numbered(pieces: int = 5, rows: int = ROWS, first: int = 0):
-    """A source whose pictures' first pixel is the row's number."""
+    """A source whose images' first pixel is the row's number."""
     images = [Image.fromarray(np.full((4, 4, 3), i, np.uint8)) for i in range(first, first + rows)]
     data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
     return open_source(data.to_iterable_dataset(num_shards=pieces) if pieces else data)
@@ -52,15 +52,15 @@ class Number:
 def batches(count, source=None, process=None, **options):
     options = {"batch_size": 8, "seed": 3, **options}
     loader = StreamLoader(numbered() if source is None else source, process or Number(), **options)
-    found = []
-    while len(found) < count:
-        found += [batch for _, batch in zip(range(count - len(found)), loader, strict=False)]
+    outcome = []
+    while len(outcome) < count:
+        outcome += [batch for _, batch in zip(range(count - len(outcome)), loader, strict=False)]
     loader.close()
-    return found, loader
+    return outcome, loader
 
 
-def numbers(found) -> list[int]:
-    return torch.cat([batch["number"] for batch in found]).tolist()
+def numbers(outcome) -> list[int]:
+    return torch.cat([batch["number"] for batch in outcome]).tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -79,53 +79,53 @@ def test_workers_change_nothing(workers):
 def test_ranks_divide_the_same_global_batches(ranks, pieces, bad):
     """Also with fewer pieces than ranks, and a number of ranks that does not divide the parts."""
     source = numbered(pieces)
-    whole, loader = batches(30, source, Number(bad), batch_size=12)
+    unbroken, loader = batches(30, source, Number(bad), batch_size=12)
     parts = [batches(30, source, Number(bad), batch_size=12 // ranks, rank=rank, ranks=ranks) for rank in range(ranks)]
     for step in range(30):
         together = torch.stack([part[step]["number"] for part, _ in parts]).T.flatten()
-        assert torch.equal(together, whole[step]["number"])
+        assert torch.equal(together, unbroken[step]["number"])
     assert sum(part.sample_log.digest for _, part in parts) % 2**64 == loader.sample_log.digest
 
 
-def test_another_global_batch_gives_the_same_order():
-    whole, _ = batches(48, batch_size=8)
+def test_different_global_batch_gives_the_same_order():
+    unbroken, _ = batches(48, batch_size=8)
     for ranks, batch in ((1, 24), (3, 8), (4, 4), (2, 1)):
         count = 384 // (ranks * batch)
         parts = [batches(count, batch_size=batch, rank=rank, ranks=ranks)[0] for rank in range(ranks)]
         steps = zip(*parts, strict=True)
         together = [n for step in steps for n in torch.stack([b["number"] for b in step]).T.flatten().tolist()]
-        assert together == numbers(whole)
+        assert together == numbers(unbroken)
 
 
 def test_ranks_may_change_in_the_middle_of_an_epoch():
     expected = numbers(batches(40, batch_size=12)[0])
-    found = []
+    outcome = []
     for ranks, steps in ((2, 3), (1, 4), (4, 7), (3, 11), (2, 15)):
-        start = len(found)
+        start = len(outcome)
         parts = [batches(steps, batch_size=12 // ranks, rank=r, ranks=ranks, start=start)[0] for r in range(ranks)]
         for step in zip(*parts, strict=True):
-            found += torch.stack([batch["number"] for batch in step]).T.flatten().tolist()
-    assert found == expected
+            outcome += torch.stack([batch["number"] for batch in step]).T.flatten().tolist()
+    assert outcome == expected
 
 
 @pytest.mark.parametrize("start", [8, 40, 96, 104, 512, 8 * 10**9])
 def test_starting_later_gives_the_very_same_samples(start):
     first = max(start - 96, 0)
-    whole, _ = batches(24, start=first)
+    unbroken, _ = batches(24, start=first)
     rest, _ = batches(24 - (start - first) // 8, start=start)
-    assert numbers(rest) == numbers(whole)[start - first :]
-    for a, b in zip(rest, whole[(start - first) // 8 :], strict=True):
+    assert numbers(rest) == numbers(unbroken)[start - first :]
+    for a, b in zip(rest, unbroken[(start - first) // 8 :], strict=True):
         assert torch.equal(a["draw"], b["draw"])
 
 
 def test_epochs_flow_into_each_other():
-    found, loader = batches(26)
+    outcome, loader = batches(26)
     assert len(loader) == 13  # 101 rows in batches of 8
-    assert sorted(numbers(found)[:ROWS]) == list(range(ROWS))
-    assert sorted(numbers(found)[ROWS : 2 * ROWS]) == list(range(ROWS))
+    assert sorted(numbers(outcome)[:ROWS]) == list(range(ROWS))
+    assert sorted(numbers(outcome)[ROWS : 2 * ROWS]) == list(range(ROWS))
 
 
-def test_an_epoch_is_whole_steps():
+def test_an_epoch_is_full_steps():
     _, loader = batches(1, accumulation=4)
     assert len(loader) == 16
     resumed = StreamLoader(numbered(), Number(), 8, accumulation=4, start=64)
@@ -133,21 +133,21 @@ def test_an_epoch_is_whole_steps():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_bad_rows_are_replaced_and_told(workers, tmp_path):
+def test_bad_rows_are_replaced_and_reported(workers, tmp_path):
     bad = {5, 50, 77}
-    whole, _ = batches(26)
-    found, loader = batches(26, process=Number(bad), num_workers=workers, folder=tmp_path, settings=lenient())
-    assert not bad & set(numbers(found))
-    for a, b in zip(whole, found, strict=True):
+    unbroken, _ = batches(26)
+    outcome, loader = batches(26, process=Number(bad), num_workers=workers, folder=tmp_path, settings=lenient())
+    assert not bad & set(numbers(outcome))
+    for a, b in zip(unbroken, outcome, strict=True):
         kept = torch.tensor([n not in bad for n in a["number"].tolist()])
         assert torch.equal(a["number"][kept], b["number"][kept])  # what is not bad stays where it was
-    for batch in found[:12]:
+    for batch in outcome[:12]:
         assert len(set(batch["number"].tolist())) == 8  # no row twice in a batch
     assert loader.sample_log.reasons == {"broken on purpose": 6}
-    told = read_lines(tmp_path / "bad_samples.jsonl")
-    assert len(told) == 3  # each row once
-    assert {line["reason"] for line in told} == {"broken on purpose: truly"}
-    assert all(set(line) == {"shard", "row", "reason"} and line["shard"].startswith("Iter") for line in told)
+    refused = read_lines(tmp_path / "bad_samples.jsonl")
+    assert len(refused) == 3  # each row once
+    assert {line["reason"] for line in refused} == {"broken on purpose: truly"}
+    assert all(set(line) == {"shard", "row", "reason"} and line["shard"].startswith("Iter") for line in refused)
 
 
 def _sound(row, random):
@@ -178,8 +178,10 @@ def test_bad_sound_video_and_text_are_replaced(kind, feature, process, good, bad
         contents = [{"bytes": content, "path": None} for content in contents]
     datasets.Dataset.from_dict({kind: contents}).cast_column(kind, feature).to_parquet(tmp_path / "a.parquet")
     source = open_source(str(tmp_path / "a.parquet"), needed=(kind,))
-    found, loader = batches(5, source, process, batch_size=6, num_workers=workers, settings=lenient(), folder=tmp_path)
-    assert all(len(next(iter(batch.values()))) == 6 for batch in found)
+    outcome, loader = batches(
+        5, source, process, batch_size=6, num_workers=workers, settings=lenient(), folder=tmp_path
+    )
+    assert all(len(next(iter(batch.values()))) == 6 for batch in outcome)
     assert dict(loader.sample_log.reasons) == dict.fromkeys(bad.values(), 1)
     assert [line["row"] for line in sorted(read_lines(tmp_path / "bad_samples.jsonl"), key=lambda x: x["row"])] == [
         7,
@@ -223,7 +225,7 @@ class Words(Number):
         return {"number": torch.tensor(number)}
 
 
-def test_taken_rows_are_not_read_again(monkeypatch):
+def test_read_rows_are_not_read_once_more(monkeypatch):
     """Else each would cost a read from far away."""
     source = numbered(0)
     loader = StreamLoader(source, Number(), 8, settings=lenient())
@@ -233,16 +235,16 @@ def test_taken_rows_are_not_read_again(monkeypatch):
 
 
 def test_half_the_rows_may_be_bad():
-    found, loader = batches(13, process=Number(set(range(50))), settings=lenient())
-    assert all(len(batch["number"]) == 8 for batch in found)
-    assert min(numbers(found)) >= 50
+    outcome, loader = batches(13, process=Number(set(range(50))), settings=lenient())
+    assert all(len(batch["number"]) == 8 for batch in outcome)
+    assert min(numbers(outcome)) >= 50
     assert len(loader.sample_log.reasons) == 1
 
 
 def test_a_set_smaller_than_the_batch_uses_good_rows_twice():
-    found, _ = batches(3, numbered(rows=6), Number({2}), settings=lenient())
-    assert all(len(batch["number"]) == 8 for batch in found)
-    assert set(numbers(found)) == {0, 1, 3, 4, 5}
+    outcome, _ = batches(3, numbered(rows=6), Number({2}), settings=lenient())
+    assert all(len(batch["number"]) == 8 for batch in outcome)
+    assert set(numbers(outcome)) == {0, 1, 3, 4, 5}
 
 
 def test_nothing_but_bad_rows_is_an_error_that_says_so():
@@ -281,7 +283,7 @@ def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
     source = open_source([{"text": str(i)} for i in range(5000)], needed=("text",))
     process = Words(set(range(0, 5000, 10)))  # a tenth
 
-    def told(ranks, step=80):
+    def refused(ranks, step=80):
         """The error, and the samples seen when it came, of runs that are killed after each 400 samples."""
         watched = [None] * ranks
         for start in range(0, 4000, 400):
@@ -309,25 +311,25 @@ def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
             assert all(watched_by == watched[0] for watched_by in watched)
 
     with pytest.raises(TooManyBadSamples, match="of the last 1,000") as error:
-        told(1)
+        refused(1)
     for ranks in (2, 4):
-        start, message = told(ranks)
+        start, message = refused(ranks)
         assert start == 800 and message == str(error.value)
 
 
 def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
     source = numbered(0)
-    own = source.rows.read
+    original = source.rows.read
 
     def failing(piece, start, stop):
         if start <= 20 < stop:
             raise OSError("Corrupt snappy compressed data")
-        return own(piece, start, stop)
+        return original(piece, start, stop)
 
     monkeypatch.setattr(source.rows, "read", failing)
     assert [UNREADABLE in row for row in source.read(0, 15, 25)] == [i == 20 for i in range(15, 25)]
-    found, loader = batches(13, source, settings=lenient(window=3, parts=2))
-    assert 20 not in numbers(found)
+    outcome, loader = batches(13, source, settings=lenient(window=3, parts=2))
+    assert 20 not in numbers(outcome)
     assert loader.sample_log.reasons["its file can't be read"] >= 1
 
 
@@ -336,14 +338,14 @@ def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers
     def run(count=60, batch=40, **options):
         source = open_source(str(damaged_group(tmp_path / "a.parquet")), needed=("text",))
         settings = lenient(parts=4, window=64)
-        found, loader = batches(count, source, Words(), batch_size=batch, settings=settings, **options)
-        return numbers(found), loader.sample_log.digest
+        outcome, loader = batches(count, source, Words(), batch_size=batch, settings=settings, **options)
+        return numbers(outcome), loader.sample_log.digest
 
-    whole, digest = run()
-    assert run(num_workers=workers) == (whole, digest)
-    assert run(30, start=40 * 30)[0] == whole[40 * 30 :]
+    unbroken, digest = run()
+    assert run(num_workers=workers) == (unbroken, digest)
+    assert run(30, start=40 * 30)[0] == unbroken[40 * 30 :]
     parts = [run(batch=40 // workers, rank=rank, ranks=workers) for rank in range(workers)]
-    assert np.stack([part for part, _ in parts], 1).flatten().tolist() == whole
+    assert np.stack([part for part, _ in parts], 1).flatten().tolist() == unbroken
     assert sum(part for _, part in parts) % 2**64 == digest
 
 
@@ -359,11 +361,11 @@ def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
     assert lines[0]["keys"] == [loader.reader.key(g) for g in range(1, 33, 2)]
     with open(tmp_path / "samples-rank1.jsonl", "a") as file:
         file.write('{"step": 4, "keys": ["half')  # killed while writing
-    told = {"shard": "a.parquet", "row": 3, "reason": "no bytes"}
-    (tmp_path / "bad_samples.jsonl").write_text(json.dumps(told) + '\n{"shard": "a.par')
+    refused = {"shard": "a.parquet", "row": 3, "reason": "no bytes"}
+    (tmp_path / "bad_samples.jsonl").write_text(json.dumps(refused) + '\n{"shard": "a.par')
     forget_after(tmp_path, 2)
     assert read_lines(tmp_path / "samples-rank1.jsonl") == lines[:2]
-    assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(told) + "\n"
+    assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(refused) + "\n"
     forget_after(tmp_path, 0)  # from the start again
     assert read_lines(tmp_path / "samples-rank1.jsonl") == []
 
@@ -398,7 +400,7 @@ def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
     assert path.read_text().count("\n") == 2
 
 
-def test_the_digest_tells_orders_apart():
+def test_the_digest_shows_orders_apart():
     digests = {batches(10, **options)[1].sample_log.digest for options in ({}, {"seed": 4}, {"start": 8})}
     assert len(digests) == 3
     assert batches(10)[1].sample_log.digest in digests
@@ -407,45 +409,47 @@ def test_the_digest_tells_orders_apart():
 def test_a_mixture_is_deterministic_and_starts_anywhere():
     data = Mixture([numbered(rows=60), numbered(0, 30, first=100)], [0.7, 0.3])
     assert len(data) == 90 and data.name.count(" + ") == 1
-    whole, loader = batches(60, data)
+    unbroken, loader = batches(60, data)
     rest, _ = batches(30, data, start=240)
-    assert numbers(rest) == numbers(whole)[240:]
-    assert np.mean([n >= 100 for n in numbers(whole)]) == pytest.approx(0.3, abs=0.04)
+    assert numbers(rest) == numbers(unbroken)[240:]
+    assert np.mean([n >= 100 for n in numbers(unbroken)]) == pytest.approx(0.3, abs=0.04)
     helped, _ = batches(60, data, num_workers=2)
-    assert numbers(helped) == numbers(whole)
+    assert numbers(helped) == numbers(unbroken)
     parts = [batches(60, data, batch_size=4, rank=rank, ranks=2)[0] for rank in range(2)]
     together = [torch.stack([a["number"], b["number"]]).T.flatten() for a, b in zip(*parts, strict=True)]
-    assert torch.cat(together).tolist() == numbers(whole)
+    assert torch.cat(together).tolist() == numbers(unbroken)
     drawn = loader.reader.order.drawn(480)
-    assert drawn == [sum(n < 100 for n in numbers(whole)), sum(n >= 100 for n in numbers(whole))]
+    assert drawn == [sum(n < 100 for n in numbers(unbroken)), sum(n >= 100 for n in numbers(unbroken))]
 
 
 def test_files_of_one_name_in_two_sources_are_not_mistaken_for_each_other(tmp_path):
-    """Decoded pictures are kept by their keys."""
+    """Decoded images are kept by their keys."""
     for name, grey in (("dark", 10), ("light", 200)):
-        pictures = [Image.new("RGB", (16, 16), (grey, grey, grey)) for _ in range(40)]
-        data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+        images = [Image.new("RGB", (16, 16), (grey, grey, grey)) for _ in range(40)]
+        data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
         (tmp_path / name).mkdir()
         data.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
     mixture = Mixture([open_source(str(tmp_path / name)) for name in ("dark", "light")], [1, 1])
     process = ImageModality(default_processor(16), Augmentation(color_jitter=0.0))
-    found, loader = batches(8, mixture, process, batch_size=20)
-    greys = torch.cat([batch["pixel_values"] for batch in found]).float().mean((1, 2, 3)).round().tolist()
+    outcome, loader = batches(8, mixture, process, batch_size=20)
+    greys = torch.cat([batch["pixel_values"] for batch in outcome]).float().mean((1, 2, 3)).round().tolist()
     assert greys == [(10, 200)[loader.reader.order.choose(g)[0]] for g in range(160)]
     assert process._kept and min(greys) == 10 and max(greys) == 200
 
 
 def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
-    pictures = [Image.new("RGB", (16, 16), (i, i, i)) for i in range(30)]
-    pictures[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
-    data = datasets.Dataset.from_dict({"image": pictures}, datasets.Features({"image": datasets.Image()}))
+    images = [Image.new("RGB", (16, 16), (i, i, i)) for i in range(30)]
+    images[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
+    data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
     data.to_parquet(tmp_path / "a.parquet")
     process = ImageModality(default_processor(16), Augmentation(color_jitter=0.0))
     source = open_source(str(tmp_path / "a.parquet"))
     loaded = []
-    monkeypatch.setattr(Image.Image, "load", lambda self, own=Image.Image.load: loaded.append(self.size) or own(self))
-    found, _ = batches(5, source, process, batch_size=6, settings=lenient(), folder=tmp_path / "run")
-    assert all(len(batch["pixel_values"]) == 6 for batch in found)
+    monkeypatch.setattr(
+        Image.Image, "load", lambda self, original=Image.Image.load: loaded.append(self.size) or original(self)
+    )
+    outcome, _ = batches(5, source, process, batch_size=6, settings=lenient(), folder=tmp_path / "run")
+    assert all(len(batch["pixel_values"]) == 6 for batch in outcome)
     (line,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
     assert line["row"] == 7 and line["reason"].startswith("12000x9000 pixels, more than 89,478,485")
     assert (12_000, 9_000) not in loaded
@@ -457,7 +461,7 @@ def test_weights_that_do_not_fit(weights):
         Mixture([numbered(), numbered()], weights)
 
 
-def test_sources_too_small_for_their_share_are_told_at_once():
+def test_sources_too_small_for_their_share_are_reported_at_once():
     small, large = numbered(0, 1), numbered(0, 101)
     with pytest.raises(ValueError, match="--mixture_weights 1 100000: each must be at least a thousandth"):
         Mixture([small, large], [1, 100_000])
@@ -474,7 +478,7 @@ def test_numbers_of_settings():
 
 
 class Counter:
-    """A plain iterable of pictures, 50 long; nobody knows."""
+    """A plain iterable of images, 50 long; nobody knows."""
 
     def __iter__(self):
         return ({"image": Image.fromarray(np.full((4, 4, 3), i, np.uint8))} for i in range(50))
@@ -482,15 +486,15 @@ class Counter:
 
 def test_a_plain_iterable_never_ends_and_is_replayed():
     source = open_source(Counter())
-    whole, loader = batches(20, source, settings=StreamSettings(window=10))
+    unbroken, loader = batches(20, source, settings=StreamSettings(window=10))
     with pytest.raises(TypeError):
         len(loader)
-    assert sorted(numbers(whole)[:50]) == list(range(50)) == sorted(numbers(whole)[50:100])
+    assert sorted(numbers(unbroken)[:50]) == list(range(50)) == sorted(numbers(unbroken)[50:100])
     rest, _ = batches(10, source, start=80, settings=StreamSettings(window=10))
-    assert numbers(rest) == numbers(whole)[80:]
+    assert numbers(rest) == numbers(unbroken)[80:]
     parts = [batches(20, source, batch_size=4, rank=r, ranks=2, settings=StreamSettings(window=10))[0] for r in (0, 1)]
     together = [torch.stack([a["number"], b["number"]]).T.flatten() for a, b in zip(*parts, strict=True)]
-    assert torch.cat(together).tolist() == numbers(whole)
+    assert torch.cat(together).tolist() == numbers(unbroken)
 
 
 class Drawn:
@@ -514,12 +518,12 @@ def test_a_plain_iterable_is_drawn_from_once(mixed, workers, batch):
     if mixed:
         data = Mixture([source, open_source([{"text": str(i)} for i in range(3000)], needed=("text",))], [1, 1])
     process, before = Words(set(range(7, 10**6, 101))), plain.count
-    found, loader = batches(12_800 // batch, data, process, batch_size=batch, settings=lenient(), num_workers=workers)
+    outcome, loader = batches(12_800 // batch, data, process, batch_size=batch, settings=lenient(), num_workers=workers)
     assert sum(loader.sample_log.reasons.values()) > 0
     given = loader.reader.order.drawn(12_800)[0]
     assert given <= plain.count - before <= given + 256 * 4 + 2 * workers * batch
     if not mixed:
-        assert len(set(numbers(found))) > 12_600
+        assert len(set(numbers(outcome))) > 12_600
 
 
 def test_windows_are_smaller_where_rows_are_large(tmp_path):
@@ -539,7 +543,7 @@ def test_windows_are_smaller_where_rows_are_large(tmp_path):
     assert most <= 2**24
 
 
-def test_how_large_rows_are_is_told_by_several_pieces():
+def test_how_large_rows_are_is_reported_by_several_pieces():
     rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
     source = open_source(rows, needed=("text",))
     assert 30_000 < source.row_bytes() < 50_000
@@ -556,12 +560,12 @@ def test_damage_at_the_start_of_a_piece_does_not_keep_a_stream_from_beginning(mo
         return read(piece, start, stop)
 
     monkeypatch.setattr(source.rows, "read", damaged)
-    found, _ = batches(3, source, num_workers=2, settings=lenient())
-    assert all(len(batch["number"]) == 8 for batch in found)
+    outcome, _ = batches(3, source, num_workers=2, settings=lenient())
+    assert all(len(batch["number"]) == 8 for batch in outcome)
     assert 0 < source.row_bytes() < 1000
 
 
-def test_no_more_readers_stay_open_than_there_are_parts(tmp_path):
+def test_no_more_readers_stay_open_than_present_are_parts(tmp_path):
     table = pa.Table.from_pylist([{"text": str(i)} for i in range(4000)])
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
     source = open_source(str(tmp_path), needed=("text",))
@@ -572,7 +576,7 @@ def test_no_more_readers_stay_open_than_there_are_parts(tmp_path):
     assert 2 < most <= 4
 
 
-def test_more_than_the_buffer_is_read_again_and_said(caplog):
+def test_more_than_the_buffer_is_read_once_more_and_reported(caplog):
     rows = [{"text": "x" * (10 if i % 256 < 8 else 50_000)} for i in range(600)]  # the first of each piece are small
     source = open_source(rows, needed=("text",))
     reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
@@ -602,7 +606,7 @@ def test_the_next_window_is_read_ahead():
 @pytest.mark.parametrize(
     ("rows", "group", "noted"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)]
 )
-def test_few_large_row_groups_are_said(tmp_path, rows, group, noted):
+def test_few_large_row_groups_are_reported(tmp_path, rows, group, noted):
     table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
     source = open_source(str(tmp_path), needed=("text",))
@@ -613,7 +617,7 @@ def test_few_large_row_groups_are_said(tmp_path, rows, group, noted):
         assert "Write smaller row groups" in notes[0]
 
 
-def test_what_is_read_twice_is_said():
+def test_what_is_read_twice_is_reported():
     def notes(source, ranks, **settings):
         return reading_notes([source], make_order([source], None, StreamSettings(**settings), 0), ranks)
 
@@ -636,7 +640,7 @@ def test_the_global_generator_is_left_alone():
 
 def test_the_state_is_one_integer(tmp_path):
     """Windows, seed and samples seen are all that a run needs to go on; and they are JSON."""
-    whole, loader = batches(20)
+    unbroken, loader = batches(20)
     state = json.loads(json.dumps({"start": 80, "windows": [o.window for o in loader.reader.order.orders]}))
     rest, _ = batches(10, **state)
-    assert numbers(rest) == numbers(whole)[80:]
+    assert numbers(rest) == numbers(unbroken)[80:]

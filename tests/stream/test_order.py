@@ -88,8 +88,8 @@ def test_no_two_samples_of_a_step_have_a_spare_in_common(rows, step):
         spares = [list(order.spares(g, step)) for g in range(first, first + step)]
         rows_of = [{order.orders[0][n] for n in numbers} for numbers in spares]
         assert sum(map(len, rows_of)) == len(set().union(*rows_of)) == sum(map(len, spares))
-        own = [order.orders[0][g] for g in range(first, first + step)]
-        assert not any(place in others for place, others in zip(own, rows_of, strict=True))
+        original = [order.orders[0][g] for g in range(first, first + step)]
+        assert not any(place in others for place, others in zip(original, rows_of, strict=True))
         lonely += sum(not numbers for numbers in spares)
         if rows > 8 * step:
             assert min(map(len, spares)) >= 3
@@ -161,7 +161,7 @@ def test_a_lane_of_a_mixture_reads_one_part_of_each_source():
         for g in range(lane, 16 * 200, 16):
             k, i = order.choose(g)
             parts.setdefault(k, set()).add(order.orders[k].find(i)[0].part)
-        assert all(len(found) == 1 for found in parts.values())
+        assert all(len(outcome) == 1 for outcome in parts.values())
 
 
 def in_steps(together=48, weights=(0.5, 0.3, 0.2), **options):
@@ -178,8 +178,8 @@ def test_a_step_of_a_mixture_can_be_of_one_source():
         assert Counter(kinds[first : first + CYCLE]) == {0: 10, 1: 6, 2: 4}
     assert kinds[:CYCLE] != kinds[CYCLE : 2 * CYCLE]
     for k in range(3):  # each source's own samples come once, in their order
-        own = [i for step in chosen for source, i in step if source == k]
-        assert own == list(range(len(own)))
+        original = [i for step in chosen for source, i in step if source == k]
+        assert original == list(range(len(original)))
 
 
 def test_steps_of_one_source_keep_the_books():

@@ -27,7 +27,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("size", [1, 4, 8, 17, 18, 100])
-def test_rows_are_taken_as_they_were_laid(size):
+def test_rows_are_read_as_they_were_placed(size):
     shared = SharedBatches(2, size)
     put = [shared.put(rows) for rows in (ROWS, ROWS[::-1])]
     assert shared.get(pickle.loads(pickle.dumps(put[0]))) == ROWS  # as the loader's pipe does it
@@ -37,13 +37,13 @@ def test_rows_are_taken_as_they_were_laid(size):
     assert ROWS[0]["image"]["bytes"] == b"abc"  # the reader's own rows stay as they are
 
 
-def test_a_place_is_used_again_after_all_others():
+def test_a_place_is_used_once_more_after_all_others():
     shared = SharedBatches(3, 10)
     places = [shared.put(ROWS[:1])[0]["image"]["bytes"][0] for _ in range(7)]
     assert places == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_no_desk_without_workers_or_room(monkeypatch):
+def test_no_shared_memory_without_workers_or_room(monkeypatch):
     assert make_shared_batches(0, 1000) is None
     assert make_shared_batches(4, 0.5) is None
     assert make_shared_batches(4, 1000).memory.shape == (4, 1250)
@@ -70,9 +70,9 @@ def test_the_stream_is_the_same_with_any_room(workers, size, monkeypatch):
 
 
 def test_slow_consumers_and_workers_that_overtake_each_other_read_no_others_rows():
-    found, _ = batches(60, process=Slow(), num_workers=3, prefetch_factor=2)
+    outcome, _ = batches(60, process=Slow(), num_workers=3, prefetch_factor=2)
     alone, _ = batches(60)
-    assert numbers(found) == numbers(alone)
+    assert numbers(outcome) == numbers(alone)
 
 
 class Slow(Number):
@@ -102,7 +102,7 @@ def test_an_outbox_has_room_for_columns_of_any_size_and_type():
         assert value.is_contiguous() and bool((value == 1).all()) and bool((other == 0).all())
 
 
-def test_batches_that_are_kept_stay_as_they_are_and_are_the_trainers_own():
+def test_batches_that_are_kept_stay_as_they_are_and_are_the_trainers_users():
     kept, _ = batches(40, num_workers=2, prefetch_factor=1)
     assert not any(value.is_shared() for batch in kept for value in batch.values())
     assert numbers(kept) == numbers(batches(40)[0])
