@@ -139,7 +139,7 @@ class NativeCheckpoint:
         kwargs: of `PreTrainedModel.from_pretrained` (dtype, attn_implementation, device_map, revision, token,
         subfolder, ...), for the native model; heads follow its device and type of numbers. Raises `ValueError` when the
         checkpoint belongs to another objective or to none, is of an older form, lacks a weight, or has one too much or
-        of another size; and for quantisation."""
+        of another size; and for quantisation and `output_loading_info`."""
         path = pretrained_model_name_or_path
         refused = [name for name in QUANTISATION if kwargs.get(name)]
         if refused:
@@ -147,6 +147,8 @@ class NativeCheckpoint:
                 f"{refused[0]}: a pretext model is trained, and quantised weights can't be. Load it without, or the "
                 f"encoder alone: AutoModel.from_pretrained({str(path)!r}, ...)."
             )
+        if kwargs.pop("output_loading_info", False):
+            raise ValueError("output_loading_info: here all weights are loaded, or it is an error. Leave it out.")
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         config, _ = PreTrainedConfig.get_config_dict(path, **hub)
         pretext = read_pretext(config, path)

@@ -316,6 +316,8 @@ def test_quantisation_is_refused_with_the_reason(tmp_path):
     for option in ({"load_in_8bit": True}, {"quantization_config": transformers.BitsAndBytesConfig(load_in_4bit=True)}):
         with pytest.raises(ValueError, match="a pretext model is trained, and quantised weights can't be"):
             hf_pretext.load(tmp_path, **option)
+    with pytest.raises(ValueError, match="output_loading_info: here all weights are loaded, or it is an error"):
+        hf_pretext.load(tmp_path, output_loading_info=True)
 
 
 # saving and loading in other ways
