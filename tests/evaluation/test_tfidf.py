@@ -1,5 +1,6 @@
 """TF-IDF next to text encoders."""
 
+import datasets
 import pytest
 from conftest import CONFIGS, REPOSITORY
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -40,3 +41,12 @@ def test_tfidf_equals_scikit_learn(labelled):
 
 def test_tfidf_has_no_neighbours(labelled):
     assert set(tfidf_transfer(labelled, methods_of(None))) == {"linear_probe"}
+
+
+def test_tfidf_of_texts_that_share_no_word(labelled):
+    """No word is in two texts, or of two letters: what is there counts, and a finished run is not lost by it."""
+    tokenizer = labelled.inputs.by_name["text"].tokenizer
+    for word in ("word{}", "{}"):
+        rows = [{"text": word.format(chr(0x4E00 + i)), "label": "ab"[i % 2]} for i in range(40)]
+        alone = LabelledSet(datasets.Dataset.from_list(rows), Inputs(Corpus(tokenizer, 10)))
+        assert 0 <= tfidf_transfer(alone, methods_of(None))["linear_probe"]["test"]["top1"] <= 1

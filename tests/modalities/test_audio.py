@@ -9,12 +9,15 @@ from transformers import (
     ASTFeatureExtractor,
     AutoFeatureExtractor,
     HubertConfig,
+    SeamlessM4TFeatureExtractor,
+    Wav2Vec2BertConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
 )
 
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.encoders import build_encoder
+from hf_pretext.features import encode
 from hf_pretext.modalities import Context, Inputs
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.stream.collate import collate
@@ -72,6 +75,24 @@ def test_spectrograms_have_the_length_of_their_extractor():
     assert [tuple(example["input_values"].shape) for example in examples] == [(64, 32)] * 2 and len(examples[0]) == 1
     assert model(**collate(examples)).last_hidden_state.shape[0] == 2
     assert sounds.noise(3)["input_values"].shape == (3, 64, 32)
+
+
+def test_spectrograms_of_several_lengths_keep_the_mask_of_their_extractor():
+    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    model = build_encoder(Wav2Vec2BertConfig(**sizes, feature_projection_input_dim=160)).eval()
+    sounds = Audio(SeamlessM4TFeatureExtractor(), 1.0, brought_by="saved")
+    sounds.fit(model)
+    torch.manual_seed(0)
+    short, full = (sounds.extracted(torch.randn(length)) for length in (8_000, 16_000))
+    batch = collate([short, full], fills=sounds.fills)
+    assert batch["attention_mask"].sum(1).tolist() == [len(short["input_features"]), len(full["input_features"])]
+    with torch.no_grad():
+        alone = encode(model, input_features=short["input_features"][None])[-1]
+        torch.testing.assert_close(encode(model, **batch)[-1][:1], alone, atol=1e-5, rtol=1e-5)
+    assert sounds.facts()["sounds_padded"] == "to the longest of a batch"
+    sounds = fresh()
+    sounds.fit(build_encoder(CONFIGS["ast"]()))
+    assert sounds.facts()["sounds_padded"] == "to the one length that the extractor gives"
 
 
 def test_the_part_is_where_it_is_asked_for():
