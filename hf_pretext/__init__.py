@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from . import registry
+from .utils.after_import import after_import
 
 __version__ = "0.1.0"
 
@@ -46,3 +47,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__():
     return sorted([*globals(), *_HOMES])
+
+
+# AutoConfig and AutoModel know composites, whichever of the two packages is imported first
+after_import(
+    "transformers.models.auto.configuration_auto", lambda: import_module(".modules.composite_config", __name__)
+)

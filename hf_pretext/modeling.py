@@ -143,13 +143,10 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     @classmethod
     def complete(cls, task, processors: Mapping[str, Any]):
-        """Settings with what depends on the data's processors (by kind; a tokenizer's ids, say) filled in, where they
-        leave it open. Raises `ValueError` for a processor that lacks what the objective needs."""
+        """Settings with what depends on the data's processors (by kind) filled in, where they leave it open: a
+        tokenizer's ids, what images are normalised by. Raises `ValueError` for a processor that lacks what the
+        objective needs."""
         return task
-
-    def adapt(self, processors: Mapping[str, Any]) -> None:
-        """Takes over from the data's processors (by kind) what a fresh model must know, as what images are normalised
-        by. A loaded model knows it."""
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Learns from the data what must be known before training begins, as a codebook, on the main process for all.

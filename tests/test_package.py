@@ -27,6 +27,25 @@ def test_import_is_cheap_and_lazy():
     assert outcome["seconds"] < 1
 
 
+COMPOSITE_ORDERS = {
+    "hf_pretext first": "import hf_pretext; from transformers import AutoConfig, AutoModel",
+    "transformers first": "from transformers import AutoConfig, AutoModel; import hf_pretext",
+    "amid an import of hf_pretext": "import hf_pretext.encoders; from transformers import AutoConfig, AutoModel",
+}
+
+
+@pytest.mark.parametrize("order", COMPOSITE_ORDERS)
+def test_composites_are_known_once_hf_pretext_is_imported(order):
+    code = (
+        f"{COMPOSITE_ORDERS[order]}; "
+        "part = AutoConfig.for_model('vit', hidden_size=8, num_hidden_layers=1, num_attention_heads=1).to_diff_dict(); "
+        "config = AutoConfig.for_model('hf_pretext_composite', encoders={'image': part, 'audio': part}); "
+        "print(type(AutoModel.from_config(config)).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "CompositeModel", done.stderr
+
+
 def test_training_needs_neither_plots_nor_scikit_learn_to_import():
     code = (
         "import sys, hf_pretext.trainer, hf_pretext.features; "

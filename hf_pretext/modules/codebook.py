@@ -10,10 +10,11 @@ Clustering", WWW 2010, https://dl.acm.org/doi/10.1145/1772690.1772862) of the pa
 (https://huggingface.co/papers/2112.04482).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,7 @@ from .patches import patchify
 
 CLASS_TOKENS = 2  # at most, before a picture's patches: DeiT has a second one, for distillation
 CELL, LEAST = 8, 0.1  # pixels of a cell of DALL-E's codebook, and the darkest value that it is given for [0, 1]
+CHANNELS = 3
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -41,6 +43,8 @@ class CodebookTask:
         folder or Hub id); default: the patch's pixels are clustered.
     codebook_size: how many visual tokens, where they are clustered.
     codebook_patches: of how many patches; at least as many as codes.
+    image_mean, image_std: what pixels in [0, 1] are normalised by, a number for each channel; a recipe takes them from
+        the image processor. A codebook of features, or a ready one, undoes it.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -48,6 +52,8 @@ class CodebookTask:
     codebook: str | None = None
     codebook_size: int = 512
     codebook_patches: int = 200_000
+    image_mean: list[float] | None = None
+    image_std: list[float] | None = None
 
     def validate_codebook(self):
         if not 2 <= self.codebook_size <= self.codebook_patches:
@@ -55,6 +61,33 @@ class CodebookTask:
                 f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
                 f"{self.codebook_size}."
             )
+
+    def validate_normalisation(self):
+        mean, std = self.image_mean, self.image_std
+        if (mean is None) != (std is None) or (
+            mean and (len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0)
+        ):
+            raise ValueError(
+                f"image_mean and image_std are {CHANNELS} numbers each, those of image_std above 0, or both are left "
+                f"out, but they are {mean} and {std}."
+            )
+
+
+def with_normalisation_of(task: CodebookTask, processor) -> CodebookTask:
+    """Settings with what an image processor normalises by, where they leave it open."""
+    if task.image_mean is not None:
+        return task
+    mean, std = normalisation_of(processor)
+    return dataclasses.replace(task, image_mean=mean, image_std=std)
+
+
+def normalisation_of(processor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation, a number for each channel, that an image processor normalises pixels in [0, 1] by;
+    0 and 1 where it leaves them as they are."""
+    if not getattr(processor, "do_normalize", False):
+        return [0.0] * CHANNELS, [1.0] * CHANNELS
+    values = (processor.image_mean, processor.image_std)  # numbers, or one for all channels
+    return tuple(torch.as_tensor(value, dtype=torch.float64).expand(CHANNELS).tolist() for value in values)
 
 
 def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -75,15 +108,12 @@ class Frozen(nn.Module):
         """Also freezes its weights: loading forgets that they were, and then calls `eval()`."""
         return super().train(False).requires_grad_(False)
 
-    def set_normalisation(self, processor: Any, prefix: str = "") -> None:
-        """Takes over what an image processor normalises by: the model's, or with the prefix "encoder_" the encoder's.
-        Where pixels are compared as they come, there is nothing to take over."""
-        if not hasattr(self, f"{prefix}mean"):
-            return
-        does = getattr(processor, "do_normalize", False)
-        for name, idle in (("mean", 0.0), ("std", 1.0)):
-            value = getattr(processor, f"image_{name}") if does else [idle] * 3
-            getattr(self, prefix + name).copy_(torch.tensor(value))
+    def set_normalisation(self, mean: Sequence[float], std: Sequence[float], prefix: str = "") -> None:
+        """Stores what images are normalised by: those of the model, or with the prefix "encoder_" those of the
+        codebook's encoder. A codebook of pixels compares pixels as they come and ignores it."""
+        if hasattr(self, f"{prefix}mean"):
+            getattr(self, f"{prefix}mean").copy_(torch.tensor(mean))
+            getattr(self, f"{prefix}std").copy_(torch.tensor(std))
 
 
 class PatchCodebook(Frozen):

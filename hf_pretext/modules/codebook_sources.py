@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from ..encoders import build_encoder, encoder_config
-from .codebook import PatchCodebook, ReadyCodebook
+from .codebook import PatchCodebook, ReadyCodebook, normalisation_of
 
 
 def codebook_config(codebook: PatchCodebook | ReadyCodebook) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def open_codebook(
     encoder_config(path, option)  # says what is wrong
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
-        codebook.set_normalisation(AutoImageProcessor.from_pretrained(path), "encoder_")
+        codebook.set_normalisation(*normalisation_of(AutoImageProcessor.from_pretrained(path)), prefix="encoder_")
     return codebook
 
 

@@ -6,25 +6,13 @@
 from collections.abc import Mapping
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ..checkpoints import PartedModel
 from ..encoders import build_encoder, check_encoder
 from ..modeling import PretextModel
-
-
-@strict
-class CompositeConfig(PreTrainedConfig):
-    """What a `CompositeModel` is built from.
-
-    encoders: the config of each encoder, by kind of data, as its config.json has it.
-    """
-
-    model_type = "hf_pretext_composite"
-
-    encoders: dict[str, dict[str, Any]] | None = None
+from .composite_config import CompositeConfig
 
 
 class CompositeModel(PartedModel):
@@ -136,5 +124,4 @@ class TwoEncoders(PretextModel):
         return {kind: self.full_model.encoders[kind] for kind in self.inputs}
 
 
-AutoConfig.register(CompositeConfig.model_type, CompositeConfig, exist_ok=True)
 AutoModel.register(CompositeConfig, CompositeModel, exist_ok=True)

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..encoders import build_encoder
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
-from .codebook import CodebookTask
+from .codebook import CodebookTask, with_normalisation_of
 from .codebook_sources import codebook_config, codebook_from, open_codebook
 from .masking import (
     IGNORED,
@@ -70,6 +70,8 @@ class MaskedPairs(PretextModel):
         codebook = open_codebook(task.codebook, task.codebook_size, patch)
         model = super().from_encoder(encoder, parts={"codebook": codebook_config(codebook)}, **settings)
         model.codebook.load_state_dict(codebook.state_dict())
+        if task.image_mean is not None:
+            model.codebook.set_normalisation(task.image_mean, task.image_std)
         return model
 
     @classmethod
@@ -85,12 +87,10 @@ class MaskedPairs(PretextModel):
 
     @classmethod
     def complete(cls, task: MaskedPairsTask, processors: Mapping[str, Any]) -> MaskedPairsTask:
-        """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
-        return with_tokens_of(task, processors["text"])
+        """The tokenizer's mask token and special tokens, and what the image processor normalises by.
 
-    def adapt(self, processors: Mapping[str, Any]) -> None:
-        """Has the codebook know what images are normalised by."""
-        self.codebook.set_normalisation(processors["image"])
+        Raises `ValueError` for a tokenizer without a mask token."""
+        return with_normalisation_of(with_tokens_of(task, processors["text"]), processors["image"])
 
     def new_codebook(self) -> nn.Module:
         """One of the shape that config.json says, not fitted."""

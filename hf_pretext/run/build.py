@@ -70,7 +70,6 @@ class Blueprint:
     task: Any
     config: PreTrainedConfig
     start: Start
-    processors: Mapping[str, Any]
 
     def fresh(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str]]:
         """The model as training of this seed begins, and the names of the encoder's weights that stayed random.
@@ -80,7 +79,6 @@ class Blueprint:
         with self.start.named_in_errors():
             full_model, missing = (self.config, []) if random else self._full_model()
             model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
-        model.adapt(self.processors)
         if not random:
             for kind, path in self.start.towers.items():
                 load_tower(model.encoders[kind], path, kind, frozen=getattr(self.task, "frozen", None) == kind)

@@ -140,7 +140,7 @@ def plan(
     check_output(request)
     inputs, config, start, facts = plan_inputs(request)
     task = objective.complete(request.task, inputs.processors)
-    blueprint = Blueprint(objective, task, config, start, inputs.processors)
+    blueprint = Blueprint(objective, task, config, start)
     check_start(request, blueprint)
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)

@@ -31,7 +31,7 @@ from hf_pretext.modalities.image import default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.modules import codebook as quantize
 from hf_pretext.modules import kmeans
-from hf_pretext.modules.codebook import PatchCodebook, ReadyCodebook
+from hf_pretext.modules.codebook import PatchCodebook, ReadyCodebook, normalisation_of
 from hf_pretext.modules.codebook_sources import codebook_config, codebook_from, open_codebook
 from hf_pretext.modules.patches import patchify
 
@@ -518,7 +518,7 @@ def test_an_encoder_sees_pictures_normalised_as_its_own_processor_has_them(tmp_p
     own = {"image_mean": [0.2, 0.4, 0.6], "image_std": [0.3, 0.2, 0.1]}
     ViTImageProcessor(**own).save_pretrained(tmp_path)
     codebook = open_codebook(str(tmp_path), 8, encoder.config.patch_size)
-    codebook.set_normalisation(ViTImageProcessor(do_normalize=False))  # pictures come as they are, from 0 to 1
+    codebook.set_normalisation(*normalisation_of(ViTImageProcessor(do_normalize=False)))  # images in [0, 1]
     pictures = torch.rand(2, 3, IMAGE, IMAGE)
     mean, std = (torch.tensor(own[f"image_{name}"])[:, None, None] for name in ("mean", "std"))
     wanted = encoder.eval()((pictures - mean) / std).last_hidden_state[:, 1:]
