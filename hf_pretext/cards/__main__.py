@@ -1,6 +1,6 @@
-"""`python -m hf_pretext.cards model_cards`: whatever states figures, again from the recorded results.
+"""`python -m hf_pretext.cards model_cards`: writes every published metric again, from the recorded results.
 
-model_cards/<recipe>/results.json -> its README.md, the README's table, the recipe's own claim
+model_cards/<recipe>/results.json -> its README.md; the README's table; docs/results.md; the claim in the recipe
 """
 
 import argparse
@@ -13,32 +13,78 @@ from .results import hardware, read_results
 from .tables import figure, unshown, words
 from .wording import headlines, measure_words
 
-TABLE = re.compile(r"(<!-- figures: made by `make cards` -->\n).*?(<!-- /figures -->)", re.DOTALL)
+TABLE = re.compile(r"(<!-- metrics: made by `make cards` -->\n).*?(<!-- /metrics -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
 
 
+RESULTS_PAGE = """# Results
+
+Made by `make cards` from the recorded results in `model_cards/`.
+
+- Metrics of the frozen encoder, and of the full model on image-text pairs, on the test split. Mean ± standard deviation \
+over {seeds} seeds, next to random encoders of the same shape. Bold: the gain over random exceeds twice the spread \
+over seeds, 2·√(s₁² + s₂²).
+- The layer, the strength of the linear probe and the random encoder's batch-norm statistics are chosen on validation, \
+for trained and random encoders alike; layer and statistics once for all seeds.
+- The cards have more baselines: raw pixels, TF-IDF, the majority class.
+- Minutes are of training one seed, mostly with one thread while another recipe used the second core (BEiT-3: alone).
+
+"""
+
+
+def measured_rows(results: dict) -> list[tuple[str, bool, str, str]]:
+    """Each published metric of a recipe: its name, whether it beats random, and the values, trained and random."""
+    transfer, by_who, lost, rows = results["transfer"], results.get("measures", {}), unshown(results), []
+    for method in transfer["methods"]:
+        name = f"{method}_top1"
+        values = (figure(transfer["figures"][who][name]) for who in ("trained", "random"))
+        rows.append((words(method), transfer["beats_random"][name], *values))
+    for measure in headlines(results):
+        values = (figure(by_who[who][measure]) for who in ("trained", "random"))
+        rows.append((measure_words(measure), lost is not None and measure not in lost, *values))
+    return rows
+
+
+def minutes(results: dict) -> str:
+    """Mean minutes of training a seed."""
+    seconds = [run["seconds"] for run in results["seeds"]]
+    return f"{sum(seconds) / len(seconds) / 60:.1f}"
+
+
+def labels(results: dict) -> str:
+    return f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes"
+
+
 def readme_table(all_results: list[dict]) -> str:
-    """One row for each recipe and method: its objective, and its encoder (bold where it beats it) and a random one."""
-    lines = ["| objective | recipe | label | measured by | trained | random | training |", "|" + "---|" * 7]
-    for results in sorted(all_results, key=lambda results: results["objective"]["name"]):
-        transfer, name = results["transfer"], results["recipe"]
-        seconds = [run["seconds"] for run in results["seeds"]]
-        cells = [results["objective"]["name"], f"[{name}](model_cards/{name}/README.md)"]
-        cells.append(f"`{transfer['label']}`, {len(transfer['classes'])} classes")
-        training = f"{sum(seconds) / len(seconds) / 60:.1f} min on {hardware(results['machine'])}"
-        by_who, lost, rows = results.get("measures", {}), unshown(results), []
-        for method in transfer["methods"]:
-            name = f"{method}_top1"
-            pair = (transfer["figures"][who][name] for who in ("trained", "random"))
-            rows.append((words(method), transfer["beats_random"][name], *map(figure, pair)))
-        for measure in headlines(results):
-            pair = (by_who[who][measure] for who in ("trained", "random"))
-            rows.append((measure_words(measure), lost is not None and measure not in lost, *map(figure, pair)))
-        for method, beats, trained, random in rows:
-            shown = f"**{trained}**" if beats else trained
-            lines.append(f"| {' | '.join([*cells, method, shown, random, training])} |")
+    """One row for each recipe: its linear probe with most labels, trained (bold where it beats random) and random."""
+    lines = ["| recipe | objective | linear probe of | trained | random | minutes |", "|" + "---|" * 6]
+    for results in by_objective(all_results):
+        rows = zip(results["transfer"]["methods"], measured_rows(results), strict=False)
+        _, beats, trained, random = [row for method, row in rows if method.startswith("linear_probe")][-1]
+        cells = [f"[{results['recipe']}](model_cards/{results['recipe']}/README.md)", results["objective"]["name"]]
+        cells += [labels(results), bold(trained, beats), random, minutes(results)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def results_table(all_results: list[dict]) -> str:
+    """One row for each recipe and metric."""
+    lines = ["| objective | recipe | label | metric | trained | random | training |", "|" + "---|" * 7]
+    for results in by_objective(all_results):
+        cells = [results["objective"]["name"], f"[{results['recipe']}](../model_cards/{results['recipe']}/README.md)"]
+        cells, training = [*cells, labels(results)], f"{minutes(results)} min on {hardware(results['machine'])}"
+        for name, beats, trained, random in measured_rows(results):
+            lines.append(f"| {' | '.join([*cells, name, bold(trained, beats), random, training])} |")
             cells, training = [""] * 3, ""
     return "\n".join(lines) + "\n"
+
+
+def by_objective(all_results: list[dict]) -> list[dict]:
+    return sorted(all_results, key=lambda results: results["objective"]["name"])
+
+
+def bold(text: str, really: bool) -> str:
+    return f"**{text}**" if really else text
 
 
 def claim(results: dict) -> str:
@@ -76,9 +122,11 @@ def main() -> None:
         publish(folder)
         recipe = root.parent / "recipes" / f"{folder.name}.py"
         write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
-    readme = root.parent / "README.md"
-    rows = readme_table([read_results(folder) for folder in folders])
-    write_text(readme, TABLE.sub(lambda metrics: metrics[1] + rows + metrics[2], readme.read_text()))
+    all_results = [read_results(folder) for folder in folders]
+    readme, rows = root.parent / "README.md", readme_table(all_results)
+    write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
+    seeds = " or ".join(sorted({str(len(results["seeds"])) for results in all_results}))
+    write_text(root.parent / "docs" / "results.md", RESULTS_PAGE.format(seeds=seeds) + results_table(all_results))
 
 
 if __name__ == "__main__":
