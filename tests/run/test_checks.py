@@ -1,0 +1,249 @@
+"""What is refused before anything is trained or written: with the value and the fix, and nothing is left behind."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+import transformers
+from conftest import CONFIGS, VIT
+from recipe_runs import CONTRASTIVE, FLAVA, ROTATION, load_recipe, refused, requested
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from hf_pretext.objectives.contrastive import ContrastiveForPreTraining, ContrastiveTask
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.run.build import Blueprint, Start
+from hf_pretext.run.checks import (
+    check_finished,
+    check_holds_same,
+    check_not_begun,
+    check_reloads,
+    check_start,
+    checkpoint,
+    finished,
+    kinds_alone,
+    size_hint,
+)
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+# settings
+
+BAD_SETTINGS = {
+    "an odd number of turns": (ROTATION, ["--num_rotations", 3], "num_rotations"),
+    "more turns than there are": (ROTATION, ["--rotations_per_image", 7], "between 1 and num_rotations=4"),
+    "a crop of nothing": (ROTATION, ["--crop_scale", 0], "crop_scale must lie above 0"),
+    "no parts": (ROTATION, ["--parts", 0], "parts must be at least 1, but is 0"),
+    "more bad samples than all": (
+        ROTATION, ["--max_bad_fraction", 2], "max_bad_fraction must lie between 0 and 1, but is 2.0",
+    ),
+    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must lie above 0"),
+    "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
+    "a sigmoid that is smoothed": (CONTRASTIVE, ["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
+    "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "or a language (ar, de, en"),
+    "a frozen tower at random": (CONTRASTIVE, ["--frozen", "text"], "give it a --text_encoder"),
+    "a batch of one": (
+        CONTRASTIVE, ["--per_device_train_batch_size", "1"], "needs at least 2 rows to compare. Give --per_",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_a_bad_setting_is_refused(name):
+    recipe, options, words = BAD_SETTINGS[name]
+    assert words in refused(recipe, *options)
+
+
+# the output folder
+
+
+def test_output_folder_of_different_objective(tmp_path):
+    folder = tmp_path / "other"
+    AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(folder)
+    assert "holds another model" in refused(ROTATION, output_dir=folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "pretext": {"objective": "jigsaw"}}))
+    assert "holds a run of the objective 'jigsaw'" in refused(ROTATION, output_dir=folder)
+
+
+def test_output_folder_with_a_readme_of_somebody_else(tmp_path):
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "README.md").write_text("mine")
+    assert "holds a README.md that is not ours" in refused(ROTATION, output_dir=tmp_path / "project")
+
+
+def test_unwritable_output_folder(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert "can't be written to" in refused(ROTATION, output_dir=tmp_path / "file" / "run")
+    assert "can't be written to" in refused(ROTATION, output_dir="/proc/run")
+
+
+def test_nothing_to_resume():
+    assert "there is no folder" in refused(ROTATION, "--resume_from_checkpoint", "last")
+    assert "there is no such checkpoint" in refused(ROTATION, "--resume_from_checkpoint", "/no/checkpoint-1")
+
+
+def test_a_checkpoint_of_one_seed_does_not_resume_several():
+    message = refused(ROTATION, "--resume_from_checkpoint", "run/checkpoint-1", "--seeds", 0, 1)
+    assert "run/checkpoint-1 is of one seed, but --seeds are [0, 1]" in message
+
+
+def test_a_folder_of_the_same_objective_or_of_no_model_may_be_used(tmp_path):
+    check_holds_same(tmp_path / "none", "rotation")
+    check_holds_same(tmp_path, "rotation")
+    RotationForPreTraining.from_encoder(CONFIGS["resnet"]()).save_pretrained(tmp_path)
+    check_holds_same(tmp_path, "rotation")
+    with pytest.raises(ValueError, match="holds a run of the objective 'rotation'"):
+        check_holds_same(tmp_path, "contrastive")
+
+
+def test_a_config_that_can_not_be_read_is_of_another_model(tmp_path):
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="holds another model"):
+        check_holds_same(tmp_path, "rotation")
+
+
+def test_the_newest_checkpoint_is_that_of_the_most_steps(tmp_path):
+    assert checkpoint(str(tmp_path / "none")) is None and checkpoint(str(tmp_path)) is None
+    for steps in (2, 10, 9):
+        (tmp_path / f"checkpoint-{steps}").mkdir()
+    assert checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
+
+
+def test_a_run_that_was_begun_is_refused_whichever_seed_it_is_of(tmp_path):
+    folders = [str(tmp_path), str(tmp_path / "seed-1")]
+    check_not_begun(folders)
+    (tmp_path / "seed-1" / "checkpoint-2").mkdir(parents=True)
+    with pytest.raises(ValueError, match="seed-1 holds an unfinished run. Resume it with --resume_from_checkpoint"):
+        check_not_begun(folders)
+    (tmp_path / "seed-1" / "run.json").touch()
+    assert finished(folders[1]) and not finished(folders[0])
+    with pytest.raises(ValueError, match="seed-1 holds a finished run"):
+        check_not_begun(folders)
+
+
+def test_a_finished_run_with_other_settings_is_refused(tmp_path):
+    def experiment(**identity):
+        arguments = {3: SimpleNamespace(output_dir=str(tmp_path))}
+        return SimpleNamespace(
+            request=SimpleNamespace(arguments=arguments), identity=lambda seed: {"seed": seed, **identity}
+        )
+
+    check_finished(experiment(learning_rate=0.1))
+    (tmp_path / "run.json").write_text(json.dumps({"identity": {"seed": 3, "learning_rate": 0.1}}))
+    check_finished(experiment(learning_rate=0.1))
+    with pytest.raises(ValueError, match="holds a finished run with learning_rate 0.1, not 0.2. Give another folder"):
+        check_finished(experiment(learning_rate=0.2))
+    with pytest.raises(ValueError, match="a finished run with a None, not 1; b None, not 2; c None, not 3. Give"):
+        check_finished(experiment(learning_rate=0.1, a=1, b=2, c=3, d=4))  # three are enough
+
+
+# the start
+
+
+def checked(task=None, rows=2, processes=1, **start) -> None:
+    """Checks the start of a run on pairs."""
+    blueprint = Blueprint(ContrastiveForPreTraining, task or ContrastiveTask(), None, Start(**start), {})
+    first = SimpleNamespace(per_device_train_batch_size=rows, world_size=processes)
+    check_start(SimpleNamespace(objective=ContrastiveForPreTraining, first=first), blueprint)
+
+
+def test_a_full_model_leaves_no_place_for_towers():
+    with pytest.raises(ValueError, match="--encoder a brings all encoders, so leave out --image_encoder and --text_"):
+        checked(encoder="a", towers={"image": "b", "text": "c"})
+
+
+def test_rows_to_compare_may_lie_on_several_processes():
+    checked(rows=1, processes=2)
+    with pytest.raises(ValueError, match="at least 2 rows to compare"):
+        checked(rows=1)
+
+
+def test_a_frozen_tower_needs_weights(tmp_path):
+    CONFIGS["vit"]().save_pretrained(tmp_path)
+    frozen = ContrastiveTask(frozen="image")
+    for start in ({}, {"towers": {"text": "b"}}, {"towers": {"image": str(tmp_path)}}, {"encoder": str(tmp_path)}):
+        with pytest.raises(ValueError, match="--frozen image would keep an encoder at random"):
+            checked(frozen, **start)
+    checked(frozen, towers={"image": "somebody/vit"})
+    checked(frozen, encoder="somebody/clip")
+
+
+# a trial of the model
+
+
+def test_wrong_image_size_for_the_encoder(tmp_path):
+    AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+    message = refused(ROTATION, "--encoder", tmp_path / "vit", "--image_size", 48)
+    assert "48x48 pixels (--image_size) do not fit" in message
+    assert "Its config says image_size=32: give --image_size 32" in message
+
+
+def test_encoder_with_a_weight_missing(tmp_path):
+    AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+    weights = load_file(tmp_path / "vit" / "model.safetensors")
+    del weights["embeddings.cls_token"]
+    save_file(weights, tmp_path / "vit" / "model.safetensors", metadata={"format": "pt"})
+    message = refused(ROTATION, "--encoder", tmp_path / "vit", "--image_size", 32)
+    assert "lacks weights that training needs: embeddings.cls_token" in message
+
+
+def test_objective_whose_state_can_not_be_stored(monkeypatch):
+    class Unstorable(RotationForPreTraining):
+        def get_extra_state(self):
+            return {"seen": 3}  # safetensors hold tensors alone
+
+    monkeypatch.setattr("hf_pretext.recipe.objective_class", lambda name: Unstorable)
+    message = refused(ROTATION)
+    assert "A checkpoint of Unstorable can't be saved and loaded again: AttributeError: 'dict'" in message
+
+
+def test_encoder_that_can_be_built_but_not_loaded(tmp_path, monkeypatch):
+    """`from_pretrained` builds a model on the meta device, where numbers can't be read."""
+
+    class ReadingConfig(transformers.ViTConfig):
+        model_type = "reading_vit"
+
+    class ReadingModel(transformers.ViTModel):
+        config_class = ReadingConfig
+
+        def __init__(self, config, **kwargs):
+            super().__init__(config, **kwargs)
+            self.register_buffer("drop", torch.tensor(torch.ones(4).sum().item()))
+
+    monkeypatch.setitem(CONFIG_MAPPING._extra_content, "reading_vit", ReadingConfig)
+    monkeypatch.setitem(MODEL_MAPPING._extra_content, ReadingConfig, ReadingModel)
+    recipe = load_recipe(ROTATION)
+    recipe.smoke_encoder = lambda image_size: ReadingConfig(**{**VIT, "image_size": image_size}, patch_size=16)
+    with pytest.raises(SystemExit) as stopped:
+        recipe.main(["--smoke", "--use_cpu", "--output_dir", str(tmp_path / "run")])
+    assert "can't be saved and loaded again" in str(stopped.value) and "meta" in str(stopped.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_load_with_other_values_are_named(monkeypatch):
+    model, load = RotationForPreTraining.from_encoder(CONFIGS["resnet"]()), RotationForPreTraining.from_pretrained
+    check_reloads(model)
+
+    def forgetful(*arguments, **options):
+        loaded = load(*arguments, **options)
+        torch.nn.init.zeros_(next(loaded.encoder.parameters()))
+        return loaded
+
+    monkeypatch.setattr(RotationForPreTraining, "from_pretrained", forgetful)
+    with pytest.raises(ValueError, match="RotationForPreTraining loads with other values of full_model.embedder"):
+        check_reloads(model)
+
+
+def test_a_config_with_a_size_of_images_gives_a_hint():
+    assert size_hint(SimpleNamespace(config=CONFIGS["vit"]())).endswith("image_size=32: give --image_size 32.")
+    assert size_hint(SimpleNamespace(config=CONFIGS["resnet"]())) == ""
+
+
+def test_kinds_that_also_come_alone_are_those_that_options_name():
+    assert kinds_alone(requested(ROTATION)) == kinds_alone(requested(CONTRASTIVE)) == []
+    assert kinds_alone(requested(FLAVA)) == ["image", "text"]
+    assert kinds_alone(requested(CONTRASTIVE, "--texts_alone", "some.txt")) == ["text"]

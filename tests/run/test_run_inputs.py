@@ -1,0 +1,281 @@
+"""From options to data: which columns, which processors and tokenizers, what is packed; and data that does not fit."""
+
+import datasets
+import pytest
+import transformers
+from conftest import CONFIGS, EMOJI
+from recipe_runs import (
+    BRIEFLY,
+    CONTRASTIVE,
+    FLAVA,
+    MASKED_LM,
+    MATCHING,
+    MULTIWAY,
+    ROTATION,
+    main,
+    pair_shapes,
+    refused,
+    requested,
+    saved,
+    shakespeare_tokenizer,
+)
+from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
+
+from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
+from hf_pretext.run.build import Start
+from hf_pretext.run.inputs import (
+    alone,
+    asked_columns,
+    facts,
+    further_columns,
+    label_column,
+    plan_inputs,
+    say_batch_norm,
+    start_of,
+)
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(cache):
+    return shakespeare_tokenizer()
+
+
+# what options say
+
+
+def test_a_start_is_what_options_name():
+    assert start_of(requested(ROTATION)) == Start()
+    assert start_of(requested(ROTATION, "--encoder", "a")) == Start("a")
+    assert start_of(requested(CONTRASTIVE, "--text_encoder", "b")) == Start(None, {"text": "b"})
+
+
+def test_columns_are_those_asked_for_by_kind():
+    request = requested(CONTRASTIVE, "--image_column", "picture", "--eval_text_column", "name")
+    assert asked_columns(request) == {"image": "picture", "text": "text"}  # the recipe's own text column
+    assert asked_columns(request, "eval_") == {"image": None, "text": "name"}
+    assert asked_columns(requested(ROTATION)) == {"image": None}
+
+
+def test_further_columns_are_captions_and_the_label_of_pairs():
+    assert further_columns(requested(ROTATION)) == {}
+    assert "keywords" in further_columns(requested(CONTRASTIVE)).values()
+    labelled = further_columns(requested(CONTRASTIVE, "--pair_label", "group"))
+    assert labelled["pair_label"] == "group" and "keywords" in labelled.values()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "column"),
+    [(ROTATION, [], None), (CONTRASTIVE, [], "text"), (CONTRASTIVE, ["--pair_label", "group"], "pair_label")],
+)
+def test_pairs_belong_together_by_their_label_else_by_their_caption(recipe, options, column):
+    assert label_column(requested(recipe, *options)) == column
+
+
+def test_data_of_one_kind_is_what_options_name():
+    request = requested(CONTRASTIVE, "--texts_alone", "a.txt", "b.txt")
+    assert alone(request, "text") == ["a.txt", "b.txt"] and alone(request, "image") == []
+    assert alone(requested(ROTATION), "image") == []
+
+
+def test_results_say_what_pairs_are_made_of():
+    assert facts(requested(ROTATION)).keys() == {"knn"}
+    plain, more = facts(requested(CONTRASTIVE)), facts(requested(CONTRASTIVE, "--texts_alone", "a.txt"))
+    assert "alone" not in plain and plain["pair_label"] is None and "{}" in plain["eval_prompts"]
+    assert more["alone"] == {"images": None, "texts": ["a.txt"]}
+
+
+def test_the_size_of_images_is_the_encoders_else_the_recipes(tmp_path):
+    inputs, full, start, _ = plan_inputs(requested(ROTATION))
+    assert inputs.shape()["image_size"] == 64 and full.model_type == "resnet" and start == Start()
+    request = requested(ROTATION, "--encoder", saved(CONFIGS["vit"](), tmp_path))
+    inputs, full, start, _ = plan_inputs(request)
+    assert inputs.shape()["image_size"] == 32 and full.model_type == "vit" and start.encoder == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--embed_batch_size", 4], True),
+        (["--embed_batch_size", 8], False),
+        (["--embed_batch_size", 4, "--frozen", "image"], False),
+        ([], False),
+    ],
+    ids=["pieces", "a full batch", "a frozen tower", "not asked for"],
+)
+def test_batch_norm_of_pieces_is_said(options, said, capsys):
+    """A ResNet normalises, BERT does not."""
+    model = ContrastiveForPreTraining.from_encoders(CONFIGS["timm_resnet18"](), CONFIGS["bert"](), 8)
+    say_batch_norm(requested(CONTRASTIVE, *options), model)
+    assert ("batch norm normalises each piece of 4 separately" in capsys.readouterr().out) == said
+
+
+# columns and datasets
+
+
+def test_missing_column():
+    message = refused(ROTATION, "--image_column", "picture")
+    assert "no column 'picture' (--image_column)" in message and "image (Image)" in message
+    message = refused(ROTATION, "--eval_label", "kind")
+    assert "no column 'kind' (--eval_label)" in message and "group (string)" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
+        (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
+        (["--text_column", "image"], "holds no texts"),
+    ],
+    ids=["a column that is not there", "an image for a caption", "texts that are images"],
+)
+def test_captions_of_a_wrong_column(options, words):
+    assert words in refused(CONTRASTIVE, *options)
+
+
+def test_empty_dataset(tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "holds no picture" in refused(ROTATION, "--dataset", tmp_path / "empty")
+    empty = datasets.Dataset.from_dict({"image": []}, datasets.Features({"image": datasets.Image()}))
+    empty.to_parquet(tmp_path / "empty.parquet")
+    assert "has no rows" in refused(ROTATION, "--dataset", tmp_path / "empty.parquet")
+
+
+def test_empty_corpus(tmp_path):
+    (tmp_path / "empty.jsonl").write_text('{"text": ""}\n{"text": "  "}\n')
+    assert "has no text in its column 'text'" in refused(MASKED_LM, "--dataset", tmp_path / "empty.jsonl")
+    (tmp_path / "empty.txt").write_text("")
+    assert "empty.txt" in refused(MASKED_LM, "--dataset", tmp_path / "empty.txt")
+
+
+def test_a_column_of_numbers(tmp_path):
+    (tmp_path / "numbers.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
+    assert "no column of texts that can be told" in refused(MASKED_LM, "--dataset", tmp_path / "numbers.jsonl")
+    message = refused(MASKED_LM, "--dataset", tmp_path / "numbers.jsonl", "--text_column", "text")
+    assert "the column 'text' (--text_column) holds no texts" in message and "text (int64)" in message
+
+
+def test_dataset_that_does_not_exist():
+    assert "--dataset /no/such: there is no such file or folder" in refused(ROTATION, "--dataset", "/no/such")
+    assert "no split 'dev'" in refused(ROTATION, "--split", "dev")
+
+
+def test_labelled_set_of_ones_users(tmp_path, emoji):
+    assert "--eval_dataset /no/such: there is no such file" in refused(ROTATION, "--eval_dataset", "/no/such")
+    twice = emoji(count=20).rename_column("group", "label").rename_column("image", "front")
+    features = datasets.Features(twice.features | {"side": datasets.Image()})
+    twice = twice.map(lambda row: {"side": row["front"]}, features=features)
+    twice.to_parquet(tmp_path / "twice.parquet")
+    message = refused(ROTATION, "--eval_dataset", tmp_path / "twice.parquet")
+    assert "has several columns of images" in message and "Choose with --eval_image_column" in message
+
+
+def test_a_weight_for_each_dataset():
+    assert "a positive number for each of the 1 datasets" in refused(ROTATION, "--mixture_weights", 1, 2)
+
+
+def test_a_rare_kind():
+    assert "each must be at least a twentieth" in refused(FLAVA, "--mixture_weights", 98, 1, 1)
+
+
+@pytest.mark.parametrize("recipe", [FLAVA, MULTIWAY, MATCHING])
+def test_texts_for_a_recipe_that_needs_pairs(recipe, tmp_path):
+    (tmp_path / "texts.txt").write_text("one\ntwo\nthree\n")
+    assert "no column of images" in refused(recipe, "--dataset", tmp_path / "texts.txt")
+
+
+def test_what_learns_from_pairs_alone():
+    message = refused(MATCHING, "--images_alone", EMOJI)
+    assert "--images_alone: matching learns from pairs alone" in message
+
+
+# processors
+
+
+def test_image_size_of_nothing():
+    assert "image_size must be at least 1 pixel, but is 0" in refused(ROTATION, "--image_size", 0)
+
+
+def test_processor_that_does_what_ours_does_not(tmp_path):
+    AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(tmp_path / "vit")
+    size = {"height": 32, "width": 32}
+    transformers.EfficientNetImageProcessor(size=size).save_pretrained(tmp_path / "vit")
+    assert "image processor, EfficientNetImageProcessor" in refused(ROTATION, "--encoder", tmp_path / "vit")
+
+
+# tokenizers
+
+
+def test_the_tokenizer_of_an_open_clip_model(tmp_path):
+    done = main(CONTRASTIVE, "--tokenizer", "open_clip:ViT-B-32", *BRIEFLY, output_dir=tmp_path)
+    assert done["tokenizer"] == {"from": "open_clip:ViT-B-32", "class": "CLIPTokenizer", "kind": "BPE", "tokens": 49408}
+    assert len(AutoTokenizer.from_pretrained(tmp_path)) == 49408
+
+
+def test_a_tokenizer_without_a_mask_token(tokenizer, tmp_path):
+    bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
+    assert "has no mask token" in refused(MASKED_LM, "--tokenizer", saved(bare, tmp_path / "bare"))
+
+
+def test_a_tokenizer_that_is_not_present():
+    assert "--tokenizer /no/such is neither a folder" in refused(MASKED_LM, "--tokenizer", "/no/such")
+
+
+def test_longer_than_the_encoder_can_see(tokenizer, tmp_path):
+    config = transformers.RobertaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=66, pad_token_id=0,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "roberta")
+    options = ["--encoder", tmp_path / "roberta", "--tokenizer", saved(tokenizer, tmp_path / "tokenizer")]
+    message = refused(MASKED_LM, *options, "--max_length", 80)
+    assert "--max_length 80 is more than the 65 positions" in message and "--max_length 65 or less" in message
+    assert "max_length 2 leaves no room" in refused(MASKED_LM, "--max_length", 2)
+    assert "Give at least 3" in refused(MASKED_LM, "--max_length", -1)
+
+
+def test_captions_longer_than_a_tower_can_see(tmp_path):
+    config = CONFIGS["bert"]()
+    config.max_position_embeddings, config.vocab_size = 8, 4000
+    options = ["--text_encoder", saved(config, tmp_path / "short"), "--vocab_size", 4000, "--max_length", 20]
+    assert "--max_length 20 is more than the 8 positions" in refused(CONTRASTIVE, *options)
+
+
+def test_vocabularies_that_differ(tokenizer, tmp_path):
+    CONFIGS["bert"]().save_pretrained(tmp_path / "bert")
+    options = ["--encoder", tmp_path / "bert", "--tokenizer", saved(tokenizer, tmp_path / "tokenizer")]
+    message = refused(MASKED_LM, *options)
+    assert "The tokenizer has 300 tokens" in message and "a vocabulary of 50" in message
+    config = transformers.BertConfig(vocab_size=280, num_hidden_layers=1)
+    AutoModel.from_config(config).save_pretrained(saved(shakespeare_tokenizer(280), tmp_path / "with"))
+    message = refused(MASKED_LM, "--encoder", tmp_path / "with", "--tokenizer", tmp_path / "tokenizer")
+    assert "is not the one that --encoder" in message
+
+
+def test_a_tower_that_pools_at_different_token_is_refused(tmp_path):
+    config = pair_shapes(500)["clip"]
+    config.text_config.eos_token_id = 499
+    message = refused(CONTRASTIVE, "--encoder", saved(config, tmp_path / "shape"), "--vocab_size", 500)
+    assert "looks for the end of a text at the token 499" in message
+    assert "where the tokenizer puts 3" in message
+
+
+# a corpus
+
+
+def test_an_architecture_that_can_not_pack_takes_batches_of_like_length(tmp_path, tokenizer):
+    """DeBERTa's attention takes no mask between documents."""
+    config = transformers.DebertaV2Config(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        relative_attention=True, pos_att_type=["c2p", "p2c"], pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    config.save_pretrained(tmp_path / "deberta")
+    results = main(
+        MASKED_LM, "--encoder", tmp_path / "deberta", "--tokenizer", saved(tokenizer, tmp_path / "tokenizer"),
+        "--eval_rows", 30, "--max_steps", 6, "--unit", "word", output_dir=tmp_path / "run",
+    )  # fmt: skip
+    assert results["packed"] is False and results["encoder"]["class"] == "DebertaV2Model"
+    assert results["padding"] < 0.1  # of batches of like length
+    assert all(entry["loss"] > 0 for entry in results["seeds"][0]["history"])
+    AutoModelForMaskedLM.from_pretrained(tmp_path / "run")

@@ -1,0 +1,205 @@
+"""Every seed of a run: trained, resumed where it was stopped, and what is said of it."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import weakref
+from types import SimpleNamespace
+
+import datasets
+import pytest
+import torch
+from conftest import EMOJI
+from recipe_runs import (
+    BRIEFLY,
+    CONTRASTIVE,
+    FLAVA,
+    MASKED_LM,
+    MULTIWAY,
+    ONE_THREAD,
+    ROTATION,
+    command,
+    kill_once_there,
+    main,
+)
+from safetensors.torch import load_file
+
+from hf_pretext.run.build import Blueprint
+from hf_pretext.run.train import finite, say_bad_samples, train_seed, while_training
+from hf_pretext.stream.sample_log import read_lines
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+def experiment(**request) -> tuple[SimpleNamespace, list[str]]:
+    """A run, and the lines that it says."""
+    said = []
+    return SimpleNamespace(request=SimpleNamespace(say=said.append, **request)), said
+
+
+# what is written and said of a seed
+
+
+def test_a_log_keeps_what_json_can_hold():
+    entry = {"loss": 0.5, "step": 3, "grad_norm": math.inf, "accuracy": math.nan, "epoch": 0.0}
+    assert finite(entry) == {"loss": 0.5, "step": 3, "epoch": 0.0}
+
+
+def test_a_seed_that_is_finished_is_not_trained_again(tmp_path):
+    (tmp_path / "run.json").write_text('{"seed": 3, "steps": 40}')
+    of, said = experiment()
+    assert train_seed(of, 3, SimpleNamespace(output_dir=str(tmp_path))) == {"seed": 3, "steps": 40}
+    assert said == [f"seed 3: finished already, in {tmp_path}"]
+
+
+def test_nothing_is_measured_while_training_without_a_labelled_set():
+    assert while_training(experiment(evaluated=False)[0]) is None
+
+
+def test_bad_samples_are_counted_and_the_first_are_listed(tmp_path):
+    of, said = experiment()
+    say_bad_samples(of, 3, {}, str(tmp_path))
+    assert said == []
+    lines = [{"shard": "a.tar", "row": row, "path": None, "reason": "damaged"} for row in range(7)]
+    lines[1]["path"] = "b.png"
+    (tmp_path / "bad_samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    say_bad_samples(of, 3, {"damaged": 6, "empty": 1}, str(tmp_path))
+    assert said[0].startswith("seed 3: samples that could not be used were replaced (damaged: 6, empty: 1). See ")
+    assert said[1:] == [f"  {'b.png' if row == 1 else 'a.tar'}:{row}: damaged" for row in range(5)]
+
+
+def test_corrupt_pictures_are_reported_at_the_end(tmp_path, emoji, capsys):
+    rows = emoji(count=30).cast_column("image", datasets.Image(decode=False)).to_list()
+    rows[4]["image"]["bytes"] = rows[4]["image"]["bytes"][:60]
+    datasets.Dataset.from_list(rows, emoji(count=1).features).to_parquet(tmp_path / "data.parquet")
+    main(ROTATION, "--dataset", tmp_path / "data.parquet", "--eval_dataset", "none", output_dir=tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "could not be used were replaced" in output and "data.parquet:4: damaged picture" in output
+
+
+def test_captions_that_are_cut_are_counted(tmp_path, capsys):
+    main(CONTRASTIVE, "--max_length", 4, "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path)
+    assert (
+        "of the captions that this process saw were longer than 4 tokens (--max_length), and were cut."
+        in capsys.readouterr().out
+    )
+
+
+def test_parts_that_nothing_trains_are_reported(tmp_path, capsys):
+    options = ("--dataset", EMOJI, *BRIEFLY, "--contrastive_weight", 0)
+    main(MULTIWAY, *options, output_dir=tmp_path / "run")
+    output = capsys.readouterr().out
+    assert "weights have no part in any loss" in output and "experts.vision" in output
+
+
+def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
+    built, alive, fresh = [], [], Blueprint.fresh
+
+    def watched(blueprint, seed, random=False):
+        alive.append(sum(model() is not None for model in built))
+        model, missing = fresh(blueprint, seed, random)
+        built.append(weakref.ref(model))
+        return model, missing
+
+    monkeypatch.setattr(Blueprint, "fresh", watched)
+    main(ROTATION, "--seeds", 0, 1, 2, *BRIEFLY, output_dir=tmp_path / "run")
+    assert len(built) >= 3 and alive[-2:] == [0, 0]
+
+
+# a run that was stopped
+
+
+@pytest.fixture(scope="module")
+def stopped(cache, tmp_path_factory):
+    """A run of several kinds of data that is not finished."""
+    folder = tmp_path_factory.mktemp("stopped") / "run"
+    main(MULTIWAY, "--eval_dataset", "none", "--max_steps", 2, "--eval_rows", 40, output_dir=folder)
+    (folder / "run.json").unlink()
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (("--codebook_size", 32), "was trained with codebook_size=64, not 32"),
+        (("--per_device_train_batch_size", 16), "in steps of one source, each of 8 samples, not 16"),
+    ],
+)
+def test_an_unfinished_run_is_resumed_with_the_same_settings(stopped, tmp_path, option, message):
+    shutil.copytree(stopped, tmp_path / "run")
+    options = ("--eval_dataset", "none", "--max_steps", 2, "--eval_rows", 40, "--resume_from_checkpoint", "last")
+    with pytest.raises(SystemExit, match=message):
+        main(MULTIWAY, *options, *option, output_dir=tmp_path / "run")
+
+
+@pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
+def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
+    """Two seeds, stopped by SIGKILL in the middle; then resumed from the last checkpoint."""
+    options = ["--use_cpu", "--seeds", "0", "1", "--max_steps", "30", "--save_steps", "5", "--eval_rows", "30"]
+    typed, whole = (command(ROTATION, *options, output_dir=tmp_path / name) for name in ("run", "whole"))
+    unbroken = subprocess.Popen(whole, stdout=subprocess.DEVNULL)  # at the same time
+    kill_once_there(typed, tmp_path / "run" / "checkpoint-10" / "trainer_state.json")
+    assert not (tmp_path / "run" / "results.json").exists()
+
+    refused = subprocess.run(typed, capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert "holds an unfinished run" in refused.stderr and "--resume_from_checkpoint last" in refused.stderr
+
+    resumed = subprocess.run([*typed, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumes from" in resumed.stdout
+    assert unbroken.wait() == 0
+    outcome, unbroken = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("run", "whole"))
+    assert outcome["transfer"]["figures"] == unbroken["transfer"]["figures"]
+    assert [run["samples_seen"] for run in outcome["seeds"]] == [240, 240]
+    assert [e["loss"] for e in outcome["seeds"][0]["history"]] == [e["loss"] for e in unbroken["seeds"][0]["history"]]
+
+
+def test_killed_in_the_middle_of_packing_and_resumed_bit_for_bit(tmp_path):
+    options = ["--max_steps", "24", "--save_steps", "3", "--eval_dataset", "none"]
+    options += ["--logging_steps", "1", "--record_samples", "--unit", "span"]
+    typed = command(MASKED_LM, "--use_cpu", *options, output_dir=tmp_path / "run")
+    kill_once_there(typed, tmp_path / "run" / "checkpoint-6")
+    assert not (tmp_path / "run" / "results.json").exists()
+    resumed = subprocess.run([*typed, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumes from" in resumed.stdout
+    main(MASKED_LM, *options, output_dir=tmp_path / "whole")
+    runs = [json.loads((tmp_path / name / "results.json").read_text())["seeds"][0] for name in ("run", "whole")]
+    assert runs[0]["digest"] == runs[1]["digest"]
+    losses = [[entry["loss"] for entry in run["history"]] for run in runs]
+    assert len(losses[0]) == 24 and losses[0] == losses[1]
+    samples = [read_lines(tmp_path / name / "samples-rank0.jsonl") for name in ("run", "whole")]
+    assert samples[0] == samples[1]
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("run", "whole")]
+    assert weights[0] == weights[1]
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_several_kinds_ends_as_one_never_killed(tmp_path):
+    options = [
+        "--use_cpu",
+        "--disable_tqdm",
+        "True",
+        "--eval_rows",
+        "40",
+        "--eval_dataset",
+        "none",
+        "--max_steps",
+        "24",
+        "--save_steps",
+        "7",
+    ]
+    typed = {
+        name: command(FLAVA, *options, "--record_samples", output_dir=tmp_path / name) for name in ("whole", "run")
+    }
+    kill_once_there(typed["run"], tmp_path / "run" / "checkpoint-14", **ONE_THREAD)
+    assert not (tmp_path / "run" / "run.json").exists()
+    for again in ([*typed["run"], "--resume_from_checkpoint", "last"], typed["whole"]):
+        subprocess.run(again, check=True, stdout=subprocess.DEVNULL, env={**os.environ, **ONE_THREAD})
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "run"))
+    assert first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+    first, second = ((tmp_path / name / "samples-rank0.jsonl").read_text() for name in ("whole", "run"))
+    assert first == second and len(first.splitlines()) == 24
