@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-from loopback_hub import online
+from loopback_hub import serve
 
 from hf_pretext.recipe import option_types
 from hf_pretext.registry import objective_class
@@ -132,9 +132,10 @@ def place(data, tmp_path, monkeypatch):
     (tmp_path / "path").mkdir()
     shutil.copytree(data, tmp_path / "path" / "to")
     (tmp_path / "recipes").symlink_to(REPOSITORY / "recipes")
-    with online(tmp_path / "hub", monkeypatch) as hub:
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    with serve(tmp_path / "hub") as hub:
+        online = {"HF_ENDPOINT": hub.url, "HF_TOKEN": hub.token, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_XET": "1"}
+        for name, value in {**online, "HF_HOME": str(tmp_path / "home")}.items():
+            monkeypatch.setenv(name, value)
         yield tmp_path
 
 
