@@ -13,7 +13,6 @@ from transformers import AutoModel, FlavaConfig, FlavaModel
 import hf_pretext
 from hf_pretext import FlavaForPreTraining
 from hf_pretext.encoders import build_encoder
-from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.masking import IGNORED
 from hf_pretext.objectives import flava
 
@@ -266,10 +265,3 @@ def test_a_codebook_of_another_size_does_not_load(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="weights of other sizes than its config.json says"):
         hf_pretext.load(tmp_path)
-
-
-def test_prepare_fits_the_codebook_to_pictures_alone():
-    model = FlavaForPreTraining.from_encoder(encoder(), **SETTINGS)
-    batches = [kinds(pairs())["texts"], kinds(pairs())["pictures"]]
-    model.prepare(iter(batches))
-    assert isinstance(model.codebook, PatchCodebook) and model.codebook.fitted
