@@ -138,3 +138,31 @@ def test_an_encoder_sees_pictures_normalised_as_its_own_processor_has_them(tmp_p
     mean, std = (torch.tensor(own[f"image_{name}"])[:, None, None] for name in ("mean", "std"))
     wanted = encoder.eval()((pictures - mean) / std).last_hidden_state[:, 1:]
     torch.testing.assert_close(codebook.describe(pictures), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_a_shape_is_built_again_with_its_encoder_and_without_its_values():
+    codebook = PatchCodebook(6, 8, encoder_of("vit"))
+    shape = json.loads(json.dumps(codebook_config(codebook)))
+    assert set(shape) == {"kind", "size", "patch_size", "encoder"} and shape["kind"] == "features"
+    again = codebook_from(shape)
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in codebook.state_dict().items()}
+    assert not torch.equal(again.encoder.embeddings.cls_token, codebook.encoder.embeddings.cls_token)
+    assert codebook_config(again) == codebook_config(codebook)
+
+
+def test_an_encoder_that_was_kept_in_few_digits_describes_in_float32(tmp_path):
+    encoder_of("vit").bfloat16().save_pretrained(tmp_path)
+    codebook = open_codebook(str(tmp_path), 8, 8)
+    assert {parameter.dtype for parameter in codebook.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("trouble", ["nowhere", "no weights", "weights missing"])
+def test_errors_call_the_option_and_the_path_by_name(trouble, tmp_path):
+    encoder = encoder_of("vit")
+    if trouble == "no weights":
+        encoder.config.save_pretrained(tmp_path)
+    if trouble == "weights missing":
+        encoder.save_pretrained(tmp_path, state_dict={"layernorm.bias": torch.zeros(32)})
+    path = str(tmp_path / "nowhere") if trouble == "nowhere" else str(tmp_path)
+    with pytest.raises(ValueError, match=f"^--tokens {path} "):
+        open_codebook(path, 8, 8, option="--tokens")

@@ -1,15 +1,32 @@
 """Two towers as one model: how they are put together, big batches in pieces, patches that are dropped."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import CONFIGS
+import transformers
+from conftest import CONFIGS, IMAGE
 from torch import nn
-from towers import batch_of, pair_of, same
+from towers import PAIRS, batch_of, pair_of, same
 
 from hf_pretext import ContrastiveForPreTraining
 from hf_pretext.encoders import build_encoder
+from hf_pretext.modules.dual_encoder import (
+    StatisticsKept,
+    TwoTowers,
+    batch_norms,
+    blank,
+    check_pairs,
+    clamp_scale,
+    dropped_patches,
+    dual_encoder,
+    image_inputs,
+    in_pieces,
+    normalised,
+    pair_labels,
+    scale_of,
+)
 
 
 def test_a_temperature_stays_above_0_for_a_sigmoid():
@@ -213,3 +230,131 @@ def test_towers_that_can_not_be_stored_are_refused(vision, text, message):
 def test_what_embeds_no_pairs_is_refused():
     with pytest.raises(ValueError, match="ViTModel does not embed images and texts"):
         ContrastiveForPreTraining.from_encoder(CONFIGS["vit"]())
+
+
+# what is put together
+
+
+def test_two_encoders_become_one_model_with_fresh_projections():
+    image, text = build_encoder(CONFIGS["convnext"]()).train(), build_encoder(CONFIGS["bert"]()).eval()
+    model = dual_encoder(image, text, 24)
+    assert model.vision_model is image and model.text_model is text
+    assert model.visual_projection.weight.shape == model.text_projection.weight.shape == (24, 32)
+    assert model.config.vision_config.hidden_size == 32  # ConvNext's config names none
+    assert image.training and not text.training  # which trying them out leaves alone
+    assert model.config.text_config.model_type == "bert"
+
+
+def test_configs_of_other_towers_go_in_place_of_some():
+    config = dual_encoder(CONFIGS["vit"](), CONFIGS["bert"](), 24).config
+    other = TwoTowers.with_encoders(config, {"image": CONFIGS["dinov2"]()})
+    assert other.vision_config.model_type == "dinov2" and other.projection_dim == 24
+    assert other.text_config.to_diff_dict() == config.text_config.to_diff_dict()
+
+
+def test_a_scale_comes_from_a_logarithm_or_a_temperature():
+    logarithm = SimpleNamespace(logit_scale=nn.Parameter(torch.tensor([2.0]).log()))
+    assert scale_of(logarithm).shape == () and scale_of(logarithm).item() == pytest.approx(2)
+    assert scale_of(SimpleNamespace(temperature=nn.Parameter(torch.tensor(0.25)))).item() == 4
+
+
+@pytest.mark.parametrize(("bounded", "scale"), [(True, 100.0), (False, 300.0)])
+def test_a_scale_is_kept_at_most_at_a_hundred_where_it_is_bounded(bounded, scale):
+    model = SimpleNamespace(logit_scale=nn.Parameter(torch.tensor(300.0).log()))
+    clamp_scale(model, bounded)
+    assert scale_of(model).item() == pytest.approx(scale, rel=1e-5)
+    for temperature in (1 / 300, -1.0):
+        model = SimpleNamespace(temperature=nn.Parameter(torch.tensor(temperature)))
+        clamp_scale(model, bounded)
+        assert scale_of(model).item() == pytest.approx(100)
+
+
+def test_embeddings_come_to_length_1_in_float32_or_better():
+    for dtype, expected in ((torch.bfloat16, torch.float32), (torch.float64, torch.float64)):
+        found = normalised(torch.tensor([[3, 4], [0, 2]], dtype=dtype))
+        assert found.dtype == expected and found.flatten().tolist() == pytest.approx([0.6, 0.8, 0, 1])
+
+
+def test_each_pair_is_its_own_label_where_there_are_none():
+    for training in (True, False):
+        assert pair_labels(None, 3, torch.device("cpu"), training).tolist() == [0, 1, 2]
+    labels = torch.tensor([5, 5, 1])
+    assert pair_labels(labels, 3, labels.device, True) is labels
+
+
+@pytest.mark.parametrize(
+    ("images", "texts", "labels", "training", "message"),
+    [
+        ((3, 8), (2, 8), None, False, "3 images came with 2 captions"),
+        ((3, 8), (3, 9), None, False, "embedded in 8 numbers, captions in 9"),
+        ((3, 8), (3, 8), 2, False, "3 pairs came with 2 labels"),
+        ((1, 8), (1, 8), None, True, "A batch of one pair"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(images, texts, labels, training, message):
+    with pytest.raises(ValueError, match=message):
+        check_pairs(torch.zeros(images), torch.zeros(texts), labels and torch.zeros(labels), training)
+    check_pairs(torch.zeros(1, 8), torch.zeros(1, 8), torch.zeros(1), False)
+
+
+# pieces and patches
+
+
+def test_rows_go_through_a_tower_in_pieces_and_in_order():
+    tower, sizes = nn.Linear(4, 3), []
+    rows, more = torch.randn(10, 4), torch.randn(10, 1)
+
+    def embed(part, other):
+        sizes.append(len(part))
+        return tower(part) + other
+
+    for size, expected in ((None, [10]), (10, [10]), (4, [4, 4, 2])):
+        sizes.clear()
+        torch.testing.assert_close(in_pieces(embed, size, tower, rows, more), tower(rows) + more)
+        assert sizes == expected
+    sizes.clear()
+    in_pieces(embed, 4, tower, rows, more).sum().backward()
+    assert sorted(sizes) == [2, 2, 4, 4, 4, 4]  # each once more for its gradient
+
+
+def test_statistics_stay_while_a_piece_is_computed_again():
+    tower = nn.Sequential(nn.BatchNorm1d(4), nn.BatchNorm1d(4, track_running_stats=False)).train()
+    assert batch_norms(tower) == [tower[0]]
+    kept = StatisticsKept(tower)
+    for _ in range(2):
+        with kept:
+            tower(5 + torch.randn(6, 4))
+        assert not tower[0].running_mean.any() and tower[0].num_batches_tracked == 0 and tower[0].momentum == 0.1
+    tower(5 + torch.randn(6, 4))
+    assert tower[0].running_mean.mean() > 0.3 and tower[0].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(("share", "left"), [(0.0, 16), (0.25, 12), (0.5, 8), (0.99, 1)])
+def test_a_share_of_patches_is_dropped_and_only_meanwhile(share, left):
+    tower, pixels = build_encoder(CONFIGS["vit"]()).eval(), torch.randn(2, 3, IMAGE, IMAGE)
+    with dropped_patches(tower, share):
+        assert tower(pixels).last_hidden_state.shape == (2, 1 + left, 32)
+        with pytest.raises(RuntimeError), dropped_patches(tower, share):
+            raise RuntimeError
+    assert tower(pixels).last_hidden_state.shape == (2, 17, 32)
+
+
+def test_a_blank_picture_is_of_the_towers_size_and_type():
+    for name, side in (("vit", IMAGE), ("timm_resnet18", 64)):
+        found = blank(build_encoder(CONFIGS[name]()).half())
+        assert found.shape == (2, 3, side, side) and found.dtype == torch.float16 and not found.any()
+
+
+def test_siglip_2_gets_patches_as_its_own_processor_cuts_them():
+    from transformers import Siglip2ImageProcessor
+
+    model = transformers.Siglip2Model(PAIRS["siglip2"]())
+    pictures = torch.randint(0, 256, (2, 3, IMAGE, IMAGE), dtype=torch.uint8)
+    processor = Siglip2ImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, patch_size=8)
+    expected = processor([*pictures], max_num_patches=16, return_tensors="pt")
+    found = image_inputs(model, pictures.float())
+    assert found.keys() == expected.keys()
+    for name, value in found.items():
+        assert torch.equal(value.double(), expected[name].double()), name
+    plain = transformers.SiglipModel(PAIRS["siglip"]())
+    assert image_inputs(plain, pictures) == {"pixel_values": pictures}

@@ -11,6 +11,7 @@ from small_multiway import INPUTS, build, counts, pixels, words
 from transformers import AutoModel, RobertaPreLayerNormConfig, RobertaPreLayerNormModel, ViTConfig, ViTModel
 
 from hf_pretext.modules.multiway import MultiwayModel
+from hf_pretext.modules.multiway_sides import COLUMNS, NAMES, check_agreement, paired
 
 PLAIN_PROCESS = """
 import json, sys
@@ -130,3 +131,46 @@ def test_sides_are_copies_and_saving_draws_no_random_numbers(tmp_path):
     side.layernorm.weight.data.zero_()
     assert model.norm.weight.abs().sum() > 0
     assert model.to(torch.bfloat16).image_side().dtype == torch.bfloat16
+
+
+def test_each_weight_lies_in_a_side_or_outside_of_both():
+    model = build()
+    state, sides = model.state_dict(), {ViTModel: model.image_side(), RobertaPreLayerNormModel: model.text_side()}
+    of_sides = set()
+    for class_, side in sides.items():
+        pairs = paired(state, model.config, class_)
+        of_sides |= {ours for ours, _ in pairs}
+        left = side.state_dict().keys() - {theirs for _, theirs in pairs}
+        assert {name.split(".")[-2] for name in left} <= {"dense", "token_type_embeddings"}  # dense: of the pooler
+        assert all(torch.equal(state[ours], side.state_dict()[theirs]) for ours, theirs in pairs)
+        assert len({theirs for _, theirs in pairs}) == len(pairs) > 30
+    assert model.outside_parts() == state.keys() - of_sides
+    assert all(len(row) == 1 + len(COLUMNS) for row in NAMES)
+
+
+def test_two_sides_become_one_model_again_in_their_type_of_numbers():
+    model = build()
+    for dtype in (torch.float32, torch.bfloat16):
+        model = model.to(dtype)
+        state = torch.get_rng_state()
+        again = MultiwayModel.joined(model.config, {"image": model.image_side(), "text": model.text_side()})
+        assert torch.equal(torch.get_rng_state(), state) and again.dtype == dtype
+        same = {name for name, value in again.state_dict().items() if torch.equal(value, model.state_dict()[name])}
+        assert model.state_dict().keys() - same == model.outside_parts()
+
+
+def test_sides_that_disagree_are_refused_and_what_they_disagree_about_is_named():
+    model = build()
+    image, text = model.image_side(), model.text_side()
+    check_agreement(model.config, image, text)
+    with torch.no_grad():
+        text.embeddings.word_embeddings.weight.add_(1)  # not shared
+        image.embeddings.cls_token.add_(1)
+    check_agreement(model.config, image, text)
+    for name in ("encoder.layer.1.attention.output.dense.bias", "LayerNorm.weight"):
+        side = model.text_side()
+        side.state_dict()[name].add_(1e-3)
+        with pytest.raises(ValueError, match=r"disagree about 1 weights that they share, as (layers.1|layernorm)"):
+            check_agreement(model.config, image, side)
+    with pytest.raises(ValueError, match="disagree about 32 weights"):  # 10 in each layer, and the final norm's 2
+        check_agreement(model.config, image, build().text_side())
