@@ -20,7 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from hf_pretext.modules import masked_pairs
 from hf_pretext.objectives import flava, matching
-from test_contrastive import batch_of, pair_of
+from towers import batch_of, pair_of
 import test_multiway
 from test_flava import fitted
 from test_matching import model_of

@@ -6,6 +6,8 @@ import sys
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip.loss import ClipLoss, SigLipLoss
+from towers import same
 
 from hf_pretext.modules import losses
 from hf_pretext.modules.losses import cross_entropy, sigmoid_loss, softmax_loss
@@ -108,3 +110,59 @@ def test_holds_a_fraction_of_the_memory(which, share):
     ]
     ours, theirs = (float(process.communicate()[0]) for process in running)
     assert ours < theirs * share
+
+
+def features(rows: int = 12, columns: int = 12, width: int = 8, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(seed)
+    made = (torch.randn(n, width, generator=random, dtype=torch.float64) for n in (rows, columns))
+    return tuple(F.normalize(value, dim=1).requires_grad_() for value in made)
+
+
+def gradients(loss: torch.Tensor, *inputs: torch.Tensor) -> list[torch.Tensor]:
+    return [loss.detach(), *torch.autograd.grad(loss, inputs)]
+
+
+@pytest.fixture(params=[2**22, 30], ids=["one tile", "tiles of 2 rows"])
+def tile(request, monkeypatch):
+    monkeypatch.setattr(losses, "TILE", request.param)
+
+
+def test_softmax_equals_open_clips(tile):
+    images, texts = features()
+    scale, labels = torch.tensor(14.3, dtype=torch.float64, requires_grad=True), torch.arange(12)
+    ours = softmax_loss(images, texts, scale, labels, labels)
+    theirs = ClipLoss()(images, texts, scale)
+    same(gradients(ours, images, texts, scale), gradients(theirs, images, texts, scale))
+
+
+def test_sigmoid_equals_open_clips(tile):
+    images, texts = features()
+    scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (10.0, -10.0))
+    ours = sigmoid_loss(images, texts, scale, bias, torch.arange(12), torch.arange(12))
+    theirs = SigLipLoss()(images, texts, scale, bias)
+    same(gradients(ours, images, texts, scale, bias), gradients(theirs, images, texts, scale, bias))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("both", [True, False])
+def test_softmax_with_several_right_ones(tile, smoothing, both):
+    """UniCL's: the targets are one matrix, divided by its rows, or its columns."""
+    images, texts = features(columns=15)
+    row_labels, column_labels = torch.arange(12) % 5, torch.arange(15) % 5
+    scale = torch.tensor(9.0, dtype=torch.float64, requires_grad=True)
+    ours = softmax_loss(images, texts, scale, row_labels, column_labels, smoothing, both)
+    right = (row_labels[:, None] == column_labels).double()
+    scores = scale * images @ texts.T
+    ways = [(scores, right), (scores.T, right.T)][: 1 + both]
+    theirs = sum(F.cross_entropy(s, r / r.sum(1, keepdim=True), label_smoothing=smoothing) for s, r in ways) / len(ways)
+    same(gradients(ours, images, texts, scale), gradients(theirs, images, texts, scale))
+
+
+def test_sigmoid_with_several_right_ones(tile):
+    images, texts = features(columns=15)
+    row_labels, column_labels = torch.arange(12) % 5, torch.arange(15) % 5
+    scale, bias = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (4.0, -2.0))
+    ours = sigmoid_loss(images, texts, scale, bias, row_labels, column_labels)
+    sign = 2.0 * (row_labels[:, None] == column_labels) - 1
+    theirs = -F.logsigmoid(sign * (scale * images @ texts.T + bias)).sum() / 12
+    same(gradients(ours, images, texts, scale, bias), gradients(theirs, images, texts, scale, bias))

@@ -1,49 +1,12 @@
-"""The Multiway Transformer: which token meets which expert, and its two plain models that give the same features."""
-
-import json
-import subprocess
-import sys
-from collections import Counter
+"""The Multiway Transformer: which token meets which expert, what it gives, and what it refuses."""
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel, RobertaPreLayerNormConfig, RobertaPreLayerNormModel, ViTConfig, ViTModel
+from small_multiway import IMAGE_TOKENS, INPUTS, SMALL, TEXT_TOKENS, build, counts, pixels, words
+from transformers import ViTModel
 
 from hf_pretext.features import positions
 from hf_pretext.modules.multiway import MultiwayConfig, MultiwayModel
-
-SMALL = dict(hidden_size=32, num_hidden_layers=3, num_attention_heads=2, intermediate_size=48, num_fusion_layers=1)
-SMALL |= dict(image_size=32, patch_size=8, vocab_size=50, max_position_embeddings=12, pad_token_id=3)
-IMAGE_TOKENS, TEXT_TOKENS = 17, 9
-
-PLAIN_PROCESS = """
-import json, sys
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import AutoModel
-folder, report = sys.argv[1], {}
-inputs = load_file(folder + "/inputs.safetensors")
-outputs = {}
-for side, names in {"image": ["pixel_values"], "text": ["input_ids", "attention_mask"]}.items():
-    model, info = AutoModel.from_pretrained(folder, subfolder=side, output_loading_info=True)
-    with torch.no_grad():
-        output = model(**{name: inputs[name] for name in names})
-    outputs |= {side: output.last_hidden_state.contiguous(), side + "_pooled": output.pooler_output.contiguous()}
-    report[side] = [type(model).__name__, sorted(info["missing_keys"]), sorted(info["unexpected_keys"])]
-save_file(outputs, folder + "/outputs.safetensors")
-report["imported"] = "hf_pretext" in sys.modules
-json.dump(report, open(folder + "/report.json", "w"))
-"""
-
-
-def build(**changes) -> MultiwayModel:
-    """A small model in which every weight matters: no bias is 0, no norm's weight 1."""
-    model = MultiwayModel(MultiwayConfig(**SMALL | changes)).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.2)
-    return model
 
 
 @pytest.fixture
@@ -51,42 +14,11 @@ def model() -> MultiwayModel:
     return build()
 
 
-def pixels() -> dict[str, torch.Tensor]:
-    return {"pixel_values": torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))}
-
-
-def words() -> dict[str, torch.Tensor]:
-    """Two texts, the second one padded."""
-    ids = torch.randint(4, 50, (2, TEXT_TOKENS), generator=torch.Generator().manual_seed(2))
-    mask = torch.ones_like(ids)
-    ids[1, 6:], mask[1, 6:] = 3, 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-INPUTS = {"picture": pixels, "text": words, "pair": lambda: pixels() | words()}
 EXPERTS = {  # that each kind of input meets, layer by layer
     "picture": [{"vision"}] * 3,
     "text": [{"language"}] * 3,
     "pair": [{"vision", "language"}] * 2 + [{"fusion"}],
 }
-
-
-def kind_of(name: str) -> str:
-    """Of what a parameter is part. Attention and experts are their linear layers, weights and biases, without norms."""
-    parts = name.split(".")
-    if parts[0].endswith("embeddings"):
-        return parts[0]
-    if any(part.endswith("norm") for part in parts):
-        return "norms"
-    return parts[3] if parts[2] == "experts" else parts[2]
-
-
-def counts(model: MultiwayModel) -> Counter:
-    """How many parameters there are of each kind."""
-    found = Counter()
-    for name, parameter in model.named_parameters():
-        found[kind_of(name)] += parameter.numel()
-    return found
 
 
 def grads(model: MultiwayModel, **batch) -> dict[str, torch.Tensor]:
@@ -198,54 +130,6 @@ def test_a_masked_patch_is_not_seen(model):
     torch.testing.assert_close(vit(pictures, bool_masked_pos=mask).last_hidden_state, before, atol=1e-6, rtol=0)
 
 
-@torch.no_grad()
-def test_plain_transformers_loads_both_sides(model, tmp_path):
-    """By a process that knows nothing of this package, with equal features; texts at real tokens, and only there."""
-    batch = pixels() | words()
-    model.save_pretrained(tmp_path)
-    save_file(batch, tmp_path / "inputs.safetensors")
-    command = [sys.executable, "-c", PLAIN_PROCESS, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert report == {
-        "image": ["ViTModel", [], []], "text": ["RobertaPreLayerNormModel", [], []], "imported": False,
-    }  # fmt: skip
-    outputs = load_file(tmp_path / "outputs.safetensors")
-    image, text = model(**pixels()).last_hidden_state, model(**words()).last_hidden_state
-    torch.testing.assert_close(outputs["image"], image, atol=1e-6, rtol=0)
-    there = words()["attention_mask"].bool()
-    torch.testing.assert_close(outputs["text"][there], text[there], atol=1e-6, rtol=0)
-    torch.testing.assert_close(outputs["image_pooled"], image[:, 0].tanh())
-    torch.testing.assert_close(outputs["text_pooled"], text[:, 0].tanh())
-
-
-def test_a_tokenizer_of_pairs_of_sentences_fits_the_text_side(model):
-    ids = words()["input_ids"]
-    side = model.text_side()
-    torch.testing.assert_close(side(ids, token_type_ids=ids * 0 + 1)[0], side(ids)[0])
-
-
-@torch.no_grad()
-def test_the_whole_reloads_exactly_with_attention_still_one(model, tmp_path):
-    model.save_pretrained(tmp_path)
-    assert not (tmp_path / "model.safetensors").exists()
-    outside = set(load_file(tmp_path / "pretext.safetensors"))
-    experts = {f"layers.2.experts.fusion.{n}.{w}" for n in ("norm", "fc1", "fc2") for w in ("weight", "bias")}
-    assert outside == {f"full_model.{name}" for name in (*experts, "image_embeddings.mask_token")}
-    for auto in (MultiwayModel, AutoModel):
-        again, info = auto.from_pretrained(tmp_path, output_loading_info=True)
-        assert type(again) is MultiwayModel and not info["missing_keys"] and not info["unexpected_keys"]
-        assert again.config.to_diff_dict() == model.config.to_diff_dict()
-        assert again.num_parameters() == model.num_parameters() == sum(counts(model).values())
-        for make in INPUTS.values():
-            assert torch.equal(again(**make()).last_hidden_state, model(**make()).last_hidden_state)
-    before = {kind: again(**make()).last_hidden_state for kind, make in INPUTS.items()}
-    again.layers[0].attention.q_proj.weight.add_(0.1)
-    for kind, make in INPUTS.items():
-        assert not torch.allclose(again(**make()).last_hidden_state, before[kind])
-
-
 def test_the_giant_has_as_many_parameters_as_the_papers():
     """Table 2 of the paper; norms counted with their linear layers would make attention 318 million."""
     with torch.device("meta"):
@@ -257,51 +141,6 @@ def test_the_giant_has_as_many_parameters_as_the_papers():
     found = {kind: round(count / 1e6) for kind, count in counts(giant).items()}
     expected = {"vision": 692, "language": 692, "fusion": 52, "attention": 317}
     assert {kind: found[kind] for kind in expected} == expected
-
-
-@pytest.mark.parametrize("name", ["image", "text"])
-def test_a_side_goes_back_where_it_came_from(model, name):
-    side = getattr(model, f"{name}_side")()
-    fresh = MultiwayModel(model.config).eval()
-    before = {key: value.clone() for key, value in fresh.state_dict().items()}
-    getattr(fresh, f"load_{name}_side")(side)
-    taken = {key for key, value in fresh.state_dict().items() if torch.equal(value, model.state_dict()[key])}
-    kept = {key for key, value in fresh.state_dict().items() if torch.equal(value, before[key])}
-    other = {"image": ("language", "text_embeddings"), "text": ("vision", "image_embeddings")}[name]
-    assert kept == {key for key in before if {*other, "fusion", "mask_token"} & set(key.split("."))}
-    assert taken == before.keys() - kept
-
-
-@torch.no_grad()
-def test_a_text_model_with_token_types_gives_equal_features(model):
-    torch.manual_seed(5)
-    config = RobertaPreLayerNormConfig(**model.config.text_side().to_dict() | {"type_vocab_size": 1})
-    text = RobertaPreLayerNormModel(config).eval()
-    text.embeddings.token_type_embeddings.weight.normal_()
-    model.load_text_side(text)
-    there = words()["attention_mask"].bool()
-    torch.testing.assert_close(model(**words())[0][there], text(**words())[0][there], atol=1e-6, rtol=0)
-
-
-@pytest.mark.parametrize("change", [{"patch_size": 16}, {"layer_norm_eps": 1e-6}, {"qkv_bias": False}])
-def test_a_side_that_does_not_fit_is_refused(model, change):
-    other = ViTModel(ViTConfig(**model.config.image_side().to_dict() | change))
-    (name, value), before = *change.items(), model.image_embeddings.cls_token.clone()
-    with pytest.raises(ValueError, match=f"ViTModel has {name}={value}, but .* would fit"):
-        model.load_image_side(other)
-    with pytest.raises(ValueError, match="a RobertaPreLayerNormModel, not a ViTModel"):
-        model.load_text_side(other)
-    assert torch.equal(model.image_embeddings.cls_token, before)
-
-
-def test_sides_are_copies_and_saving_draws_no_random_numbers(model, tmp_path):
-    state = torch.get_rng_state()
-    model.save_pretrained(tmp_path)
-    assert torch.equal(torch.get_rng_state(), state)
-    side = model.image_side()
-    side.layernorm.weight.data.zero_()
-    assert model.norm.weight.abs().sum() > 0
-    assert model.to(torch.bfloat16).image_side().dtype == torch.bfloat16
 
 
 def test_fresh_weights_are_small():

@@ -1,21 +1,18 @@
 """The six losses are transformers' own, each kind of batch learns what it can, and the checkpoint is FlavaModel's."""
 
-import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 import transformers
-from conftest import CONFIGS, IMAGE, TEXT, VIT
+from conftest import IMAGE, TEXT, VIT
 from contract import check_contract
-from transformers import AutoModel, FlavaConfig, FlavaModel, ViTImageProcessor
+from transformers import AutoModel, FlavaConfig, FlavaModel
 
 import hf_pretext
 from hf_pretext import FlavaForPreTraining
 from hf_pretext.encoders import build_encoder
-from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.masking import IGNORED
 from hf_pretext.objectives import flava
 
@@ -268,34 +265,3 @@ def test_a_codebook_of_another_size_does_not_load(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ValueError, match="weights of other sizes than its config.json says"):
         hf_pretext.load(tmp_path)
-
-
-def test_prepare_fits_the_codebook_to_pictures_alone():
-    model = FlavaForPreTraining.from_encoder(encoder(), **SETTINGS)
-    batches = [kinds(pairs())["texts"], kinds(pairs())["pictures"]]
-    model.prepare(iter(batches))
-    assert isinstance(model.codebook, PatchCodebook) and model.codebook.fitted
-
-
-def test_what_images_are_normalised_by_is_a_setting_that_reaches_the_codebook(tmp_path):
-    encoder = AutoModel.from_config(CONFIGS["vit"]())
-    encoder.save_pretrained(tmp_path / "encoder")
-    tokenizer = SimpleNamespace(mask_token_id=MASK, all_special_ids=[0, 1, 2])
-    image_processor = ViTImageProcessor(image_mean=[0.2, 0.4, 0.6], image_std=0.3)
-    task = FlavaForPreTraining.task_class(codebook=str(tmp_path / "encoder"), codebook_size=CODES)
-    completed = FlavaForPreTraining.complete(task, {"text": tokenizer, "image": image_processor})
-    assert (completed.image_mean, completed.image_std) == ([0.2, 0.4, 0.6], [0.3] * 3)
-    model = FlavaForPreTraining.from_encoder(config(), **dataclasses.asdict(completed))
-    torch.testing.assert_close(model.codebook.mean, torch.tensor([0.2, 0.4, 0.6]))
-    torch.testing.assert_close(model.codebook.std, torch.full((3,), 0.3))
-    given = dataclasses.replace(completed, image_mean=[0.1] * 3, image_std=[1.0] * 3)
-    assert FlavaForPreTraining.complete(given, {"text": tokenizer, "image": image_processor}) == given
-    model.save_pretrained(tmp_path / "saved")
-    loaded = hf_pretext.load(tmp_path / "saved")
-    assert loaded.task == completed and loaded.codebook.mean.tolist() == model.codebook.mean.tolist()
-
-
-@pytest.mark.parametrize("values", [{"image_mean": [0.5] * 3}, {"image_mean": [0.5], "image_std": [1.0]}])
-def test_half_a_normalisation_is_refused(values):
-    with pytest.raises(ValueError, match="image_mean and image_std are 3 numbers each"):
-        FlavaForPreTraining.from_encoder(config(), **SETTINGS, **values)

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
-from hf_pretext.modules.masking import IGNORED, LONGEST_SPAN, draw_units, unit_starts, without_special
+from hf_pretext.modules.masking import IGNORED, without_special
 from hf_pretext.objectives.masked_lm import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST begin and end a text
@@ -232,40 +232,6 @@ def test_shares_of_mask_random_and_kept():
     kept = (seen[hidden] == labels[hidden]).float().mean().item()
     assert as_mask == pytest.approx(0.8 + 0.1 / VOCABULARY, abs=0.02)
     assert kept == pytest.approx(0.1 + 0.1 / VOCABULARY, abs=0.02)
-
-
-def test_every_token_is_as_likely_to_be_hidden():
-    allowed = torch.ones(4000, 20, dtype=torch.bool)
-    allowed[:, 0] = False
-    starts = torch.ones_like(allowed)
-    share = draw_units(allowed, starts, 0.15).float().mean(0)
-    assert share[0] == 0 and torch.allclose(share[1:], torch.tensor(3 / 19), atol=0.03)
-
-
-def test_whole_words():
-    """Words of one to four tokens; each is hidden whole or not at all."""
-    random = torch.Generator().manual_seed(0)
-    starts = torch.rand(64, 120, generator=random) < 0.5
-    starts[:, 0] = True
-    allowed = torch.ones_like(starts)
-    allowed[:, 100:] = False
-    starts[:, 100] = True
-    hidden = draw_units(allowed, starts, 0.2, random)
-    words = starts.long().cumsum(1)
-    for row, word in zip(hidden, words, strict=True):
-        for number in word[:100].unique():
-            assert len(row[word == number].unique()) == 1
-    assert not hidden[:, 100:].any()
-    assert hidden.sum(1).float().mean().item() == pytest.approx(20, abs=1)
-
-
-def test_spans_have_geometric_lengths():
-    words = torch.ones(200, 500, dtype=torch.bool)
-    starts = unit_starts(words.shape, "span", words, words.device, torch.Generator().manual_seed(0))
-    lengths = torch.cat([row.nonzero().flatten().diff() for row in starts])
-    assert lengths.max() <= LONGEST_SPAN
-    for length in (1, 2, 3, 4):
-        assert (lengths == length).float().mean().item() == pytest.approx(0.2 * 0.8 ** (length - 1), abs=0.01)
 
 
 def test_the_same_seed_gives_the_same_masks():

@@ -1,0 +1,173 @@
+"""Composites: each encoder in its sub-folder, the same outputs when loaded, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from conftest import CONFIGS, encoder_inputs
+from safetensors.torch import load_file, save_file
+from torch import nn
+from transformers import AutoConfig, AutoModel, BertModel, ViTModel
+
+from hf_pretext.encoders import build_encoder
+from hf_pretext.features import pool
+from hf_pretext.modules.composite import CompositeConfig, CompositeModel, TwoEncoders
+from hf_pretext.objectives.rotation import RotationTask
+
+
+class PictureAndTextForPreTraining(TwoEncoders):
+    objective, task_class, inputs = "picture_and_text", RotationTask, ("image", "text")
+
+    def __init__(self, full_model, task, parts=None):
+        super().__init__(full_model, task, parts)
+        self.heads = nn.ModuleDict({kind: nn.Linear(32, 8) for kind in self.inputs})
+        self.post_init()
+
+    def forward(self, pixel_values, input_ids, attention_mask=None):
+        image, text = (pool(self.encoders[kind](given).last_hidden_state) for kind, given in
+                       (("image", pixel_values), ("text", input_ids)))  # fmt: skip
+        distance = (self.heads["image"](image) - self.heads["text"](text)).pow(2).mean()
+        return self.output({"distance": distance}, {}, features=image)
+
+
+def towers() -> dict:
+    return {"image": build_encoder(CONFIGS["vit"]()), "text": build_encoder(CONFIGS["bert"]())}
+
+
+@pytest.fixture
+def model() -> CompositeModel:
+    return CompositeModel.of(**towers()).eval()
+
+
+def inputs(model: CompositeModel) -> dict[str, dict[str, torch.Tensor]]:
+    return {kind: encoder_inputs(encoder) for kind, encoder in model.encoders.items()}
+
+
+def hidden(model: CompositeModel) -> dict[str, torch.Tensor]:
+    with torch.no_grad():
+        return {kind: output.last_hidden_state for kind, output in model(**inputs(model)).items()}
+
+
+def test_encoders_are_the_given_ones_with_their_weights():
+    given = towers()
+    before = {kind: [p.clone() for p in encoder.parameters()] for kind, encoder in given.items()}
+    model = CompositeModel.of(**given)
+    assert all(model.encoders[kind] is encoder for kind, encoder in given.items())
+    for kind, encoder in given.items():
+        assert all(torch.equal(p, b) for p, b in zip(encoder.parameters(), before[kind], strict=True))
+    assert model.main_input_name == "pixel_values"
+
+
+def test_each_encoder_gets_its_own_inputs_and_one_may_be_asked_alone(model):
+    batch = inputs(model)
+    output = model(**batch)
+    assert list(output) == ["image", "text"]
+    for kind, encoder in model.encoders.items():
+        expected = encoder(**batch[kind]).last_hidden_state
+        assert torch.equal(output[kind].last_hidden_state, expected)
+        assert list(model(**{kind: batch[kind]})) == [kind]
+
+
+def test_saved_in_a_sub_folder_for_each_and_loaded_with_equal_outputs(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "image", "text"]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["architectures"] == ["CompositeModel"] and set(config["encoders"]) == {"image", "text"}
+    expected = hidden(model)
+    for auto in (CompositeModel, AutoModel):
+        again, info = auto.from_pretrained(tmp_path, output_loading_info=True)
+        assert type(again) is CompositeModel and not any(info.values())
+        found = hidden(again)
+        assert all(torch.equal(found[kind], expected[kind]) for kind in expected)
+    for kind, class_ in {"image": ViTModel, "text": BertModel}.items():
+        plain = AutoModel.from_pretrained(tmp_path, subfolder=kind)
+        assert type(plain) is class_
+        assert torch.equal(plain.eval()(**inputs(model)[kind]).last_hidden_state, expected[kind])
+
+
+def test_a_config_alone_gives_fresh_encoders_of_its_shapes(model):
+    config = AutoConfig.for_model(**json.loads(json.dumps(model.config.to_dict())))
+    assert type(config) is CompositeConfig
+    fresh, weights = AutoModel.from_config(config), model.state_dict()
+    assert {name: value.shape for name, value in fresh.state_dict().items()} == {k: v.shape for k, v in weights.items()}
+    assert type(fresh.encoders["text"]) is BertModel
+    name = "encoders.image.embeddings.patch_embeddings.projection.weight"
+    assert not torch.equal(fresh.state_dict()[name], weights[name])
+
+
+def test_another_state_dict_is_shared_out_among_the_folders(model, tmp_path):
+    given = {name: value + 1 for name, value in model.state_dict().items() if value.is_floating_point()}
+    rest = {name: value for name, value in model.state_dict().items() if name not in given}
+    model.save_pretrained(tmp_path, state_dict={**given, **rest})
+    for kind, encoder in model.encoders.items():
+        saved = AutoModel.from_pretrained(tmp_path, subfolder=kind).state_dict()
+        assert saved.keys() == encoder.state_dict().keys()
+        assert all(torch.equal(value, {**given, **rest}[f"encoders.{kind}.{name}"]) for name, value in saved.items())
+
+
+def test_what_a_part_lacks_is_told_with_its_kind(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "text" / "model.safetensors"
+    weights = load_file(file)
+    weights["more"] = weights.pop("embeddings.word_embeddings.weight")
+    save_file(weights, file, {"format": "pt"})
+    _, info = CompositeModel.from_pretrained(tmp_path, output_loading_info=True)
+    assert info["missing_keys"] == {"text.embeddings.word_embeddings.weight"}
+    assert info["unexpected_keys"] == {"text.more"}
+
+
+def test_all_parts_are_loaded_in_the_asked_type_of_numbers(model, tmp_path):
+    model.bfloat16().save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    for dtype in (torch.float32, torch.bfloat16):
+        again = CompositeModel.from_pretrained(tmp_path, dtype=dtype)
+        assert {p.dtype for p in again.parameters()} == {dtype}
+        assert all(torch.equal(again.state_dict()[name].to(value.dtype), value)
+                   for name, value in model.state_dict().items())  # fmt: skip
+
+
+def test_fewer_than_two_encoders_and_two_types_of_numbers_are_refused():
+    made = towers()
+    with pytest.raises(ValueError, match="needs two encoders at least"):
+        CompositeModel.of(image=made["image"])
+    with pytest.raises(ValueError, match="in one type of numbers, but got .*float16"):
+        CompositeModel.of(image=made["image"].half(), text=made["text"])
+
+
+def test_an_objective_takes_encoders_and_configs_alike():
+    given = towers()
+    model = PictureAndTextForPreTraining.from_encoders(image=given["image"], text=CONFIGS["bert"](), num_rotations=2)
+    assert model.encoders["image"] is given["image"] and type(model.encoders["text"]) is BertModel
+    assert list(model.encoders) == ["image", "text"] and model.task.num_rotations == 2
+    whole = CompositeModel.of(**given)
+    assert PictureAndTextForPreTraining.from_encoder(whole).full_model is whole
+
+
+def test_an_objective_and_its_heads_come_back(tmp_path):
+    model = PictureAndTextForPreTraining.from_encoders(**towers()).eval()
+    batch = {**encoder_inputs(model.encoders["image"]), **encoder_inputs(model.encoders["text"])}
+    model.save_pretrained(tmp_path)
+    again = PictureAndTextForPreTraining.from_pretrained(tmp_path)
+    assert torch.equal(again(**batch).loss, model(**batch).loss)
+    assert set(load_file(tmp_path / "pretext.safetensors")) == {
+        f"heads.{kind}.{name}" for kind in ("image", "text") for name in ("weight", "bias")
+    }
+
+
+def test_what_is_no_composite_of_the_right_kinds_is_refused():
+    made = towers()
+    build = PictureAndTextForPreTraining
+    with pytest.raises(ValueError, match="needs an encoder for each of image, text: give text="):
+        build.from_encoders(image=made["image"])
+    with pytest.raises(ValueError, match=r"needs a CompositeModel of image and text, not a ViTModel.*from_encoders"):
+        build.from_encoder(made["image"])
+    with pytest.raises(ValueError, match="needs a CompositeModel of image and text, not a CompositeModel"):
+        build.from_encoder(CompositeModel.of(image=made["image"], audio=made["text"]))
+    with pytest.raises(ValueError, match="of the kind image, but BertModel"):
+        build.from_encoder(CompositeModel.of(image=made["text"], text=made["image"]))
+
+
+def test_a_config_takes_other_encoders_in_place_of_some(model):
+    config = TwoEncoders.with_encoders(model.config, {"image": CONFIGS["dinov2"]()})
+    assert config.encoders["image"]["model_type"] == "dinov2" and model.config.encoders["image"]["model_type"] == "vit"
+    assert config.encoders["text"] == model.config.encoders["text"]
