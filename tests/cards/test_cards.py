@@ -15,7 +15,7 @@ from recorded import RECORDED, recipe_of, recorded_results
 from hf_pretext import registry
 from hf_pretext.cards import publish, read_results, render, worded
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
-from hf_pretext.cards.tables import MISSING
+from hf_pretext.cards.tables import MISSING, figure
 from hf_pretext.cards.usage import lines
 from hf_pretext.run.evaluate import about
 from hf_pretext.run.publish import survived, try_to_write_card
@@ -85,6 +85,23 @@ def test_what_the_readme_says_of_the_ablation_is_in_its_table():
 def test_readme_table_is_what_the_results_give():
     found = TABLE.search((REPOSITORY / "README.md").read_text())
     assert found[0] == found[1] + readme_table([read_results(folder) for folder in RECORDED]) + found[2]
+
+
+def test_readme_table_has_in_bold_what_beats_the_random_encoder_and_nothing_else(results):
+    for beats, expected in ((True, 1), (False, 0), (None, 0)):
+        results["transfer"]["beats_random"]["knn_top1"] = beats
+        trained, random = (results["transfer"]["figures"][who]["knn_top1"] for who in ("trained", "random"))
+        (row,) = (line for line in readme_table([results]).splitlines() if "| kNN |" in line)
+        assert row.count(f"**{figure(trained)}**") == expected and row.count("**") == 2 * expected
+        assert f"| {figure(random)} |" in row
+
+
+def test_readme_table_has_no_measure_in_bold_where_seeds_are_too_few(results):
+    for seeds in (3, 2):
+        for value in (value for metrics in results["measures"].values() for value in metrics.values()):
+            value["values"] = value["values"][:seeds]
+        (row,) = (line for line in readme_table([results]).splitlines() if "| image to caption, R@1 |" in line)
+        assert ("**" in row) == (seeds == 3)
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@
 
 import pytest
 from finished import MODEL, READER, finished_run, online_hub
+from recorded import recorded_results
 
-from hf_pretext.cards.info import show_info
+from hf_pretext.cards.info import show_info, summary
 from hf_pretext.cards.push import push
+from hf_pretext.cards.tables import figure
 
 hub = pytest.fixture(online_hub)
 run = pytest.fixture(finished_run)
@@ -35,3 +37,25 @@ def test_info_tells_what_a_run_was(run, capsys):
     assert "ResNetModel" in told and "rotation: " in told and "117,504 samples in 3,672 steps" in told
     with pytest.raises(ValueError, match="holds neither"):
         show_info(run.parent)
+
+
+def test_of_a_plain_checkpoint_it_is_said_that_nothing_is_known():
+    lines = dict(summary({"architectures": ["ViTModel"], "model_type": "vit"}, None))
+    assert lines["encoder"] == "ViTModel (vit)" and lines["objective"] == "none: a plain checkpoint"
+    assert lines["results"] == "none: there is no results.json"
+
+
+def test_results_without_weights_say_so_and_a_smoke_run_that_its_figures_mean_nothing():
+    results = recorded_results()
+    lines = dict(summary({}, results))
+    assert lines["encoder"] == "TimmWrapperModel, whose weights are not here" and lines["objective"] == "contrastive"
+    assert "smoke" not in lines and "figures mean nothing" in dict(summary({}, {**results, "smoke": True}))["smoke"]
+
+
+def test_figures_are_those_of_the_results_beside_the_random_ones():
+    results = recorded_results()
+    lines = dict(summary({}, results))
+    trained, random = (figure(results["transfer"]["figures"][who]["knn_top1"]) for who in ("trained", "random"))
+    assert lines["kNN"].startswith(f"{trained} (random {random}), `{results['transfer']['label']}` of ")
+    trained, random = (figure(results["measures"][who]["image_to_text_r1"]) for who in ("trained", "random"))
+    assert lines["image to caption, R@1"] == f"{trained} (random {random})"

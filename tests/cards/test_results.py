@@ -1,5 +1,6 @@
 """results.json, read: of any version, and refused where no run has written it."""
 
+import copy
 import json
 
 import pytest
@@ -8,7 +9,7 @@ from recorded import recorded_results
 
 from hf_pretext.cards import read_results
 from hf_pretext.cards.refresh import refresh_card
-from hf_pretext.cards.results import upgraded
+from hf_pretext.cards.results import expanded, hardware, transfers, upgraded
 
 results = pytest.fixture(recorded_results)
 
@@ -41,3 +42,23 @@ def test_results_of_version_1_are_read_in_the_form_of_version_2():
         "text": "FlavaTextModel",
     }
     assert upgraded(results) == results and results["measures"] == old["measures"]
+
+
+def test_paths_are_told_short_and_read_in_full(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", "/elsewhere/cache")
+    monkeypatch.setenv("HOME", "/somebody")
+    assert expanded("$HF_HOME/emoji") == "/elsewhere/cache/emoji"
+    assert expanded("~/emoji") == "/somebody/emoji" and expanded("user/emoji") == "user/emoji"
+
+
+def test_the_accelerator_is_what_trained_where_there_was_one():
+    machine = {"cores": 2, "processor": "Xeon"}
+    assert hardware(machine) == "2 cores of Xeon"
+    assert hardware({**machine, "accelerator": "one of its kind"}) == "one of its kind"
+
+
+def test_transfer_of_the_first_kind_of_data_comes_first(results):
+    other = copy.deepcopy(results["transfer"])
+    assert transfers({**results, "other_transfers": {"text": other}}) == [results["transfer"], other]
+    del results["transfer"]
+    assert transfers(results) == []
