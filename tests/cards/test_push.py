@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from conftest import CONFIGS, REPOSITORY
+from finished import MODEL, READER, finished_run, online_hub, weights
 from huggingface_hub import HfApi, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
-from loopback_hub import online, serve
+from loopback_hub import serve
 from transformers import AutoModel, TrainingArguments
 
 import hf_pretext
 from hf_pretext.callbacks import Publisher
-from hf_pretext.cards.info import show_info
 from hf_pretext.cards.push import push
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Image, default_processor
@@ -26,40 +26,10 @@ from hf_pretext.run.publish import publish_on_hub
 from hf_pretext.trainer import PretextTrainer
 from hf_pretext.utils.hub import explained
 
-MODEL = "tester/model"
-READER = "hf_reader_secret"
+hub = pytest.fixture(online_hub)
+run = pytest.fixture(finished_run)
+
 SHARED = {"README.md", "config.json", "preprocessor_config.json", "results.json", "report.png"}
-
-
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """A Hub that this process's client knows and may write to."""
-    with online(tmp_path / "hub", monkeypatch, readers={READER}) as hub:
-        monkeypatch.setattr("transformers.utils.hub._hf_api", HfApi(endpoint=hub.url))
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        yield hub
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A folder as a finished run leaves it: weights in several files, a checkpoint, what is of this machine alone."""
-    folder = tmp_path / "run"
-    model = hf_pretext.RotationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()))
-    for place in (folder, folder / "checkpoint-2", folder / "seed-1"):
-        model.save_pretrained(place, max_shard_size="5KB")
-        default_processor(32).save_pretrained(place)
-    recorded = REPOSITORY / "model_cards" / "rotation_emoji"
-    for name in ("results.json", "report.png"):
-        shutil.copy(recorded / name, folder)
-    for name in ("run.json", "bad_samples.jsonl", "checkpoint-2/trainer_state.json", "checkpoint-2/stream.json"):
-        (folder / name).write_text("{}")
-    for name in ("optimizer.pt", "rng_state.pth", "scheduler.pt"):
-        torch.save({}, folder / "checkpoint-2" / name)
-    return folder
-
-
-def weights(names) -> set[str]:
-    return {name for name in names if "safetensors" in name}
 
 
 def test_a_push_is_one_commit_of_what_a_checkpoint_is_made_of(hub, run):
@@ -108,57 +78,6 @@ def test_what_is_no_name_of_a_repository(hub, run, name):
     assert not list(run.glob(".push-*"))
 
 
-def test_weights_in_a_pickle_or_damaged_are_refused_before_anything_is_sent(hub, run):
-    pickle = run / "pytorch_model.bin"
-    torch.save({}, pickle)
-    with pytest.raises(ValueError, match="may be a pickle"):
-        push(run, MODEL)
-    pickle.unlink()
-    shard = next(run.glob("*.safetensors"))
-    shard.write_bytes(shard.read_bytes()[:-20])
-    with pytest.raises(ValueError, match="damaged or cut"):
-        push(run, MODEL)
-    shutil.rmtree(run)
-    run.mkdir()
-    with pytest.raises(ValueError, match=r"holds no results\.json"):
-        push(run, MODEL)
-    assert hub.requests == 0
-
-
-def test_links_are_not_followed_and_what_is_not_known_stays_here(hub, run, tmp_path):
-    secret = tmp_path / "secret.txt"
-    secret.write_text("mine")
-    state = run / "checkpoint-2" / "trainer_state.json"
-    state.unlink()
-    for link in (run / "vocab.txt", state):
-        link.symlink_to(secret)
-    (run / "checkpoint-9").symlink_to(tmp_path)
-    (run / "checkpoint-best").mkdir()
-    for name in ("credentials.json", "notes.txt"):
-        (run / name).write_text("mine")
-    push(run, MODEL, training_state=True, checkpoints="all", say=lambda text: None)
-    push(run, MODEL, training_state=True, say=lambda text: None)
-    for revision in ("main", "checkpoint-2"):
-        assert b"mine" not in hub.files("model", MODEL, revision).values()
-    assert set(hub.refs("model", MODEL)) == {"refs/heads/main", "refs/heads/checkpoint-2"}
-
-
-def test_a_folder_of_links_or_without_one_of_its_shards(hub, run, tmp_path):
-    linked = tmp_path / "linked"
-    linked.mkdir()
-    for path in run.iterdir():
-        (linked / path.name).symlink_to(path)
-    shutil.copy(run / "results.json", linked / "own.json")
-    (linked / "results.json").unlink()
-    (linked / "own.json").rename(linked / "results.json")
-    with pytest.raises(ValueError, match="as files and not as links"):
-        push(linked, MODEL)
-    next(run.glob("model-*.safetensors")).unlink()
-    with pytest.raises(ValueError, match=r"lacks model-0000"):
-        push(run, MODEL)
-    assert hub.requests == 0
-
-
 def test_weights_of_an_earlier_push_are_not_left_in_the_way(hub, run, tmp_path):
     push(run, MODEL, say=lambda text: None)
     for path in [*run.glob("*.safetensors"), *run.glob("*.index.json")]:
@@ -173,12 +92,6 @@ def test_weights_of_an_earlier_push_are_not_left_in_the_way(hub, run, tmp_path):
     assert theirs.keys() <= hub.files("model", MODEL).keys()  # what its owner has put there
 
 
-def test_a_checkpoint_holds_nothing_of_what_was_measured_at_the_end(hub, run):
-    push(run, MODEL, say=lambda text: None)
-    push(run, MODEL, checkpoints="all", say=lambda text: None)
-    assert not {"results.json", "report.png"} & hub.files("model", MODEL, "checkpoint-2").keys()
-
-
 def test_private_is_not_promised_of_what_everybody_may_read(hub, run):
     push(run, MODEL, say=lambda text: None)
     before = hub.commits("model", MODEL)
@@ -186,14 +99,6 @@ def test_private_is_not_promised_of_what_everybody_may_read(hub, run):
     with pytest.raises(ValueError, match="everybody may read it"):
         push(run, MODEL, private=True, say=lambda text: None)
     assert hub.commits("model", MODEL) == before
-
-
-def test_a_gated_repository_is_explained(hub, run, monkeypatch):
-    push(run, MODEL, say=lambda text: None)
-    hub.repository("model", MODEL).gated = True
-    monkeypatch.setenv("HF_TOKEN", READER)
-    with pytest.raises(ValueError, match="is gated: ask for access"):
-        show_info(MODEL)
 
 
 def test_a_checkpoint_that_can_not_be_published_ends_no_training(hub, run, caplog):
@@ -332,25 +237,6 @@ def test_a_hub_that_refuses_ends_a_run_before_it_begins(hub, emoji, tmp_path):
     assert "hf_wrong_secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"architectures": ["x[/red]"], "model_type": "vit"}'])
-def test_what_is_told_of_a_config_is_no_markup_and_what_is_none_is_refused(tmp_path, content, capsys):
-    (tmp_path / "config.json").write_text(content)
-    if content.startswith('{"'):
-        show_info(tmp_path)
-        assert "x[/red] (vit)" in capsys.readouterr().out
-    else:
-        with pytest.raises(ValueError, match=r"config\.json is no"):
-            show_info(tmp_path)
-
-
-def test_info_tells_what_a_run_was(run, capsys):
-    show_info(run)
-    told = capsys.readouterr().out
-    assert "ResNetModel" in told and "rotation: " in told and "117,504 samples in 3,672 steps" in told
-    with pytest.raises(ValueError, match="holds neither"):
-        show_info(run.parent)
-
-
 WITHOUT_US = f"""
 import sys; sys.modules["hf_pretext"] = None
 from transformers import AutoModel, pipeline
@@ -359,8 +245,6 @@ encoder = AutoModel.from_pretrained("{MODEL}")
 print(type(encoder).__name__, encoder.num_parameters())
 print(len(pipeline("image-feature-extraction", model="{MODEL}")(Image.new("RGB", (64, 64)))))
 """
-
-
 READ = f"""
 import {{ listFiles, downloadFile, modelInfo }} from "@huggingface/hub";
 const hubUrl = process.env.HF_ENDPOINT, repo = {{ type: "model", name: "{MODEL}" }};

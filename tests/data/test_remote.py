@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from loopback_hub import serve
-from test_rows import ROWS, parquet, tars
+from made_files import ROWS, parquet, tars
+
+from hf_pretext.data import remote
 
 EPOCH = """
 import json, sys, time
@@ -80,3 +82,27 @@ def test_parquet_is_read_in_ranges_not_whole(tmp_path):
         found = epoch(hub, tmp_path / "cache", "text")
         assert sorted(found["numbers"]) == list(range(ROWS))
         assert 0 < hub.sent < size / 10
+
+
+def test_what_fails_far_away_is_tried_again(monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", (0, 0, 0))
+    answers = iter([ConnectionError("503"), TimeoutError(), "content"])
+
+    def act():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert remote.patiently(act, remote=True) == "content"
+    answers = iter([ConnectionError("503")])
+    with pytest.raises(ConnectionError):
+        remote.patiently(act, remote=False)  # a disk is not asked twice
+
+
+def test_names_stay_different():
+    assert remote.short_names(["/x/a.tar", "/x/b.tar"]) == ["a.tar", "b.tar"]
+    assert remote.short_names(["/x/1/a.tar", "/x/2/a.tar"]) == ["1/a.tar", "2/a.tar"]
+    assert remote.short_names(["/x/a.tar", "/x/y/a.tar"]) == ["a.tar", "y/a.tar"]
+    with pytest.raises(ValueError, match="/x/a.tar is given twice"):
+        remote.short_names(["/x/a.tar", "/x/b.tar", "/x/a.tar"])

@@ -15,7 +15,6 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation import labelled_set as module
-from hf_pretext.evaluation.labelled_rows import cut
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.features import extract, pool
 from hf_pretext.modalities import Inputs
@@ -107,37 +106,9 @@ def test_a_split_that_cannot_be_read_is_refused():
         LabelledSet(datasets.Dataset.from_list(rows, features), images())
 
 
-def test_missing_splits_are_cut_always_in_the_same_way():
-    rows = list(range(100))
-    found = cut({"train": rows})
-    assert {split: len(part) for split, part in found.items()} == {"train": 72, "validation": 8, "test": 20}
-    assert sorted(sum(found.values(), [])) == rows
-    assert found == cut({"train": rows})
-    assert cut({"train": rows, "validation": [1]})["test"] == [1]
-    with pytest.raises(ValueError, match="no rows for validation.*--eval_dataset none"):
-        cut({"train": rows[:3], "test": [1]})
-
-
-def test_one_class_and_columns_without_labels_are_refused(emoji):
-    data = emoji(count=40).map(lambda row: {"group": "same"})
-    with pytest.raises(ValueError, match="'group' has 1 classes.*--eval_label"):
-        LabelledSet(data, images(), "group")
-    spoilt = emoji(count=40).add_column("kind", [float("nan"), 1.0] * 20).add_column("many", [[1]] * 40)
-    with pytest.raises(ValueError, match="'kind' has 1 classes"):
-        LabelledSet(spoilt, images(), "kind")
-    with pytest.raises(ValueError, match="column 'many' holds List values, not one label a row"):
-        LabelledSet(spoilt, images(), "many")
+def test_a_column_that_is_not_there_is_refused(emoji):
     with pytest.raises(ValueError, match=r"no column 'side' \(--eval_image_column\)"):
-        LabelledSet(data, images(), "group", columns={"image": "side"})
-
-
-def test_hidden_labels_are_left_out(emoji):
-    rows, labels = emoji(count=40), datasets.ClassLabel(names=["a", "b"])
-    numbers = [i % 2 for i in range(40)]
-    train, hidden = (rows.add_column("kind", values).cast_column("kind", labels) for values in (numbers, [-1] * 40))
-    found = LabelledSet(datasets.DatasetDict(train=train, test=hidden), images(), "kind")
-    assert found.labels.names == ["a", "b"] and found.left_out == {"rows without a label": 40}
-    assert found.split_by_us and len(found) == 40
+        LabelledSet(emoji(count=40), images(), "group", columns={"image": "side"})
 
 
 def test_views_are_drawn_always_the_same():

@@ -122,3 +122,12 @@ def test_methods_of_shares_of_the_labels():
     assert list(methods_of(None)) == ["linear_probe", "knn"]
     assert list(methods_of([0.01, 0.1, 1.0])) == ["linear_probe_1%", "linear_probe_10%", "linear_probe_100%", "knn"]
     assert list(label_fractions(0.5)) == ["linear_probe_50%"]
+
+
+def test_a_tie_beats_nothing():
+    ours, other = (
+        {"values": hits, "mean": sum(hits) / 3, "std": std}
+        for hits, std in (([317, 310, 303], 7), ([255, 291, 264], 351**0.5))
+    )
+    assert ours["mean"] - other["mean"] == 40 and not beats(ours, other)
+    assert beats({**ours, "mean": 310.001}, other)

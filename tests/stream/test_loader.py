@@ -1,66 +1,22 @@
 """The same samples for any workers, ranks and place to begin; bad ones replaced without moving any other."""
 
-import json
-import logging
-from pathlib import Path
-
 import datasets
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassError
+from made_files import damaged_group
 from media import RATE, sound, video
 from PIL import Image
-from test_rows import damaged_group
+from streamed import ROWS, Counter, Number, Words, batches, lenient, numbered, numbers
 
-from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image, to_sound, to_text, to_video
+from hf_pretext.data.decoding import UNREADABLE, to_sound, to_text, to_video
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.image import Image as ImageModality
-from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
-from hf_pretext.stream.reader import make_order, reading_notes
-from hf_pretext.stream.sample_log import SampleLog, TooManyBadSamples, forget_after, read_lines, sizes_of_records
+from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
-
-ROWS = 101
-
-
-def numbered(pieces: int = 5, rows: int = ROWS, first: int = 0):
-    """A source whose images' first pixel is the row's number."""
-    images = [Image.fromarray(np.full((4, 4, 3), i, np.uint8)) for i in range(first, first + rows)]
-    data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
-    return open_source(data.to_iterable_dataset(num_shards=pieces) if pieces else data)
-
-
-class Number:
-    """Row -> its number, and a draw from its generator. Module level, so that workers can be given it."""
-
-    def __init__(self, bad=()):
-        self.bad = bad
-
-    def __call__(self, row, random):
-        number = int(to_image(row["image"])[0, 0, 0])
-        if number in self.bad:
-            raise BadSample("broken on purpose: truly")
-        return {"number": torch.tensor(number), "draw": random.random()}
-
-
-def batches(count, source=None, process=None, **options):
-    options = {"batch_size": 8, "seed": 3, **options}
-    loader = StreamLoader(numbered() if source is None else source, process or Number(), **options)
-    outcome = []
-    while len(outcome) < count:
-        outcome += [batch for _, batch in zip(range(count - len(outcome)), loader, strict=False)]
-    loader.close()
-    return outcome, loader
-
-
-def numbers(outcome) -> list[int]:
-    return torch.cat([batch["number"] for batch in outcome]).tolist()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
@@ -189,10 +145,6 @@ def test_bad_sound_video_and_text_are_replaced(kind, feature, process, good, bad
     ]
 
 
-def lenient(**options):
-    return StreamSettings(max_bad_fraction=1.0, **options)
-
-
 def test_bad_rows_are_replaced_the_same_way_for_any_workers_and_start():
     bad = Number(set(range(5)))
     alone, _ = batches(26, process=bad, settings=lenient())
@@ -215,25 +167,6 @@ def test_no_row_is_twice_in_a_global_batch_though_many_are_replaced(rows, batch)
         assert len(set(together)) == batch and not bad & set(together)
 
 
-class Words(Number):
-    """Row {"text": "7 ..."} -> its number."""
-
-    def __call__(self, row, random):
-        number = int(row["text"].split()[0])
-        if number in self.bad:
-            raise BadSample("broken on purpose: truly")
-        return {"number": torch.tensor(number)}
-
-
-def test_read_rows_are_not_read_once_more(monkeypatch):
-    """Else each would cost a read from far away."""
-    source = numbered(0)
-    loader = StreamLoader(source, Number(), 8, settings=lenient())
-    monkeypatch.setattr(source, "read", lambda *args: pytest.fail("read"))
-    everything = {source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)}
-    assert list(loader.reader.substitutes(3, 8, everything)) == []
-
-
 def test_half_the_rows_may_be_bad():
     outcome, loader = batches(13, process=Number(set(range(50))), settings=lenient())
     assert all(len(batch["number"]) == 8 for batch in outcome)
@@ -250,71 +183,6 @@ def test_a_set_smaller_than_the_batch_uses_good_rows_twice():
 def test_nothing_but_bad_rows_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="No sample of a batch of 8.*broken on purpose.*right column"):
         batches(1, process=Number(set(range(ROWS))))
-
-
-def test_too_many_bad_rows_end_the_run_with_examples(tmp_path):
-    bad = Number(set(range(0, 100, 10)))  # a tenth
-    settings = StreamSettings(max_bad_fraction=0.05)
-    with pytest.raises(TooManyBadSamples, match=r"of the last 101 samples.*max_bad_fraction 0.05") as error:
-        batches(26, process=bad, settings=settings, folder=tmp_path)
-    assert str(error.value).count("broken on purpose") == 5
-    assert len(read_lines(tmp_path / "bad_samples.jsonl")) == 10  # not before an epoch was seen
-    batches(26, process=bad, settings=StreamSettings(max_bad_fraction=0.12), folder=tmp_path)
-    batches(40, process=Number({1, 2, 3, 4, 5}), settings=settings)  # just below
-
-
-def test_never_before_a_thousand_samples():
-    source = numbered(rows=200)
-    big = Mixture([source] * 6)  # 1,200 rows
-    settings = StreamSettings(max_bad_fraction=0.05)
-    seen = []
-
-    class Counting(Number):
-        def __call__(self, row, random):
-            seen.append(row["g"])
-            return super().__call__(row, random)
-
-    with pytest.raises(TooManyBadSamples, match="of the last 1,000"):
-        batches(300, big, Counting(set(range(0, 200, 5))), settings=settings)
-    assert 1000 <= len(set(seen)) <= 1024
-
-
-def test_bad_rows_are_counted_on_through_resumes_and_over_ranks():
-    source = open_source([{"text": str(i)} for i in range(5000)], needed=("text",))
-    process = Words(set(range(0, 5000, 10)))  # a tenth
-
-    def refused(ranks, step=80):
-        """The error, and the samples seen when it came, of runs that are killed after each 400 samples."""
-        watched = [None] * ranks
-        for start in range(0, 4000, 400):
-            loaders = []
-            for rank in range(ranks):
-                loaders.append(
-                    batches(
-                        400 // step, source, process, batch_size=step // ranks, rank=rank, ranks=ranks, start=start,
-                        watched=watched[rank],
-                    )[1]
-                )  # fmt: skip
-            pending = [loader.sample_log.pop_pending() for loader in loaders]
-            errors = set()
-            for loader in loaders if ranks > 1 else ():
-                try:
-                    loader.sample_log.merge(pending)
-                except TooManyBadSamples as error:
-                    errors.add(str(error))
-                else:
-                    errors.add(None)
-            assert len(errors) <= 1  # all ranks say the same
-            if errors - {None}:
-                return start, errors.pop()
-            watched = json.loads(json.dumps([loader.sample_log.watched() for loader in loaders]))
-            assert all(watched_by == watched[0] for watched_by in watched)
-
-    with pytest.raises(TooManyBadSamples, match="of the last 1,000") as error:
-        refused(1)
-    for ranks in (2, 4):
-        start, message = refused(ranks)
-        assert start == 800 and message == str(error.value)
 
 
 def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
@@ -349,94 +217,6 @@ def test_a_damaged_row_group_is_the_same_for_any_workers_ranks_and_start(workers
     assert sum(part for _, part in parts) % 2**64 == digest
 
 
-def test_keys_of_each_step_are_recorded_and_forgotten(tmp_path):
-    settings = StreamSettings(record_samples=True)
-    loader = StreamLoader(numbered(), Number(), 8, seed=3, settings=settings, folder=tmp_path, rank=1, ranks=2)
-    batch = iter(loader)
-    for step in range(1, 4):
-        next(batch), next(batch)
-        loader.sample_log.step(step)
-    lines = read_lines(tmp_path / "samples-rank1.jsonl")
-    assert [line["step"] for line in lines] == [1, 2, 3]
-    assert lines[0]["keys"] == [loader.reader.key(g) for g in range(1, 33, 2)]
-    with open(tmp_path / "samples-rank1.jsonl", "a") as file:
-        file.write('{"step": 4, "keys": ["half')  # killed while writing
-    refused = {"shard": "a.parquet", "row": 3, "reason": "no bytes"}
-    (tmp_path / "bad_samples.jsonl").write_text(json.dumps(refused) + '\n{"shard": "a.par')
-    forget_after(tmp_path, 2)
-    assert read_lines(tmp_path / "samples-rank1.jsonl") == lines[:2]
-    assert (tmp_path / "bad_samples.jsonl").read_text() == json.dumps(refused) + "\n"
-    forget_after(tmp_path, 0)  # from the start again
-    assert read_lines(tmp_path / "samples-rank1.jsonl") == []
-
-
-def test_records_are_cut_where_the_checkpoint_says_without_being_read(tmp_path, monkeypatch):
-    record, other = tmp_path / "samples-rank0.jsonl", tmp_path / "samples-rank1.jsonl"
-    record.write_text('{"step": 1, "keys": ["a:0"]}\n')
-    sizes = json.loads(json.dumps(sizes_of_records(tmp_path)))
-    kept = record.read_text()
-    record.write_text(kept + '{"step": 2, "keys": ["a:1"]}\n{"step": 3, "ke')
-    other.write_text('{"step": 2, "keys": ["a:1"]}\n')  # of a rank that the run did not have then
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "read_text", lambda *args, **options: pytest.fail("read"))
-        forget_after(tmp_path, 1, sizes)
-    assert record.read_text() == kept and other.read_text() == ""
-    record.write_text("")  # by somebody else
-    forget_after(tmp_path, 1, sizes)
-    assert record.read_text() == ""
-
-
-def test_half_lines_and_lines_of_several_ranks_are_left_out(tmp_path):
-    sample_logs = [SampleLog(tmp_path, rank, 2) for rank in range(2)]
-    for sample_log in sample_logs:  # each has read the file before the other writes
-        sample_log.note([0], ["a:1"], [{"key": "a:2", "reason": "no bytes"}])
-    sample_logs[0].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
-    sample_logs[1].note([1], ["a:1"], [{"key": "a:3", "reason": "no bytes"}])
-    path = tmp_path / "bad_samples.jsonl"
-    with open(path, "a") as file:
-        file.write('{"shard": "a", "row": 4, "re{"shard": "a", "row": 5, "reason": "x"}\n')
-    assert [line["row"] for line in read_lines(path)] == [2, 3]
-    forget_after(tmp_path, 1)
-    assert path.read_text().count("\n") == 2
-
-
-def test_the_digest_shows_orders_apart():
-    digests = {batches(10, **options)[1].sample_log.digest for options in ({}, {"seed": 4}, {"start": 8})}
-    assert len(digests) == 3
-    assert batches(10)[1].sample_log.digest in digests
-
-
-def test_a_mixture_is_deterministic_and_starts_anywhere():
-    data = Mixture([numbered(rows=60), numbered(0, 30, first=100)], [0.7, 0.3])
-    assert len(data) == 90 and data.name.count(" + ") == 1
-    unbroken, loader = batches(60, data)
-    rest, _ = batches(30, data, start=240)
-    assert numbers(rest) == numbers(unbroken)[240:]
-    assert np.mean([n >= 100 for n in numbers(unbroken)]) == pytest.approx(0.3, abs=0.04)
-    helped, _ = batches(60, data, num_workers=2)
-    assert numbers(helped) == numbers(unbroken)
-    parts = [batches(60, data, batch_size=4, rank=rank, ranks=2)[0] for rank in range(2)]
-    together = [torch.stack([a["number"], b["number"]]).T.flatten() for a, b in zip(*parts, strict=True)]
-    assert torch.cat(together).tolist() == numbers(unbroken)
-    drawn = loader.reader.order.drawn(480)
-    assert drawn == [sum(n < 100 for n in numbers(unbroken)), sum(n >= 100 for n in numbers(unbroken))]
-
-
-def test_files_of_one_name_in_two_sources_are_not_mistaken_for_each_other(tmp_path):
-    """Decoded images are kept by their keys."""
-    for name, grey in (("dark", 10), ("light", 200)):
-        images = [Image.new("RGB", (16, 16), (grey, grey, grey)) for _ in range(40)]
-        data = datasets.Dataset.from_dict({"image": images}, datasets.Features({"image": datasets.Image()}))
-        (tmp_path / name).mkdir()
-        data.to_parquet(tmp_path / name / "train-00000-of-00001.parquet")
-    mixture = Mixture([open_source(str(tmp_path / name)) for name in ("dark", "light")], [1, 1])
-    process = ImageModality(default_processor(16), Augmentation(color_jitter=0.0))
-    outcome, loader = batches(8, mixture, process, batch_size=20)
-    greys = torch.cat([batch["pixel_values"] for batch in outcome]).float().mean((1, 2, 3)).round().tolist()
-    assert greys == [(10, 200)[loader.reader.order.choose(g)[0]] for g in range(160)]
-    assert process._kept and min(greys) == 10 and max(greys) == 200
-
-
 def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
     images = [Image.new("RGB", (16, 16), (i, i, i)) for i in range(30)]
     images[7] = Image.new("1", (12_000, 9_000))  # a small file of more pixels than are allowed
@@ -453,35 +233,6 @@ def test_a_huge_picture_is_replaced_undecoded(tmp_path, monkeypatch):
     (line,) = read_lines(tmp_path / "run" / "bad_samples.jsonl")
     assert line["row"] == 7 and line["reason"].startswith("12000x9000 pixels, more than 89,478,485")
     assert (12_000, 9_000) not in loaded
-
-
-@pytest.mark.parametrize("weights", [[1], [1, 2, 3], [0.5, -1], [0, 1]])
-def test_weights_that_do_not_fit(weights):
-    with pytest.raises(ValueError, match="--mixture_weights.*a positive number for each of the 2"):
-        Mixture([numbered(), numbered()], weights)
-
-
-def test_sources_too_small_for_their_share_are_reported_at_once():
-    small, large = numbered(0, 1), numbered(0, 101)
-    with pytest.raises(ValueError, match="--mixture_weights 1 100000: each must be at least a thousandth"):
-        Mixture([small, large], [1, 100_000])
-    with pytest.raises(ValueError, match="Dataset has 1 of 5,001 rows, less than a thousandth. Leave it out"):
-        Mixture([small, open_source(datasets.Dataset.from_dict({"image": [1] * 5000}), columns={"image": "image"})])
-
-
-def test_numbers_of_settings():
-    assert StreamSettings(max_bad_fraction=1).max_bad_fraction == 1.0
-    assert isinstance(Augmentation(crop_scale=1).crop_scale, float)
-    for wrong in ({"max_bad_fraction": True}, {"max_bad_fraction": 2}, {"parts": 1.0}):
-        with pytest.raises(StrictDataclassError):
-            StreamSettings(**wrong)
-
-
-class Counter:
-    """A plain iterable of images, 50 long; nobody knows."""
-
-    def __iter__(self):
-        return ({"image": Image.fromarray(np.full((4, 4, 3), i, np.uint8))} for i in range(50))
 
 
 def test_a_plain_iterable_never_ends_and_is_replayed():
@@ -526,30 +277,6 @@ def test_a_plain_iterable_is_drawn_from_once(mixed, workers, batch):
         assert len(set(numbers(outcome))) > 12_600
 
 
-def test_windows_are_smaller_where_rows_are_large(tmp_path):
-    big = [{"text": "x" * 10_000} for _ in range(1000)]
-    source = open_source(big, needed=("text",))
-    assert make_order([source], None, StreamSettings(), 0).orders[0].window == 256
-    order = make_order([source], None, StreamSettings(buffer_bytes=2**24), 0)
-    window = order.orders[0].window
-    assert 20 < window < 30
-    assert make_order([source], None, StreamSettings(), 0, [window]).orders[0].window == window  # of a run resumed
-
-    reader = reader_module.Reader([source], order, 2**24)
-    most = 0
-    for g in range(1000):
-        assert len(reader.row(g)["text"]) == 10_000
-        most = max(most, reader._held())
-    assert most <= 2**24
-
-
-def test_how_large_rows_are_is_reported_by_several_pieces():
-    rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
-    source = open_source(rows, needed=("text",))
-    assert 30_000 < source.row_bytes() < 50_000
-    assert open_source(rows[:100], needed=("text",)).row_bytes() < 1000
-
-
 def test_damage_at_the_start_of_a_piece_does_not_keep_a_stream_from_beginning(monkeypatch):
     source = numbered()
     read = source.rows.read
@@ -565,82 +292,9 @@ def test_damage_at_the_start_of_a_piece_does_not_keep_a_stream_from_beginning(mo
     assert 0 < source.row_bytes() < 1000
 
 
-def test_no_more_readers_stay_open_than_present_are_parts(tmp_path):
-    table = pa.Table.from_pylist([{"text": str(i)} for i in range(4000)])
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
-    source = open_source(str(tmp_path), needed=("text",))
-    loader = StreamLoader(source, Words(), 64, settings=StreamSettings(parts=4, window=30))
-    most = 0
-    for _ in zip(range(200), loader, strict=False):
-        most = max(most, len(source.rows._opened))
-    assert 2 < most <= 4
-
-
-def test_more_than_the_buffer_is_read_once_more_and_reported(caplog):
-    rows = [{"text": "x" * (10 if i % 256 < 8 else 50_000)} for i in range(600)]  # the first of each piece are small
-    source = open_source(rows, needed=("text",))
-    reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
-    logging.getLogger("transformers").addHandler(caplog.handler)
-    keys = [reader.row(g)["key"] for g in range(600)]
-    logging.getLogger("transformers").removeHandler(caplog.handler)
-    assert len(set(keys)) == 600
-    assert "Raise it, or give a smaller --window" in caplog.text
-    assert reader._held() < 2**20 + 65 * 50_100  # what it may hold, and the one window in use
-
-
-def test_the_next_window_is_read_ahead():
-    source = numbered(0, rows=200)
-    order = make_order([source], None, StreamSettings(parts=2, window=10), 0)
-    reader = reader_module.Reader([source], order, 2**30)
-    missing = []
-    for g in range(200):
-        place = (0, order.orders[0].find(g)[0])
-        if place not in reader._windows:
-            missing.append(g)
-        reader.row(g)
-    assert missing == [0, 1]  # only the first of each part had to be waited for
-    assert len(reader._windows) <= 6
-    reader.close()
-
-
-@pytest.mark.parametrize(
-    ("rows", "group", "noted"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)]
-)
-def test_few_large_row_groups_are_reported(tmp_path, rows, group, noted):
-    table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
-    pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
-    source = open_source(str(tmp_path), needed=("text",))
-    notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
-    assert len(notes) == noted
-    if noted:
-        assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
-        assert "Write smaller row groups" in notes[0]
-
-
-def test_what_is_read_twice_is_reported():
-    def notes(source, ranks, **settings):
-        return reading_notes([source], make_order([source], None, StreamSettings(**settings), 0), ranks)
-
-    assert notes(numbered(16), 4) == []
-    assert notes(numbered(0), 8) == []
-    (note,) = notes(numbered(16), 3)
-    assert "3 processes do not divide --parts 16: each row is read by 3 of them. --parts 18" in note
-    (note,) = notes(numbered(2), 2)
-    assert "2 shards" in note and "begun about 8 times an epoch" in note and "--parts 2" in note
-    assert "resuming goes through what was seen again" in notes(open_source(Counter()), 1)[0]
-
-
 def test_the_global_generator_is_left_alone():
     torch.manual_seed(0)
     state = torch.get_rng_state()
     batches(3)
     batches(3, num_workers=1)
     assert torch.equal(state, torch.get_rng_state())
-
-
-def test_the_state_is_one_integer(tmp_path):
-    """Windows, seed and samples seen are all that a run needs to go on; and they are JSON."""
-    unbroken, loader = batches(20)
-    state = json.loads(json.dumps({"start": 80, "windows": [o.window for o in loader.reader.order.orders]}))
-    rest, _ = batches(10, **state)
-    assert numbers(rest) == numbers(unbroken)[80:]

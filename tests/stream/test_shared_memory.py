@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_loader import Number, batches, numbered, numbers
+from streamed import Number, batches, numbered, numbers
 
 from hf_pretext.stream import loader as stream_module
 from hf_pretext.stream.shared_memory import Outbox, SharedBatches, make_shared_batches
@@ -111,7 +111,7 @@ def test_batches_that_are_kept_stay_as_they_are_and_are_the_trainers_users():
 WAITING = """
 import sys
 from hf_pretext.stream.loader import StreamLoader
-from test_loader import Number, numbered
+from streamed import Number, numbered
 
 if __name__ == "__main__":
     # keys of one batch are more than a pipe holds

@@ -1,0 +1,61 @@
+"""What is said of a folder or repository."""
+
+import pytest
+from finished import MODEL, READER, finished_run, online_hub
+from recorded import recorded_results
+
+from hf_pretext.cards.info import show_info, summary
+from hf_pretext.cards.push import push
+from hf_pretext.cards.tables import figure
+
+hub = pytest.fixture(online_hub)
+run = pytest.fixture(finished_run)
+
+
+def test_a_gated_repository_is_explained(hub, run, monkeypatch):
+    push(run, MODEL, say=lambda text: None)
+    hub.repository("model", MODEL).gated = True
+    monkeypatch.setenv("HF_TOKEN", READER)
+    with pytest.raises(ValueError, match="is gated: ask for access"):
+        show_info(MODEL)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"architectures": ["x[/red]"], "model_type": "vit"}'])
+def test_what_is_told_of_a_config_is_no_markup_and_what_is_none_is_refused(tmp_path, content, capsys):
+    (tmp_path / "config.json").write_text(content)
+    if content.startswith('{"'):
+        show_info(tmp_path)
+        assert "x[/red] (vit)" in capsys.readouterr().out
+    else:
+        with pytest.raises(ValueError, match=r"config\.json is no"):
+            show_info(tmp_path)
+
+
+def test_info_tells_what_a_run_was(run, capsys):
+    show_info(run)
+    told = capsys.readouterr().out
+    assert "ResNetModel" in told and "rotation: " in told and "117,504 samples in 3,672 steps" in told
+    with pytest.raises(ValueError, match="holds neither"):
+        show_info(run.parent)
+
+
+def test_of_a_plain_checkpoint_it_is_said_that_nothing_is_known():
+    lines = dict(summary({"architectures": ["ViTModel"], "model_type": "vit"}, None))
+    assert lines["encoder"] == "ViTModel (vit)" and lines["objective"] == "none: a plain checkpoint"
+    assert lines["results"] == "none: there is no results.json"
+
+
+def test_results_without_weights_say_so_and_a_smoke_run_that_its_figures_mean_nothing():
+    results = recorded_results()
+    lines = dict(summary({}, results))
+    assert lines["encoder"] == "TimmWrapperModel, whose weights are not here" and lines["objective"] == "contrastive"
+    assert "smoke" not in lines and "figures mean nothing" in dict(summary({}, {**results, "smoke": True}))["smoke"]
+
+
+def test_figures_are_those_of_the_results_beside_the_random_ones():
+    results = recorded_results()
+    lines = dict(summary({}, results))
+    trained, random = (figure(results["transfer"]["figures"][who]["knn_top1"]) for who in ("trained", "random"))
+    assert lines["kNN"].startswith(f"{trained} (random {random}), `{results['transfer']['label']}` of ")
+    trained, random = (figure(results["measures"][who]["image_to_text_r1"]) for who in ("trained", "random"))
+    assert lines["image to caption, R@1"] == f"{trained} (random {random})"

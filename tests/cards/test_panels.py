@@ -1,0 +1,120 @@
+"""What the report shows under its curves: which panel fits a model, and what is in it."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from captioned import NAMES, Knowing, captioned, rows_of, tokenizer_of_names
+from conftest import CONFIGS
+from matplotlib.figure import Figure
+from torch import nn
+
+from hf_pretext import MaskedLMForPreTraining
+from hf_pretext.cards import panels
+from hf_pretext.data.captions import normalised
+from hf_pretext.encoders import build_encoder
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Image, default_processor
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(cache):
+    return tokenizer_of_names()
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twelve images in each split, of four labels."""
+    rows = [{"image": row["image"].resize((32, 32)), "colour": row["colour"]} for row in rows_of()]
+    features = datasets.Features({"image": datasets.Image(), "colour": datasets.Value("string")})
+    data = {split: datasets.Dataset.from_list(rows, features) for split in ("train", "validation", "test")}
+    return LabelledSet(datasets.DatasetDict(data), Inputs(Image(default_processor(32))), "colour", batch_size=5)
+
+
+def encoders_of(*names: str):
+    """Models that only have an encoder of images, by who they are."""
+    models = {}
+    for name in names:
+        models[name] = type("Model", (nn.Module,), {"inputs": ("image",), "capabilities": ()})()
+        models[name].encoder = build_encoder(CONFIGS["resnet"]()).eval()
+    return models
+
+
+def results_of(*names: str) -> dict:
+    return {"transfer": {"details": {name: [{"knn": {"layer": -1}}] for name in names}}}
+
+
+def drawn(panel) -> Figure:
+    draw, height = panel
+    figure = Figure(figsize=(12, height))
+    draw(figure)
+    return figure
+
+
+@pytest.mark.parametrize(("count", "wanted", "expected"), [(8, 4, [0, 2, 4, 6]), (3, 8, [0, 1, 2]), (1, 8, [0])])
+def test_indices_are_spread_evenly_and_none_comes_twice(count, wanted, expected):
+    assert panels.evenly(count, wanted) == expected
+
+
+def test_each_query_has_its_neighbours_by_both_encoders(images):
+    who = ("trained", "random")
+    panel = panels.panel_of(encoders_of(*who), images, results_of(*who), CPU)
+    columns = 2 + 2 * panels.RANKED + 1  # the query, the neighbours by each, and room between them
+    figure = drawn(panel)
+    assert len(figure.axes) == panels.QUERIES * columns
+    assert sum(bool(axes.images) for axes in figure.axes) == panels.QUERIES * (1 + 2 * panels.RANKED)
+    assert [text.get_text() for axes in figure.axes[:columns] for text in axes.texts] == [
+        "query", "nearest by the trained encoder", "nearest by the random encoder",
+    ]  # fmt: skip
+
+
+def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
+    draw, _ = panels.panel_of(encoders_of("trained"), images, results_of("trained"), CPU)
+    pixels, same = draw.keywords["nearest"]["trained"]
+    labels, queries = images.labels.splits, panels.evenly(len(NAMES), panels.QUERIES)
+    known = dict(zip(images.pixels["train"][:, 0, 0, 0].tolist(), labels["train"], strict=True))
+    found = np.vectorize(known.get)(pixels[:, :, 0, 0, 0].numpy())
+    assert (same == (found == labels["test"][queries][:, None])).all() and 0 < same.mean() < 1
+    assert same[:, 0].all()  # train holds each image of test: the nearest is itself
+
+
+def test_a_caption_is_shown_with_the_images_ranked_first_for_it(tokenizer, monkeypatch):
+    monkeypatch.setattr(panels, "QUERIES", 99)
+    labelled = captioned(tokenizer)
+    panel = panels.panel_of({"trained": Knowing(tokenizer)}, labelled, {}, CPU)
+    ranked = panel[0].keywords["ranked"]
+    assert [len(pixels) for pixels, _ in ranked.values()] == [panels.RANKED] * len(NAMES)
+    assert all(own[0] for _, own in ranked.values())  # it knows them all
+    assert {normalised(caption) for caption, (_, own) in ranked.items() if sum(own) == 2} == {"green box"}
+    figure = drawn(panel)
+    assert len(figure.axes) == len(NAMES) * (1 + panels.RANKED) + 1  # and the map
+    assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == labelled.labels.names
+
+
+def test_a_set_too_large_to_be_kept_has_no_panel_of_images(tokenizer, images, monkeypatch):
+    labelled = captioned(tokenizer)
+    for some in (images, labelled):
+        monkeypatch.setattr(some, "pixels", None)
+    assert panels.panel_of(encoders_of("trained"), images, results_of("trained"), CPU) is None
+    assert panels.panel_of({"trained": Knowing(tokenizer)}, labelled, {}, CPU) is None
+
+
+def test_sounds_have_no_panel():
+    model = type("Model", (nn.Module,), {"inputs": ("audio",), "capabilities": ()})()
+    assert panels.panel_of({"trained": model}, None, {}, CPU) is None
+
+
+def test_one_long_word_of_each_text_is_masked_and_guessed(tokenizer):
+    config = CONFIGS["bert"]()
+    config.vocab_size = len(tokenizer)
+    model = MaskedLMForPreTraining.from_encoder(build_encoder(config), mask_token_id=tokenizer.mask_token_id).eval()
+    texts = [" ".join(NAMES[i] for i in range(first, first + 4)) + " green" * 9 for first in range(8)]
+    rows = panels.predicted_words(model, tokenizer, ["red box", *texts])  # the first is too short
+    assert len(rows) == panels.WORDS
+    for text, word, likely in rows:
+        assert text.count("____") == 1 and len(likely) == panels.GUESSES and len(word) >= panels.LONG
+        assert any(each.startswith(" ".join(text.replace("____", word).split())[:20]) for each in texts)
+    assert panels.predicted_words(model, tokenizer, ["red box"]) == []

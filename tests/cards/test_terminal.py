@@ -1,0 +1,58 @@
+"""What a person sees at the end of a run."""
+
+import json
+
+import pytest
+from recorded import recorded_results
+
+from hf_pretext.cards import terminal
+from hf_pretext.cards.tables import figure
+
+results = pytest.fixture(recorded_results)
+
+
+@pytest.fixture
+def shown(tmp_path, capsys):
+    """What `show` prints of results."""
+
+    def printed(results: dict) -> str:
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        terminal.show(tmp_path, "my_recipe")
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_figures_verdicts_and_what_to_do_next_are_shown(results, shown, tmp_path):
+    text, transfer = shown(results), results["transfer"]
+    for who in ("trained", "random"):
+        assert all(figure(transfer["figures"][who][f"{method}_top1"]) in text for method in transfer["methods"])
+        assert figure(results["measures"][who]["image_to_text_r1"]) in text
+    assert text.count(" over random, ") == len(transfer["methods"])
+    assert f'from_pretrained("{tmp_path}"' in text
+    assert "python recipes/my_recipe.py" in text and f"hf-pretext push {tmp_path} you/your-encoder" in text
+
+
+def test_without_transfer_that_is_said_and_nothing_is_claimed(results, shown):
+    del results["transfer"]
+    text = shown(results)
+    assert "No transfer: --eval_dataset none." in text and "random" not in text
+
+
+def test_a_test_split_that_was_trained_on_is_confessed(results, shown):
+    results["transfer"]["test_seen_in_pretraining"] = False
+    assert "not of unseen data" not in shown(results)
+    results["transfer"]["test_seen_in_pretraining"] = True
+    assert "these metrics are not of unseen data" in shown(results)
+
+
+def test_names_are_no_markup(results, shown):
+    results["transfer"]["label"] = "[red]kind[/]"
+    assert "[red]kind[/] of " in shown(results)
+
+
+def test_a_narrow_terminal_wraps_no_table(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    assert terminal.console().width == terminal.TABLE_WIDTH
+    monkeypatch.setenv("COLUMNS", "200")
+    assert terminal.console().width == 200

@@ -1,0 +1,74 @@
+"""Files of numbered rows, of every kind that can be read, for the tests of reading."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from hf_pretext.data.decoding import UNREADABLE
+
+ROWS = 700
+
+
+def fresh_cache(tmp_path_factory, monkeypatch):
+    """Where counts of rows are kept: below a folder that is nobody else's."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(folder))
+    return folder / "hf_pretext" / "rows"
+
+
+def lines(count=ROWS):
+    return [{"text": f"text {i}", "number": i} for i in range(count)]
+
+
+def write_tar(path, count, first=0, extra=()):
+    with tarfile.open(path, "w") as tar:
+        for i in range(first, first + count):
+            for name, content in ((f"{i:05d}.txt", f"text {i}".encode()), (f"{i:05d}.json", b'{"a": 1}'), *extra):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    return path
+
+
+def parquet(folder):
+    pq.write_table(pa.Table.from_pylist(lines()[:400]), folder / "a.parquet", row_group_size=300)
+    pq.write_table(pa.Table.from_pylist(lines()[400:]), folder / "b.parquet", row_group_size=300)
+    return str(folder / "*.parquet")
+
+
+def tars(folder):
+    write_tar(folder / "a.tar", 400)
+    write_tar(folder / "b.tar", 300, 400)
+    return str(folder)
+
+
+def jsonl(folder):
+    (folder / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines()))
+    return str(folder)
+
+
+def keep_even(row):
+    return row["number"] % 2 == 0
+
+
+def damaged_group(path, at=0.6):
+    """A Parquet file of 2,000 rows in 4 groups of many pages each, with garbage in the middle of the second."""
+    rows = [{"text": f"{i} " + np.random.default_rng(i).bytes(300).hex()} for i in range(2000)]
+    pq.write_table(
+        pa.Table.from_pylist(rows), path, row_group_size=500, data_page_size=4096, write_batch_size=16,
+        use_dictionary=False, compression="zstd",
+    )  # fmt: skip
+    content = bytearray(path.read_bytes())
+    column = pq.read_metadata(path).row_group(1).column(0)
+    start = column.data_page_offset + int(column.total_compressed_size * at)
+    content[start : start + 3000] = bytes(3000)
+    path.write_bytes(content)
+    return path
+
+
+def unreadable(rows) -> list[int]:
+    return [i for i, row in enumerate(rows) if UNREADABLE in row]

@@ -1,0 +1,15 @@
+"""Images and rows of sources, for the tests of opening them."""
+
+import io
+
+from PIL import Image
+
+
+def png(color=0, size=(8, 8)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (color, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def all_rows(source):
+    return [row for piece, count in enumerate(source.counts) for row in source.read(piece, 0, count)]

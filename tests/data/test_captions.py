@@ -1,0 +1,66 @@
+"""Texts of captions: of any kind of column, each once, and compared as they read."""
+
+import datasets
+import numpy as np
+import pytest
+
+from hf_pretext.data import captions
+from hf_pretext.data.sources import open_source
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("a dog", ["a dog"]),
+        (["a", " ", None, "b"], ["a", "b"]),
+        ({"en": "a dog", "de": "ein Hund", "fr": None}, ["a dog", "ein Hund"]),
+        (("a", 3), ["a"]),
+        (" \n", []),
+        (None, []),
+        (7, []),
+    ],
+)
+def test_texts_of_a_column_of_any_kind(value, expected):
+    assert captions.texts_in(value) == expected
+
+
+@pytest.fixture
+def source():
+    rows = {"text": ["a dog", "a cat", "a dog", None], "keywords": [["dog", "pet"], ["cat"], [], ["pet"]]}
+    columns = {"text": "text", "keywords": "keywords"}
+    return open_source(datasets.Dataset.from_dict(rows), columns=columns, needed=("text", "keywords"))
+
+
+def test_distinct_captions_are_those_of_the_columns_in_use_each_once(source):
+    def distinct(*parts):
+        return [row["text"] for row in captions.distinct_captions(parts).read(0, 0, 99) if "text" in row]
+
+    assert distinct((source, ["text"])) == ["a dog", "a cat"]
+    assert distinct((source, ["text", "keywords"])) == ["a dog", "dog", "pet", "a cat", "cat"]
+    assert distinct((source, ["keywords"]), (source, ["text"])) == ["dog", "pet", "cat", "a dog", "a cat"]
+
+
+def test_no_more_captions_are_taken_than_a_tokenizer_needs(source, monkeypatch):
+    monkeypatch.setattr(captions, "MOST_CAPTIONS", 3)
+    assert len(captions.distinct_captions([(source, ["text", "keywords"])])) == 3
+
+
+def test_a_source_without_captions_is_refused():
+    data = datasets.Dataset.from_dict({"text": [" ", ""]}, datasets.Features({"text": datasets.Value("string")}))
+    with pytest.raises(ValueError, match="has no text in its captions"):
+        captions.distinct_captions([(open_source(data, needed=("text",)), ["text"])])
+
+
+def test_several_of_a_list_are_drawn_and_one_of_texts_by_name():
+    row = {"text": "t", "keywords": ["a", "b", "c"], "languages": {"en": "x", "de": "y"}}
+    random = np.random.default_rng(0)
+    drawn = {captions.Captions(["keywords"], [0, 1])(row, random) for _ in range(300)}
+    lists = [text.split() for text in drawn]
+    assert {len(words) for words in lists} == {1, 2, 3} and all(len(set(words)) == len(words) for words in lists)
+    assert {captions.Captions(["languages"], [0, 1])(row, random) for _ in range(50)} == {"x", "y"}
+
+
+def test_case_and_spaces_do_not_tell_captions_apart():
+    assert captions.normalised(" Eine  STRASSE\n") == captions.normalised("eine straße") == "eine strasse"
+    assert captions.label_number("A  dog") == captions.label_number("a dog") != captions.label_number("a cat")
+    assert captions.label_number("a dog") == -143_298_910_849_180_985  # in every process

@@ -1,0 +1,105 @@
+"""What --dataset may name, and what is said where it can't be opened."""
+
+import json
+
+import datasets
+import pytest
+from conftest import EMOJI
+from made_images import all_rows, png
+from PIL import Image
+
+from hf_pretext.data.sources import open_source, open_splits
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six pictures in two folders."""
+    for name in ("cat/1.png", "cat/2.PNG", "dog/1.png", "dog/deep/2.png", "dog/3.png", "test_drive/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(png())
+    (tmp_path / "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+def test_glob_of_parquet_files():
+    assert len(open_source(str(EMOJI / "train-0000[01]*.parquet"))) == 1724
+
+
+def test_image_folder_with_labels_from_folders(folder):
+    source = open_source(str(folder), needed=("image", "label"))
+    assert [row["label"] for row in all_rows(source)] == ["cat", "cat", "dog", "dog", "deep", "test_drive"]
+
+
+def test_image_folder_with_splits(tmp_path):
+    for split, count in (("train", 3), ("val", 2), ("test", 1)):
+        for i in range(count):
+            (tmp_path / split / "cat").mkdir(parents=True, exist_ok=True)
+            (tmp_path / split / "cat" / f"{i}.png").write_bytes(png())
+    assert {k: len(v) for k, v in open_splits(str(tmp_path)).items()} == {"train": 3, "validation": 2, "test": 1}
+    assert len(open_source(str(tmp_path))) == 3
+
+
+def test_a_pictures_own_name_is_no_split(tmp_path):
+    for name in ("train-1.png", "test_2.png", "other.png"):
+        (tmp_path / name).write_bytes(png())
+    assert len(open_source(str(tmp_path))) == 3
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "gone/*.parquet", "/no/such/file.parquet"])
+def test_path_that_is_not_there(path):
+    with pytest.raises(ValueError, match="no such file or folder"):
+        open_source(path)
+
+
+def test_hub_id_that_can_not_be_reached():
+    with pytest.raises(ValueError, match="neither a path that exists here nor a Hub dataset"):
+        open_source("nobody/nothing-of-that-name")
+
+
+def test_split_that_is_not_there_lists_those_that_are(tmp_path):
+    with pytest.raises(ValueError, match="no split 'dev'.*test, train, validation"):
+        open_source(str(EMOJI), "dev")
+    with pytest.raises(ValueError, match="no split 'test'.*train"):
+        open_source(datasets.DatasetDict({"train": datasets.Dataset.from_dict({"a": [1]})}), "test")
+
+
+def test_mixed_files_are_refused(tmp_path):
+    (tmp_path / "a.parquet").touch()
+    (tmp_path / "b.tar").touch()
+    with pytest.raises(ValueError, match="files of one kind .*not [.]parquet, [.]tar"):
+        open_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("notes", ["metadata.csv", "metadata.jsonl", "texts"])
+def test_pictures_with_captions_beside_them(tmp_path, notes):
+    for i in range(3):
+        (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(tmp_path / "train" / "a" / f"{i}.png")
+    texts = {0: "black, all of it", 2: "reddish"}
+    if notes == "texts":
+        for i, text in texts.items():
+            (tmp_path / "train" / "a" / f"{i}.txt").write_text(text + "\n")
+    elif notes.endswith("csv"):
+        rows = "".join(f'a/{i}.png,"{text}"\n' for i, text in texts.items())
+        (tmp_path / "train" / notes).write_text("file_name,text\n" + rows)
+    else:
+        rows = [json.dumps({"file_name": f"a/{i}.png", "text": text, "n": [i]}) for i, text in texts.items()]
+        (tmp_path / "train" / notes).write_text("\n".join(rows))
+    source = open_source(str(tmp_path), needed=("image", "text"))
+    rows = list(source.take([(0, i) for i in range(3)]))
+    assert [row["text"] for row in rows] == [texts.get(i) for i in range(3)]
+    assert [row["image"]["path"].endswith(f"{i}.png") for i, row in enumerate(rows)] == [True] * 3
+    before = source.rows.fingerprint()
+    path = tmp_path / "train" / (notes if notes != "texts" else "a/0.txt")
+    path.write_text(path.read_text().replace("reddish", "red").replace("black, all", "all"))
+    assert open_source(str(tmp_path), needed=("image", "text")).rows.fingerprint() != before
+
+
+def test_metadata_without_a_file_name_is_refused(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "0.png")
+    (tmp_path / "metadata.csv").write_text("name,text\n0.png,black\n")
+    with pytest.raises(ValueError, match="has no column file_name"):
+        open_source(str(tmp_path), needed=("image", "text"))
+    (tmp_path / "metadata.csv").rename(tmp_path / "metadata.jsonl")
+    with pytest.raises(ValueError, match="metadata.jsonl can't be read"):
+        open_source(str(tmp_path), needed=("image", "text"))

@@ -1,0 +1,105 @@
+"""Rows are read once, ahead, and never more than there is room for."""
+
+import logging
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from streamed import Counter, Number, Words, lenient, numbered
+
+from hf_pretext.data.sources import open_source
+from hf_pretext.stream import reader as reader_module
+from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.stream.reader import make_order, reading_notes
+from hf_pretext.stream.settings import StreamSettings
+
+
+def test_read_rows_are_not_read_once_more(monkeypatch):
+    """Else each would cost a read from far away."""
+    source = numbered(0)
+    loader = StreamLoader(source, Number(), 8, settings=lenient())
+    monkeypatch.setattr(source, "read", lambda *args: pytest.fail("read"))
+    everything = {source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)}
+    assert list(loader.reader.substitutes(3, 8, everything)) == []
+
+
+def test_windows_are_smaller_where_rows_are_large(tmp_path):
+    big = [{"text": "x" * 10_000} for _ in range(1000)]
+    source = open_source(big, needed=("text",))
+    assert make_order([source], None, StreamSettings(), 0).orders[0].window == 256
+    order = make_order([source], None, StreamSettings(buffer_bytes=2**24), 0)
+    window = order.orders[0].window
+    assert 20 < window < 30
+    assert make_order([source], None, StreamSettings(), 0, [window]).orders[0].window == window  # of a run resumed
+
+    reader = reader_module.Reader([source], order, 2**24)
+    most = 0
+    for g in range(1000):
+        assert len(reader.row(g)["text"]) == 10_000
+        most = max(most, reader._held())
+    assert most <= 2**24
+
+
+def test_no_more_readers_stay_open_than_present_are_parts(tmp_path):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(4000)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=50)
+    source = open_source(str(tmp_path), needed=("text",))
+    loader = StreamLoader(source, Words(), 64, settings=StreamSettings(parts=4, window=30))
+    most = 0
+    for _ in zip(range(200), loader, strict=False):
+        most = max(most, len(source.rows._opened))
+    assert 2 < most <= 4
+
+
+def test_more_than_the_buffer_is_read_once_more_and_reported(caplog):
+    rows = [{"text": "x" * (10 if i % 256 < 8 else 50_000)} for i in range(600)]  # the first of each piece are small
+    source = open_source(rows, needed=("text",))
+    reader = reader_module.Reader([source], make_order([source], None, StreamSettings(buffer_bytes=2**20), 0), 2**20)
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    keys = [reader.row(g)["key"] for g in range(600)]
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+    assert len(set(keys)) == 600
+    assert "Raise it, or give a smaller --window" in caplog.text
+    assert reader._held() < 2**20 + 65 * 50_100  # what it may hold, and the one window in use
+
+
+def test_the_next_window_is_read_ahead():
+    source = numbered(0, rows=200)
+    order = make_order([source], None, StreamSettings(parts=2, window=10), 0)
+    reader = reader_module.Reader([source], order, 2**30)
+    missing = []
+    for g in range(200):
+        place = (0, order.orders[0].find(g)[0])
+        if place not in reader._windows:
+            missing.append(g)
+        reader.row(g)
+    assert missing == [0, 1]  # only the first of each part had to be waited for
+    assert len(reader._windows) <= 6
+    reader.close()
+
+
+@pytest.mark.parametrize(
+    ("rows", "group", "noted"), [(20_000, 20_000, True), (20_000, 1_000, False), (900, 900, False)]
+)
+def test_few_large_row_groups_are_reported(tmp_path, rows, group, noted):
+    table = pa.Table.from_pylist([{"text": str(i)} for i in range(rows)])
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=group)
+    source = open_source(str(tmp_path), needed=("text",))
+    notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
+    assert len(notes) == noted
+    if noted:
+        assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
+        assert "Write smaller row groups" in notes[0]
+
+
+def test_what_is_read_twice_is_reported():
+    def notes(source, ranks, **settings):
+        return reading_notes([source], make_order([source], None, StreamSettings(**settings), 0), ranks)
+
+    assert notes(numbered(16), 4) == []
+    assert notes(numbered(0), 8) == []
+    (note,) = notes(numbered(16), 3)
+    assert "3 processes do not divide --parts 16: each row is read by 3 of them. --parts 18" in note
+    (note,) = notes(numbered(2), 2)
+    assert "2 shards" in note and "begun about 8 times an epoch" in note and "--parts 2" in note
+    assert "resuming goes through what was seen again" in notes(open_source(Counter()), 1)[0]
