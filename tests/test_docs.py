@@ -84,7 +84,7 @@ def test_options_of_recipes_exist(words):
     assert command_line.parse(given).keys() >= {word.removeprefix("--") for word in given if word.startswith("--")}
 
 
-@pytest.mark.parametrize("page", PAGES + ["CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("page", [*PAGES, "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_and_named_tests_exist(page):
     text = (REPOSITORY / page).read_text(encoding="utf-8")
     for target in LINK.findall(text):

@@ -21,9 +21,9 @@ RESULTS_PAGE = """# Results
 
 Made by `make cards` from the recorded results in `model_cards/`.
 
-- Metrics of the frozen encoder, and of the full model on image-text pairs, on the test split. Mean ± standard deviation \
-over {seeds} seeds, next to random encoders of the same shape. Bold: the gain over random exceeds twice the spread \
-over seeds, 2·√(s₁² + s₂²).
+- Metrics of the frozen encoder, and of the full model on image-text pairs, on the test split. Mean ± standard \
+deviation over {seeds} seeds, next to random encoders of the same shape. Bold: the gain over random exceeds twice the \
+spread over seeds, 2·√(s₁² + s₂²).
 - The layer, the strength of the linear probe and the random encoder's batch-norm statistics are chosen on validation, \
 for trained and random encoders alike; layer and statistics once for all seeds.
 - The cards have more baselines: raw pixels, TF-IDF, the majority class.
@@ -67,8 +67,9 @@ def readme_table(all_results: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def results_table(all_results: list[dict]) -> str:
-    """One row for each recipe and metric."""
+def results_page(all_results: list[dict]) -> str:
+    """docs/results.md: one row for each recipe and metric."""
+    seeds = " or ".join(sorted({str(len(results["seeds"])) for results in all_results}))
     lines = ["| objective | recipe | label | metric | trained | random | training |", "|" + "---|" * 7]
     for results in by_objective(all_results):
         cells = [results["objective"]["name"], f"[{results['recipe']}](../model_cards/{results['recipe']}/README.md)"]
@@ -76,7 +77,7 @@ def results_table(all_results: list[dict]) -> str:
         for name, beats, trained, random in measured_rows(results):
             lines.append(f"| {' | '.join([*cells, name, bold(trained, beats), random, training])} |")
             cells, training = [""] * 3, ""
-    return "\n".join(lines) + "\n"
+    return RESULTS_PAGE.format(seeds=seeds) + "\n".join(lines) + "\n"
 
 
 def by_objective(all_results: list[dict]) -> list[dict]:
@@ -124,9 +125,8 @@ def main() -> None:
         write_text(recipe, CLAIM.sub(lambda _, folder=folder: claim(read_results(folder)), recipe.read_text(), count=1))
     all_results = [read_results(folder) for folder in folders]
     readme, rows = root.parent / "README.md", readme_table(all_results)
-    write_text(readme, TABLE.sub(lambda found: found[1] + rows + found[2], readme.read_text()))
-    seeds = " or ".join(sorted({str(len(results["seeds"])) for results in all_results}))
-    write_text(root.parent / "docs" / "results.md", RESULTS_PAGE.format(seeds=seeds) + results_table(all_results))
+    write_text(readme, TABLE.sub(lambda match: match[1] + rows + match[2], readme.read_text()))
+    write_text(root.parent / "docs" / "results.md", results_page(all_results))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from recorded import RECORDED, recipe_of, recorded_results
 
 from hf_pretext import registry
 from hf_pretext.cards import publish, read_results, render, worded
-from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table
+from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table, results_page
 from hf_pretext.cards.tables import MISSING, figure
 from hf_pretext.cards.usage import lines
 from hf_pretext.run.evaluate import about
@@ -75,8 +75,10 @@ class TestRecorded:
         assert not re.search(r"(/home/|/root|/work|/tmp|/Users/)", (folder / "results.json").read_text())
 
 
-def test_what_the_readme_says_of_the_ablation_is_in_its_table():
-    told = next(line for line in (REPOSITORY / "README.md").read_text().splitlines() if "What helps on emoji" in line)
+def test_what_the_docs_say_of_the_ablation_is_in_its_table():
+    told = next(
+        line for line in (REPOSITORY / "docs/captions.md").read_text().splitlines() if "What helps on emoji" in line
+    )
     figures = re.findall(r"0\.\d+", told)
     assert len(figures) > 10
     assert set(figures) <= set(re.findall(r"0\.\d+", (REPOSITORY / "benchmarks/contrastive_ablation.md").read_text()))
@@ -87,20 +89,29 @@ def test_readme_table_is_what_the_results_give():
     assert found[0] == found[1] + readme_table([read_results(folder) for folder in RECORDED]) + found[2]
 
 
-def test_readme_table_has_in_bold_what_beats_the_random_encoder_and_nothing_else(results):
+def test_the_page_of_results_is_what_the_results_give():
+    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
+    assert page == results_page([read_results(folder) for folder in RECORDED])
+
+
+@pytest.mark.parametrize(
+    ("table", "metric", "row_of"),
+    [(readme_table, "linear_probe_top1", "model_cards/"), (results_page, "knn_top1", "| kNN |")],
+)
+def test_tables_have_in_bold_what_beats_the_random_encoder_and_nothing_else(results, table, metric, row_of):
     for beats, expected in ((True, 1), (False, 0), (None, 0)):
-        results["transfer"]["beats_random"]["knn_top1"] = beats
-        trained, random = (results["transfer"]["figures"][who]["knn_top1"] for who in ("trained", "random"))
-        (row,) = (line for line in readme_table([results]).splitlines() if "| kNN |" in line)
+        results["transfer"]["beats_random"][metric] = beats
+        trained, random = (results["transfer"]["figures"][who][metric] for who in ("trained", "random"))
+        (row,) = (line for line in table([results]).splitlines() if row_of in line and line.startswith("|"))
         assert row.count(f"**{figure(trained)}**") == expected and row.count("**") == 2 * expected
         assert f"| {figure(random)} |" in row
 
 
-def test_readme_table_has_no_measure_in_bold_where_seeds_are_too_few(results):
+def test_no_table_has_a_measure_in_bold_where_seeds_are_too_few(results):
     for seeds in (3, 2):
         for value in (value for metrics in results["measures"].values() for value in metrics.values()):
             value["values"] = value["values"][:seeds]
-        (row,) = (line for line in readme_table([results]).splitlines() if "| image to caption, R@1 |" in line)
+        (row,) = (line for line in results_page([results]).splitlines() if "| image to caption, R@1 |" in line)
         assert ("**" in row) == (seeds == 3)
 
 
