@@ -113,7 +113,7 @@ def blueprint():
     """Of rotation, from an encoder of this config or a folder."""
 
     def of(config, path=None) -> Blueprint:
-        return Blueprint(RotationForPreTraining, RotationTask(num_rotations=2), config, Start(path), {})
+        return Blueprint(RotationForPreTraining, RotationTask(num_rotations=2), config, Start(path))
 
     return of
 
