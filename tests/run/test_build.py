@@ -222,7 +222,7 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     original = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
     results = main(ROTATION, "--encoder", tmp_path / "encoder", *original, *SIDE, output_dir=tmp_path / "run")
     assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
-    assert "no metric here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
+    assert "these metrics are not on unseen data" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
