@@ -289,7 +289,7 @@ def test_encoder_that_is_no_text_model(tmp_path):
     CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
     (tmp_path / "empty.txt").write_text("")  # what would be said of it, had it been read
     message = refused(MASKED_LM, "--encoder", tmp_path / "vit", "--dataset", tmp_path / "empty.txt")
-    assert f"--encoder {tmp_path / 'vit'}: transformers has no vit for masked language modelling" in message
+    assert f"--encoder {tmp_path / 'vit'}: transformers has no vit model for masked language modelling" in message
 
 
 def test_encoder_that_is_not_present():
