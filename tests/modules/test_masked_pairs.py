@@ -17,9 +17,9 @@ from hf_pretext.modules.masked_pairs import MaskedPairsTask
 from hf_pretext.modules.masking import IGNORED
 
 
-def test_prepare_fits_the_codebook_to_pictures_alone():
+def test_prepare_fits_the_codebook_to_images_alone():
     model = FlavaForPreTraining.from_encoder(encoder(), **SETTINGS)
-    batches = [kinds(pairs())["texts"], kinds(pairs())["pictures"]]
+    batches = [kinds(pairs())["texts"], {"pixel_values": pairs()["pixel_values"]}]
     model.prepare(iter(batches))
     assert isinstance(model.codebook, PatchCodebook) and model.codebook.fitted
 
@@ -113,5 +113,5 @@ def test_what_images_are_normalised_by_is_a_setting_that_reaches_the_codebook(tm
 
 @pytest.mark.parametrize("values", [{"image_mean": [0.5] * 3}, {"image_mean": [0.5], "image_std": [1.0]}])
 def test_half_a_normalisation_is_refused(values):
-    with pytest.raises(ValueError, match="image_mean and image_std are 3 numbers each"):
+    with pytest.raises(ValueError, match="image_mean and image_std must be 3 numbers each"):
         FlavaForPreTraining.from_encoder(config(), **SETTINGS, **values)
