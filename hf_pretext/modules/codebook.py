@@ -1,13 +1,13 @@
-"""Visual tokens, the targets of masked patches: the codes of a codebook, fitted to images or a ready one.
+"""Codebooks of visual tokens, the targets of masked patches.
 
     fit: pixel_values (B, 3, H, W), batch after batch -> patches (n, d) -> k-means -> centres (K, d)
-    codes: pixel_values (B, 3, H, W) -> patches (B, N, d) -> nearest centres (B, N), whole numbers below K
+    codes: pixel_values (B, 3, H, W) -> patches (B, N, d) -> indices of the nearest centres (B, N), below K
 
-Visual tokens as targets are BEiT's (Bao, Dong, Piao and Wei, ICLR 2022, https://huggingface.co/papers/2106.08254). The
-codebook that is fitted needs no download: it is scikit-learn's mini-batch k-means (Sculley, "Web-Scale K-Means
-Clustering", WWW 2010, https://dl.acm.org/doi/10.1145/1772690.1772862) of the patches' pixels, or of an encoder's tokens
-(as BEiT v2 has CLIP's, https://huggingface.co/papers/2208.06366). The ready one is DALL-E's, as in FLAVA
-(https://huggingface.co/papers/2112.04482).
+BEiT introduced visual tokens as targets (Bao, Dong, Piao and Wei, ICLR 2022, https://huggingface.co/papers/2106.08254).
+`PatchCodebook` is fitted to the training images and needs no download. It clusters the pixels of patches, or an
+encoder's tokens (BEiT v2 uses CLIP's, https://huggingface.co/papers/2208.06366), with scikit-learn's mini-batch k-means
+(Sculley, "Web-Scale K-Means Clustering", WWW 2010, https://dl.acm.org/doi/10.1145/1772690.1772862). `ReadyCodebook` is
+DALL-E's codebook, as in FLAVA (https://huggingface.co/papers/2112.04482).
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from ..features import last_hidden, width
 from .kmeans import PASSES, distinct, k_means, nearest
 from .patches import patchify
 
-CLASS_TOKENS = 2  # at most, before a picture's patches: DeiT has a second one, for distillation
-CELL, LEAST = 8, 0.1  # pixels of a cell of DALL-E's codebook, and the darkest value that it is given for [0, 1]
+CLASS_TOKENS = 2  # maximum before the patches of an image: DeiT has a second one, for distillation
+CELL, LEAST = 8, 0.1  # of DALL-E's codebook: side of a cell in pixels, and the value that stands for black
 CHANNELS = 3
 HALF = (0.5, 0.5, 0.5)
 
@@ -39,12 +39,13 @@ HALF = (0.5, 0.5, 0.5)
 class CodebookTask:
     """Settings of objectives whose targets are visual tokens.
 
-    codebook: what gives a patch's visual token: a FlavaImageCodebook, or an encoder whose features are clustered (a
-        folder or Hub id); default: the patch's pixels are clustered.
-    codebook_size: how many visual tokens, where they are clustered.
-    codebook_patches: of how many patches; at least as many as codes.
-    image_mean, image_std: what pixels in [0, 1] are normalised by, a number for each channel; a recipe takes them from
-        the image processor. A codebook of features, or a ready one, undoes it.
+    codebook: the model that gives the visual tokens of patches, a folder or Hub id: a FLAVA model or its codebook, or
+        an image encoder whose features are clustered; default: the pixels of patches are clustered.
+    codebook_size: number of visual tokens. FLAVA's codebook has a fixed size and ignores this setting.
+    codebook_patches: number of patches that the clusters are fitted to; at least codebook_size.
+    image_mean, image_std: mean and standard deviation that pixels in [0, 1] are normalised with, one number per
+        channel; a recipe takes them from the image processor. A codebook of features and FLAVA's codebook undo this
+        normalisation.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -59,7 +60,7 @@ class CodebookTask:
         if not 2 <= self.codebook_size <= self.codebook_patches:
             raise ValueError(
                 f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
-                f"{self.codebook_size}."
+                f"{self.codebook_size}. Give a codebook_size in this range, or more codebook_patches."
             )
 
     def validate_normalisation(self):
@@ -68,13 +69,13 @@ class CodebookTask:
             mean and (len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0)
         ):
             raise ValueError(
-                f"image_mean and image_std are {CHANNELS} numbers each, those of image_std above 0, or both are left "
-                f"out, but they are {mean} and {std}."
+                f"image_mean and image_std must be {CHANNELS} numbers each, with image_std above 0, but are {mean} and "
+                f"{std}. Give both, or neither."
             )
 
 
 def with_normalisation_of(task: CodebookTask, processor) -> CodebookTask:
-    """Settings with what an image processor normalises by, where they leave it open."""
+    """Returns the settings with the image processor's mean and standard deviation, unless they are set already."""
     if task.image_mean is not None:
         return task
     mean, std = normalisation_of(processor)
@@ -82,16 +83,18 @@ def with_normalisation_of(task: CodebookTask, processor) -> CodebookTask:
 
 
 def normalisation_of(processor) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation, a number for each channel, that an image processor normalises pixels in [0, 1] by;
-    0 and 1 where it leaves them as they are."""
+    """Returns the mean and standard deviation, one number per channel, of an image processor for pixels in [0, 1].
+
+    Returns 0 and 1 for a processor that does not normalise."""
     if not getattr(processor, "do_normalize", False):
         return [0.0] * CHANNELS, [1.0] * CHANNELS
-    values = (processor.image_mean, processor.image_std)  # numbers, or one for all channels
+    values = (processor.image_mean, processor.image_std)  # one per channel, or one for all
     return tuple(torch.as_tensor(value, dtype=torch.float64).expand(CHANNELS).tolist() for value in values)
 
 
 def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Runs a method of pictures without gradients, and in float32 under autocast too: codes must not depend on it."""
+    """Decorates a method that takes images, to run it without gradients and without autocast: codes must not depend on
+    the precision of training."""
 
     @functools.wraps(method)
     def run(self: nn.Module, pixel_values: Tensor) -> Tensor:
@@ -102,31 +105,35 @@ def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class Frozen(nn.Module):
-    """What is never trained, whatever the model does that holds it: always in `eval()`, and without gradients."""
+    """Module that is never trained: it stays in `eval()` mode and gets no gradients, also as part of a model that is
+    trained."""
 
     def train(self, mode: bool = True) -> "Frozen":
-        """Also freezes its weights: loading forgets that they were, and then calls `eval()`."""
+        """Stays in `eval()` mode for any `mode`, and freezes the weights again: loading a checkpoint unfreezes them
+        and then calls `eval()`."""
         return super().train(False).requires_grad_(False)
 
     def set_normalisation(self, mean: Sequence[float], std: Sequence[float], prefix: str = "") -> None:
-        """Stores what images are normalised by: those of the model, or with the prefix "encoder_" those of the
-        codebook's encoder. A codebook of pixels compares pixels as they come and ignores it."""
+        """Stores the mean and standard deviation that images are normalised with, one number per channel.
+
+        prefix: "" for the images that the codebook gets, "encoder_" for the images that its encoder expects. A codebook
+        of pixels compares normalised pixels and ignores these values."""
         if hasattr(self, f"{prefix}mean"):
             getattr(self, f"{prefix}mean").copy_(torch.tensor(mean))
             getattr(self, f"{prefix}std").copy_(torch.tensor(std))
 
 
 class PatchCodebook(Frozen):
-    """Centres of what patches look like, to be fitted to pictures; a patch's code is the number of the nearest one.
+    """Codebook that is fitted to images by k-means. The code of a patch is the index of the nearest centre.
 
-    size: how many codes. patch_size: side of a patch in pixels, which is to be that of the model that uses the codes.
-    encoder: describes a patch by its token of the last layer, or its cell of the last map, instead of by its pixels;
-    frozen, and saved beside the centres. Raises `ValueError` for fewer than 2 codes, an empty patch, or what is no
-    encoder of pictures.
+    size: number of codes. patch_size: side of a patch in pixels; the same as in the model that uses the codes.
+    encoder: image encoder that describes patches by their tokens of the last layer, or cells of the last feature map;
+    default: patches are described by their pixels. It is frozen, and saved together with the centres.
+    Raises `ValueError` for fewer than 2 codes, for a patch size below 1, and for a model that is not an image encoder.
 
-    `centres` (`(size, d)`) and `counts` (`(size,)`, how many patches lay nearest to each in fitting) are buffers; with
-    an encoder also `mean` and `std`, what images are normalised by as they come, and `encoder_mean` and `encoder_std`,
-    what the encoder wants: `(3,)`, 0.5 each unless set.
+    Buffers: `centres` (`(size, d)`) and `counts` (`(size,)`, number of patches nearest to each centre in fitting). With
+    an encoder also `mean` and `std`, the normalisation of the images that the codebook gets, and `encoder_mean` and
+    `encoder_std`, the normalisation that the encoder expects: `(3,)` each, default 0.5.
 
     Example:
         >>> codebook = PatchCodebook(size=16, patch_size=8)
@@ -138,7 +145,9 @@ class PatchCodebook(Frozen):
     def __init__(self, size: int, patch_size: int, encoder: PreTrainedModel | None = None):
         super().__init__()
         if size < 2 or patch_size < 1:
-            raise ValueError(f"A codebook needs 2 codes and patches of 1 pixel at least, not {size} and {patch_size}.")
+            raise ValueError(
+                f"A codebook needs a size of at least 2 and a patch_size of at least 1, not {size} and {patch_size}."
+            )
         if encoder is not None:
             check_encoder(encoder, "image")
         self.size, self.patch_size, self.encoder = size, patch_size, encoder
@@ -153,27 +162,30 @@ class PatchCodebook(Frozen):
 
     @property
     def kind(self) -> str:
+        """Kind of patch descriptions: "pixels" or "features"."""
         return "pixels" if self.encoder is None else "features"
 
     @property
     def fitted(self) -> bool:
+        """True for a codebook that has centres."""
         return bool(self.counts.any())
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the entropy of the codes' use in fitting: 1 where one is all, `size` where all are alike.
+        """Effective number of codes: the exponential of the entropy of the codes' shares of the patches in fitting.
 
-        Raises `ValueError` where it was not fitted."""
+        It is 1 if all patches have the same code, and `size` if all codes are equally frequent. Raises `ValueError` for
+        a codebook that is not fitted."""
         self.check_fitted()
         shares = self.counts.double() / self.counts.double().sum()
         return float(torch.special.entr(shares).sum().exp())
 
     @exact
     def describe(self, pixel_values: Tensor) -> Tensor:
-        """What the patches of images `(B, 3, H, W)` are compared by, row by row: `(B, N, d)`.
+        """Returns the vectors of patches that are compared with the centres.
 
-        Raises `ValueError` for sides that are no multiples of the patch size, and where the encoder's grid is another.
-        """
+        pixel_values (`(B, 3, H, W)`). Returns `(B, N, d)`, row by row. Raises `ValueError` for sides that are not
+        multiples of the patch size, and for an encoder with another grid of patches."""
         if self.encoder is None:
             return patchify(pixel_values.float(), self.patch_size)
         rows, columns = grid(pixel_values, self.patch_size)
@@ -184,8 +196,9 @@ class PatchCodebook(Frozen):
 
     @exact
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The codes of pictures `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` unless fitted."""
-        if not self._seen_fitted:  # asked once: on a GPU the question waits for all that was begun there
+        """Returns the codes of images `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` for a codebook
+        that is not fitted."""
+        if not self._seen_fitted:  # checked once: on a GPU the check waits for all kernels that are queued
             self.check_fitted()
             self._seen_fitted = True
         patches = self.describe(pixel_values)
@@ -193,30 +206,29 @@ class PatchCodebook(Frozen):
         return codes.view(patches.shape[:2])
 
     def check_fitted(self) -> None:
-        """Raises `ValueError` for a codebook whose centres are not known yet."""
+        """Raises `ValueError` for a codebook that is not fitted."""
         if not self.fitted:
             raise ValueError(
-                f"This codebook of {self.size} codes has no centres yet: fit it first, or load it, as with "
-                "codebook.fit(batches of pixel_values)."
+                f"This codebook of {self.size} codes has no centres yet: fit it first with "
+                "codebook.fit(batches of pixel_values), or load a fitted one."
             )
 
     def fit(
         self, batches: Iterable[Tensor], seed: int = 0, patches: int = 200_000, progress: bool = True
     ) -> dict[str, float]:
-        """Finds the centres, the same ones for the same batches and seed.
+        """Fits the centres. The same batches and seed give the same centres.
 
-        batches: of pixel_values `(B, 3, H, W)`, as many as it takes until `patches` patches are seen; these are held in
-        memory, at 4 d bytes each, some three times over.
-        Returns "patches" that were seen, "perplexity" of the codes' use, "dead" codes that have no patch, and "error",
-        the mean squared distance from a patch to its centre, per dimension. Raises `ValueError` where there are fewer
-        different patches than codes.
+        batches: pixel_values, `(B, 3, H, W)` each; read until `patches` patches are collected. patches: number of
+        patches to fit to. They are kept in memory at 4 d bytes each, at times in about three copies.
+        Returns "patches" (number of patches that were read), "perplexity" (see `perplexity`), "dead" (number of codes
+        without patches) and "error" (mean squared distance from a patch to its centre, per dimension). Raises
+        `ValueError` for fewer different patches than codes.
         """
         points, weights = distinct(self.gather(batches, patches, progress))
         if len(points) < self.size:
             raise ValueError(
-                f"A codebook of {self.size} codes needs as many different patches, but among the "
-                f"{int(weights.sum())} that it was to be fitted to are {len(points)}. Take fewer codes "
-                "(--codebook_size), or more pictures."
+                f"A codebook of {self.size} codes needs as many different patches, but the {int(weights.sum())} given "
+                f"patches contain only {len(points)} different ones. Give fewer codes (--codebook_size) or more images."
             )
         with bar(PASSES * len(points), "fitting the codebook", progress) as shown:
             centres, counts, distances = k_means(points, weights, self.size, seed, shown)
@@ -227,7 +239,8 @@ class PatchCodebook(Frozen):
         return {"patches": int(weights.sum()), "perplexity": self.perplexity, "dead": dead, "error": error}
 
     def gather(self, batches: Iterable[Tensor], patches: int, progress: bool = True) -> Tensor:
-        """The first patches of batches of pictures, described, on the CPU: `(patches, d)`, or fewer where they end."""
+        """Returns the vectors of the first `patches` patches of batches of images, on the CPU: `(patches, d)`, or fewer
+        if the batches contain fewer."""
         parts, room = [self.centres[:0].float().cpu()], patches
         with bar(patches, "reading patches for the codebook", progress) as shown:
             for pixel_values in batches:
@@ -235,16 +248,17 @@ class PatchCodebook(Frozen):
                 parts.append(described[:room].cpu())
                 room -= len(parts[-1])
                 shown.update(len(parts[-1]))
-                if room <= 0:  # before another batch is asked for
+                if room <= 0:  # before the next batch is loaded
                     break
         return torch.cat(parts)
 
 
 class ReadyCodebook(Frozen):
-    """DALL-E's codebook, as transformers has it for FLAVA, for any model's pictures and grid of patches.
+    """DALL-E's codebook, in transformers' version for FLAVA. It takes images of any normalisation and patch size.
 
-    codebook: frozen, and saved with whatever holds this. patch_size: side in pixels of a patch of the model that uses
-    the codes. mean, std: what the model's image processor normalises pixels in [0, 1] by, a number for each channel.
+    codebook: frozen, and saved with the model that contains it. patch_size: side of a patch in pixels, in the model
+    that uses the codes. mean, std: normalisation of the images that the codebook gets, for pixels in [0, 1], one number
+    per channel.
     """
 
     kind, fitted = "ready", True
@@ -260,41 +274,45 @@ class ReadyCodebook(Frozen):
         self.train()
 
     def fit(self, *args, **kwargs) -> dict[str, float]:
-        """Nothing: it is fitted already."""
+        """Does nothing, since this codebook is fitted already. Returns `{}`."""
         return {}
 
     @exact
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """The codes of pictures `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` for sides that are no
-        multiples of the patch size."""
+        """Returns the codes of images `(B, 3, H, W)`, row by row: `(B, N)`, int64. Raises `ValueError` for sides that
+        are not multiples of the patch size."""
         cells = self.cells(pixel_values).to(self.codebook.dtype)
         return self.codebook.get_codebook_indices(cells).flatten(1)
 
     def cells(self, pixel_values: Tensor) -> Tensor:
-        """The model's pictures as the codebook wants them, `(B, 3, 8 rows, 8 columns)`: a patch has the size of a cell,
-        and values lie between 0.1 and 0.9, as `FlavaImageProcessor.map_pixels` makes them."""
+        """Returns images `(B, 3, H, W)` in the form that the codebook expects: `(B, 3, 8 * rows, 8 * columns)`.
+
+        Each patch is resized to a cell of 8 x 8 pixels. Pixels in [0, 1] are mapped to [0.1, 0.9], as in
+        `FlavaImageProcessor.map_pixels`."""
         pixels = pixel_values.float() * self.std[:, None, None].float() + self.mean[:, None, None].float()
         size = tuple(CELL * count for count in grid(pixel_values, self.patch_size))
         if size != pixels.shape[2:]:
             pixels = F.interpolate(pixels, size=size, mode="bicubic", antialias=True)
-        return (1 - 2 * LEAST) * pixels.clamp(0, 1) + LEAST  # cubic curves overshoot
+        return (1 - 2 * LEAST) * pixels.clamp(0, 1) + LEAST  # bicubic interpolation overshoots
 
 
 def grid(pixel_values: Tensor, patch_size: int) -> tuple[int, int]:
-    """Rows and columns of patches. Raises `ValueError` for sides that are no multiples of the patch size."""
+    """Returns the numbers of rows and columns of patches in images `(B, C, H, W)`. Raises `ValueError` for sides that
+    are not multiples of the patch size."""
     height, width = pixel_values.shape[2:]
     if height % patch_size or width % patch_size:
         raise ValueError(
-            f"Pictures of {height}x{width} pixels can't be cut into patches of {patch_size}x{patch_size}. Take another "
-            "size of pictures or patches."
+            f"Images of {height}x{width} pixels can't be cut into patches of {patch_size}x{patch_size}. Give images "
+            "whose sides are multiples of the patch size."
         )
     return height // patch_size, width // patch_size
 
 
 def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: int) -> Tensor:
-    """The patches among an encoder's hidden states (`(B, tokens, d)` or `(B, d, h, w)`), row by row: `(B, N, d)`.
+    """Returns the hidden states of patches, without those of class and register tokens.
 
-    Raises `ValueError` where they are no grid of so many rows and columns."""
+    hidden (`(B, tokens, d)` or `(B, d, h, w)`): all hidden states. Returns `(B, N, d)`, row by row. Raises `ValueError`
+    for patches that do not form a grid of `rows` x `columns`."""
     patches = rows * columns
     if hidden.ndim == 4:
         gives, fits = "x".join(map(str, hidden.shape[2:])) + " cells", hidden.shape[2:] == (rows, columns)
@@ -307,8 +325,8 @@ def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: i
         tokens = hidden[:, -patches:]
     if not fits:
         raise ValueError(
-            f"{type(encoder).__name__} gives {gives} where a codebook has {rows}x{columns} patches. Take an encoder "
-            "whose grid for such pictures is this one, or another patch_size."
+            f"{type(encoder).__name__} gives {gives}, but the codebook needs {rows}x{columns} patches. Give an encoder "
+            "that has this grid for images of this size, or another patch_size."
         )
     return tokens
 

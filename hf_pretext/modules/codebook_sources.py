@@ -1,6 +1,7 @@
-"""Where a codebook comes from: a setting's path, or the entry of a config.json.
+"""Creates codebooks from the path in a setting, or from the entry of a config.json.
 
-path -> a codebook of pixels, of an encoder's features, or a ready one; {"kind", "size", "patch_size"} -> its shape
+path -> a codebook of pixels, of an encoder's features, or a ready one
+{"kind", "size", "patch_size"} -> a codebook of this shape, whose values are loaded afterwards
 """
 
 from contextlib import suppress
@@ -23,17 +24,17 @@ from .codebook import PatchCodebook, ReadyCodebook, normalisation_of
 
 
 def codebook_config(codebook: PatchCodebook | ReadyCodebook) -> dict[str, Any]:
-    """What a codebook's shape is built from again by `codebook_from`, in JSON's types; its values are in its state."""
+    """Returns the shape of a codebook in JSON types, for `codebook_from`. Its values are in its state dict."""
     shape = {"kind": codebook.kind, "size": codebook.size, "patch_size": codebook.patch_size}
     inner = codebook.codebook if codebook.kind == "ready" else codebook.encoder
     if inner is not None:
         shape["encoder"] = inner.config.to_diff_dict()
-        shape["encoder"].pop("pretext", None)  # what it was pretrained with does not make its shape
+        shape["encoder"].pop("pretext", None)  # the objective that it was pretrained with does not change its shape
     return shape
 
 
 def codebook_from(config: dict[str, Any]) -> PatchCodebook | ReadyCodebook:
-    """A codebook of the shape that `codebook_config` gives, to be filled by `load_state_dict`.
+    """Creates a codebook of a shape that `codebook_config` returned. `load_state_dict` loads its values.
 
     Raises `ValueError` for an unknown kind."""
     kind, inner = config.get("kind"), config.get("encoder")
@@ -43,7 +44,7 @@ def codebook_from(config: dict[str, Any]) -> PatchCodebook | ReadyCodebook:
         return PatchCodebook(config["size"], config["patch_size"], build_encoder(AutoConfig.for_model(**inner)))
     if kind == "ready":
         return ReadyCodebook(FlavaImageCodebook(FlavaImageCodebookConfig(**inner)), config["patch_size"])
-    raise ValueError(f"There is no codebook of the kind {kind!r}: there are 'pixels', 'features' and 'ready'.")
+    raise ValueError(f"Unknown kind of codebook: {kind!r}. Give 'pixels', 'features' or 'ready'.")
 
 
 def open_codebook(
@@ -52,11 +53,14 @@ def open_codebook(
     patch_size: int,
     option: str = "--codebook",
 ) -> PatchCodebook | ReadyCodebook:
-    """The codebook that a path stands for: None for one of pixels; a FLAVA codebook, or a FLAVA with its
-    codebook, is ready (and has a size already); any other image encoder describes patches for one that is to be fitted.
+    """Creates the codebook that a path names.
 
-    path: a folder or a Hub id. option: what errors call it.
-    Raises `ValueError` for what can't be reached, is no encoder of pictures, or lacks weights.
+    path: a folder or Hub id. A FLAVA codebook, or a FLAVA model with its codebook, gives a `ReadyCodebook`. Any other
+    image encoder gives a `PatchCodebook` of its features, still to be fitted. None gives a `PatchCodebook` of pixels.
+    size: number of codes; a ready codebook ignores it. patch_size: side of a patch in pixels. option: name of the
+    option in error messages.
+    Raises `ValueError` for a path that can't be loaded, for a model that is not an image encoder, and for missing
+    weights.
     """
     if path is None:
         return PatchCodebook(size, patch_size)
@@ -68,7 +72,7 @@ def open_codebook(
     if isinstance(config, FlavaConfig):
         inner = pretrained(FlavaForPreTraining, path, option, "image_codebook.").image_codebook
         return ReadyCodebook(inner, patch_size)
-    encoder_config(path, option)  # says what is wrong
+    encoder_config(path, option)  # raises an error that names the problem
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
         codebook.set_normalisation(*normalisation_of(AutoImageProcessor.from_pretrained(path)), prefix="encoder_")
@@ -76,9 +80,10 @@ def open_codebook(
 
 
 def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:
-    """A model with all of its weights, or all those of a part. Raises `ValueError` where any is missing.
+    """Loads a model in float32, with all of its weights.
 
-    A pooler may be: it comes after the tokens, and no code depends on it."""
+    part: prefix of the weights that must be present; default: all. The pooler's weights may be missing: no code depends
+    on them. Raises `ValueError` for other missing weights."""
     try:
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Random changes of colour for a batch of images: all of them linear, so one matrix product for the batch.
+"""Random colour changes of images. All of them are linear, so a batch takes one matrix product.
 
 pixels (B, 3, H, W), draws (B, 8) -> brightness, contrast, saturation, grey, hue, swapped channels -> (B, 3, H, W)
 """
@@ -23,8 +23,9 @@ def change_colors(
     """Changes the colours of each image by its draws.
 
     pixels (`(B, 3, H, W)`, 0 to 255), draws (`(B, 8)`, uniform in [0, 1)). jitter: brightness, contrast and saturation
-    are multiplied by a factor from [1 - x, 1 + x]. hue: hues turn by up to this share of the colour circle. grayscale,
-    channel_shuffle: probabilities of losing all colour and of swapping channels. Returns pixels, clamped to 0 to 255.
+    are multiplied by factors in [1 - jitter, 1 + jitter]. hue: maximum rotation of hues, as a share of the colour
+    circle. grayscale, channel_shuffle: probabilities of removing all colour and of swapping channels.
+    Returns pixels, `(B, 3, H, W)`, clamped to 0 to 255.
     """
     gray = torch.tensor(GRAY, device=pixels.device)
     eye = torch.eye(3, device=pixels.device)
@@ -35,7 +36,7 @@ def change_colors(
     shuffled = eye[draws[:, 5:8].argsort(dim=1)]  # a permutation matrix for each image
     swaps = (draws[:, 5:8].sum(1) * 997 % 1 < channel_shuffle)[:, None, None]
     matrix = torch.where(swaps, shuffled @ matrix, matrix) * brightness[:, None, None]
-    level = (pixels.mean((2, 3))[:, None] @ matrix.mT)[:, 0] @ gray  # mean grey after all that, (B,)
+    level = (pixels.mean((2, 3))[:, None] @ matrix.mT)[:, 0] @ gray  # mean grey before contrast, (B,)
     offset = ((1 - contrast) * level)[:, None, None].expand(-1, 3, 1)
     changed = torch.baddbmm(offset, matrix * contrast[:, None, None], pixels.flatten(2))
     return changed.clamp_(0, 255).view_as(pixels)

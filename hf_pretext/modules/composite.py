@@ -1,4 +1,4 @@
-"""Encoders of several kinds of data side by side, where transformers has no class for the pair.
+"""Models of one encoder per kind of data, for kinds that transformers has no joint class for.
 
 {"audio": encoder, "video": encoder} -> CompositeModel -> a sub-folder for each, which `AutoModel` loads
 """
@@ -16,9 +16,9 @@ from .composite_config import CompositeConfig
 
 
 class CompositeModel(PartedModel):
-    """Plain encoders, one for each kind of data. Each is saved in a sub-folder that is called by its kind.
+    """Plain encoders, one for each kind of data. Each is saved in a sub-folder with the name of its kind.
 
-    forward: the inputs of each encoder, by kind. Returns the outputs of each, by kind.
+    forward: takes the inputs of each encoder, by kind. Returns the outputs of each encoder, by kind.
 
     Example:
         >>> audio, image = AutoModel.from_config(ASTConfig()), AutoModel.from_config(ViTConfig())
@@ -30,7 +30,7 @@ class CompositeModel(PartedModel):
 
     config_class = CompositeConfig
     supports_gradient_checkpointing = True
-    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True  # as each can
+    _supports_sdpa = _supports_flash_attn = _supports_flex_attn = _supports_attention_backend = True  # encoders check
 
     def __init__(self, config: CompositeConfig, encoders: Mapping[str, PreTrainedModel] | None = None):
         super().__init__(config)
@@ -43,11 +43,11 @@ class CompositeModel(PartedModel):
 
     @classmethod
     def of(cls, **encoders: PreTrainedModel) -> "CompositeModel":
-        """The model of some encoders, by kind; they are trained in place. Raises `ValueError` for fewer than two, and
-        for different types of numbers."""
+        """Returns a model of these encoders, by kind. They are not copied, so they are trained in place. Raises
+        `ValueError` for fewer than two encoders, and for different dtypes."""
         types = {kind: encoder.dtype for kind, encoder in encoders.items()}
         if len(types) < 2 or len(set(types.values())) > 1:
-            raise ValueError(f"A composite needs two encoders at least, in one type of numbers, but got {types}.")
+            raise ValueError(f"A CompositeModel needs at least two encoders, all of the same dtype, but got {types}.")
         return cls(CompositeConfig(encoders={k: e.config.to_diff_dict() for k, e in encoders.items()}), encoders)
 
     def forward(self, **inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -69,14 +69,14 @@ class CompositeModel(PartedModel):
         return cls(config, parts)
 
     def init_weights(self) -> None:
-        """Nothing: encoders have their own initialisation."""
+        """Does nothing, since each encoder initialises its weights."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As `init_weights`."""
+        """See `init_weights`."""
 
 
 class TwoEncoders(PretextModel):
-    """Base of objectives with an encoder for each of several kinds of data that transformers has no class for."""
+    """Base of objectives with one encoder per kind of data, for kinds that transformers has no joint class for."""
 
     usage = """
 {% for kind in inputs %}
@@ -89,8 +89,9 @@ class TwoEncoders(PretextModel):
 
     @classmethod
     def from_encoders(cls, **encoders_and_settings) -> "TwoEncoders":
-        """Puts the objective's heads on encoders, or configs of fresh ones: `from_encoders(audio=..., video=...,
-        **settings)`. Raises `ValueError` where one of the kinds is missing, or an encoder does not take its kind."""
+        """Puts the objective's heads on encoders, or on new encoders of given configs: `from_encoders(audio=...,
+        video=..., **settings)`. Raises `ValueError` for a kind without encoder, and for an encoder that does not take
+        its kind of data."""
         missing = [kind for kind in cls.inputs if kind not in encoders_and_settings]
         if missing:
             raise ValueError(
@@ -102,7 +103,8 @@ class TwoEncoders(PretextModel):
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> CompositeModel:
-        """A `CompositeModel` with an encoder for each of the `inputs`. Raises `ValueError` for anything else."""
+        """Returns a `CompositeModel` with one encoder for each of the `inputs`. Raises `ValueError` for any other
+        model."""
         full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
         if not isinstance(full_model, CompositeModel) or set(full_model.encoders) != set(cls.inputs):
             raise ValueError(
@@ -115,7 +117,7 @@ class TwoEncoders(PretextModel):
 
     @classmethod
     def with_encoders(cls, config: CompositeConfig, encoders: Mapping[str, PreTrainedConfig]) -> CompositeConfig:
-        """As `PretextModel.with_encoders`."""
+        """See `PretextModel.with_encoders`."""
         given = {kind: encoder.to_diff_dict() for kind, encoder in encoders.items()}
         return CompositeConfig(encoders={**config.encoders, **given})
 

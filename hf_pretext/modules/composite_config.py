@@ -1,7 +1,7 @@
-"""The config of a composite, apart from its model: `AutoConfig` knows it as soon as hf_pretext is imported.
+"""The config of a `CompositeModel`. Its module is separate, so that `AutoConfig` can load it at low cost.
 
-Importing transformers' models takes seconds, so `import hf_pretext` does not. The config is registered when
-`AutoConfig` is imported, the model when the first config of a composite is made.
+Importing transformers' models takes seconds, so `import hf_pretext` does not import them. The config is registered when
+`AutoConfig` is imported, the model when the first `CompositeConfig` is created.
 """
 
 from importlib import import_module
@@ -13,9 +13,9 @@ from transformers import AutoConfig, PreTrainedConfig
 
 @strict
 class CompositeConfig(PreTrainedConfig):
-    """The config of a `CompositeModel`.
+    """Config of a `CompositeModel`.
 
-    encoders: the config of each encoder, by kind of data, as its config.json has it.
+    encoders: the config of each encoder, by kind of data, with the content of its config.json.
     """
 
     model_type = "hf_pretext_composite"
@@ -24,7 +24,7 @@ class CompositeConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        import_module(".composite", __package__)  # registers the model; at the top of this file it would be a cycle
+        import_module(".composite", __package__)  # registers the model; a cyclic import at the top of this file
 
 
 AutoConfig.register(CompositeConfig.model_type, CompositeConfig, exist_ok=True)

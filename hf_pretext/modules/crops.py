@@ -1,4 +1,4 @@
-"""Random crops of images: where they lie, and how they come to their size.
+"""Random crops of images: drawing their boxes, and resizing their pixels.
 
 image (3, H, W) uint8, four draws -> box (top, left, height, width) -> (3, S, S) uint8
 """
@@ -9,15 +9,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-RATIO = (3 / 4, 4 / 3)  # of a random crop's sides, as everywhere
+RATIO = (3 / 4, 4 / 3)  # width / height of a random crop, as in torchvision's RandomResizedCrop
 CROP_DRAWS = 4
 
 
 def random_box(size: Sequence[int], smallest: float, draws: Sequence[float]) -> tuple[int, int, int, int]:
-    """Returns top, left, height and width of a random part of an image, at least `smallest` of its area.
+    """Returns top, left, height and width of a random box in an image, in pixels.
 
-    size: height and width in pixels. draws: `CROP_DRAWS` numbers, uniform in [0, 1), for its area, the ratio of its
-    sides, its top and its left.
+    The area of the box is a random share of the image's area, from `smallest` to 1. Then its sides are rounded to
+    pixels and clipped to the image. So in elongated images the box can have less than `smallest` of the area.
+
+    size: height and width of the image in pixels. smallest: smallest share of the area; 1 always gives the whole image.
+    draws: `CROP_DRAWS` numbers, uniform in [0, 1), for the area, the ratio of the sides, top and left.
     """
     height, width = size
     area = height * width * (smallest + (1 - smallest) * draws[0])
@@ -28,20 +31,20 @@ def random_box(size: Sequence[int], smallest: float, draws: Sequence[float]) -> 
 
 
 def scaled_box(box: Sequence[int], size: Sequence[int], new: Sequence[int]) -> tuple[int, int, int, int]:
-    """Returns the same part of an image that has the height and width `new` instead of `size`."""
+    """Returns the box of the same part of an image after it is resized from `size` to `new` (height and width)."""
     top, bottom = (round(at * new[0] / size[0]) for at in (box[0], box[0] + box[2]))
     left, right = (round(at * new[1] / size[1]) for at in (box[1], box[1] + box[3]))
     return top, left, max(bottom - top, 1), max(right - left, 1)
 
 
 def crop_and_resize(image: Tensor, box: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Returns a part of an image (uint8 `(3, H, W)`) at another size, as uint8 `(3, *size)`."""
+    """Crops an image (uint8 `(3, H, W)`) to a box (top, left, height, width) and resizes it: uint8 `(3, *size)`."""
     top, left, h, w = box
     return resize(image[:, top : top + h, left : left + w], size)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Returns an image (uint8 `(3, H, W)`) at another size, as uint8 `(3, *size)`."""
+    """Resizes an image (uint8 `(3, H, W)`) with antialiased bilinear interpolation: uint8 `(3, *size)`."""
     if image.shape[1:] == size:
         return image
     return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]

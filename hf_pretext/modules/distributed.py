@@ -1,9 +1,9 @@
-"""What crosses the ranks of a run, with gradients; with one process, nothing does.
+"""Communication between ranks, with gradients. With one process, tensors stay as they are.
 
-(b, d) on each of R ranks -> gather: (Rb, d) on all; moved: the (b, d) of a neighbour
+(b, d) on each of R ranks -> gather: (R * b, d) on all ranks; moved: the (b, d) of the previous rank
 
-The gradient that comes back is the sum over the ranks' losses. So where each rank's loss is a mean over its own rows,
-DistributedDataParallel's average over ranks makes it that of one process with the whole batch.
+The gradient of a gathered tensor is the sum over the losses of all ranks. If each rank's loss is the mean over its
+rows, DistributedDataParallel's average over ranks gives the same gradient as one process with the global batch.
 """
 
 import torch
@@ -14,12 +14,12 @@ from torch.autograd import Function
 
 
 def rank_and_ranks() -> tuple[int, int]:
-    """This process's number and how many there are: 0 and 1 without a process group."""
+    """Returns the rank of this process and the number of ranks: 0 and 1 without a process group."""
     return (dist.get_rank(), dist.get_world_size()) if dist.is_available() and dist.is_initialized() else (0, 1)
 
 
 def gather_objects(value) -> list:
-    """Returns what each rank gives, in their order. Waits for all ranks."""
+    """Returns the values of all ranks, in the order of ranks. Waits for all ranks."""
     if rank_and_ranks()[1] == 1:
         return [value]
     values = [None] * rank_and_ranks()[1]
@@ -28,13 +28,16 @@ def gather_objects(value) -> list:
 
 
 def gather(value: Tensor, across: bool = True) -> Tensor:
-    """All ranks' rows, in their order: `(b, ...)`, the same shape on each, to `(ranks * b, ...)`. across: False for a
-    rank's own alone, as in `eval()`, where the others are not there."""
+    """Concatenates the rows of all ranks, in the order of ranks: `(b, ...)` to `(ranks * b, ...)`.
+
+    The shape must be the same on all ranks. across: False returns this rank's rows only, as in `eval()`, where other
+    ranks may not take part."""
     return _Gather.apply(value) if across and rank_and_ranks()[1] > 1 else value
 
 
 def gather_sequences(value: Tensor, across: bool = True) -> Tensor:
-    """As `gather`, of sequences, with zeros up to the longest of all: `(b, l, ...)` to `(ranks * b, longest, ...)`."""
+    """Concatenates sequences like `gather`, padded with zeros to the longest of all ranks: `(b, l, ...)` to
+    `(ranks * b, longest, ...)`."""
     if not across or rank_and_ranks()[1] == 1:
         return value
     longest = torch.tensor(value.shape[1], device=value.device)
@@ -52,14 +55,15 @@ class _Gather(Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         rank, ranks = rank_and_ranks()
-        gradient = gradient.contiguous().clone()  # it may be another's
+        gradient = gradient.contiguous().clone()  # all_reduce writes in place, and other nodes may use this tensor
         dist.all_reduce(gradient)
         return gradient.chunk(ranks)[rank]
 
 
 def moved(value: Tensor) -> Tensor:
-    """The tensor of the rank before this one, in a ring, without gradient; the shape must be the same on all. After as
-    many moves as there are ranks it is one's own."""
+    """Sends a tensor to the next rank of a ring, and returns the tensor of the previous rank, without gradient.
+
+    The shape must be the same on all ranks. After as many moves as ranks, each rank has its first tensor again."""
     rank, ranks = rank_and_ranks()
     value, received = value.contiguous(), torch.empty_like(value, memory_format=torch.contiguous_format)
     exchange = [(dist.isend, value, (rank + 1) % ranks), (dist.irecv, received, (rank - 1) % ranks)]

@@ -1,6 +1,6 @@
-"""Two encoders side by side: what objectives with an image tower and a text tower share.
+"""Dual encoders: shared code of objectives with an image encoder and a text encoder.
 
-image, text -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
+image encoder, text encoder -> VisionTextDualEncoderModel; inputs (B, ...) -> a piece at a time -> embeddings (B, D)
 """
 
 import copy
@@ -26,7 +26,7 @@ from ..features import width
 from ..modeling import PretextModel
 from .distributed import rank_and_ranks
 
-HIGHEST_SCALE = 100.0  # of the scores, CLIP's
+HIGHEST_SCALE = 100.0  # maximum logit scale, as in CLIP
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
 
 USAGE = """
@@ -37,32 +37,33 @@ from transformers import AutoModel, AutoProcessor, pipeline
 
 processor = AutoProcessor.from_pretrained("{{ folder }}")
 model = AutoModel.from_pretrained("{{ folder }}")
-picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
-pictures = processor(images=[picture], return_tensors="pt")
+image = Image.new("RGB", (200, 100), "red")  # or your image: Image.open("image.png").convert("RGB")
+images = processor(images=[image], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding={{ padding }}, return_tensors="pt")
 with torch.no_grad():
-    image = model.get_image_features(**pictures).pooler_output
-    text = model.get_text_features(**texts).pooler_output
-    hidden = model.vision_model(**pictures{{ hidden_of }}
-print("cosines", torch.nn.functional.cosine_similarity(image, text))
-print("features of the picture", hidden{{ pooled }}.shape)  # what the linear probe under "Transfer" reads
+    image_embeds = model.get_image_features(**images).pooler_output
+    text_embeds = model.get_text_features(**texts).pooler_output
+    hidden = model.vision_model(**images{{ hidden_of }}
+print("cosines", torch.nn.functional.cosine_similarity(image_embeds, text_embeds))
+print("features of the image", hidden{{ pooled }}.shape)  # input of the linear probe under "Transfer"
 {% if padded.startswith("to the longest") %}
 
-classify = pipeline("zero-shot-image-classification", model="{{ folder }}")  # it knows the class, whatever it logs
-print(classify(picture, candidate_labels=["cat", "car"], hypothesis_template="{}"))
+classify = pipeline("zero-shot-image-classification", model="{{ folder }}")
+# works, also if transformers logs that the model is not supported
+print(classify(image, candidate_labels=["cat", "car"], hypothesis_template="{}"))
 {% if objective.loss is defined and objective.loss == "sigmoid" %}
-# its order is right, but its scores are a softmax: for a sigmoid's take the embeddings, of length 1
+# the pipeline applies a softmax: its order is right, but sigmoid scores need the embeddings, normalised to length 1
 {% endif %}
 {% endif %}
 """
 
 
 class TwoTowers(PretextModel):
-    """Base of objectives with an image tower and a text tower that embed into one space.
+    """Base of objectives with an image encoder and a text encoder that embed into one space.
 
-    `from_encoders` puts two encoders side by side, as transformers' `VisionTextDualEncoderModel`; `from_encoder` takes
-    a `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel` as it is, or its config. The
-    checkpoint is that class's: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
+    `from_encoders` joins two encoders in transformers' `VisionTextDualEncoderModel`. `from_encoder` takes a
+    `CLIPModel`, `SiglipModel`, `Siglip2Model`, `AlignModel` or `ChineseCLIPModel`, or its config. The checkpoint has
+    the class of that model: `AutoModel` and `pipeline("zero-shot-image-classification")` load it.
     """
 
     inputs = ("image", "text")
@@ -77,14 +78,16 @@ class TwoTowers(PretextModel):
         projection_dim: int = 512,
         **settings,
     ) -> "TwoTowers":
-        """Two encoders, or configs of fresh ones, with fresh projections to `projection_dim` and a fresh temperature.
+        """Joins two encoders, or new encoders of given configs, with new projections to `projection_dim` and a new
+        logit scale.
 
-        Raises `ValueError` for a tower that transformers can't store in a pair, naming some that it can."""
+        Raises `ValueError` for an encoder that `VisionTextDualEncoderModel` can't store. The message names some that it
+        can store."""
         return cls.from_encoder(dual_encoder(image, text, projection_dim), **settings)
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """A model of images and texts. Raises `ValueError` for what embeds no such pairs."""
+        """Returns a model that embeds images and texts. Raises `ValueError` for any other model."""
         full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
         if not all(hasattr(full_model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
             raise ValueError(
@@ -97,26 +100,29 @@ class TwoTowers(PretextModel):
     def with_encoders(
         cls, config: VisionTextDualEncoderConfig, encoders: Mapping[str, PreTrainedConfig]
     ) -> VisionTextDualEncoderConfig:
-        """As `PretextModel.with_encoders`."""
+        """See `PretextModel.with_encoders`."""
         towers = {"image": config.vision_config, "text": config.text_config, **encoders}
         return dual_encoder(towers["image"], towers["text"], config.projection_dim).config
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
-        """The towers, without their projections."""
+        """The image encoder and the text encoder, without their projections."""
         return {"image": self.full_model.vision_model, "text": self.full_model.text_model}
 
 
 def scale_of(full_model: nn.Module) -> Tensor:
-    """What a model of images and texts multiplies scores with: `()`."""
+    """Returns the logit scale of a model of images and texts, the factor of its scores: `()`."""
     logarithm = getattr(full_model, "logit_scale", None)
     return (1 / full_model.temperature if logarithm is None else logarithm.exp()).reshape(())
 
 
 @torch.no_grad()
 def clamp_scale(full_model: nn.Module, bounded: bool = True) -> None:
-    """Keeps the scale at most at `HIGHEST_SCALE`: the parameter itself, so that it can come back. A temperature, which
-    could fall to 0, is kept so in any case; the logarithm of a scale where it is to be `bounded`."""
+    """Clamps the logit scale to at most `HIGHEST_SCALE`.
+
+    Changes the parameter in place: a clamped output would pass no gradient, and the scale could not decrease again. A
+    temperature (1 / scale) is always clamped, because it could fall to 0. bounded: also clamps the logarithm of a
+    scale."""
     logarithm = getattr(full_model, "logit_scale", None)
     if logarithm is None:
         full_model.temperature.clamp_(min=1 / HIGHEST_SCALE)
@@ -125,35 +131,40 @@ def clamp_scale(full_model: nn.Module, bounded: bool = True) -> None:
 
 
 def normalised(embeddings: Tensor) -> Tensor:
-    """To length 1, in float32 or better, also in training in bf16: its eight binary digits would move the scores."""
+    """Normalises embeddings `(B, D)` to length 1, in float32 or higher precision.
+
+    Training in bf16 needs this too: its 8 bits of precision would change the scores."""
     return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 
 def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, training: bool) -> None:
-    """Raises `ValueError` for embeddings of images and captions that do not pair, or can't be compared."""
+    """Raises `ValueError` for embeddings of images and captions of different number or width, for a different number of
+    labels, and for a global training batch of one pair."""
     check_counts(images, texts)
     if images.shape[1] != texts.shape[1]:
         raise ValueError(
-            f"Images are embedded in {images.shape[1]} numbers, captions in {texts.shape[1]}: give the towers "
-            "projections of one width (projection_dim)."
+            f"Image embeddings have width {images.shape[1]}, but caption embeddings have width {texts.shape[1]}. Give "
+            "both encoders projections of the same width (projection_dim)."
         )
     if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{len(images)} pairs came with {len(labels)} labels: each needs its own.")
+        raise ValueError(f"{len(images)} pairs came with {len(labels)} labels. Give one label per pair.")
     if training and len(images) * rank_and_ranks()[1] < 2:
         raise ValueError(
-            "A batch of one pair has nothing to compare it with. Give more: --per_device_train_batch_size."
+            f"Contrastive loss needs at least 2 pairs per global batch, but got {len(images)}. Give a larger "
+            "--per_device_train_batch_size."
         )
 
 
 def check_counts(images: Tensor, texts: Tensor) -> None:
-    """Raises `ValueError` for images and captions that do not pair."""
+    """Raises `ValueError` for different numbers of images and captions."""
     if len(images) != len(texts):
-        raise ValueError(f"{len(images)} images came with {len(texts)} captions: each needs its own.")
+        raise ValueError(f"{len(images)} images came with {len(texts)} captions. Give one caption per image.")
 
 
 def pair_labels(labels: Tensor | None, count: int, device: torch.device, training: bool) -> Tensor:
-    """Labels of this rank's pairs, `(count,)`: each pair its own where there are none. In `eval()` each rank has its
-    own batch alone."""
+    """Returns the labels of this rank's pairs, `(count,)`. Without labels, every pair gets a different one.
+
+    training: True numbers the pairs of all ranks; False those of this rank only, because ranks evaluate separately."""
     rank = rank_and_ranks()[0] if training else 0
     return torch.arange(rank * count, (rank + 1) * count, device=device) if labels is None else labels
 
@@ -161,52 +172,54 @@ def pair_labels(labels: Tensor | None, count: int, device: torch.device, trainin
 def dual_encoder(
     image: PreTrainedModel | PreTrainedConfig, text: PreTrainedModel | PreTrainedConfig, projection_dim: int
 ) -> VisionTextDualEncoderModel:
-    """Two encoders (trained in place), or configs of fresh ones, as one transformers model with fresh projections.
+    """Joins two encoders, or new encoders of given configs, in one transformers model with new projections.
 
-    Raises `ValueError` for a tower that this class can't hold, naming some that it can, and for towers of two types of
-    numbers."""
+    The encoders are not copied, so they are trained in place. Raises `ValueError` for encoders of different dtypes, and
+    for an encoder that this class can't store. The message names some that it can store."""
     image, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (image, text))
     check_encoder(image, "image")
     check_encoder(text, "text")
     if image.dtype != text.dtype:
-        raise ValueError(f"The image tower is in {image.dtype}, the text tower in {text.dtype}: give both in one.")
+        raise ValueError(
+            f"The image encoder has dtype {image.dtype}, but the text encoder has {text.dtype}. Give both in one dtype."
+        )
     image.config = copy.deepcopy(image.config)
-    image.config.hidden_size = width(image)  # some have none; the projection's width is read from there, and saved
+    image.config.hidden_size = width(image)  # some lack it, but the projection takes its width from here
     check_pooled(image, "image", pixel_values=blank(image))
     check_pooled(text, "text", input_ids=torch.ones(2, 4, dtype=torch.long, device=text.device))
     config = VisionTextDualEncoderConfig.from_vision_text_configs(
         image.config, text.config, projection_dim=projection_dim
     )
-    return VisionTextDualEncoderModel(config, image, text).to(image.dtype)  # the projections, too
+    return VisionTextDualEncoderModel(config, image, text).to(image.dtype)  # also converts the projections
 
 
 @torch.no_grad()
 def check_pooled(tower: PreTrainedModel, kind: str, **inputs: Tensor) -> None:
-    """Raises `ValueError` for a tower that does not pool its input to one vector of its width."""
+    """Raises `ValueError` for an encoder whose pooled output is not one vector of its width per input."""
     training = tower.training
     pooled = getattr(tower.eval()(**inputs), "pooler_output", None)
     tower.train(training)
     if not isinstance(pooled, Tensor) or pooled.shape[1:] != (width(tower),):
         gives = f"vectors of shape {tuple(pooled.shape[1:])}" if isinstance(pooled, Tensor) else "no pooled output"
         raise ValueError(
-            f"{type(tower).__name__} gives {gives}, so transformers can't put it into a pair of towers "
-            f"(VisionTextDualEncoderModel wants ({width(tower)},)). Take {GOOD[kind]}."
+            f"{type(tower).__name__} gives {gives}, but VisionTextDualEncoderModel needs pooled outputs of shape "
+            f"({width(tower)},). Give another {kind} encoder, for example {GOOD[kind]}."
         )
 
 
 def blank(tower: PreTrainedModel) -> Tensor:
-    """Two images of a size that a tower takes, all zero."""
+    """Returns two images of zeros, `(2, 3, H, W)`, of a size that the encoder takes."""
     (side,) = image_sides(tower)
     return torch.zeros(2, 3, *side, dtype=tower.dtype, device=tower.device)
 
 
 def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, *inputs: Tensor) -> Tensor:
-    """`embed(*inputs)`, at most `size` rows at a time; each piece's activations are computed again, with the same
-    random numbers, when its gradient is asked for (GradCache, Gao et al. 2021,
-    https://huggingface.co/papers/2101.06983).
+    """Computes `embed(*inputs)` for at most `size` rows at a time, to save memory. size: None for all rows at once.
 
-    Batch norm normalises each piece by itself, and counts it once into its running statistics. A frozen tower keeps no
-    activations, and goes through each piece once."""
+    Activations are not stored. The backward pass computes those of each piece again, with the same random numbers
+    (GradCache, Gao et al. 2021, https://huggingface.co/papers/2101.06983). Batch norm normalises each piece separately,
+    and updates its running statistics once per piece. A frozen encoder stores no activations and computes each piece
+    once."""
     if size is None or len(inputs[0]) <= size:
         return embed(*inputs)
     pieces = zip(*(value.split(size) for value in inputs), strict=True)
@@ -214,19 +227,20 @@ def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, 
         return torch.cat([embed(*piece) for piece in pieces])
 
     def contexts():
-        return nullcontext(), StatisticsKept(tower)  # of the first pass, and of each further one
+        return nullcontext(), StatisticsKept(tower)  # of the first pass, and of each recomputation
 
     return torch.cat([checkpoint(embed, *piece, use_reentrant=False, context_fn=contexts) for piece in pieces])
 
 
 def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
-    """Those of its layers that keep running statistics."""
+    """Returns the batch norm layers of an encoder that keep running statistics."""
     return [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
 class StatisticsKept:
-    """Within it, batch norm's running statistics stay as they are. Can be entered again: a graph may be gone through
-    twice."""
+    """Context manager that keeps batch norm's running statistics unchanged.
+
+    It can be entered several times: backward may run twice through the same graph."""
 
     def __init__(self, tower: nn.Module):
         self.norms = batch_norms(tower)
@@ -244,8 +258,10 @@ class StatisticsKept:
 
 @contextmanager
 def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
-    """Meanwhile a ViT sees only some of its patches, drawn for each image (FLIP, Li et al. 2023,
-    https://huggingface.co/papers/2212.00794). Raises `ValueError` for what is no ViT."""
+    """Context manager in which a ViT drops random patches of each image (FLIP, Li et al. 2023,
+    https://huggingface.co/papers/2212.00794).
+
+    share: share of patches that are dropped. Raises `ValueError` for an encoder that is not a ViT."""
     if not share:
         yield
         return
@@ -253,7 +269,8 @@ def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
     parts = (embeddings, getattr(embeddings, "patch_embeddings", None))
     counted = next((part for part in parts if hasattr(part, "num_patches")), None)
     refusal = (
-        f"patch_dropout needs a tower whose patches are a sequence, as a ViT, but this is a {type(tower).__name__}."
+        f"patch_dropout needs an image encoder whose patches are a sequence, but got a {type(tower).__name__}. Give a "
+        "ViT, or no patch_dropout."
     )
     if counted is None:
         raise ValueError(refusal)
@@ -261,7 +278,7 @@ def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
     def drop(module, arguments, tokens):
         if not isinstance(tokens, Tensor):
             raise ValueError(refusal)
-        first = max(tokens.shape[1] - counted.num_patches, 0)  # class tokens and the like
+        first = max(tokens.shape[1] - counted.num_patches, 0)  # class tokens and other tokens that are not patches
         draw = torch.rand(len(tokens), tokens.shape[1] - first, device=tokens.device)
         kept = draw.argsort(1)[:, : max(1, round(draw.shape[1] * (1 - share)))] + first
         patches = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[2]))
@@ -275,7 +292,7 @@ def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
 
 
 def image_inputs(model: PreTrainedModel, pixel_values: Tensor) -> dict[str, Tensor]:
-    """What `get_image_features` takes of images `(B, 3, S, S)`: SigLIP 2 wants them cut into patches."""
+    """Returns the arguments of `get_image_features` for images `(B, 3, H, W)`. SigLIP 2 takes images as patches."""
     if "spatial_shapes" not in signature(model.get_image_features).parameters:
         return {"pixel_values": pixel_values}
     side = model.config.vision_config.patch_size

@@ -1,6 +1,6 @@
-"""K-means of many points, in which no centre is left without any.
+"""K-means for many points that leaves no centre without points.
 
-points (n, d) -> different ones (m, d), weights (m,) -> k-means++ -> mini-batches -> rounds -> centres (K, d)
+points (n, d) -> distinct points (m, d), weights (m,) -> k-means++ -> mini-batches -> rounds -> centres (K, d)
 
 Mini-batch k-means is scikit-learn's (Sculley, "Web-Scale K-Means Clustering", WWW 2010,
 https://dl.acm.org/doi/10.1145/1772690.1772862).
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-TILE = 2**24  # scores of points by centres that are held at a time
-BATCH, FIRST = 4096, 3  # points of a mini-batch; how many points per centre the first centres are chosen among
-TURNS, MOST_TURNS = 3, 20  # how often centres move after the mini-batches, and at most, while one has no point
-PASSES = 2 + TURNS  # over the points, where no more turns are needed
-RARE = 0.1  # centres with less than this share of the points that one has on average are put elsewhere
+TILE = 2**24  # number of scores between points and centres in memory at a time
+BATCH, FIRST = 4096, 3  # points per mini-batch; points per centre that k-means++ chooses the first centres from
+TURNS, MOST_TURNS = 3, 20  # rounds after the mini-batches; maximum number of rounds, while a centre has no points
+PASSES = 2 + TURNS  # passes over the points, if no extra rounds are needed
+RARE = 0.1  # a centre with less than this share of the average number of points per centre is moved
 
 
 def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
-    """The number of each point's nearest centre, and the squared distance to it, both `(n,)`.
+    """Returns the index of each point's nearest centre, and the squared distance to it, both `(n,)`.
 
-    points (`(n, d)`), centres (`(K, d)`). Of the `(n, K)` scores a tile is held at a time."""
-    half = centres.square().sum(1) / 2  # |x - c|^2 is least where x . c - |c|^2 / 2 is greatest
+    points (`(n, d)`), centres (`(K, d)`). Only a tile of the `(n, K)` scores is in memory at a time."""
+    half = centres.square().sum(1) / 2  # |x - c|^2 is smallest where x . c - |c|^2 / 2 is largest
     parts = []
     for part in points.split(max(TILE // max(centres.shape), 1)):
         codes = torch.addmm(-half, part, centres.T).argmax(1)
@@ -32,17 +32,19 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def distinct(points: Tensor) -> tuple[Tensor, Tensor]:
-    """The different ones of points `(n, d)`, and how often each is there: `(m, d)`, `(m,)`.
+    """Returns the distinct points among points `(n, d)`, and how often each occurs: `(m, d)`, `(m,)`.
 
-    A white background is thousands of patches with the very same pixels: only one of them may become a centre."""
+    White backgrounds give thousands of patches with identical pixels. Only one of them may become a centre."""
     bytes_of_rows = points.contiguous().numpy().view(np.dtype((np.void, points.shape[1] * points.itemsize)))
     _, first, counts = np.unique(bytes_of_rows[:, 0], return_index=True, return_counts=True)  # far faster than axis=0
     return points[torch.from_numpy(first)], torch.from_numpy(counts).float()
 
 
 def first_centres(points: Tensor, weights: Tensor, size: int, seed: int) -> Tensor:
-    """`(size, d)` of shuffled points, drawn by k-means++ among the first few, so that they lie apart."""
-    from sklearn.cluster import kmeans_plusplus  # seconds to import
+    """Chooses first centres `(size, d)` that are far apart, by k-means++ among the first `FIRST * size` points.
+
+    points (`(n, d)`): in random order. weights (`(n,)`)."""
+    from sklearn.cluster import kmeans_plusplus  # takes seconds to import
     from threadpoolctl import threadpool_limits
 
     some = slice(FIRST * size)
@@ -52,10 +54,11 @@ def first_centres(points: Tensor, weights: Tensor, size: int, seed: int) -> Tens
 
 
 def k_means(points: Tensor, weights: Tensor, size: int, seed: int, shown: tqdm) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres of different points `(n, d)` with weights `(n,)`: k-means++, mini-batches, then rounds over all of them.
+    """Clusters distinct points `(n, d)` with weights `(n,)`: k-means++, mini-batches, then rounds over all points.
 
-    shown: counts `PASSES` times the points. Returns centres `(size, d)`, the weight that each has `(size,)`, and each
-    point's squared distance to its own `(n,)`."""
+    shown: progress bar; counts all points `PASSES` times, or more often if extra rounds are needed. Returns centres
+    `(size, d)`, the total weight of each centre's points `(size,)`, and each point's squared distance to its centre
+    `(n,)`."""
     random = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(points), generator=random)
     points, weights = points[order], weights[order]
@@ -65,16 +68,17 @@ def k_means(points: Tensor, weights: Tensor, size: int, seed: int, shown: tqdm) 
 
 
 def mini_batches(points: Tensor, weights: Tensor, centres: Tensor, shown: tqdm) -> Tensor:
-    """Centres after one pass of mini-batch k-means over shuffled points.
+    """Returns the centres `(K, d)` after one pass of mini-batch k-means over points in random order.
 
-    scikit-learn's own cure for rare centres (`reassignment_ratio`) is off: rare is what has few points beside the
-    commonest one, as most centres have where backgrounds are white, and some end without any all the same."""
+    scikit-learn can move rare centres (`reassignment_ratio`), but this is off. It calls a centre rare if it has few
+    points compared with the most frequent centre. With white backgrounds that is true of most centres, and some still
+    end without points."""
     from sklearn.cluster import MiniBatchKMeans
 
     means = MiniBatchKMeans(
         len(centres), init=centres.numpy(), n_init=1, random_state=0, reassignment_ratio=0, compute_labels=False
     )
-    size = max(BATCH, len(centres))  # it wants no fewer points than centres
+    size = max(BATCH, len(centres))  # scikit-learn needs at least as many points as centres
     for part, weight in zip(points.split(size), weights.split(size), strict=True):
         means.partial_fit(part.numpy(), sample_weight=weight.numpy())
         shown.update(len(part))
@@ -84,10 +88,10 @@ def mini_batches(points: Tensor, weights: Tensor, centres: Tensor, shown: tqdm) 
 def settle(
     points: Tensor, weights: Tensor, centres: Tensor, random: torch.Generator, shown: tqdm
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Moves centres to the means of their points, and those that hardly any point is near to somewhere else, `TURNS`
-    times, and further while any has no point.
+    """Moves centres to the means of their points, and rare centres to other points.
 
-    Returns centres `(K, d)`, how many points each has `(K,)`, and each point's squared distance to its own `(n,)`."""
+    Runs `TURNS` rounds, and more (up to `MOST_TURNS`) while a centre has no points. Returns centres `(K, d)`, the total
+    weight of each centre's points `(K,)`, and each point's squared distance to its centre `(n,)`."""
     for turn in range(MOST_TURNS + 1):
         codes, distances = nearest(points, centres)
         counts = torch.bincount(codes, weights, minlength=len(centres))
@@ -101,10 +105,10 @@ def settle(
 
 
 def means_of(points: Tensor, weights: Tensor, codes: Tensor, centres: Tensor) -> Tensor:
-    """The weighted means of each centre's points, `(K, d)`; a centre without points stays."""
+    """Returns the weighted mean of each centre's points, `(K, d)`. A centre without points does not move."""
     sums, counts = torch.zeros_like(centres, dtype=torch.float64), torch.bincount(codes, weights, len(centres))
     parts = [values.split(max(TILE // points.shape[1] // 2, 1)) for values in (points, weights, codes)]
-    for part, weight, part_codes in zip(*parts, strict=True):  # in float64 a part at a time
+    for part, weight, part_codes in zip(*parts, strict=True):  # in parts, since float64 copies take memory
         sums.index_add_(0, part_codes, part.double() * weight[:, None])
     return torch.where(counts[:, None] > 0, sums / counts[:, None], centres).to(centres.dtype)
 
@@ -112,9 +116,11 @@ def means_of(points: Tensor, weights: Tensor, codes: Tensor, centres: Tensor) ->
 def reseed(
     centres: Tensor, rare: Tensor, counts: Tensor, points: Tensor, chances: Tensor, random: torch.Generator
 ) -> None:
-    """Puts rare centres (`(K,)`, bool), in place, on points drawn with these chances `(n,)`; where few points have any,
-    those centres with the least points."""
+    """Moves rare centres, in place, to points that are drawn without replacement.
+
+    rare (`(K,)`, bool). counts (`(K,)`): points of each centre. chances (`(n,)`): relative probability of each point.
+    If fewer points than rare centres have a probability above 0, the rare centres with the fewest points move."""
     emptiest = counts.masked_fill(~rare, torch.inf).argsort(stable=True)
-    wanted = min(int(rare.sum()), int((chances > 0).sum()))
-    if wanted:
-        centres[emptiest[:wanted]] = points[torch.multinomial(chances, wanted, generator=random)]
+    moves = min(int(rare.sum()), int((chances > 0).sum()))
+    if moves:
+        centres[emptiest[:moves]] = points[torch.multinomial(chances, moves, generator=random)]

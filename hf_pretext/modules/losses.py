@@ -1,4 +1,4 @@
-"""Losses that hold little memory, for scores over many classes and of many pairs.
+"""Losses that need little memory, for scores over many classes and between many pairs.
 
 logits (M, classes), labels (M,) -> loss ()
 rows (n, d), columns (m, d) -> scores (n, m), a tile of rows at a time -> loss ()
@@ -13,21 +13,23 @@ from torch.autograd.function import once_differentiable
 
 from .distributed import moved, rank_and_ranks
 
-TILE = 2**22  # scores that are computed with at a time, on a CPU
-DEVICE_TILE = 2**24  # elsewhere, where starting a kernel costs more
+TILE = 2**22  # number of scores in memory at a time, on a CPU
+DEVICE_TILE = 2**24  # on other devices, where starting a kernel costs more
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of -log softmax(logits)[label], `()`, in float32 or better: `F.cross_entropy(logits.float(), labels)`
-    without the scores in float32 four times over. What it holds is their gradient, in their own type.
+    """Returns the mean of -log softmax(logits)[label], `()`, in float32 or higher precision.
 
-    logits (`(M, classes)`, any floating type), labels (`(M,)`).
+    Equals `F.cross_entropy(logits.float(), labels)`, which needs four float32 tensors of the size of the logits. This
+    function needs one, the gradient, in the dtype of the logits.
+
+    logits (`(M, classes)`, any floating dtype), labels (`(M,)`).
     """
     return CrossEntropy.apply(logits, labels)
 
 
 class CrossEntropy(torch.autograd.Function):
-    """Rows are taken a tile at a time; their softmax is computed once more in the backward pass."""
+    """Cross-entropy of a tile of rows at a time. The backward pass computes the softmax again."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, labels: Tensor) -> Tensor:
@@ -45,13 +47,14 @@ class CrossEntropy(torch.autograd.Function):
         rows = rows_of_a_tile(logits, logits.shape[1])
         parts = [values.split(rows) for values in (gradient, logits, labels, normalizer)]
         for out, scores, label, normal in zip(*parts, strict=True):
-            softmax = (scores - normal[:, None]).exp_()  # in the normaliser's type
+            softmax = (scores - normal[:, None]).exp_()  # in the dtype of `normal`: float32 or higher
             softmax[torch.arange(len(label), device=label.device), label] -= 1
             out.copy_(softmax.mul_(share))
         return gradient, None
 
 
 def rows_of_a_tile(like: Tensor, columns: int) -> int:
+    """Returns the number of rows of scores that are in memory at a time, at least 1."""
     return max((TILE if like.device.type == "cpu" else DEVICE_TILE) // columns, 1)
 
 
@@ -64,19 +67,23 @@ def softmax_loss(
     label_smoothing: float = 0.0,
     symmetric: bool = True,
 ) -> Tensor:
-    """Cross-entropy of each row's scores over all columns, `scale * rows @ columns.T`, where those with its label are
-    right in equal shares; where symmetric, the mean of that and of each column's over all rows. `()`.
+    """Returns the mean cross-entropy of each row's scores over all columns, `scale * rows @ columns.T`: `()`.
 
-    rows (`(n, d)`), columns (`(m, d)`), both in float32 or better; scale (`()`); row_labels (`(n,)`), column_labels
-    (`(m,)`), which have each row's; where symmetric, row_labels have each column's, too. What is
-    right is a mean of embeddings, so that it needs no scores; of those a tile is held at a time, here and in the
-    backward pass, which computes them again.
+    The positives of a row are the columns with the same label; they share the target probability equally.
+
+    rows (`(n, d)`), columns (`(m, d)`): in float32 or higher precision. scale (`()`). row_labels (`(n,)`),
+    column_labels (`(m,)`): each row label must occur among the column labels. label_smoothing: share of the target
+    probability that is spread over all columns. symmetric: averages this loss and the same loss of each column over all
+    rows; then each column label must occur among the row labels.
+
+    The term of the positives uses the mean of their embeddings, so it needs no scores. For the other term a tile of
+    scores is in memory at a time; the backward pass computes them again.
     """
     along_rows, along_columns = Normalizers.apply(rows, columns, scale, symmetric)
     losses = [along_rows - scale * (rows * right(columns, column_labels, row_labels, label_smoothing)).sum(1)]
     if symmetric:
-        wanted = right(rows, row_labels, column_labels, label_smoothing)
-        losses.append(along_columns - scale * (columns * wanted).sum(1))
+        positives = right(rows, row_labels, column_labels, label_smoothing)
+        losses.append(along_columns - scale * (columns * positives).sum(1))
     return sum(loss.mean() for loss in losses) / len(losses)
 
 
@@ -90,9 +97,10 @@ def softmax_loss_of_ranks(
     all_labels: Tensor,
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    """`softmax_loss` both ways, of this rank's pictures and texts (`(b, d)` each) among all ranks' (`(n, d)`). `()`.
+    """Returns the symmetric `softmax_loss` of this rank's images and texts against those of all ranks: `()`.
 
-    labels (`(b,)`), all_labels (`(n,)`): of this rank's pairs, and of all."""
+    images, texts (`(b, d)`), labels (`(b,)`): of this rank. all_images, all_texts (`(n, d)`), all_labels (`(n,)`): of
+    all ranks."""
     ways = (images, all_texts), (texts, all_images)
     return sum(softmax_loss(*way, scale, labels, all_labels, label_smoothing, symmetric=False) for way in ways) / 2
 
@@ -106,18 +114,20 @@ def sigmoid_loss(
     column_labels: Tensor,
     ring: bool = False,
 ) -> Tensor:
-    """SigLIP's: -log sigmoid of each score `scale * row . column + bias`, of its negative where the labels differ;
-    summed over columns, mean over rows. `()`.
+    """Returns SigLIP's loss, summed over columns and averaged over rows: `()`.
 
-    Shapes and memory are those of `softmax_loss`. ring: over all ranks' columns, as many on each, which go round from
-    rank to rank, and in the backward pass once more, their gradients with them: a rank holds those of three at a time,
-    however many there are.
+    The score of a row and a column is `scale * row . column + bias`. Their loss is -log sigmoid(score) if their labels
+    are equal, and -log sigmoid(-score) if not.
+
+    Shapes and memory are those of `softmax_loss`; bias (`()`). ring: compares rows with the columns of all ranks, the
+    same number on each. Columns move from rank to rank in a ring; in the backward pass again, with their gradients. A
+    rank holds the columns of at most three ranks at a time, for any number of ranks.
     """
     return Softpluses.apply(rows, columns, scale, bias, row_labels, column_labels, ring).sum() / len(rows)
 
 
 class Normalizers(torch.autograd.Function):
-    """The logarithms of the softmaxes' denominators: of rows `(n,)`, and where symmetric of columns `(m,)`."""
+    """Logarithms of the softmax denominators: of rows `(n,)`, and of columns `(m,)` if symmetric, else None."""
 
     @staticmethod
     def forward(ctx, rows: Tensor, columns: Tensor, scale: Tensor, symmetric: bool) -> tuple[Tensor, Tensor | None]:
@@ -146,8 +156,9 @@ class Normalizers(torch.autograd.Function):
 
 
 class Softpluses(torch.autograd.Function):
-    """Sums over columns of -log sigmoid(score), of the negative score where the labels differ, `(n,)`: of
-    softplus(score), less the score where they are equal."""
+    """Sums over columns of -log sigmoid(score) for equal labels and -log sigmoid(-score) for different ones: `(n,)`.
+
+    Both equal softplus(score), minus the score for equal labels."""
 
     @staticmethod
     def forward(
@@ -187,16 +198,17 @@ class Softpluses(torch.autograd.Function):
             of_embeddings, of_bias = gradients(gradient, rows, columns, scale, row_labels, of_sums)
             parts = [*of_embeddings, of_bias]
             grads = [one.add_(part) for one, part in zip(grads, parts, strict=True)] if hop else parts
-            if ctx.ranks > 1:  # after the last time, the gradients are where their columns came from
+            if ctx.ranks > 1:  # after the last hop, each gradient is on the rank of its columns
                 grads[1] = moved(grads[1])
         return *grads, None, None, None
 
 
 def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """`scale * rows @ columns.T`, some rows at a time, each with its part of what there is a value a row of.
+    """Yields `scale * rows @ columns.T`, a tile of rows at a time, with the same rows of each tensor in `of_rows`.
 
-    All tiles are written into the same memory, and what is found of them into results allocated beforehand: small
-    results kept between tiles take the place of those freed, and no next one would fit there."""
+    All tiles are written into the same memory, and callers write results into tensors that are allocated beforehand.
+    Small tensors that are allocated between tiles can fill the memory of freed tiles, so that the next tile does not
+    fit."""
     at_a_time = rows_of_a_tile(rows, len(columns))
     memory = rows.new_empty(min(at_a_time, len(rows)), len(columns))
     for tile, *parts in zip(*(values.split(at_a_time) for values in (rows, *of_rows)), strict=True):
@@ -206,12 +218,15 @@ def tiles_of_scores(rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tens
 def gradients(
     of_scores: Callable[..., Tensor], rows: Tensor, columns: Tensor, scale: Tensor, *of_rows: Tensor
 ) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """The gradients of rows, columns and scale, and the sum of the scores' own, which a function finds of each tile."""
+    """Returns the gradients of rows, columns and scale, and the sum of the gradients of all scores.
+
+    of_scores: function that returns the gradients of a tile of scores. It takes the scores and their rows of
+    `of_rows`."""
     grad_rows, grad_columns = torch.empty_like(rows), torch.zeros_like(columns)
     total = rows.new_zeros(())
     for scores, tile, out, *parts in tiles_of_scores(rows, columns, scale, rows, grad_rows, *of_rows):
         grad = of_scores(scores, *parts)
-        torch.mm(grad, columns, out=out)  # to be scaled
+        torch.mm(grad, columns, out=out)  # scaled at the end
         grad_columns.addmm_(grad.T, tile)
         total += grad.sum()
     grad_scale = (grad_rows * rows).sum()
@@ -219,15 +234,17 @@ def gradients(
 
 
 def right(values: Tensor, labels: Tensor, wanted: Tensor, smoothing: float = 0.0) -> Tensor:
-    """The mean of the values with each wanted label, `(n, d)`, with a share of the mean of all."""
+    """Returns the mean of the values with each label in `wanted`, `(n, d)`.
+
+    smoothing: weight of the mean of all values in each result."""
     sums, count = sums_of_labels(values, labels, wanted)
     return torch.lerp(sums / count[:, None], values.mean(0).expand_as(sums), smoothing)
 
 
 def sums_of_labels(values: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the values with each wanted label: their sum `(n, d)`, and how many there are, `(n,)`."""
+    """Returns the sum of the values with each label in `wanted`, `(n, d)`, and their number, `(n,)`."""
     names, number = torch.cat([labels, wanted]).unique(return_inverse=True)
-    present, asked = number.split([len(labels), len(wanted)])
+    present, requested = number.split([len(labels), len(wanted)])
     sums = values.new_zeros(len(names), values.shape[1]).index_add(0, present, values)
     count = values.new_zeros(len(names)).index_add(0, present, torch.ones_like(present, dtype=values.dtype))
-    return sums[asked], count[asked]
+    return sums[requested], count[requested]

@@ -1,4 +1,4 @@
-"""Masking patches of images and words of texts: what objectives that do this to each and to pairs share.
+"""Masks patches of images and tokens of texts: shared code of objectives for images, texts and image-text pairs.
 
 pixel_values (B, 3, S, S) -> codebook -> visual tokens (B, N), some masked; input_ids (B, L) -> some masked
 """
@@ -35,7 +35,7 @@ from .patches import random_patches
 class MaskedPairsTask(MaskTask, CodebookTask):
     """Settings of objectives that mask images and texts.
 
-    image_mask_ratio: share of patches that are masked, drawn one by one. (The papers mask them in blocks.)
+    image_mask_ratio: share of patches that are masked. They are drawn one by one, while the papers mask blocks.
     text_mask_ratio: share of tokens that are masked.
     """
 
@@ -48,10 +48,10 @@ class MaskedPairsTask(MaskTask, CodebookTask):
 
 
 class MaskedPairs(PretextModel):
-    """Base of objectives that mask patches and words, of images, of texts and of pairs.
+    """Base of objectives that mask patches of images and tokens of texts, alone and in image-text pairs.
 
-    A subclass names its `encoder_class`, the transformers model of image-text pairs; its settings inherit
-    `MaskedPairsTask`; and it puts `new_codebook()` into its head under "codebook".
+    A subclass sets `encoder_class` to the transformers model of image-text pairs. Its settings inherit
+    `MaskedPairsTask`. Its head contains `new_codebook()` under the name "codebook".
     """
 
     inputs = ("image", "text")
@@ -62,9 +62,10 @@ class MaskedPairs(PretextModel):
 
     @classmethod
     def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "MaskedPairs":
-        """As `PretextModel.from_encoder`, of a model of `encoder_class` or its config.
+        """Puts the objective's heads on a model of `encoder_class`, or on a new one of its config, and opens the
+        codebook. See `PretextModel.from_encoder`.
 
-        Raises `ValueError` for what is none, and for a codebook that can't be had."""
+        Raises `ValueError` for any other model, and for a codebook that can't be loaded."""
         encoder, task = cls.native(encoder), make_settings(cls.task_class, **settings)
         patch = getattr(encoder.config, "image_config", encoder.config).patch_size
         codebook = open_codebook(task.codebook, task.codebook_size, patch)
@@ -76,7 +77,7 @@ class MaskedPairs(PretextModel):
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """A model of `encoder_class`. Raises `ValueError` for anything else."""
+        """Returns a model of `encoder_class`. Raises `ValueError` for any other model."""
         full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
         if not isinstance(full_model, cls.encoder_class):
             raise ValueError(
@@ -87,38 +88,42 @@ class MaskedPairs(PretextModel):
 
     @classmethod
     def complete(cls, task: MaskedPairsTask, processors: Mapping[str, Any]) -> MaskedPairsTask:
-        """The tokenizer's mask token and special tokens, and what the image processor normalises by.
+        """Completes the settings with the tokenizer's mask token and special tokens, and with the image processor's
+        mean and standard deviation.
 
         Raises `ValueError` for a tokenizer without a mask token."""
         return with_normalisation_of(with_tokens_of(task, processors["text"]), processors["image"])
 
     def new_codebook(self) -> nn.Module:
-        """One of the shape that config.json says, not fitted."""
+        """Returns a codebook of the shape that config.json contains, not fitted."""
         return codebook_from(self.parts["codebook"])
 
     @property
     def codebook(self) -> nn.Module:
-        """What gives patches' visual tokens."""
+        """The codebook, which gives the visual tokens of patches."""
         return self.pretext_head["codebook"]
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Fits the codebook to the images of training."""
+        """Fits the codebook to the training images. batches: of training; those without images are skipped."""
         images = (batch["pixel_values"] for batch in batches if "pixel_values" in batch)
         self.codebook.fit(images, patches=self.task.codebook_patches)
 
     def prepared(self) -> dict:
-        """Of the codebook: its kind, how many codes it has, and how many evenly used ones these come to."""
+        """Returns the codebook's kind, size (number of codes) and perplexity (effective number of codes in fitting;
+        None for a ready codebook)."""
         shape = {"kind": self.codebook.kind, "size": self.codebook.size}
         return {"codebook": {**shape, "perplexity": getattr(self.codebook, "perplexity", None)}}
 
     def hide_patches(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Which patches are hidden, `(B, N)`, bool; and the visual tokens of those, `IGNORED` elsewhere."""
+        """Draws the patches of images `(B, 3, S, S)` to mask: `(B, N)`, bool. Also returns their visual tokens as
+        labels: `(B, N)`, `IGNORED` for all other patches."""
         codes = visual_tokens(self.codebook, pixel_values, self.training)
         hidden = random_patches(*codes.shape, self.task.image_mask_ratio, codes.device, self.generator())
         return hidden, codes.masked_fill(~hidden, IGNORED)
 
     def hide_tokens(self, input_ids: Tensor, attention_mask: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
-        """Token ids as the encoder sees them, and those of the hidden ones, `IGNORED` elsewhere: `(B, L)` each."""
+        """Masks a share `ratio` of the tokens of texts `(B, L)`. Returns the token ids for the encoder, and the masked
+        tokens' ids as labels, `IGNORED` for all other tokens: `(B, L)` each."""
         task, generator = self.task, self.generator()
         allowed = without_special(input_ids, attention_mask.bool(), task.special_token_ids)
         hidden = draw_units(allowed, torch.ones_like(allowed), ratio, generator)

@@ -1,7 +1,7 @@
-"""Masking words and patches, and predicting them: what objectives that mask share.
+"""Masks and predicts tokens and patches: shared code of objectives that mask.
 
-input_ids (B, L) -> units drawn -> hidden (B, L), ids with others in their place
-states (B, T, D), labels (B, T) -> hidden ones alone -> logits (M, classes) -> cross-entropy
+input_ids (B, L) -> units drawn -> masked tokens (B, L), bool -> ids with replaced tokens
+states (B, T, D), labels (B, T) -> masked positions only -> logits (M, classes) -> cross-entropy
 """
 
 import dataclasses
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from .losses import cross_entropy
 
-IGNORED = -100  # the label of what is not to be predicted, as everywhere
-SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of lengths, and where it is cut
+IGNORED = -100  # label of positions that are not predicted, as in PyTorch and transformers
+SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of lengths in words, and the maximum length
 
 
 @strict
@@ -25,8 +25,9 @@ SPAN_STOP, LONGEST_SPAN = 0.2, 10  # SpanBERT's geometric distribution of length
 class MaskTask:
     """Settings of objectives that mask tokens.
 
-    mask_token_id: the mask token; a recipe takes it from the tokenizer.
-    special_token_ids: tokens that are never masked, as those that begin and end a text; from the tokenizer too.
+    mask_token_id: id of the mask token; a recipe takes it from the tokenizer.
+    special_token_ids: ids of tokens that are never masked, for example those that begin and end a text; a recipe takes
+        them from the tokenizer.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -36,19 +37,19 @@ class MaskTask:
 
 
 def check_share(name: str, value: float) -> None:
-    """Raises `ValueError` for a share that is not between 0 and 1."""
+    """Raises `ValueError` for a share that is not above 0 and below 1."""
     if not 0 < value < 1:
         raise ValueError(f"{name} must lie between 0 and 1, but is {value}.")
 
 
 def with_tokens_of(task: MaskTask, tokenizer) -> MaskTask:
-    """Settings with the tokenizer's `mask_token_id` and `special_token_ids` where they leave them open.
+    """Returns the settings with the tokenizer's `mask_token_id` and `special_token_ids`, unless they are set already.
 
     Raises `ValueError` for a tokenizer without a mask token."""
     if task.mask_token_id is None and tokenizer.mask_token_id is None:
         raise ValueError(
-            f"The tokenizer ({type(tokenizer).__name__}) has no mask token, as those of causal language models. "
-            "Give another --tokenizer, or name one of its tokens with --mask_token_id."
+            f"The tokenizer ({type(tokenizer).__name__}) has no mask token, like tokenizers of causal language models. "
+            "Give another --tokenizer, or the id of one of its tokens as --mask_token_id."
         )
     mask = tokenizer.mask_token_id if task.mask_token_id is None else task.mask_token_id
     special = task.special_token_ids if task.special_token_ids is not None else sorted(tokenizer.all_special_ids)
@@ -56,7 +57,9 @@ def with_tokens_of(task: MaskTask, tokenizer) -> MaskTask:
 
 
 def without_special(input_ids: Tensor, attention_mask: Tensor, special_token_ids: Sequence[int] | None) -> Tensor:
-    """Tokens that may be masked, `(B, L)`: those of the attention mask (bool), without the special ones."""
+    """Returns which tokens may be masked, `(B, L)`, bool: those of the attention mask that are not special tokens.
+
+    input_ids (`(B, L)`), attention_mask (`(B, L)`, bool)."""
     if not special_token_ids:
         return attention_mask
     return attention_mask & ~torch.isin(input_ids, torch.tensor(special_token_ids, device=input_ids.device))
@@ -71,9 +74,11 @@ def replaced(
     generator: torch.Generator | None = None,
     special_token_ids: Sequence[int] | None = None,
 ) -> Tensor:
-    """The ids with hidden tokens (`(B, L)`, bool) as the model sees them: a share of them becomes the mask token, a
-    share any token but special ones (padding would move the positions of what follows), the rest stays as it is.
+    """Returns token ids `(B, L)` in which the tokens to predict are replaced, as in BERT.
 
+    hidden (`(B, L)`, bool): tokens to predict. shares: share of them that becomes the mask token, and share that
+    becomes a random token; the rest does not change. Random tokens are never special ones: a padding token would shift
+    the positions of the tokens after it.
     Raises `ValueError` without a mask token."""
     if mask_token_id is None:
         raise ValueError("mask_token_id is not set. Give the tokenizer's: mask_token_id=tokenizer.mask_token_id.")
@@ -92,10 +97,11 @@ def unit_starts(
     device: torch.device,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Where a unit begins that is hidden as a whole or not at all: `(B, L)`, bool.
+    """Returns the tokens at which units begin: `(B, L)`, bool. All tokens of a unit are masked, or none of them.
 
-    Spans begin at each word with probability `SPAN_STOP`, so that their lengths in words are geometric, as SpanBERT's;
-    a span of `LONGEST_SPAN` words ends.
+    shape: B and L. unit: "token", "word" or "span" (of words). word_starts (`(B, L)`, bool): first tokens of words. A
+    span begins at a word with probability `SPAN_STOP`, so that the lengths of spans in words are geometric, as in
+    SpanBERT. Spans have at most `LONGEST_SPAN` words.
     """
     if unit == "token":
         return torch.ones(shape, dtype=torch.bool, device=device)
@@ -103,37 +109,38 @@ def unit_starts(
         return word_starts
     stops = word_starts & (torch.rand(shape, device=device, generator=generator) < SPAN_STOP)
     word = word_starts.long().cumsum(1)
-    begun = torch.where(stops, word, 0).cummax(1).values  # the word that the span so far began with
+    begun = torch.where(stops, word, 0).cummax(1).values  # number of the word that began the current span
     return stops | (word_starts & ((word - begun) % LONGEST_SPAN == 0))
 
 
 def draw_units(allowed: Tensor, starts: Tensor, ratio: float, generator: torch.Generator | None = None) -> Tensor:
-    """Draws units to hide, as many as come closest to a share of each row's tokens, and at least one.
+    """Draws units to mask, so that the number of masked tokens is as close as possible to a share of each row's tokens.
 
-    allowed, starts (`(B, L)`, bool): which tokens may be hidden, and where units begin. Returns `(B, L)`, bool.
+    allowed (`(B, L)`, bool): tokens that may be masked. starts (`(B, L)`, bool): tokens at which units begin. ratio:
+    share of the allowed tokens to mask; at least one unit is drawn. Returns `(B, L)`, bool.
     """
     unit = starts.long().cumsum(1)  # (B, L)
     draw = torch.rand(len(unit), unit.shape[1] + 1, device=unit.device, generator=generator)
-    score = draw.gather(1, unit).masked_fill(~allowed, 2.0)  # one number for each unit
+    score = draw.gather(1, unit).masked_fill(~allowed, 2.0)  # one random number per unit
     size = torch.zeros_like(draw).scatter_add_(1, unit, allowed.to(draw.dtype)).gather(1, unit)  # of a token's unit
-    rank = score.argsort(dim=1, stable=True).argsort(dim=1)  # tokens of a unit follow each other
+    rank = score.argsort(dim=1, stable=True).argsort(dim=1)  # tokens of a unit stay together
     rank = torch.full_like(draw, math.inf).scatter_reduce_(1, unit, rank.to(draw.dtype), "amin").gather(1, unit)
-    wanted = (allowed.sum(1, keepdim=True) * ratio).clamp(min=1)
-    return allowed & ((rank + size / 2 <= wanted) | (rank == 0))
+    target = (allowed.sum(1, keepdim=True) * ratio).clamp(min=1)
+    return allowed & ((rank + size / 2 <= target) | (rank == 0))
 
 
 def prediction_head(width: int, classes: int, epsilon: float = 1e-12) -> nn.Module:
-    """What predicts a masked patch or token, as BERT's: `(..., width)` to `(..., classes)`."""
+    """Creates a head that predicts masked patches or tokens, as in BERT: `(..., width)` to `(..., classes)`."""
     return nn.Sequential(
         nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width, eps=epsilon), nn.Linear(width, classes)
     )
 
 
 def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss of predicting what is masked, and the accuracy: `()` each; 0 where nothing is masked. The head sees
-    masked positions alone.
+    """Returns the loss and the accuracy of predictions at masked positions: `()` each, 0 if no position is masked.
 
-    states (`(B, T, D)`), labels (`(B, T)`, `IGNORED` where nothing is hidden)."""
+    states (`(B, T, D)`), labels (`(B, T)`, `IGNORED` at positions that are not masked). The head is applied to masked
+    positions only."""
     hidden = labels != IGNORED
     logits, labels = head(states[hidden]), labels[hidden]
     if not len(labels):
@@ -142,9 +149,11 @@ def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[
 
 
 def visual_tokens(codebook: nn.Module, pixel_values: Tensor, training: bool) -> Tensor:
-    """The codes of images' patches, `(B, N)`. A model is tried out, in `eval()`, before its codebook is fitted: then
-    all are 0. Raises `ValueError` for one that is not fitted in training."""
+    """Returns the codes of images' patches, `(B, N)`.
+
+    All codes are 0 in `eval()` if the codebook is not fitted, because a model is tried before its codebook is fitted.
+    Raises `ValueError` in training if the codebook is not fitted."""
     if training or codebook.fitted:
         return codebook(pixel_values)
-    shape = codebook.describe(pixel_values).shape[:2]  # which says where images and patches don't fit
+    shape = codebook.describe(pixel_values).shape[:2]  # raises an error if images and patches don't fit
     return torch.zeros(shape, dtype=torch.long, device=pixel_values.device)

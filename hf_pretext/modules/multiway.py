@@ -1,10 +1,10 @@
-"""The Multiway Transformer: one self-attention for pictures, texts and pairs of them, one feed-forward for each kind.
+"""The Multiway Transformer: shared self-attention, and one feed-forward network each for images, texts and pairs.
 
 BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
 https://huggingface.co/papers/2208.10442
 
     pixel_values (B, C, S, S), input_ids (B, L) -> [class token, N patches, L tokens] -> in each layer: attention over
-    all, then each token's expert (vision, language; in the top layers of a pair: fusion) -> (B, 1 + N + L, D)
+    all, then each token's expert (vision, language; fusion in the top layers of a pair) -> (B, 1 + N + L, D)
 """
 
 from dataclasses import dataclass
@@ -28,15 +28,17 @@ from transformers.utils import ModelOutput, can_return_tuple
 
 from .multiway_sides import IMAGE, SHARED, TEXT, TwoSides, load_side, plain_side
 
-UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")  # weights fit whatever they are
+# Settings that do not change the shapes of weights.
+UNBOUND = ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range")
 
 
 @strict
 class MultiwayConfig(PreTrainedConfig):
-    """What a `MultiwayModel` is built from.
+    """Config of a `MultiwayModel`.
 
-    num_fusion_layers: top layers that have an expert for pairs, besides those for pictures and for texts.
-    max_position_embeddings: tokens that a text may have. The other names are `ViTConfig`'s and `BertConfig`'s.
+    num_fusion_layers: number of top layers that have an expert for image-text pairs, in addition to the experts for
+    images and for texts. max_position_embeddings: maximum number of tokens of a text. The other settings are those of
+    `ViTConfig` and `BertConfig`.
 
     Raises `ValueError` for sizes that don't fit each other.
     """
@@ -73,16 +75,17 @@ class MultiwayConfig(PreTrainedConfig):
 
     @property
     def num_patches(self) -> int:
-        """Patches of a picture: N."""
+        """Number of patches of an image: N."""
         return (self.image_size // self.patch_size) ** 2
 
     def image_side(self) -> ViTConfig:
-        """Of the plain model of pictures."""
+        """Returns the config of the plain model of images."""
         sizes = {name: getattr(self, name) for name in SHARED + UNBOUND + IMAGE}
         return ViTConfig(**sizes, hidden_act="gelu", qkv_bias=True, encoder_stride=self.patch_size)
 
     def text_side(self) -> RobertaPreLayerNormConfig:
-        """Of the plain model of texts, which counts positions from behind the padding's."""
+        """Returns the config of the plain model of texts. Its positions begin after the padding position, so it has
+        `pad_token_id + 1` more."""
         sizes = {name: getattr(self, name) for name in SHARED + UNBOUND + TEXT}
         sizes["max_position_embeddings"] = self.max_position_embeddings + self.pad_token_id + 1
         return RobertaPreLayerNormConfig(**sizes, hidden_act="gelu", bos_token_id=None, eos_token_id=None)
@@ -90,11 +93,12 @@ class MultiwayConfig(PreTrainedConfig):
 
 @dataclass
 class MultiwayOutput(ModelOutput):
-    """Features of a picture, a text or a pair.
+    """Features of an image, a text or an image-text pair.
 
-    last_hidden_state (`(B, T, D)`): of all tokens, T = 1 + N of a picture, L of a text, 1 + N + L of a pair.
-    hidden_states: what went into the first layer and came out of each, before the final norm: `(B, T, D)` each.
-    image_hidden_state (`(B, 1 + N, D)`), text_hidden_state (`(B, L, D)`): the parts of the last, where there.
+    last_hidden_state (`(B, T, D)`): of all tokens. T is 1 + N for an image, L for a text, 1 + N + L for a pair.
+    hidden_states: input of the first layer and outputs of all layers, before the final norm: `(B, T, D)` each.
+    image_hidden_state (`(B, 1 + N, D)`), text_hidden_state (`(B, L, D)`): the parts of last_hidden_state; None without
+    an image or a text.
     """
 
     last_hidden_state: Tensor | None = None
@@ -104,7 +108,7 @@ class MultiwayOutput(ModelOutput):
 
 
 class MultiwayImageEmbeddings(nn.Module):
-    """A class token and patches, with learned positions; masked patches are all the same learned token."""
+    """Embeddings of a class token and of patches, with learned positions. A learned token replaces masked patches."""
 
     def __init__(self, config: MultiwayConfig):
         super().__init__()
@@ -117,18 +121,20 @@ class MultiwayImageEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, pixel_values: Tensor, bool_masked_pos: Tensor | None = None) -> Tensor:
-        """`(B, C, S, S)` to `(B, 1 + N, D)`. Raises `ValueError` for other sizes, and for a mask of another shape."""
+        """Embeds images: `(B, C, S, S)` to `(B, 1 + N, D)`.
+
+        bool_masked_pos (`(B, N)`): masked patches. Raises `ValueError` for images or a mask of another shape."""
         if pixel_values.shape[1:] != self.shape:
             raise ValueError(
-                f"Pictures of shape {tuple(pixel_values.shape[1:])} don't fit the model's {self.shape} (channels, "
-                "image_size, image_size): resize them."
+                f"Images of shape {tuple(pixel_values.shape[1:])} don't fit the model's {self.shape} (channels, "
+                "image_size, image_size). Resize them."
             )
         patches = self.projection(pixel_values.to(self.projection.weight.dtype)).flatten(2).transpose(1, 2)  # (B, N, D)
         if bool_masked_pos is not None:
             if bool_masked_pos.shape != patches.shape[:2]:
                 raise ValueError(
-                    f"bool_masked_pos is of shape {tuple(bool_masked_pos.shape)}, but there are "
-                    f"{tuple(patches.shape[:2])} pictures and patches."
+                    f"bool_masked_pos has shape {tuple(bool_masked_pos.shape)}, but (images, patches) is "
+                    f"{tuple(patches.shape[:2])}. Give one value per patch."
                 )
             patches = torch.where(bool_masked_pos[..., None].bool(), self.mask_token, patches)
         tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1)
@@ -136,7 +142,7 @@ class MultiwayImageEmbeddings(nn.Module):
 
 
 class MultiwayTextEmbeddings(nn.Module):
-    """Words and learned positions, counted without padding as RoBERTa's."""
+    """Embeddings of tokens, with learned positions that do not count padding, as in RoBERTa."""
 
     def __init__(self, config: MultiwayConfig):
         super().__init__()
@@ -148,10 +154,10 @@ class MultiwayTextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor) -> Tensor:
-        """`(B, L)` to `(B, L, D)`. Raises `ValueError` for texts that are too long."""
+        """Embeds token ids: `(B, L)` to `(B, L, D)`. Raises `ValueError` for texts that are too long."""
         if input_ids.shape[1] > self.length:
             raise ValueError(
-                f"Texts of {input_ids.shape[1]} tokens are longer than max_position_embeddings={self.length}: cut them."
+                f"Texts of {input_ids.shape[1]} tokens exceed max_position_embeddings={self.length}. Truncate them."
             )
         word = input_ids != self.padding_idx
         position_ids = word.long().cumsum(1) * word + self.padding_idx
@@ -159,7 +165,7 @@ class MultiwayTextEmbeddings(nn.Module):
 
 
 class MultiwayAttention(nn.Module):
-    """Self-attention over all tokens, of whatever modality."""
+    """Self-attention over all tokens, of images and of texts."""
 
     def __init__(self, config: MultiwayConfig):
         super().__init__()
@@ -168,7 +174,7 @@ class MultiwayAttention(nn.Module):
         self.q_proj, self.k_proj, self.v_proj, self.o_proj = (nn.Linear(width, width) for _ in range(4))
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """`(B, T, D)` to `(B, T, D)`. attention_mask (`(B, 1, 1, T)`, bool): tokens that are seen; None for all."""
+        """`(B, T, D)` to `(B, T, D)`. attention_mask (`(B, 1, 1, T)`, bool): tokens to attend to; None for all."""
         heads = (*hidden_states.shape[:2], self.num_heads, -1)
         projections = (self.q_proj, self.k_proj, self.v_proj)
         query, key, value = (projection(hidden_states).view(heads).transpose(1, 2) for projection in projections)
@@ -178,7 +184,7 @@ class MultiwayAttention(nn.Module):
 
 
 class MultiwayExpert(nn.Module):
-    """The feed-forward network of one modality, with its norm."""
+    """Feed-forward network of one modality, with its layer norm."""
 
     def __init__(self, config: MultiwayConfig):
         super().__init__()
@@ -191,7 +197,7 @@ class MultiwayExpert(nn.Module):
 
 
 class MultiwayLayer(GradientCheckpointingLayer):
-    """Attention that all share, then each token's own expert."""
+    """Attention that all modalities share, then the expert of each token."""
 
     def __init__(self, config: MultiwayConfig, fusion: bool):
         super().__init__()
@@ -207,7 +213,8 @@ class MultiwayLayer(GradientCheckpointingLayer):
         return hidden_states + self.dropout(self.route(hidden_states, num_image_tokens))
 
     def route(self, hidden_states: Tensor, num_image_tokens: int) -> Tensor:
-        """Each token through its expert, `(B, T, D)`; the first `num_image_tokens` of each row are a picture's."""
+        """Applies the expert of each token: `(B, T, D)` to `(B, T, D)`. The first `num_image_tokens` of each row are
+        those of an image."""
         if num_image_tokens == hidden_states.shape[1]:
             return self.experts["vision"](hidden_states)
         if num_image_tokens == 0:
@@ -219,11 +226,11 @@ class MultiwayLayer(GradientCheckpointingLayer):
 
 
 class MultiwayModel(TwoSides):
-    """The encoder of BEiT-3: of pictures, of texts, and of both as one sequence.
+    """Encoder of BEiT-3, for images, texts and image-text pairs. A pair is one sequence.
 
-    forward: pixel_values (`(B, C, S, S)`), input_ids (`(B, L)`) or both. attention_mask (`(B, L)`, 1 for tokens, 0 for
-    padding; without it all are seen). bool_masked_pos (`(B, N)`): patches that the mask token stands for. Keywords of
-    other encoders, as a tokenizer's token_type_ids, are taken and left.
+    forward: takes pixel_values (`(B, C, S, S)`), input_ids (`(B, L)`) or both. attention_mask (`(B, L)`): 1 for tokens,
+    0 for padding; default: 1 for all. bool_masked_pos (`(B, N)`): patches that the mask token replaces. Arguments of
+    other encoders, for example token_type_ids, are ignored.
 
     Raises `ValueError` without any input, and for inputs that don't fit the config or each other.
 
@@ -266,11 +273,11 @@ class MultiwayModel(TwoSides):
         hidden_states = torch.cat([part for part in (image, text) if part is not None], dim=1)
         num_image_tokens = 0 if image is None else image.shape[1]
         seen = seen_tokens(attention_mask, num_image_tokens)
-        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
-        states = (hidden_states,) if wanted else None
+        all_states = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states = (hidden_states,) if all_states else None
         for layer in self.layers:
             hidden_states = layer(hidden_states, seen, num_image_tokens)
-            states = (*states, hidden_states) if wanted else None
+            states = (*states, hidden_states) if all_states else None
         last = self.norm(hidden_states)
         return MultiwayOutput(
             last_hidden_state=last,
@@ -280,20 +287,20 @@ class MultiwayModel(TwoSides):
         )
 
     def image_side(self) -> ViTModel:
-        """The way of pictures alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
+        """Returns a plain transformers model of images, in `eval()`, with copies of the weights and equal features."""
         return plain_side(self, self.config.image_side())
 
     def text_side(self) -> RobertaPreLayerNormModel:
-        """The way of texts alone as a plain transformers model, in `eval()`, its weights copied: equal features."""
+        """Returns a plain transformers model of texts, in `eval()`, with copies of the weights and equal features."""
         return plain_side(self, self.config.text_side())
 
     def load_image_side(self, side: ViTModel) -> None:
-        """As `load_text_side`, of pictures. A mask token is left."""
+        """Copies the weights of a plain image model. See `load_text_side`. This model's mask token does not change."""
         load_side(self, side, self.config.image_side())
 
     def load_text_side(self, side: RobertaPreLayerNormModel) -> None:
-        """Takes a plain model's weights, without its pooler. The attention and the final norm, which are those of
-        pictures too, are replaced. Raises `ValueError` for another class or other sizes."""
+        """Copies the weights of a plain text model, without its pooler. This also replaces the attention and the final
+        norm, which images share. Raises `ValueError` for another class or other sizes."""
         load_side(self, side, self.config.text_side())
 
     def get_input_embeddings(self) -> nn.Embedding:
@@ -303,7 +310,8 @@ class MultiwayModel(TwoSides):
         self.text_embeddings.word_embeddings = value
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As ViT and BERT: linear layers and words normal, bare vectors of pictures normal without far ends."""
+        """Initialises weights as in ViT and BERT: normal for linear layers and token embeddings, truncated normal for
+        the class token, mask token and positions of images."""
         super()._init_weights(module)
         if isinstance(module, MultiwayImageEmbeddings):
             for parameter in (module.cls_token, module.mask_token, module.position_embeddings):
@@ -311,9 +319,9 @@ class MultiwayModel(TwoSides):
 
 
 def seen_tokens(attention_mask: Tensor | None, num_image_tokens: int) -> Tensor | None:
-    """Which tokens attention sees, `(B, 1, 1, T)`, bool: all of a picture, and those of the text's mask `(B, L)`.
+    """Returns the tokens to attend to, `(B, 1, 1, T)`, bool: all image tokens, and those in the text's mask `(B, L)`.
 
-    None for all: faster kernels take no mask."""
+    Returns None for all tokens, because the fastest attention kernels take no mask."""
     if attention_mask is None:
         return None
     return F.pad(attention_mask.bool(), (num_image_tokens, 0), value=True)[:, None, None]
@@ -322,18 +330,18 @@ def seen_tokens(attention_mask: Tensor | None, num_image_tokens: int) -> Tensor 
 def check_inputs(
     pixel_values: Tensor | None, input_ids: Tensor | None, attention_mask: Tensor | None, bool_masked_pos: Tensor | None
 ) -> None:
-    """Raises `ValueError` where there is nothing to encode, or inputs don't belong to each other."""
+    """Raises `ValueError` for missing inputs, and for inputs that don't fit each other."""
     if pixel_values is None and input_ids is None:
-        raise ValueError("There is nothing to encode: give pixel_values, input_ids or both.")
+        raise ValueError("The model got no input. Give pixel_values, input_ids or both.")
     if pixel_values is None and bool_masked_pos is not None:
-        raise ValueError("bool_masked_pos came without pixel_values: it says which of their patches are masked.")
+        raise ValueError("bool_masked_pos came without pixel_values. Give the images whose patches it masks.")
     if pixel_values is not None and input_ids is not None and len(pixel_values) != len(input_ids):
-        raise ValueError(f"{len(pixel_values)} pictures came with {len(input_ids)} texts: each needs its own.")
+        raise ValueError(f"{len(pixel_values)} images came with {len(input_ids)} texts. Give one text per image.")
     text = None if input_ids is None else tuple(input_ids.shape)
     if attention_mask is not None and tuple(attention_mask.shape) != text:
         raise ValueError(
-            f"attention_mask is of shape {tuple(attention_mask.shape)}, but input_ids "
-            f"{f'of {text}' if text else 'are not there'}: it is the text's, 1 for tokens and 0 for padding."
+            f"attention_mask has shape {tuple(attention_mask.shape)}, but input_ids "
+            f"{f'have shape {text}' if text else 'are missing'}. Give the mask of input_ids, 0 for padding."
         )
 
 

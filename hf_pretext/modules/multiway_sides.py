@@ -1,6 +1,6 @@
-"""The ways of images alone and of texts alone through a Multiway Transformer, as plain transformers models.
+"""Converts a Multiway Transformer to two plain transformers models, one of images and one of texts, and back.
 
-MultiwayModel -> ViTModel, RobertaPreLayerNormModel: tensor by tensor, with equal features; and back
+MultiwayModel -> ViTModel, RobertaPreLayerNormModel: tensor by tensor, with equal features
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from transformers import PreTrainedConfig, PreTrainedModel, RobertaPreLayerNormM
 
 from ..checkpoints import SHOWN, PartedModel
 
-# Names here, in `ViTModel` and in `RobertaPreLayerNormModel`; {} is a layer's number. Who adds a part adds its row.
+# Names of weights in `MultiwayModel`, `ViTModel` and `RobertaPreLayerNormModel`; {} is the index of a layer. A new
+# module of `MultiwayModel` needs a new row.
 NAMES = (
     ("image_embeddings.cls_token", "embeddings.cls_token", None),
     ("image_embeddings.position_embeddings", "embeddings.position_embeddings", None),
@@ -33,14 +34,15 @@ NAMES = (
     ("norm", "layernorm", "LayerNorm"),
 )
 COLUMNS = {ViTModel: 1, RobertaPreLayerNormModel: 2}
-TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # which texts here don't have
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"  # a MultiwayModel has none
 SHARED = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "layer_norm_eps")
 IMAGE, TEXT = ("image_size", "patch_size", "num_channels"), ("vocab_size", "pad_token_id")
 
 
 class TwoSides(PartedModel):
-    """How a `MultiwayModel` is saved: its two sides, as native models in the sub-folders `image` and `text`. Both hold
-    the attention that they share; experts for pairs and the mask token lie in pretext.safetensors."""
+    """Saves and loads a `MultiwayModel` as two native models, in the sub-folders `image` and `text`.
+
+    Both contain the shared attention. The experts for pairs and the mask token are saved in pretext.safetensors."""
 
     @classmethod
     def subfolders(cls, config: PreTrainedConfig) -> tuple[str, ...]:
@@ -69,10 +71,12 @@ class TwoSides(PartedModel):
 def plain_side(
     model: PreTrainedModel, config: PreTrainedConfig, state: Mapping[str, Tensor] | None = None
 ) -> PreTrainedModel:
-    """A plain model of this config, in `eval()`, with the weights of a `MultiwayModel`, or with those of a state dict
-    of it. Its pooler, that no loss trains, gives the hyperbolic tangent of the first token."""
+    """Returns a plain model of this config, in `eval()`, with the weights of a `MultiwayModel`.
+
+    state: state dict of a `MultiwayModel` to take the weights from; default: that of `model`. No loss trains a pooler,
+    so the pooler of the plain model returns the hyperbolic tangent of the first token."""
     side_class = ViTModel if isinstance(config, ViTConfig) else RobertaPreLayerNormModel
-    with torch.random.fork_rng(devices=[]):  # saving must not move the random numbers of a training that goes on
+    with torch.random.fork_rng(devices=[]):  # saving must not change the random numbers of training
         side = side_class(config).to(model.device, model.dtype)
     state = model.state_dict() if state is None else state
     weights = {name: state[source] for source, name in paired(state, model.config, side_class)}
@@ -86,26 +90,33 @@ def plain_side(
 
 @torch.no_grad()
 def load_side(model: PreTrainedModel, side: PreTrainedModel, config: PreTrainedConfig) -> None:
-    """Copies the weights that a `MultiwayModel` shares with a plain model; config: of one that would fit.
+    """Copies the weights of a plain model into a `MultiwayModel`.
 
+    side: the plain model. config: config of a plain model that fits.
     Raises `ValueError` for another class or other sizes."""
     side_class = ViTModel if isinstance(config, ViTConfig) else RobertaPreLayerNormModel
     if type(side) is not side_class:
-        raise ValueError(f"This side is a {side_class.__name__}, not a {type(side).__name__}: give its base_model.")
+        raise ValueError(
+            f"This side must be a {side_class.__name__}, not a {type(side).__name__}. For a model with a head, give "
+            "its base_model."
+        )
     for name in (*SHARED, *IMAGE, *TEXT, "max_position_embeddings", "hidden_act", "qkv_bias"):
-        ours, theirs = getattr(config, name, None), getattr(side.config, name, None)
-        if ours != theirs:
-            raise ValueError(f"The {side_class.__name__} has {name}={theirs}, but {ours} would fit this model.")
+        expected, actual = getattr(config, name, None), getattr(side.config, name, None)
+        if expected != actual:
+            raise ValueError(
+                f"The {side_class.__name__} has {name}={actual}, but this model needs {expected}. Give a model with "
+                "this value."
+            )
     state, weights = model.state_dict(), side.state_dict()
     for target, name in paired(state, model.config, side_class):
         state[target].copy_(weights[name])
     if side_class is RobertaPreLayerNormModel:
-        # Texts have one part here: what is added to all tokens of the first goes into their positions.
+        # A MultiwayModel has no token types. The plain model adds type 0 to all tokens: it is added to the positions.
         model.text_embeddings.position_embeddings.weight += weights[TOKEN_TYPES][0].to(model.device)
 
 
 def check_agreement(config: PreTrainedConfig, image: PreTrainedModel, text: PreTrainedModel) -> None:
-    """Raises `ValueError` for two sides whose shared weights differ."""
+    """Raises `ValueError` for two sides with different values of the shared weights."""
     one, other, differ = image.state_dict(), text.state_dict(), []
     for _, in_image, in_text in (row for row in NAMES if all(row)):
         for i in range(config.num_hidden_layers if "{}" in in_image else 1):
@@ -113,15 +124,15 @@ def check_agreement(config: PreTrainedConfig, image: PreTrainedModel, text: PreT
             differ += [a for a, b in pairs if not torch.equal(one[a], other[b])]
     if differ:
         raise ValueError(
-            f"The sides `image` and `text` of this checkpoint disagree about {len(differ)} weights that they share, as "
-            f"{', '.join(differ[:SHOWN])}: one was trained or replaced alone. Take the sides of one checkpoint."
+            f"The sides `image` and `text` of this checkpoint differ in {len(differ)} shared weights, for example "
+            f"{', '.join(differ[:SHOWN])}. One was trained or replaced alone. Take both sides from one checkpoint."
         )
 
 
 def paired(
     state: Mapping[str, Tensor], config: PreTrainedConfig, side_class: type[PreTrainedModel]
 ) -> list[tuple[str, str]]:
-    """The names of one side's tensors in a `MultiwayModel`, each with that in the plain model."""
+    """Returns the names of one side's tensors: pairs of the name in a `MultiwayModel` and that in the plain model."""
     pairs = []
     for source, target in ((row[0], row[COLUMNS[side_class]]) for row in NAMES if row[COLUMNS[side_class]]):
         for i in range(config.num_hidden_layers if "{}" in source else 1):

@@ -1,6 +1,6 @@
-"""Pictures as grids of patches.
+"""Cuts images into patches, and draws random patches.
 
-pixel_values (B, C, H, W) -> patches (B, N, C * size * size), row by row; some of the N, drawn
+pixel_values (B, C, H, W) -> patches (B, N, C * size * size), row by row
 """
 
 import torch
@@ -8,11 +8,16 @@ from torch import Tensor
 
 
 def patchify(pixel_values: Tensor, size: int) -> Tensor:
-    """Patches of `size` x `size` pixels, row by row, their pixels as a patch embedding's kernel has them (channel, row,
-    column): `(B, C, H, W)` to `(B, N, C * size * size)`. Raises `ValueError` for sides that are no multiples of it."""
+    """Cuts images into patches of `size` x `size` pixels, row by row: `(B, C, H, W)` to `(B, N, C * size * size)`.
+
+    The values of a patch are in the order of a patch embedding's kernel: channel, row, column. Raises `ValueError` for
+    sides that are not multiples of `size`."""
     batch, channels, height, width = pixel_values.shape
     if height % size or width % size:
-        raise ValueError(f"Pictures of {height}x{width} pixels can't be cut into patches of {size}x{size}.")
+        raise ValueError(
+            f"Images of {height}x{width} pixels can't be cut into patches of {size}x{size}. Give images whose sides "
+            "are multiples of the patch size."
+        )
     grid = pixel_values.reshape(batch, channels, height // size, size, width // size, size)
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
@@ -20,6 +25,6 @@ def patchify(pixel_values: Tensor, size: int) -> Tensor:
 def random_patches(
     batch: int, patches: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
-    """A share of each picture's patches, drawn anew for each, at least one: `(batch, patches)`, bool."""
+    """Draws a share `ratio` of the patches of each image, at least one: `(batch, patches)`, bool."""
     draw = torch.rand(batch, patches, device=device, generator=generator)
     return draw.argsort(1).argsort(1) < max(round(patches * ratio), 1)

@@ -1,4 +1,4 @@
-"""Small codebooks, and pictures to fit them to."""
+"""Small codebooks, and images to fit them to."""
 
 import pytest
 import torch
@@ -29,14 +29,14 @@ def pixels_of(rows, side: int = IMAGE) -> torch.Tensor:
     return processing.finish({"pixel_values": pixels})["pixel_values"]
 
 
-def fitted(pictures: torch.Tensor, size: int = 32, **settings) -> PatchCodebook:
+def fitted(images: torch.Tensor, size: int = 32, **settings) -> PatchCodebook:
     codebook = PatchCodebook(size, 8)
-    codebook.fit(pictures.split(10), progress=False, **settings)
+    codebook.fit(images.split(10), progress=False, **settings)
     return codebook
 
 
 def ready(patch_size: int = 8, **settings) -> ReadyCodebook:
-    """With weights at random, but of a size that pictures make a difference to."""
+    """A codebook with random weights that are large enough for different images to get different codes."""
     inner = FlavaImageCodebook(FlavaImageCodebookConfig(hidden_size=8, num_blocks_per_group=1, vocab_size=64))
     for parameter in inner.parameters():
         parameter.data.normal_(std=0.3) if parameter.ndim > 1 else parameter.data.zero_()

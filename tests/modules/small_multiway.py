@@ -32,7 +32,7 @@ def words() -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-INPUTS = {"picture": pixels, "text": words, "pair": lambda: pixels() | words()}
+INPUTS = {"image": pixels, "text": words, "pair": lambda: pixels() | words()}
 
 
 def counts(model: MultiwayModel) -> Counter:

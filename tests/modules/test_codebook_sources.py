@@ -30,18 +30,18 @@ class CodesForPreTraining(PretextModel):
 
 
 def codebooks() -> dict:
-    """One of each kind, by name, that are fitted to a batch of pictures."""
+    """One codebook of each kind, by name, fitted to a batch of images."""
     made = {"pixels": lambda: PatchCodebook(16, 8), "ready": lambda: ready(mean=(0.1, 0.2, 0.3), std=(0.3, 0.4, 0.5))}
     return made | {k: (lambda k=k: PatchCodebook(6, PATCHES[k], encoder_of(k))) for k in PATCHES}
 
 
 @pytest.mark.parametrize("name", codebooks())
 def test_a_model_keeps_its_codebook_bit_for_bit(name, emoji, tmp_path):
-    pictures = pixels_of(emoji())
+    images = pixels_of(emoji())
     codebook = codebooks()[name]()
-    codebook.fit([pictures], progress=False)
-    told = codebook_config(codebook)
-    model = CodesForPreTraining.from_encoder(CONFIGS["vit"](), codebook=json.loads(json.dumps(told)))
+    codebook.fit([images], progress=False)
+    entry = codebook_config(codebook)
+    model = CodesForPreTraining.from_encoder(CONFIGS["vit"](), codebook=json.loads(json.dumps(entry)))
     model.pretext_head["codebook"].load_state_dict(codebook.state_dict())
     model.save_pretrained(tmp_path)
     again = CodesForPreTraining.from_pretrained(tmp_path).pretext_head["codebook"]
@@ -49,14 +49,14 @@ def test_a_model_keeps_its_codebook_bit_for_bit(name, emoji, tmp_path):
     for key, value in codebook.state_dict().items():
         assert torch.equal(again.state_dict()[key], value), key
     assert len(codebook.state_dict()) == len(again.state_dict())
-    assert codebook_config(again) == told
-    assert again.fitted and torch.equal(again(pictures), codebook(pictures))
+    assert codebook_config(again) == entry
+    assert again.fitted and torch.equal(again(images), codebook(images))
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert not any(module.training for module in again.modules())
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="no codebook of the kind 'words': there are 'pixels', 'features' and 'ready'"):
+    with pytest.raises(ValueError, match="kind of codebook: 'words'. Give 'pixels', 'features' or 'ready'"):
         codebook_from({"kind": "words"})
 
 
@@ -69,8 +69,8 @@ def save_codebook(folder) -> dict[str, torch.Tensor]:
 def save_flava(folder) -> dict[str, torch.Tensor]:
     inner = ready().codebook
     small = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
-    picture = dict(**small, image_size=16, patch_size=8, vocab_size=64)
-    parts = dict(image_config=picture, text_config=dict(**small, vocab_size=20), multimodal_config=small)
+    image = dict(**small, image_size=16, patch_size=8, vocab_size=64)
+    parts = dict(image_config=image, text_config=dict(**small, vocab_size=20), multimodal_config=small)
     config = FlavaConfig(**parts, image_codebook_config=inner.config.to_dict(), hidden_size=8, projection_dim=8)
     FlavaForPreTraining(config, inner).save_pretrained(folder)
     return inner.state_dict()
@@ -97,8 +97,8 @@ def test_pixels_and_encoders_are_opened(tmp_path):
     assert torch.equal(
         codebook.encoder.embeddings.position_embeddings.data, encoder.embeddings.position_embeddings.data
     )
-    told = json.dumps(codebook_config(codebook))
-    assert "rotation" not in told and str(tmp_path) not in told
+    entry = json.dumps(codebook_config(codebook))
+    assert "rotation" not in entry and str(tmp_path) not in entry
 
 
 def test_what_can_not_be_opened(tmp_path):
@@ -127,17 +127,17 @@ def test_missing_weights_are_an_error_and_poolers_are_not(tmp_path):
         open_codebook(str(tmp_path / "c"), 8, 8)
 
 
-def test_an_encoder_sees_pictures_normalised_as_its_own_processor_has_them(tmp_path):
+def test_an_encoder_sees_images_normalised_as_its_own_processor_has_them(tmp_path):
     encoder = AutoModel.from_config(CONFIGS["vit"]())
     encoder.save_pretrained(tmp_path)
     own = {"image_mean": [0.2, 0.4, 0.6], "image_std": [0.3, 0.2, 0.1]}
     ViTImageProcessor(**own).save_pretrained(tmp_path)
     codebook = open_codebook(str(tmp_path), 8, encoder.config.patch_size)
     codebook.set_normalisation(*normalisation_of(ViTImageProcessor(do_normalize=False)))  # images in [0, 1]
-    pictures = torch.rand(2, 3, IMAGE, IMAGE)
+    images = torch.rand(2, 3, IMAGE, IMAGE)
     mean, std = (torch.tensor(own[f"image_{name}"])[:, None, None] for name in ("mean", "std"))
-    wanted = encoder.eval()((pictures - mean) / std).last_hidden_state[:, 1:]
-    torch.testing.assert_close(codebook.describe(pictures), wanted, atol=1e-4, rtol=1e-4)
+    wanted = encoder.eval()((images - mean) / std).last_hidden_state[:, 1:]
+    torch.testing.assert_close(codebook.describe(images), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_shape_is_built_again_with_its_encoder_and_without_its_values():

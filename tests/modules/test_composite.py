@@ -15,8 +15,8 @@ from hf_pretext.modules.composite import CompositeConfig, CompositeModel, TwoEnc
 from hf_pretext.objectives.rotation import RotationTask
 
 
-class PictureAndTextForPreTraining(TwoEncoders):
-    objective, task_class, inputs = "picture_and_text", RotationTask, ("image", "text")
+class ImageAndTextForPreTraining(TwoEncoders):
+    objective, task_class, inputs = "image_and_text", RotationTask, ("image", "text")
 
     def __init__(self, full_model, task, parts=None):
         super().__init__(full_model, task, parts)
@@ -105,7 +105,7 @@ def test_another_state_dict_is_shared_out_among_the_folders(model, tmp_path):
         assert all(torch.equal(value, {**given, **rest}[f"encoders.{kind}.{name}"]) for name, value in saved.items())
 
 
-def test_what_a_part_lacks_is_told_with_its_kind(model, tmp_path):
+def test_missing_weights_of_a_part_are_reported_with_its_kind(model, tmp_path):
     model.save_pretrained(tmp_path)
     file = tmp_path / "text" / "model.safetensors"
     weights = load_file(file)
@@ -128,26 +128,26 @@ def test_all_parts_are_loaded_in_the_asked_type_of_numbers(model, tmp_path):
 
 def test_fewer_than_two_encoders_and_two_types_of_numbers_are_refused():
     made = towers()
-    with pytest.raises(ValueError, match="needs two encoders at least"):
+    with pytest.raises(ValueError, match="needs at least two encoders"):
         CompositeModel.of(image=made["image"])
-    with pytest.raises(ValueError, match="in one type of numbers, but got .*float16"):
+    with pytest.raises(ValueError, match="of the same dtype, but got .*float16"):
         CompositeModel.of(image=made["image"].half(), text=made["text"])
 
 
 def test_an_objective_takes_encoders_and_configs_alike():
     given = towers()
-    model = PictureAndTextForPreTraining.from_encoders(image=given["image"], text=CONFIGS["bert"](), num_rotations=2)
+    model = ImageAndTextForPreTraining.from_encoders(image=given["image"], text=CONFIGS["bert"](), num_rotations=2)
     assert model.encoders["image"] is given["image"] and type(model.encoders["text"]) is BertModel
     assert list(model.encoders) == ["image", "text"] and model.task.num_rotations == 2
     whole = CompositeModel.of(**given)
-    assert PictureAndTextForPreTraining.from_encoder(whole).full_model is whole
+    assert ImageAndTextForPreTraining.from_encoder(whole).full_model is whole
 
 
 def test_an_objective_and_its_heads_come_back(tmp_path):
-    model = PictureAndTextForPreTraining.from_encoders(**towers()).eval()
+    model = ImageAndTextForPreTraining.from_encoders(**towers()).eval()
     batch = {**encoder_inputs(model.encoders["image"]), **encoder_inputs(model.encoders["text"])}
     model.save_pretrained(tmp_path)
-    again = PictureAndTextForPreTraining.from_pretrained(tmp_path)
+    again = ImageAndTextForPreTraining.from_pretrained(tmp_path)
     assert torch.equal(again(**batch).loss, model(**batch).loss)
     assert set(load_file(tmp_path / "pretext.safetensors")) == {
         f"heads.{kind}.{name}" for kind in ("image", "text") for name in ("weight", "bias")
@@ -156,7 +156,7 @@ def test_an_objective_and_its_heads_come_back(tmp_path):
 
 def test_what_is_no_composite_of_the_right_kinds_is_refused():
     made = towers()
-    build = PictureAndTextForPreTraining
+    build = ImageAndTextForPreTraining
     with pytest.raises(ValueError, match="needs an encoder for each of image, text: give text="):
         build.from_encoders(image=made["image"])
     with pytest.raises(ValueError, match=r"needs a CompositeModel of image and text, not a ViTModel.*from_encoders"):

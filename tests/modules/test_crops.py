@@ -51,7 +51,7 @@ def test_every_place_is_as_likely():
 
 def test_boxes_of_a_smaller_copy_are_the_same_part():
     assert scaled_box((10, 20, 30, 40), (100, 200), (50, 100)) == (5, 10, 15, 20)
-    assert scaled_box((10, 20, 30, 40), (100, 200), (200, 100)) == (20, 10, 60, 20)  # each side by itself
+    assert scaled_box((10, 20, 30, 40), (100, 200), (200, 100)) == (20, 10, 60, 20)  # each side alone
     assert scaled_box((0, 0, 37, 53), (37, 53), (8, 9)) == (0, 0, 8, 9)
     assert scaled_box((4, 4, 1, 1), (100, 100), (10, 10)) == (0, 0, 1, 1)  # a pixel at least
 

@@ -47,9 +47,9 @@ KINDS = {
     "matching": {},
     "flava": {},
     "flava, nothing compared": {"contrastive_weight": 0.0, "itm_weight": 0.0},
-    "flava, pictures alone": {},
+    "flava, images alone": {},
     "multiway": {"contrastive_weight": 1.0},
-    "multiway, pictures alone": {},
+    "multiway, images alone": {},
 }
 MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway.fitted}
 ranks = int(sys.argv[2])

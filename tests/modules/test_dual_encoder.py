@@ -156,7 +156,7 @@ def test_batch_norm_counts_each_piece_once():
 @pytest.mark.parametrize("name", ["vit", "clip", "siglip", "siglip2", "chinese_clip", "timm_resnet18", "swin"])
 def test_patch_dropout(name):
     if name in ("timm_resnet18", "swin"):
-        with pytest.raises(ValueError, match="patch_dropout needs a tower whose patches are a sequence"):
+        with pytest.raises(ValueError, match="patch_dropout needs an image encoder whose patches are a sequence"):
             pair_of(name, patch_dropout=0.5)
         return
     model, seen = pair_of(name, patch_dropout=0.5), []
@@ -202,7 +202,7 @@ def test_towers_in_few_digits(dtype):
     output = model(**{**batch, "pixel_values": batch["pixel_values"].to(dtype)})
     assert output.loss.dtype == output.features.dtype == torch.float32
     assert torch.allclose(output.features.norm(dim=1), torch.ones(6), atol=1e-6)
-    with pytest.raises(ValueError, match="give both in one"):
+    with pytest.raises(ValueError, match="Give both in one dtype"):
         ContrastiveForPreTraining.from_encoders(towers[0], CONFIGS["bert"]())
 
 
@@ -216,8 +216,8 @@ def test_embeddings_in_mixed_precision_have_length_one():
 @pytest.mark.parametrize(
     "vision, text, message",
     [
-        ("resnet", "bert", r"ResNetModel gives vectors of shape \(16, 1, 1\).* Take ViT, Swin"),
-        ("vit", "modernbert", "ModernBertModel gives no pooled output.* Take BERT, RoBERTa or CLIP"),
+        ("resnet", "bert", r"ResNetModel gives vectors of shape \(16, 1, 1\).* image encoder, for example ViT, Swin"),
+        ("vit", "modernbert", "ModernBertModel gives no pooled output.* text encoder, for example BERT, RoBERTa"),
         ("bert", "bert", "needs an encoder of the kind image"),
         ("vit", "vit", "needs an encoder of the kind text"),
     ],
@@ -286,9 +286,9 @@ def test_each_pair_is_its_own_label_where_there_are_none():
     ("images", "texts", "labels", "training", "message"),
     [
         ((3, 8), (2, 8), None, False, "3 images came with 2 captions"),
-        ((3, 8), (3, 9), None, False, "embedded in 8 numbers, captions in 9"),
+        ((3, 8), (3, 9), None, False, "have width 8, but caption embeddings have width 9"),
         ((3, 8), (3, 8), 2, False, "3 pairs came with 2 labels"),
-        ((1, 8), (1, 8), None, True, "A batch of one pair"),
+        ((1, 8), (1, 8), None, True, "at least 2 pairs per global batch, but got 1"),
     ],
 )
 def test_pairs_that_do_not_fit_are_refused(images, texts, labels, training, message):
@@ -339,7 +339,7 @@ def test_a_share_of_patches_is_dropped_and_only_meanwhile(share, left):
     assert tower(pixels).last_hidden_state.shape == (2, 17, 32)
 
 
-def test_a_blank_picture_is_of_the_towers_size_and_type():
+def test_a_blank_image_is_of_the_towers_size_and_type():
     for name, side in (("vit", IMAGE), ("timm_resnet18", 64)):
         found = blank(build_encoder(CONFIGS[name]()).half())
         assert found.shape == (2, 3, side, side) and found.dtype == torch.float16 and not found.any()
@@ -349,12 +349,12 @@ def test_siglip_2_gets_patches_as_its_own_processor_cuts_them():
     from transformers import Siglip2ImageProcessor
 
     model = transformers.Siglip2Model(PAIRS["siglip2"]())
-    pictures = torch.randint(0, 256, (2, 3, IMAGE, IMAGE), dtype=torch.uint8)
+    images = torch.randint(0, 256, (2, 3, IMAGE, IMAGE), dtype=torch.uint8)
     processor = Siglip2ImageProcessor(do_resize=False, do_rescale=False, do_normalize=False, patch_size=8)
-    expected = processor([*pictures], max_num_patches=16, return_tensors="pt")
-    found = image_inputs(model, pictures.float())
+    expected = processor([*images], max_num_patches=16, return_tensors="pt")
+    found = image_inputs(model, images.float())
     assert found.keys() == expected.keys()
     for name, value in found.items():
         assert torch.equal(value.double(), expected[name].double()), name
     plain = transformers.SiglipModel(PAIRS["siglip"]())
-    assert image_inputs(plain, pictures) == {"pixel_values": pictures}
+    assert image_inputs(plain, images) == {"pixel_values": images}

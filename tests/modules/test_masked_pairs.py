@@ -113,5 +113,5 @@ def test_what_images_are_normalised_by_is_a_setting_that_reaches_the_codebook(tm
 
 @pytest.mark.parametrize("values", [{"image_mean": [0.5] * 3}, {"image_mean": [0.5], "image_std": [1.0]}])
 def test_half_a_normalisation_is_refused(values):
-    with pytest.raises(ValueError, match="image_mean and image_std are 3 numbers each"):
+    with pytest.raises(ValueError, match="image_mean and image_std must be 3 numbers each"):
         FlavaForPreTraining.from_encoder(config(), **SETTINGS, **values)

@@ -196,12 +196,12 @@ def test_nothing_hidden_is_a_loss_of_0_that_reaches_the_head():
 
 
 def test_images_have_no_visual_tokens_before_the_codebook_is_fitted():
-    codebook, pictures = PatchCodebook(4, 8), torch.randn(5, 3, 16, 24)
-    found = visual_tokens(codebook, pictures, training=False)
+    codebook, images = PatchCodebook(4, 8), torch.randn(5, 3, 16, 24)
+    found = visual_tokens(codebook, images, training=False)
     assert found.tolist() == [[0] * 6] * 5 and found.dtype == torch.int64
     with pytest.raises(ValueError, match="fit it first"):
-        visual_tokens(codebook, pictures, training=True)
-    codebook.fit([pictures], progress=False)
+        visual_tokens(codebook, images, training=True)
+    codebook.fit([images], progress=False)
     for training in (True, False):
-        assert torch.equal(visual_tokens(codebook, pictures, training), codebook(pictures))
-    assert len(codebook(pictures).unique()) == 4
+        assert torch.equal(visual_tokens(codebook, images, training), codebook(images))
+    assert len(codebook(images).unique()) == 4

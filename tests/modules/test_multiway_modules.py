@@ -15,7 +15,7 @@ def model() -> MultiwayModel:
 
 
 EXPERTS = {  # that each kind of input meets, layer by layer
-    "picture": [{"vision"}] * 3,
+    "image": [{"vision"}] * 3,
     "text": [{"language"}] * 3,
     "pair": [{"vision", "language"}] * 2 + [{"fusion"}],
 }
@@ -39,7 +39,7 @@ def test_each_kind_of_input_trains_its_experts_and_no_others(model, kind):
             assert there == {expert in EXPERTS[kind][i]}, (i, expert)
     assert {f"layers.{i}.attention.{p}_proj.weight" for i in range(3) for p in "qkvo"} <= found.keys()
     assert ("image_embeddings.cls_token" in found) == (kind != "text")
-    assert ("text_embeddings.word_embeddings.weight" in found) == (kind != "picture")
+    assert ("text_embeddings.word_embeddings.weight" in found) == (kind != "image")
 
 
 def test_only_the_top_layers_have_an_expert_for_pairs(model):
@@ -71,7 +71,7 @@ def test_each_token_of_a_pair_meets_the_expert_of_its_modality(model, layer, exp
 
 
 @torch.no_grad()
-def test_picture_and_text_see_each_other(model):
+def test_image_and_text_see_each_other(model):
     pair, alone = model(**INPUTS["pair"]()), model(**pixels())
     other = model(**pixels(), **{name: value.flip(0) for name, value in words().items()})
     assert not torch.allclose(pair.image_hidden_state, other.image_hidden_state)
@@ -85,7 +85,7 @@ def test_the_output_has_its_parts(model):
     for kind, make in INPUTS.items():
         output = model(**make(), output_hidden_states=True)
         parts = [part for part in (output.image_hidden_state, output.text_hidden_state) if part is not None]
-        lengths = {"picture": [IMAGE_TOKENS], "text": [TEXT_TOKENS], "pair": [IMAGE_TOKENS, TEXT_TOKENS]}[kind]
+        lengths = {"image": [IMAGE_TOKENS], "text": [TEXT_TOKENS], "pair": [IMAGE_TOKENS, TEXT_TOKENS]}[kind]
         assert [part.shape for part in parts] == [(2, length, 32) for length in lengths]
         assert torch.equal(torch.cat(parts, 1), output.last_hidden_state)
         assert len(output.hidden_states) == 4
@@ -116,18 +116,18 @@ def test_padding_changes_nothing(model, kind):
 
 @torch.no_grad()
 def test_a_masked_patch_is_not_seen(model):
-    pictures, mask = pixels()["pixel_values"], torch.zeros(2, 16, dtype=torch.bool)
+    images, mask = pixels()["pixel_values"], torch.zeros(2, 16, dtype=torch.bool)
     mask[:, 5] = True  # in the grid of 4 x 4: row 1, column 1
-    before = model(pictures, bool_masked_pos=mask).last_hidden_state
-    changed = pictures.clone()
+    before = model(images, bool_masked_pos=mask).last_hidden_state
+    changed = images.clone()
     changed[:, :, 8:16, 8:16] = 0.0
     assert torch.equal(before, model(changed, bool_masked_pos=mask).last_hidden_state)
-    assert not torch.allclose(before, model(pictures).last_hidden_state)
+    assert not torch.allclose(before, model(images).last_hidden_state)
     changed[:, :, :8, :8] = 0.0
     assert not torch.allclose(before, model(changed, bool_masked_pos=mask).last_hidden_state)
     vit = ViTModel(model.config.image_side(), use_mask_token=True).eval()
     vit.load_state_dict(model.image_side().state_dict() | {"embeddings.mask_token": model.image_embeddings.mask_token})
-    torch.testing.assert_close(vit(pictures, bool_masked_pos=mask).last_hidden_state, before, atol=1e-6, rtol=0)
+    torch.testing.assert_close(vit(images, bool_masked_pos=mask).last_hidden_state, before, atol=1e-6, rtol=0)
 
 
 def test_the_giant_has_as_many_parameters_as_the_papers():
@@ -196,18 +196,18 @@ IDS = torch.ones(2, 5, dtype=torch.long)
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        ({}, "nothing to encode: give pixel_values, input_ids"),
+        ({}, "got no input. Give pixel_values, input_ids"),
         ({"pixel_values": torch.rand(2, 3, 32, 24)}, r"\(3, 32, 24\) don't fit the model's \(3, 32, 32\)"),
         ({"pixel_values": torch.rand(2, 1, 32, 32)}, r"\(1, 32, 32\) don't fit"),
-        ({"input_ids": torch.ones(2, 13, dtype=torch.long)}, "13 tokens are longer than max_position_embeddings=12"),
-        ({"pixel_values": torch.rand(3, 3, 32, 32), "input_ids": IDS}, "3 pictures came with 2 texts"),
-        ({"input_ids": IDS, "attention_mask": IDS[:, :4]}, r"\(2, 4\), but input_ids of \(2, 5\)"),
-        ({"pixel_values": torch.rand(2, 3, 32, 32), "attention_mask": IDS}, r"\(2, 5\), but input_ids are not there"),
+        ({"input_ids": torch.ones(2, 13, dtype=torch.long)}, "13 tokens exceed max_position_embeddings=12"),
+        ({"pixel_values": torch.rand(3, 3, 32, 32), "input_ids": IDS}, "3 images came with 2 texts"),
+        ({"input_ids": IDS, "attention_mask": IDS[:, :4]}, r"\(2, 4\), but input_ids have shape \(2, 5\)"),
+        ({"pixel_values": torch.rand(2, 3, 32, 32), "attention_mask": IDS}, r"\(2, 5\), but input_ids are missing"),
         ({"input_ids": IDS, "bool_masked_pos": torch.ones(2, 16)}, "bool_masked_pos came without pixel_values"),
         ({"pixel_values": torch.rand(2, 3, 32, 32), "bool_masked_pos": torch.ones(2, 17)}, r"\(2, 17\).*\(2, 16\)"),
     ],
 )
-def test_bad_input_is_told(model, batch, message):
+def test_bad_input_is_refused(model, batch, message):
     with pytest.raises(ValueError, match=message):
         model(**batch)
 
@@ -221,6 +221,6 @@ def test_bad_input_is_told(model, batch, message):
         ({"num_fusion_layers": -1}, "num_fusion_layers must be 0 to num_hidden_layers=3, but is -1"),
     ],
 )
-def test_bad_config_is_told(settings, message):
+def test_bad_config_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         MultiwayConfig(**SMALL | settings)

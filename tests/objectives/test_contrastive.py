@@ -169,14 +169,14 @@ def test_batches_that_are_refused():
     model, batch = pair_of("clip"), batch_of()
     with pytest.raises(ValueError, match="6 images came with 5 captions"):
         model(**{**batch, "input_ids": batch["input_ids"][:5], "attention_mask": batch["attention_mask"][:5]})
-    with pytest.raises(ValueError, match="A batch of one pair"):
+    with pytest.raises(ValueError, match="at least 2 pairs per global batch, but got 1"):
         model.train()(**batch_of(1))
     with pytest.raises(ValueError, match="needs labels in the batch"):
         pair_of("clip", positives="label")(**batch)
     with pytest.raises(ValueError, match="6 pairs came with 3 labels"):
         pair_of("clip", positives="label")(**batch, labels=torch.arange(3))
     model.full_model.text_projection = nn.Linear(32, 10)
-    with pytest.raises(ValueError, match="embedded in 24 numbers, captions in 10"):
+    with pytest.raises(ValueError, match="have width 24, but caption embeddings have width 10"):
         model(**batch)
 
 

@@ -157,7 +157,7 @@ def test_batches_that_can_not_be():
     model, batch = model_of(), pairs()
     with pytest.raises(ValueError, match="6 images came with 5 captions"):
         model(batch["pixel_values"], batch["input_ids"][:5])
-    with pytest.raises(ValueError, match="A batch of one pair"):
+    with pytest.raises(ValueError, match="at least 2 pairs per global batch, but got 1"):
         model.train()(**pairs(1))
     with pytest.raises(ValueError, match="6 pairs came with 2 labels"):
         model(**batch, labels=torch.tensor([1, 2]))

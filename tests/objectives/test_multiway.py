@@ -161,7 +161,7 @@ def test_bad_input(tmp_path):
     model, batch = fitted(), pairs()
     with pytest.raises(ValueError, match="needs pixel_values, input_ids, or both, but has neither"):
         model(attention_mask=batch["attention_mask"])
-    with pytest.raises(ValueError, match="6 pictures came with 4 texts"):
+    with pytest.raises(ValueError, match="6 images came with 4 texts"):
         model(batch["pixel_values"], batch["input_ids"][:4])
     with pytest.raises(ValueError, match="needs a MultiwayModel or a MultiwayConfig, not a ViTModel"):
         MultiwayForPreTraining.from_encoder(transformers.ViTConfig(**VIT, patch_size=8))

@@ -304,7 +304,7 @@ def test_encoder_that_embeds_no_pairs(tmp_path):
 
 def test_encoder_that_can_not_be_a_tower(tmp_path):
     message = refused(CONTRASTIVE, "--image_encoder", saved(CONFIGS["resnet"](), tmp_path / "resnet"))
-    assert "can't put it into a pair of towers" in message
+    assert "VisionTextDualEncoderModel needs pooled outputs" in message
 
 
 def test_towers_of_a_model_that_has_none(tmp_path):
