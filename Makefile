@@ -1,24 +1,26 @@
-# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+# `make quickstart` and `make test` also work on a fresh machine: both install into .venv first.
 .PHONY: help quickstart test test-all check bench cards clean
 .DELETE_ON_ERROR:
-# Modules are compiled when first imported, not all at installation: so they must be allowed to be kept.
+# pip does not compile modules here (--no-compile). Python compiles them on first import and must be able to keep them.
 unexport PYTHONDONTWRITEBYTECODE
 
 VENV := .venv
 BIN := $(VENV)/bin
-# A process a core, each with a thread: tests of one file share what they set up.
+# One process per core, with one thread each. --dist loadfile: tests of one file share their fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 STAMP := $(VENV)/.installed
 OUTPUT ?= runs/quickstart
 
 help:
-	@echo "make quickstart   set up, pretrain on the embedded pictures, evaluate, show the result (10 minutes, 2 cores)"
-	@echo "make test         set up, run the tests            make test-all   with the slow ones"
-	@echo "make check        ruff                             make bench      speed against others"
-	@echo "make cards        model_cards/ and the README's table again, from the recorded results"
-	@echo "make clean        remove the environment and the runs"
+	@echo "make quickstart   installs, pretrains on embedded images, evaluates, prints the result (10 minutes on 2 cores)"
+	@echo "make test         installs, runs the tests"
+	@echo "make test-all     installs, runs the tests and the slow tests"
+	@echo "make check        runs ruff"
+	@echo "make bench        measures speed and memory, compared with other libraries"
+	@echo "make cards        writes the cards and all result tables from the recorded results in model_cards/"
+	@echo "make clean        removes .venv, runs and build files"
 
-# One seed, and fewer epochs than the recipe's claim: five minutes of training also on a slow day.
+# One seed and fewer epochs than the full recipe, so that training takes about five minutes.
 quickstart: $(STAMP)
 	$(BIN)/python recipes/rotation_emoji.py --seed 0 --num_train_epochs 12 --output_dir $(OUTPUT) \
 		$(if $(wildcard $(OUTPUT)),--resume_from_checkpoint last)
@@ -48,7 +50,7 @@ cards: $(STAMP)
 clean:
 	rm -rf $(VENV) runs build *.egg-info
 
-# The newest Python that really runs and can make environments: a version manager's shim may be there and fail.
+# Takes the newest Python that runs and can make environments. A shim of a version manager may exist but fail.
 $(STAMP): setup.cfg pyproject.toml
 	@set -e; \
 	if ! $(BIN)/python -c '' 2>/dev/null; then \
@@ -56,8 +58,8 @@ $(STAMP): setup.cfg pyproject.toml
 			if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then break; fi; \
 			python=; \
 		done; \
-		if [ -z "$$python" ]; then echo "hf_pretext needs Python 3.10 or newer (with venv), and none here runs." >&2; exit 1; fi; \
-		echo "Making $(VENV) with $$($$python --version). Installing takes a few minutes."; \
+		if [ -z "$$python" ]; then echo "No working Python 3.10 or newer with venv was found. Install one, then run make again." >&2; exit 1; fi; \
+		echo "Making $(VENV) with $$($$python --version). The installation takes a few minutes."; \
 		$$python -m venv --clear $(VENV); \
 	fi
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable .[test]

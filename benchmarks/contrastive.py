@@ -1,13 +1,13 @@
-"""Pairs per second of image-text contrastive training, ours next to open_clip's own `open_clip_train`, on emoji.
+"""Measures pairs per second of image-text contrastive training on emoji: hf_pretext and `open_clip_train`.
 
-    python benchmarks/contrastive.py                          # with either image tower
+    python benchmarks/contrastive.py                          # with each image encoder
     python benchmarks/contrastive.py --towers vit --epochs 2
 
-Both have the same towers (a ViT of 4 layers, width 192, patches of 8, or timm's resnet10t, for images of 64 pixels; a
-text tower of 4 layers, width 192), start from the same weights, see the same images and captions in batches of the same
-size, with the same optimizer, schedule and precision. open_clip pads texts to 77 tokens, as its users run it. Each run
-is a process of its own; they take turns, and rates are medians. R@10 on the test split, after the same number of pairs,
-shows that speed is not bought with learning.
+Both use the same encoders: for images of 64x64 pixels a ViT (4 layers, width 192, patches of 8x8 pixels) or timm's
+resnet10t, and a text encoder (4 layers, width 192). Both use the same initial weights, data, batch size, optimizer,
+schedule and precision. open_clip pads texts to 77 tokens, which is its default. Each run is a separate process. The
+runs alternate, and the rates are medians. R@10 on the test split, after the same number of pairs, shows whether the
+faster run learns as much.
 """
 
 import argparse
@@ -57,7 +57,7 @@ CONTENDERS = ("ours", "open_clip")
 
 
 def inputs(augmentation: Augmentation | None = None) -> Inputs:
-    """Images and captions, with CLIP's tokenizer."""
+    """Returns the processing of images and captions, with CLIP's tokenizer."""
     texts = Text(tokenizer_of("ViT-B-32"), LENGTH)
     return Inputs(Image(default_processor(SIDE), augmentation), texts, pair_label="text")
 
@@ -67,13 +67,13 @@ def device() -> torch.device:
 
 
 def fresh(tower: str, seed: int):
-    """The open_clip model that both start from."""
+    """Returns the open_clip model with the initial weights of both runs."""
     set_seed(seed)
     return open_clip.model.CLIP(WIDTH, dict(TOWERS[tower]), dict(TEXT))
 
 
 def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
-    """The same model, with the same weights."""
+    """Converts an open_clip model to `ContrastiveForPreTraining` with the same weights."""
     if tower == "vit":
         return ContrastiveForPreTraining.from_encoder(from_open_clip(theirs))
     vision = TimmWrapperConfig(architecture="resnet10t", hidden_size=theirs.visual.trunk.num_features)
@@ -87,14 +87,14 @@ def in_our_words(tower: str, theirs) -> ContrastiveForPreTraining:
     full_model.vision_model.timm_model.load_state_dict(theirs.visual.trunk.state_dict())
     full_model.visual_projection.load_state_dict({"weight": state["visual.head.proj.weight"]})
     names = [same.back() for same in clip_text_names(LAYERS)]
-    of_text = {name: value for name, value in full_model.state_dict().items() if name.startswith("text_")}
+    text_state = {name: value for name, value in full_model.state_dict().items() if name.startswith("text_")}
     state = {name: state[name] for same in names for name in same.ours}
-    full_model.load_state_dict(renamed(state, of_text, names, "open_clip's text tower"), strict=False)
+    full_model.load_state_dict(renamed(state, text_state, names, "open_clip's text tower"), strict=False)
     return ours
 
 
 class Clock(TrainerCallback):
-    """When each step ended."""
+    """Records the time at the end of each step, in seconds."""
 
     def __init__(self):
         self.ends = []
@@ -104,7 +104,8 @@ class Clock(TrainerCallback):
 
 
 def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
-    keep_freed_memory()  # as a recipe does
+    """Trains with `PretextTrainer`. Returns pairs per second and R@10."""
+    keep_freed_memory()  # recipes do the same
     clock, processing = Clock(), inputs(Augmentation(0.9, horizontal_flip=0.0, color_jitter=0.0))
     source = open_source(str(EMOJI), needed=("image", "text"), columns={"text": "text"})
     model = in_our_words(tower, fresh(tower, seed)).train()
@@ -125,7 +126,7 @@ def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
             max_grad_norm=0.0,
             bf16=has_bf16(),
             dataloader_num_workers=default_workers(),
-            use_cpu=not torch.accelerator.is_available(),  # or bf16 would be refused on a CPU
+            use_cpu=not torch.accelerator.is_available(),  # without it, TrainingArguments refuses bf16 on a CPU
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
@@ -140,6 +141,7 @@ def ours(tower: str, steps: int, batch: int, seed: int) -> dict:
 
 
 def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
+    """Trains with `open_clip_train`. Returns pairs per second and R@10."""
     import open_clip_train.train as loop
     from open_clip_train.main import main as train
 
@@ -147,7 +149,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
 
     def clocked(*arguments):
         step(*arguments)
-        ends.append(time.perf_counter())  # the optimizer's share of the last step is the next one's
+        ends.append(time.perf_counter())  # before the optimizer step, whose time counts for the next step
 
     loop.backward = clocked
     with tempfile.TemporaryDirectory() as name:
@@ -177,7 +179,7 @@ def theirs(tower: str, steps: int, batch: int, seed: int) -> dict:
 
 
 class Theirs(torch.nn.Module):
-    """An open_clip model that is measured as ours are: texts at the full 77 tokens."""
+    """Wraps an open_clip model for the evaluation of hf_pretext. Texts are padded to 77 tokens."""
 
     inputs, capabilities = ("image", "text"), ("embed",)
 
@@ -194,7 +196,7 @@ class Theirs(torch.nn.Module):
 
 
 def write_images(folder: Path) -> int:
-    """The train split as files, as `open_clip_train` reads them. Returns how many."""
+    """Writes the train split as PNG files and a CSV file for `open_clip_train`. Returns the number of images."""
     data = datasets.load_dataset(str(EMOJI), split="train")
     (folder / "images").mkdir()
     with open(folder / "train.csv", "w", newline="") as file:
@@ -208,18 +210,18 @@ def write_images(folder: Path) -> int:
 
 
 def rate(ends: list[float], batch: int) -> float:
-    """Pairs per second after the first few steps."""
+    """Returns pairs per second, without the first `WARM` steps."""
     return batch * (len(ends) - 1 - WARM) / (ends[-1] - ends[WARM])
 
 
 def worth(model) -> dict[str, float]:
-    """R@10 on test, from an image to its name among all of the split's."""
+    """Returns R@10 on test: images as queries, all names of the split as candidates."""
     labelled = LabelledSet(str(EMOJI), inputs(), "group", {"text": "text"})
     return {"r10": measure_model(model, labelled, device())["image_to_text_r10"]}
 
 
 def apart(contender: str, tower: str, epochs: int, batch: int, seed: int = 0) -> dict:
-    """One contender in a process of its own."""
+    """Runs one contender in a new process. Returns its results."""
     command = [sys.executable, __file__, "--contender", contender, "--towers", tower]
     command += ["--epochs", str(epochs), "--batch", str(batch), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -254,7 +256,7 @@ def main() -> None:
         for name in CONTENDERS:
             speed = statistics.median(turn[name]["rate"] for turn in turns)
             worths = ", ".join(f"{turn[name]['r10']:.3f}" for turn in turns)
-            print(f"  {name:9s} {speed:6.0f} pairs/s; ours has {ours_rate / speed:.2f} of its speed; R@10 {worths}")
+            print(f"  {name:9s} {speed:6.0f} pairs/s; ours / this: {ours_rate / speed:.2f}; R@10 {worths}")
     print(json.dumps({**results, "machine": describe(device())}))
 
 

@@ -1,14 +1,14 @@
-"""What helps contrastive_emoji: its recipe with one thing changed at a time, and the retrieval that follows.
+"""Ablation of the recipe contrastive_emoji: changes one setting at a time and measures retrieval.
 
-    python benchmarks/contrastive_ablation.py                               # each change, one seed: hours on 2 cores
+    python benchmarks/contrastive_ablation.py                               # all variants, one seed: hours on 2 cores
     python benchmarks/contrastive_ablation.py --variants "names alone" --seeds 0 1 2 --jobs 4
-    python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # the recipe's options, for all
-    python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # the same of what is trained already
+    python benchmarks/contrastive_ablation.py --seconds 200 --options --max_steps 300   # options for all runs
+    python benchmarks/contrastive_ablation.py --of runs/contrastive_emoji   # measures a trained model
 
-R@k from an image to its name, on validation (167 names, which choices may go by) and on test (248 names), in one table
-in benchmarks/contrastive_ablation.md (--output). The last columns are R@10 on test where all words of the name are in
-names of train, where some are, and where none is: names of unseen words are hardly ever retrieved. Each run is a
-process of its own, --jobs at a time.
+The metric is R@k with images as queries and names as candidates: on validation (167 names, for choosing settings) and
+on test (248 names). The results are written as one table to benchmarks/contrastive_ablation.md (--output). The last
+columns are R@10 on test for three groups of names: all, some or none of the words occur in names of train. Names
+without a known word are rarely retrieved. Each run is a separate process; --jobs sets how many run at a time.
 """
 
 import argparse
@@ -35,7 +35,7 @@ QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "n
 
 
 def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
-    """A BERT without dropout, of the recipe's width and layers."""
+    """Returns the config of a BERT without dropout, with the width and the layers of the recipe."""
     from transformers import BertConfig
 
     return BertConfig(
@@ -52,7 +52,7 @@ def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers
 
 
 def vit(image_size: int):
-    """The ViT of benchmarks/contrastive.py: some three times the work of the recipe's ResNet."""
+    """Returns the config of the ViT of benchmarks/contrastive.py. It takes about 3 times the work of the ResNet."""
     from transformers import ViTConfig
 
     return ViTConfig(
@@ -65,7 +65,7 @@ def vit(image_size: int):
     )
 
 
-VARIANTS = {  # options of the recipe, sizes of its towers, other towers, what a tower starts from
+VARIANTS = {  # options: of the recipe. sizes: of its encoders. vision, text: other encoders. start: pretrains one
     "as it is": {},
     "equal names are right (UniCL)": {"options": ["--positives", "label"]},
     "label smoothing 0.1": {"options": ["--label_smoothing", "0.1"]},
@@ -95,7 +95,7 @@ VARIANTS = {  # options of the recipe, sizes of its towers, other towers, what a
 
 
 def recipe_of(name: str):
-    """A recipe by its name, from its file."""
+    """Imports a recipe by its name."""
     spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(RECIPES))
@@ -104,7 +104,7 @@ def recipe_of(name: str):
 
 
 def with_towers(encoder: Callable, variant: dict) -> Callable:
-    """The recipe's encoder with some of its towers' sizes changed, or with other towers."""
+    """Returns the encoder function of a recipe with the sizes or encoders of a variant."""
 
     def changed(image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
         sizes = variant.get("sizes", {})
@@ -120,7 +120,7 @@ def with_towers(encoder: Callable, variant: dict) -> Callable:
 
 
 def started(name: str, recipe, folder: str) -> list[str]:
-    """Pretrains a tower with another recipe, in batches four times as large as its own, and says what then says so."""
+    """Pretrains one encoder with another recipe, with 4 times its batch size. Returns the options that load it."""
     first = recipe_of(name)
     if name == "rotation_emoji":
         vision = recipe.encoder(64, 100, 32, 0, 1).vision_config
@@ -134,7 +134,7 @@ def started(name: str, recipe, folder: str) -> list[str]:
 
 
 def run(name: str, seed: int, options: list[str]) -> dict:
-    """One variant: its steps, and its retrieval."""
+    """Trains one variant. Returns the number of steps and the retrieval metrics."""
     variant, recipe = VARIANTS[name], recipe_of("contrastive_emoji")
     with tempfile.TemporaryDirectory() as folder:
         start = started(variant["start"], recipe, f"{folder}/start") if "start" in variant else []
@@ -145,7 +145,7 @@ def run(name: str, seed: int, options: list[str]) -> dict:
 
 
 def measured(folder: str) -> dict:
-    """R@k of a trained model from images of validation and test to names, and how the words of names matter to it."""
+    """Returns R@k of a trained model on validation and test, and R@10 on test by known words of the name."""
     import datasets
     import torch
     from transformers import AutoProcessor
@@ -181,13 +181,16 @@ def measured(folder: str) -> dict:
 
 
 def words_of(name: str) -> set[str]:
-    """A name's words, without the small ones where there are others."""
+    """Returns the words of a name, without those of `SMALL` if others remain."""
     words = set(re.findall(r"[a-z0-9]+", name.lower()))
     return words - SMALL or words or {name}
 
 
 def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
-    """The metrics of each variant, by seed; those that fail, or do not end in time, are left out."""
+    """Runs all variants with all seeds. Returns the metrics of each variant, a dict per seed.
+
+    Leaves out runs that fail, and runs that do not finish within `seconds`.
+    """
     longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
     queue = [(name, seed) for seed in seeds for name in longest_first]
     results: dict[str, list[dict]] = {name: [] for name in variants}
@@ -204,19 +207,19 @@ def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, op
                 log.seek(0)
                 lines = log.read().strip().splitlines()
                 if process.returncode:
-                    print(f"{name}, seed {seed}, has failed:", *lines[-20:], sep="\n", file=sys.stderr, flush=True)
+                    print(f"{name}, seed {seed} failed:", *lines[-20:], sep="\n", file=sys.stderr, flush=True)
                     continue
                 results[name].append(json.loads(lines[-1]))
                 print(f"{name}, seed {seed}: {results[name][-1]}", flush=True)
             time.sleep(0.2)
-    finally:  # none is left behind
+    finally:
         for process in running:
             process.kill()
     return {name: runs for name, runs in results.items() if runs}
 
 
 def table(results: dict[str, list[dict]], options: list[str]) -> str:
-    """Markdown: means over seeds."""
+    """Returns the page in Markdown, with means over seeds."""
     import torch
 
     from hf_pretext.utils.machine import describe
@@ -224,9 +227,10 @@ def table(results: dict[str, list[dict]], options: list[str]) -> str:
     device = describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
     where = device.get("accelerator") or f"{device['cores']} cores of {device['processor']}"
     lines = [
-        "Image to name, by `python benchmarks/contrastive_ablation.py"
+        "Image-to-name retrieval, measured with `python benchmarks/contrastive_ablation.py"
         + (f" --options {' '.join(options)}" if options else "")
-        + f"` on {where}:",
+        + f'` on {where}. Each row changes one setting of the recipe; "as it is" is the recipe without a change. The '
+        "last three columns are R@10 on test for names whose words all, partly or never occur in names of train.",
         "",
         "| changed | seeds | steps | " + " | ".join(COLUMNS) + " |",
         "|---|--:|--:|" + "--:|" * len(COLUMNS),
@@ -238,13 +242,16 @@ def table(results: dict[str, list[dict]], options: list[str]) -> str:
 
 
 def noise() -> str:
-    """What differs by chance alone, by the recipe's own seeds."""
+    """Returns a sentence with the differences that are within the spread over the seeds of the recipe."""
     from hf_pretext.cards import read_results
 
     trained = read_results(HERE.parent / "model_cards" / "contrastive_emoji")["measures"]["trained"]
     spreads = {name: trained[key]["std"] for name, key in SHOWN.items()}
     limits = ", ".join(f"{name} {2 * 2**0.5 * spread:.3f}" for name, spread in spreads.items())
-    return f"Between runs of one seed, differences on test below twice their spread show nothing: {limits}."
+    return (
+        "Differences on test between two runs of one seed each are not significant if they are below twice the "
+        f"standard deviation of such a difference: {limits}."
+    )
 
 
 def main() -> None:
@@ -252,11 +259,15 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="what is not done by then is left out")
+    parser.add_argument(
+        "--seconds", type=float, default=float("inf"), help="time limit; unfinished runs are left out (default: none)"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "contrastive_ablation.md")
-    parser.add_argument("--of", help="a trained folder, to be measured alone")
+    parser.add_argument("--of", help="folder of a trained model; only measures it")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
-    parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="of the recipe, for all; comes last")
+    parser.add_argument(
+        "--options", nargs=argparse.REMAINDER, default=[], help="options of the recipe for all runs; must be last"
+    )
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run(options.one[0], int(options.one[1]), options.options)))

@@ -1,12 +1,13 @@
-"""Memory and time of big contrastive batches: the loss in tiles next to open_clip's, and towers that embed in pieces.
+"""Measures memory and time of large contrastive batches: our loss in tiles, open_clip's loss, and `embed_batch_size`.
 
-    python benchmarks/contrastive_memory.py                    # some minutes, and up to 20 GB, on 2 cores
+    python benchmarks/contrastive_memory.py                    # several minutes and up to 20 GB of memory on 2 cores
     python benchmarks/contrastive_memory.py --rows 8192 --batches 256 1024
 
-The first table is of one forward and backward pass of the loss alone, of embeddings (B, 512) in float32; the second of
-one of a whole model, a ViT and a BERT, at --embed_batch_size 256. Each number is of a process of its own: the most that
-it held, without what it held before. On a GPU that is what PyTorch allocated; on a CPU what the system gave, with the
-holes that the C library leaves between what it hands out (MALLOC_MMAP_THRESHOLD_=100000 shows what it is without).
+The first part measures one forward and backward pass of the loss alone, for embeddings `(B, 512)` in float32. The
+second part measures one pass of a full model (a ViT and a BERT) with `embed_batch_size` 256. Each measurement is a
+separate process. Memory is the peak of the process minus the peak before the pass: on a GPU the memory that PyTorch
+allocated, on a CPU the resident memory, including fragmentation by the C library (set MALLOC_MMAP_THRESHOLD_=100000 to
+avoid it).
 """
 
 import argparse
@@ -27,13 +28,17 @@ torch.set_default_device("cuda" if CUDA else "cpu")
 
 
 def peak_mb() -> float:
+    """Returns the peak memory of this process so far, in MiB."""
     if CUDA:
         return torch.cuda.max_memory_allocated() / 2**20
     return int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) / 1024
 
 
 def timed(function: Callable[[], Tensor]) -> dict:
-    """What a forward and backward pass takes, the second of two on a GPU, whose libraries are loaded by the first."""
+    """Measures one forward and backward pass: MiB, seconds and the loss.
+
+    On a GPU it measures the second of two passes, because the first loads the libraries.
+    """
     for _ in range(1 + CUDA):
         before, begun = peak_mb(), time.perf_counter()
         value = function()
@@ -48,7 +53,7 @@ def timed(function: Callable[[], Tensor]) -> dict:
 
 
 def loss(kind: str, rows: int) -> dict:
-    """One pass of a loss over as many pairs."""
+    """Measures one pass of a loss over `rows` pairs."""
     random = torch.Generator("cuda" if CUDA else "cpu").manual_seed(0)
     images, texts = (F.normalize(torch.randn(rows, WIDTH, generator=random), dim=1).requires_grad_() for _ in range(2))
     scale = torch.tensor(14.3, requires_grad=True)
@@ -67,7 +72,7 @@ def loss(kind: str, rows: int) -> dict:
 
 
 def pieces(batch: int) -> dict:
-    """One pass of a model that embeds a batch in pieces."""
+    """Measures one pass of a model that embeds a batch in pieces."""
     from transformers import BertConfig, ViTConfig
 
     from hf_pretext import ContrastiveForPreTraining
@@ -81,11 +86,11 @@ def pieces(batch: int) -> dict:
 
 
 def apart(what: str, kind: str, size: int) -> dict:
+    """Runs one measurement in a new process. Returns its results, or the error if the process fails."""
     done = subprocess.run([sys.executable, __file__, "--one", what, kind, str(size)], capture_output=True, text=True)
     if done.returncode:
-        return {
-            "error": done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"ended by {-done.returncode}"
-        }
+        lines = done.stderr.strip().splitlines()
+        return {"error": lines[-1] if lines else f"ended by signal {-done.returncode}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -106,12 +111,13 @@ def main() -> None:
             print(f"loss of {rows:6,} pairs, {kind}: {line(results[kind])}", flush=True)
         if all(one.get("mb", 0) > 0 for one in results.values()):
             memory, seconds = (results["tiles"][what] / results["plain"][what] for what in ("mb", "seconds"))
-            print(f"  tiles take {memory:.3f} of the memory and {seconds:.2f} of the time", flush=True)
+            print(f"  tiles / plain: memory {memory:.3f}, time {seconds:.2f}", flush=True)
     for batch in options.batches:
         print(f"model, batch of {batch:5,} in pieces of {PIECE}: {line(apart('pieces', '', batch))}", flush=True)
 
 
 def line(result: dict) -> str:
+    """Returns a measurement in words."""
     if "error" in result:
         return result["error"]
     more = "".join(f", {name} {result[name]:.6f}" for name in ("loss", "gradient") if name in result)

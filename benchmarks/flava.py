@@ -1,13 +1,13 @@
-"""Pairs per second of FLAVA's six losses, ours next to transformers' `FlavaForPreTraining` in `Trainer`, on emoji.
+"""Measures pairs per second of FLAVA's six losses on emoji: hf_pretext, and transformers' `FlavaForPreTraining`.
 
     python benchmarks/flava.py                     # about ten minutes on 2 cores
     python benchmarks/flava.py --steps 10 --turns 1
 
-Both have the same sizes (4, 3 and 2 layers of width 192, images of 64 pixels in patches of 8), see the same
-images and captions in batches of the same size, learn from the same visual tokens, made beforehand, and mask as many
-patches and tokens; half of the pairs are mismatched. Texts of theirs are padded to 77 tokens, as its users run it, and
-once more to the longest of a batch, as ours are. Each run is a process of its own; they take turns, and rates are
-medians. The last line says where a forward pass of ours spends its time.
+transformers' model runs in `Trainer`. Both use the same sizes (4, 3 and 2 layers of width 192, images of 64x64 pixels
+in patches of 8x8), the same images, captions and batch size, the same visual tokens (computed before the runs) and the
+same mask ratios. Half of the pairs are mismatched. transformers' model runs twice: with texts padded to 77 tokens,
+which is its default, and with texts padded to the longest of the batch, as in hf_pretext. Each run is a separate
+process. The runs alternate, and the rates are medians. The last line reports the shares of time in our forward pass.
 """
 
 import argparse
@@ -51,7 +51,7 @@ CONTENDERS = ("ours", "theirs, 77 tokens", "theirs, the longest")
 
 
 class FlavaWithCodes(hf_pretext.FlavaForPreTraining):
-    """Ours, given each batch's visual tokens."""
+    """FLAVA of hf_pretext. It takes the visual tokens from the batch, `codes` `(B, patches)`."""
 
     def forward(self, codes: torch.Tensor, **batch: torch.Tensor):
         self.codes = codes
@@ -63,14 +63,14 @@ class FlavaWithCodes(hf_pretext.FlavaForPreTraining):
 
 
 class WithCodes(Inputs):
-    """Images and captions, with the visual tokens that a row brings."""
+    """Processing of images and captions. It adds the visual tokens of a row to the example."""
 
     def __call__(self, row, random):
         return {**super().__call__(row, random), "codes": torch.tensor(row["codes"])}
 
 
 class Clock(TrainerCallback):
-    """When each step ended."""
+    """Records the time at the end of each step, in seconds."""
 
     def __init__(self):
         self.ends = []
@@ -80,6 +80,7 @@ class Clock(TrainerCallback):
 
 
 def config_of(vocabulary: int) -> FlavaConfig:
+    """Returns the config of both models."""
     sizes = {"hidden_size": WIDTH, "num_attention_heads": WIDTH // 64, "intermediate_size": 4 * WIDTH}
     image, text, multimodal = ({**sizes, "num_hidden_layers": count} for count in LAYERS)
     return FlavaConfig(
@@ -93,12 +94,12 @@ def config_of(vocabulary: int) -> FlavaConfig:
 
 
 def tokenizer():
-    """Trained on the captions, once."""
+    """Returns a tokenizer trained on the captions of the emoji."""
     return train_tokenizer(open_source(str(EMOJI), needed=("text",)), size=VOCABULARY, max_length=LENGTH)
 
 
 def rows_with_codes(folder: Path) -> datasets.Dataset:
-    """The train split with the visual tokens of each image as it is, made once for all runs."""
+    """Returns the train split with the visual tokens of each image without augmentation. Saves it to `folder` once."""
     if not folder.exists():
         data = datasets.load_dataset(str(EMOJI), split="train").select_columns(["image", "text"])
         images = Image(default_processor(SIDE))
@@ -112,6 +113,7 @@ def rows_with_codes(folder: Path) -> datasets.Dataset:
 
 
 def arguments(output: str, steps: int, batch: int, **more) -> TrainingArguments:
+    """Returns the training arguments of both runs."""
     return TrainingArguments(
         output_dir=output,
         max_steps=steps,
@@ -129,17 +131,18 @@ def arguments(output: str, steps: int, batch: int, **more) -> TrainingArguments:
 
 
 def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
-    keep_freed_memory()  # as a recipe does
+    """Trains with `PretextTrainer`. Returns pairs per second and the shares of time of a forward pass."""
+    keep_freed_memory()  # recipes do the same
     tokens, clock = tokenizer(), Clock()
-    as_they_are = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
-    images, texts = Image(default_processor(SIDE), as_they_are), Text(tokens, LENGTH)
+    no_augmentation = Augmentation(crop_scale=1.0, horizontal_flip=0.0, color_jitter=0.0)
+    images, texts = Image(default_processor(SIDE), no_augmentation), Text(tokens, LENGTH)
     processing = WithCodes(images, texts, pair_label="text")
     source = open_source(data, columns={"codes": "codes"}, needed=("image", "text", "codes"))
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
     shares = dict(image_mask_ratio=IMAGE_RATIO, text_mask_ratio=TEXT_RATIO, mismatch_ratio=MISMATCHED)
     set_seed(0)
     model = FlavaWithCodes.from_encoder(config_of(len(tokens)), codebook_size=CODES, **ids, **shares)
-    model.codebook.counts.fill_(1)  # it is never asked
+    model.codebook.counts.fill_(1)  # marks the codebook as fitted; the visual tokens come from the batch
     model.prepare = lambda batches: None
     codes = torch.zeros(2, (SIDE // PATCH) ** 2, dtype=torch.long)
     pairs = {"pixel_values": torch.zeros(2, 3, SIDE, SIDE), **texts.batch(["a b", "c"])}
@@ -153,10 +156,11 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
 
 
 def theirs(data: datasets.Dataset, steps: int, batch: int, longest: bool) -> dict:
+    """Trains with `Trainer`. Returns pairs per second. longest: pads texts to the longest of the batch."""
     tokens, clock, images = tokenizer(), Clock(), Image(default_processor(SIDE))
 
     def collate(rows: list[dict]) -> dict:
-        """What FlavaProcessor and a masking collator make of pairs."""
+        """Returns the batch that FlavaProcessor and a masking collator make."""
         pixels = torch.stack(
             [images.processor(to_rgb(row["image"]), return_tensors="pt")["pixel_values"][0] for row in rows]
         )
@@ -195,12 +199,12 @@ def theirs(data: datasets.Dataset, steps: int, batch: int, longest: bool) -> dic
 
 
 def rate(ends: list[float], batch: int) -> float:
-    """Pairs per second after the first few steps."""
+    """Returns pairs per second, without the first `WARM` steps."""
     return batch * (len(ends) - 1 - WARM) / (ends[-1] - ends[WARM])
 
 
 def shares_of_time(model: FlavaWithCodes, batch: dict[str, torch.Tensor]) -> dict[str, float]:
-    """What part of a forward pass each part of the model takes."""
+    """Returns the share of a forward pass (0 to 1) that each part of the model takes."""
     parts = {
         "image encoder": model.full_model.image_model,
         "text encoder": model.full_model.text_model,
@@ -231,7 +235,7 @@ def shares_of_time(model: FlavaWithCodes, batch: dict[str, torch.Tensor]) -> dic
 
 
 def apart(contender: str, options: argparse.Namespace) -> dict:
-    """One contender in a process of its own."""
+    """Runs one contender in a new process. Returns its results."""
     command = [sys.executable, __file__, "--contender", contender, "--data", options.data]
     command += ["--steps", str(options.steps), "--batch", str(options.batch)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -261,8 +265,8 @@ def main() -> None:
     ours_rate = statistics.median(turn["ours"]["rate"] for turn in turns)
     for name in CONTENDERS:
         speed = statistics.median(turn[name]["rate"] for turn in turns)
-        print(f"  {name:20s} {speed:6.1f} pairs/s; ours has {ours_rate / speed:.2f} of its speed")
-    print("  a forward pass of ours: " + ", ".join(f"{k} {v:.0%}" for k, v in turns[0]["ours"]["shares"].items()))
+        print(f"  {name:20s} {speed:6.1f} pairs/s; ours / this: {ours_rate / speed:.2f}")
+    print("  shares of our forward pass: " + ", ".join(f"{k} {v:.0%}" for k, v in turns[0]["ours"]["shares"].items()))
     device = torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     print(json.dumps({"turns": turns, "machine": describe(device)}))
 

@@ -1,13 +1,14 @@
-"""Tokens per second and peak memory of masked language modelling, ours next to the usual script, on film reviews.
+"""Measures tokens per second and peak memory of masked language modelling: hf_pretext and the usual script.
 
     python benchmarks/masked_lm.py                       # about half an hour on 2 cores
     python benchmarks/masked_lm.py --sizes 256x4 --steps 20
 
-The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`, with texts concatenated and
-chunked, or with lines padded to the longest of a batch. All have the same architecture, start, optimizer, precision and
-tokens in a batch (padding included), and count real tokens, without padding. Each run is a process of its own; they
-take turns, and rates are medians. The losses on the same held-out masks, after as many real tokens, show that speed is
-not bought with learning. The reviews are fetched once (recipes/data/reviews.py).
+The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`. It runs twice: with texts
+concatenated and chunked, and with lines padded to the longest of the batch. All runs use the same architecture, initial
+weights, optimizer, precision and tokens per batch (with padding). The rates count real tokens, without padding. Each
+run is a separate process. The runs alternate, and the rates are medians. The losses on the same held-out masks, after
+the same number of real tokens, show whether the faster run learns as much. The data are film reviews, downloaded once
+(recipes/data/reviews.py).
 """
 
 import argparse
@@ -44,10 +45,11 @@ from hf_pretext.utils.machine import describe, has_bf16, keep_freed_memory
 REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
 VOCABULARY, LENGTH, WARM, HELD_OUT, SEEDS = 30_522, 128, 3, 128, 3
 CONTENDERS = ("ours", "chunked", "padded")
-METRICS = ("rate", "peak_mb", "taken_mb")  # the last without what Python and the libraries take before
+METRICS = ("rate", "peak_mb", "taken_mb")  # taken_mb: peak_mb without the memory before the model is built
 
 
 def reviews() -> Path:
+    """Returns the folder of the reviews. Downloads them on the first call."""
     spec = importlib.util.spec_from_file_location("reviews", REVIEWS)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -55,13 +57,16 @@ def reviews() -> Path:
 
 
 def tokenizer(folder: Path):
-    """A WordPiece tokenizer of the reviews, trained once."""
+    """Returns a WordPiece tokenizer trained on the reviews."""
     source = open_source(str(folder / "train.parquet"), needed=("text",))
     return train_tokenizer(source, size=VOCABULARY, max_length=LENGTH)
 
 
 def model_of(size: str, vocabulary: int, seed: int):
-    """Hidden size and layers, as "256x4"; the same weights for the same seed."""
+    """Returns a fresh BERT. The same seed gives the same weights.
+
+    size: hidden size and layers, for example "256x4".
+    """
     width, depth = map(int, size.split("x"))
     set_seed(seed)
     config = BertConfig(
@@ -78,7 +83,7 @@ def model_of(size: str, vocabulary: int, seed: int):
 
 
 class Clock(TrainerCallback):
-    """Seconds of the steps after the first few."""
+    """Measures the seconds of the steps after the first `WARM`."""
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == WARM:
@@ -87,7 +92,10 @@ class Clock(TrainerCallback):
 
 
 class Counting:
-    """Counts the real tokens of the batches that pass, all and those after the first few."""
+    """Counts the real tokens of each batch and returns the batch unchanged.
+
+    find: returns the number of real tokens of a batch.
+    """
 
     def __init__(self, find):
         self.find, self.by_step = find, []
@@ -98,7 +106,8 @@ class Counting:
 
 
 def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting:
-    keep_freed_memory()  # as a recipe does
+    """Trains with `PretextTrainer`. Returns the counts of real tokens."""
+    keep_freed_memory()  # recipes do the same
     source = open_source(str(folder / "train.parquet"), needed=("text",))
     rows = source_of(PackedTexts(tokenised(source, tokens), tokens, LENGTH), source, tokens)
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
@@ -113,7 +122,7 @@ def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting
 
 
 def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bool) -> Counting:
-    """As transformers' run_mlm.py does it, with and without `--line_by_line`."""
+    """Trains like run_mlm.py of transformers. Returns the counts of real tokens. padded: as with `--line_by_line`."""
     texts = datasets.load_dataset("parquet", data_files=str(folder / "train.parquet"), split="train")
 
     def lines(batch):
@@ -142,11 +151,11 @@ def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bo
 
 
 def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
-    """One contender in this process."""
+    """Runs one contender in this process. Returns its results."""
     datasets.disable_progress_bars()
     folder = reviews()
     tokens = tokenizer(folder)
-    before = peak_mb()  # Python, the libraries, the tokenizer
+    before = peak_mb()  # memory of Python, the libraries and the tokenizer
     model, clock = model_of(size, len(tokens), seed), Clock()
     with tempfile.TemporaryDirectory() as output:
         arguments = dict(
@@ -157,7 +166,7 @@ def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
             lr_scheduler_type="constant_with_warmup",
             warmup_steps=10,
             bf16=has_bf16(),
-            use_cpu=not torch.accelerator.is_available(),  # or bf16 would be refused on a CPU
+            use_cpu=not torch.accelerator.is_available(),  # without it, TrainingArguments refuses bf16 on a CPU
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
@@ -178,14 +187,17 @@ def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
 
 
 def peak_mb() -> float:
-    """Megabytes that this process held at most so far."""
+    """Returns the peak memory of this process so far, in MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 @torch.no_grad()
 def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
-    """On validation, the same tokens masked for all: in documents from their start, as we train, and in chunks of
-    concatenated documents, as the usual script does; so that neither is favoured."""
+    """Returns the losses on validation, with the same masked tokens for all contenders.
+
+    documents: texts from their start, as hf_pretext trains. chunks: chunks of concatenated texts, as the usual script
+    trains. Both are measured so that neither contender has an advantage.
+    """
     texts = datasets.load_dataset("parquet", data_files=str(folder / "validation.parquet"), split="train")
     random = torch.Generator().manual_seed(0)
     texts = list(texts.select(torch.randperm(len(texts), generator=random)[:HELD_OUT].tolist())["text"])
@@ -206,7 +218,7 @@ def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
 
 
 def apart(contender: str, size: str, steps: int, batch: int, seed: int = 0) -> dict:
-    """One contender in a process of its own."""
+    """Runs one contender in a new process. Returns its results."""
     command = [sys.executable, __file__, "--contender", contender, "--sizes", size]
     command += ["--steps", str(steps), "--batch", str(batch), "--seed", str(seed)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -220,8 +232,8 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["256x4", "512x4", "768x12"], help="hidden size x layers")
     parser.add_argument("--turns", type=int, default=2)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=32, help=f"sequences of {LENGTH} tokens")
-    parser.add_argument("--learn", type=int, default=300_000, help="real tokens after which losses are compared; or 0")
+    parser.add_argument("--batch", type=int, default=32, help=f"sequences per batch, each of {LENGTH} tokens")
+    parser.add_argument("--learn", type=int, default=300_000, help="compare losses after so many real tokens; 0: skip")
     parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -239,11 +251,11 @@ def main() -> None:
         print(f"BERT of {size}, {VOCABULARY:,} tokens, batches of {options.batch} x {LENGTH}, {steps} steps")
         for name, values in middle.items():
             print(
-                f"  {name:8s} {values['rate']:7.0f} real tokens/s, {values['peak_mb']:6.0f} MB at most, "
-                f"{values['taken_mb']:6.0f} of them for training; ours has "
-                f"{middle['ours']['rate'] / values['rate']:.2f} of its speed, "
-                f"{middle['ours']['peak_mb'] / values['peak_mb']:.2f} and "
-                f"{middle['ours']['taken_mb'] / values['taken_mb']:.2f} of its memory"
+                f"  {name:8s} {values['rate']:7.0f} real tokens/s, peak memory {values['peak_mb']:6.0f} MB, of which "
+                f"{values['taken_mb']:6.0f} for training; ours / this: "
+                f"speed {middle['ours']['rate'] / values['rate']:.2f}, "
+                f"peak memory {middle['ours']['peak_mb'] / values['peak_mb']:.2f}, "
+                f"memory for training {middle['ours']['taken_mb'] / values['taken_mb']:.2f}"
             )
     if options.learn:
         results["learning"] = learning(options, results[options.sizes[0]][0])
@@ -251,17 +263,17 @@ def main() -> None:
 
 
 def learning(options, speeds: dict[str, dict]) -> dict[str, list[dict]]:
-    """Held-out losses after as many real tokens, at the first size, over seeds."""
+    """Returns held-out losses of the first size after the same number of real tokens, for `SEEDS` seeds."""
     size, results = options.sizes[0], {}
     for name in ("chunked", "ours"):
-        of_each = speeds[name]["tokens"] / options.steps
-        steps = round(options.learn / of_each)
+        tokens_per_step = speeds[name]["tokens"] / options.steps
+        steps = round(options.learn / tokens_per_step)
         results[name] = [apart(name, size, steps, options.batch, seed) for seed in range(SEEDS)]
         parts = []
         for kind in results[name][0]["losses"]:
-            losses = [of_seed["losses"][kind] for of_seed in results[name]]
+            losses = [result["losses"][kind] for result in results[name]]
             parts.append(f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f} on {kind}")
-        tokens = statistics.mean(of_seed["tokens"] for of_seed in results[name])
+        tokens = statistics.mean(result["tokens"] for result in results[name])
         print(f"  {name}: held-out loss {', '.join(parts)} after {tokens:,.0f} real tokens, {SEEDS} seeds")
     return results
 

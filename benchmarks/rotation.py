@@ -1,12 +1,12 @@
-"""Images per second of the emoji recipe through PretextTrainer, next to a bare loop with everything in memory.
+"""Measures images per second of the recipe rotation_emoji: `PretextTrainer` and a bare loop on images in memory.
 
     python benchmarks/rotation.py                 # about 3 minutes on 2 cores
 
-The bare loop is plain PyTorch on images that were decoded, cropped, normalised and put in memory beforehand: it
-reads nothing, augments nothing and logs nothing. Machines are noisy, so it runs in a process of its own that takes
-turns of a few steps with the training run, and the ratio is the median over the turns. On a CPU a recipe has the C
-library keep freed memory; a second bare loop that does the same shows what that gives. The first epoch, which decodes,
-is reported apart from the others. Before all that, a profile of the bare step says where its time goes.
+The bare loop is plain PyTorch. Its images are decoded, cropped, normalised and put in memory before it starts. It does
+not read, augment or log. The speed of a machine varies, so the bare loop runs in a second process and alternates with
+the training run every few steps (one turn). The ratio is the median over the turns. On a CPU, recipes set the C library
+to keep freed memory; a second bare loop does the same, which shows the effect. The first epoch decodes the images and
+is reported separately. First of all, the time of one bare step is measured by its parts.
 """
 
 import argparse
@@ -36,15 +36,16 @@ RECIPE = Path(__file__).parent.parent / "recipes" / "rotation_emoji.py"
 
 
 def recipe():
-    """The emoji recipe itself, so that what is timed is what users run."""
+    """Returns the recipe rotation_emoji, so that the benchmark measures exactly what users run."""
     spec = importlib.util.spec_from_file_location("rotation_emoji", RECIPE)
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(RECIPE.parent))  # where it imports its neighbours from
+    sys.path.insert(0, str(RECIPE.parent))  # the recipe imports emoji_pairs from this folder
     spec.loader.exec_module(module)
     return module.recipe
 
 
 def fresh_model(it) -> PretextModel:
+    """Returns an untrained model of the recipe `it`."""
     set_seed(0)
     model = RotationForPreTraining.from_encoder(it.encoder(it.settings["image_size"]))
     model.freeze_unused({"pixel_values": torch.zeros(2, 3, it.settings["image_size"], it.settings["image_size"])})
@@ -52,11 +53,11 @@ def fresh_model(it) -> PretextModel:
 
 
 class TakingTurns(TrainerCallback):
-    """Times the trainer's steps, and after each `turn` of them as many of each bare loop's."""
+    """Measures the trainer every `turn` steps. Then it runs and measures the same number of steps of each bare loop."""
 
     def __init__(self, loops: dict[str, "Neighbour"], turn: int, batch_size: int):
         self.loops, self.turn, self.batch_size, self.turns = loops, turn, batch_size, []
-        self.trainer: PretextTrainer | None = None  # set when there is one: it is made with its callbacks
+        self.trainer: PretextTrainer | None = None  # set later, because the trainer is made with its callbacks
 
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step % self.turn:
@@ -71,7 +72,11 @@ class TakingTurns(TrainerCallback):
 
 
 def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options) -> tuple[list, list]:
-    """Turns in the first epoch, and in the others: images per second of each, and our wait for data."""
+    """Returns the turns of the first epoch and those of the other epochs.
+
+    Each turn has images per second of the trainer and of each loop, and the share of time (0 to 1) that the trainer
+    waits for data.
+    """
     settings = {name: it.settings[name] for name in it.settings if name in TrainingArguments.__dataclass_fields__}
     augmentation = {name: it.settings[name] for name in Augmentation.__dataclass_fields__ if name in it.settings}
     processing = Image(default_processor(it.settings["image_size"]), make_settings(Augmentation, **augmentation))
@@ -87,12 +92,12 @@ def compare(it, loops: dict[str, "Neighbour"], turn: int, epochs: int, **options
         turns.trainer = trainer = PretextTrainer(fresh_model(it), args, source, processing, callbacks=[turns])
         trainer.pop_callback(PrinterCallback)
         trainer.train()
-    decoding = max(first // turn - 1, 0)  # turns that lie in the first epoch
+    decoding = max(first // turn - 1, 0)  # turns within the first epoch
     return turns.turns[:decoding], turns.turns[decoding + 1 :]
 
 
 class BareLoop:
-    """The same model, optimizer and schedule on batches that lie ready in memory."""
+    """Trains the same model with the same optimizer and schedule on batches in memory."""
 
     def __init__(self, it):
         self.model, self.batch_size = fresh_model(it), it.settings["per_device_train_batch_size"]
@@ -111,7 +116,7 @@ class BareLoop:
         self.steps = 0
 
     def rate(self, steps: int) -> float:
-        """Images per second."""
+        """Trains for `steps` steps. Returns images per second."""
         begun = clock()
         for _ in range(steps):
             self.step(self.batches[self.steps % len(self.batches)])
@@ -119,6 +124,7 @@ class BareLoop:
         return steps * self.batch_size / (clock() - begun)
 
     def step(self, pixels: torch.Tensor) -> None:
+        """Trains for one step on images `(B, 3, S, S)`."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
             loss = self.model(pixel_values=pixels).loss
         loss.backward()
@@ -128,7 +134,7 @@ class BareLoop:
         self.optimizer.zero_grad()
 
     def breakdown(self, steps: int) -> dict[str, float]:
-        """Milliseconds of a step's parts."""
+        """Returns the milliseconds of each part of a step, as means over `steps` steps."""
         times = dict.fromkeys(("turn the images, forward", "backward", "clip, optimizer"), 0.0)
         for i in range(steps):
             marks = [clock()]
@@ -147,25 +153,28 @@ class BareLoop:
 
 
 class Neighbour:
-    """A bare loop in a process of its own, which waits until it is asked for its rate, or to stop."""
+    """A bare loop in a second process. It runs only while `rate` is called."""
 
     def __init__(self, keep_memory: bool):
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, keep_memory), daemon=True)  # gone if we fail
+        self.process = context.Process(target=serve, args=(theirs, keep_memory), daemon=True)  # ends with this process
         self.process.start()
-        self.rate(4)  # it is ready, and warm
+        self.rate(4)  # warm-up
 
     def rate(self, steps: int) -> float:
+        """Trains for `steps` steps. Returns images per second."""
         self.pipe.send(steps)
         return self.pipe.recv()
 
     def stop(self) -> None:
+        """Ends the process."""
         self.pipe.send(None)
         self.process.join()
 
 
 def serve(pipe, keep_memory: bool) -> None:
+    """Runs a bare loop for each number of steps from the pipe and returns its rate, until it receives None."""
     if keep_memory:
         keep_freed_memory()
     loop = BareLoop(recipe())
@@ -178,13 +187,14 @@ def device() -> torch.device:
 
 
 def clock() -> float:
+    """Returns the time in seconds, after all work on the GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def report(turns: list[dict], when: str) -> dict[str, float]:
-    """Says how the turns came out; returns the ratio to each bare loop."""
+    """Prints the median rates of the turns. Returns the median ratio of the trainer to each bare loop."""
     rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     wait = rates.pop("data wait")
     ratios = {name: statistics.median(turn[OURS] / turn[name] for turn in turns) for name in rates if name != OURS}
@@ -196,21 +206,21 @@ def report(turns: list[dict], when: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workers", type=int, default=default_workers(), help="processes that decode and augment")
-    parser.add_argument("--turn", type=int, help="steps of a turn: many more than workers prefetch")
+    parser.add_argument("--workers", type=int, default=default_workers(), help="loader workers that decode and augment")
+    parser.add_argument("--turn", type=int, help="steps per turn; must be many more than workers prefetch")
     parser.add_argument("--epochs", type=int, default=4)
     options = parser.parse_args()
     turn = options.turn or max(12, 20 * options.workers)
     it = recipe()
     parts = BareLoop(it).breakdown(20)
-    keep_freed_memory()  # as the recipe does
+    keep_freed_memory()  # the recipe does the same
     loops = {"bare loop": Neighbour(False), "bare loop that keeps memory too": Neighbour(True)}
     first, later = compare(it, loops, turn, options.epochs, dataloader_num_workers=options.workers)
     for loop in loops.values():
         loop.stop()
-    print("a bare step: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
+    print("parts of a bare step: " + ", ".join(f"{name} {ms:.1f} ms" for name, ms in parts.items()))
     ratios = {
-        "first epoch": report(first, "the first epoch, which decodes") if first else None,
+        "first epoch": report(first, "first epoch, with decoding") if first else None,
         "later epochs": report(later, "later epochs"),
     }
     if first:

@@ -1,13 +1,15 @@
-"""Samples per second of our stream next to `datasets` and WebDataset, on the same files, with two workers each.
+"""Measures samples per second of our stream, `datasets` and WebDataset on the same files, with two workers each.
 
     python benchmarks/stream.py                   # about 8 minutes on 2 cores
 
-Images of 256 to 480 pixels a side (mosaics of the embedded emoji, as JPEG) are written as Parquet and as tars. All
-read them, decode them, and cut a random part out to 224 x 224: once with the same function of ours, and once, for the
-others, as it is usually written (Pillow, then torchvision's RandomResizedCrop). `datasets` and WebDataset shuffle in a
-buffer of 1,000. They take turns, each in a process of its own; rates are medians over the turns. Then: how well each
-shuffles, what it costs to resume after 10^4 and 10^6 samples, and whether memory grows over 200,000 samples once
-100,000 were read.
+The data are JPEG images with sides of 256 to 480 pixels (mosaics of the emoji), written as Parquet files and as tars.
+All contenders read and decode them and take a random crop of 224x224. All use our decoding function. `datasets` and
+WebDataset also run with the usual code: Pillow, then torchvision's RandomResizedCrop. `datasets` and WebDataset shuffle
+in a buffer of 1,000 samples. Each run is a separate process. The runs alternate, and the rates are medians over the
+turns.
+
+Then the benchmark measures the quality of shuffling, the time to resume after 10^4 and 10^6 samples, and the growth of
+memory over 200,000 samples after the first 100,000.
 """
 
 import argparse
@@ -40,8 +42,8 @@ from hf_pretext.utils.machine import describe
 
 EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
 SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8
-SEEDS = 10  # epochs that shuffling is judged by: one epoch's correlation is a matter of luck
-WARM = 20  # batches before the clock starts: buffers are full by then, so that whoever refills them pays for it
+SEEDS = 10  # epochs over which shuffling is measured; the correlation of one epoch varies too much
+WARM = 20  # batches before the clock starts: buffers are full then, so that refilling them is part of the time
 CONTENDERS = (
     "ours, Parquet",
     "datasets, Parquet",
@@ -56,7 +58,10 @@ USUAL = v2.Compose([v2.RandomResizedCrop(SIDE, (0.25, 1.0), antialias=True), v2.
 
 
 def make_images(folder: Path, count: int, least: int, most: int) -> None:
-    """JPEGs with numbers, as Parquet (row groups of 100) and as tars, in SHARDS files each."""
+    """Writes numbered JPEG images as Parquet files (row groups of 100) and as tars, `SHARDS` files each.
+
+    least, most: range of the height and width, in pixels.
+    """
     rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "train-*.parquet"), split="train")
     tiles = np.stack([np.asarray(row["image"].convert("RGB")) for row in rows.select(range(0, len(rows), 4))])
     random = np.random.default_rng(0)
@@ -67,7 +72,7 @@ def make_images(folder: Path, count: int, least: int, most: int) -> None:
         down = -(-height // 64)
         mosaic = tiles[random.integers(len(tiles), size=(down, across))].transpose(0, 2, 1, 3, 4)
         mosaic = mosaic.reshape(down * 64, across * 64, 3)[:height, :width]
-        mosaic = (mosaic + random.normal(0, 6, mosaic.shape)).clip(0, 255).astype(np.uint8)  # a camera's noise
+        mosaic = (mosaic + random.normal(0, 6, mosaic.shape)).clip(0, 255).astype(np.uint8)  # noise, as of a camera
         buffer = io.BytesIO()
         Image.fromarray(mosaic).save(buffer, "JPEG", quality=90)
         images.append(buffer.getvalue())
@@ -86,15 +91,17 @@ def make_images(folder: Path, count: int, least: int, most: int) -> None:
 
 
 def ours_decoded(content: bytes) -> torch.Tensor:
+    """Decodes, crops and flips an image with our function. Returns `(3, 224, 224)`."""
     return PROCESSING({"image": content}, np.random.default_rng())["pixel_values"]
 
 
 def usually_decoded(content: bytes) -> torch.Tensor:
+    """Decodes, crops and flips an image with Pillow and torchvision. Returns `(3, 224, 224)`."""
     return v2.functional.pil_to_tensor(USUAL(Image.open(io.BytesIO(content)).convert("RGB")))
 
 
 class Decoded(IterableDataset):
-    """A stream of `datasets`, decoded in the workers, each of which reads its own shards."""
+    """A stream of `datasets` that is decoded in the workers. Each worker reads different shards."""
 
     def __init__(self, data: datasets.IterableDataset, decode):
         self.data, self.decode = data, decode
@@ -105,6 +112,7 @@ class Decoded(IterableDataset):
 
 
 def of_datasets(kind: str, files: list[str], decode) -> Iterator:
+    """Yields batches of `datasets`, without end."""
     data = datasets.load_dataset(kind, data_files=files, split="train", streaming=True)
     data = data.cast_column("jpg", datasets.Image(decode=False)).shuffle(seed=0, buffer_size=BUFFER)
     epoch = 0
@@ -115,12 +123,14 @@ def of_datasets(kind: str, files: list[str], decode) -> Iterator:
 
 
 def of_webdataset(files: list[str], decode) -> Iterator:
+    """Yields batches of WebDataset, without end."""
     data = webdataset.WebDataset(files, shardshuffle=SHARDS, resampled=True, nodesplitter=None, seed=0)
     data = data.shuffle(BUFFER).map(lambda sample: decode(sample["jpg"])).batched(BATCH, collation_fn=torch.stack)
     yield from webdataset.WebLoader(data, batch_size=None, num_workers=WORKERS)
 
 
 def of_ours(files: str) -> Iterator:
+    """Yields batches of our stream, without end."""
     loader = StreamLoader(open_source(files), PROCESSING, BATCH, num_workers=WORKERS)
     try:
         while True:
@@ -130,19 +140,19 @@ def of_ours(files: str) -> Iterator:
 
 
 def rate(batches: Iterator, count: int) -> float:
-    """Samples per second over `count` batches, the first `WARM` left out."""
+    """Returns samples per second over `count` batches, after the first `WARM`."""
     for _ in range(WARM):
         next(batches)
     begun = time.perf_counter()
     for _ in range(count):
         next(batches)
     seconds = time.perf_counter() - begun
-    batches.close()  # its workers end before the next one's begin
+    batches.close()  # ends the workers before the next run starts
     return count * BATCH / seconds
 
 
 def contender(name: str, folder: Path) -> Iterator:
-    """The batches of one of those that are compared."""
+    """Returns the batches of one contender."""
     parquet, tars = (sorted(map(str, folder.glob(f"*.{kind}"))) for kind in ("parquet", "tar"))
     made = {
         "ours, Parquet": lambda: of_ours(str(folder / "*.parquet")),
@@ -157,8 +167,10 @@ def contender(name: str, folder: Path) -> Iterator:
 
 
 def apart(name: str, folder: Path, count: int) -> float:
-    """The rate of one of them in a process of its own, as a run is: workers that fork from a process which has held
-    much memory before are up to a fifth slower."""
+    """Runs one contender in a new process. Returns samples per second.
+
+    Workers that fork from a process which used much memory before are up to 20 % slower.
+    """
     command = [sys.executable, __file__, "--contender", name, "--folder", str(folder), "--batches", str(count)]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
@@ -167,6 +179,7 @@ def apart(name: str, folder: Path, count: int) -> float:
 
 
 def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
+    """Returns samples per second of each contender, for each turn."""
     rates = []
     for _ in range(turns):
         rates.append({name: apart(name, folder, count) for name in CONTENDERS})
@@ -175,7 +188,10 @@ def speed(folder: Path, turns: int, count: int) -> list[dict[str, float]]:
 
 
 def shuffle_quality(order: np.ndarray, count: int) -> dict[str, float]:
-    """order: the original positions of an epoch's samples, as they came."""
+    """Returns the correlation of an order with the original order, and the share of neighbours from the same shard.
+
+    order: the original positions of the samples of an epoch, in their shuffled order.
+    """
     shards = order * SHARDS // count
     return {
         "correlation": float(np.corrcoef(order, np.arange(len(order)))[0, 1]),
@@ -184,7 +200,7 @@ def shuffle_quality(order: np.ndarray, count: int) -> dict[str, float]:
 
 
 def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
-    """The quality of each one's order, over `SEEDS` epochs: how far correlations are from 0, and neighbours' shards."""
+    """Returns `shuffle_quality` of our order and of a buffer: means of absolute values over `SEEDS` epochs."""
     source = open_source(str(folder / "*.parquet"))
     shard = {Path(file).name: number for number, file in enumerate(sorted(folder.glob("*.parquet")))}
     files = sorted(map(str, folder.glob("*.parquet")))
@@ -192,11 +208,11 @@ def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
     orders = {"ours": [], f"buffer of {BUFFER}": []}
     for seed in tqdm(range(SEEDS), desc="shuffling", leave=False):
         reader = StreamLoader(source, None, BATCH, seed=seed).reader
-        places = [reader.key(g).split(":") for g in range(count)]
+        positions = [reader.key(g).split(":") for g in range(count)]
         reader.close()
-        ours = np.array([shard[name] * count // SHARDS + int(row) for name, row in places])
-        theirs = np.array([row["number"] for row in data.shuffle(seed=seed, buffer_size=BUFFER)])
-        for order, qualities in zip((ours, theirs), orders.values(), strict=True):
+        ours = np.array([shard[name] * count // SHARDS + int(row) for name, row in positions])
+        buffered = np.array([row["number"] for row in data.shuffle(seed=seed, buffer_size=BUFFER)])
+        for order, qualities in zip((ours, buffered), orders.values(), strict=True):
             qualities.append(shuffle_quality(order, count))
     return {
         name: {key: float(np.mean([abs(quality[key]) for quality in qualities])) for key in qualities[0]}
@@ -205,11 +221,12 @@ def shuffles(folder: Path, count: int) -> dict[str, dict[str, float]]:
 
 
 def length(row: dict, random: np.random.Generator) -> dict[str, int]:
+    """Returns the number of bytes of an image, which needs no decoding."""
     return {"length": len(row["image"]["bytes"])}
 
 
 def resume_seconds(source: Source, start: int) -> float:
-    """Until the first batch, with the windows read once more."""
+    """Returns the seconds until the first batch after `start` samples, with the windows read again."""
     begun = time.perf_counter()
     loader = StreamLoader(source, length, BATCH, start=start // BATCH * BATCH)
     next(iter(loader))
@@ -219,10 +236,12 @@ def resume_seconds(source: Source, start: int) -> float:
 
 
 def memory_growth(source: Source, samples: int) -> dict[str, float]:
-    """Megabytes that this process held at most while it read the first and the last third of one and a half times so
-    many samples, the middle third being left out; and how much more the last were."""
+    """Reads 1.5 times `samples` samples and measures the peak memory of this process, in MiB.
+
+    warm_mb: peak over the first third. most_mb: peak over the last third. growth: relative growth between them.
+    """
     loader = StreamLoader(source, length, BATCH)
-    seen, held = 0, []
+    seen, memory = 0, []
     total = samples + samples // 2
     with tqdm(total=total, desc="watching memory", unit="samples", leave=False) as bar:
         while seen < total:
@@ -230,15 +249,15 @@ def memory_growth(source: Source, samples: int) -> dict[str, float]:
                 seen += BATCH
                 bar.update(BATCH)
                 if seen % (50 * BATCH) == 0:
-                    held.append(resident())
+                    memory.append(resident())
     loader.close()
-    span = len(held) // 3  # a maximum over more observations would be larger anyway
-    warm, most = max(held[:span]), max(held[-span:])
+    span = len(memory) // 3  # equal numbers of measurements, because a maximum over more of them is larger
+    warm, most = max(memory[:span]), max(memory[-span:])
     return {"warm_mb": warm, "most_mb": most, "growth": most / warm - 1}
 
 
 def resident() -> float:
-    """Megabytes that this process has in memory."""
+    """Returns the resident memory of this process, in MiB."""
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 2**20
 
@@ -246,10 +265,10 @@ def resident() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=9600)
-    parser.add_argument("--sides", type=int, nargs=2, default=(256, 480), help="least and most pixels of a side")
+    parser.add_argument("--sides", type=int, nargs=2, default=(256, 480), help="range of height and width, in pixels")
     parser.add_argument("--turns", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=100, help=f"of {BATCH}, that each is timed over in a turn")
-    parser.add_argument("--samples", type=int, default=200_000, help="over which memory is watched")
+    parser.add_argument("--batches", type=int, default=100, help=f"batches of {BATCH} samples per turn")
+    parser.add_argument("--samples", type=int, default=200_000, help="samples over which memory is measured")
     parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -259,11 +278,15 @@ def main() -> None:
         print(rate(contender(options.contender, options.folder), options.batches))
         return
     if (options.batches + WARM) * BATCH > options.images:
-        parser.error("a turn must end within the first epoch: ours keeps decoded images for the next")
+        parser.error(
+            f"a turn must end within the first epoch, because our stream keeps decoded images for the next epoch, but "
+            f"--batches {options.batches} and {WARM} batches of warm-up need {(options.batches + WARM) * BATCH} images "
+            f"and --images is {options.images}. Raise --images or lower --batches."
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_images(folder, options.images, *options.sides)
-        os.sync()  # or they are still being written to the disk while the first turn reads them
+        os.sync()  # without it the files are still written to disk during the first turn
         size = sum(file.stat().st_size for file in folder.glob("*.parquet")) / options.images
         print(f"{options.images:,} images of {options.sides[0]} to {options.sides[1]} px, {size / 1024:.0f} KiB each")
         turns = speed(folder, options.turns, options.batches)
@@ -275,23 +298,25 @@ def main() -> None:
         results["shuffle"] = shuffles(folder, options.images)
         for name, quality in results["shuffle"].items():
             print(
-                f"  {name}: correlation with the original position {quality['correlation']:.3f} (either way), "
-                f"neighbours from one shard {quality['same_shard']:.3f} (at random: {1 / SHARDS:.3f})"
+                f"  {name}: correlation with the original position {quality['correlation']:.3f} (absolute), "
+                f"share of neighbours from the same shard {quality['same_shard']:.3f} (at random: {1 / SHARDS:.3f})"
             )
         source = open_source(str(folder / "*.parquet"))
         results["resume_seconds"] = {
             seen: statistics.median(resume_seconds(source, seen + 64 * i) for i in range(9)) for seen in (10**4, 10**6)
         }
         times = ", ".join(f"after {seen:,} samples {s:.3f} s" for seen, s in results["resume_seconds"].items())
-        print(f"  first batch of a resumed run: {times}")
+        print(f"  time to the first batch of a resumed run: {times}")
         results["memory"] = memory_growth(source, options.samples)
-        print(f"  memory over {options.samples:,} samples after half as many: {results['memory']['growth']:+.1%}")
+        print(f"  growth of memory over {options.samples:,} samples: {results['memory']['growth']:+.1%}")
     print(json.dumps({**results, "machine": describe(torch.device("cpu"))}))
 
 
 def ratios(turns: list[dict[str, float]]) -> dict[str, float]:
-    """Our rate on each kind of files over that of the best of the others, on the same files and on any; each rate is
-    the median of the turns."""
+    """Returns our rate on each kind of files, divided by the rate of the best other contender.
+
+    The other contender reads the same files, or any files. Each rate is the median over the turns.
+    """
     rates = {name: statistics.median(turn[name] for turn in turns) for name in turns[0]}
     result = {}
     for kind in ("Parquet", "tars"):

@@ -1,22 +1,23 @@
-"""ALIGN on clip art with captions as noisy as the web's, and emoji; labels are smoothed.
+"""ALIGN on emoji and on clip art with captions as noisy as those of the web; it uses label smoothing.
 
-accelerate launch recipes/align_openclipart.py            # as claimed: 3 seeds, then the figures
-python recipes/align_openclipart.py --seed 0              # one seed
-python recipes/align_openclipart.py --smoke               # does it all in seconds on emoji, learns nothing
-python recipes/align_openclipart.py --dataset path/to/pairs   # your own pictures with captions
+accelerate launch recipes/align_openclipart.py               # the full recipe: 3 seeds, then the metrics
+python recipes/align_openclipart.py --seed 0                 # one seed
+python recipes/align_openclipart.py --smoke                  # every step, tiny, in seconds, on emoji; learns nothing
+python recipes/align_openclipart.py --dataset path/to/pairs  # your own image-text pairs
 
-Measured: 3 seeds, 10.9 minutes each (352 pairs/s) on 2 cores of Intel(R) Xeon(R) Processor. linear probe, of
-`group`: 0.597 ± 0.006 (random 0.500 ± 0.027, pixels 0.515, majority 0.202); kNN, of `group`: 0.617 ± 0.007
-(random 0.474 ± 0.014, pixels 0.529, majority 0.202); image to caption, R@1: 0.210 ± 0.010 (random 0.003 ±
-0.001, chance 0.004); image to caption, R@10: 0.446 ± 0.008 (random 0.039 ± 0.002, chance 0.040); zero-shot,
-top-1: 0.194 ± 0.026 (random 0.096 ± 0.055, chance 0.111); zero-shot, per class: 0.182 ± 0.025 (random 0.104 ±
-0.013, chance 0.111); matching by cosine, any captions: 0.730 ± 0.013 (random 0.491 ± 0.007, chance 0.500);
-matching by cosine, captions of one class: 0.671 ± 0.007 (random 0.502 ± 0.005, chance 0.500); the pretext task
-itself on test: loss 5.348 ± 0.073, accuracy 0.183 ± 0.002.
+Measured: 3 seeds, 10.9 minutes each (352 pairs/s) on 2 cores of Intel(R) Xeon(R) Processor. On the test split:
+linear probe (label `group`): 0.597 ± 0.006 (random 0.500 ± 0.027, pixels 0.515, majority 0.202); kNN (label
+`group`): 0.617 ± 0.007 (random 0.474 ± 0.014, pixels 0.529, majority 0.202); image to caption, R@1: 0.210 ±
+0.010 (random 0.003 ± 0.001, chance 0.004); image to caption, R@10: 0.446 ± 0.008 (random 0.039 ± 0.002, chance
+0.040); zero-shot, top-1: 0.194 ± 0.026 (random 0.096 ± 0.055, chance 0.111); zero-shot, per class: 0.182 ±
+0.025 (random 0.104 ± 0.013, chance 0.111); matching by cosine, any captions: 0.730 ± 0.013 (random 0.491 ±
+0.007, chance 0.500); matching by cosine, captions of one class: 0.671 ± 0.007 (random 0.502 ± 0.005, chance
+0.500); pretext task: loss 5.348 ± 0.073, accuracy 0.183 ± 0.002.
 
-The claim is for the settings below; model_cards/align_openclipart holds its card, figures and pictures. The drawings
-(25 MB) are fetched once with apt, see recipes/data/openclipart.py; --smoke takes the embedded emoji alone.
-Titles of the clip art name 18 of the 248 test concepts, so that these are not unseen.
+The results are those of the settings below. model_cards/align_openclipart has the card, the metrics and the plots.
+The clip art (25 MB) is downloaded once with apt (see recipes/data/openclipart.py). --smoke uses only the emoji, which
+are part of this repository. Titles of the clip art name 18 of the 248 test concepts, so these concepts are not new to
+the model.
 """
 
 import sys
@@ -28,7 +29,7 @@ from hf_pretext import Recipe
 
 
 def drawings_and_emoji() -> list[str]:
-    """The drawings, mixed with the emoji whose test split it is judged by."""
+    """Returns the folders of the clip art and of the emoji. The evaluation is on the test split of the emoji."""
     sys.path.insert(0, str(Path(__file__).parent / "data"))
     from openclipart import openclipart
 
@@ -44,7 +45,8 @@ recipe = Recipe(
     fetch={"dataset": drawings_and_emoji},
     settings={
         **{name: value for name, value in SETTINGS.items() if name != "dataset"},
-        "limits": f"{ABOUT_EMOJI} Titles of the clip art name 18 of the 248 test concepts: these are not unseen.",
+        "limits": f"{ABOUT_EMOJI} Titles of the clip art name 18 of the 248 test concepts, so these concepts are not "
+        "new to the model.",
         "other_captions": ["keywords"],
         "caption_weights": [0.6, 0.4],
         "label_smoothing": 0.1,

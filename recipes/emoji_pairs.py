@@ -1,5 +1,7 @@
-"""What the recipes on emoji with their names share: a small ResNet, a small text transformer, settings, and what is
-beside the pairs of some: clip art without captions, film reviews without pictures."""
+"""Encoders, settings and data that the recipes on emoji share.
+
+Image-text pairs are emoji with their names. Some recipes add clip art without captions and film reviews without images.
+"""
 
 import sys
 from pathlib import Path
@@ -7,12 +9,12 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 EMOJI, SHAKESPEARE = str(DATA / "emoji"), str(DATA / "shakespeare")
 ABOUT_EMOJI = (
-    "The emoji are 4,552 drawings in up to three styles (Noto, its first edition, Fluent), split by their names: 9 of "
-    "the 669 test pictures show an emoji that another style has in train under another name."
+    "The emoji are 4,552 images in up to three styles (Noto, the first edition of Noto, Fluent), split by name. 9 of "
+    "the 669 test images show an emoji that is also in train, in another style and under another name."
 )
 ABOUT_REVIEWS = (
-    "The reviews are 25,000 of IMDB and 8,530 sentences of Rotten Tomatoes; a film may be in two splits. Their authors "
-    "gave no licence that is known here, so none is said of the weights."
+    "The texts are 25,000 reviews from IMDB and 8,530 sentences from Rotten Tomatoes; a film may be in two splits. The "
+    "licence of the review authors is unknown, so no licence is stated for the weights."
 )
 SETTINGS = {
     "dataset": [EMOJI],
@@ -22,11 +24,11 @@ SETTINGS = {
     "other_captions": ["keywords"],
     "caption_weights": [0.5, 0.5],
     "prompts": ["{}", "a drawing of {}", "an emoji of {}"],
-    "license": "apache-2.0",  # as the pictures', see NOTICE
+    "license": "apache-2.0",  # NOTICE has the licences of the images
     "language": ["en"],
     "limits": ABOUT_EMOJI,
     "image_size": 64,
-    "horizontal_flip": 0.5,  # though a few captions say left or right
+    "horizontal_flip": 0.5,  # although a few captions say left or right
     "crop_scale": 0.5,
     "color_jitter": 0.1,
     "max_length": 32,
@@ -51,7 +53,7 @@ SMOKE = {
     "save_steps": 2,
 }
 UNPAIRED = {
-    "mixture_weights": [0.7, 0.15, 0.15],  # pairs, pictures alone, texts alone
+    "mixture_weights": [0.7, 0.15, 0.15],  # pairs, images alone, texts alone
     "license": None,
     "limits": f"{ABOUT_EMOJI} {ABOUT_REVIEWS}",
     "per_device_train_batch_size": 128,
@@ -67,7 +69,7 @@ UNPAIRED_SMOKE = {
 
 
 def clip_art() -> list[str]:
-    """Pictures without captions, fetched once."""
+    """Returns the folder of the clip art, as images without captions. Downloads it on the first call."""
     sys.path.insert(0, str(DATA))
     from openclipart import openclipart
 
@@ -75,7 +77,7 @@ def clip_art() -> list[str]:
 
 
 def film_reviews() -> list[str]:
-    """Texts without pictures, fetched once."""
+    """Returns the folder of the film reviews, as texts without images. Downloads them on the first call."""
     sys.path.insert(0, str(DATA))
     from reviews import reviews
 
@@ -96,7 +98,11 @@ def resnet_and_transformer(
     text_width: int = 192,
     text_layers: int = 2,
 ):
-    """A ResNet of basic blocks, timm's, and a text transformer as CLIP's."""
+    """Returns the config of a model with two encoders: a timm ResNet of basic blocks, and CLIP's text transformer.
+
+    widths, depths: channels and blocks of the four stages of the ResNet.
+    text_width, text_layers: hidden size and layers of the text transformer. text_width is also the embedding size.
+    """
     from transformers import CLIPTextConfig, TimmWrapperConfig, VisionTextDualEncoderConfig
 
     sizes = {"channels": list(widths), "layers": list(depths), "stem_type": "deep", "stem_width": widths[0] // 2}
@@ -109,7 +115,7 @@ def resnet_and_transformer(
         intermediate_size=text_width * 4,
         max_position_embeddings=max_length,
         pad_token_id=pad_token_id,
-        bos_token_id=None,  # by itself that of CLIP's own vocabulary
+        bos_token_id=None,  # not the default, which is an id of CLIP's vocabulary
         eos_token_id=eos_token_id,
     )
     return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=text_width)
@@ -118,6 +124,6 @@ def resnet_and_transformer(
 def tiny_resnet_and_transformer(
     image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int
 ):
-    """The same kind, for --smoke."""
+    """Returns a tiny config for --smoke."""
     sizes = {"widths": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "text_width": 64, "text_layers": 1}
     return resnet_and_transformer(image_size, vocab_size, max_length, pad_token_id, eos_token_id, **sizes)

@@ -1,16 +1,16 @@
-"""Rotation prediction on emoji: a small ResNet learns to tell how far a picture was turned.
+"""Rotation prediction on emoji: a small ResNet predicts by how much an image was rotated.
 
-accelerate launch recipes/rotation_emoji.py                   # as claimed: 3 seeds, then the figures
-python recipes/rotation_emoji.py --seed 0                     # one seed
-python recipes/rotation_emoji.py --smoke                      # does it all in seconds, learns nothing
-python recipes/rotation_emoji.py --dataset path/to/pictures   # your own pictures; no labels needed
+accelerate launch recipes/rotation_emoji.py                # the full recipe: 3 seeds, then the metrics
+python recipes/rotation_emoji.py --seed 0                  # one seed
+python recipes/rotation_emoji.py --smoke                   # every step, tiny, in seconds; learns nothing
+python recipes/rotation_emoji.py --dataset path/to/images  # your own images; no labels needed
 
-Measured: 3 seeds, 9.2 minutes each (214 pictures/s) on 2 cores of Intel(R) Xeon(R) Processor. linear probe, of
-`group`: 0.572 ± 0.017 (random 0.512 ± 0.019, pixels 0.515, majority 0.202); kNN, of `group`: 0.599 ± 0.007
-(random 0.506 ± 0.016, pixels 0.529, majority 0.202); the pretext task itself on test: loss 0.980 ± 0.025,
-accuracy 0.640 ± 0.007.
+Measured: 3 seeds, 9.2 minutes each (214 pictures/s) on 2 cores of Intel(R) Xeon(R) Processor. On the test
+split: linear probe (label `group`): 0.572 ± 0.017 (random 0.512 ± 0.019, pixels 0.515, majority 0.202); kNN
+(label `group`): 0.599 ± 0.007 (random 0.506 ± 0.016, pixels 0.529, majority 0.202); pretext task: loss 0.980 ±
+0.025, accuracy 0.640 ± 0.007.
 
-The claim is for the settings below; model_cards/rotation_emoji holds its card, figures and pictures.
+The results are those of the settings below. model_cards/rotation_emoji has the card, the metrics and the plots.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ EMOJI = Path(__file__).parent / "data" / "emoji"
 
 
 def resnet(image_size: int):
-    """A shallow ResNet of basic blocks; its maps are made small early, so that width costs little."""
+    """Returns the config of a shallow ResNet of basic blocks. Early downsampling keeps wide layers cheap."""
     from transformers import ResNetConfig
 
     return ResNetConfig(
@@ -36,7 +36,7 @@ def resnet(image_size: int):
 
 
 def tiny_resnet(image_size: int):
-    """The same kind, for --smoke."""
+    """Returns a tiny config for --smoke."""
     from transformers import ResNetConfig
 
     return ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
@@ -53,7 +53,7 @@ recipe = Recipe(
         "eval_dataset": str(EMOJI),
         "eval_label": "group",
         "image_size": 64,
-        "license": "apache-2.0",  # as the pictures', see NOTICE
+        "license": "apache-2.0",  # NOTICE has the licences of the images
         "limits": ABOUT_EMOJI,
         "output_dir": "runs/rotation_emoji",
         "crop_scale": 0.7,

@@ -8,6 +8,7 @@ import ast
 import importlib
 import os
 import re
+import resource
 import shlex
 import shutil
 import subprocess
@@ -30,6 +31,7 @@ TEST = re.compile(r"`(test_\w+\.py)`(?:: ((?:`\w+`(?:, )?)+))?")
 TESTED_ELSEWHERE = ("git clone", "make ", "source ")  # CI itself runs make
 NEEDS_GPUS = "accelerate launch --num_processes"
 IMAGES = 48
+MOST_MEMORY = 2 * 1024**3
 
 
 @dataclass
@@ -139,12 +141,20 @@ def place(data, tmp_path, monkeypatch):
         yield tmp_path
 
 
+def largest_child() -> int:
+    """Bytes of memory that the largest process started so far, and ended, has held."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+
+
 def run(words: list[str], folder: Path) -> str:
     """What a command prints. Fails where it does."""
     scripts = Path(sys.executable).parent
     environment = {**os.environ, "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(REPOSITORY)}
+    most_before = largest_child()
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+    assert largest_child() == most_before or largest_child() < MOST_MEMORY, f"{shlex.join(words)} takes over 2 GB"
     return done.stdout
 
 

@@ -170,14 +170,14 @@ def test_bad_samples_are_replaced_counted_and_survive_a_resume(trainer_of, tmp_p
 
     rows = emoji(count=40).cast_column("image", datasets.Image(decode=False)).to_list()
     rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:50]
-    rows[9]["image"]["bytes"] = b"no picture"
+    rows[9]["image"]["bytes"] = b"no image"
     data = datasets.Dataset.from_list(rows, emoji(count=1).features)
     trainer = trainer_of(source=open_source(data), stream=StreamSettings(max_bad_fraction=0.1))
     trainer.train()
     refused = read_lines(Path(trainer.args.output_dir) / "bad_samples.jsonl")
     assert sorted((line["shard"], line["row"]) for line in refused) == [("Dataset", 5), ("Dataset", 9)]
     before = trainer.account()
-    assert set(before["bad_samples"]) == {"damaged picture", "not a picture"}
+    assert set(before["bad_samples"]) == {"damaged image", "not an image"}
     assert trainer.state.global_step == 6
     resumed = trainer_of(source=open_source(data), max_steps=8, stream=StreamSettings(max_bad_fraction=0.1))
     resumed.train(resume_from_checkpoint="last")

@@ -25,7 +25,7 @@ LIST_B = {  # a pattern, and what to say instead
     r"of both kinds": "image-text",
     r"what bounds it": "limited by",
 }
-KEYS = {"figures"}  # of results.json, which keep their names
+KEYS = {"figures", "picture"}  # of results.json; a name of columns that data has
 PATTERNS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): instead for pattern, instead in LIST_B.items()}
 
 

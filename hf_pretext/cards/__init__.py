@@ -1,4 +1,4 @@
-"""results.json -> README.md of a Hub repository. No metric is typed by hand.
+"""Model cards: the README.md of a Hub repository, rendered from results.json. No metric is typed by hand.
 
 folder with results.json -> README.md
 """
@@ -14,33 +14,35 @@ from .results import CARD, REPORT, RESULTS, expanded, read_results, transfers
 from .template import environment
 
 UNSAFE = str.maketrans({"<": "&lt;", "[": "&#91;", "]": "&#93;", "|": "&#124;", "`": "'", "\n": " ", "\r": " "})
-AUTHORS = str.maketrans({"<": "&lt;"})  # of what its author writes
-AUTHOR = {"license": None, "language": [], "limits": None}  # what its author says, where nothing is given
-OUTPUT = "output"  # of the lines that load it, shown in a block of its own
+AUTHORS = str.maketrans({"<": "&lt;"})  # for the text that the author writes
+AUTHOR = {"license": None, "language": [], "limits": None}  # defaults of the author's entries
+OUTPUT = "output"  # of the lines that load the model; shown in a code block
 
 __all__ = ["CARD", "REPORT", "RESULTS", "publish", "read_results", "render", "unfinished"]
 
 
 def render(results: dict, has_report: bool = False, where: str | None = None) -> str:
-    """The card's text: a head for the Hub, then what a reader wants first. What is not known is left out.
+    """Returns the text of a card: the YAML head for the Hub, usage, results, settings, limits. Omits unknown values.
 
-    has_report: whether report.png lies next to it. where: the folder or Hub repository that its lines load.
-    Raises `ValueError` for an unknown objective, and for results that lack what a card shows."""
+    results: content of results.json. has_report: whether report.png is stored next to the card. where: folder or Hub
+    repository in the lines that load the model; default: the run's folder.
+    Raises `ValueError` for an unknown objective and for results that lack an entry that the card needs."""
     from jinja2 import UndefinedError
 
     try:
         return written({**results, "card": {**AUTHOR, **results.get("card", {})}}, has_report, where)
     except (KeyError, TypeError, AttributeError, IndexError, UndefinedError, ValueError) as error:
-        raise ValueError(f"The results are not as a run writes them: {error}. Run the recipe once more.") from error
+        raise ValueError(f"The results are incomplete or damaged: {error}. Run the recipe again.") from error
 
 
 def written(results: dict, has_report: bool, where: str | None) -> str:
+    """Renders the card. Arguments as in `render`; `results["card"]` has all keys of `AUTHOR`."""
     from .metadata import metadata
     from .usage import lines, packages
 
     code, safe = lines(results, where or expanded(results["folder"])), harmless(results)
     tried, printed = results.get("usage", {}), None
-    if tried.get("lines") == lines(results, results["folder"]):  # or others were tried
+    if tried.get("lines") == lines(results, results["folder"]):  # the output belongs to these lines only
         printed = safe["usage"][OUTPUT]
     text = environment().get_template("card.md.jinja").render(
         safe,
@@ -65,7 +67,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
 
 
 def transfer_part(results: dict, transfer: dict) -> dict:
-    """What the template shows of one encoder's transfer."""
+    """Returns the template's variables for the transfer evaluation of one encoder."""
     return {
         **transfer,
         "kind": transfer.get("kind", results["inputs"][0]),
@@ -73,11 +75,14 @@ def transfer_part(results: dict, transfer: dict) -> dict:
         "rows_of_table": tables.table(results, transfer),
         "verdicts": tables.verdict(transfer),
         "protocol": wording.protocol(results, transfer),
+        "first_seed": tables.first_seed(transfer),
     }
 
 
 def unfinished(name: str, objective: str, state: str, card: dict | None = None) -> str:
-    """The card of a checkpoint of which nothing was measured. state: which one it is; card: what its author said."""
+    """Returns the card of a checkpoint without an evaluation.
+
+    state: which checkpoint it is, in words. card: the author's entries, with the keys of `AUTHOR`."""
     from huggingface_hub import ModelCardData
 
     from .metadata import LIBRARY, TAGS
@@ -88,13 +93,15 @@ def unfinished(name: str, objective: str, state: str, card: dict | None = None) 
     )
     name, state = harmless(name), harmless(state)
     return (
-        f"---\n{head.to_yaml()}\n---\n\n# {name}, {state}\n\nA checkpoint of a training by hf_pretext's objective "
-        f"*{harmless(objective)}*: nothing was measured of it.\n"
+        f"---\n{head.to_yaml()}\n---\n\n# {name}, {state}\n\nA checkpoint from pretraining with hf_pretext's objective "
+        f"*{harmless(objective)}*. It was not evaluated.\n"
     )
 
 
 def worded(objective: dict) -> dict:
-    """What an objective's file says of it, and of its settings: names, values and words of those that share them."""
+    """Returns the template's variables for the objective: description, formula, limits, and rows of its settings.
+
+    objective: its name and its settings. Settings that share one description share one row (names, values, words)."""
     model_class = registry.objective_class(objective["name"])
     docs = field_docs(model_class.task_class)
     settings = []
@@ -115,7 +122,10 @@ def worded(objective: dict) -> dict:
 
 
 def harmless(value, name: str = ""):
-    """Results whose strings are no more than text in a card: names and labels come from anybody's data."""
+    """Escapes all strings of the results, which may come from untrusted data: they show as plain text in a card.
+
+    name: the key of `value`. The author's `limits` keep their Markdown but lose HTML. The printed output,
+    shown in a code block, loses only code fences."""
     if isinstance(value, dict):
         return {harmless(key): harmless(part, key) for key, part in value.items()}
     if isinstance(value, list):
@@ -128,7 +138,9 @@ def harmless(value, name: str = ""):
 
 
 def publish(folder: str | os.PathLike, where: str | None = None) -> Path:
-    """Writes the card of a run from its results, and returns where. Arguments as of `render`."""
+    """Writes README.md into a run's folder from its results.json and returns its path.
+
+    where: see `render`. Raises `ValueError` if there are no valid results."""
     path = Path(folder) / CARD
     write_text(path, render(read_results(folder), (Path(folder) / REPORT).exists(), where))
     return path

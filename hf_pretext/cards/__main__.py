@@ -1,6 +1,7 @@
-"""`python -m hf_pretext.cards model_cards`: writes every published metric again, from the recorded results.
+"""`python -m hf_pretext.cards model_cards`: regenerates every published metric from the recorded results.
 
-model_cards/<recipe>/results.json -> its README.md; the README's table; docs/results.md; the claim in the recipe
+model_cards/<recipe>/results.json -> its README.md; the README's table; docs/results.md; the "Measured:" paragraph of
+the recipe's docstring
 """
 
 import argparse
@@ -21,19 +22,22 @@ RESULTS_PAGE = """# Results
 
 Made by `make cards` from the recorded results in `model_cards/`.
 
-- Metrics of the frozen encoder, and of the full model on image-text pairs, on the test split. Mean ± standard \
-deviation over {seeds} seeds, next to random encoders of the same shape. Bold: the gain over random exceeds twice the \
-spread over seeds, 2·√(s₁² + s₂²).
-- The layer, the strength of the linear probe and the random encoder's batch-norm statistics are chosen on validation, \
-for trained and random encoders alike; layer and statistics once for all seeds.
+- All metrics are on the test split: of the frozen encoder and, for image-text pairs, of the full model. Values are \
+mean ± standard deviation over {seeds} seeds.
+- The random encoder has the same architecture and is untrained. Bold: the gain over random exceeds twice the spread \
+over seeds, 2·√(s₁² + s₂²), where s₁ and s₂ are the standard deviations.
+- The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained \
+and random encoders. For random encoders with batch norm, its statistics are chosen too. All seeds use the same layer \
+and the same choice of statistics.
 - The cards have more baselines: raw pixels, TF-IDF, the majority class.
-- Minutes are of training one seed, mostly with one thread while another recipe used the second core (BEiT-3: alone).
+- Minutes are the training time of one seed. Most recipes ran with one thread while another recipe used the second \
+core; BEiT-3 ran alone.
 
 """
 
 
 def measured_rows(results: dict) -> list[tuple[str, bool, str, str]]:
-    """Each published metric of a recipe: its name, whether it beats random, and the values, trained and random."""
+    """Returns (metric in words, whether it beats random, trained value, random value) for each published metric."""
     transfer, by_who, lost, rows = results["transfer"], results.get("measures", {}), unshown(results), []
     for method in transfer["methods"]:
         name = f"{method}_top1"
@@ -46,17 +50,20 @@ def measured_rows(results: dict) -> list[tuple[str, bool, str, str]]:
 
 
 def minutes(results: dict) -> str:
-    """Mean minutes of training a seed."""
+    """Returns the mean training time of a seed in minutes, as text."""
     seconds = [run["seconds"] for run in results["seeds"]]
     return f"{sum(seconds) / len(seconds) / 60:.1f}"
 
 
 def labels(results: dict) -> str:
+    """Returns the evaluated label and its number of classes."""
     return f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes"
 
 
 def readme_table(all_results: list[dict]) -> str:
-    """One row for each recipe: its linear probe with most labels, trained (bold where it beats random) and random."""
+    """Returns the README's table: one row for each recipe with its linear probe, trained and random.
+
+    The probe is the one with the most labels. The trained value is bold if it beats random."""
     lines = ["| recipe | objective | linear probe of | trained | random | minutes |", "|" + "---|" * 6]
     for results in by_objective(all_results):
         rows = zip(results["transfer"]["methods"], measured_rows(results), strict=False)
@@ -68,7 +75,7 @@ def readme_table(all_results: list[dict]) -> str:
 
 
 def results_page(all_results: list[dict]) -> str:
-    """docs/results.md: one row for each recipe and metric."""
+    """Returns docs/results.md: one row for each recipe and metric."""
     seeds = " or ".join(sorted({str(len(results["seeds"])) for results in all_results}))
     lines = ["| objective | recipe | label | metric | trained | random | training |", "|" + "---|" * 7]
     for results in by_objective(all_results):
@@ -81,31 +88,33 @@ def results_page(all_results: list[dict]) -> str:
 
 
 def by_objective(all_results: list[dict]) -> list[dict]:
+    """Sorts results by the name of their objective."""
     return sorted(all_results, key=lambda results: results["objective"]["name"])
 
 
 def bold(text: str, really: bool) -> str:
+    """Returns Markdown for bold text if `really`, else the text."""
     return f"**{text}**" if really else text
 
 
 def claim(results: dict) -> str:
-    """What a recipe's docstring says that it reaches."""
+    """Returns the "Measured:" paragraph of a recipe's docstring, in lines of at most 110 characters."""
     figures, runs = results["transfer"]["figures"], results["seeds"]
     seconds, speed = (sum(run[key] for run in runs) / len(runs) for key in ("seconds", "samples_per_second"))
     sentences = [
         f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"
     ]
-    sentences += [f"{hardware(results['machine'])}."]
+    sentences += [f"{hardware(results['machine'])}. On the test split:"]
     for method in results["transfer"]["methods"]:
         others = [f"{who} {figure(metrics[f'{method}_top1'])}" for who, metrics in figures.items() if who != "trained"]
         value = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
-        sentences.append(f"{words(method)}, of `{results['transfer']['label']}`: {value}")
+        sentences.append(f"{words(method)} (label `{results['transfer']['label']}`): {value}")
     for measure in headlines(results):
         by_who = {who: figure(metrics[measure]) for who, metrics in results["measures"].items()}
         trained, others = by_who.pop("trained"), ", ".join(f"{who} {value}" for who, value in by_who.items())
         sentences.append(f"{measure_words(measure)}: {trained} ({others});")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
-    sentences.append(f"the pretext task itself on test: {', '.join(pretext)}.")
+    sentences.append(f"pretext task: {', '.join(pretext)}.")
     lines = [""]
     for word in " ".join(sentences).split():
         if len(lines[-1]) + len(word) > 110:
@@ -115,8 +124,9 @@ def claim(results: dict) -> str:
 
 
 def main() -> None:
+    """Regenerates all cards, recipes' claims, the README's table and docs/results.md."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="model_cards/, with a folder for each recipe")
+    parser.add_argument("folder", type=Path, help="model_cards/: contains a folder for each recipe")
     root = parser.parse_args().folder
     folders = sorted(path.parent for path in root.glob("*/results.json"))
     for folder in folders:

@@ -1,4 +1,4 @@
-"""What is in a folder or Hub repository: the encoder, the objective, how long it learned, what it was measured to know.
+"""Summary of a folder or Hub repository: encoder, objective, training data, training time and metrics.
 
 folder or user/name -> its config.json and results.json -> lines on the screen
 """
@@ -17,36 +17,43 @@ CONFIG = "config.json"
 
 
 def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
-    """Prints what is in a folder or repository. Raises `ValueError` as `read_config_and_results`."""
+    """Prints the summary of a folder or Hub repository.
+
+    revision: branch, tag or commit of a repository. Raises `ValueError` as `read_config_and_results`."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
     for name, value in summary(*read_config_and_results(source, revision)):
-        table.add_row(Text(name), Text(value))  # whoever wrote it, it is no markup
+        table.add_row(Text(name), Text(value))  # plain text: names may contain rich markup
     screen = console()
     screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)
 
 
 def read_config_and_results(source: str | os.PathLike, revision: str | None = None) -> tuple[dict, dict | None]:
-    """The config of a folder or repository, and its results where it has any. Raises `ValueError` where there is no
-    config, or the Hub can't be reached."""
+    """Returns the config of a folder or Hub repository, and its results; None if it has no results.
+
+    Raises `ValueError` if it has neither, if one of them is damaged, or if the Hub can't be reached."""
     folder = brought(source, revision, [CONFIG, RESULTS])
     config, has_results = folder / CONFIG, (folder / RESULTS).exists()
     if not config.exists() and not has_results:
-        raise ValueError(f"{source} holds neither {CONFIG} nor {RESULTS}: it is no encoder, and no run.")
+        raise ValueError(
+            f"{source} contains neither {CONFIG} nor {RESULTS}. Give the folder or repository of an encoder or a run."
+        )
     try:
         content = json.loads(config.read_text()) if config.exists() else {}
     except ValueError as error:
-        raise ValueError(f"{config} is no JSON: {error}") from error
+        raise ValueError(f"{config} is no valid JSON: {error}. Save the model again.") from error
     if not isinstance(content, dict) or not (content or has_results):
-        raise ValueError(f"{config} is no config of a model.")
+        raise ValueError(
+            f"{config} is no config of a model: it must be a JSON object that is not empty. Save the model again."
+        )
     return content, read_results(folder) if has_results else None
 
 
 def summary(config: dict, results: dict | None) -> list[tuple[str, str]]:
-    """What there is to say, as names and values."""
+    """Returns the lines of the summary as (name, value)."""
     lines = []
     if config:
         pretext, classes = config.get("pretext"), config.get("architectures")
@@ -58,12 +65,12 @@ def summary(config: dict, results: dict | None) -> list[tuple[str, str]]:
         else:
             lines.append(("objective", "none: a plain checkpoint"))
     else:
-        lines.append(("encoder", f"{results['encoder']['class']}, whose weights are not here"))
+        lines.append(("encoder", f"{results['encoder']['class']} (without its weights)"))
         lines.append(("objective", results["objective"]["name"]))
     if results is None:
-        return [*lines, ("results", f"none: there is no {RESULTS}")]
+        return [*lines, ("results", f"none: no {RESULTS}")]
     if results.get("smoke"):
-        lines.append(("smoke", "a few steps, to see that everything works: its figures mean nothing"))
+        lines.append(("smoke", "a few steps that check that everything works; the metrics mean nothing"))
     lines.append(("data", results["data"]["dataset"]))
     for run in results["seeds"]:
         took = shown(run["seconds"] and run["seconds"] / 60, "{:,.1f}")
@@ -73,7 +80,7 @@ def summary(config: dict, results: dict | None) -> list[tuple[str, str]]:
 
 
 def figures(results: dict) -> list[tuple[str, str]]:
-    """What was measured, trained beside random."""
+    """Returns the measured metrics, trained and random, as (name, value)."""
     lines = []
     for transfer in transfers(results):
         pair = [transfer["figures"][who] for who in ("trained", "random")]

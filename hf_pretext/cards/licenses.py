@@ -1,4 +1,4 @@
-"""The names by which the Hub knows licences, as of August 2026: https://huggingface.co/docs/hub/repositories-licenses"""
+"""Licence names that the Hub accepts, as of August 2026: https://huggingface.co/docs/hub/repositories-licenses"""
 
 import difflib
 import re
@@ -19,19 +19,21 @@ LICENSES = tuple(NAMES.split())
 
 
 def check_language(codes: Sequence[str]) -> None:
-    """Raises `ValueError` for what is no code of a language (ISO 639, of two or three letters)."""
+    """Raises `ValueError` for a code that is no language code (ISO 639, two or three letters)."""
     for code in codes:
         if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z0-9]+)*", code) and code not in ("code", "multilingual"):
-            raise ValueError(f"--language {code}: the Hub wants codes, as en or deu; or multilingual.")
+            raise ValueError(
+                f"--language {code} is no language code. Give ISO 639 codes, such as en or deu, or multilingual."
+            )
 
 
 def check_license(name: str | None) -> None:
-    """Raises `ValueError` for a name that the Hub would refuse at the end."""
+    """Raises `ValueError` for a licence name that the Hub would refuse. None passes."""
     if name is None or name in LICENSES:
         return
     near = difflib.get_close_matches(name.lower(), LICENSES, 3, 0.5)
     hint = f"Is it {' or '.join(near)}? " if near else ""
     raise ValueError(
-        f"--license {name}: the Hub knows no licence of this name. {hint}All are listed at "
-        "https://huggingface.co/docs/hub/repositories-licenses; any that is not there is `other`."
+        f"--license {name}: the Hub has no licence of this name. {hint}The names are listed at "
+        "https://huggingface.co/docs/hub/repositories-licenses. Give `other` for a licence that is not in the list."
     )

@@ -1,4 +1,4 @@
-"""What the Hub reads of a card: its YAML head, and files of results on sets that lie on the Hub.
+"""The card's YAML head, and files with results on datasets of the Hub.
 
 results -> ModelCardData with a model-index; {".eval_results/<name>.yaml": text}
 """
@@ -14,14 +14,16 @@ from .results import transfers
 from .tables import KINDS, words
 
 LIBRARY = "transformers"
-LOCAL = "local"  # what a data set is that does not lie on the Hub
+LOCAL = "local"  # type of a dataset that is not on the Hub
 TAGS = ("hf_pretext", "self-supervised")
 NOT_FOR_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def metadata(results: dict) -> ModelCardData:
-    """The head of a card. Only what is known is in it: a licence where one was given, data sets and the model that
-    training began from where they are Hub ids, a pipeline where plain transformers knows the class."""
+    """Returns the YAML head of a card. It contains known values only.
+
+    The licence is included if the author gave one, datasets and base models if they are Hub ids, and the pipeline tag
+    if plain transformers has the model's class."""
     card = results.get("card", {})
     measured, begun = evaluated(results), results["encoder"].get("base_models", [])
     pipeline_tag = objective_class(results["objective"]["name"]).pipeline_tag
@@ -39,7 +41,7 @@ def metadata(results: dict) -> ModelCardData:
 
 
 def evaluated(results: dict) -> list[EvalResult]:
-    """What was measured on the test split, for the model-index: transfer of the frozen encoder."""
+    """Returns the transfer metrics of the frozen encoder on test, for the model-index; none for a smoke run."""
     if results["smoke"]:
         return []
     entries = []
@@ -66,13 +68,15 @@ def evaluated(results: dict) -> list[EvalResult]:
 
 
 def over(results: dict) -> str:
-    """What the figures are means over, in words."""
+    """Returns in words how many seeds the metrics are means over."""
     seeds = len(results["seeds"])
     return f"mean over {seeds} seeds" if seeds > 1 else "one seed"
 
 
 def eval_files(results: dict) -> dict[str, str]:
-    """Files below `.eval_results/`, by path: figures on a set that lies on the Hub appear on its page, too."""
+    """Returns the files of `.eval_results/` as path -> content; none if the evaluation dataset is not on the Hub.
+
+    The Hub shows the metrics of these files on the dataset's page."""
     import yaml
 
     if not evaluated(results) or not results["transfer"].get("revision"):

@@ -1,6 +1,6 @@
-"""What the report shows under its curves: the test set as the trained model sees it.
+"""Panels under the curves of report.png: the trained model's outputs on test examples.
 
-models, labelled set -> what draws into a figure, and its height
+models, labelled set -> a function that draws into a figure, and the panel's height
 """
 
 from collections.abc import Callable, Mapping
@@ -17,17 +17,17 @@ from ..features import extract
 from ..modeling import PretextModel
 from .report import draw_fractions, draw_neighbours, draw_pairs
 
-QUERIES, RANKED = 8, 6  # rows, and images of each
-WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions of each
-GUESSED_FROM, LONG = 16, 4  # the first words of a text are shown; letters of a word that is worth predicting
+QUERIES, RANKED = 8, 6  # rows, and images in each row
+WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions for each
+GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 Models = Mapping[str, PretextModel]
 Panel = tuple[Callable, float]
 
 
 def panel_of(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
-    """A function that draws into a figure, and the figure's height in inches; None where there is nothing to show.
+    """Returns a function that draws into a figure, and the panel's height in inches; None if no panel fits the model.
 
-    models: the first trained and the first random one, by these names."""
+    models: the first seed's models as {"trained": ..., "random": ...}. results: content of results.json."""
     model = models["trained"]
     if "embed" in model.capabilities and {"image", "text"} <= set(model.inputs):
         return pairs_panel(model, labelled, device)
@@ -39,8 +39,8 @@ def panel_of(models: Models, labelled: LabelledSet, results: dict, device: torch
 
 
 def neighbours_panel(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
-    """Images of test with the nearest ones of train, by the trained and the random encoder."""
-    if not labelled.pixels:  # a set too large to be kept
+    """Returns the panel of test images with their nearest train images, by the trained and the random encoder."""
+    if not labelled.pixels:  # the dataset is too large to keep its pixels in memory
         return None
     pixels, labels = labelled.pixels, labelled.labels.splits
     queries, nearest = evenly(len(pixels["test"]), QUERIES), {}
@@ -63,7 +63,7 @@ def neighbours_panel(models: Models, labelled: LabelledSet, results: dict, devic
 
 
 def pairs_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
-    """Captions of test with the images that the model ranks first, and a map of its images."""
+    """Returns the panel of test captions with the images that the model ranks first, and a t-SNE map of test images."""
     if not labelled.pixels:
         return None
     with evaluated(model, device), torch.no_grad():
@@ -81,7 +81,7 @@ def pairs_panel(model: PretextModel, labelled: LabelledSet, device: torch.device
 
 
 def words_panel(model: PretextModel, labelled: LabelledSet, results: dict) -> Panel:
-    """How transfer grows with the labels known, and what the model predicts for masked words."""
+    """Returns the panel of accuracy by share of labels, and of the model's predictions for masked words."""
     predictions = []
     if "predict_tokens" in model.capabilities:
         predictions = predicted_words(model.eval(), labelled.inputs.by_name["text"].processor, labelled.texts("test"))
@@ -92,7 +92,9 @@ def words_panel(model: PretextModel, labelled: LabelledSet, results: dict) -> Pa
 def predicted_words(
     model: PretextModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]
 ) -> list[tuple[str, str, list[str]]]:
-    """Some texts with a word masked: what stands around it, the word, and the model's likeliest predictions."""
+    """Masks one long word in each of a few texts and predicts it.
+
+    Returns (text with ____ for the masked word, the word, most likely predictions) for each text."""
     rows = []
     texts = [text for text in texts if len(text.split()) >= GUESSED_FROM]
     for text in [texts[i * len(texts) // WORDS] for i in range(WORDS if texts else 0)]:
@@ -114,5 +116,5 @@ def predicted_words(
 
 
 def evenly(count: int, wanted: int) -> list[int]:
-    """`wanted` indices spread over `count`; all of them where there are fewer."""
+    """Returns `wanted` indices spread evenly over `count`; all indices if `count` is smaller."""
     return sorted({i * count // wanted for i in range(wanted)})

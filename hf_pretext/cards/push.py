@@ -1,6 +1,6 @@
-"""A run to a Hub repository: checked and staged first, then one commit, or none.
+"""Push of a run to a Hub repository: checks and stages the files, then makes one commit for each revision.
 
-folder -> a staging folder for each revision -> commits -> the address of the last
+folder -> a staging folder for each revision -> commits -> URL of the last commit
 """
 
 import os
@@ -30,20 +30,24 @@ def push(
     token: str | None = None,
     say: Callable[[str], None] = print,
 ) -> str:
-    """Publishes a finished run: weights, config, processor, card, results and report, in one commit.
+    """Pushes a finished run: weights, config, processor, card, results and report, in one commit.
 
-    What a broken upload has brought is not sent again. checkpoints: "last" for the run's end alone, or "all" for each
-    checkpoint as a revision by its name (`checkpoint-200`), too. training_state: with the last checkpoint as a folder
-    (with "all": in each revision), the optimizer's and the random generators' pickles included, which loading a model
-    never reads, to go on with the run elsewhere. token: by itself that of `hf auth login`. say: is told what happens.
+    A second push after a broken upload sends only the missing files.
 
-    Returns the address of the commit. Raises `ValueError` for what can't be shared, before the Hub is asked anything;
-    and for what the Hub refuses, with the mend: that commit is not made then.
+    folder: output folder of a run. repository: user/name; created if it does not exist. private: create it as private.
+    revision: branch of the commit. checkpoints: "last" pushes the end of the run; "all" also pushes each checkpoint to
+    a branch of its name (`checkpoint-200`). training_state: also push the state that resumes the run: the last
+    checkpoint as a folder, or with "all" the state of each checkpoint in its branch. The state contains pickles
+    (optimizer, random generators); loading a model never reads them. token: default: the token of `hf auth login`.
+    say: called with progress messages.
+
+    Returns the URL of the commit. Raises `ValueError` for files that can't be shared, before any request to the Hub,
+    and for requests that the Hub refuses, with the fix; a refused commit changes nothing.
     """
     check_repository(repository, with_owner=True)
     check_revision(revision)
     results = read_results(folder)
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # on its disk, files are linked
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # same disk: hard links, no copies
         staged = list(
             revisions(Path(folder), results, repository, revision, checkpoints, training_state, Path(temporary))
         )
@@ -52,8 +56,8 @@ def push(
             repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
             if private and not api.repo_info(repository).private:
                 raise ValueError(
-                    f"{repository} is there already, and everybody may read it. Make it private in its settings, leave "
-                    "out --private, or give another name."
+                    f"{repository} already exists and is public. Make it private in its settings, leave out --private, "
+                    "or give another name."
                 )
             for into, name, message in staged:
                 say(f"{name}: {describe(into)}")
@@ -64,11 +68,12 @@ def push(
 def revisions(
     folder: Path, results: dict, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
 ) -> Iterator[tuple[Path, str, str]]:
-    """Staging folders, the revisions they are for, and what their commits are called; the run's end last, so that who
-    sees it finds its checkpoints there. Raises `ValueError` as `push`."""
-    card = render(results, (folder / REPORT).exists(), repository)  # which looks at all of them
+    """Stages every revision. Yields (staging folder, revision, commit message).
+
+    The end of the run comes last: once it is visible, its checkpoints are too. Raises `ValueError` as `push`."""
+    card = render(results, (folder / REPORT).exists(), repository)  # first: it raises for incomplete results
     if checkpoints not in ("last", "all"):
-        raise ValueError(f"--checkpoints {checkpoints}: last or all.")
+        raise ValueError(f"--checkpoints {checkpoints} is not supported. Give last or all.")
     if checkpoints == "all":
         for checkpoint in checkpoints_of(folder):
             into = temporary / checkpoint.name
@@ -81,7 +86,7 @@ def revisions(
     into = temporary / "end"
     left_out = stage(folder, into)
     if left_out:
-        log.warning(f"Not shared of {folder}: {', '.join(left_out)}")
+        log.warning(f"Not pushed from {folder}: {', '.join(left_out)}")
     if training_state and checkpoints == "last":
         last = checkpoints_of(folder)[-1]
         stage(last, into / last.name, training_state)
@@ -92,11 +97,13 @@ def revisions(
 
 
 def commit(api: HfApi, repository: str, into: Path, revision: str, message: str) -> str:
-    """One commit of a folder on top of what the revision holds now; none where somebody else commits meanwhile."""
+    """Commits a folder on top of the current state of a revision and returns the commit's URL.
+
+    The Hub refuses the commit if somebody else has committed in the meantime."""
     files = sorted(path for path in into.rglob("*") if path.is_file())
     operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files]
     if revision != "main":
-        api.preupload_lfs_files(repository, operations)  # first: a new branch holds what main holds until it is done
+        api.preupload_lfs_files(repository, operations)  # first: a new branch has main's files until the commit
         api.create_branch(repository, branch=revision, exist_ok=True)
     parent = api.repo_info(repository, revision=revision).sha
     names = {operation.path_in_repo for operation in operations}
@@ -107,8 +114,10 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
 
 
 def is_stale(name: str, pushed: Set[str]) -> bool:
-    """Whether a file of the repository would be in the way of what is pushed: weights that are loaded in place of the
-    new ones, what was measured of another state. What else lies there is its owner's."""
+    """Returns whether the push must delete a file of the repository.
+
+    These are weights that would be loaded instead of the new ones, and results and reports of earlier weights. All
+    other files belong to the owner and stay."""
     folder, _, file = name.rpartition("/")
     beside = folder in {other.rpartition("/")[0] for other in pushed}
     weights = file.startswith(("model", "pytorch_model", "pretext")) and file.endswith((*WEIGHTS, *PICKLES))
@@ -116,6 +125,6 @@ def is_stale(name: str, pushed: Set[str]) -> bool:
 
 
 def describe(into: Path) -> str:
-    """What lies in a staging folder, in words."""
+    """Returns the number of files of a staging folder and their size in MB, in words."""
     files = [path for path in into.rglob("*") if path.is_file()]
     return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"

@@ -1,6 +1,6 @@
-"""The card of a finished run once more: with what its author has to say, or after the template has changed.
+"""Regenerates the card of a finished run, with the author's entries or after a change of the template.
 
-folder with results.json -> the lines that load it, run again -> results.json, README.md
+folder with results.json -> runs the lines that load the model again -> results.json, README.md
 """
 
 import os
@@ -20,18 +20,21 @@ def refresh_card(
     language: list[str] | None = None,
     limits: str | None = None,
 ) -> Path:
-    """Writes a run's card anew, and returns where. What its author says is kept in results.json; what was said before
-    stays where nothing is given. Raises `ValueError` for a licence of no name of the Hub's, and where the folder holds
-    no results, or others than a run writes, before anything is touched."""
+    """Writes a run's card again and returns its path.
+
+    license: a licence name of the Hub. language: language codes. limits: text for the card's limits. They are stored
+    in results.json; None keeps the stored value.
+    Raises `ValueError` for an unknown licence or language code and for missing or damaged results, before it changes
+    any file."""
     check_license(license)
     check_language(language or [])
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
     author = {name: value for name, value in given.items() if value is not None}
     results["card"] = {**AUTHOR, **results.get("card", {}), **author}
-    render(results)  # or nothing is touched
+    render(results)  # raises before any file changes
     if (Path(folder) / CONFIG).exists():
-        results["folder"] = relative(str(Path(folder).absolute()))  # where it lies now
+        results["folder"] = relative(str(Path(folder).absolute()))  # the folder may have moved
         results["usage"] = tried(results, folder)
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)

@@ -1,6 +1,6 @@
-"""report.png: how training went, and what the encoder holds to be alike.
+"""report.png: training curves, and a panel with the model's outputs on test examples.
 
-history of each seed, query pictures, their neighbours by the trained and by a random encoder -> one picture
+history of each seed, panel (see `panels`) -> one image
 """
 
 import math
@@ -16,14 +16,14 @@ from ..utils.files import atomic_path
 TRAINED, RANDOM, OTHER = "#1f6feb", "#8b949e", "#bf8700"
 COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm", "learning_rate", "epoch",
           "epoch_of_source", "step")  # fmt: skip
-CURVES, ABREAST = 3.6, 5  # inches, and how many side by side
-NAMED = 20  # labels of a map that a legend has room for
+CURVES, ABREAST = 3.6, 5  # height of a row in inches, and curves in a row
+NAMED = 20  # maximum number of labels in a legend
 
 
 def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] | None = None) -> None:
-    """Writes the picture, whole or not at all.
+    """Writes the image atomically: a failure leaves an earlier file unchanged.
 
-    panel: what draws the lower part into the figure that it is given, and its height in inches."""
+    panel: a function that draws the lower part into a figure, and the height of that part in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -41,14 +41,14 @@ def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] |
 
 
 def curve_names(results: dict) -> list[str]:
-    """The loss and those of the objective's logs that change, by name."""
+    """Returns the names of the curves: the loss, then the objective's logs that change during training."""
     entries = [entry for run in results["seeds"] for entry in run["history"]]
     values = {name: {entry[name] for entry in entries if name in entry} for entry in entries for name in entry}
     return ["loss", *sorted(n for n in values if n.partition("/")[0] not in COMMON and len(values[n]) > 1)]
 
 
 def curves(figure, results: dict, names: list[str]) -> None:
-    """Logs over the samples seen, a line for each seed; on test, where measured, dashed."""
+    """Draws logs over the samples seen: one line for each seed, and a dashed line for the value on the test split."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     histories = [run["history"] for run in results["seeds"]]
@@ -61,7 +61,7 @@ def curves(figure, results: dict, names: list[str]) -> None:
             points = [(entry["samples_seen"], entry[name]) for entry in history if name in entry]
             label = None if number else "each seed" if len(histories) > 1 else "training"
             axes.plot(*np.array(points).reshape(-1, 2).T, color=TRAINED, alpha=0.8, linewidth=1.3, label=label)
-        other = name == "loss" and "alone" in results  # on test it is of pairs alone
+        other = name == "loss" and "alone" in results  # the test loss is on image-text pairs only
         if name in results.get("pretext", {}) and not other:
             axes.axhline(results["pretext"][name]["mean"], color="black", linestyle="--", linewidth=1, label="test")
         axes.set_title(name if rows > 1 else f"{results['objective']['name']}: {name}", fontsize=10)
@@ -75,35 +75,37 @@ def curves(figure, results: dict, names: list[str]) -> None:
 
 
 def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]]) -> None:
-    """Queries at the left; their nearest neighbours by each encoder, framed where the label is the query's.
+    """Draws query images at the left and their nearest neighbours by each encoder next to them.
 
-    queries (`(q, 3, H, W)` uint8); nearest: by each encoder, the nearest images (`(q, k, 3, H, W)` uint8) and whether
-    they have the query's label (`(q, k)`)."""
+    A frame marks neighbours with the query's label.
+
+    queries: `(q, 3, H, W)` uint8. nearest: for each encoder, the nearest images, `(q, k, 3, H, W)` uint8, and whether
+    they have the query's label, `(q, k)` bool."""
     k = next(iter(nearest.values()))[0].shape[1]
     grid = figure.subplots(len(queries), 2 + 2 * k + 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, query in enumerate(queries):
         picture(grid[row, 0], query)
-        for at, (pictures, same) in enumerate(nearest.values()):
+        for at, (images, same) in enumerate(nearest.values()):
             first = 2 + at * (k + 1)
             for j in range(k):
-                picture(grid[row, first + j], pictures[row, j], TRAINED if same[row, j] else None)
+                picture(grid[row, first + j], images[row, j], TRAINED if same[row, j] else None)
     titles = {
         0: "query",
-        **{2 + at * (k + 1): f"nearest by the {who} encoder" for at, who in enumerate(nearest)},
+        **{2 + at * (k + 1): f"nearest neighbours, {who} encoder" for at, who in enumerate(nearest)},
     }
     for column, title in titles.items():
-        axes = grid[0, column]  # no title of its own: its column would grow
+        axes = grid[0, column]  # text and no axes title, which would widen the column
         axes.text(0, 1.15, title, fontsize=9, transform=axes.transAxes).set_in_layout(False)
-    figure.suptitle(" ", fontsize=9)  # room for them
-    figure.supxlabel("a blue frame: the neighbour has the query's label, which training never saw", fontsize=8)
+    figure.suptitle(" ", fontsize=9)  # an empty title leaves room for the column titles
+    figure.supxlabel("blue frame: the neighbour has the query's label; training did not use labels", fontsize=8)
 
 
 def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, list[str]]]) -> None:
-    """At the left, top-1 by the share of labels that a probe knows; at the right, predictions of masked words.
+    """Draws top-1 accuracy by share of labels at the left, and predictions of masked words at the right.
 
-    predictions: a text with its masked word left open, the word, and the model's likeliest predictions."""
+    predictions: for each text, the text with ____ for its masked word, the word, and the most likely predictions."""
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     shares = [share for method in transfer["methods"] if (share := method.rpartition("_")[2]).endswith("%")]
     names = [f"linear_probe_{share}_top1" for share in shares]
@@ -112,13 +114,13 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, lis
         colour, line = styles.get(who, (OTHER, "--"))
         means, spreads = ([figures[name][kind] or 0 for name in names] for kind in ("mean", "std"))
         left.errorbar(shares, means, spreads, color=colour, linestyle=line, marker="o", markersize=4, label=who)
-    left.set(title=f"linear probe of {transfer['label']}, top-1 on test", xlabel="share of the labels that are known")
+    left.set(title=f"linear probe of {transfer['label']}, top-1 on test", xlabel="share of the labels used")
     left.grid(alpha=0.25)
     left.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8)
     right.set_axis_off()
-    right.set_title("masked words of test, and what the model takes them for", loc="left")
-    style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # a text may hold dollars
+    right.set_title("masked words of test texts, and the model's predictions", loc="left")
+    style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # texts may contain dollar signs
     for row, (text, word, likely) in enumerate(predictions):
         y = 1 - (row + 0.3) / max(len(predictions), 1)
         right.text(0, y, text, **style)
@@ -129,11 +131,13 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, lis
 
 
 def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
-    """At the left captions with the pictures found for them, framed where one is theirs; at the right a map of the
-    pictures that have a label, coloured by it.
+    """Draws captions with their top-ranked images at the left, and a map of the labelled images at the right.
 
-    ranked: by caption, pictures (`(k, 3, H, W)` uint8) and whether they are its own (`(k,)`); images: embeddings
-    (`(n, d)`), laid out by t-SNE (van der Maaten and Hinton 2008); labels (`(n,)`) and their names."""
+    A frame marks correct images. The map is a t-SNE of the embeddings (van der Maaten and Hinton 2008), coloured by
+    label.
+
+    ranked: for each caption, images, `(k, 3, H, W)` uint8, and whether each is correct (`k` values). images:
+    embeddings, `(n, d)`. labels: `(n,)`, indices into `names`."""
     from sklearn.manifold import TSNE
 
     left, right = figure.subfigures(1, 2, width_ratios=(1.1, 1))
@@ -144,7 +148,7 @@ def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Ten
         row[0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 16)), fontsize=8, va="center", parse_math=False)
         for axes, pixels, right_one in zip(row[1:], images_of_it, correct, strict=True):
             picture(axes, pixels, TRAINED if right_one else None)
-    left.suptitle("captions of test, and the images ranked first for them (framed: its own)", fontsize=10)
+    left.suptitle("test captions and their top-ranked images (framed: correct)", fontsize=10)
     axes = right.subplots()
     perplexity = min(30.0, (len(images) - 1) / 3)
     places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0).fit_transform(images.numpy())
@@ -153,13 +157,13 @@ def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Ten
         mine = labels == number
         axes.scatter(*places[mine].T, s=9, color=palette[number], label=name.replace("$", r"\$"))
     axes.set(xticks=[], yticks=[])
-    axes.set_title("pictures of test, by their embeddings (t-SNE)", fontsize=10)
+    axes.set_title("t-SNE of the embeddings of test images", fontsize=10)
     if len(names) <= NAMED:
         axes.legend(fontsize=7, frameon=False, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def colours(count: int) -> list:
-    """So many colours, told apart as well as can be."""
+    """Returns `count` different colours."""
     from matplotlib import colormaps
 
     apart = colormaps["tab20"].colors
@@ -167,7 +171,7 @@ def colours(count: int) -> list:
 
 
 def picture(axes, pixels: Tensor, frame: str | None = None) -> None:
-    """One picture (`(3, H, W)` uint8), framed in a colour where one is given."""
+    """Draws one image, `(3, H, W)` uint8, with a frame in the colour `frame` if given."""
     axes.imshow(pixels.permute(1, 2, 0).numpy())
     if frame is not None:
         axes.set_axis_on()

@@ -1,4 +1,4 @@
-"""results.json, read: what a run measured, in the form of today.
+"""Reads results.json in the current format.
 
 folder -> results.json -> results
 """
@@ -16,32 +16,31 @@ SHAPES = {"objective": dict, "encoder": dict, "data": dict, "inputs": list, "see
 
 
 def read_results(folder: str | os.PathLike) -> dict:
-    """What a run measured; metrics that are no numbers (NaN, infinity) as None.
+    """Returns the content of a run's results.json in the current format; metrics that are NaN or infinite as None.
 
-    Raises `ValueError` where the folder holds no results, or a file that is none."""
+    Raises `ValueError` if the folder has no results.json, or a damaged or incomplete one."""
     path = Path(folder) / RESULTS
     if not path.exists():
-        raise ValueError(f"{folder} holds no {RESULTS}: a recipe writes it at its end. Give the --output_dir of a run.")
+        raise ValueError(f"{folder} has no {RESULTS}. Give the --output_dir of a finished run, which has one.")
     try:
         results = json.loads(path.read_text(), parse_constant=lambda name: None, parse_float=finite)
         results = upgraded(results) if isinstance(results, dict) else {}
         if not results.keys() >= KEYS:
-            raise ValueError("it lacks what a run writes")
+            raise ValueError(f"{', '.join(sorted(KEYS - results.keys()))} missing")
         wrong = [name for name, kind in SHAPES.items() if not isinstance(results.get(name, kind()), kind)]
         if wrong:
-            raise ValueError(f"{', '.join(wrong)} in it are not of the kind that a run writes")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # of JSON, too
-        raise ValueError(
-            f"{path} is no record of a run: {error}. Run the recipe, or evaluate it, once more."
-        ) from error
+            raise ValueError(f"{', '.join(wrong)} of the wrong type")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # ValueError includes errors of JSON
+        raise ValueError(f"{path} is not a valid results file: {error}. Run the recipe again.") from error
     return results
 
 
 def upgraded(results: dict) -> dict:
-    """Results of version 1 in the form of version 2; others as they are.
+    """Converts results of version 1 to version 2. Returns other results unchanged.
 
-    Version 1 named a way of training ("modality"), where version 2 lists the kinds of data ("inputs"); kept the label
-    of pairs with the captions' options; and had "towers", where version 2 has the class and the start of each encoder.
+    Version 1 has one name for all modalities ("modality"), stores the label of pairs with the options of captions, and
+    has "towers". Version 2 has a list of modalities ("inputs"), stores the label as "pair_label", and has the class
+    and the initial weights of each encoder ("encoders").
     """
     modality = results.get("modality")
     if "inputs" in results or not isinstance(modality, str):
@@ -56,22 +55,22 @@ def upgraded(results: dict) -> dict:
 
 
 def transfers(results: dict) -> list[dict]:
-    """Transfer of each encoder that was evaluated, that of the first kind of data first."""
+    """Returns the transfer results of each evaluated encoder, the one of the first modality first."""
     return [results["transfer"], *results.get("other_transfers", {}).values()] if "transfer" in results else []
 
 
 def expanded(path: str) -> str:
-    """A path of this machine, as `relative` has shortened it."""
+    """Expands a path that `utils.paths.relative` has shortened."""
     from huggingface_hub import constants
 
     return os.path.expanduser(path.replace("$HF_HOME", str(constants.HF_HOME), 1))
 
 
 def finite(text: str) -> float | None:
-    """A number; None for one that is too large to be one."""
+    """Parses a number; returns None if it overflows to infinity."""
     return float(text) if math.isfinite(float(text)) else None
 
 
 def hardware(machine: dict) -> str:
-    """What trained, in words: the accelerator where there was one, or the cores."""
+    """Returns the hardware that trained, in words: the accelerator, or the cores if there was none."""
     return machine.get("accelerator") or f"{machine['cores']} cores of {machine['processor']}"

@@ -1,7 +1,8 @@
-"""What of a run is shared: weights in safetensors, configs, the processor's files, results and pictures; no pickles, no
-paths of this machine.
+"""Staging of the files of a run that are pushed: safetensors weights, configs, processor files, results, report.
 
-a run's or a checkpoint's folder -> checked -> a staging folder, which stays as it is while it is uploaded
+Pickles and unknown files are not pushed. The pushed files contain no paths of this machine.
+
+folder of a run or checkpoint -> checks -> a staging folder that does not change during the upload
 """
 
 import json
@@ -14,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..stream.state import STREAM_STATE
 
-SHARED = {  # what a checkpoint is made of, beside its weights
+SHARED = {  # files of a checkpoint besides its weights
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
     "video_preprocessor_config.json", "feature_extractor_config.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model",
@@ -23,31 +24,32 @@ SHARED = {  # what a checkpoint is made of, beside its weights
 }  # fmt: skip
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
-OF_TRAINING = {  # to go on with a run
+OF_TRAINING = {  # files that resume a run
     "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE,
 }  # fmt: skip
-RANDOM_STATE = "rng_state"  # what the files of each process begin with
-OF_THE_RUN = {"run.json", "README.md"}  # a card is rendered for the repository that it goes to
+RANDOM_STATE = "rng_state"  # prefix of the files of each process
+OF_THE_RUN = {"run.json", "README.md"}  # not pushed: the card is rendered again for its repository
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 NATIVE_WEIGHTS = "model*.safetensors"
 
 
 def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
-    """Puts what may be shared of a run or a checkpoint into a staging folder, and returns the names of what may not:
-    files of other names, links, folders that are none of the checkpoint's.
+    """Puts the files of a run or checkpoint that may be pushed into a staging folder.
 
-    training_state: with what going on with the run takes, the optimizer's and the random generators' pickles.
-    Raises `ValueError` where there is no whole checkpoint, for weights that can't be read, and for other pickles."""
+    training_state: also stage the files that resume the run; they include pickles of the optimizer and the random
+    generators.
+    Returns the names left out: unknown files, links, and folders that are not part of the checkpoint.
+    Raises `ValueError` for an incomplete checkpoint, for weights that can't be read, and for other pickles."""
     left_out = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name
-        if path.is_symlink():  # it may lead anywhere
+        if path.is_symlink():  # its target may be any file of this machine
             left_out.append(name)
         elif path.is_dir():
             if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-")):
-                continue  # known not to be of the checkpoint
-            if (path / CONFIG).exists():  # a side, or a module of sentence-transformers
+                continue  # not part of this checkpoint, and not worth a warning
+            if (path / CONFIG).exists():  # one of several encoders, or a module of sentence-transformers
                 files = [file for file in sorted(path.iterdir()) if file.is_file()]
                 left_out += [f"{name}/{file.name}" for file in files if not take(file, into / name)]
             else:
@@ -62,11 +64,13 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
 
 
 def take(path: Path, into: Path) -> bool:
-    """Takes a file if it is one that is shared. Raises `ValueError` for what may be a pickle, and for weights that
-    can't be read."""
+    """Stages a file if it may be pushed, and returns whether it did.
+
+    Raises `ValueError` for files that may be pickles, and for weights that can't be read."""
     if path.name.endswith(PICKLES):
         raise ValueError(
-            f"{path} may be a pickle, which runs code when it is loaded. Save weights as safetensors, and take it away."
+            f"{path} may be a pickle, and loading a pickle can run code. Save weights as safetensors and delete this "
+            "file."
         )
     if path.is_symlink() or not (path.name in SHARED or path.name.endswith(WEIGHTS)):
         return False
@@ -77,7 +81,9 @@ def take(path: Path, into: Path) -> bool:
 
 
 def link(path: Path, into: Path) -> None:
-    """The same file, or a copy where it lies on another disk: rotating checkpoints must not take it away meanwhile."""
+    """Hard-links a file into a folder; copies it if the folder is on another disk.
+
+    The file stays available if the run deletes the checkpoint during the upload."""
     into.mkdir(parents=True, exist_ok=True)
     try:
         os.link(path, into / path.name)
@@ -86,41 +92,43 @@ def link(path: Path, into: Path) -> None:
 
 
 def check_complete(folder: Path, into: Path) -> None:
-    """Raises `ValueError` where what was staged is no checkpoint, or lacks some of its weights."""
+    """Raises `ValueError` if the staged files are no checkpoint or lack some of its weights."""
     parts = [path.parent for path in into.glob(f"*/{CONFIG}") if list(path.parent.glob(NATIVE_WEIGHTS))]
     if not (into / CONFIG).exists() or not (list(into.glob(NATIVE_WEIGHTS)) or len(parts) > 1):
         raise ValueError(
-            f"{folder} holds no checkpoint: {CONFIG} and {NATIVE_WEIGHTS}, as files and not as links (of encoders side "
-            "by side, in a sub-folder each). Give the --output_dir of a run."
+            f"{folder} contains no checkpoint. A checkpoint is {CONFIG} and {NATIVE_WEIGHTS}, as files and not as "
+            "links; with several encoders, one sub-folder for each. Give the --output_dir of a run."
         )
     if (into / INDEX).exists():
         try:
             named = set(json.loads((into / INDEX).read_text())["weight_map"].values())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX} is no index of weights. Save the model again.") from error
+            raise ValueError(f"{folder / INDEX} is no valid index of weights. Save the model again.") from error
         lacking = sorted(name for name in named if not (into / name).exists())
         if lacking:
-            raise ValueError(f"{folder} lacks {', '.join(lacking)}, which its {INDEX} names. Save the model again.")
+            raise ValueError(f"{folder} lacks {', '.join(lacking)}, which {INDEX} lists. Save the model again.")
 
 
 def check_weights(path: Path) -> None:
-    """Raises `ValueError` for a file that is damaged or cut."""
+    """Raises `ValueError` for a safetensors file that is damaged or truncated."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as weights:
             weights.keys()
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read: {error}. It is damaged or cut; save the model again.") from error
+        raise ValueError(f"{path} can't be read: {error}. It is damaged or truncated. Save the model again.") from error
 
 
 def checkpoints_of(folder: Path) -> list[Path]:
-    """The checkpoints of a run, oldest first. Raises `ValueError` where there is none."""
+    """Returns the checkpoint folders of a run, oldest first. Raises `ValueError` if there are none."""
     folders = [path for path in folder.iterdir() if path.is_dir() and not path.is_symlink()]
     checkpoints = sorted(
         (path for path in folders if CHECKPOINT.fullmatch(path.name)),
         key=lambda path: int(CHECKPOINT.fullmatch(path.name)[1]),
     )
     if not checkpoints:
-        raise ValueError(f"{folder} holds no {PREFIX_CHECKPOINT_DIR}-* folder: there is no checkpoint to share.")
+        raise ValueError(
+            f"{folder} contains no {PREFIX_CHECKPOINT_DIR}-* folder. Give the --output_dir of a run with checkpoints."
+        )
     return checkpoints

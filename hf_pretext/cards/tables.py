@@ -1,4 +1,4 @@
-"""Tables and verdicts of a card: means with spreads, and what beats what.
+"""Tables and verdicts of a card: means with standard deviations, and whether the trained encoder beats random.
 
 results -> rows, sentences
 """
@@ -10,37 +10,41 @@ from ..evaluation.transfer import beats
 from .results import transfers
 from .wording import measure_words
 
-FEW = 2  # methods whose accuracies per class have room in a table, too
+FEW = 2  # up to this many methods, tables also show the accuracy per class
 KINDS = {"top1": "top-1", "mean_class": "per class"}
-MAJORITY = {"majority": "always predicting the majority class does"}  # better than it
+MAJORITY = {"majority": "always predicting the majority class does"}  # as `Baseline.words`: continues with "better"
 MISSING = "—"
 
 
 def shown(value, form: str = "{:,}") -> str:
-    """A number in some format; a dash where it is missing."""
+    """Formats a number; returns a dash for None."""
     return MISSING if value is None else form.format(value)
 
 
 def code_span(text: str) -> str:
-    """A harmless text as code, in which Markdown decodes nothing. It holds no backtick and no line's end."""
+    """Returns escaped text (see `harmless`) as a Markdown code span, without the HTML escapes.
+
+    Code spans show HTML escapes literally. `text` contains no backtick and no newline."""
     return f"`{html.unescape(text)}`"
 
 
 def hours(seconds: float | None) -> str:
-    """A time in minutes, or in hours where it is that long."""
+    """Formats seconds in minutes; in hours from one hour."""
     if seconds is None or seconds < 3600:
         return shown(seconds and seconds / 60, "{:,.1f} minutes")
     return f"{seconds / 3600:,.1f} hours"
 
 
 def epochs(run: dict) -> str:
-    """How often a seed saw its data; of a mixture, how often each part."""
+    """Formats the epochs of a seed; for a mixture of datasets, the epochs of each dataset."""
     parts = [value for name, value in (run["history"] or [{}])[-1].items() if name.startswith("epoch_of_source")]
     return ", ".join(f"{part:.1f}" for part in parts) or shown(run["epochs"] or None, "{:.1f}")
 
 
 def figure(value: dict | None) -> str:
-    """A mean with its spread, as `0.545 ± 0.008`; without one for a single seed; a dash for what is no number."""
+    """Formats mean and standard deviation, as `0.545 ± 0.008`; only the mean for a single seed.
+
+    Returns an empty text for None and a dash if the mean is missing (NaN or infinite)."""
     if value is None:
         return ""
     if value["mean"] is None:
@@ -49,7 +53,7 @@ def figure(value: dict | None) -> str:
 
 
 def words(method: str) -> str:
-    """A method's name in words: "linear_probe_10%" as "linear probe, 10% of labels"."""
+    """Returns the name of a method in words: "linear probe, 10% of labels" for "linear_probe_10%"."""
     name, _, share = method.partition("probe_")
     return (
         f"{name.replace('_', ' ')}probe, {share} of labels" if share else method.replace("_", " ").replace("knn", "kNN")
@@ -57,14 +61,14 @@ def words(method: str) -> str:
 
 
 def columns(transfer: dict) -> dict[str, tuple[str, str]]:
-    """Columns of a transfer table: names of metrics, with the method and the kind of accuracy in words."""
+    """Returns the columns of a transfer table: metric name -> (method, kind of accuracy), both in words."""
     methods = transfer["methods"]
     kinds = list(KINDS) if len(methods) <= FEW else ["top1"]
     return {f"{method}_{kind}": (words(method), KINDS[kind]) for method in methods for kind in kinds}
 
 
 def table(results: dict, transfer: dict) -> list[list[str]]:
-    """Rows of a transfer table: who, then the metrics of `columns`."""
+    """Returns the rows of a transfer table: name of the encoder or baseline, then the metrics of `columns`."""
     names = {"trained": f"trained ({results['objective']['name']})"}
     return [
         [names.get(who, who), *(figure(figures[column]) for column in columns(transfer))]
@@ -73,15 +77,17 @@ def table(results: dict, transfer: dict) -> list[list[str]]:
 
 
 def measured(results: dict) -> list[list[str]]:
-    """Rows of the table of measures: what is measured, then the trained model's, the random one's and chance's."""
+    """Returns the rows of the full model's table: metric in words, then trained, random and chance."""
     by_who = results.get("measures", {})
     names = next(iter(by_who.values()), {})
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
 
 
 def unshown(results: dict, worse: bool = False) -> list[str] | None:
-    """Measures by which the trained model does not beat the random one, by name; None where seeds are too few to say.
-    Of a rank, less is better. worse: only those by which the random one beats it."""
+    """Returns the names of the metrics in which the trained full model does not beat the random one.
+
+    worse: returns only the metrics in which the random model beats the trained one. For ranks, lower is better.
+    Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
         pair = by_who["trained"][name], by_who["random"][name]
@@ -96,7 +102,8 @@ def unshown(results: dict, worse: bool = False) -> list[str] | None:
 
 
 def verdict(transfer: dict) -> list[str]:
-    """One sentence for each method: whether the trained encoder beats the random one, and who is ahead of it."""
+    """Returns one sentence for each method, without a full stop: whether the trained encoder beats the random one, the
+    gain, and the baselines that do better."""
     sentences = []
     for method in transfer["methods"]:
         name = f"{method}_top1"
@@ -105,19 +112,29 @@ def verdict(transfer: dict) -> list[str]:
         if means["trained"] is None or means["random"] is None:
             sentences.append(f"{words(method)}: not measured")
             continue
-        gain = f"{words(method)}: {means['trained'] - means['random']:+.3f} over random"
-        reason = {
-            True: "more than twice the spread of the seeds: it beats random",
-            False: "NOT more than twice the spread of the seeds: nothing is shown",
-            None: "no verdict: that takes 3 seeds on each side",
+        gain = f"{means['trained'] - means['random']:+.3f} over random"
+        result = {
+            True: f"beats random ({gain}, more than twice the spread over seeds)",
+            False: f"does NOT beat random ({gain}, not more than twice the spread over seeds)",
+            None: f"no verdict ({gain}; a verdict needs 3 seeds each of the trained and the random encoder)",
         }[answer]
         ahead = [f"{who} better, by {by:.3f}" for who, by in ahead_of_it(transfer, method)]
-        sentences.append("; ".join([f"{gain}, {reason}", *ahead]))
+        sentences.append("; ".join([f"{words(method)}: {result}", *ahead]))
     return sentences
 
 
+def first_seed(transfer: dict) -> list[str]:
+    """Returns the top-1 accuracy of the first seed for each method, as "kNN: 0.631"."""
+    trained = transfer["figures"]["trained"]
+    return [
+        f"{words(method)}: {shown(trained[f'{method}_top1']['values'][0], '{:.3f}')}" for method in transfer["methods"]
+    ]
+
+
 def ahead_of_it(transfer: dict, method: str) -> list[tuple[str, float]]:
-    """Baselines that need no encoder and do better than the trained one by this method: in words, and by how much."""
+    """Returns the baselines whose mean in a method exceeds that of the trained encoder: (subject and verb, difference).
+
+    The random encoder is not included: it has a verdict."""
     means = {who: figures[f"{method}_top1"]["mean"] for who, figures in transfer["figures"].items()}
     if means["trained"] is None:
         return []
@@ -130,13 +147,15 @@ def ahead_of_it(transfer: dict, method: str) -> list[tuple[str, float]]:
 
 
 def shortcomings(results: dict) -> list[str]:
-    """What the metrics themselves say against the model, in sentences for its limits."""
+    """Returns sentences for the card's limits: baselines that do better, and zero-shot that does not beat random."""
     sentences = []
     for transfer in transfers(results):
         for method in transfer["methods"]:
             for who, by in ahead_of_it(transfer, method):
                 label = code_span(transfer["label"])
-                sentences.append(f"For {label} by {words(method)}, {who} better than its features, by {by:.3f}.")
+                sentences.append(
+                    f"Label {label}, {words(method)}: {who} better than this encoder's features, by {by:.3f}."
+                )
     if "zero_shot_top1" in (unshown(results) or ()):
-        sentences.append("Zero-shot classification: nothing shows that it is better than an untrained model's.")
+        sentences.append("Zero-shot classification does not beat an untrained model in overall accuracy.")
     return sentences

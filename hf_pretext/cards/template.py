@@ -1,4 +1,4 @@
-"""Jinja, as cards use it.
+"""The Jinja environment of cards.
 
 template + results -> text
 """
@@ -10,7 +10,7 @@ from . import tables, wording
 
 @cache
 def environment():
-    """The template, and how it writes metrics and names."""
+    """Returns the environment with the templates of this package and the filters that format metrics and names."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     made = Environment(

@@ -1,6 +1,6 @@
-"""The lines that load a checkpoint, and what they print: a card shows both, and a run ends with them.
+"""The lines of Python that load a checkpoint, and their output. Cards and the end of a run show them.
 
-results + where the checkpoint lies -> lines of Python -> run, as they stand -> what they print
+results + folder or repository of the checkpoint -> lines of Python -> executed unchanged -> output
 """
 
 import contextlib
@@ -19,12 +19,12 @@ OUTPUT_LAYER = -1
 
 
 def lines(results: dict, where: str | os.PathLike) -> str:
-    """Python that loads the checkpoint of these results from a folder or Hub repository with plain transformers.
+    """Returns the Python lines that load a checkpoint from a folder or Hub repository with plain transformers.
 
-    They are the objective's own (`PretextModel.usage`), else those of its kind of data (`Modality.usage`): a Jinja
-    template, which sees the results, the `folder`, and how hidden states are read and pooled. Nothing of it is code
-    out of the results, which may be anybody's."""
-    folder = json.dumps(str(where), ensure_ascii=False)[1:-1]  # whatever it is called, it stays a name
+    They are rendered from the objective's Jinja template (`PretextModel.usage`); default: the template of its first
+    modality (`Modality.usage`). The template's variables are the results, `folder`, `subfolder`, `usage_of`,
+    `hidden_of` and `pooled`. Results may be untrusted: none of their values is used as code."""
+    folder = json.dumps(str(where), ensure_ascii=False)[1:-1]  # escaped: any name stays inside its string
     first = results["inputs"][0]
 
     def rendered(template: str, kind: str, subfolder: str) -> str:
@@ -40,14 +40,14 @@ def lines(results: dict, where: str | os.PathLike) -> str:
 
 
 def hidden_of(results: dict, kind: str) -> str:
-    """How the hidden states of a kind's encoder are read, of the layer that the first method of its transfer chose."""
+    """Returns the code that reads the hidden states of a modality's encoder, at the layer of the first method."""
     transfer = next((each for each in transfers(results) if each.get("kind", results["inputs"][0]) == kind), None)
     layer = int(transfer["details"]["trained"][0][transfer["methods"][0]]["layer"]) if transfer else OUTPUT_LAYER
     return ").last_hidden_state" if layer == OUTPUT_LAYER else f", output_hidden_states=True).hidden_states[{layer}]"
 
 
 def pooled(results: dict, kind: str) -> str:
-    """How hidden states of a kind's encoder are pooled."""
+    """Returns the code that pools the hidden states of a modality's encoder."""
     first = kind == results["inputs"][0]
     if first and results["layout"] == "channels_last":
         return ".mean((2, 3))"
@@ -56,26 +56,28 @@ def pooled(results: dict, kind: str) -> str:
 
 
 def packages(results: dict) -> str:
-    """What the lines take, as a command."""
+    """Returns the `pip` command that installs the packages that the lines need."""
     extra = [package for kind in results["inputs"] for package in modality_class(kind).packages]
     timm = ["timm"] if results["encoder"]["class"] == "TimmWrapperModel" else []
     return f'`pip install "transformers>=5.22" torch{"".join(f" {each}" for each in dict.fromkeys(extra + timm))}`'
 
 
 def tried(results: dict, where: str | os.PathLike) -> dict:
-    """The lines as a card says them, and what they print where the checkpoint lies: `{"lines", "output"}`."""
+    """Returns `{"lines", "output"}`: the lines as in the card, and their output on the checkpoint in `where`."""
     return {"lines": lines(results, results["folder"]), "output": printed_by(lines(results, where))}
 
 
 def printed_by(code: str) -> str | None:
-    """What these lines print, or None where they fail, with a warning: a card must never end a run."""
+    """Runs code and returns what it prints. Returns None and warns if it fails: a card must never end a run."""
     caught, verbosity = io.StringIO(), logging.get_verbosity()
     try:
-        logging.set_verbosity(logging.CRITICAL)  # a pipeline complains of a class that it then works with
+        logging.set_verbosity(logging.CRITICAL)  # pipelines log errors about classes that they support
         with contextlib.redirect_stdout(caught), contextlib.redirect_stderr(io.StringIO()):
             exec(compile(code, "<usage>", "exec"), {"__name__": "usage"})
     except Exception as error:
-        log.warning(f"The lines that load the model failed, so the card has no output: {type(error).__name__}: {error}")
+        log.warning(
+            f"The lines that load the model failed: {type(error).__name__}: {error}. The card omits their output."
+        )
         return None
     finally:
         logging.set_verbosity(verbosity)

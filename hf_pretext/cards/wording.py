@@ -1,4 +1,4 @@
-"""What a card says in sentences: put together from what each kind of data, baseline and measure says of itself.
+"""Sentences of a card. Each modality, baseline and measure provides its part of them.
 
 results -> sentences
 """
@@ -7,49 +7,55 @@ from ..evaluation.baselines import baselines
 from ..evaluation.measure import Measure, measures
 from ..registry import modality_class
 
-FEATURES = "Features are the mean over each layer's map or tokens."
+FEATURES = "The features of a layer are the mean over its feature map or its tokens."
 CHOICES = (
-    "The layer, the linear probe's L2 strength and, for random encoders, the statistics of batch norm (as initialised "
-    "or recomputed on train) are chosen on validation, for trained and random encoders alike; layer and statistics "
-    "once for all seeds. Linear probe: logistic regression on standardised features."
+    "The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained "
+    "and random encoders. For random encoders with batch norm, its statistics are chosen too: as initialised, or "
+    "recomputed on the train split. All seeds use the same layer and the same choice of statistics. Linear probe: "
+    "logistic regression on standardised features."
 )
 FEW_LABELS = (
-    "Each probe knows the labels of the share of train that its name says; below 100%, metrics are means over 5 draws "
-    "of the labels, the same ones for all."
+    "Each linear probe is trained on the share of labels of the train split that its name gives. Below 100%, metrics "
+    "are means over 5 random draws of the labels; all encoders and baselines use the same draws."
 )
 
 
 def kinds(results: dict) -> list[type]:
-    """The kinds of data that a model takes."""
+    """Returns the modality classes of a model's inputs, in their order."""
     return [modality_class(kind) for kind in results["inputs"]]
 
 
+def kinds_alone(results: dict) -> list[str]:
+    """Returns the modalities that were also trained on without the others, as "images alone"."""
+    return [f"{name} alone" for name, data in (results.get("alone") or {}).items() if data]
+
+
 def about(results: dict, packages: str) -> str:
-    """What it is, in a paragraph before the lines that load it. packages: what these take."""
+    """Returns the first paragraph of a card, before the lines that load the model. packages: their `pip` command."""
     encoder, classes = results["encoder"], {kind: each["class"] for kind, each in results["encoders"].items()}
     named = {kind: f" ({name})" for kind, name in classes.items()}
     takes = " and ".join(kind.words(results) + named.get(kind.name, "") for kind in kinds(results))
-    learned = " with ".join(kind.samples for kind in kinds(results))
-    alone = [f"{kind} alone" for kind, data in results.get("alone", {}).items() if data]
-    name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in all"
+    *learned, last = [" with ".join(kind.samples for kind in kinds(results)), *kinds_alone(results)]
+    learned = f"{', '.join(learned)} and {last}" if learned else last
+    name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in total"
     return (
-        f"An encoder of {takes}: {size}. It learned from unlabelled {', '.join([learned, *alone])} by the "
-        f"pretext task *{name}*. Plain transformers loads it ({packages}):"
+        f"This is an encoder of {takes}. It has {size}. It was pretrained with the pretext task *{name}* on "
+        f"unlabelled {learned}. Plain transformers loads it ({packages}):"
     )
 
 
 def limits(results: dict) -> str:
-    """What nothing was measured of."""
+    """Returns the sentences on the data: what the model was trained on, and that other data was not tested."""
     takes = " and ".join(kind.words(results) for kind in kinds(results))
     language = results.get("card", {}).get("language")
     spoken = f" ({', '.join(language)})" if language else ""
     data = results["data"]["dataset"]
-    measured = " but for what is under Transfer" if "transfer" in results else ""
-    return f"Learned from `{data}` alone{spoken}, {takes}: of other data nothing was measured{measured}."
+    measured = ", except the data under Transfer" if "transfer" in results else ""
+    return f"Trained only on `{data}`{spoken}: {takes}. Other data was not tested{measured}."
 
 
 def protocol(results: dict, transfer: dict) -> str:
-    """How transfer of one encoder is measured."""
+    """Returns the sentences on how the transfer of one encoder is measured."""
     methods, by_kind = transfer["methods"], [each for each in baselines() if each.name in transfer["figures"]]
     sentences = [FEATURES, CHOICES]
     if any("%" in method for method in methods):
@@ -60,36 +66,36 @@ def protocol(results: dict, transfer: dict) -> str:
 
 
 def prepared(results: dict) -> str:
-    """How the data was prepared."""
+    """Returns the sentences on how the training data was prepared."""
     return " ".join(sentence for kind in kinds(results) for sentence in kind.preparation(results))
 
 
 def fitting_measures(results: dict) -> list[Measure]:
-    """The measures that results hold metrics of."""
+    """Returns the measures that the results contain metrics of."""
     names = results.get("measures", {}).get("trained", {})
     return [measure for measure in measures() if any(measure.words(name) for name in names)]
 
 
 def measured(results: dict) -> str:
-    """How the measures of the full model are measured."""
+    """Returns the sentences on how the metrics of the full model are measured."""
     return " ".join(filter(None, (measure.protocol(results) for measure in fitting_measures(results))))
 
 
 def measure_words(name: str) -> str:
-    """A metric's name in words: "image_to_text_r10" as "image to caption, R@10"."""
+    """Returns the name of a metric in words: "image to caption, R@10" for "image_to_text_r10"."""
     return next(filter(None, (measure.words(name) for measure in measures())), name.replace("_", " "))
 
 
 def headlines(results: dict) -> list[str]:
-    """The headline metrics that were measured, in the order of their measures."""
+    """Returns the names of the measured headline metrics, in the order of their measures."""
     names = results.get("measures", {}).get("trained", {})
     return [name for measure in measures() for name in measure.headlines if name in names]
 
 
 def tested(results: dict) -> str:
-    """How the pretext task was measured, where that needs saying."""
+    """Returns how the pretext task was measured, in parentheses; empty for models with one modality."""
     if len(results["inputs"]) == 1:
         return ""
-    alone = "; its loss is of rows of all kinds, that of the curves also of one kind alone"
-    apart = alone if results.get("alone") else ""
-    return f" (in batches of 256 rows, unaugmented{apart})"
+    together, alone = " with ".join(kind.samples for kind in kinds(results)), " or ".join(kinds_alone(results))
+    apart = f"; this loss is on {together} only, the loss in the training curves also on {alone}" if alone else ""
+    return f" (batches of 256 rows, no augmentation{apart})"

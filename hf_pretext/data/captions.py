@@ -1,4 +1,4 @@
-"""Captions: which text of a row is drawn, what part of a long one, and when two read the same.
+"""Captions: draws a text of a row or a part of a long text, and compares captions.
 
 row {"text", "keywords", ...} -> one caption; a document -> a part of it that begins at a word
 """
@@ -16,17 +16,17 @@ from .decoding import to_text
 from .sources import Source
 
 CAPTION_DRAWS = 3
-MOST_CAPTIONS = 1_000_000  # that a tokenizer is trained on
+MOST_CAPTIONS = 1_000_000  # to train a tokenizer on
 TEXTS = Features({"text": Value("string")})
-LETTERS = 4  # of a token, about, in a language with spaces
-LONGEST_WORD = 32  # letters that are left out so that a part of a text begins with a word
+LETTERS = 4  # characters per token, approximately, in a language with spaces
+LONGEST_WORD = 32  # characters that may be skipped so that a part of a text begins at a word
 
 
 class Captions:
-    """Which text of a row is shown.
+    """Draws the caption of a row.
 
-    others: further columns of captions (texts; lists of keywords; texts by language). weights: how often the column
-    "text" and each of the others is drawn; all alike where None.
+    others: further columns of captions (texts, lists of keywords, or dicts of texts, as by language). weights: relative
+    frequencies of the column "text" and of each of the others; default: equal.
     """
 
     def __init__(self, others: Sequence[str] = (), weights: Sequence[float] | None = None):
@@ -35,8 +35,9 @@ class Captions:
         self.ends = np.cumsum(shares / shares.sum())
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> str:
-        """Returns the caption; where `random` is given, it or one of the others. Raises `BadSample` for a row without
-        a caption."""
+        """Returns the column "text" if `random` is None, else the text of a drawn column: a random choice of a dict's
+        texts, or random keywords of a list. An empty column is replaced by "text". Raises `BadSample` for a row whose
+        column "text" is missing or blank."""
         caption = to_text(row["text"])
         if random is None or len(self.columns) == 1:
             return caption
@@ -51,19 +52,19 @@ class Captions:
 
 
 def holds_captions(feature) -> bool:
-    """Whether a column's type is that of texts, of lists of texts or of texts by name, or not known."""
+    """Returns True for a column of strings, lists of strings, dicts of strings, or of unknown type."""
     inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", feature)]
     return all(map(holds_text, inner))
 
 
 def texts_in(value) -> list[str]:
-    """The texts of a column's value, whatever its kind."""
+    """Returns the texts in a column's value (a text, list or dict), without blank texts."""
     values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
     return [text for text in values if isinstance(text, str) and text.strip()]
 
 
 def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
-    """Every text in these columns of a source."""
+    """Yields every text in these columns of a source."""
     for piece, count in enumerate(source.counts):
         for first in range(0, count, AT_ONCE):
             for row in source.read(piece, first, min(first + AT_ONCE, count)):
@@ -72,19 +73,24 @@ def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
 
 
 def distinct_captions(sources: Sequence[tuple[Source, Sequence[str]]]) -> Source:
-    """The distinct texts of several sources, each read in some of its columns: what a tokenizer is trained on.
+    """Returns the distinct captions of several (source, columns) pairs as one source, to train a tokenizer on.
 
-    Raises `ValueError` where there is none."""
+    Takes at most the first `MOST_CAPTIONS` texts. Raises `ValueError` for sources without any text."""
     texts = itertools.chain(*(captions_of(source, columns) for source, columns in sources))
     distinct = list(dict.fromkeys(itertools.islice(texts, MOST_CAPTIONS)))
     if not distinct:
-        raise ValueError(f"{sources[0][0].name} has no text in its captions: nothing to learn from.")
+        raise ValueError(
+            f"{sources[0][0].name} has no text in its caption columns, so no tokenizer can be trained. "
+            "Choose columns that contain texts."
+        )
     return Source([{"text": text} for text in distinct], {"text": "text"}, "captions", TEXTS)
 
 
 def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:
-    """A part of a text, about `letters` long or longer where it has so many, that begins at a word; drawn where
-    `random` is given, so that a long text is not known by its beginning alone."""
+    """Returns a part of a text that begins at a word, of at least about `letters` characters if the text has them.
+
+    The part begins at a random place, so that training also uses the rest of a long text; with `random` None it begins
+    at the start. The part has at most `LETTERS * letters` characters."""
     spare = len(text) - letters
     if random is None or spare <= 0:
         return text[: LETTERS * letters]
@@ -92,14 +98,14 @@ def part_of(text: str, letters: int, random: np.random.Generator | None) -> str:
     if start:
         word = text.find(" ", start, start + LONGEST_WORD)
         start = start if word < 0 else word + 1
-    return text[start : start + LETTERS * letters]  # to spare for long words; the rest need not be tokenised
+    return text[start : start + LETTERS * letters]  # room for long words; limits the tokenizer's work
 
 
 def normalised(caption: str) -> str:
-    """A caption as it is compared with others: without case, and one space between words."""
+    """Returns a caption in the form for comparisons: case-folded, with one space between words."""
     return " ".join(caption.casefold().split())
 
 
 def label_number(text) -> int:
-    """A whole number that is the same for equal texts, in every process: what pairs are compared by."""
+    """Returns a signed 64-bit hash of the normalised text, equal in every process; used as the label of a pair."""
     return int.from_bytes(hashlib.blake2b(normalised(str(text)).encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,4 +1,4 @@
-"""Which column of a dataset holds what: by its type, else by the names that everybody uses.
+"""Finds the columns of images, texts, labels, ... in a dataset, by type or by usual name.
 
 features {"jpg": Image(), "cls": Value("int64")} -> {"image": "jpg", "label": "cls"}
 """
@@ -21,8 +21,10 @@ TYPES = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}
 def find_one_of(
     features: Features, kinds: Sequence[str], asked: Mapping[str, str | None], name: str, prefix: str = ""
 ) -> tuple[str, str]:
-    """The first of several canonical columns that a dataset has, and its name there; one that is asked for comes before
-    all others. Raises `ValueError` as `find_column` does, for the first of them."""
+    """Returns the first of several canonical columns that the dataset has, and its name in the dataset.
+
+    A column named in `asked` comes before all others. Raises `ValueError` as `find_column` does; for the first of
+    `kinds` if the dataset has none of them."""
     named = [kind for kind in kinds if asked.get(kind) is not None]
     present = [kind for kind in kinds if any(candidates(features, kind))]
     kind = next(iter([*named, *present, kinds[0]]))
@@ -32,10 +34,10 @@ def find_one_of(
 def find_column(
     features: Features, kind: str, asked: str | None = None, name: str = "the dataset", prefix: str = ""
 ) -> str:
-    """The column that holds the images, texts, labels, ...: as asked, else by its type, else by its usual names.
+    """Returns the name of the column of images, texts, labels, ...: `asked`, else by type, else by usual name.
 
-    prefix: what the names of the options that choose a column begin with. Raises `ValueError` that lists the columns
-    there are when the column is missing, there is a choice, or a column of texts holds none.
+    prefix: prefix of the options that choose a column, for error messages. Raises `ValueError` for a missing column,
+    several candidates, or a text column of another type; the message lists all columns.
     """
     listing = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
     option = f"--{prefix}{kind}_column" if kind in USUAL_NAMES else f"--{kind.partition('/')[0]}"
@@ -44,7 +46,7 @@ def find_column(
         if asked not in features:
             raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {listing}.")
         if kind == "text" and not holds_text(features[asked]):
-            raise ValueError(f"{name}: the column {asked!r} ({option}) holds no texts. Its columns: {listing}.")
+            raise ValueError(f"{name}: the column {asked!r} ({option}) contains no texts. Its columns: {listing}.")
         return asked
     typed, usual = candidates(features, kind)
     for some in ([c for c in typed if c in usual], typed, usual):
@@ -52,33 +54,33 @@ def find_column(
             return some[0]
     if not typed and not usual:
         raise ValueError(
-            f"{name} has no column of {kind}s that can be told. Name it with {option}. Columns: {listing}."
+            f"{name}: no column of {kind}s was detected. Name the column with {option}. Columns: {listing}."
         )
     choice = ", ".join(dict.fromkeys(typed + usual))
-    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose with {option}. Columns: {listing}.")
+    raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose one with {option}. Columns: {listing}.")
 
 
 def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
-    """The columns that may hold images, texts, labels, ...: by their type, and by their usual names."""
+    """Returns the candidate columns of images, texts, labels, ...: those of its type, and those of its usual names."""
     typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
     usual = [column for column in features if column.lower() in USUAL_NAMES.get(kind, ())]
     return typed, [column for column in usual if kind != "text" or holds_text(features[column])]
 
 
 def holds_text(feature) -> bool:
-    """Whether a column's type is that of texts, or not known."""
+    """Returns True for a column of strings or of unknown type."""
     return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
 
 
 def type_name(feature) -> str:
-    """A column's type in a word."""
+    """Returns a short name of a column's type, for error messages."""
     return feature.dtype if isinstance(feature, Value) else type(feature).__name__
 
 
 def features_of(row: dict) -> Features:
-    """The features of plain rows, as far as one row shows them. Raises `ValueError` for what is no dict."""
+    """Returns the features of plain rows, read from one row. Raises `ValueError` for a row that is not a dict."""
     if not isinstance(row, dict):
         raise ValueError(
-            f"Rows must be dicts of columns, as {{'image': ...}}, but the first is a {type(row).__name__}."
+            f"The first row is a {type(row).__name__}. Give rows that are dicts of columns, as {{'image': ...}}."
         )
     return Features({name: Image() if isinstance(v, PIL.Image.Image) else Value("null") for name, v in row.items()})

@@ -1,6 +1,6 @@
-"""Texts to rows of tokens: a corpus is tokenised once, kept on disk, and read by memory map.
+"""Tokenises a corpus once, caches the tokens on disk, and reads them as packed sequences by memory map.
 
-Source of texts -> tokens, where words begin, bytes of each document -> packed sequences: rows for the stream
+Source of texts -> tokens, word starts, bytes of each document -> packed sequences: rows for the stream
 """
 
 import hashlib
@@ -21,17 +21,17 @@ from .packing import best_fit, pieces
 from .remote import digest
 from .sources import Source
 
-VERSION = 1  # of how texts become tokens: kept ones of another are not taken
-LONGEST_WORD = 8  # tokens that are hidden as one word
-AT_ONCE = 1000  # documents that are tokenised together: the tokenizer uses all cores
+VERSION = 1  # of the tokenisation; caches of other versions are not used
+LONGEST_WORD = 8  # most tokens that are masked as one word
+AT_ONCE = 1000  # documents per call of the tokenizer, which then uses all cores
 log = logging.get_logger(__name__)
 
 
 class Texts:
-    """A tokenised corpus, without special tokens.
+    """A tokenised corpus without special tokens and without blank documents.
 
-    tokens (`(T,)`), starts (`(T,)`, bool: where words begin), offsets (`(documents + 1,)`: where documents begin),
-    sizes (`(documents,)`: their length in bytes of UTF-8). Blank documents are left out.
+    tokens (`(T,)`: token ids), starts (`(T,)`, bool: True at the first token of a word), offsets (`(documents + 1,)`:
+    first token of each document), sizes (`(documents,)`: bytes of each document in UTF-8).
     """
 
     def __init__(self, folder: Path):
@@ -44,14 +44,14 @@ class Texts:
 
 
 def tokenised(source: Source, tokenizer: PreTrainedTokenizerBase, column: str = "text") -> Texts:
-    """The tokens of a source's texts; made once for this source and this tokenizer, below `HF_HOME`.
+    """Tokenises the texts of a source once and caches them below `HF_HOME`, by source and tokenizer.
 
-    Raises `ValueError` for a source without any text, or an endless one.
+    Raises `ValueError` for a source without any text or of unknown length, and for a slow tokenizer.
     """
     from huggingface_hub import constants
 
     if source.endless:
-        raise ValueError(f"{source.name} is an iterable without a length, which can't be packed. Give a list or files.")
+        raise ValueError(f"{source.name} is an iterable without a length and can't be packed. Give a list or files.")
     name = digest([identity(source, column), fingerprint(tokenizer), VERSION])
     folder = Path(constants.HF_HOME) / "hf_pretext" / "texts" / name
     return Texts(made_once(folder, lambda temporary: write(source, tokenizer, column, temporary)))
@@ -77,7 +77,8 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
                 lengths.append(len(ids))
                 sizes.append(len(text.encode()))
     if not sum(lengths):
-        raise ValueError(f"{source.name} has no text in its column {source.columns[column]!r}: nothing to learn from.")
+        name = source.columns[column]
+        raise ValueError(f"{source.name} has no text in its column {name!r}. Choose a column that contains texts.")
     if bad:
         log.warning(f"{source.name}: {bad:,} of {len(source):,} texts are missing or blank and are left out.")
     for name, kind in (("tokens", dtype), ("starts", np.bool_)):
@@ -88,7 +89,9 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
 
 
 def identity(source: Source, column: str = "text") -> list[str]:
-    """What tells a source's texts from all others; costs a pass over them where nothing else tells."""
+    """Returns a content hash of a text source, as a list of strings.
+
+    The hash is the stamp of the rows and the name of the column; for rows without a stamp, all texts are hashed."""
     if source.rows.stamp is not None:
         return [source.rows.stamp, source.columns[column]]
     content = hashlib.blake2b(digest_size=8)
@@ -98,7 +101,7 @@ def identity(source: Source, column: str = "text") -> list[str]:
 
 
 def batches(source: Source, column: str) -> Iterator[list[str | None]]:
-    """The texts of a source, many at a time; None for each that is missing, blank or unreadable."""
+    """Yields lists of the texts of a source; None for each text that is missing, blank or unreadable."""
     for piece, count in enumerate(source.counts):
         for first in range(0, count, AT_ONCE):
             rows = source.read(piece, first, min(first + AT_ONCE, count))
@@ -106,7 +109,7 @@ def batches(source: Source, column: str) -> Iterator[list[str | None]]:
 
 
 def text_or_none(row: dict, column: str) -> str | None:
-    """A row's text; None for what can't be read."""
+    """Returns the text of a row; None for a text that is missing, blank or unreadable."""
     if UNREADABLE in row:
         return None
     try:
@@ -116,10 +119,12 @@ def text_or_none(row: dict, column: str) -> str | None:
 
 
 def word_begins(words: Sequence[int | None]) -> np.ndarray:
-    """Where words begin, by the number of each token's word (None for special tokens, each one by itself).
+    """Returns `(tokens,)`, bool: True at the first token of each word.
 
-    Words of more than `LONGEST_WORD` tokens are cut into parts: a tokenizer may take a clause of a language without
-    spaces, or a long address, for one word, and hiding all of it would leave nothing to tell it by."""
+    words: the index of each token's word, as of `word_ids()`; None for a special token, which counts as a word.
+
+    Words of more than `LONGEST_WORD` tokens are cut into parts. A tokenizer may treat a clause of a language without
+    spaces, or a long URL, as one word. Masking all of it would leave too little context to predict it."""
     numbers = np.array([-i - 1 if word is None else word for i, word in enumerate(words)], np.int64)
     starts = np.diff(numbers, prepend=np.int64(-(2**62))) != 0
     at = np.arange(len(starts))
@@ -127,19 +132,20 @@ def word_begins(words: Sequence[int | None]) -> np.ndarray:
 
 
 def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What tells this tokenizer from another. Raises `ValueError` for one without a fast implementation."""
+    """Returns a hash of a tokenizer, without its truncation and padding. Raises `ValueError` for a slow tokenizer."""
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{type(tokenizer).__name__} can't tell where words begin. Give a tokenizer of the tokenizers library."
+            f"{type(tokenizer).__name__} is a slow tokenizer, without word indices. Give a fast tokenizer "
+            "(PreTrainedTokenizerFast)."
         )
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     return digest({key: value for key, value in state.items() if key not in ("truncation", "padding")})
 
 
 class Pieces:
-    """Documents cut to fit into `max_length` tokens, the tokenizer's special ones around each piece.
+    """Documents cut into pieces of at most `max_length` tokens, including the special tokens around each piece.
 
-    cuts (`(pieces, 2)`: first token and end of each), lengths (`(pieces,)`: special tokens included).
+    cuts (`(pieces, 2)`: first token and end of each piece), lengths (`(pieces,)`: tokens, including special tokens).
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
@@ -151,7 +157,9 @@ class Pieces:
         self.lengths = np.diff(self.cuts)[:, 0] + max_length - inside
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
-        """A piece's tokens, where its words begin, and its bytes of UTF-8: of a cut document, its share."""
+        """Returns tokens (`(L,)`), word starts (`(L,)`, bool) and the number of UTF-8 bytes of a piece.
+
+        The bytes of a cut document are divided among its pieces by their numbers of tokens."""
         begin, end = self.cuts[i].tolist()
         tokens = np.concatenate([self.before, self.texts.tokens[begin:end], self.after], dtype=np.int64)
         starts = np.ones(len(tokens), bool)
@@ -162,9 +170,9 @@ class Pieces:
 
 
 class PackedTexts(Sequence):
-    """Sequences of at most `max_length` tokens, each of whole documents (or pieces of long ones) side by side.
+    """Sequences of at most `max_length` tokens; each packs several documents, or pieces of long documents.
 
-    Row i: input_ids, document_ids (1, 2, ... in the sequence), word_starts, all `(tokens,)`, and num_bytes.
+    Row i: input_ids, document_ids (1, 2, ... in the sequence), word_starts (bool), all `(tokens,)`, and num_bytes.
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
@@ -173,7 +181,7 @@ class PackedTexts(Sequence):
         self.members, self.ends = best_fit(self.pieces.lengths, max_length)
 
     def plan(self) -> str:
-        """What tells these sequences from any other texts' or of another length."""
+        """Returns a hash of the tokens and of their division into sequences."""
         return content_digest(self.pieces.texts.tokens, self.pieces.cuts, self.members, self.ends)
 
     def __len__(self) -> int:
@@ -181,12 +189,12 @@ class PackedTexts(Sequence):
 
     @property
     def padding(self) -> float:
-        """Share of padding in sequences of `max_length`."""
+        """Fraction of padding if all sequences are padded to `max_length`."""
         return 1 - self.pieces.lengths.sum() / (len(self) * self.max_length)
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray | float]:
         if not 0 <= i < len(self):
-            raise IndexError(f"There are {len(self):,} sequences, so none has number {i}.")
+            raise IndexError(f"Sequence {i} does not exist: the indices are 0 to {len(self) - 1}.")
         members = self.members[self.ends[i - 1] if i else 0 : self.ends[i]]
         tokens, starts, sizes = zip(*(self.pieces[member] for member in members), strict=True)
         return {
@@ -198,17 +206,18 @@ class PackedTexts(Sequence):
 
 
 class BatchedTexts(Sequence):
-    """For architectures that can't keep packed documents apart: whole batches of documents of like length.
+    """Whole batches of documents of similar length, for encoders that can't separate packed documents.
 
     Row i is a batch of at most `max_length * batch_size` tokens, padding included: input_ids, attention_mask and
-    word_starts, all `(B, L)`, and num_bytes `(B,)`. Documents share a batch with others of their length, always the
-    same ones; the order of batches is the stream's.
+    word_starts, all `(B, L)`, and num_bytes `(B,)`. A batch has the same documents in every epoch; the stream shuffles
+    the batches.
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int, batch_size: int):
-        """batch_size: sequences of `max_length` that are as large as a batch. Raises `ValueError` as `Pieces` does."""
+        """batch_size: size of a batch in sequences of `max_length` tokens. Raises `ValueError` as `Pieces` does."""
         self.pieces, self.pad_token_id = Pieces(texts, tokenizer, max_length), tokenizer.pad_token_id
-        random = np.random.default_rng(0).random(len(self.pieces.lengths))  # or neighbours in a file share a batch
+        # shuffles documents of equal length; otherwise neighbours in a file share a batch
+        random = np.random.default_rng(0).random(len(self.pieces.lengths))
         self.order = np.lexsort((random, self.pieces.lengths))
         ends, first = [], 0
         for i, length in enumerate(self.pieces.lengths[self.order].tolist()):  # ascending: the last one is the longest
@@ -218,7 +227,7 @@ class BatchedTexts(Sequence):
         self.ends = np.array([*ends, len(self.order)])
 
     def plan(self) -> str:
-        """What tells these batches from any other texts' or of another size."""
+        """Returns a hash of the tokens and of their division into batches."""
         return content_digest(self.pieces.texts.tokens, self.pieces.cuts, self.order, self.ends)
 
     def __len__(self) -> int:
@@ -226,13 +235,13 @@ class BatchedTexts(Sequence):
 
     @property
     def padding(self) -> float:
-        """Share of padding in all batches."""
+        """Fraction of padding in all batches."""
         longest = self.pieces.lengths[self.order[self.ends - 1]]
         return 1 - self.pieces.lengths.sum() / (longest * np.diff(self.ends, prepend=0)).sum()
 
     def __getitem__(self, i: int) -> dict[str, np.ndarray]:
         if not 0 <= i < len(self):
-            raise IndexError(f"There are {len(self):,} batches, so none has number {i}.")
+            raise IndexError(f"Batch {i} does not exist: the indices are 0 to {len(self) - 1}.")
         members = self.order[self.ends[i - 1] if i else 0 : self.ends[i]]
         shape = (len(members), int(self.pieces.lengths[members[-1]]))
         row = {
@@ -249,7 +258,10 @@ class BatchedTexts(Sequence):
 
 
 def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTrainedTokenizerBase) -> Source:
-    """Sequences of tokens as the stream's rows, known by the files and the tokenizer that they were made from."""
+    """Returns tokenised sequences as a source for the stream.
+
+    Its files are those of `texts`, plus the hashes of the tokenizer and of the sequences, so that a run can't resume
+    with another tokenizer or other texts."""
     columns = {name: name for name in rows[0]}
     files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0, f"sequences {rows.plan()}": 0}
     source = Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
@@ -258,7 +270,7 @@ def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTra
 
 
 def content_digest(*arrays: np.ndarray) -> str:
-    """Sixteen letters that stand for the content of some arrays."""
+    """Returns a hash of the content of arrays, 16 hexadecimal digits."""
     hasher = hashlib.blake2b(digest_size=8)
     for array in arrays:
         hasher.update(np.ascontiguousarray(array).data)
@@ -266,26 +278,27 @@ def content_digest(*arrays: np.ndarray) -> str:
 
 
 def check_pads(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Raises `ValueError` for a tokenizer without a token to pad with."""
+    """Raises `ValueError` for a tokenizer without a padding token."""
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            f"The tokenizer ({type(tokenizer).__name__}) has no padding token. Give it one and save it again: "
+            f"The tokenizer ({type(tokenizer).__name__}) has no padding token. Set one and save the tokenizer: "
             "tokenizer.pad_token = tokenizer.eos_token."
         )
 
 
 def room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    """Tokens of a text that fit into a sequence beside the special ones. Raises `ValueError` where none does."""
+    """Returns how many tokens of a text fit into a sequence with its special tokens. Raises `ValueError` for 0."""
     around = sum(map(len, special_tokens(tokenizer)))
     if max_length <= around:
         raise ValueError(
-            f"max_length {max_length} leaves no room beside {around} special tokens. Give at least {around + 1}."
+            f"max_length {max_length} leaves no room for text: the tokenizer adds {around} special tokens. "
+            f"Give at least {around + 1}."
         )
     return max_length - around
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
-    """What a tokenizer puts before and after a single text."""
+    """Returns the ids of the special tokens that a tokenizer adds before and after a single text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     before = next(i for i in range(len(full) - len(bare) + 1) if full[i : i + len(bare)] == bare)

@@ -1,9 +1,9 @@
-"""Documents to sequences of one length: none is padded much, none loses text.
+"""Packs documents into sequences of one length with little padding and without loss of text.
 
-documents' lengths -> pieces that fit -> best-fit plan: which pieces lie in which sequence
+lengths of documents -> pieces that fit -> best-fit plan: the pieces of each sequence
 
-The plan depends on lengths alone, so a packed corpus has a known number of sequences, which the global order shuffles
-and resumes as it does any rows.
+The plan depends only on the lengths, so a packed corpus has a known number of sequences. They are shuffled and resumed
+like any other rows.
 """
 
 from bisect import bisect_left, insort
@@ -11,17 +11,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
-CRUMB = 8  # the rest of a long document is at least this part of a sequence
+CRUMB = 8  # the last piece of a long document has at least 1/8 of a sequence
 
 
 def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> np.ndarray:
-    """Cuts documents into pieces of `room` tokens and a rest, which is no mere crumb; at the beginning of a word where
-    there is one in a piece's second half.
+    """Cuts documents into pieces of `room` tokens and a last piece of at least `room // CRUMB` tokens.
 
-    Even pieces would be nicer to learn from but pack badly: two of 60 % do not fit side by side.
+    A cut is moved back to the last word start in the second half of the piece, if any. Pieces of equal length would
+    pack badly: two pieces of 60 % of a sequence do not fit into one.
 
-    offsets (`(documents + 1,)`): where each document's tokens begin. starts (`(tokens,)`, bool): where words begin.
-    Returns `(pieces, 2)`: first token and end of each, in order; empty documents have none.
+    offsets (`(documents + 1,)`): first token of each document. starts (`(tokens,)`, bool): True at the first token of a
+    word. Returns `(pieces, 2)`: first token and end of each piece, in order. Empty documents have no piece.
     """
     cuts, half = [], max(room // 2, 1)
     lengths = np.diff(offsets)
@@ -42,18 +42,19 @@ def pieces(offsets: np.ndarray, room: int, starts: np.ndarray | None = None) -> 
 
 
 def best_fit(lengths: Sequence[int], room: int) -> tuple[np.ndarray, np.ndarray]:
-    """Packs pieces into sequences: the longest first, each where the least room is left after it.
+    """Packs pieces into sequences: the longest piece first, each into the fullest sequence that it fits into.
 
-    Johnson, "Near-optimal bin packing algorithms", 1973: at most 11/9 of the fewest sequences possible.
+    Best-fit decreasing (Johnson, "Near-optimal bin packing algorithms", 1973) needs at most about 11/9 of the minimum
+    number of sequences.
 
-    Returns members (`(pieces,)`: numbers of pieces, sequence after sequence) and ends (`(sequences,)`: where each
-    sequence's members end). Raises `ValueError` for a piece longer than the room.
+    Returns members (`(pieces,)`: indices of the pieces, sequence after sequence) and ends (`(sequences,)`: end of the
+    members of each sequence). Raises `ValueError` for a piece of more than `room` tokens.
     """
     lengths = np.asarray(lengths, np.int64)
     if len(lengths) and lengths.max() > room:
-        raise ValueError(f"A piece of {lengths.max():,} tokens does not fit into sequences of {room:,}.")
-    with_room: list[list[int]] = [[] for _ in range(room + 1)]  # sequences by the room left in them
-    rooms: list[int] = []  # those for which there are any, ascending
+        raise ValueError(f"A piece of {lengths.max():,} tokens does not fit into sequences of {room:,}. Cut it first.")
+    with_room: list[list[int]] = [[] for _ in range(room + 1)]  # sequences, by their free tokens
+    rooms: list[int] = []  # free tokens for which `with_room` has sequences, ascending
     sequences: list[list[int]] = []
     order = np.argsort(-lengths, kind="stable")
     for piece, length in zip(order.tolist(), lengths[order].tolist(), strict=True):

@@ -1,6 +1,6 @@
-"""Files anywhere that fsspec reaches: sizes, ranges, patience with servers, and what was learnt about a file before.
+"""Reads sizes and ranges of local and remote files (fsspec), retries failed requests, and caches facts about files.
 
-urls -> sizes and stamps -> one array for each file, kept on disk until the file changes
+urls -> sizes and stamps -> one array per file, cached on disk until the file changes
 """
 
 import hashlib
@@ -19,27 +19,27 @@ from transformers.utils import logging
 
 from ..utils.files import atomic_path
 
-THREADS = 16  # that ask for sizes and footers of remote files
-READ_AHEAD = 2**23  # bytes of a request, where a file is gone through
-PAUSES = (0.5, 1, 2, 4, 8)  # seconds before a remote file is tried again
-BUSY = (429, 500, 502, 503, 504)  # what a server answers that may answer later
+THREADS = 16  # for requests of sizes and footers of remote files
+READ_AHEAD = 2**23  # bytes per request, if a file is read from start to end
+PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry of a remote request
+BUSY = (429, 500, 502, 503, 504)  # HTTP status codes of temporary failures
 GONE = (FileNotFoundError, PermissionError)
 log = logging.get_logger(__name__)
 
 
 def is_gone(error: Exception) -> bool:
-    """Whether trying again is of no use, since a file is not there or not ours to read."""
+    """Returns True if a file is missing or access is denied, so that a retry can't succeed."""
     return isinstance(error, GONE) or isinstance(error.__cause__, GONE)
 
 
 def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool] = is_gone):
-    """`act()`, tried again a few times where something remote fails: servers do, for a while.
+    """Returns `act()`; if `remote`, retries it after each of `PAUSES`, because servers fail temporarily.
 
-    hopeless: whether an error is one that stays."""
+    hopeless: returns True for an error that a retry can't fix. Raises the error of `act`."""
     for pause in PAUSES if remote else ():
         try:
             return act()
-        except Exception as error:  # each library has its own
+        except Exception as error:  # each library raises other types
             if hopeless(error):
                 raise
             log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
@@ -49,8 +49,9 @@ def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool]
 
 @contextmanager
 def patient_hub() -> Iterator[None]:
-    """Tries again what a busy Hub refuses: its client asks for lists of files but once, and opening a dataset takes
-    many such requests, one after the other."""
+    """Retries requests that a busy Hub refuses.
+
+    The Hub's client requests lists of files only once, and opening a dataset takes many of these requests."""
     client = get_session()
     send_once = client.send
 
@@ -72,7 +73,7 @@ def patient_hub() -> Iterator[None]:
 
 
 def side_by_side(function, urls: Sequence[str], *more: Sequence) -> list:
-    """`function` of each file, in threads where files are remote."""
+    """Returns `function(url, ...)` of each file, computed in threads if any file is remote."""
     if not any(map(is_remote, urls)):
         return list(map(function, urls, *more))
     with ThreadPoolExecutor(THREADS) as pool:
@@ -80,9 +81,10 @@ def side_by_side(function, urls: Sequence[str], *more: Sequence) -> list:
 
 
 def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, make) -> list[np.ndarray]:
-    """`make(url)` of each file, kept on disk until the file changes: counting rows may cost a pass over them.
+    """Returns `make(url)` of each file, cached below `HF_HOME` until the file changes.
 
-    The cache lies below `HF_HOME`. Remote files are asked side by side.
+    facts: size and stamp of each file (see `file_facts`). kind: name of the result, part of the cache key. Results are
+    cached because counting rows may require reading the whole file. Remote files are processed in parallel.
     """
     from huggingface_hub import constants
 
@@ -97,7 +99,7 @@ def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, mak
         try:
             with atomic_path(path) as temporary:
                 np.save(temporary, result, allow_pickle=False)
-        except OSError:  # no room or no right to write: the next run counts again
+        except OSError:  # disk full or not writable: the next run counts again
             pass
         return result
 
@@ -105,7 +107,9 @@ def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, mak
 
 
 def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
-    """Size in bytes of each file, and what changes with its content where that is known (ETag, time of change)."""
+    """Returns for each file its size in bytes and a stamp that changes with its content.
+
+    The stamp is the ETag, modification time or commit; "" if the file system has none of them."""
     import fsspec
 
     def one(url: str) -> tuple[int, str]:
@@ -118,7 +122,7 @@ def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
 
 
 def open_file(url: str, through: bool = False):
-    """A file for reading. Remote ones are read in just the ranges asked for, or `through`, in large blocks."""
+    """Opens a file for reading. Remote files are read in exact ranges or, with `through`, in blocks of `READ_AHEAD`."""
     import fsspec
 
     if not is_remote(url):
@@ -128,32 +132,33 @@ def open_file(url: str, through: bool = False):
 
 
 def read_bytes(url: str, start: int, stop: int) -> bytes:
-    """A range of a file."""
+    """Returns bytes `start` to `stop` (exclusive) of a file."""
     with open_file(url) as handle:
         handle.seek(start)
         return handle.read(stop - start)
 
 
 def can_be_reached(url: str) -> bool:
-    """Whether a remote file's server answers for it: then what can't be read is damaged, not out of reach."""
+    """Returns True if the first byte of a remote file can be read; an unreadable row is then damage, not a network
+    failure."""
     try:
         return bool(patiently(lambda: read_bytes(url, 0, 1), remote=True))
-    except Exception:  # each library has its own
+    except Exception:  # each library raises other types
         return False
 
 
 def is_remote(url: str) -> bool:
-    """Whether it has a protocol."""
+    """Returns True for a URL with a protocol ("://")."""
     return "://" in url
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """Names of files without what all have in front, as short as they stay different.
+    """Returns the names of files, or their paths below the common folder if names repeat.
 
-    Raises `ValueError` for a file given twice: two rows would have one name."""
+    Raises `ValueError` for a file given twice, because two rows would have the same key."""
     twice = next((url for url, times in Counter(urls).items() if times > 1), None)
     if twice is not None:
-        raise ValueError(f"{twice} is given twice. Give each file once; --mixture_weights says what comes more often.")
+        raise ValueError(f"{twice} is given twice. Give each file once; set --mixture_weights to draw data more often.")
     names = [Path(url).name for url in urls]
     if len(set(names)) == len(names):
         return names
@@ -163,10 +168,10 @@ def short_names(urls: Sequence[str]) -> list[str]:
 
 
 def sizes_of(names: Sequence[str], facts: Sequence[tuple[int, str]]) -> dict[str, int]:
-    """Sizes of files by name."""
+    """Returns the sizes of files in bytes, by name."""
     return {name: size for name, (size, _) in zip(names, facts, strict=True)}
 
 
 def digest(content) -> str:
-    """Sixteen letters that stand for any content of numbers, strings and lists."""
+    """Returns a hash, 16 hexadecimal digits, of any content that JSON can represent."""
     return hashlib.blake2b(json.dumps(content).encode(), digest_size=8).hexdigest()

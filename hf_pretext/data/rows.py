@@ -1,9 +1,9 @@
-"""Rows by their place: a source is a list of pieces, and any range of a piece's rows can be read.
+"""Reads rows by position: a source is a list of pieces, and any range of rows of a piece can be read.
 
     a datasets object, a sequence or an iterable -> pieces with row counts -> read(piece, start, stop) -> undecoded rows
 
-Parquet row groups and the members of a tar are read straight from their files, so that going on in the middle costs
-the reading of what is needed; what can only be read from its start is skipped through.
+Parquet row groups and members of tars are read directly from their files, so resuming in the middle reads only those
+that are needed. Other streams are read from the start of a piece, and earlier rows are skipped.
 """
 
 import gzip
@@ -21,15 +21,15 @@ from tqdm.auto import tqdm
 
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
 
-ENDLESS = 2**62  # rows of a source whose end nobody knows
-BLOCK = 256  # rows of a piece, where a source can be cut anywhere
-KEPT_OPEN = 32  # readers kept where they stopped, to go on from there, unless told otherwise
+ENDLESS = 2**62  # row count of a source of unknown length
+BLOCK = 256  # rows of a piece, if a source can be divided anywhere
+KEPT_OPEN = 32  # default number of readers that stay open where they stopped
 MEDIA = (Image, Audio, Video)
 DAMAGE = (EOFError, ValueError, tarfile.TarError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
 
 
 class BrokeOff(Exception):
-    """Reading a range came to a row that can't be read, for the reason that is its cause. rows: those before it."""
+    """A range contains a row that can't be read. rows: the rows before it. `__cause__`: the original error."""
 
     def __init__(self, rows: list[dict], cause: Exception):
         super().__init__(f"after {len(rows)} rows: {type(cause).__name__}: {cause}")
@@ -37,24 +37,27 @@ class BrokeOff(Exception):
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error is one that damaged content causes. The network's own may look the same: ask the server."""
+    """Returns True if damaged content may have caused an error.
+
+    Some network errors have the same types; `can_be_reached` distinguishes them."""
     error = error.__cause__ if isinstance(error, BrokeOff) else error
-    # pyarrow says no more than OSError; those of the network are kinds of it, or have a number
+    # pyarrow raises a plain OSError; network errors are of subclasses, or have an errno
     return isinstance(error, DAMAGE) or (type(error) is OSError and error.errno is None)
 
 
 def broke_at(start: int, error: Exception) -> int:
-    """The row where reading from `start` on came to an error."""
+    """Returns the index of the row at which reading from `start` failed."""
     return start + (len(error.rows) if isinstance(error, BrokeOff) else 0)
 
 
 class Rows:
-    """Rows of one source. A subclass says `counts` and either `open` (a piece's rows from one on) or `read`.
+    """Rows of one source, divided into pieces. A subclass sets `counts` and implements either `open` or `read`.
 
-    counts: rows of each piece. places: the name of the file that each piece lies in, and how many of the file's rows
-    come before it. files: what is known of the files, `{name: bytes}`. lost: `[(where, why)]` of what can't be read.
-    reads_from_start: whether a piece can only be read from its start, also for a row in its middle. piece: what a piece
-    is, where that matters to a user. stamp: what changes with the rows' content, None where only reading them shows it.
+    counts: number of rows of each piece. places: for each piece, the name of its file and the number of rows of the
+    file before it. files: sizes of the files, `{name: bytes}`. lost: `[(file, reason)]` of rows that can't be read.
+    reads_from_start: True if a row in the middle of a piece requires reading the piece from its start. piece: name of a
+    piece in messages. stamp: a hash that changes with the content of the rows; None if only reading the rows can show
+    a change. kept_open: number of readers that stay open where they stopped.
     """
 
     reads_from_start = False
@@ -69,7 +72,7 @@ class Rows:
         files: Mapping[str, int] | None = None,
         remote: bool = False,
     ):
-        """columns: `{canonical name: name in the data}`. remote: whether reading may fail for a while."""
+        """columns: `{canonical name: name in the data}`. remote: True if reading may fail temporarily."""
         self.remote = remote
         self.columns, self.counts, self.places = dict(columns), list(counts), list(places)
         self.files: dict[str, int] = dict(files or {})
@@ -79,17 +82,18 @@ class Rows:
         self._lock = threading.Lock()
 
     def open(self, piece: int, start: int) -> Iterator[dict]:
-        """The rows of a piece from `start` on."""
-        raise NotImplementedError(f"{type(self).__name__} reads ranges.")
+        """Yields the rows of a piece from `start` to its end."""
+        raise NotImplementedError(f"{type(self).__name__} has no open(). Use read(piece, start, stop).")
 
     def url(self, piece: int) -> str | None:
-        """The file that a piece lies in, where there is one that can be reached by itself."""
+        """Returns the path or URL of the file of a piece; None for pieces without a known file."""
         return None
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
-        """Rows `start` to `stop` (exclusive) of a piece. Goes on where an earlier range of the piece ended, if any.
+        """Returns rows `start` to `stop` (exclusive) of a piece.
 
-        Raises `BrokeOff` where a piece that is read from its start breaks off; what else reads, whatever it raises."""
+        Continues a reader that an earlier range of the piece left open. Raises `BrokeOff` for a row that can't be read.
+        Subclasses that override `read` raise the original error."""
         with self._lock:
             behind = [at for owner, at in self._opened if owner == piece and at <= start]
             at = max(behind, default=None)
@@ -110,11 +114,11 @@ class Rows:
         return result
 
     def close(self) -> None:
-        """Ends the readers that were kept where they stopped."""
+        """Closes the readers that stayed open where they stopped."""
         self._opened.clear()
 
     def fingerprint(self) -> dict:
-        """What tells this source from another: files with their sizes, rows, how the rows are cut into pieces."""
+        """Returns a description that differs between sources: files with sizes, number of rows, hash of the pieces."""
         files = self.files if len(self.files) <= 1000 else digest(sorted(self.files.items()))
         rows = None if self.counts == [ENDLESS] else sum(self.counts)
         return {"files": files, "rows": rows, "pieces": digest(self.counts)}
@@ -124,7 +128,7 @@ class Rows:
 
 
 class MapRows(Rows):
-    """Anything with a length and numbered rows: a `datasets.Dataset`, a list of dicts, a torch dataset of dicts."""
+    """Rows of data with a length and an index: a `datasets.Dataset`, a list of dicts, a torch dataset of dicts."""
 
     def __init__(self, data: Sequence, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None):
         firsts = range(0, len(data), BLOCK)
@@ -142,15 +146,16 @@ class MapRows(Rows):
 
 
 class StreamRows(Rows):
-    """Whatever else `datasets` streams. A piece is a shard, which is read from its start; rows are counted once."""
+    """Rows of any other `IterableDataset`. A piece is a shard, read from its start; its rows are counted once."""
 
     reads_from_start = True
 
     def __init__(self, data: IterableDataset, columns: Mapping[str, str], name: str, made_by: str | None = None):
-        """made_by: what the rows of a file depend on beside the file, or None where counts can't be kept."""
+        """made_by: name of the reader and its configuration, on which the rows of a file depend; None if the row counts
+        can't be cached."""
         self.data = data
         self.urls = shard_urls(data)
-        # what broke off in a user's own code must not pass for a file that ends there
+        # an error in a user's code must not be treated as a damaged file
         user_code = made_by is None
         self._damage = () if not self.urls else tuple(kind for kind in DAMAGE if not (user_code and kind is ValueError))
         shards, urls = data.num_shards, self.urls
@@ -185,7 +190,7 @@ class StreamRows(Rows):
             yield self._renamed(row)
 
     def _count(self, piece: int) -> np.ndarray:
-        """Rows of a shard, and whether it broke off after them."""
+        """Returns the number of readable rows of a shard, and 1 if it is damaged or cut after them, else 0."""
         rows = 0
         try:
             for _ in self.open(piece, 0):
@@ -196,8 +201,9 @@ class StreamRows(Rows):
 
 
 class ReplayRows(Rows):
-    """A plain iterable of dicts, gone through again and again. Nobody knows its length, so all of it is one piece, and
-    going on from the middle means replaying it."""
+    """Rows of a plain iterable of dicts, which is iterated repeatedly.
+
+    Its length is unknown, so it is a single piece without end. Resuming in the middle replays it from the start."""
 
     reads_from_start = True
 
@@ -213,14 +219,17 @@ class ReplayRows(Rows):
                     empty = False
                     yield row
                 if empty:
-                    raise ValueError(f"{self.places[0][0]} gave no row. An iterable must give its rows each time.")
+                    raise ValueError(
+                        f"{self.places[0][0]} yields no rows. Give an iterable that yields its rows on every iteration."
+                    )
 
         return map(self._renamed, itertools.islice(rounds(), start, None))
 
 
 def undecoded(data: Dataset | IterableDataset, columns: Mapping[str, str]) -> Dataset | IterableDataset:
-    """Only these columns, with pictures, sound and video left as `{"bytes", "path"}`: one bad one must not end a
-    stream."""
+    """Returns the data with only these columns, and with images, sound and video undecoded, `{"bytes", "path"}`.
+
+    Decoding inside `datasets` would end a stream at the first damaged value."""
     features = data.features
     data = data.with_format(None).select_columns(list(dict.fromkeys(columns.values())))
     for column in set(columns.values()):
@@ -230,7 +239,7 @@ def undecoded(data: Dataset | IterableDataset, columns: Mapping[str, str]) -> Da
 
 
 def shard_urls(data: IterableDataset) -> list[str]:
-    """The files behind a stream's shards, one for each, where that is how it is cut."""
+    """Returns the files of a stream's shards if each shard is one file, else `[]`."""
     source = data._ex_iterable
     while hasattr(source, "ex_iterable"):
         source = source.ex_iterable
@@ -240,7 +249,7 @@ def shard_urls(data: IterableDataset) -> list[str]:
 
 
 def size_of(value) -> int:
-    """Bytes of a row's content."""
+    """Returns the approximate size of a value in memory, in bytes."""
     if isinstance(value, (bytes, str)):
         return len(value) + 40
     if isinstance(value, Mapping):

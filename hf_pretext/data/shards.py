@@ -1,8 +1,8 @@
-"""Shards that are read straight from their files, any range of them: Parquet and WebDataset tars.
+"""Reads any range of rows directly from shards: Parquet files and WebDataset tars.
 
-urls -> where the rows lie (from footers; from one pass over a tar's headers, kept on disk) -> rows
+urls -> positions of the rows (from Parquet footers, or from one pass over a tar's headers; cached on disk) -> rows
 
-Going on in the middle thus costs the reading of what is needed, and a tar is fetched in ranges, not whole.
+Resuming in the middle reads only the needed row groups and members. A remote tar is fetched in ranges, not whole.
 """
 
 import tarfile
@@ -17,13 +17,13 @@ from .decoding import UNREADABLE
 from .remote import READ_AHEAD, cached, digest, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
 from .rows import BLOCK, MEDIA, Rows
 
-# Readers stay open in the middle of a row group, so what each holds must be small whatever the group's size
-AT_ONCE = 16  # rows
-LOCAL_BUFFER = 2**20  # bytes of each column
+# Readers stay open in the middle of a row group, so each must use little memory for row groups of any size
+AT_ONCE = 16  # rows per read
+LOCAL_BUFFER = 2**20  # bytes per column
 
 
 class ParquetRows(Rows):
-    """Parquet files anywhere that fsspec reaches. A piece is a row group; only the columns in use are read."""
+    """Rows of Parquet files, local or at any fsspec URL. A piece is a row group; only the columns in use are read."""
 
     reads_from_start = True
     piece = "row group"
@@ -63,13 +63,15 @@ class ParquetRows(Rows):
                 rows = batch.slice(start).to_pylist()[::-1]
                 start = max(start - len(batch), 0)
                 del batch
-                while rows:  # one that was given is held no longer
+                while rows:  # frees each row after it is yielded
                     yield self._renamed(rows.pop())
 
 
 class TarRows(Rows):
-    """Uncompressed WebDataset tars anywhere that fsspec reaches: the members of a sample lie side by side and share
-    their name up to its first dot. A piece is a run of samples; a range of them is one read."""
+    """Samples of uncompressed WebDataset tars, local or at any fsspec URL.
+
+    The members of a sample are adjacent and share their name up to the first dot. A piece is `BLOCK` consecutive
+    samples; a range of samples is one read."""
 
     def __init__(self, urls: Sequence[str], columns: Mapping[str, str], features: Features):
         facts = file_facts(urls)
@@ -78,7 +80,7 @@ class TarRows(Rows):
         index = cached(urls, facts, f"tar {' '.join(fields)}", lambda url: tar_index(url, fields))
         names, counts, places, self.owners = short_names(urls), [], [], []
         for owner, (name, of_file) in enumerate(zip(names, index, strict=True)):
-            for first in range(0, len(of_file) - 1, BLOCK):  # the last line says how far the tar could be read
+            for first in range(0, len(of_file) - 1, BLOCK):  # the last line marks damage
                 counts.append(min(BLOCK, len(of_file) - 1 - first))
                 places.append((name, first))
                 self.owners.append(owner)
@@ -113,14 +115,14 @@ class TarRows(Rows):
             elif value is not None and decode is not None:
                 try:
                     value = decode(value)
-                except Exception as error:  # JSON, numbers, arrays: each fails in its own way
+                except Exception as error:  # JSON, numbers and arrays raise different types
                     return {UNREADABLE: f"damaged {field}: {error}"}
             row[field] = value
         return self._renamed(row)
 
 
 def footer(url: str):
-    """A Parquet file's metadata."""
+    """Returns the metadata of a Parquet file."""
     import pyarrow.parquet as pq
 
     with open_file(url) as handle:
@@ -128,8 +130,10 @@ def footer(url: str):
 
 
 def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
-    """Where each sample's fields lie in a tar: `(samples + 1, 2 * fields)` offsets and sizes in bytes, -1 for a field
-    that a sample lacks. The last line is 0, or -1 where the tar is damaged: what comes before is whole."""
+    """Returns offset and size in bytes of each field of each sample in a tar, int64 `(samples + 1, 2 * fields)`.
+
+    The offset of a missing field is -1. The last line is 0 for a complete tar, -1 for a damaged or cut one; all samples
+    before it are complete."""
     from datasets.packaged_modules.webdataset.webdataset import base_plus_ext
 
     lines, key, damaged = [], None, False
@@ -139,7 +143,7 @@ def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
                 total = handle.seek(0, 2)
                 handle.seek(0)
                 while (member := tar.next()) is not None:
-                    tar.members = []  # it would keep them all
+                    tar.members = []  # otherwise tarfile keeps all members in memory
                     stem, field = base_plus_ext(member.name)
                     if not member.isreg() or stem is None or Path(member.name).name.startswith((".", "__")):
                         continue
@@ -152,12 +156,12 @@ def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:
                     if field in fields:
                         at = 2 * fields.index(field)
                         lines[-1][at : at + 2] = [member.offset_data, member.size]
-                if not damaged:  # tarfile takes a damaged header for the end, whose mark is a block of zeros
+                if not damaged:  # tarfile also stops at a damaged header; the real end is a block of zeros
                     handle.seek(tar.offset)
                     damaged = handle.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE)
         except (tarfile.TarError, EOFError, ValueError):  # a damaged header
             damaged = True
     if damaged and lines and all(offset < 0 for offset in lines[-1][::2]):
-        lines.pop()  # the sample that the tar breaks off in
+        lines.pop()  # the incomplete sample at the damage
     lines.append([-1 if damaged else 0] * 2 * len(fields))
     return np.array(lines, np.int64)

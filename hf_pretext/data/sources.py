@@ -1,8 +1,8 @@
-"""Where rows come from: a Hub id, files, a folder, or a `datasets` object.
+"""Opens the rows of a Hub id, files, a folder, or a `datasets` object.
 
-    --dataset -> datasets object -> Source: rows with canonical columns, each with a key that says where it lies
+    --dataset -> datasets object -> Source: rows with canonical columns, each with a key of its file and position
 
-Pictures stay undecoded bytes or paths here: one bad picture must not end a stream (see `decoding.py`).
+Images stay undecoded bytes or paths here, because one damaged image must not end a stream (see `decoding.py`).
 """
 
 import re
@@ -19,27 +19,27 @@ from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
 
-READ_TOGETHER = 256  # rows read together
-PIECES_PROBED, PROBED = 4, 8  # pieces and rows of each that tell how large rows are
+READ_TOGETHER = 256  # most rows per read
+PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
 ON_HUB = re.compile(r"hf://datasets/[^@]+@([0-9a-f]{40})/")
 log = logging.get_logger(__name__)
 
 
 class Source:
-    """Undecoded rows with canonical columns, in pieces whose row counts are known."""
+    """Undecoded rows with canonical columns, in pieces of known row counts."""
 
     def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
-        """columns: `{canonical name: name in the data}`. files: sizes of the files behind `data`, by name.
+        """columns: `{canonical name: name in the data}`. files: sizes of the files of `data`, `{name: bytes}`.
 
-        `revision` is the commit of the Hub repository that the rows lie in, None where they lie elsewhere.
-        Raises `ValueError` for a source without rows."""
+        The attribute `revision` is the commit of the Hub repository of the rows, None for other data. Raises
+        `ValueError` for a source without rows."""
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
         self._row_bytes: float | None = None
-        self._damaged: dict[int, int] = {}  # remote pieces that were found so, and from which row on
+        self._damaged: dict[int, int] = {}  # first damaged row of each damaged remote piece
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         self.revision = revision_of(self.rows.url(0))
@@ -48,44 +48,46 @@ class Source:
 
     @property
     def endless(self) -> bool:
-        """Whether nobody knows how many rows there are."""
+        """True if the number of rows is unknown."""
         return self.counts == [ENDLESS]
 
     def __len__(self) -> int:
-        """Rows in all. Raises `TypeError` where nobody knows."""
+        """Returns the number of rows. Raises `TypeError` if it is unknown."""
         if self.endless:
-            raise TypeError(f"{self.name} is an iterable without a length.")
+            raise TypeError(f"{self.name} is an iterable without a length. Give a list or a dataset with a length.")
         return sum(self.counts)
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
-        """Rows `start` to `stop` (exclusive) of a piece. Those that can't be read say why under `UNREADABLE`: a damaged
-        file is many bad samples, not the end of a run. Which ones those are does not depend on the range.
+        """Returns rows `start` to `stop` (exclusive) of a piece.
 
-        Raises what the network does, where a remote file can't be reached for a while."""
+        A row that can't be read is `{UNREADABLE: reason}`, so that a damaged file causes bad samples and does not end a
+        run. The set of these rows does not depend on the range. Raises the network's error for a remote file that
+        can't be reached after all retries."""
         hopeless = partial(self._is_hopeless, piece, start)
         try:
             rows = patiently(lambda: self.rows.read(piece, start, stop), self.rows.remote, hopeless)
-            reason = "its file ends before it"
-        except Exception as error:  # each format has its own
+            reason = "the file ends before this row"
+        except Exception as error:  # each format raises other types
             cause = error.__cause__ if isinstance(error, BrokeOff) else error
             if self.rows.remote and not self._is_damaged(piece, start, error):
                 raise cause from None
-            reason = f"its file can't be read: {type(cause).__name__}: {str(cause)[:200]}"
+            reason = f"the file can't be read: {type(cause).__name__}: {str(cause)[:200]}"
             if isinstance(error, BrokeOff):
                 rows = error.rows
             elif stop - start == 1:
                 rows = []
-            else:  # of pieces whose rows can be read one by one, only some may be damaged
+            else:  # these rows can be read one by one, and only some may be damaged
                 return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
 
     def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
-        """Whether there is nothing to wait for: a remote file is gone, or was found damaged where this error is."""
+        """Returns True if a retry can't succeed: the file is missing, or is known to be damaged at this row."""
         return is_gone(error) or (is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS))
 
     def _is_damaged(self, piece: int, start: int, error: Exception) -> bool:
-        """Whether a remote file that can't be read is damaged, not out of reach. Where is kept in mind, so that nobody
-        waits for it again."""
+        """Returns True if an unreadable remote file is damaged, False if it is missing or can't be reached.
+
+        Stores the first damaged row, so that later reads do not retry it."""
         if not self._is_hopeless(piece, start, error):
             url = self.rows.url(piece)
             if is_damage(error) and (url is None or can_be_reached(url)):
@@ -93,9 +95,9 @@ class Source:
         return self._is_hopeless(piece, start, error) and not is_gone(error)
 
     def row_bytes(self) -> float:
-        """About how many bytes a row takes in memory, by the first ones of several pieces, read once.
+        """Returns the approximate size of a row in memory, in bytes: the mean of the first rows of several pieces.
 
-        Raises as `read` does."""
+        The rows are read only once. Raises as `read` does."""
         if self._row_bytes is None:
             pieces = [piece for piece, count in enumerate(self.counts) if count]
             chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
@@ -105,7 +107,7 @@ class Source:
         return self._row_bytes
 
     def take(self, places: Sequence[tuple[int, int]]) -> Iterator[dict]:
-        """The rows at some places (piece, index), neighbours read together."""
+        """Yields the rows at the places (piece, index); consecutive rows are read together."""
         first = 0
         for at in range(1, len(places) + 1):
             (piece, start), length = places[first], at - first
@@ -114,14 +116,16 @@ class Source:
                 first = at
 
     def key(self, piece: int, index: int) -> str:
-        """Where a row lies, as "train-00000-of-00004.parquet:117"; of a mixture whose sources have files of the same
-        name, with the source's number before it: "1/train.parquet:117"."""
+        """Returns the file and index of a row, as "train-00000-of-00004.parquet:117".
+
+        If several sources of a mixture have files of the same name, the number of the source comes first:
+        "1/train.parquet:117"."""
         name, before = self.rows.places[piece]
         return f"{self.prefix}{name}:{before + index}"
 
 
 def revision_of(url: str | None) -> str | None:
-    """The commit in the address of a file on the Hub."""
+    """Returns the commit in the URL of a file on the Hub, or None."""
     match = ON_HUB.match(url or "")
     return match[1] if match else None
 
@@ -134,14 +138,14 @@ def open_source(
     sample_by: str | None = None,
     option: str = "",
 ) -> Source:
-    """Opens what `--dataset` names.
+    """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder or a glob (of pictures, Parquet files or WebDataset tars, which are streamed;
-        of Arrow, JSON lines, CSV or text files, which `datasets` makes into a table on disk), a `datasets` object, or
-        any sequence or iterable of dicts. columns: `{canonical name: name in the data, or None to find it}`.
-    needed: canonical columns that must be there; of several in a tuple the first that is. sample_by: what a row of a
-        plain text file is (see `TextArguments`). option: what the names of the options begin with, for what errors say.
-    Raises `ValueError` for what is not there, has no rows, lacks a column or leaves a choice of columns.
+    dataset: a Hub id (streamed), a folder or a glob, a `datasets` object, or any sequence or iterable of dicts. Files
+        may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files
+        (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None to detect
+        it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the unit of a
+        row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
+    Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
     data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
@@ -167,8 +171,9 @@ def open_splits(
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
     option: str = "",
 ) -> dict[str, Source]:
-    """The splits train, validation and test of a dataset, those of them that there are; all of it is train where it
-    is not split. Takes and raises what `open_source` does."""
+    """Returns the existing splits of a dataset, named "train", "validation" and "test".
+
+    A dataset without splits is "train". Arguments and errors are those of `open_source`."""
     available = ["train"]
     if isinstance(dataset, Mapping):
         available = list(dataset)
@@ -183,26 +188,26 @@ def open_splits(
 
 
 def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None) -> Rows:
-    """The best way to read what `datasets` streams, a sequence or an iterable.
+    """Returns the fastest `Rows` for a `datasets` object, a sequence or an iterable.
 
-    Raises `ValueError` for what can be gone through only once.
+    Raises `ValueError` for an iterator, which can be iterated only once.
     """
     if isinstance(data, IterableDataset):
-        kwargs = getattr(data._ex_iterable, "kwargs", {})  # of a stream that nothing was mapped over or filtered from
+        kwargs = getattr(data._ex_iterable, "kwargs", {})  # only of a stream without map or filter
         builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
         if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
             return ParquetRows(list(map(str, kwargs["files"])), columns)
         tars = list(map(str, kwargs.get("tar_paths", [])))
         if tars and all(tar.endswith(".tar") for tar in tars):
             return TarRows(tars, columns, data.features)
-        how = getattr(builder, "config_id", None)  # as by lines or by paragraphs
+        how = getattr(builder, "config_id", None)  # differs between lines and paragraphs, for example
         made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)
     if iter(data) is data:
         raise ValueError(
-            f"{name} can be gone through only once, but training needs it again: give a list, a datasets object, or an "
-            "object whose __iter__ begins anew each time."
+            f"{name} can be iterated only once, but training iterates it repeatedly. Give a list, a datasets object, "
+            "or an object whose __iter__ starts from the first row each time."
         )
     return ReplayRows(data, columns, name)

@@ -1,6 +1,6 @@
-"""A tokenizer: brought by a folder, the Hub or open_clip, or trained from the texts that are pretrained on.
+"""Loads a tokenizer from a folder, the Hub or open_clip, or trains one on the texts of the pretraining data.
 
-Source of texts -> WordPiece, byte-level BPE or Unigram -> what `AutoTokenizer` loads from the checkpoint
+Source of texts -> WordPiece, byte-level BPE or Unigram tokenizer, which `AutoTokenizer` loads from the checkpoint
 """
 
 import json
@@ -20,83 +20,92 @@ from .remote import digest
 from .sources import Source
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-VERSION = 3  # of how a tokenizer is trained: kept ones of another are not taken
-DIGITS = 6  # of a Unigram token's score that are kept
-STEP = 1e-4  # between the scores that the library gives to letters that are no tokens by their own right
+VERSION = 3  # of the training of tokenizers; caches of other versions are not used
+DIGITS = 6  # decimal places of a Unigram token's score
+STEP = 1e-4  # difference of the scores that the library gives to characters that it adds only for the alphabet
 Kind = Literal["wordpiece", "bpe", "unigram"]
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model")
-OPEN_CLIP = "open_clip:"  # before the name of an open_clip model, whose tokenizer is wanted
-SCHEMAS = ("local-dir:", "hf-hub:")  # of open_clip's names that bring weights
+OPEN_CLIP = "open_clip:"  # prefix of the name of an open_clip model
+SCHEMAS = ("local-dir:", "hf-hub:")  # prefixes of open_clip names with weights
 
 
 def brought_tokenizer(asked: str | None, encoder: str | None, option: str) -> PreTrainedTokenizerBase | None:
-    """Returns the tokenizer that --tokenizer asks for, else the encoder's; None where neither brings one.
+    """Returns the tokenizer of --tokenizer, else the encoder's; None if neither has one.
 
-    option: the one that names the encoder. Raises `ValueError` for a --tokenizer that is none, or is not the encoder's.
+    asked: value of --tokenizer. encoder: folder or Hub id of the encoder. option: name of the encoder's option, for
+    error messages. Raises `ValueError` if --tokenizer names no tokenizer, or one that differs from the encoder's.
     """
-    theirs = load_tokenizer(option, encoder) if encoder else None
+    of_encoder = load_tokenizer(option, encoder) if encoder else None
     if asked is None:
-        return theirs
+        return of_encoder
     tokenizer = load_tokenizer("--tokenizer", asked)
     if tokenizer is None:
-        raise ValueError(f"--tokenizer {asked} is neither a folder with a tokenizer nor a Hub id of one.")
-    if theirs is not None and fingerprint(theirs) != fingerprint(tokenizer):
         raise ValueError(
-            f"--tokenizer {asked} is not the one that {option} {encoder} was made for: its tokens would mean "
-            "other words. Leave --tokenizer out."
+            f"--tokenizer {asked} is neither a folder with a tokenizer nor the Hub id of a tokenizer. Check the path."
+        )
+    if of_encoder is not None and fingerprint(of_encoder) != fingerprint(tokenizer):
+        raise ValueError(
+            f"--tokenizer {asked} differs from the tokenizer of {option} {encoder}: its token ids stand for other "
+            "words. Leave --tokenizer out."
         )
     return tokenizer
 
 
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
-    """Returns the tokenizer of a folder, a Hub id or `open_clip:` and a model's name; None where there is none.
+    """Returns the tokenizer of a folder, a Hub id or an open_clip model ("open_clip:ViT-B-32"); None if it has none.
 
-    option: the one that names it. Raises `ValueError` for a slow one."""
+    option: name of the option, for error messages. Raises `ValueError` for a slow tokenizer, an unknown open_clip model
+    or a missing package."""
     try:
         if path.startswith(OPEN_CLIP):
             tokenizer = tokenizer_of(path.removeprefix(OPEN_CLIP))
-        elif any(has_file(path, name) for name in TOKENIZER_FILES):  # else transformers would make up an empty one
+        elif any(has_file(path, name) for name in TOKENIZER_FILES):  # otherwise transformers creates an empty one
             tokenizer = AutoTokenizer.from_pretrained(path)
         else:
             return None
     except ImportError as error:
         raise ValueError(f"{option} {path}: {error}") from error
-    except (OSError, ValueError, TypeError):  # as each of its files says
+    except (OSError, ValueError, TypeError):  # no tokenizer can be loaded
         if path.startswith(OPEN_CLIP):
             raise
         return None
     if not tokenizer.is_fast:
         raise ValueError(
-            f"{option} {path}: {type(tokenizer).__name__} can't tell where words begin. Give one of the "
-            "tokenizers library."
+            f"{option} {path}: {type(tokenizer).__name__} is a slow tokenizer, without word indices. Give a fast "
+            "tokenizer (PreTrainedTokenizerFast)."
         )
     return tokenizer
 
 
 def tokenizer_of(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of an open_clip model, as transformers has it; it takes texts as they are: open_clip turns `&amp;`
-    and the like into signs first, and for SigLIP leaves out punctuation and capitals. Raises `ValueError` for an
-    unknown name, or a tokenizer that transformers can't hold; `ImportError` without `open_clip_torch`."""
+    """Returns the tokenizer of an open_clip model as a tokenizer of transformers.
+
+    It does not clean texts. open_clip first decodes HTML entities such as `&amp;` and, for SigLIP, removes punctuation
+    and capitals. Raises `ValueError` for an unknown name, or a tokenizer without an equivalent in transformers;
+    `ImportError` without `open_clip_torch`."""
     open_clip = needed("open_clip", "open_clip")
     if not name.startswith(SCHEMAS) and name not in open_clip.list_models():
-        raise ValueError(f"open_clip has no model {name}. It has {', '.join(open_clip.list_models()[:8])}, ...")
-    brought = open_clip.get_tokenizer(name)
-    inner, ranks = getattr(brought, "tokenizer", None), getattr(brought, "bpe_ranks", None)
-    if inner is not None:  # transformers' own
-        if "siglip" in name.lower():  # which sees its padding
+        raise ValueError(f"open_clip has no model {name}. Its models: {', '.join(open_clip.list_models()[:8])}, ...")
+    loaded = open_clip.get_tokenizer(name)
+    inner, ranks = getattr(loaded, "tokenizer", None), getattr(loaded, "bpe_ranks", None)
+    if inner is not None:  # already a tokenizer of transformers
+        if "siglip" in name.lower():  # SigLIP attends to padding, so it has no attention mask
             inner.model_input_names = ["input_ids"]
         return inner
     if ranks is None:
-        raise ValueError(f"open_clip's {type(brought).__name__}, of {name}, is none that transformers can hold.")
+        raise ValueError(
+            f"The tokenizer of the open_clip model {name} ({type(loaded).__name__}) has no equivalent in "
+            "transformers. Give another tokenizer."
+        )
     first, last = ("<start_of_text>", "<end_of_text>")
     return CLIPTokenizer(
-        vocab=dict(brought.encoder),
+        vocab=dict(loaded.encoder),
         merges=[pair for pair, _ in sorted(ranks.items(), key=lambda entry: entry[1])],
         bos_token=first,
         eos_token=last,
         unk_token=last,
-        pad_token=last,  # as OpenAI's own: 0, with which open_clip pads, is an exclamation mark
-        model_max_length=brought.context_length,
+        pad_token=last,  # as in OpenAI's CLIP; open_clip pads with 0, the id of "!"
+        model_max_length=loaded.context_length,
     )
 
 
@@ -108,17 +117,21 @@ def train_tokenizer(
     column: str = "text",
     max_length: int = 512,
 ) -> PreTrainedTokenizerFast:
-    """Trains a tokenizer on all of a source's texts; the same texts give the same tokenizer, which is kept below
-    `HF_HOME`.
+    """Trains a tokenizer on all texts of a source and caches it below `HF_HOME`.
 
-    size: tokens in the vocabulary at most, the five special ones included. lowercase: also strips accents, as BERT's.
-    Returns one that puts `[CLS]` before a text and `[SEP]` after it. Raises `ValueError` for a size without room for
-    an alphabet.
+    The same texts give the same tokenizer.
+
+    size: most tokens in the vocabulary, including the five special tokens. lowercase: lowercases and strips accents, as
+    uncased BERT does. max_length: `model_max_length` of the tokenizer. Returns a tokenizer that adds `[CLS]` before and
+    `[SEP]` after a text. Raises `ValueError` for a size that is too small for an alphabet.
     """
     from huggingface_hub import constants
 
     if size < 2 * len(SPECIAL):
-        raise ValueError(f"A vocabulary of {size} tokens is too small: the special ones alone are {len(SPECIAL)}.")
+        raise ValueError(
+            f"A vocabulary of {size} tokens is too small: {len(SPECIAL)} of them are special tokens. "
+            f"Give at least {2 * len(SPECIAL)}."
+        )
     asked = [identity(source, column), kind, size, lowercase, max_length, VERSION]
     folder = Path(constants.HF_HOME) / "hf_pretext" / "tokenizers" / digest(asked)
 
@@ -131,9 +144,9 @@ def train_tokenizer(
 def trained(
     source: Source, kind: Kind, size: int, lowercase: bool, column: str, max_length: int
 ) -> PreTrainedTokenizerFast:
-    """What `train_tokenizer` keeps."""
+    """Trains the tokenizer that `train_tokenizer` caches; takes the same arguments."""
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
-    # each sign of Chinese writing is a word of its own, as in BERT: there are no spaces to go by
+    # Chinese has no spaces between words, so each Chinese character is a word, as in BERT
     apart = normalizers.BertNormalizer(
         clean_text=False, handle_chinese_chars=True, strip_accents=False, lowercase=False
     )
@@ -157,14 +170,17 @@ def trained(
 
 
 def texts_of(source: Source, column: str) -> Iterator[list[str]]:
-    """The texts of a source that are there, many at a time."""
+    """Yields lists of the texts of a source, without missing, blank or unreadable ones."""
     for texts in batches(source, column):
         yield [text for text in texts if text is not None]
 
 
 def wordpiece(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
-    """The library numbers the letters within words in the order of a hash table, and breaks ties by these numbers; so
-    it is given them in order, as if they were special tokens, and what it has learned moves to a tokenizer without."""
+    """Trains a WordPiece tokenizer whose vocabulary is the same in every process.
+
+    The library numbers the characters within words ("##a") in the order of a hash table, and breaks ties by these
+    numbers. So they are given in sorted order, as special tokens, and the vocabulary is copied to a new tokenizer
+    in which they are normal tokens."""
     letters = alphabet(source, column, normalizer, most=size // 3)
     inner = [f"##{letter}" for letter in letters if not letter.isspace()]
     tokenizer = Tokenizer(models.WordPiece(unk_token=UNKNOWN))
@@ -183,7 +199,7 @@ def wordpiece(source: Source, column: str, size: int, normalizer: normalizers.No
 
 
 def bpe(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
-    """Byte-level, as GPT-2's and RoBERTa's: no text is unknown."""
+    """Trains a byte-level BPE tokenizer, as of GPT-2 and RoBERTa; it never needs the unknown token."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizer
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -194,8 +210,11 @@ def bpe(source: Source, column: str, size: int, normalizer: normalizers.Normaliz
 
 
 def unigram(source: Source, column: str, size: int, normalizer: normalizers.Normalizer) -> Tokenizer:
-    """The library goes by the order of a hash table: sums differ in their last digits, tokens of the same score change
-    places, and letters that only the alphabet asks for are scored in that order. All is put right afterwards."""
+    """Trains a Unigram tokenizer whose vocabulary is the same in every process.
+
+    The library depends on the order of a hash table: the last digits of scores differ, tokens of equal score change
+    places, and the scores of characters that it adds only for the alphabet are in that order. So scores are rounded,
+    the scores of these characters are assigned again in sorted order, and the tokens are sorted."""
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.Metaspace()
     trainer = trainers.UnigramTrainer(
@@ -219,7 +238,7 @@ def unigram(source: Source, column: str, size: int, normalizer: normalizers.Norm
 
 
 def alphabet(source: Source, column: str, normalizer: normalizers.Normalizer, most: int) -> list[str]:
-    """The letters of a source's texts, the `most` frequent of them, in order."""
+    """Returns the `most` frequent characters of a source's normalised texts, sorted."""
     counts = Counter()
     for texts in texts_of(source, column):
         for text in texts:

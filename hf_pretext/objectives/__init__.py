@@ -1,1 +1,1 @@
-"""One file for each objective: its settings, corruption, head and loss. The name of the file is the objective's."""
+"""Objectives, one per file: settings, corruption, head and loss. The file name is the name of the objective."""

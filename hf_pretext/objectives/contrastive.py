@@ -1,12 +1,12 @@
-"""Image-text contrastive learning: of all captions in the batch, predict which is the image's; and the reverse.
+"""Image-text contrastive learning: for each image, predict its caption among all captions of the batch, and vice versa.
 
 CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://huggingface.co/papers/2103.00020. ALIGN: Jia et al., ICML 2021, https://huggingface.co/papers/2102.05918.
 UniCL, Florence's loss: Yang et al., CVPR 2022, https://huggingface.co/papers/2204.03610. SigLIP: Zhai, Mustafa,
 Kolesnikov and Beyer, ICCV 2023, https://huggingface.co/papers/2303.15343.
 
-    pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> embeddings (B, D), (B, D) -> scores, a tile of B x B
-    at a time -> softmax over each row and column, or a sigmoid of each
+    pixel_values (B, 3, S, S), input_ids (B, L) -> two encoders -> embeddings (B, D), (B, D) -> scores (B, B), computed
+    in tiles -> softmax over each row and column, or a sigmoid of each score
 """
 
 import math
@@ -35,8 +35,8 @@ from ..modules.dual_encoder import (
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
 
-FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # log of the scale, and the bias
-COMPARED = 256  # images of a batch that the accuracy is of
+FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # initial log scale, and bias
+COMPARED = 256  # images of a batch that count for the accuracy
 
 
 @strict
@@ -44,17 +44,20 @@ COMPARED = 256  # images of a batch that the accuracy is of
 class ContrastiveTask:
     """Settings of image-text contrastive learning.
 
-    loss: softmax over each picture's and each caption's scores (CLIP, ALIGN, UniCL), or a sigmoid of each (SigLIP).
-    positives: pair: only a picture's own caption is right (CLIP); label: also those of pictures with the same label,
-        or, where the data has none, with the same caption (UniCL).
-    label_smoothing: share of what is right that is spread over all the batch (ALIGN: 0.1); of softmax alone.
-    patch_dropout: share of the patches that a ViT does not see in training (FLIP).
-    frozen: a tower that is not trained (LiT: image).
-    embed_batch_size: pictures, and captions, that are embedded at a time (GradCache): a batch of any size in the memory
-        of so many, for one more forward pass. The loss sees the whole batch, and is the same; only batch norm
-        normalises each piece by itself.
-    exchange: how ranks see each other's negatives: each for its own rows (local), each for all rows (gather), or
-        captions' embeddings go round in a ring (ring; of sigmoid alone), so that none holds those of all.
+    loss: softmax: cross-entropy over the scores of each image and of each caption (CLIP, ALIGN, UniCL); sigmoid: binary
+        cross-entropy of each score (SigLIP).
+    positives: captions that count as right for an image. pair: only the caption of the same pair (CLIP); label: also
+        captions of pairs with the same label or, if the data has no labels, with the same caption text (UniCL).
+    label_smoothing: share of the target probability that is spread evenly over the batch (ALIGN: 0.1); only for
+        loss=softmax.
+    patch_dropout: share of the image patches that are dropped in training (FLIP); only for a ViT image encoder.
+    frozen: the encoder that is not trained (LiT: image); default: both are trained.
+    embed_batch_size: number of images, and of captions, that are embedded at a time (GradCache). Activations
+        take the memory of this many pairs, for any batch size; the cost is one more forward pass. The loss is still
+        computed over the whole batch. Batch norm normalises each part separately. Default: the whole batch at once.
+    exchange: how processes share negatives. local: each process computes the loss of its pairs against those of all
+        processes; gather: each process computes the loss of all pairs; ring: caption embeddings are passed from process
+        to process, so that none stores all of them (only for loss=sigmoid).
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -76,21 +79,22 @@ class ContrastiveTask:
 
     def validate_loss(self):
         if self.loss == "sigmoid" and self.label_smoothing:
-            raise ValueError(f"label_smoothing={self.label_smoothing} is of loss='softmax' alone; leave it 0.")
+            raise ValueError(f"label_smoothing={self.label_smoothing} needs loss='softmax'. Set label_smoothing=0.")
         if self.loss == "softmax" and self.exchange == "ring":
-            raise ValueError("exchange='ring' is of loss='sigmoid' alone: a softmax needs all scores. Take 'local'.")
+            raise ValueError("exchange='ring' needs loss='sigmoid', but loss is 'softmax'. Set exchange='local'.")
 
 
 class ContrastiveForPreTraining(TwoTowers):
-    """An image tower and a text tower that learn by predicting which caption belongs to which image (see `TwoTowers`
-    for what they may be).
+    """An image encoder and a text encoder that learn by predicting which caption belongs to which image.
 
-    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`; padded to the longest, but for
-    towers that pool the last position), labels (`(B,)`, whole numbers), needed for positives="label". In training all
-    ranks' batches are one.
+    `TwoTowers` lists the supported encoders.
 
-    Returns features (`(B, D)`, the images' embeddings, of length 1). Logs: accuracy (of the captions of the first
-    images), and in training scale, and negatives: how many wrong captions an image is compared with.
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`; padded to the longest text, or to
+    `max_length` for encoders that pool the last position), labels (`(B,)`, integers; required for positives="label").
+    In training, the batches of all ranks form one batch.
+
+    Returns features (`(B, D)`: image embeddings of length 1). Logs: accuracy of predicting the caption, over the first
+    `COMPARED` images; in training also scale, and negatives: the mean number of wrong captions per image.
 
     Example:
         >>> model = ContrastiveForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
@@ -105,14 +109,16 @@ class ContrastiveForPreTraining(TwoTowers):
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
         r"-\frac{1}{B}\sum_{i,j} \log\sigma\left(z_{ij} s_{ij}\right); \quad s_{ij} = \tau u_i^\top v_j + b; "
-        r"\quad u_i, v_j \text{ embeddings of length 1; several right answers share a row's weight, label smoothing "
-        r"spreads some of it}"
+        r"\quad u_i, v_j \text{ embeddings of length 1; several positives share the weight of a row, label smoothing "
+        r"spreads a part of it over the batch}"
     )
     limits = (
-        "Captions of other pictures count as wrong, also where they fit (but for equal ones or equal labels, where "
-        "`positives` is label): of many like pictures or captions the model learns differences that are none.",
-        "Word order, counts and negations are hardly learned: telling captions of a batch apart seldom takes them.",
-        "Words that training never saw mean hardly anything to it.",
+        "Captions of other images count as wrong, even if they describe the image. With `positives` set to label, "
+        "captions with the same label or the same text count as right. If many images or captions are similar, the "
+        "model learns differences that do not exist.",
+        "The model hardly learns word order, counts and negations, because the captions of a batch can usually be "
+        "distinguished without them.",
+        "The model hardly understands words that do not occur in its training texts.",
     )
 
     def __init__(self, full_model: PreTrainedModel, task: ContrastiveTask, parts: dict | None = None):
@@ -126,43 +132,44 @@ class ContrastiveForPreTraining(TwoTowers):
 
     @classmethod
     def from_encoders(cls, *encoders: PreTrainedModel | PreTrainedConfig | int, **encoders_and_settings):
-        """As `TwoTowers.from_encoders`."""
+        """As `TwoTowers.from_encoders`, with the initial temperature of the chosen loss."""
         model = super().from_encoders(*encoders, **encoders_and_settings)
         model.refresh()
         return model
 
     @classmethod
     def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "ContrastiveForPreTraining":
-        """As `PretextModel.from_encoder`, of a model of both. The temperature is fresh where a config is given, and for
-        a sigmoid where the model has no bias of its own, to which its scale would belong.
+        """As `PretextModel.from_encoder`, for a model of images and texts.
 
-        Raises `ValueError` for a temperature that is not a number."""
+        The temperature is set to its initial value if `encoder` is a config, and for loss="sigmoid" also if the
+        architecture has no bias: a trained scale is useless without the bias it was trained with.
+        Raises `ValueError` if the temperature is not finite, or the image encoder does not support `patch_dropout`."""
         model = super().from_encoder(encoder, **settings)
         if isinstance(encoder, PreTrainedConfig) or model.pretext_head is not None:
             model.refresh()
         model.check_temperature(type(encoder).__name__)
-        with torch.no_grad(), dropped_patches(model.encoder, model.task.patch_dropout):  # says if it can't be
+        with torch.no_grad(), dropped_patches(model.encoder, model.task.patch_dropout):  # raises if unsupported
             if model.task.patch_dropout:
                 model.full_model.get_image_features(**image_inputs(model.full_model, blank(model.encoder)))
         return model
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs):
-        """As `PretextModel.from_pretrained`. Raises `ValueError` for a temperature that is not a number, too."""
+        """As `PretextModel.from_pretrained`. Also raises `ValueError` if the temperature is not finite."""
         model = super().from_pretrained(pretrained_model_name_or_path, **kwargs)
         model.check_temperature(str(pretrained_model_name_or_path))
         return model
 
     def check_temperature(self, name: str) -> None:
-        """Raises `ValueError` for one that is not a number."""
+        """Raises `ValueError` if the temperature is not finite. name: of the model or checkpoint, for the message."""
         if not all(torch.isfinite(value) for value in self.temperature()):
             raise ValueError(
-                f"The temperature of {name} is not a number (logit_scale or logit_bias): it has diverged. Start from "
-                "an earlier checkpoint."
+                f"The temperature of {name} (logit_scale or logit_bias) is not finite: its training has diverged. "
+                "Start from an earlier checkpoint."
             )
 
     def train(self, mode: bool = True) -> "ContrastiveForPreTraining":
-        """As usual; a frozen tower stays as it is used, without dropout, and keeps its statistics."""
+        """As `nn.Module.train`. A frozen encoder stays in `eval()` mode: no dropout, fixed statistics of batch norm."""
         super().train(mode)
         if self.task.frozen:
             self.encoders[self.task.frozen].eval()
@@ -170,7 +177,7 @@ class ContrastiveForPreTraining(TwoTowers):
 
     @torch.no_grad()
     def refresh(self) -> None:
-        """A fresh temperature: what its loss begins with (transformers' SigLIP begins with 0 and 0)."""
+        """Sets scale and bias to the initial values of the papers (transformers' SigLIP starts with 0 and 0)."""
         scale, bias = FRESH[self.task.loss]
         logarithm = getattr(self.full_model, "logit_scale", None)
         if logarithm is None:
@@ -182,7 +189,7 @@ class ContrastiveForPreTraining(TwoTowers):
 
     @property
     def bias(self) -> Tensor:
-        """SigLIP's, where the architecture keeps it."""
+        """Bias of the sigmoid loss: the parameter of the architecture, or of the head if the architecture has none."""
         return (
             getattr(self.full_model, "logit_bias", None)
             if self.pretext_head is None
@@ -190,7 +197,7 @@ class ContrastiveForPreTraining(TwoTowers):
         )
 
     def temperature(self) -> tuple[Tensor, Tensor] | tuple[Tensor]:
-        """What scores are multiplied with, and what is added, where that is learned: `()` each."""
+        """Scale of the scores, and for loss="sigmoid" also their bias: `()` each."""
         return (
             (scale_of(self.full_model),)
             if self.task.loss == "softmax"
@@ -209,7 +216,7 @@ class ContrastiveForPreTraining(TwoTowers):
         texts = self.embed("text", input_ids=input_ids, attention_mask=attention_mask, **inputs)
         check_pairs(images, texts, labels, self.training)
         if self.task.positives == "label" and labels is None:
-            raise ValueError("positives='label' needs labels in the batch: whole numbers, (B,).")
+            raise ValueError("positives='label' needs labels in the batch, but got None. Give integers of shape (B,).")
         if self.training:
             clamp_scale(self.full_model, bounded=self.task.loss == "softmax")
         labels = labels if self.task.positives == "label" else None
@@ -218,7 +225,7 @@ class ContrastiveForPreTraining(TwoTowers):
         return self.output({"contrastive": loss}, logs, features=images)
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
-        """Images (pixel_values) or texts (input_ids, attention_mask, ...) to embeddings of length 1, `(B, D)`."""
+        """Embeds images (pixel_values) or texts (input_ids, attention_mask, ...). Returns `(B, D)`, of length 1."""
         given = {name: value for name, value in batch.items() if value is not None}
         names, embed_piece = list(given), self.embed_images if kind == "image" else self.embed_texts
 
@@ -228,18 +235,19 @@ class ContrastiveForPreTraining(TwoTowers):
         return in_pieces(piece, self.task.embed_batch_size, self.encoders[kind], *given.values())
 
     def embed_images(self, pixel_values: Tensor):
-        """What the image tower and its projection make of images."""
+        """Output of image encoder and projection (`pooler_output`: `(B, D)`) for pixel_values `(B, 3, S, S)`."""
         with dropped_patches(self.encoder, self.task.patch_dropout if self.encoder.training else 0.0):
             return self.full_model.get_image_features(**image_inputs(self.full_model, pixel_values))
 
     def embed_texts(self, **inputs: Tensor):
-        """What the text tower and its projection make of texts."""
+        """Output of text encoder and projection (`pooler_output`: `(B, D)`) for input_ids `(B, L)` and others."""
         return self.full_model.get_text_features(**inputs)
 
     def compare(self, images: Tensor, texts: Tensor, labels: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss over all ranks' pairs, and what the logs say of it.
+        """Returns the loss `()` over the pairs of all ranks, and the logs.
 
-        In `eval()` each rank has its own batch alone, since figures are measured by one of them."""
+        images, texts: embeddings `(B, D)`. In `eval()` the loss is over the batch of this rank alone, because one rank
+        computes the metrics."""
         ranks = rank_and_ranks()[1] if self.training else 1
         labels = pair_labels(labels, len(images), images.device, self.training)
         all_labels = labels if ranks == 1 else gather(labels)
@@ -266,7 +274,7 @@ class ContrastiveForPreTraining(TwoTowers):
         return loss, logs
 
     def loss_of(self, rows: Tensor, columns: Tensor, row_labels: Tensor, column_labels: Tensor):
-        """The loss of some pairs: a mean over rows; where it is a softmax, over columns too."""
+        """Loss `()` of rows `(n, D)` against columns `(m, D)`: the mean over rows; for softmax also over columns."""
         if self.task.loss == "softmax":
             return softmax_loss(
                 rows, columns, scale_of(self.full_model), row_labels, column_labels, self.task.label_smoothing

@@ -1,13 +1,13 @@
-"""Masked multimodal modelling: hide patches and words, tell them from what is left of the picture and of its caption;
-and tell which caption belongs to which picture.
+"""Masked multimodal modelling: mask patches and tokens, predict them from the rest of the image and its caption, and
+predict which caption belongs to which image.
 
 Singh, Hu, Goswami, Couairon, Galuba, Rohrbach and Kiela, "FLAVA: A Foundational Language And Vision Alignment Model",
 CVPR 2022, https://huggingface.co/papers/2112.04482
 
-    pixel_values (B, 3, S, S) alone -> hidden patches -> image encoder -> their visual tokens               mim
-    input_ids (B, L) alone          -> hidden tokens  -> text encoder  -> which they were                   mlm
-    both -> both hidden -> both encoders -> multimodal encoder -> patches, tokens, whether they match       mmm, itm
-    both -> both encoders -> embeddings (B, D), (B, D) -> which belong together                             contrastive
+    pixel_values (B, 3, S, S) -> masked patches -> image encoder -> visual tokens of masked patches         mim
+    input_ids (B, L)          -> masked tokens  -> text encoder  -> masked tokens                           mlm
+    both, masked -> both encoders -> multimodal encoder -> masked patches and tokens, matching logits       mmm, itm
+    both         -> both encoders -> embeddings (B, D), (B, D) -> scores (B, B)                             contrastive
 """
 
 from dataclasses import dataclass
@@ -37,13 +37,16 @@ WEIGHTS = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "contrastive")
 class FlavaTask(MaskedPairsTask):
     """Settings of FLAVA's pretraining.
 
-    mim_weight, mlm_weight: of hidden patches of pictures alone, and of hidden tokens of texts alone.
-    mmm_image_weight, mmm_text_weight: of hidden patches and of hidden tokens of pairs.
-    itm_weight: of telling whether a caption belongs to its picture.
-    contrastive_weight: of telling which caption belongs to which picture.
-    mismatch_ratio: share of the pairs that are shown with another's caption, for itm; nothing is told of what is hidden
-        there. (The contrastive loss is of all pairs, by their own captions.)
-    negatives: that caption is any (shuffled), or one that the contrastive scores take for right (hard).
+    mim_weight: weight of masked image modelling: predict the masked patches of images without captions.
+    mlm_weight: weight of masked language modelling: predict the masked tokens of texts without images.
+    mmm_image_weight: weight of masked multimodal modelling of images: predict the masked patches of image-text pairs.
+    mmm_text_weight: weight of masked multimodal modelling of texts: predict the masked tokens of image-text pairs.
+    itm_weight: weight of image-text matching: predict whether a caption belongs to its image.
+    contrastive_weight: weight of the contrastive loss: predict which caption of the batch belongs to which image.
+    mismatch_ratio: share of the image-text pairs that get the caption of another pair, for image-text matching. Their
+        masked patches and tokens are not predicted. The contrastive loss uses the original captions of all pairs.
+    negatives: how the captions for mismatched pairs are drawn. shuffled: all with the same probability; hard: in
+        proportion to the softmax of the contrastive scores, so that captions that look right are drawn most often.
     """
 
     mim_weight: float = 1.0
@@ -59,7 +62,7 @@ class FlavaTask(MaskedPairsTask):
         check_share("mismatch_ratio", self.mismatch_ratio)
         weights = {name: getattr(self, f"{name}_weight") for name in WEIGHTS}
         if min(weights.values()) < 0 or not any(weights.values()):
-            raise ValueError(f"Weights must be at least 0, and one of them above, but are {weights}.")
+            raise ValueError(f"Weights of losses must be at least 0, and one of them above 0, but are {weights}.")
 
 
 USAGE = """
@@ -69,32 +72,31 @@ from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{{ folder }}")
 model = AutoModel.from_pretrained("{{ folder }}")
-picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
-pictures = processor(images=[picture], return_tensors="pt")
+image = Image.new("RGB", (200, 100), "red")  # or your image: Image.open("image.png").convert("RGB")
+images = processor(images=[image], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
 with torch.no_grad():
-    image = model.get_image_features(**pictures).pooler_output[:, 0]  # of the class token
-    text = model.get_text_features(**texts).pooler_output[:, 0]
-    hidden = model.image_model(**pictures).last_hidden_state
-print("cosines", torch.nn.functional.cosine_similarity(image, text))
-print("features of the picture", hidden.mean(1).shape)  # by the picture encoder alone, as under "Transfer"
-# all six losses, and its own matching score: hf_pretext.load("{{ folder }}")
+    image_embeds = model.get_image_features(**images).pooler_output[:, 0]  # class token
+    text_embeds = model.get_text_features(**texts).pooler_output[:, 0]
+    hidden = model.image_model(**images).last_hidden_state
+print("cosines", torch.nn.functional.cosine_similarity(image_embeds, text_embeds))
+print("features of the image", hidden.mean(1).shape)  # from the image encoder alone, as under "Transfer"
+# for the six losses and the matching score: hf_pretext.load("{{ folder }}")
 """
 
 
 class FlavaForPreTraining(MaskedPairs):
-    """transformers' `FlavaModel`: a picture encoder, a text encoder and one over both, trained by six losses.
+    """transformers' `FlavaModel` (image encoder, text encoder and multimodal encoder), trained by six losses.
 
-    The checkpoint is `FlavaModel`'s, which `AutoModel` loads. A batch is of pairs, of pictures alone or of texts alone;
-    each kind has its own losses. Captions of all ranks are what a picture's own is told from.
+    The checkpoint is a `FlavaModel`, which `AutoModel` loads. A batch contains image-text pairs, only images or only
+    texts; each of the three has different losses. In training, images are compared with the captions of all ranks.
 
-    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or either; labels (`(B,)`, whole
-    numbers: pairs with the same one belong together; each pair is by itself where there are none).
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or one of the two; labels (`(B,)`,
+    integers: pairs with equal labels belong together; default: no two pairs do).
 
-    Returns features (`(B, D)`: the picture encoder's tokens, or the text encoder's, pooled). Logs, by kind of batch:
-    the share of hidden patches (mim_accuracy, mmm_image_accuracy) and of hidden tokens (mlm_accuracy,
-    mmm_text_accuracy) that are told, of pairs that are told from mismatched ones (itm_accuracy), and of captions that
-    are told from all others (contrastive_accuracy).
+    Returns features (`(B, D)`): pooled tokens of the image encoder; for texts alone, of the text encoder. Logs, by kind
+    of batch: accuracy of masked patches (mim_accuracy, mmm_image_accuracy), of masked tokens (mlm_accuracy,
+    mmm_text_accuracy), of image-text matching (itm_accuracy), and of predicting the caption (contrastive_accuracy).
 
     Example:
         >>> model = FlavaForPreTraining.from_encoder(FlavaConfig(), mask_token_id=103)
@@ -112,9 +114,10 @@ class FlavaForPreTraining(MaskedPairs):
         r"\log p_\theta\left(z_i \mid x_{\setminus M}, t_{\setminus M}\right)"
     )
     limits = (
-        "Six losses share one model: with few steps each is learned less than it would be alone.",
-        "Visual tokens made of pixels tell colours and edges rather than things.",
-        "Words that training never saw mean hardly anything to it.",
+        "Six losses share one model. With few training steps, the model learns each of the six tasks less well than a "
+        "model that is trained on this task alone.",
+        "If the codebook clusters pixels, its visual tokens represent colours and edges rather than objects.",
+        "The model hardly understands words that do not occur in its training texts.",
     )
     encoder_class = FlavaModel
     usage = USAGE
@@ -127,7 +130,7 @@ class FlavaForPreTraining(MaskedPairs):
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """As `MaskedPairs.native`, with a fresh model's bare vectors drawn (see `draw_bare_vectors`)."""
+        """As `MaskedPairs.native`. Also calls `draw_bare_vectors` on a new model, built from a config."""
         full_model = super().native(encoder)
         if isinstance(encoder, PreTrainedConfig):
             draw_bare_vectors(full_model)
@@ -135,7 +138,7 @@ class FlavaForPreTraining(MaskedPairs):
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
-        """The encoders of one kind each, without the one over the two."""
+        """The image encoder and the text encoder, without the multimodal encoder."""
         return {"image": self.full_model.image_model, "text": self.full_model.text_model}
 
     def checkpointed(self) -> list[PreTrainedModel]:
@@ -174,7 +177,7 @@ class FlavaForPreTraining(MaskedPairs):
         count, device = len(pixel_values), pixel_values.device
         hidden, codes = self.hide_patches(pixel_values)
         seen, words = self.hide_tokens(input_ids, attention_mask, self.task.text_mask_ratio)
-        # as they are and with some hidden, side by side in one pass
+        # one forward pass for both: the first half of the rows is not masked, the second half is
         images, image_states = self.encode_images(
             pixel_values.repeat(2, 1, 1, 1), torch.cat([torch.zeros_like(hidden), hidden])
         )
@@ -194,28 +197,28 @@ class FlavaForPreTraining(MaskedPairs):
         matched = self.pretext_head["itm"](fused[:, 0])
         losses |= self.weighted({"itm": cross_entropy(matched, right.long()), "contrastive": contrastive})
         logs |= {"itm_accuracy": (matched.argmax(1) == right).float().mean(), "contrastive_accuracy": accuracy}
-        # detached: a norm that no loss asks for must not look as if it were used, or other processes wait for it
+        # detached: without a contrastive loss the last norm gets no gradient, but DDP would wait for one
         return self.output(losses, logs, features=pool(images[:count]).detach())
 
     def predict(self, terms: dict[str, tuple[Tensor, Tensor]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses and accuracies of masked patches and tokens: by term, their states `(B, T, D)`, labels `(B, T)`."""
+        """Returns weighted losses and accuracies. terms: hidden states `(B, T, D)` and labels `(B, T)`, by loss."""
         results = {name: masked_prediction(self.pretext_head[name], *term) for name, term in terms.items()}
         losses = self.weighted({name: loss for name, (loss, _) in results.items()})
         return losses, {f"{name}_accuracy": value for name, (_, value) in results.items()}
 
     def weighted(self, losses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Losses by their weights; those with none are left out."""
+        """Returns the losses times their weights. Losses with weight 0 are left out."""
         weights = {name: getattr(self.task, f"{name}_weight") for name in losses}
         return {name: weights[name] * loss for name, loss in losses.items() if weights[name]}
 
-    # what it can be asked
+    # capabilities
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
-        """Images (pixel_values) or texts (input_ids, attention_mask) to embeddings of length 1, `(B, d)`."""
+        """Embeds images (pixel_values) or texts (input_ids, attention_mask). Returns `(B, d)`, of length 1."""
         return self.embedding((self.encode_images if kind == "image" else self.encode_texts)(**batch)[0], kind)
 
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """How much each image and its caption belong together, `(B,)`: above 0 for yes."""
+        """Returns the matching logit of each image and its caption, `(B,)`: above 0 if they belong together."""
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         fused = self.encode_pairs(pixel_values, input_ids, attention_mask)
         wrong, right = self.pretext_head["itm"](fused[:, 0]).unbind(1)
@@ -224,8 +227,8 @@ class FlavaForPreTraining(MaskedPairs):
     def predict_tokens(
         self, masked: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
     ) -> Tensor:
-        """Logits of the tokens at `masked` positions (`(B, L)`, bool), `(M, vocabulary)`: from the text, in which they
-        are replaced already, and from the image where there is one."""
+        """Returns the logits `(M, vocabulary)` of the masked tokens, predicted from the text and, if given, the image.
+        masked: `(B, L)`, bool. input_ids: `(B, L)`, with the masked tokens replaced already."""
         if pixel_values is None:
             return self.pretext_head["mlm"](self.encode_texts(input_ids, attention_mask)[0][masked])
         fused = self.encode_pairs(pixel_values, input_ids, attention_mask)
@@ -234,38 +237,41 @@ class FlavaForPreTraining(MaskedPairs):
     # encoders
 
     def encode_pairs(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """What the multimodal encoder makes of images and their texts (see `fuse`)."""
+        """Encodes image-text pairs with all three encoders. Returns the tokens of `fuse`, `(B, 1 + 1 + N + L, D)`."""
         states = self.full_model.text_to_mm_projection(self.encode_texts(input_ids, attention_mask)[1])
         return self.fuse(self.encode_images(pixel_values)[1], states, attention_mask)
 
     def encode_images(self, pixel_values: Tensor, hidden: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Images' tokens, the class token first, `(B, 1 + N, D)`: after the last norm, and before it."""
+        """Returns image tokens after the last norm and before it, `(B, 1 + N, D)` each, with the class token first.
+        hidden: `(B, N)`, bool, True for patches that are replaced by the mask token; None for no patch."""
         outputs = self.full_model.image_model(pixel_values, bool_masked_pos=hidden, output_hidden_states=True)
         return outputs.last_hidden_state, outputs.hidden_states[-1]
 
     def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Texts' tokens, `(B, L, D)`: after the last norm, and before it."""
+        """Returns text tokens after the last norm and before it, `(B, L, D)` each."""
         outputs = self.full_model.text_model(input_ids, attention_mask=attention_mask, output_hidden_states=True)
         return outputs.last_hidden_state, outputs.hidden_states[-1]
 
     def fuse(self, image_states: Tensor, text_states: Tensor, attention_mask: Tensor) -> Tensor:
-        """Class token, image's tokens and text's, seen by each other: `(B, 1 + 1 + N + L, D)`.
+        """Runs the multimodal encoder. Returns its class token, image tokens and text tokens: `(B, 1 + 1 + N + L, D)`.
 
-        image_states: before the last norm (see `encode_images`). text_states: so too, of the multimodal width."""
+        image_states: `(B, 1 + N, D)`, before the last norm of the image encoder. text_states: `(B, L, D)`, before the
+        last norm of the text encoder, projected to the multimodal width already. attention_mask: of the text."""
         images = self.full_model.image_to_mm_projection(image_states)
         mask = F.pad(attention_mask, (1 + images.shape[1], 0), value=1)
         tokens = torch.cat([images, text_states], 1)
         return self.full_model.multimodal_model(tokens, attention_mask=mask).last_hidden_state
 
     def embedding(self, tokens: Tensor, kind: Literal["image", "text"]) -> Tensor:
-        """Embeddings of length 1, `(B, d)`, from a kind's tokens."""
+        """Projects the first of the tokens `(B, T, D)` of an image or text. Returns embeddings `(B, d)` of length 1."""
         return normalised(getattr(self.full_model, f"{kind}_projection")(tokens[:, 0]))
 
     # comparison
 
     def contrast(self, images: Tensor, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The contrastive loss among all ranks' pairs, the share of captions that are told by it, and for some pictures
-        another's caption, by its number among all ranks'; -1 for those that keep their own."""
+        """Returns the contrastive loss `()` over the pairs of all ranks, its accuracy `()`, and the drawn captions
+        `(B,)`: the index of another caption in the batch of all ranks, -1 for images that keep their caption.
+        images, texts: embeddings `(B, d)`. labels: `(B,)`."""
         if self.training:
             clamp_scale(self.full_model)
         scale = scale_of(self.full_model)
@@ -281,7 +287,7 @@ class FlavaForPreTraining(MaskedPairs):
 
 
 def new_heads(config: PreTrainedConfig, codes: int) -> dict[str, nn.Module]:
-    """Fresh heads by the name of their loss: of patches' visual tokens (`codes` of them), of tokens, of matching."""
+    """Returns new heads, by the name of their loss: for visual tokens (`codes` classes), text tokens and matching."""
     image, text, fusion = config.image_config, config.text_config, config.multimodal_config
     width = fusion.hidden_size
     return {
@@ -294,9 +300,10 @@ def new_heads(config: PreTrainedConfig, codes: int) -> dict[str, nn.Module]:
 
 
 def draw_bare_vectors(full_model: FlavaModel) -> None:
-    """Draws a fresh model's class tokens, mask token and positions as `ViTModel` draws its own: transformers leaves
-    FLAVA's zero, where a norm's gradient is far larger than anywhere else, and clipping then takes it from all the
-    others."""
+    """Initialises the class tokens, the mask token and the position embeddings of a new model, as `ViTModel` does.
+
+    transformers initialises those of FLAVA with zeros. The gradient of a layer norm is very large at zero, so gradient
+    clipping would shrink the gradients of all other parameters."""
     image = full_model.image_model.embeddings
     bare = [image.cls_token, image.mask_token, image.position_embeddings]
     if full_model.multimodal_model.use_cls_token:
@@ -306,8 +313,11 @@ def draw_bare_vectors(full_model: FlavaModel) -> None:
 
 
 def with_partners(states: Tensor, mask: Tensor, partner: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-    """Text states (`(B, L, D)`, of the multimodal width) and their attention mask, those of a wrong text where there is
-    a `partner`: its number among all ranks' texts, else -1."""
+    """Replaces text states and attention mask of some rows by those of another text.
+
+    states: `(B, L, D)`, of the multimodal width. mask: `(B, L)`. partner: `(B,)`, the index of the other text in the
+    batch of all ranks, -1 for rows that stay unchanged. Returns states and mask, padded to the longest text of all
+    ranks."""
     all_states, all_masks = gather_sequences(states, training), gather_sequences(mask, training)
     longer = all_states.shape[1] - states.shape[1]
     states, mask = F.pad(states, (0, 0, 0, longer)), F.pad(mask, (0, longer))

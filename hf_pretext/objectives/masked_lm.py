@@ -1,10 +1,10 @@
-"""Masked language modelling: mask some of the tokens, predict which they were.
+"""Masked language modelling: mask some of the tokens and predict them.
 
 Devlin, Chang, Lee and Toutanova, "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
 NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, Liu, Weld, Zettlemoyer and Levy,
 "SpanBERT", TACL 2020, https://huggingface.co/papers/1907.10529
 
-    input_ids (B, L) -> hidden tokens (M of them), labels -> encoder -> the architecture's own head on M tokens alone
+    input_ids (B, L) -> M masked tokens, labels (M,) -> encoder -> the architecture's head, on the M masked tokens only
     -> logits (M, vocabulary) -> cross-entropy
 """
 
@@ -42,10 +42,11 @@ from ..modules.masking import (
 class MaskedLMTask(MaskTask):
     """Settings of masked language modelling.
 
-    mask_ratio: share of each sequence's tokens that are hidden; at least one is.
-    replaced_by_mask: share of the hidden tokens that become the mask token.
-    replaced_by_random: share of them that become any token of the vocabulary; the rest stays as it is.
-    unit: what is hidden together: a token, a whole word, or a span of words.
+    mask_ratio: share of each sequence's tokens that are masked; at least one token is.
+    replaced_by_mask: share of the masked tokens that are replaced by the mask token.
+    replaced_by_random: share of the masked tokens that are replaced by a random token of the vocabulary; the remaining
+        ones stay unchanged.
+    unit: tokens that are masked together: single tokens, words, or spans of words (SpanBERT).
     """
 
     mask_ratio: float = 0.15
@@ -58,26 +59,26 @@ class MaskedLMTask(MaskTask):
         shares = (self.replaced_by_mask, self.replaced_by_random)
         if min(shares) < 0 or sum(shares) > 1:
             raise ValueError(
-                f"replaced_by_mask and replaced_by_random must be shares, of 1 together, but are {shares[0]} and "
-                f"{shares[1]}."
+                f"replaced_by_mask and replaced_by_random must be at least 0 and sum to at most 1, but are {shares[0]} "
+                f"and {shares[1]}."
             )
 
 
 class MaskedLMForPreTraining(PretextModel):
-    """A text encoder that learns by predicting masked tokens, as the architecture's own `...ForMaskedLM`.
+    """A text encoder that learns by predicting masked tokens, with transformers' `...ForMaskedLM` of its architecture.
 
-    The checkpoint is that class's: `AutoModelForMaskedLM`, `AutoModel` and `pipeline("fill-mask")` load it. The head
-    over the vocabulary, most of the work of a small model, runs at hidden tokens alone.
+    The checkpoint has that class: `AutoModelForMaskedLM`, `AutoModel` and `pipeline("fill-mask")` load it. The head
+    over the vocabulary, which takes most of the compute of a small model, runs on the masked tokens only.
 
     forward: input_ids (`(B, L)`), attention_mask (`(B, L)`, 1 for tokens, 0 for padding). word_starts (`(B, L)`, True
-    where a word begins), needed for the units "word" and "span". document_ids (`(B, L)`: 1, 2, ... for the documents
-    of a packed sequence, 0 for padding) in place of an attention_mask: attention stays inside each document, and
-    positions begin again. labels (`(B, L)`): a batch that brings them is taken as masked already. num_bytes (`(B,)`):
-    how long each sequence is as UTF-8, for the log of bits per byte.
+    at the first token of a word): required for the units "word" and "span". document_ids (`(B, L)`: 1, 2, ... for the
+    documents of a packed sequence, 0 for padding): replaces attention_mask; attention stays inside each document, and
+    positions restart in each. labels (`(B, L)`, `IGNORED` for tokens that are not masked): if given, input_ids are
+    masked already. num_bytes (`(B,)`): length of each sequence in bytes of UTF-8, for bits_per_byte.
 
-    Returns features (`(B, D)`), logits (`(M, vocabulary)`), labels (`(M,)`) of the M hidden tokens, row by row. Logs:
-    accuracy, perplexity, and with num_bytes bits_per_byte: the loss of each token as if all were hidden in turn
-    ("pseudo", since what one sees of the others differs from a language model's).
+    Returns features (`(B, D)`), and logits (`(M, vocabulary)`) and labels (`(M,)`) of the M masked tokens, row by row.
+    Logs: accuracy, perplexity, and with num_bytes bits_per_byte: the mean loss times the number of tokens, in bits per
+    byte. It is not comparable with causal language models, because predictions use the tokens on both sides.
 
     Example:
         >>> model = MaskedLMForPreTraining.from_encoder(BertConfig(), mask_token_id=103)
@@ -99,21 +100,21 @@ batch = tokenizer(["a text", "another one"], padding=True, return_tensors="pt")
 with torch.no_grad():
     hidden = encoder(**batch{{ hidden_of }}
 mask = batch["attention_mask"].unsqueeze(-1)
-features = (hidden * mask).sum(1) / mask.sum(1)  # the mean over tokens, as the first probe under "Transfer" reads them
+features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
 print(encoder.__class__.__name__, features.shape)
 
 fill_mask = pipeline("fill-mask", model="{{ folder }}")
 print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.mask_token} of all .")])
-# the last layer's features, too: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
+# for features of the last layer: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
 """
     capabilities = ("predict_tokens",)
     formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
     limits = (
-        "It learned from texts with mask tokens, and is used on texts without: features of whole texts are not what it "
-        "was trained for.",
-        "The mean over tokens tells topic better than it tells meaning: for search and similarity, train further on "
-        "pairs.",
-        "What the texts say of people it repeats, when it fills in words.",
+        "The encoder is trained on texts with mask tokens, but used on texts without them. It is not trained to give "
+        "features of whole texts.",
+        "The mean over tokens represents the topic of a text better than its meaning. For search and similarity of "
+        "texts, fine-tune the encoder on pairs of texts.",
+        "When the model predicts masked words, it repeats what its training texts say about people, including biases.",
     )
     auto_class = AutoModelForMaskedLM
 
@@ -125,29 +126,33 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """The `...ForMaskedLM` of a config (all fresh), of a bare encoder (its weights, a fresh head) or of one that
-        has its head. Raises `ValueError` where the architecture has no such class."""
+        """Returns the `...ForMaskedLM` of a config (new weights) or of an encoder without head (its weights, new head),
+        or a given `...ForMaskedLM` unchanged. Raises `ValueError` if transformers has no masked language model of this
+        architecture, and if the encoder lacks weights."""
         config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
         native = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
         if native is not None and type(encoder) is native:
             return encoder
         if native is None and config is not None:
             raise ValueError(
-                f"transformers has no {config.model_type} for masked language modelling (AutoModelForMaskedLM). "
-                "Take another architecture, as BERT, RoBERTa or ModernBERT."
+                f"transformers has no {config.model_type} model for masked language modelling (AutoModelForMaskedLM). "
+                "Choose another architecture, for example BERT, RoBERTa or ModernBERT."
             )
         if isinstance(encoder, PreTrainedConfig):
             return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
         check_encoder(encoder, "text")
         full_model = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
         missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
-        if missing:  # a pooler may be too much; nothing may be too little
-            raise ValueError(f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}.")
+        if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
+            raise ValueError(
+                f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
+                "with all weights, or a config for a new one."
+            )
         return full_model
 
     @classmethod
     def complete(cls, task: MaskedLMTask, processors: Mapping[str, Any]) -> MaskedLMTask:
-        """The tokenizer's mask token and special tokens. Raises `ValueError` for one without a mask token."""
+        """Fills in the tokenizer's mask token and special tokens. Raises `ValueError` if it has no mask token."""
         return with_tokens_of(task, processors["text"])
 
     def forward(
@@ -179,13 +184,16 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
 
     def corrupt(self, input_ids: Tensor, allowed: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Hides some of the allowed tokens: ids as the model sees them, and labels (`IGNORED` for all others), both
-        `(B, L)`.
+        """Masks some of the allowed tokens. input_ids, allowed, word_starts: `(B, L)`.
 
-        Raises `ValueError` without a mask token, or without `word_starts` for a unit that needs them."""
+        Returns the ids as the encoder gets them, and labels (`IGNORED` for tokens that are not masked): `(B, L)` each.
+        Raises `ValueError` if `mask_token_id` is not set, and if `unit` needs `word_starts` and gets none."""
         task, generator = self.task, self.generator()
         if task.unit != "token" and word_starts is None:
-            raise ValueError(f"unit={task.unit!r} needs word_starts in the batch: True where a word begins.")
+            raise ValueError(
+                f"unit={task.unit!r} needs word_starts in the batch, but got None. Give a bool tensor (B, L), True at "
+                "the first token of each word."
+            )
         starts = unit_starts(input_ids.shape, task.unit, word_starts, input_ids.device, generator)
         hidden = draw_units(allowed, starts, task.mask_ratio, generator)
         labels = input_ids.masked_fill(~hidden, IGNORED)
@@ -194,10 +202,10 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         return replaced(input_ids, hidden, task.mask_token_id, vocabulary, shares, generator, special), labels
 
     def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The encoder's last hidden states `(B, L, D)`, and the head's logits `(M, vocabulary)` where `hidden`.
+        """Returns the encoder's last hidden states `(B, L, D)`, and logits `(M, vocabulary)` of the masked tokens.
 
-        A head sees each token alone, so it is given the hidden ones as one sequence of M: whatever its architecture.
-        """
+        hidden: `(B, L)`, bool, True for masked tokens. A head handles each token alone, so the head of any architecture
+        takes the M masked tokens as one sequence."""
         states = []
 
         def only_hidden(module, arguments, outputs):
@@ -213,12 +221,13 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         return states[0], logits
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
-        """Logits of the tokens at `masked` positions (`(B, L)`, bool), which the ids replace already, row by row:
-        `(M, vocabulary)`."""
+        """Returns the logits `(M, vocabulary)` of the masked tokens (`(B, L)`, bool), row by row. The input_ids of the
+        batch have these tokens replaced already."""
         return self.predict(masked, **batch)[1]
 
     def inside_documents(self, document_ids: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """The encoder's inputs that keep the documents of a packed sequence apart: attention and positions."""
+        """Returns the encoder inputs that separate packed documents: attention_mask (one per layer type if there are
+        several), and position_ids if the encoder takes them. document_ids: `(B, L)`, 0 for padding."""
         dtype = self.encoder.dtype
         layer_types = set(getattr(self.config, "layer_types", None) or ())
         if layer_types:
@@ -235,22 +244,21 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
     @torch.no_grad()
     def packs(self, length: int = 128) -> bool:
-        """Whether this architecture keeps the documents of a packed sequence apart, found out by trying: two documents
-        side by side must come out as they do alone. Some drop a mask of this kind without a word.
+        """Returns whether this architecture separates the documents of a packed sequence.
 
-        length: of the sequence, in tokens.
-        """
-        training, device, length = self.training, self.device, max(length, 3)  # or the first document is empty
+        Encodes two documents in one packed sequence and each one alone, and compares the hidden states. The test is
+        needed because some architectures silently ignore a mask per document. length: tokens of the packed sequence."""
+        training, device, length = self.training, self.device, max(length, 3)  # below 3, the first document is empty
         self.eval()
         random = torch.Generator().manual_seed(0)
         tokens = torch.randint(self.config.vocab_size, (1, length), generator=random).to(device)
-        tokens[tokens == self.config.pad_token_id] = 0 if self.config.pad_token_id else 1  # RoBERTa does not count it
+        tokens[tokens == self.config.pad_token_id] = 0 if self.config.pad_token_id else 1  # padding gets no position
         documents = (torch.arange(length, device=device)[None] >= length // 3) + 1
         alone = torch.cat([self.encoder(tokens[documents == i][None]).last_hidden_state for i in (1, 2)], dim=1)
         together = self.encoder(tokens).last_hidden_state
         try:
             packed = self.encoder(tokens, **self.inside_documents(documents)).last_hidden_state
-        except (TypeError, ValueError, RuntimeError, AttributeError):  # each architecture has its own
+        except (TypeError, ValueError, RuntimeError, AttributeError):  # architectures differ in what they raise
             return False
         finally:
             self.train(training)
@@ -258,9 +266,10 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
 
 def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None) -> Tensor:
-    """What is added to attention scores so that each token sees its own document alone, `(B, 1, L, L)`.
+    """Returns the additive attention mask `(B, 1, L, L)` that limits attention to tokens of the same document.
 
-    document_ids (`(B, L)`): 0 for padding, which sees itself. near: tokens see no further than this.
+    document_ids: `(B, L)`, 0 for padding; padding attends to padding. near: maximum distance in tokens between a token
+    and those it attends to; None for no maximum.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]
     if near is not None:
@@ -271,7 +280,7 @@ def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = N
 
 
 def positions_inside(document_ids: Tensor) -> Tensor:
-    """Positions of tokens in their documents, from 0: `(B, L)`."""
+    """Returns the position of each token in its document, `(B, L)`, from 0. document_ids: `(B, L)`."""
     at = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
     begins = torch.ones_like(document_ids, dtype=torch.bool)
     begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]

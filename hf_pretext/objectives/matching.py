@@ -1,14 +1,15 @@
-"""Image-text matching: predict whether a caption belongs to an image, from the tokens of the two.
+"""Image-text matching: predict whether a caption belongs to an image, from the tokens of both.
 
 Li, Selvaraju, Gotmare, Joty, Xiong and Hoi, "Align before Fuse", NeurIPS 2021,
-https://huggingface.co/papers/2107.07651. There, wrong captions are those that a contrastive loss, learned beside, takes
-for right (`negatives` hard).
+https://huggingface.co/papers/2107.07651. As in the paper, hard negatives are drawn by the scores of a contrastive loss
+that is trained at the same time.
 
-    pixel_values (B, 3, S, S), input_ids (B, L) -> two towers -> tokens (B, P, D), (B, L, D), embeddings -> B right
-    pairs and 2 B wrong ones, mined -> fusion transformer -> a logit each -> binary cross-entropy; and contrastive loss
+    pixel_values (B, 3, S, S), input_ids (B, L) -> two encoders -> tokens (B, P, D), (B, L, D) and embeddings
+    embeddings -> contrastive loss, and 2 B drawn negatives
+    tokens of B right and 2 B wrong pairs -> fusion transformer -> logits (3 B,) -> binary cross-entropy
 
-The first token of the fusion transformer is made of the cosine of the embeddings, which tells much already: it is left
-to learn what the tokens tell beyond.
+The first token of the fusion transformer is a projection of the cosine of the two embeddings. The cosine separates many
+pairs already, so the fusion transformer only learns what the tokens add to it.
 """
 
 from dataclasses import dataclass
@@ -33,10 +34,13 @@ from ..modules.masking import IGNORED
 class MatchingTask:
     """Settings of image-text matching.
 
-    negatives: wrong pairs are those that the contrastive scores take for right (hard), or any (shuffled).
-    contrastive_weight: of the contrastive loss beside; 0 leaves it out, and hard negatives are then drawn by towers
-        that never learned to tell them.
-    fusion_width, fusion_layers, fusion_heads: of the transformer that sees both.
+    negatives: how wrong pairs are drawn. hard: in proportion to the softmax of the contrastive scores, so that pairs
+        that look right are drawn most often; shuffled: all with the same probability.
+    contrastive_weight: weight of the contrastive loss of image embeddings and text embeddings. 0 leaves it out; hard
+        negatives are then drawn by scores that are not trained.
+    fusion_width: hidden size of the fusion transformer, which processes image tokens and text tokens together.
+    fusion_layers: number of layers of the fusion transformer.
+    fusion_heads: number of attention heads of the fusion transformer.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -50,24 +54,27 @@ class MatchingTask:
     def validate_sizes(self):
         if min(self.fusion_width, self.fusion_layers, self.fusion_heads) < 1 or self.fusion_width % self.fusion_heads:
             raise ValueError(
-                "fusion_width must be a multiple of fusion_heads, and both and fusion_layers at least 1, but they are "
-                f"{self.fusion_width}, {self.fusion_heads} and {self.fusion_layers}."
+                "fusion_width must be a multiple of fusion_heads, and fusion_width, fusion_heads and fusion_layers "
+                f"must be at least 1, but are {self.fusion_width}, {self.fusion_heads} and {self.fusion_layers}."
             )
         if self.contrastive_weight < 0:
             raise ValueError(f"contrastive_weight must be at least 0, but is {self.contrastive_weight}.")
 
 
 class MatchingForPreTraining(TwoTowers):
-    """A picture tower and a text tower (see `TwoTowers`), and a transformer over the tokens of both that tells whether
-    they belong together. The checkpoint is that of the towers; the transformer lies beside.
+    """An image encoder and a text encoder, and a fusion transformer over the tokens of both that predicts whether image
+    and caption belong together.
 
-    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), labels (`(B,)`, whole numbers:
-    pairs with the same one are no negatives of each other; each pair is by itself where there are none). In training
-    all ranks' batches are one.
+    `TwoTowers` lists the supported encoders. The checkpoint is the model of the two encoders; the fusion transformer is
+    stored next to it, in pretext.safetensors.
 
-    Returns features (`(B, D)`, the pictures' embeddings), logits (`(3 B,)`: of the right pairs, of each picture with a
-    wrong caption, of each caption with a wrong picture), labels (`(3 B,)`: 1 for right, 0 for wrong, `IGNORED` where
-    the batch has nothing wrong to offer). Logs: accuracy, of right and wrong pairs alike; contrastive_accuracy.
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), labels (`(B,)`, integers: pairs
+    with equal labels are no negatives of each other; default: all pairs are negatives of each other). In training, the
+    batches of all ranks form one batch.
+
+    Returns features (`(B, D)`: image embeddings), logits (`(3 B,)`: of the right pairs, of each image with a wrong
+    caption, of each caption with a wrong image), labels (`(3 B,)`: 1 for right, 0 for wrong, `IGNORED` if the batch has
+    no negative for the row). Logs: accuracy of matching, the mean over right and wrong pairs; contrastive_accuracy.
 
     Example:
         >>> model = MatchingForPreTraining.from_encoders(ViTConfig(image_size=64, patch_size=8), BertConfig())
@@ -84,10 +91,10 @@ class MatchingForPreTraining(TwoTowers):
         r"\quad R \text{ right pairs}, W \text{ wrong ones}"
     )
     limits = (
-        "Each pair of a picture and a text takes a pass of its own through the transformer over both: for search, take "
-        "the embeddings first and let it rank the best.",
-        "A caption counts as wrong for every picture but its own, also where it fits.",
-        "Words that training never saw mean hardly anything to it.",
+        "Each image-text pair needs a separate forward pass of the fusion transformer. For search, select candidates "
+        "by their embeddings first, and rank only these with the fusion transformer.",
+        "Captions of other images count as wrong, even if they describe the image, unless both have the same label.",
+        "The model hardly understands words that do not occur in its training texts.",
     )
 
     def __init__(self, full_model: PreTrainedModel, task: MatchingTask, parts: dict | None = None):
@@ -122,32 +129,34 @@ class MatchingForPreTraining(TwoTowers):
         return self.output(losses, logs, features=images, logits=logits, labels=right)
 
     def encode_images(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
-        """Pictures to tokens, `(B, P, D)`, and embeddings of length 1."""
+        """Encodes images. Returns tokens `(B, P, D)`, and embeddings `(B, d)` of length 1."""
         outputs = self.full_model.get_image_features(**image_inputs(self.full_model, pixel_values))
         hidden = last_hidden(self.encoder, outputs)
         return hidden.flatten(2).mT if hidden.ndim == 4 else hidden, normalised(outputs.pooler_output)
 
     def encode_texts(self, input_ids: Tensor, attention_mask: Tensor | None = None, **inputs) -> tuple[Tensor, Tensor]:
-        """Texts to tokens, `(B, L, D)`, and embeddings of length 1."""
+        """Encodes texts. Returns tokens `(B, L, D)`, and embeddings `(B, d)` of length 1."""
         given = {"input_ids": input_ids, "attention_mask": attention_mask, **inputs}
         given = {name: value for name, value in given.items() if value is not None}
         outputs = self.full_model.get_text_features(**given)
         return outputs.last_hidden_state, normalised(outputs.pooler_output)
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
-        """Images (pixel_values) or texts (input_ids, attention_mask, ...) to embeddings of length 1, `(B, D)`."""
+        """Embeds images (pixel_values) or texts (input_ids, attention_mask, ...). Returns `(B, d)`, of length 1."""
         return (self.encode_images if kind == "image" else self.encode_texts)(**batch)[1]
 
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """How much each image and its caption belong together, `(B,)`: above 0 for yes."""
+        """Returns the matching logit of each image and its caption, `(B,)`: above 0 if they belong together."""
         patches, images = self.encode_images(pixel_values)
         words, texts = self.encode_texts(input_ids, attention_mask)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         return self.pretext_head(patches, words, attention_mask, (images * texts).sum(1))
 
     def contrast(self, images: Tensor, texts: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """The contrastive loss among all ranks' pairs, the share of captions that are told by it, and for each picture
-        a wrong caption and for each caption a wrong picture, by their numbers among all ranks' (see `wrong_ones`)."""
+        """Returns the contrastive loss `()` over the pairs of all ranks, its accuracy `()`, and the negatives: a wrong
+        caption for each image, and a wrong image for each caption, `(B,)` each.
+
+        images, texts: embeddings `(B, d)`. Negatives are indices into the batch of all ranks (see `wrong_ones`)."""
         all_images, all_texts, all_labels = (gather(value, self.training) for value in (images, texts, labels))
         loss = softmax_loss_of_ranks(
             images, texts, all_images, all_texts, scale_of(self.full_model), labels, all_labels
@@ -164,12 +173,14 @@ class MatchingForPreTraining(TwoTowers):
     def compare(
         self, of_images: tuple[Tensor, Tensor], of_texts: tuple[Tensor, Tensor, Tensor], wrong: list[Tensor]
     ) -> Tensor:
-        """Logits of the right pairs, and of those with a wrong caption and a wrong image: `(3 B,)`.
+        """Returns the logits `(3 B,)` of the right pairs, of the pairs with a wrong caption, and of those with a wrong
+        image.
 
-        of_images: tokens and embeddings. of_texts: these, and the attention mask."""
+        of_images: tokens and embeddings. of_texts: tokens, embeddings and attention mask. wrong: negatives, see
+        `contrast`."""
         (patches, images), (words, texts, mask) = of_images, of_texts
         caption, image = (index.clamp(min=0) for index in wrong)
-        # not to be moved by the loss of pairs: the contrastive loss alone says what a cosine means
+        # detached: only the contrastive loss trains the cosines, not the matching loss
         images, texts = images.detach(), texts.detach()
         all_images, all_texts = gather(images, self.training), gather(texts, self.training)
         cosines = [images * texts, images * all_texts[caption], all_images[image] * texts]
@@ -186,7 +197,7 @@ class MatchingForPreTraining(TwoTowers):
 
 
 class Fusion(nn.Module):
-    """A transformer over an image's and a text's tokens, and the logit of their belonging together."""
+    """Fusion transformer over the tokens of an image and a text, with a head for the matching logit."""
 
     def __init__(self, image_width: int, text_width: int, width: int, layers: int, heads: int):
         super().__init__()
@@ -199,9 +210,11 @@ class Fusion(nn.Module):
         self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 1)
 
     def forward(self, patches: Tensor, words: Tensor, attention_mask: Tensor, cosine: Tensor) -> Tensor:
-        """patches (`(B, P, D)`), words (`(B, L, D)`), attention_mask (`(B, L)`, 0 for padding), cosine (`(B,)`: of the
-        embeddings). Returns `(B,)`."""
-        with torch.autocast(cosine.device.type, enabled=False):  # cosines of hard pairs differ by little
+        """Returns the matching logits `(B,)`.
+
+        patches: image tokens `(B, P, D)`. words: text tokens `(B, L, D)`. attention_mask: of the text, `(B, L)`, 0 for
+        padding. cosine: of image embedding and text embedding, `(B,)`."""
+        with torch.autocast(cosine.device.type, enabled=False):  # bf16 is too coarse for cosines of hard pairs
             first = self.first(cosine[:, None].to(self.first.weight.dtype))[:, None]
         parts = [first, self.of_images(patches), self.of_texts(words)]
         hidden = torch.cat(parts, dim=1)
@@ -212,10 +225,11 @@ class Fusion(nn.Module):
 
 
 def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Generator | None = None) -> Tensor:
-    """For each row a column that does not belong to it, `(b,)`; `IGNORED` for rows to which all belong.
+    """Draws a negative for each row: the index of a column that does not belong to it. Returns `(b,)`, with `IGNORED`
+    for rows without a negative.
 
-    scores (`(b, n)`), same (`(b, n)`, bool: what belongs together). hard: drawn by the softmax of the scores, so that
-    what is taken for right comes most often; else each alike."""
+    scores: `(b, n)`. same: `(b, n)`, bool, True for pairs that belong together. hard: draws in proportion to the
+    softmax of the scores; False draws all negatives with the same probability."""
     none = same.all(1)
     chance = torch.where(same, -torch.inf, scores if hard else torch.zeros_like(scores)).float()
     chance = chance.masked_fill(none[:, None], 0.0).softmax(1)
@@ -223,19 +237,22 @@ def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Genera
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy, the mean of right pairs' (label 1) and wrong pairs' (label 0), however many there are of
-    each. `()`; logits and labels `(n,)`."""
+    """Binary cross-entropy in which right pairs (label 1) and wrong pairs (label 0) have the same total weight. `()`.
+
+    logits, labels: `(n,)`. Labels `IGNORED` are left out."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     loss = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
     return mean_of_classes(loss, labels)
 
 
 def balanced_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the shares of right and of wrong pairs that are predicted. `()`; logits and labels `(n,)`."""
+    """Mean of the accuracy on right pairs and the accuracy on wrong pairs, `()`. logits, labels: `(n,)`."""
     return mean_of_classes(((logits > 0) == (labels == 1)).float(), labels)
 
 
 def mean_of_classes(values: Tensor, labels: Tensor) -> Tensor:
-    """The mean of the means where the label is 1 and where it is 0; of a kind that does not occur, 0."""
+    """Mean of two means, `()`: of values with label 1 and of values with label 0. The mean of an absent label is 0.
+
+    values, labels: `(n,)`."""
     means = [(values * (labels == kind)).sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
     return sum(means) / 2

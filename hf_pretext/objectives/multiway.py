@@ -1,11 +1,11 @@
-"""Masked data modelling: hide patches of pictures, words of texts and both of pairs, tell them from what is left; one
-Transformer for all three, with an expert for each (see `modules/multiway.py`).
+"""Masked data modelling: mask patches of images, tokens of texts and both of image-text pairs, and predict them. One
+Transformer encodes all three and has an expert for each (see `modules/multiway.py`).
 
 BEiT-3: Wang et al., "Image as a Foreign Language: BEiT Pretraining for All Vision and Vision-Language Tasks", 2022,
 https://huggingface.co/papers/2208.10442
 
-    pixel_values (B, 3, S, S) and input_ids (B, L), or either -> hidden patches and tokens -> Multiway Transformer
-    -> visual tokens of hidden patches (M, codes), hidden tokens (K, vocabulary)
+    pixel_values (B, 3, S, S) and input_ids (B, L), or one of them -> masked patches and tokens -> Multiway Transformer
+    -> logits of M masked patches (M, codes), logits of K masked tokens (K, vocabulary)
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
 from ..modules.masking import check_share, masked_prediction, prediction_head, without_special
 from ..modules.multiway import MultiwayModel
 
-FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
+FRESH_SCALE = 1 / 0.07  # initial logit scale, as in CLIP
 
 
 @strict
@@ -32,10 +32,10 @@ FRESH_SCALE = 1 / 0.07  # of contrastive scores, CLIP's
 class MultiwayTask(MaskedPairsTask):
     """Settings of masked data modelling.
 
-    pair_text_mask_ratio: share of tokens that are masked of pairs, whose text has an image to be predicted from;
-        text_mask_ratio is of texts alone.
-    contrastive_weight: of predicting which caption belongs to which image, each encoded alone; 0 leaves it out, as the
-        paper does in pretraining.
+    pair_text_mask_ratio: share of the tokens that are masked in captions of image-text pairs; text_mask_ratio is for
+        texts without images. The default is higher, because the image helps to predict the tokens.
+    contrastive_weight: weight of the contrastive loss, in which images and captions are encoded separately: predict
+        which caption belongs to which image. 0 leaves it out, as the paper does in pretraining.
     """
 
     pair_text_mask_ratio: float = 0.5
@@ -48,17 +48,20 @@ class MultiwayTask(MaskedPairsTask):
 
 
 class MultiwayForPreTraining(MaskedPairs):
-    """One Transformer that predicts what is masked of images, of texts and of pairs.
+    """One Transformer that predicts masked patches and tokens of images, texts and image-text pairs.
 
-    Its sides for images and for texts are saved as a `ViTModel` and a `RobertaPreLayerNormModel`, that plain
-    `AutoModel.from_pretrained(folder, subfolder="image")` and `"text"` load; all else lies in pretext.safetensors.
+    The checkpoint stores the image side as a `ViTModel` and the text side as a `RobertaPreLayerNormModel`;
+    `AutoModel.from_pretrained(folder, subfolder="image")` and `subfolder="text"` load them. All other weights are
+    stored in pretext.safetensors.
 
-    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or either; labels (`(B,)`, whole
-    numbers, of the contrastive loss: pairs with the same one belong together).
+    forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`), or one of the two; labels (`(B,)`,
+    integers, for the contrastive loss: pairs with equal labels belong together; default: no two pairs do).
 
-    Returns features (`(B, D)`: of pairs, the pictures' part, pooled). Logs, by kind of batch: the share of hidden
-    patches (image_accuracy) and of hidden tokens (text_accuracy) that are told, of pairs pair_image_accuracy and
-    pair_text_accuracy; contrastive_accuracy.
+    Returns features (`(B, D)`): pooled image tokens; for texts alone, pooled text tokens. Logs:
+    - images alone: image_accuracy, of predicting masked patches.
+    - texts alone: text_accuracy, of predicting masked tokens.
+    - pairs: pair_image_accuracy and pair_text_accuracy, the same for pairs; contrastive_accuracy, of predicting the
+      caption among those of all ranks.
 
     Example:
         >>> model = MultiwayForPreTraining.from_encoder(MultiwayConfig(), mask_token_id=103)
@@ -73,9 +76,10 @@ class MultiwayForPreTraining(MaskedPairs):
         r"\lambda \mathcal L_{\text{contrastive}}"
     )
     limits = (
-        "Visual tokens made of pixels tell colours and edges rather than things.",
-        "Where `contrastive_weight` is 0, pictures and texts have no common space to be searched in.",
-        "Words that training never saw mean hardly anything to it.",
+        "If the codebook clusters pixels, its visual tokens represent colours and edges rather than objects.",
+        "If `contrastive_weight` is 0, images and texts have no common embedding space, so images can't be searched by "
+        "text embeddings.",
+        "The model hardly understands words that do not occur in its training texts.",
     )
     encoder_class = MultiwayModel
     usage = """
@@ -84,16 +88,16 @@ from PIL import Image
 from transformers import AutoModel, AutoProcessor
 
 processor = AutoProcessor.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}", subfolder="image")  # of pictures: see "Transfer"
+encoder = AutoModel.from_pretrained("{{ folder }}", subfolder="image")  # evaluated under "Transfer"
 text_encoder = AutoModel.from_pretrained("{{ folder }}", subfolder="text")
-picture = Image.new("RGB", (200, 100), "red")  # yours: Image.open("picture.png").convert("RGB")
-pictures = processor(images=[picture], return_tensors="pt")
+image = Image.new("RGB", (200, 100), "red")  # or your image: Image.open("image.png").convert("RGB")
+images = processor(images=[image], return_tensors="pt")
 texts = processor(text=["a cat", "a red car"], padding=True, return_tensors="pt")
 with torch.no_grad():
-    features = encoder(**pictures).last_hidden_state.mean(1)
+    features = encoder(**images).last_hidden_state.mean(1)
     tokens = text_encoder(**texts).last_hidden_state
 print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name__, tokens.shape)
-# both together and their common space, as under "The full model": hf_pretext.load("{{ folder }}")
+# for image-text pairs, as under "The full model": hf_pretext.load("{{ folder }}")
 """
 
     def __init__(self, full_model: PreTrainedModel, task: MultiwayTask, parts: dict | None = None):
@@ -113,7 +117,7 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
-        """One that encodes each kind."""
+        """The same model for images and for texts."""
         return {"image": self.full_model, "text": self.full_model}
 
     def forward(
@@ -125,17 +129,17 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
     ) -> PretextOutput:
         if pixel_values is None and input_ids is None:
             raise ValueError("A batch needs pixel_values, input_ids, or both, but has neither.")
-        inputs, wanted, pair = {}, {}, pixel_values is not None and input_ids is not None
+        inputs, targets, pair = {}, {}, pixel_values is not None and input_ids is not None
         if pixel_values is not None:
-            hidden, wanted["image"] = self.hide_patches(pixel_values)
+            hidden, targets["image"] = self.hide_patches(pixel_values)
             inputs |= {"pixel_values": pixel_values, "bool_masked_pos": hidden}
         if input_ids is not None:
             mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             ratio = self.task.pair_text_mask_ratio if pair else self.task.text_mask_ratio
-            seen, wanted["text"] = self.hide_tokens(input_ids, mask, ratio)
+            seen, targets["text"] = self.hide_tokens(input_ids, mask, ratio)
             inputs |= {"input_ids": seen, "attention_mask": attention_mask}
         output = self.full_model(**inputs)
-        losses, logs = self.predict(output, wanted, "pair_" if pair else "")
+        losses, logs = self.predict(output, targets, "pair_" if pair else "")
         features = pool(output.image_hidden_state) if pixel_values is not None else pool(output.last_hidden_state, mask)
         if pair and self.task.contrastive_weight:
             contrastive, logs["contrastive_accuracy"] = self.contrast(pixel_values, input_ids, attention_mask, labels)
@@ -143,7 +147,9 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
         return self.output(losses, logs, features=features)
 
     def predict(self, output, wanted: dict[str, Tensor], kind: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Losses and accuracies of hidden patches and tokens, by name."""
+        """Returns the losses and accuracies of predicting masked patches and tokens, by name.
+
+        wanted: labels `(B, T)` by name ("image", "text"), `IGNORED` where not masked. kind: prefix of the names."""
         losses, logs = {}, {}
         for name, labels in wanted.items():
             states = output.image_hidden_state[:, 1:] if name == "image" else output.text_hidden_state
@@ -154,7 +160,7 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
     def contrast(
         self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None, labels: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """The contrastive loss among all ranks' pairs, and the share of captions that are told by it."""
+        """Returns the contrastive loss `()` over the pairs of all ranks, and its accuracy `()`."""
         images = self.embed("image", pixel_values=pixel_values)
         texts = self.embed("text", input_ids=input_ids, attention_mask=attention_mask)
         check_pairs(images, texts, labels, self.training)
@@ -169,11 +175,13 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
             accuracy = (all_labels[(images @ all_texts.T).argmax(1)] == labels).float().mean()
         return loss, accuracy
 
-    # what it can be asked
+    # capabilities
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
-        """Images alone (pixel_values) or texts alone (input_ids, attention_mask) to embeddings of length 1, `(B, D)`:
-        the class token or the first one, projected where that was trained."""
+        """Embeds images (pixel_values) or texts (input_ids, attention_mask). Returns `(B, D)`, of length 1.
+
+        The embedding is the class token of the image or the first token of the text. It is projected if
+        `contrastive_weight` is above 0."""
         first = self.full_model(**batch).last_hidden_state[:, 0]
         contrastive = self.pretext_head["contrastive"] if "contrastive" in self.pretext_head else {kind: nn.Identity()}
         return normalised(contrastive[kind](first))
@@ -181,14 +189,17 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
     def predict_tokens(
         self, masked: Tensor, input_ids: Tensor, attention_mask: Tensor, pixel_values: Tensor | None = None
     ) -> Tensor:
-        """Logits of the tokens at `masked` positions (`(B, L)`, bool), `(M, vocabulary)`: from the text, in which they
-        are replaced already, and from the image where there is one."""
+        """Returns the logits `(M, vocabulary)` of the masked tokens, predicted from the text and, if given, the image.
+
+        masked: `(B, L)`, bool. input_ids: `(B, L)`, with the masked tokens replaced already."""
         output = self.full_model(pixel_values, input_ids, attention_mask)
         return self.pretext_head["text"](output.text_hidden_state[masked])
 
     def match(self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """How much more likely a text's words are with its picture than without, all hidden at once: the sum of their
-        log probabilities' differences, `(B,)`; above 0 where the picture speaks for them."""
+        """Returns the matching score of each image and its text, `(B,)`: above 0 if the image makes the text likelier.
+
+        All tokens of the text are masked and predicted with the image and without it. The score is the sum over tokens
+        of the difference in log probability."""
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         hidden = without_special(input_ids, attention_mask.bool(), self.task.special_token_ids)
         seen = input_ids.masked_fill(hidden, self.task.mask_token_id)
@@ -202,7 +213,7 @@ print(encoder.__class__.__name__, features.shape, text_encoder.__class__.__name_
 
 
 class Contrast(nn.ModuleDict):
-    """Projections of pictures and of texts into one space, and the logarithm of the scale of scores there."""
+    """Projections of images and texts into one embedding space, and the logarithm of the logit scale."""
 
     def __init__(self, width: int):
         super().__init__({kind: nn.Linear(width, width, bias=False) for kind in ("image", "text")})

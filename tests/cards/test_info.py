@@ -1,4 +1,4 @@
-"""What is said of a folder or repository."""
+"""The summary of a folder or repository."""
 
 import pytest
 from finished import MODEL, READER, finished_run, online_hub
@@ -21,7 +21,7 @@ def test_a_gated_repository_is_explained(hub, run, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"architectures": ["x[/red]"], "model_type": "vit"}'])
-def test_what_is_told_of_a_config_is_no_markup_and_what_is_none_is_refused(tmp_path, content, capsys):
+def test_names_of_a_config_are_no_markup_and_an_invalid_config_is_refused(tmp_path, content, capsys):
     (tmp_path / "config.json").write_text(content)
     if content.startswith('{"'):
         show_info(tmp_path)
@@ -31,28 +31,28 @@ def test_what_is_told_of_a_config_is_no_markup_and_what_is_none_is_refused(tmp_p
             show_info(tmp_path)
 
 
-def test_info_tells_what_a_run_was(run, capsys):
+def test_info_describes_a_run(run, capsys):
     show_info(run)
-    told = capsys.readouterr().out
-    assert "ResNetModel" in told and "rotation: " in told and "117,504 samples in 3,672 steps" in told
-    with pytest.raises(ValueError, match="holds neither"):
+    printed = capsys.readouterr().out
+    assert "ResNetModel" in printed and "rotation: " in printed and "117,504 samples in 3,672 steps" in printed
+    with pytest.raises(ValueError, match="contains neither"):
         show_info(run.parent)
 
 
 def test_of_a_plain_checkpoint_it_is_said_that_nothing_is_known():
     lines = dict(summary({"architectures": ["ViTModel"], "model_type": "vit"}, None))
     assert lines["encoder"] == "ViTModel (vit)" and lines["objective"] == "none: a plain checkpoint"
-    assert lines["results"] == "none: there is no results.json"
+    assert lines["results"] == "none: no results.json"
 
 
-def test_results_without_weights_say_so_and_a_smoke_run_that_its_figures_mean_nothing():
+def test_results_without_weights_say_so_and_a_smoke_run_that_its_metrics_mean_nothing():
     results = recorded_results()
     lines = dict(summary({}, results))
-    assert lines["encoder"] == "TimmWrapperModel, whose weights are not here" and lines["objective"] == "contrastive"
-    assert "smoke" not in lines and "figures mean nothing" in dict(summary({}, {**results, "smoke": True}))["smoke"]
+    assert lines["encoder"] == "TimmWrapperModel (without its weights)" and lines["objective"] == "contrastive"
+    assert "smoke" not in lines and "metrics mean nothing" in dict(summary({}, {**results, "smoke": True}))["smoke"]
 
 
-def test_figures_are_those_of_the_results_beside_the_random_ones():
+def test_metrics_are_those_of_the_results_next_to_the_random_ones():
     results = recorded_results()
     lines = dict(summary({}, results))
     trained, random = (figure(results["transfer"]["figures"][who]["knn_top1"]) for who in ("trained", "random"))

@@ -67,7 +67,7 @@ def test_each_query_has_its_neighbours_by_both_encoders(images):
     assert len(figure.axes) == panels.QUERIES * columns
     assert sum(bool(axes.images) for axes in figure.axes) == panels.QUERIES * (1 + 2 * panels.RANKED)
     assert [text.get_text() for axes in figure.axes[:columns] for text in axes.texts] == [
-        "query", "nearest by the trained encoder", "nearest by the random encoder",
+        "query", "nearest neighbours, trained encoder", "nearest neighbours, random encoder",
     ]  # fmt: skip
 
 

@@ -55,10 +55,10 @@ def test_every_checkpoint_as_a_revision_and_the_state_of_training_where_asked_fo
     assert set(hub.refs("model", MODEL)) == {"refs/heads/main", "refs/heads/checkpoint-2"}
     files = hub.files("model", MODEL, "checkpoint-2")
     assert weights(files) and not any(name.endswith((".pt", ".pth")) for name in files)
-    assert "nothing was measured" in files["README.md"].decode()
+    assert "It was not evaluated." in files["README.md"].decode()
     push(run, MODEL, training_state=True, say=lambda text: None)
-    beside = {name for name in hub.files("model", MODEL) if name.startswith("checkpoint-2/")}
-    assert {f"checkpoint-2/{name}" for name in ("optimizer.pt", "rng_state.pth", "stream.json")} <= beside
+    pushed = {name for name in hub.files("model", MODEL) if name.startswith("checkpoint-2/")}
+    assert {f"checkpoint-2/{name}" for name in ("optimizer.pt", "rng_state.pth", "stream.json")} <= pushed
 
 
 def test_a_private_repository_is_made_one(hub, run):
@@ -96,7 +96,7 @@ def test_private_is_not_promised_of_what_everybody_may_read(hub, run):
     push(run, MODEL, say=lambda text: None)
     before = hub.commits("model", MODEL)
     (run / "report.png").write_bytes(b"another")
-    with pytest.raises(ValueError, match="everybody may read it"):
+    with pytest.raises(ValueError, match="already exists and is public"):
         push(run, MODEL, private=True, say=lambda text: None)
     assert hub.commits("model", MODEL) == before
 
@@ -146,13 +146,13 @@ def test_a_run_is_published_under_the_name_of_who_trained(hub, run):
     assert said[-1].endswith(f"hf-pretext push {run} tester/run --private --revision dev")
 
 
-def test_offline_the_mend_is_another(hub, run, monkeypatch):
+def test_offline_mode_has_another_fix(hub, run, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ValueError, match=r"offline mode \(HF_HUB_OFFLINE\) is on"):
         push(run, MODEL, say=lambda text: None)
 
 
-def test_a_token_that_the_hub_says_back_is_not_told(monkeypatch):
+def test_a_token_that_the_hub_repeats_is_not_shown(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "not-in-the-form-of-one")
     said = "hf_of_another_form and not-in-the-form-of-one are no good\x1b[2J"
     response = SimpleNamespace(status_code=400, headers={}, request=None)
@@ -181,7 +181,7 @@ def test_nothing_is_put_over_what_somebody_else_commits_meanwhile(hub, run):
 
 
 @pytest.mark.parametrize(("token", "reason"), [("hf_wrong_secret", "hf auth login"), (READER, "no write access")])
-def test_a_token_that_is_wrong_or_may_not_write_is_never_told(hub, run, token, reason, capsys):
+def test_a_token_that_is_wrong_or_may_not_write_is_never_shown(hub, run, token, reason, capsys):
     push(run, MODEL, say=lambda text: None)
     before = hub.commits("model", MODEL)
     (run / "report.png").write_bytes(b"another")
@@ -203,7 +203,7 @@ def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
     trainer.train()
     assert hub.commits("model", MODEL)[:2] == [f"Training in progress, step {step}" for step in (4, 2)]
     files = hub.files("model", MODEL)
-    assert "nothing was measured of it" in files["README.md"].decode() and "model.safetensors" in files
+    assert "It was not evaluated." in files["README.md"].decode() and "model.safetensors" in files
     assert "step 4 of a training that goes on" in files["README.md"].decode()
     assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
     assert ("checkpoint-4/optimizer.pt" in files) == (strategy == "all_checkpoints")
@@ -300,8 +300,8 @@ def test_from_a_dataset_on_the_hub_to_a_model_there_and_on(tmp_path, emoji):
         smoke = ("--smoke", "--use_cpu", "--dataset", "tester/emoji", "--eval_dataset", "tester/emoji", "--eval_label",
                  "group", "--license", "apache-2.0")  # fmt: skip
         python(recipe, *smoke, "--output_dir", "run")
-        told = python("-m", "hf_pretext.cli", "push", "run", MODEL)
-        assert hub.url in told
+        printed = python("-m", "hf_pretext.cli", "push", "run", MODEL)
+        assert hub.url in printed
         card = ModelCard(hub.files("model", MODEL)["README.md"].decode())
         assert card.data.datasets == ["tester/emoji"] and card.data.license == "apache-2.0"
         revision = hub.refs("dataset", "tester/emoji")["refs/heads/main"]

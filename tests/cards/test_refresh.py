@@ -1,4 +1,4 @@
-"""A card is written once more: what its author says of it is kept."""
+"""A card is written again and keeps its author's entries."""
 
 import json
 import shutil

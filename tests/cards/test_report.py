@@ -51,25 +51,25 @@ def test_many_curves_are_in_several_rows_without_empty_frames(results):
     assert [axes.get_title() for axes in figure.axes[:7]] == names
 
 
-def test_a_panel_makes_the_picture_higher_by_as_much_as_it_asks_for(results, tmp_path):
+def test_a_panel_adds_its_height_to_the_image(results, tmp_path):
     some, sizes = with_curves(results, history(loss=(2.0, 1.0))), []
     for panel in (None, (lambda figure: figure.subplots(), 2.0)):
         report.draw(tmp_path / "report.png", some, panel)
-        with Image.open(tmp_path / "report.png") as picture:
-            sizes.append(picture.size)
+        with Image.open(tmp_path / "report.png") as image:
+            sizes.append(image.size)
     assert sizes[0][0] == sizes[1][0] and sizes[1][1] - sizes[0][1] == pytest.approx(2 * 110, abs=1)
 
 
-def test_the_file_holds_no_path_and_nothing_is_left_beside_it(results, tmp_path):
+def test_the_file_holds_no_path_and_nothing_is_left_next_to_it(results, tmp_path):
     report.draw(tmp_path / "report.png", with_curves(results, history(loss=(2.0, 1.0))))
     content = (tmp_path / "report.png").read_bytes()
     assert str(tmp_path).encode() not in content and b"/home/" not in content
-    with Image.open(tmp_path / "report.png") as picture:
-        assert picture.text.keys() <= {"Software"}  # Matplotlib's own name and address
+    with Image.open(tmp_path / "report.png") as image:
+        assert image.text.keys() <= {"Software"}  # Matplotlib's own name and address
     assert [path.name for path in tmp_path.iterdir()] == ["report.png"]
 
 
-def test_a_drawing_that_fails_leaves_the_old_picture(results, tmp_path):
+def test_a_drawing_that_fails_leaves_the_old_image(results, tmp_path):
     (tmp_path / "report.png").write_bytes(b"as it was")
     with pytest.raises(ZeroDivisionError):
         report.draw(tmp_path / "report.png", with_curves(results, history(loss=(2.0, 1.0))), (lambda _: 1 / 0, 2.0))

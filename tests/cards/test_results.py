@@ -1,4 +1,4 @@
-"""results.json, read: of any version, and refused where no run has written it."""
+"""results.json is read in any version, and refused if it is damaged or incomplete."""
 
 import copy
 import json
@@ -22,7 +22,7 @@ results = pytest.fixture(recorded_results)
 def test_results_that_are_none(results, tmp_path, change):
     (tmp_path / "results.json").write_text(json.dumps({**results, **change}))
     before = sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text()
-    with pytest.raises(ValueError, match="as a run writes them|No objective|kind that a run writes"):
+    with pytest.raises(ValueError, match="incomplete or damaged|No objective|of the wrong type"):
         refresh_card(tmp_path)
     assert before == (sorted(tmp_path.iterdir()), (tmp_path / "results.json").read_text())
 
@@ -44,7 +44,7 @@ def test_results_of_version_1_are_read_in_the_form_of_version_2():
     assert upgraded(results) == results and results["measures"] == old["measures"]
 
 
-def test_paths_are_told_short_and_read_in_full(monkeypatch):
+def test_paths_are_written_short_and_read_in_full(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", "/elsewhere/cache")
     monkeypatch.setenv("HOME", "/somebody")
     assert expanded("$HF_HOME/emoji") == "/elsewhere/cache/emoji"

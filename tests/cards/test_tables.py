@@ -1,4 +1,4 @@
-"""Figures with their spreads, and sentences that claim no more than was measured."""
+"""Metrics with their standard deviations, and sentences that claim only what was measured."""
 
 import statistics
 
@@ -40,23 +40,23 @@ def test_table_has_a_row_for_each_contender(results):
 
 def test_verdict_never_claims_more_than_was_shown(results):
     verdicts = results["transfer"]["beats_random"]
-    for answer, words in ((True, "it beats random"), (False, "nothing is shown"), (None, "no verdict")):
+    for answer, words in ((True, ": beats random"), (False, ": does NOT beat random"), (None, ": no verdict")):
         verdicts.update(dict.fromkeys(verdicts, answer))
         assert all(words in sentence for sentence in verdict(results["transfer"]))
 
 
-def test_what_the_figures_say_against_a_model_is_in_its_limits(results):
+def test_metrics_against_a_model_are_in_its_limits(results):
     transfer = results["transfer"]["figures"]
     transfer["pixels"]["knn_top1"]["mean"] = transfer["trained"]["knn_top1"]["mean"] + 0.25
     limits = render(results).partition("## Limits")[2]
-    assert "by kNN, raw pixels do better than its features, by 0.250." in limits
+    assert "kNN: raw pixels do better than this encoder's features, by 0.250." in limits
     for who, values in (("trained", [0.1, 0.11, 0.12]), ("random", [0.5, 0.51, 0.52])):
         results["measures"][who]["image_to_text_r1"] = {"mean": values[1], "std": 0.01, "values": values}
-    assert "WORSE than random by more than that: image to caption, R@1." in render(results)
+    assert "WORSE than random (by more than twice the spread over seeds): image to caption, R@1." in render(results)
 
 
 def measured_as(*values: float | None) -> dict:
-    """A figure of several seeds, as results hold it."""
+    """A metric of several seeds, as in results.json."""
     known = None not in values
     return {
         "mean": sum(values) / len(values) if known else None,

@@ -1,4 +1,4 @@
-"""What a person sees at the end of a run."""
+"""The terminal output at the end of a run."""
 
 import json
 
@@ -23,7 +23,7 @@ def shown(tmp_path, capsys):
     return printed
 
 
-def test_figures_verdicts_and_what_to_do_next_are_shown(results, shown, tmp_path):
+def test_metrics_verdicts_and_what_to_do_next_are_shown(results, shown, tmp_path):
     text, transfer = shown(results), results["transfer"]
     for who in ("trained", "random"):
         assert all(figure(transfer["figures"][who][f"{method}_top1"]) in text for method in transfer["methods"])
@@ -36,14 +36,14 @@ def test_figures_verdicts_and_what_to_do_next_are_shown(results, shown, tmp_path
 def test_without_transfer_that_is_said_and_nothing_is_claimed(results, shown):
     del results["transfer"]
     text = shown(results)
-    assert "No transfer: --eval_dataset none." in text and "random" not in text
+    assert "No evaluation: --eval_dataset none." in text and "random" not in text
 
 
 def test_a_test_split_that_was_trained_on_is_confessed(results, shown):
     results["transfer"]["test_seen_in_pretraining"] = False
-    assert "not of unseen data" not in shown(results)
+    assert "not on unseen data" not in shown(results)
     results["transfer"]["test_seen_in_pretraining"] = True
-    assert "these metrics are not of unseen data" in shown(results)
+    assert "these metrics are not on unseen data" in shown(results)
 
 
 def test_names_are_no_markup(results, shown):

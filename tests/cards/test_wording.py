@@ -1,4 +1,4 @@
-"""What a card says in sentences, as far as the results know it."""
+"""The sentences of a card."""
 
 import pytest
 from conftest import REPOSITORY
@@ -20,7 +20,7 @@ def test_every_sentence_ends_and_holds_no_empty_place(folder):
 
 def test_the_first_paragraph_names_parameters_classes_and_packages(results):
     text = wording.about(results, "`pip install it`")
-    assert f"{results['encoder']['parameters']:,} parameters in all" in text
+    assert f"{results['encoder']['parameters']:,} parameters in total" in text
     assert all(f"({encoder['class']})" in text for encoder in results["encoders"].values())
     assert "*contrastive*" in text and text.endswith("(`pip install it`):")
     assert " alone" not in text and "images alone" in wording.about({**results, "alone": {"images": ["a"]}}, "")
@@ -28,11 +28,11 @@ def test_the_first_paragraph_names_parameters_classes_and_packages(results):
 
 def test_limits_name_the_language_where_it_is_known_and_transfer_where_it_was_measured(results):
     results["card"], results["data"]["dataset"] = {"language": ["en", "de"]}, "somebody/birds"
-    assert "Learned from `somebody/birds` alone (en, de), " in wording.limits(results)
-    assert wording.limits(results).endswith("nothing was measured but for what is under Transfer.")
+    assert "Trained only on `somebody/birds` (en, de): " in wording.limits(results)
+    assert wording.limits(results).endswith("Other data was not tested, except the data under Transfer.")
     del results["transfer"], results["card"]
     text = wording.limits(results)
-    assert "birds` alone, " in text and text.endswith("of other data nothing was measured.")
+    assert "birds`: " in text and text.endswith("Other data was not tested.")
 
 
 def test_the_protocol_speaks_of_what_was_measured_alone(results):
@@ -61,6 +61,7 @@ def test_headlines_are_those_that_were_measured(results):
 
 
 def test_how_the_task_was_measured_is_said_of_several_kinds_alone(results):
-    assert "batches of 256 rows, unaugmented)" in wording.tested(results)
-    assert "that of the curves also of one kind alone" in wording.tested({**results, "alone": {"images": ["a"]}})
+    assert "batches of 256 rows, no augmentation)" in wording.tested(results)
+    alone = wording.tested({**results, "alone": {"images": ["a"], "texts": None}})
+    assert alone.endswith("is on images with texts only, the loss in the training curves also on images alone)")
     assert wording.tested(read_results(MASKED_LM)) == ""

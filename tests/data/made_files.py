@@ -1,4 +1,4 @@
-"""Files of numbered rows, of every kind that can be read, for the tests of reading."""
+"""Makes files of numbered rows in several formats."""
 
 import io
 import json
@@ -14,7 +14,7 @@ ROWS = 700
 
 
 def fresh_cache(tmp_path_factory, monkeypatch):
-    """Where counts of rows are kept: below a folder that is nobody else's."""
+    """Sets `HF_HOME` to a new folder and returns the folder of cached row counts."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(folder))
     return folder / "hf_pretext" / "rows"
@@ -56,7 +56,7 @@ def keep_even(row):
 
 
 def damaged_group(path, at=0.6):
-    """A Parquet file of 2,000 rows in 4 groups of many pages each, with garbage in the middle of the second."""
+    """Writes a Parquet file of 2,000 rows in 4 row groups of many pages, with zeros inside the second group."""
     rows = [{"text": f"{i} " + np.random.default_rng(i).bytes(300).hex()} for i in range(2000)]
     pq.write_table(
         pa.Table.from_pylist(rows), path, row_group_size=500, data_page_size=4096, write_batch_size=16,

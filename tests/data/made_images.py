@@ -1,4 +1,4 @@
-"""Images and rows of sources, for the tests of opening them."""
+"""Makes images, and reads all rows of a source."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""Texts that are made up, for the tests of tokenizers and of tokenised texts."""
+"""Makes random texts for the tests of tokenizers and of tokenised texts."""
 
 import datasets
 import numpy as np

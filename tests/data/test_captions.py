@@ -1,4 +1,4 @@
-"""Texts of captions: of any kind of column, each once, and compared as they read."""
+"""Captions: texts of any type of column, distinct captions, and comparisons of captions."""
 
 import datasets
 import numpy as np
@@ -20,7 +20,7 @@ from hf_pretext.data.sources import open_source
         (7, []),
     ],
 )
-def test_texts_of_a_column_of_any_kind(value, expected):
+def test_texts_of_a_column_of_any_type(value, expected):
     assert captions.texts_in(value) == expected
 
 
@@ -31,7 +31,7 @@ def source():
     return open_source(datasets.Dataset.from_dict(rows), columns=columns, needed=("text", "keywords"))
 
 
-def test_distinct_captions_are_those_of_the_columns_in_use_each_once(source):
+def test_distinct_captions_are_of_the_columns_in_use(source):
     def distinct(*parts):
         return [row["text"] for row in captions.distinct_captions(parts).read(0, 0, 99) if "text" in row]
 
@@ -40,18 +40,18 @@ def test_distinct_captions_are_those_of_the_columns_in_use_each_once(source):
     assert distinct((source, ["keywords"]), (source, ["text"])) == ["dog", "pet", "cat", "a dog", "a cat"]
 
 
-def test_no_more_captions_are_taken_than_a_tokenizer_needs(source, monkeypatch):
+def test_captions_for_a_tokenizer_are_limited(source, monkeypatch):
     monkeypatch.setattr(captions, "MOST_CAPTIONS", 3)
     assert len(captions.distinct_captions([(source, ["text", "keywords"])])) == 3
 
 
 def test_a_source_without_captions_is_refused():
     data = datasets.Dataset.from_dict({"text": [" ", ""]}, datasets.Features({"text": datasets.Value("string")}))
-    with pytest.raises(ValueError, match="has no text in its captions"):
+    with pytest.raises(ValueError, match="has no text in its caption columns"):
         captions.distinct_captions([(open_source(data, needed=("text",)), ["text"])])
 
 
-def test_several_of_a_list_are_drawn_and_one_of_texts_by_name():
+def test_several_keywords_are_drawn_from_a_list_and_one_text_from_a_dict():
     row = {"text": "t", "keywords": ["a", "b", "c"], "languages": {"en": "x", "de": "y"}}
     random = np.random.default_rng(0)
     drawn = {captions.Captions(["keywords"], [0, 1])(row, random) for _ in range(300)}
@@ -60,7 +60,7 @@ def test_several_of_a_list_are_drawn_and_one_of_texts_by_name():
     assert {captions.Captions(["languages"], [0, 1])(row, random) for _ in range(50)} == {"x", "y"}
 
 
-def test_case_and_spaces_do_not_tell_captions_apart():
+def test_case_and_spaces_do_not_distinguish_captions():
     assert captions.normalised(" Eine  STRASSE\n") == captions.normalised("eine straße") == "eine strasse"
     assert captions.label_number("A  dog") == captions.label_number("a dog") != captions.label_number("a cat")
     assert captions.label_number("a dog") == -143_298_910_849_180_985  # in every process

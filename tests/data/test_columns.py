@@ -1,4 +1,4 @@
-"""Which column holds what, and what is said where that can't be told."""
+"""Detection of columns by type and name, and the errors for missing and ambiguous columns."""
 
 import datasets
 import pytest
@@ -21,19 +21,19 @@ def test_columns_are_found_by_type_then_by_usual_names():
     [
         ({"text": datasets.Value("string")}, None, "no column of images.*--image_column.*text [(]string[)]"),
         ({"left": datasets.Image(), "right": datasets.Image()}, None, "several columns of images: left, right"),
-        ({"image": datasets.Image()}, "picture", "no column 'picture'.*image [(]Image[)]"),
+        ({"image": datasets.Image()}, "photo", "no column 'photo'.*image [(]Image[)]"),
     ],
 )
-def test_missing_or_ambiguous_column_lists_what_there_is(columns, asked, message):
+def test_missing_or_ambiguous_column_lists_all_columns(columns, asked, message):
     with pytest.raises(ValueError, match=message):
         find_column(columns, "image", asked)
 
 
-def test_of_several_columns_the_first_that_is_there_is_opened():
+def test_of_several_columns_the_first_existing_one_is_opened():
     films, both = ([{"video": b"a", "label": 1}], [{"video": b"a", "audio": b"b", "label": 1}])
     needed = (("audio", "video"), "label")
     assert list(open_source(films, needed=needed).columns) == ["video", "label"]
     assert list(open_source(both, needed=needed).columns) == ["audio", "label"]
     assert open_source(both, columns={"video": "video"}, needed=needed).columns["video"] == "video"  # as asked
-    with pytest.raises(ValueError, match=r"no column of audios that can be told. Name it with --audio_column"):
+    with pytest.raises(ValueError, match=r"no column of audios was detected. Name the column with --audio_column"):
         open_source([{"label": 1}], needed=needed)

@@ -1,4 +1,4 @@
-"""Texts, tokenised once, packed, streamed and learned from."""
+"""Texts are tokenised once, packed, streamed and trained on."""
 
 import datasets
 import numpy as np
@@ -38,7 +38,7 @@ def tokenizer():
 def test_tokens_words_and_bytes(tokenizer):
     contents = ["The film", "  ", "電影 was a Größe", None]
     found = tokenised(source(contents), tokenizer)
-    assert len(found) == 2  # what is blank or missing is left out
+    assert len(found) == 2  # without blank and missing texts
     for i, text in enumerate((contents[0], contents[2])):
         part = slice(found.offsets[i], found.offsets[i + 1])
         assert found.tokens[part].tolist() == tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -73,7 +73,7 @@ def test_no_text_is_an_error(contents, tokenizer, cache):
     assert not list(cache.iterdir())
 
 
-def test_packed_sequences_hold_every_document_once(tokenizer):
+def test_packed_sequences_contain_every_document_once(tokenizer):
     texts = tokenised(source(corpus(200)), tokenizer)
     packed = PackedTexts(texts, tokenizer, max_length=64)
     assert packed.padding < 0.05
@@ -94,7 +94,7 @@ def test_packed_sequences_hold_every_document_once(tokenizer):
 
 
 def test_too_short_sequences_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="max_length 2 leaves no room beside 2 special tokens"):
+    with pytest.raises(ValueError, match="max_length 2 leaves no room for text: the tokenizer adds 2 special tokens"):
         PackedTexts(tokenised(source(corpus()), tokenizer), tokenizer, 2)
 
 
@@ -142,7 +142,7 @@ def test_packed_texts_stream_and_resume_exactly(tokenizer):
     assert output.logs["bits_per_byte"] > 0
 
 
-def test_batched_texts_hold_every_document_once_with_others_of_its_length(tokenizer):
+def test_batched_texts_contain_every_document_once_with_others_of_its_length(tokenizer):
     texts = tokenised(source(corpus(300)), tokenizer)
     batched = BatchedTexts(texts, tokenizer, max_length=64, batch_size=4)
     assert 0 < batched.padding < 0.05
@@ -160,7 +160,7 @@ def test_batched_texts_hold_every_document_once_with_others_of_its_length(tokeni
     assert batched.padding == pytest.approx(1 - real / size)
 
 
-def test_the_order_of_other_texts_or_another_tokenizer_is_not_gone_on_with(tokenizer):
+def test_a_run_does_not_resume_with_other_texts_or_another_tokenizer(tokenizer):
     texts = source(corpus())
     packed = PackedTexts(tokenised(texts, tokenizer), tokenizer, 64)
     rows = source_of(packed, texts, tokenizer)
@@ -169,23 +169,23 @@ def test_the_order_of_other_texts_or_another_tokenizer_is_not_gone_on_with(token
     assert rows.rows.fingerprint() != source_of(packed, texts, other).rows.fingerprint()
     assert len(rows) == len(packed) and rows.name == texts.name
     others = source(corpus(seed=1))
-    for of, length in ((texts, 63), (others, 64)):  # also where there are as many sequences
+    for of, length in ((texts, 63), (others, 64)):  # also for an equal number of sequences
         packed = PackedTexts(tokenised(of, tokenizer), tokenizer, length)
         assert source_of(packed, of, tokenizer).rows.fingerprint()["files"] != rows.rows.fingerprint()["files"]
 
 
 @pytest.mark.parametrize("kind", ["wordpiece", "unigram"])
-def test_languages_without_spaces_are_not_hidden_whole(kind):
-    signs = "電影很長我們在雨中走了很久沒有人說話但是光很美"
+def test_languages_without_spaces_are_not_masked_whole(kind):
+    characters = "電影很長我們在雨中走了很久沒有人說話但是光很美"
     random = np.random.default_rng(0)
-    clauses = ["".join(random.choice(list(signs), 40)) for _ in range(200)]
+    clauses = ["".join(random.choice(list(characters), 40)) for _ in range(200)]
     tokens = trained(source(clauses), kind, 150, False, "text", 512)
     encoded = tokens(clauses[0], add_special_tokens=False)
     starts = word_begins(encoded.word_ids())
     assert tokens.unk_token_id not in encoded["input_ids"]
     assert len(starts) / starts.sum() <= LONGEST_WORD
     if kind == "wordpiece":
-        assert starts.all()  # each sign is a word
+        assert starts.all()  # each character is a word
     model = MaskedLMForPreTraining.from_encoder(
         BertConfig(vocab_size=150, hidden_size=12), mask_token_id=4, unit="word"
     )

@@ -76,22 +76,22 @@ def test_a_path_a_pillow_image_and_bytes_give_the_same(tmp_path):
     ("value", "reason"),
     [
         (b"", "no bytes"),
-        (b"hello", "not a picture"),
+        (b"hello", "not an image"),
         (encoded()[:200], "damaged"),
-        (encoded("JPEG")[:150], "damaged|not a picture"),
-        (encoded("WEBP")[:100], "damaged|not a picture"),
+        (encoded("JPEG")[:150], "damaged|not an image"),
+        (encoded("WEBP")[:100], "damaged|not an image"),
         ({"bytes": None, "path": None}, "neither bytes nor a path"),
         ({"bytes": None, "path": "/no/such.png"}, "unreadable file: No such file"),
-        (None, "no picture but NoneType"),
-        (7, "no picture but int"),
+        (None, "image is NoneType, not bytes"),
+        (7, "image is int, not bytes"),
     ],
 )
-def test_what_is_no_picture_is_a_bad_sample(value, reason):
+def test_invalid_images_are_bad_samples(value, reason):
     with pytest.raises(BadSample, match=reason):
         to_image(value)
 
 
-def test_a_huge_picture_is_refused_by_its_header(monkeypatch):
+def test_a_huge_image_is_refused_by_its_header(monkeypatch):
     with pytest.raises(BadSample, match="30x20 pixels, more than 500"):
         to_image(encoded(), max_pixels=500)
     assert to_image(encoded(), max_pixels=600).shape == (3, 20, 30)
@@ -127,8 +127,8 @@ def test_deep_grey_is_scaled_not_cut_off():
         assert torch.equal(to_image(buffer.getvalue()), expected)
 
 
-def test_what_is_transparent_lies_on_white():
-    picture = np.zeros((4, 4, 4), np.uint8)  # black, and transparent but for one pixel that is half so
+def test_transparent_pixels_are_blended_with_white():
+    picture = np.zeros((4, 4, 4), np.uint8)  # black and transparent, except for one pixel of half opacity
     picture[0, 0] = (255, 0, 0, 128)
     for mode in ("RGBA", "P"):
         buffer = io.BytesIO()
@@ -187,7 +187,7 @@ def test_the_size_is_known_before_decoding(orientation, format):
     assert upright_size(open_image(content)) == tuple(to_image(content).shape[1:])
 
 
-def test_noise_in_a_picture_never_raises_anything_else():
+def test_noise_in_an_image_raises_only_bad_sample():
     random = np.random.default_rng(0)
     contents = [encoded(f) for f in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")]
     for i in range(300):
@@ -209,7 +209,7 @@ def test_text(value, reason):
 
 def test_formats_that_run_programs_are_not_tried():
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
-    with pytest.raises(BadSample, match="not a picture"):
+    with pytest.raises(BadSample, match="not an image"):
         to_image(postscript)
 
 
@@ -240,14 +240,14 @@ def test_sound_of_several_channels_at_another_rate():
     [
         (lambda: b"", "no bytes"),
         (lambda: b"hello" * 100, "damaged sound"),
-        (lambda: None, "no sound but NoneType"),
+        (lambda: None, "sound is NoneType, not bytes"),
         (lambda: sound(samples=TONE[:0]), "empty sound"),
         (lambda: sound("FLAC")[:3000], "damaged sound"),
         (lambda: sound("OGG")[:50], "damaged sound"),
         (lambda: encoded(), "damaged sound"),
     ],
 )
-def test_what_is_no_sound_is_a_bad_sample(content, reason):
+def test_invalid_sounds_are_bad_samples(content, reason):
     with pytest.raises(BadSample, match=reason):
         to_sound(content(), RATE, seconds=1.0)
 
@@ -265,12 +265,12 @@ def test_sound_of_a_video():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (lambda: video(), "no sound in the video"),
+        (lambda: video(), "video without sound"),
         (lambda: b"hello" * 100, "damaged sound of a video"),
         (b"", "no bytes"),
     ],
 )
-def test_what_has_no_sound_is_a_bad_sample(content, reason):
+def test_videos_without_sound_are_bad_samples(content, reason):
     with pytest.raises(BadSample, match=reason):
         sound_of_video(content() if callable(content) else content, RATE, seconds=1.0)
 
@@ -289,7 +289,7 @@ def test_frames_of_a_video_at_a_stride():
 
     assert numbers(stride=2) == pytest.approx([0, 2, 4], abs=0.6)
     assert numbers(stride=2, at=1.0) == pytest.approx([25, 27, 29], abs=0.6)
-    assert numbers(stride=100) == pytest.approx([0, 14, 29], abs=0.6)  # as far apart as there is room for
+    assert numbers(stride=100) == pytest.approx([0, 14, 29], abs=0.6)  # as far apart as the video allows
     assert to_video(video(frames=2), frames=5).shape == (5, 3, 48, 64)
 
 
@@ -297,14 +297,14 @@ def test_frames_of_a_video_at_a_stride():
     ("content", "reason"),
     [
         (lambda: b"", "no bytes"),
-        (lambda: b"hello" * 100, "damaged video|no video in it"),
-        (lambda: 7, "no video but int"),
-        (lambda: video()[:-800], "damaged video|no video in it"),  # an mp4's index lies at its end
+        (lambda: b"hello" * 100, "damaged video|file without video"),
+        (lambda: 7, "video is int, not bytes"),
+        (lambda: video()[:-800], "damaged video|file without video"),  # the index of an mp4 is at its end
         (lambda: video(format="avi")[:-3000], "ends after [0-9]+ of 30 frames"),
-        (lambda: sound(), "damaged video|no video in it"),
+        (lambda: sound(), "damaged video|file without video"),
     ],
 )
-def test_what_is_no_video_is_a_bad_sample(content, reason):
+def test_invalid_videos_are_bad_samples(content, reason):
     with pytest.raises(BadSample, match=reason):
         to_video(content(), frames=30)
 
@@ -320,7 +320,7 @@ def test_huge_frames_and_playlists_are_refused(tmp_path):
         to_video(f"ffconcat version 1.0\nfile '{tmp_path}/secret.mp4'\n".encode(), frames=2)
 
 
-def test_what_is_not_installed_is_said(monkeypatch):
+def test_a_missing_package_is_reported(monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     with pytest.raises(ImportError, match=r"pip install 'hf_pretext\[video\]'"):
         decoding.needed("av", "video")

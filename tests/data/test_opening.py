@@ -1,4 +1,4 @@
-"""What --dataset may name, and what is said where it can't be opened."""
+"""Values of --dataset, and the errors for data that can't be opened."""
 
 import json
 
@@ -13,11 +13,11 @@ from hf_pretext.data.sources import open_source, open_splits
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six pictures in two folders."""
+    """Six images in four folders, and a text file."""
     for name in ("cat/1.png", "cat/2.PNG", "dog/1.png", "dog/deep/2.png", "dog/3.png", "test_drive/1.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(png())
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     return tmp_path
 
 
@@ -39,24 +39,24 @@ def test_image_folder_with_splits(tmp_path):
     assert len(open_source(str(tmp_path))) == 3
 
 
-def test_a_pictures_own_name_is_no_split(tmp_path):
+def test_the_name_of_an_image_is_no_split(tmp_path):
     for name in ("train-1.png", "test_2.png", "other.png"):
         (tmp_path / name).write_bytes(png())
     assert len(open_source(str(tmp_path))) == 3
 
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "gone/*.parquet", "/no/such/file.parquet"])
-def test_path_that_is_not_there(path):
+def test_path_that_does_not_exist(path):
     with pytest.raises(ValueError, match="no such file or folder"):
         open_source(path)
 
 
 def test_hub_id_that_can_not_be_reached():
-    with pytest.raises(ValueError, match="neither a path that exists here nor a Hub dataset"):
+    with pytest.raises(ValueError, match="neither an existing path nor a Hub dataset"):
         open_source("nobody/nothing-of-that-name")
 
 
-def test_split_that_is_not_there_lists_those_that_are(tmp_path):
+def test_unknown_split_lists_the_existing_ones(tmp_path):
     with pytest.raises(ValueError, match="no split 'dev'.*test, train, validation"):
         open_source(str(EMOJI), "dev")
     with pytest.raises(ValueError, match="no split 'test'.*train"):
@@ -66,12 +66,12 @@ def test_split_that_is_not_there_lists_those_that_are(tmp_path):
 def test_mixed_files_are_refused(tmp_path):
     (tmp_path / "a.parquet").touch()
     (tmp_path / "b.tar").touch()
-    with pytest.raises(ValueError, match="files of one kind .*not [.]parquet, [.]tar"):
+    with pytest.raises(ValueError, match="files of the formats [.]parquet, [.]tar. Give files of one"):
         open_source(str(tmp_path))
 
 
 @pytest.mark.parametrize("notes", ["metadata.csv", "metadata.jsonl", "texts"])
-def test_pictures_with_captions_beside_them(tmp_path, notes):
+def test_images_with_captions_in_files(tmp_path, notes):
     for i in range(3):
         (tmp_path / "train" / "a").mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8), (80 * i, 0, 0)).save(tmp_path / "train" / "a" / f"{i}.png")

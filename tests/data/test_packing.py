@@ -53,7 +53,7 @@ def test_the_tightest_room_is_taken():
     assert [part.tolist() for part in np.split(members, ends[:-1])] == [[1, 2], [0, 3]]
 
 
-def test_what_does_not_fit_is_refused():
+def test_a_too_long_piece_is_refused():
     with pytest.raises(ValueError, match="A piece of 11 tokens does not fit into sequences of 10"):
         best_fit([3, 11], 10)
     assert [len(part) for part in best_fit([], 10)] == [0, 0]

@@ -1,4 +1,4 @@
-"""The same samples from a Hub that fails, cuts connections and is slow; read in ranges, not whole."""
+"""A Hub that fails, cuts connections and is slow gives the same samples; Parquet files are read in ranges."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ from hf_pretext.data import remote
 EPOCH = """
 import json, sys, time
 sleep = time.sleep
-time.sleep = lambda seconds: sleep(min(seconds, 0.2))  # ours, huggingface_hub's and datasets' pauses between tries
+time.sleep = lambda seconds: sleep(min(seconds, 0.2))  # the pauses of hf_pretext, huggingface_hub and datasets
 from hf_pretext.data.decoding import to_text
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.data.sources import open_source
@@ -28,7 +28,7 @@ class Text:
         return {"number": int(to_text(row["text"]).split()[1])}
 
 column, start, batches = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-source = open_source("someone/pictures", columns={"text": column}, needed=("text",))
+source = open_source("someone/images", columns={"text": column}, needed=("text",))
 loader = StreamLoader(source, Text(), 10, start=start, settings=StreamSettings(window=200, parts=2), num_workers=1)
 found = []
 for _ in range(batches // len(loader) + 2):
@@ -61,7 +61,7 @@ def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
     calm, rough = serve(tmp_path / "good"), serve(tmp_path / "bad", fail_every=3, cut_every=5, delay=0.02)
     with calm as good, rough as bad, ThreadPoolExecutor() as pool:  # both at once: they mostly wait
         for hub in (good, bad):
-            hub.add("dataset", "someone/pictures", tmp_path / "repository")
+            hub.add("dataset", "someone/images", tmp_path / "repository")
         epochs = [pool.submit(epoch, hub, tmp_path / str(i), column) for i, hub in enumerate((good, bad))]
         expected, found = (one.result() for one in epochs)
         assert bad.failed > 5 and bad.cut > 0
@@ -74,17 +74,17 @@ def test_parquet_is_read_in_ranges_not_whole(tmp_path):
     folder = tmp_path / "repository"
     folder.mkdir()
     random = np.random.default_rng(0)
-    rows = [{"text": f"text {i}", "picture": random.bytes(4000)} for i in range(ROWS)]
+    rows = [{"text": f"text {i}", "image": random.bytes(4000)} for i in range(ROWS)]
     pq.write_table(pa.Table.from_pylist(rows), folder / "a.parquet", row_group_size=100)
     size = (folder / "a.parquet").stat().st_size
     with serve(tmp_path / "hub") as hub:
-        hub.add("dataset", "someone/pictures", folder)
+        hub.add("dataset", "someone/images", folder)
         found = epoch(hub, tmp_path / "cache", "text")
         assert sorted(found["numbers"]) == list(range(ROWS))
         assert 0 < hub.sent < size / 10
 
 
-def test_what_fails_far_away_is_tried_again(monkeypatch):
+def test_remote_failures_are_retried(monkeypatch):
     monkeypatch.setattr(remote, "PAUSES", (0, 0, 0))
     answers = iter([ConnectionError("503"), TimeoutError(), "content"])
 
@@ -97,7 +97,7 @@ def test_what_fails_far_away_is_tried_again(monkeypatch):
     assert remote.patiently(act, remote=True) == "content"
     answers = iter([ConnectionError("503")])
     with pytest.raises(ConnectionError):
-        remote.patiently(act, remote=False)  # a disk is not asked twice
+        remote.patiently(act, remote=False)  # a local read is not retried
 
 
 def test_names_stay_different():

@@ -1,4 +1,4 @@
-"""Any range of any source, its counts, and what is left of damaged files."""
+"""Reads any range of any source, counts rows, and reads damaged files."""
 
 import gzip
 import json
@@ -104,7 +104,7 @@ def test_every_kind_gives_every_range(make, kind, tmp_path):
     assert difference([{"name": "a", **source.rows.fingerprint()}], [{"name": "b", **again.rows.fingerprint()}]) == ""
 
 
-def test_a_plain_iterable_is_gone_through_again_and_again():
+def test_a_plain_iterable_is_iterated_repeatedly():
     class Numbers:
         def __iter__(self):
             return ({"text": f"text {i}"} for i in range(5))
@@ -114,7 +114,7 @@ def test_a_plain_iterable_is_gone_through_again_and_again():
     assert [row["text"] for row in source.read(0, 3, 12)] == [f"text {i % 5}" for i in range(3, 12)]
     with pytest.raises(TypeError, match="without a length"):
         len(source)
-    with pytest.raises(ValueError, match="gone through only once"):
+    with pytest.raises(ValueError, match="iterated only once"):
         open_source(({"text": "a"} for _ in range(3)), columns={"text": "text"}, needed=("text",))
 
 
@@ -130,19 +130,19 @@ def test_a_file_that_shrinks_meanwhile_is_bad_rows(tmp_path):
 
 def fail_at_seven(row):
     if row["text"].endswith("7"):
-        raise ValueError("a mistake of the user's own")
+        raise ValueError("a mistake in the user's code")
     return row
 
 
-def test_an_error_in_the_users_own_code_is_no_damage(tmp_path):
+def test_an_error_in_the_users_code_is_no_damage(tmp_path):
     made = datasets.Dataset.from_list(lines(100)).to_iterable_dataset()
     for data in (made, streamed_json(tmp_path)):
-        with pytest.raises(ValueError, match="the user's own"):
+        with pytest.raises(ValueError, match="the user's code"):
             open_source(data.map(fail_at_seven), columns={"text": "text"}, needed=("text",))
     content = gzip.compress(write_tar(tmp_path / "a.tar", 600).read_bytes())
     (tmp_path / "a.tar.gz").write_bytes(content[: len(content) // 2])
     cut = datasets.load_dataset("webdataset", data_files=str(tmp_path / "a.tar.gz"), split="train", streaming=True)
-    for data in (cut, cut.map(lambda row: row)):  # a file that is cut still is
+    for data in (cut, cut.map(lambda row: row)):  # a cut file stays cut after map
         source = open_source(data, columns={"text": "txt"}, needed=("text",))
         assert 0 < len(source) < 600 and len(source.rows.lost) == 1
 
@@ -157,7 +157,7 @@ def test_counts_depend_on_how_a_file_is_read(tmp_path):
             assert len(open_source(data, needed=("text",))) == expected == len(list(data))
 
 
-def test_a_filtered_stream_is_counted_anew(tmp_path):
+def test_a_filtered_stream_is_counted_again(tmp_path):
     jsonl(tmp_path)
     stream = datasets.load_dataset("json", data_files=str(tmp_path / "a.jsonl"), split="train", streaming=True)
     assert len(open_source(stream, needed=("text",))) == ROWS

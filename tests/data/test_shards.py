@@ -1,4 +1,4 @@
-"""Parquet files and tars: read in ranges, and what is left of damaged ones."""
+"""Parquet files and tars: reads of ranges, and the readable rows of damaged files."""
 
 import io
 import itertools
@@ -20,14 +20,14 @@ from hf_pretext.data.sources import Source, open_source
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
 
 
-def test_parquet_reads_no_more_than_it_must(tmp_path, monkeypatch):
+def test_parquet_opens_a_row_group_once_for_consecutive_ranges(tmp_path, monkeypatch):
     pq.write_table(pa.Table.from_pylist(lines(3000)), tmp_path / "a.parquet", row_group_size=3000)
     source = open_source(str(tmp_path), needed=("text",))
     opened = []
     monkeypatch.setattr(ParquetRows, "open", lambda *args, own=ParquetRows.open: opened.append(args[1:]) or own(*args))
     for start in range(0, 3000, 100):
         source.read(0, start, start + 100)
-    assert opened == [(0, 0)]  # went on where it was, each time
+    assert opened == [(0, 0)]  # each read continued the open reader
 
 
 @pytest.mark.parametrize("share", [0.31, 0.5, 0.77])
@@ -38,7 +38,7 @@ def test_a_cut_tar_loses_only_its_rest(tmp_path, share):
     (tmp_path / "cut.tar").write_bytes(content[:there])
     source = open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))
     cut = len(source) - 60
-    assert cut in (there // 2048, there // 2048 + 1)  # a sample is two headers and two blocks; the text comes first
+    assert cut in (there // 2048, there // 2048 + 1)  # a sample has two headers and two blocks; its text is first
     texts = [row["text"] for piece, n in enumerate(source.counts) for row in source.read(piece, 0, n)]
     assert texts == [*(f"text {i}" for i in range(100, 100 + cut)), *(f"text {i}" for i in range(60))]
     assert source.rows.lost == [("cut.tar", f"damaged or cut after {cut} samples: the rest is left out")]
@@ -99,7 +99,7 @@ def test_which_rows_of_a_damaged_group_are_bad_does_not_depend_on_the_range(tmp_
 
 
 def in_memory(path) -> str:
-    """The address of a copy that is read as remote files are."""
+    """Returns the URL of a copy that is read like a remote file."""
     system = fsspec.filesystem("memory")
     system.pipe(f"/{path.parent.name}/{path.name}", path.read_bytes())
     return f"memory://{path.parent.name}/{path.name}"
@@ -123,7 +123,7 @@ def test_damage_in_a_remote_file_is_bad_rows_and_waited_for_only_once(tmp_path, 
         expected = here.read(1, start, stop)
         assert unreadable(there.read(1, start, stop)) == unreadable(expected)
     assert unreadable(there.read(2, 0, 500)) == []
-    assert len(waits) <= 4  # where the break was looked for from behind it, and where it is
+    assert len(waits) <= 4  # for a read that starts behind the damage, and one at the damage
 
 
 def test_a_remote_file_out_of_reach_is_an_error_not_bad_rows(tmp_path, monkeypatch):
@@ -161,7 +161,7 @@ def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_c
     assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 40
 
 
-def test_empty_shards_and_empty_row_groups_are_no_hindrance(tmp_path):
+def test_empty_shards_and_empty_row_groups_are_skipped(tmp_path):
     schema = pa.schema({"text": pa.string()})
     for name, count in (("a", 0), ("b", 3), ("c", 0), ("d", 2)):
         pq.write_table(pa.table({"text": [f"{name}{i}" for i in range(count)]}, schema), tmp_path / f"{name}.parquet")

@@ -15,7 +15,7 @@ def keys(source):
     return [source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)]
 
 
-def test_parquet_folder_takes_one_split_and_leaves_pictures_undecoded():
+def test_parquet_folder_takes_one_split_and_leaves_images_undecoded():
     source = open_source(str(EMOJI), "validation")
     assert len(source) == 435
     row = source.read(0, 0, 0 + 1)[0]
@@ -23,7 +23,7 @@ def test_parquet_folder_takes_one_split_and_leaves_pictures_undecoded():
     assert isinstance(row["image"]["bytes"], bytes)
 
 
-def test_parquet_pieces_are_row_groups_and_keys_tell_where_a_row_lies():
+def test_parquet_pieces_are_row_groups_and_keys_name_file_and_row():
     source = open_source(str(EMOJI))
     assert len(source) == 3448
     table = datasets.load_dataset("parquet", data_files=str(EMOJI / "train-*"), split="train")
@@ -76,7 +76,7 @@ def test_splits_of_the_embedded_set_share_no_name():
 
 
 def test_empty_sources(tmp_path):
-    with pytest.raises(ValueError, match="holds no picture"):
+    with pytest.raises(ValueError, match="contains no image"):
         open_source(str(tmp_path))
     empty = datasets.Dataset.from_dict({"image": []}, datasets.Features({"image": datasets.Image()}))
     with pytest.raises(ValueError, match="no rows"):
@@ -95,7 +95,7 @@ def test_rows_can_be_read_in_any_order():
         assert source.read(place[0], place[1], place[1] + 1)[0]["image"]["bytes"] == expected[place]
 
 
-def test_how_large_rows_are_is_reported_by_several_pieces():
+def test_row_size_is_estimated_from_several_pieces():
     rows = [{"text": "x" * (10 if i < 256 else 50_000)} for i in range(2000)]
     source = open_source(rows, needed=("text",))
     assert 30_000 < source.row_bytes() < 50_000

@@ -1,4 +1,4 @@
-"""A tokenizer that is trained: the same each time, kept, and loaded anywhere."""
+"""Trained tokenizers: reproducible, cached, and loadable by `AutoTokenizer`."""
 
 import subprocess
 import sys
@@ -38,8 +38,8 @@ for kind in ("wordpiece", "bpe", "unigram"):
 
 
 def test_a_trained_tokenizer_is_the_same_in_any_process():
-    """The library's hash tables differ by process; this text has letters so rare that only the alphabet asks for
-    them."""
+    """The library's hash tables differ between processes; this text has characters so rare that they are tokens only
+    because of the alphabet."""
     text = str(Path(__file__).parents[2] / "recipes" / "data" / "shakespeare" / "validation.jsonl")
     command = [sys.executable, "-c", SCRIPT, text]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(4)]

@@ -94,7 +94,7 @@ def test_evaluation_and_rows_without_others_see_the_caption_itself():
     assert draw({"text": "blue", "keywords": [], "names": None}, np.random.default_rng(0)) == "blue"
     with pytest.raises(BadSample, match="blank text"):
         draw({**ROW, "text": " "}, np.random.default_rng(0))
-    with pytest.raises(BadSample, match="no text but NoneType"):
+    with pytest.raises(BadSample, match="text is NoneType"):
         draw({**ROW, "text": None}, None)
 
 

@@ -62,7 +62,7 @@ def test_an_encoder_takes_them_by_its_name(config, name):
 def test_an_encoder_of_something_else_is_refused():
     with pytest.raises(ValueError, match="BertModel takes input_ids. Give a video encoder, which takes"):
         fresh().fit(build_encoder(CONFIGS["bert"]()))
-    with pytest.raises(BadSample, match="no video but int"):
+    with pytest.raises(BadSample, match="video is int"):
         fresh()({"video": 3}, None, 0.0)
 
 

@@ -17,9 +17,9 @@ from hf_pretext.modules.masked_pairs import MaskedPairsTask
 from hf_pretext.modules.masking import IGNORED
 
 
-def test_prepare_fits_the_codebook_to_pictures_alone():
+def test_prepare_fits_the_codebook_to_images_alone():
     model = FlavaForPreTraining.from_encoder(encoder(), **SETTINGS)
-    batches = [kinds(pairs())["texts"], kinds(pairs())["pictures"]]
+    batches = [kinds(pairs())["texts"], {"pixel_values": pairs()["pixel_values"]}]
     model.prepare(iter(batches))
     assert isinstance(model.codebook, PatchCodebook) and model.codebook.fitted
 

@@ -1,4 +1,4 @@
-"""The six losses are transformers' own, each kind of batch learns what it can, and the checkpoint is FlavaModel's."""
+"""FLAVA: the six losses equal those of transformers, each kind of batch has its losses, and `FlavaModel` loads it."""
 
 import json
 
@@ -34,7 +34,7 @@ def config() -> FlavaConfig:
 
 
 def encoder() -> FlavaModel:
-    """With what begins at zero drawn, or patches would be the same in all places."""
+    """Returns a model whose zero parameters are random, or patches would be equal at all positions."""
     model = build_encoder(config())
     for parameter in model.parameters():
         if not parameter.abs().sum():
@@ -57,7 +57,7 @@ def pairs(count: int = 6, length: int = 9) -> dict[str, torch.Tensor]:
 def kinds(batch: dict) -> dict[str, dict]:
     return {
         "pairs": batch,
-        "pictures": {"pixel_values": batch["pixel_values"]},
+        "images": {"pixel_values": batch["pixel_values"]},
         "texts": {name: value for name, value in batch.items() if name != "pixel_values"},
     }
 
@@ -68,7 +68,7 @@ def fitted(**settings) -> FlavaForPreTraining:
     return model
 
 
-@pytest.mark.parametrize("kind", ["pairs", "pictures"])
+@pytest.mark.parametrize("kind", ["pairs", "images"])
 def test_contract(tmp_path, fitted_codebooks, kind):
     fitted_codebooks(pairs()["pixel_values"])
     check_contract(FlavaForPreTraining, encoder(), kinds(pairs())[kind], tmp_path, **SETTINGS)
@@ -103,11 +103,11 @@ def test_checkpoint_is_flavas_and_keeps_its_codebook(tmp_path):
     assert "parts" in json.loads((tmp_path / "config.json").read_text())["pretext"]
 
 
-# transformers' own pretraining class
+# comparison with transformers' pretraining class
 
 
 def theirs_of(ours: FlavaForPreTraining) -> transformers.FlavaForPreTraining:
-    """The same weights in transformers' words."""
+    """Returns transformers' pretraining class with the same weights."""
     theirs = transformers.FlavaForPreTraining(ours.config)
     theirs.flava.load_state_dict(ours.full_model.state_dict())
     for name in ("mim", "mlm", "mmm_image", "mmm_text"):
@@ -119,8 +119,8 @@ def theirs_of(ours: FlavaForPreTraining) -> transformers.FlavaForPreTraining:
     return theirs.eval()
 
 
-def told_alike(ours: FlavaForPreTraining, monkeypatch, batch: dict, partner=None) -> tuple[dict, dict]:
-    """The losses of both on the same masks, visual tokens and mismatched captions."""
+def both_losses(ours: FlavaForPreTraining, monkeypatch, batch: dict, partner=None) -> tuple[dict, dict]:
+    """Returns the losses of both classes for the same masks, visual tokens and mismatched captions."""
     hidden, seen = {}, {}
     hide_patches, hide_tokens, contrast = ours.hide_patches, ours.hide_tokens, ours.contrast
 
@@ -153,17 +153,17 @@ def told_alike(ours: FlavaForPreTraining, monkeypatch, batch: dict, partner=None
     return losses, {name: value for name, value in found.items() if value is not None}
 
 
-@pytest.mark.parametrize("kind", ["pictures", "texts"])
+@pytest.mark.parametrize("kind", ["images", "texts"])
 def test_losses_of_one_kind_are_transformers_own(monkeypatch, kind):
-    ours, theirs = told_alike(fitted(), monkeypatch, kinds(pairs())[kind])
-    assert set(ours) == set(theirs) == {"mim" if kind == "pictures" else "mlm"}
+    ours, theirs = both_losses(fitted(), monkeypatch, kinds(pairs())[kind])
+    assert set(ours) == set(theirs) == {"mim" if kind == "images" else "mlm"}
     for name, loss in theirs.items():
         torch.testing.assert_close(ours[name], loss, atol=1e-4, rtol=0)
 
 
 def test_losses_of_pairs_are_transformers_own(monkeypatch):
     partner = torch.tensor([-1, -1, -1, -1, -1, -1])
-    ours, theirs = told_alike(fitted(), monkeypatch, pairs(), partner)
+    ours, theirs = both_losses(fitted(), monkeypatch, pairs(), partner)
     theirs["contrastive"] = theirs.pop("global_contrastive")
     assert set(ours) == set(theirs) == {"mmm_image", "mmm_text", "itm", "contrastive"}
     for name, loss in theirs.items():
@@ -172,8 +172,8 @@ def test_losses_of_pairs_are_transformers_own(monkeypatch):
 
 def test_losses_of_mismatched_pairs_are_transformers_own(monkeypatch):
     partner = torch.tensor([-1, 3, -1, 1, 5, -1])
-    ours, theirs = told_alike(fitted(), monkeypatch, pairs(), partner)
-    for name in ("mmm_image", "mmm_text", "itm"):  # what is mismatched counts for itm alone
+    ours, theirs = both_losses(fitted(), monkeypatch, pairs(), partner)
+    for name in ("mmm_image", "mmm_text", "itm"):  # mismatched pairs count for itm only
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=0)
 
 
@@ -181,8 +181,8 @@ def test_losses_of_mismatched_pairs_are_transformers_own(monkeypatch):
 def test_each_loss_alone_is_learned(name):
     weights = {f"{other}_weight": float(other == name) for other in flava.WEIGHTS}
     model = fitted(**weights, image_mask_ratio=0.3, text_mask_ratio=0.3).train()
-    batch = kinds(pairs())[{"mim": "pictures", "mlm": "texts"}.get(name, "pairs")]
-    model.generator = lambda: torch.Generator().manual_seed(0)  # one corruption, to be learned by heart
+    batch = kinds(pairs())[{"mim": "images", "mlm": "texts"}.get(name, "pairs")]
+    model.generator = lambda: torch.Generator().manual_seed(0)  # the same masks in each step
     optimizer, found = torch.optim.AdamW(model.parameters(), 3e-3), []
     for _ in range(40):
         losses = model(**batch).losses
@@ -201,7 +201,7 @@ def test_every_parameter_learns_from_one_kind_or_another():
     assert set(model.freeze_unused(pairs())) > {"pretext_head.mlm.0.weight", "pretext_head.mim.0.weight"}
 
 
-def test_a_mismatched_pair_is_told_by_another_caption():
+def test_a_mismatched_pair_gets_another_caption():
     model, batch = fitted().eval(), pairs()
     fuse = model.fuse
     seen = {}
@@ -214,7 +214,7 @@ def test_a_mismatched_pair_is_told_by_another_caption():
     assert there[1].tolist() == batch["attention_mask"][0].tolist() != batch["attention_mask"][1].tolist()
 
 
-def test_what_is_asked_of_a_picture_and_its_text_agrees_with_the_plain_model():
+def test_tokens_and_embeddings_of_pairs_equal_the_plain_model():
     model, batch = fitted().eval(), pairs()
     plain = model.full_model(**batch).multimodal_embeddings
     torch.testing.assert_close(model.encode_pairs(*batch.values()), plain)
@@ -237,7 +237,7 @@ def test_bad_input():
         FlavaForPreTraining.from_encoder(transformers.ViTConfig(**VIT, patch_size=8))
     with pytest.raises(ValueError, match="text_mask_ratio must lie between 0 and 1, but is 1.5"):
         fitted(text_mask_ratio=1.5)
-    with pytest.raises(ValueError, match="one of them above"):
+    with pytest.raises(ValueError, match="one of them above 0"):
         fitted(**{f"{name}_weight": 0.0 for name in flava.WEIGHTS})
     unfitted = FlavaForPreTraining.from_encoder(encoder(), **SETTINGS)
     with pytest.raises(ValueError, match="fit it first"):
@@ -248,13 +248,13 @@ def test_a_kind_of_batch_without_a_loss_is_refused():
     model = fitted(mim_weight=0.0, mmm_image_weight=0.0, mmm_text_weight=0.0)
     assert set(model(**pairs()).losses) == {"itm", "contrastive"}
     with pytest.raises(ValueError, match="nothing to learn from a batch of this kind"):
-        model(**kinds(pairs())["pictures"])
+        model(**kinds(pairs())["images"])
 
 
 def test_what_no_loss_asks_for_is_not_part_of_the_output():
     model = fitted(contrastive_weight=0.0).train()
     output = model(**pairs())
-    assert not output.features.requires_grad  # or several processes would wait for the last norm's gradient
+    assert not output.features.requires_grad  # or DDP would wait for the gradient of the last norm
 
 
 def test_a_codebook_of_another_size_does_not_load(tmp_path):

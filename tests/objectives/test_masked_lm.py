@@ -14,7 +14,7 @@ from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.modules.masking import IGNORED, without_special
 from hf_pretext.objectives.masked_lm import document_mask, positions_inside
 
-VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST begin and end a text
+VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST are the first and last token of a text
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 CONFIGS = {
     "bert": lambda: transformers.BertConfig(**SHAPE, pad_token_id=PAD),
@@ -36,7 +36,7 @@ def native(name: str, attention: str = "sdpa"):
 
 
 def texts(lengths=(12, 7), pad=PAD) -> dict[str, torch.Tensor]:
-    """Texts of these many tokens, padded."""
+    """Returns random texts of the given lengths in tokens, padded."""
     random = torch.Generator().manual_seed(1)
     input_ids = torch.full((len(lengths), max(lengths)), pad)
     for row, length in zip(input_ids, lengths, strict=True):
@@ -47,7 +47,7 @@ def texts(lengths=(12, 7), pad=PAD) -> dict[str, torch.Tensor]:
 
 
 def masked(lengths=(12, 7), pad=PAD) -> dict[str, torch.Tensor]:
-    """Texts with every fourth token hidden, and the labels."""
+    """Returns texts with every fourth token masked, and labels."""
     batch = texts(lengths, pad)
     hidden = torch.zeros_like(batch["input_ids"], dtype=torch.bool)
     hidden[:, 2::4] = True
@@ -98,11 +98,11 @@ def test_packed_documents_do_not_see_each_other(name, attention):
     torch.testing.assert_close(other.loss, one.loss, atol=1e-5, rtol=0)
     torch.testing.assert_close(other.logits, one.logits, atol=1e-5, rtol=0)
     leaking = model(**packed, attention_mask=documents.clamp(max=1), **positions_of(model, documents))
-    assert (leaking.logits - one.logits).abs().max() > 1e-4  # the check can fail
+    assert (leaking.logits - one.logits).abs().max() > 1e-4  # the comparison detects leaks
 
 
 def positions_of(model, documents) -> dict[str, torch.Tensor]:
-    """Positions that begin anew in each document: then attention alone can leak."""
+    """Positions that restart in each document, so that only attention can leak."""
     return {k: v for k, v in model.inside_documents(documents).items() if k == "position_ids"}
 
 
@@ -110,7 +110,7 @@ def positions_of(model, documents) -> dict[str, torch.Tensor]:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_packed_documents_do_not_see_each_other_on_a_gpu(name):
-    """In training, where the masked tokens alone are scored: the same loss as of each text by itself, and gradients."""
+    """In training, a packed batch gives the same loss and gradients as the texts in separate rows."""
     batch = {key: value.cuda() for key, value in masked((22, 9, 14), CONFIGS[name]().pad_token_id).items()}
     there = batch["attention_mask"] == 1
     documents = torch.arange(1, 4, device="cuda")[:, None].expand_as(there)[there][None]
@@ -135,7 +135,7 @@ def test_who_packs_is_found_out(name):
 
 
 def test_who_does_not_pack_is_found_out():
-    """DeBERTa's attention is relative, and its mask is made from a two-dimensional one."""
+    """DeBERTa builds its mask from a two-dimensional one, so it can't separate documents."""
     config = transformers.DebertaV2Config(**SHAPE, relative_attention=True, pos_att_type=["c2p", "p2c"])
     assert not MaskedLMForPreTraining.from_encoder(config, **SETTINGS).packs(length=60)
 
@@ -161,7 +161,7 @@ def test_the_checkpoint_is_transformers_own(name, tmp_path):
     assert again.full_model.get_output_embeddings() is None or (
         (again.full_model.get_output_embeddings().weight is again.full_model.get_input_embeddings().weight)
         == (whole.get_output_embeddings().weight is whole.get_input_embeddings().weight)
-    )  # what was tied is tied
+    )  # tied weights stay tied
 
 
 def test_a_bare_encoder_keeps_its_weights_and_gets_a_head():
@@ -174,7 +174,7 @@ def test_a_bare_encoder_keeps_its_weights_and_gets_a_head():
 
 
 def test_what_has_no_such_class_is_refused():
-    with pytest.raises(ValueError, match="transformers has no vit for masked language modelling"):
+    with pytest.raises(ValueError, match="transformers has no vit model for masked language modelling"):
         MaskedLMForPreTraining.from_encoder(transformers.ViTConfig(), mask_token_id=1)
     with pytest.raises(ValueError, match="must be a transformers model"):
         MaskedLMForPreTraining.from_encoder(torch.nn.Linear(2, 2), mask_token_id=1)
@@ -185,7 +185,7 @@ def test_what_has_no_such_class_is_refused():
     [
         (dict(mask_ratio=0.0), "mask_ratio must lie between 0 and 1"),
         (dict(mask_ratio=1.0), "mask_ratio must lie between 0 and 1"),
-        (dict(replaced_by_mask=0.8, replaced_by_random=0.3), "must be shares, of 1 together"),
+        (dict(replaced_by_mask=0.8, replaced_by_random=0.3), "sum to at most 1, but are 0.8 and 0.3"),
         (dict(unit="sentence"), "unit"),
         (dict(masks=3), "has no setting masks"),
     ],
@@ -197,7 +197,7 @@ def test_bad_settings(settings, words):
 
 def test_what_the_batch_lacks_is_said():
     model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), mask_token_id=MASK, unit="word")
-    with pytest.raises(ValueError, match="unit='word' needs word_starts"):
+    with pytest.raises(ValueError, match="unit='word' needs word_starts in the batch, but got None"):
         model(**texts())
     with pytest.raises(ValueError, match="mask_token_id is not set"):
         MaskedLMForPreTraining.from_encoder(CONFIGS["bert"]())(**texts())
@@ -248,7 +248,7 @@ def test_the_same_seed_gives_the_same_masks():
 def test_bits_per_byte():
     model = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS).eval()
     output = model(**masked(), num_bytes=torch.tensor([50, 26]))
-    expected = output.loss.item() / 0.6931472 * (19 - 4) / 76  # the first and last token of each text are no bytes
+    expected = output.loss.item() / 0.6931472 * (19 - 4) / 76  # the first and last token of each text are special
     assert output.logs["bits_per_byte"].item() == pytest.approx(expected, rel=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong is mined, right and wrong count alike, and a caption can be told from the picture alone."""
+"""Image-text matching: negatives are drawn by scores, and right and wrong pairs have the same total weight."""
 
 import pytest
 import torch
@@ -96,9 +96,9 @@ def test_logits_are_those_of_the_pairs_that_were_drawn(monkeypatch):
     batch["attention_mask"][3, 4:] = 0
     logits = model(**batch).logits
 
-    def match(pictures, captions):
+    def match(images, captions):
         texts = {name: batch[name][captions] for name in ("input_ids", "attention_mask")}
-        return model.match(batch["pixel_values"][pictures], **texts)
+        return model.match(batch["pixel_values"][images], **texts)
 
     every = list(range(6))
     torch.testing.assert_close(logits[:6], match(every, every))
@@ -108,10 +108,10 @@ def test_logits_are_those_of_the_pairs_that_were_drawn(monkeypatch):
 
 def test_padding_changes_nothing():
     fusion = Fusion(8, 12, 16, 2, 2)
-    pictures, words, there = torch.randn(3, 4, 8), torch.randn(3, 5, 12), torch.ones(3, 5)
-    longer = F.pad(words, (0, 0, 0, 3), value=7.0), F.pad(there, (0, 3))
+    patches, words, mask = torch.randn(3, 4, 8), torch.randn(3, 5, 12), torch.ones(3, 5)
+    longer = F.pad(words, (0, 0, 0, 3), value=7.0), F.pad(mask, (0, 3))
     cosine = torch.randn(3)
-    torch.testing.assert_close(fusion(pictures, *longer, cosine), fusion(pictures, words, there, cosine))
+    torch.testing.assert_close(fusion(patches, *longer, cosine), fusion(patches, words, mask, cosine))
 
 
 def test_the_first_token_is_made_of_the_cosine():

@@ -1,4 +1,4 @@
-"""What is hidden of pictures, texts and pairs is told by one model, whose sides are plain checkpoints."""
+"""Multiway: one model predicts masked parts of images, texts and pairs; its two sides are plain checkpoints."""
 
 import json
 import subprocess
@@ -34,7 +34,7 @@ def fitted(**settings) -> MultiwayForPreTraining:
     return model
 
 
-@pytest.mark.parametrize("kind", ["pairs", "pictures", "texts"])
+@pytest.mark.parametrize("kind", ["pairs", "images", "texts"])
 @pytest.mark.parametrize("weight", [0.0, 1.0])
 def test_contract(tmp_path, fitted_codebooks, kind, weight):
     fitted_codebooks(pairs()["pixel_values"])
@@ -75,9 +75,9 @@ def test_sides_load_without_this_package_and_the_whole_with_it(tmp_path):
     torch.testing.assert_close(found["image"], image.last_hidden_state, atol=1e-6, rtol=0)
     there = batch["attention_mask"].bool()
     torch.testing.assert_close(found["text"][there], text.last_hidden_state[there], atol=1e-6, rtol=0)
-    load = f"import hf_pretext; print(type(hf_pretext.load({str(folder)!r})).__name__)"  # which knows no multiway yet
-    told = subprocess.run([sys.executable, "-c", load], check=True, timeout=120, capture_output=True, text=True)
-    assert told.stdout.strip() == "MultiwayForPreTraining"
+    load = f"import hf_pretext; print(type(hf_pretext.load({str(folder)!r})).__name__)"  # a new process
+    loaded = subprocess.run([sys.executable, "-c", load], check=True, timeout=120, capture_output=True, text=True)
+    assert loaded.stdout.strip() == "MultiwayForPreTraining"
     again = hf_pretext.load(folder).eval()
     assert sum(p.numel() for p in again.parameters()) == sum(p.numel() for p in model.parameters())
     state = again.state_dict()
@@ -93,7 +93,7 @@ def test_each_kind_has_its_own_losses_and_share_hidden():
     )
     assert set(model(**batch).losses) == {"pair_image", "pair_text"}
     assert set(model(**kinds(batch)["texts"]).losses) == {"text"}
-    assert set(model(**kinds(batch)["pictures"]).losses) == {"image"}
+    assert set(model(**kinds(batch)["images"]).losses) == {"image"}
     assert list(shares.values()) == [0.75, 0.25]
     hidden, codes = model.hide_patches(batch["pixel_values"])
     assert (hidden.sum(1) == 8).all() and ((codes != IGNORED) == hidden).all()
@@ -114,7 +114,7 @@ def test_losses_are_cross_entropy_of_what_was_hidden():
 def test_every_parameter_learns_from_one_kind_or_another():
     frozen = fitted().freeze_unused(*kinds(pairs()).values())
     assert frozen == []
-    experts = fitted().freeze_unused(kinds(pairs())["pictures"])
+    experts = fitted().freeze_unused(kinds(pairs())["images"])
     assert any(".language." in name for name in experts) and not any(".vision." in name for name in experts)
 
 
@@ -133,17 +133,17 @@ def test_each_kind_is_learned():
             assert found[-1][name] < 0.7 * first, (kind, name)
 
 
-def test_matching_is_how_much_the_picture_speaks_for_the_words():
+def test_matching_score_is_the_gain_in_log_probability_from_the_image():
     model, batch = fitted().eval(), pairs(2)
     ids, there = batch["input_ids"], batch["attention_mask"].bool()
     seen = torch.where(there, MASK, ids)
     with torch.no_grad():
         found = model.match(**batch)
-        told = [
+        predicted = [
             model.pretext_head["text"](model.full_model(pixels, seen, batch["attention_mask"]).text_hidden_state)
             for pixels in (batch["pixel_values"], None)
         ]
-    with_it, without = (logits.log_softmax(-1).gather(2, ids[..., None])[..., 0] for logits in told)
+    with_it, without = (logits.log_softmax(-1).gather(2, ids[..., None])[..., 0] for logits in predicted)
     torch.testing.assert_close(found, ((with_it - without) * there).sum(1), atol=1e-5, rtol=1e-5)
 
 

@@ -12,7 +12,7 @@ from hf_pretext.objectives.rotation import RotationForPreTraining, rotate
 
 
 def reference(encoder, head, images):
-    """The published method, as its authors' code has it: four copies, turned one by one, one cross-entropy."""
+    """The published method, as in the code of its authors: four rotated copies, one cross-entropy."""
     batch, labels = [], []
     for turn in range(4):
         for image in images:
@@ -87,7 +87,7 @@ def test_rotations_per_image_draws_different_ones(num_rotations, k):
             assert torch.equal(turned.view(k, 200, 1, 4, 4)[draw, image], every[by_image[draw, image], image])
     counts = torch.bincount(labels, minlength=num_rotations) / len(labels)
     spread = 4 * math.sqrt(1 / num_rotations / len(labels))
-    assert (counts - 1 / num_rotations).abs().max() < spread  # every turn is drawn about as often
+    assert (counts - 1 / num_rotations).abs().max() < spread  # all rotations are drawn about equally often
 
 
 def test_drawing_differs_in_training_and_repeats_in_eval():

@@ -1,4 +1,4 @@
-"""Small models of images and texts, and pairs for them."""
+"""Small dual encoders, and batches of image-text pairs for them."""
 
 import torch
 import transformers
@@ -39,7 +39,7 @@ def pair_of(name: str, **settings) -> ContrastiveForPreTraining:
     if name in PAIRS:
         model = ContrastiveForPreTraining.from_encoder(PAIRS[name](), **settings)
         for module in model.modules():
-            if isinstance(module, nn.Conv2d) and name == "align":  # or its pictures' embeddings begin at 1e-17
+            if isinstance(module, nn.Conv2d) and name == "align":  # or its image embeddings start at 1e-17
                 nn.init.kaiming_normal_(module.weight)
         return model
     return ContrastiveForPreTraining.from_encoders(CONFIGS[name](), CONFIGS["bert"](), 24, **settings)
@@ -48,7 +48,7 @@ def pair_of(name: str, **settings) -> ContrastiveForPreTraining:
 def batch_of(count: int = 6, length: int = 7, seed: int = 1) -> dict[str, torch.Tensor]:
     random = torch.Generator().manual_seed(seed)
     ids = torch.randint(3, 50, (count, length), generator=random)
-    ids[:, -1] = 2  # the end of a text, where some pool
+    ids[:, -1] = 2  # the end token, at which some text encoders pool
     return {
         "pixel_values": torch.randn(count, 3, IMAGE, IMAGE, generator=random),
         "input_ids": ids,

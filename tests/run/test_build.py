@@ -113,7 +113,7 @@ def blueprint():
     """Of rotation, from an encoder of this config or a folder."""
 
     def of(config, path=None) -> Blueprint:
-        return Blueprint(RotationForPreTraining, RotationTask(num_rotations=2), config, Start(path), {})
+        return Blueprint(RotationForPreTraining, RotationTask(num_rotations=2), config, Start(path))
 
     return of
 
@@ -222,7 +222,7 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     original = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
     results = main(ROTATION, "--encoder", tmp_path / "encoder", *original, *SIDE, output_dir=tmp_path / "run")
     assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
-    assert "no metric here is of unseen data" in (tmp_path / "run" / "README.md").read_text()
+    assert "these metrics are not on unseen data" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
@@ -289,7 +289,7 @@ def test_encoder_that_is_no_text_model(tmp_path):
     CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
     (tmp_path / "empty.txt").write_text("")  # what would be said of it, had it been read
     message = refused(MASKED_LM, "--encoder", tmp_path / "vit", "--dataset", tmp_path / "empty.txt")
-    assert f"--encoder {tmp_path / 'vit'}: transformers has no vit for masked language modelling" in message
+    assert f"--encoder {tmp_path / 'vit'}: transformers has no vit model for masked language modelling" in message
 
 
 def test_encoder_that_is_not_present():

@@ -146,7 +146,7 @@ def test_a_finished_run_with_other_settings_is_refused(tmp_path):
 
 def checked(task=None, rows=2, processes=1, **start) -> None:
     """Checks the start of a run on pairs."""
-    blueprint = Blueprint(ContrastiveForPreTraining, task or ContrastiveTask(), None, Start(**start), {})
+    blueprint = Blueprint(ContrastiveForPreTraining, task or ContrastiveTask(), None, Start(**start))
     first = SimpleNamespace(per_device_train_batch_size=rows, world_size=processes)
     check_start(SimpleNamespace(objective=ContrastiveForPreTraining, first=first), blueprint)
 

@@ -23,7 +23,7 @@ def experiment(cache, tmp_path_factory):
 
 def test_licence_that_the_hub_does_not_know():
     message = refused(ROTATION, "--license", "Apache2")
-    assert "--license Apache2: the Hub knows no licence of this name. Is it apache-2.0" in message
+    assert "--license Apache2: the Hub has no licence of this name. Is it apache-2.0" in message
 
 
 def test_evaluation_while_training_without_a_labelled_set():

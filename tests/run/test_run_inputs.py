@@ -126,7 +126,7 @@ def test_missing_column():
     [
         (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
         (["--other_captions", "image"], "'image' (--other_captions) has Image values"),
-        (["--text_column", "image"], "holds no texts"),
+        (["--text_column", "image"], "contains no texts"),
     ],
     ids=["a column that is not there", "an image for a caption", "texts that are images"],
 )
@@ -136,7 +136,7 @@ def test_captions_of_a_wrong_column(options, words):
 
 def test_empty_dataset(tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "holds no picture" in refused(ROTATION, "--dataset", tmp_path / "empty")
+    assert "contains no image" in refused(ROTATION, "--dataset", tmp_path / "empty")
     empty = datasets.Dataset.from_dict({"image": []}, datasets.Features({"image": datasets.Image()}))
     empty.to_parquet(tmp_path / "empty.parquet")
     assert "has no rows" in refused(ROTATION, "--dataset", tmp_path / "empty.parquet")
@@ -151,24 +151,24 @@ def test_empty_corpus(tmp_path):
 
 def test_a_column_of_numbers(tmp_path):
     (tmp_path / "numbers.jsonl").write_text('{"text": 1}\n{"text": 2}\n')
-    assert "no column of texts that can be told" in refused(MASKED_LM, "--dataset", tmp_path / "numbers.jsonl")
+    assert "no column of texts was detected" in refused(MASKED_LM, "--dataset", tmp_path / "numbers.jsonl")
     message = refused(MASKED_LM, "--dataset", tmp_path / "numbers.jsonl", "--text_column", "text")
-    assert "the column 'text' (--text_column) holds no texts" in message and "text (int64)" in message
+    assert "the column 'text' (--text_column) contains no texts" in message and "text (int64)" in message
 
 
 def test_dataset_that_does_not_exist():
-    assert "--dataset /no/such: there is no such file or folder" in refused(ROTATION, "--dataset", "/no/such")
+    assert "--dataset /no/such: no such file or folder" in refused(ROTATION, "--dataset", "/no/such")
     assert "no split 'dev'" in refused(ROTATION, "--split", "dev")
 
 
 def test_labelled_set_of_ones_users(tmp_path, emoji):
-    assert "--eval_dataset /no/such: there is no such file" in refused(ROTATION, "--eval_dataset", "/no/such")
+    assert "--eval_dataset /no/such: no such file" in refused(ROTATION, "--eval_dataset", "/no/such")
     twice = emoji(count=20).rename_column("group", "label").rename_column("image", "front")
     features = datasets.Features(twice.features | {"side": datasets.Image()})
     twice = twice.map(lambda row: {"side": row["front"]}, features=features)
     twice.to_parquet(tmp_path / "twice.parquet")
     message = refused(ROTATION, "--eval_dataset", tmp_path / "twice.parquet")
-    assert "has several columns of images" in message and "Choose with --eval_image_column" in message
+    assert "has several columns of images" in message and "Choose one with --eval_image_column" in message
 
 
 def test_a_weight_for_each_dataset():
@@ -250,7 +250,7 @@ def test_vocabularies_that_differ(tokenizer, tmp_path):
     config = transformers.BertConfig(vocab_size=280, num_hidden_layers=1)
     AutoModel.from_config(config).save_pretrained(saved(shakespeare_tokenizer(280), tmp_path / "with"))
     message = refused(MASKED_LM, "--encoder", tmp_path / "with", "--tokenizer", tmp_path / "tokenizer")
-    assert "is not the one that --encoder" in message
+    assert "differs from the tokenizer of --encoder" in message
 
 
 def test_a_tower_that_pools_at_different_token_is_refused(tmp_path):

@@ -76,7 +76,7 @@ def test_corrupt_pictures_are_reported_at_the_end(tmp_path, emoji, capsys):
     datasets.Dataset.from_list(rows, emoji(count=1).features).to_parquet(tmp_path / "data.parquet")
     main(ROTATION, "--dataset", tmp_path / "data.parquet", "--eval_dataset", "none", output_dir=tmp_path / "run")
     output = capsys.readouterr().out
-    assert "could not be used were replaced" in output and "data.parquet:4: damaged picture" in output
+    assert "could not be used were replaced" in output and "data.parquet:4: damaged image" in output
 
 
 def test_captions_that_are_cut_are_counted(tmp_path, capsys):

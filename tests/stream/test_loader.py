@@ -123,7 +123,13 @@ def _text(row, random):
     [
         ("audio", datasets.Audio(), _sound, sound, {b"RIFF" * 50: "damaged sound", b"": "no bytes"}),
         ("video", datasets.Video(), _video, video, {b"hello": "damaged video", None: "neither bytes nor a path"}),
-        ("text", datasets.Value("string"), _text, lambda: "a text", {" ": "blank text", None: "no text but NoneType"}),
+        (
+            "text",
+            datasets.Value("string"),
+            _text,
+            lambda: "a text",
+            {" ": "blank text", None: "text is NoneType, not a string"},
+        ),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])
@@ -198,7 +204,7 @@ def test_rows_that_can_not_be_read_are_replaced(monkeypatch):
     assert [UNREADABLE in row for row in source.read(0, 15, 25)] == [i == 20 for i in range(15, 25)]
     outcome, loader = batches(13, source, settings=lenient(window=3, parts=2))
     assert 20 not in numbers(outcome)
-    assert loader.sample_log.reasons["its file can't be read"] >= 1
+    assert loader.sample_log.reasons["the file can't be read"] >= 1
 
 
 @pytest.mark.parametrize("workers", [2, 4])
