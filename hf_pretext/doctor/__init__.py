@@ -1,4 +1,4 @@
-"""The check-up behind `hf-pretext doctor`: is everything here that training takes, and what mends what is not.
+"""The checks of `hf-pretext doctor`: tests whether this machine can train, and names a fix for each problem.
 
 packages, machine, Hub -> examine() -> checks -> show() -> a table on the screen and an exit status
 """
@@ -14,7 +14,7 @@ from .packages import extras, ffmpeg, hub_package, packages, pair, python
 
 SIGNS = {"fine": ("✓", "+", "green"), "lacking": ("!", "!", "yellow"), "broken": ("✗", "x", "red")}
 
-# name and state of a line that tells of a failed check, and what looks
+# Name and state of the line that reports an exception in a check function, and the function.
 LOOKS: tuple[tuple[str, State, Callable[[], Iterator[Check]]], ...] = (
     ("Python", "lacking", python),
     ("packages", "lacking", packages),
@@ -31,7 +31,9 @@ LOOKS: tuple[tuple[str, State, Callable[[], Iterator[Check]]], ...] = (
 
 
 def examine() -> list[Check]:
-    """Looks at everything. What fails in an unforeseen way is a check too; nothing is raised, no token is told."""
+    """Runs all checks and returns their results. An unexpected exception in a check becomes a result too.
+
+    Raises nothing. Removes tokens from the results."""
     secrets, checks = known_tokens(), []
     for name, state, look in LOOKS:
         try:
@@ -43,31 +45,32 @@ def examine() -> list[Check]:
 
 
 def show(checks: list[Check]) -> int:
-    """Prints the checks and whether training is possible. Returns the exit status: 1 where it is not, else 0."""
+    """Prints the checks and whether training is possible. Returns the exit status: 0 if it is possible, else 1."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False)
     encoding = console.encoding
-    plain = not encoding.lower().startswith("utf")  # then a ✓ can't be written
+    plain = not encoding.lower().startswith("utf")  # other encodings have no ✓
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for check in checks:
         *signs, color = SIGNS[check.state]
-        # as it is: [audio] would be taken for markup
+        # Text does not read [audio] as markup
         text = Text(check.detail.encode(encoding, "replace").decode(encoding))
         if check.mend:
-            text.append(f"\nmend: {check.mend}", style="bold")
+            text.append(f"\nfix: {check.mend}", style="bold")
         table.add_row(Text(signs[plain], style=color), Text(check.name), text)
     console.print(table)
     states = [check.state for check in checks]
     if "broken" in states:
         sign = SIGNS["broken"][plain]
-        console.print(f"Training is not possible here: first mend what is marked {sign}.", soft_wrap=True)
+        console.print(f"Training is not possible here. Fix the checks marked {sign}.", soft_wrap=True)
         return 1
-    lacking = f"; what is marked {SIGNS['lacking'][plain]} is lacking for more" if "lacking" in states else ""
-    console.print(f"Training is possible here{lacking}.", soft_wrap=True)
+    sign = SIGNS["lacking"][plain]
+    lacking = f" {sign} marks features with problems." if "lacking" in states else ""
+    console.print(f"Training is possible here.{lacking}", soft_wrap=True)
     return 0

@@ -1,4 +1,4 @@
-"""The machine: devices that compute, processes that train together, room on disks.
+"""Checks of the machine: devices, distributed training, free space on disks and in shared memory.
 
 torch, the driver, the system -> checks
 """
@@ -17,16 +17,16 @@ from .packages import PAIR
 
 BUILDS = "https://pytorch.org/get-started/locally"
 LOW_DISK, NO_DISK = 5e9, 0.2e9  # bytes
-LOW_SHARED = 64 * 2**20  # what docker gives by default: one batch of photographs is more
+LOW_SHARED = 64 * 2**20  # bytes; docker's default, less than a batch of photographs needs
 
 
 def devices() -> Iterator[Check]:
-    """What training computes on, each having multiplied; and GPUs that torch can't see."""
+    """Checks each device with a matrix product. Reports GPUs that the driver lists but torch does not."""
     import torch
 
     from ..utils.machine import cores, has_bf16, processor
 
-    with warnings.catch_warnings(record=True) as reasons:  # of a driver too old there is only a warning
+    with warnings.catch_warnings(record=True) as reasons:  # torch only warns of an old driver
         warnings.simplefilter("always")
         accelerated = torch.accelerator.is_available()
     if accelerated:
@@ -40,7 +40,7 @@ def devices() -> Iterator[Check]:
 
 
 def accelerators() -> Iterator[Check]:
-    """A check of each accelerator. It takes all of them failing to make training impossible."""
+    """Checks each accelerator. The state is `broken` only if all of them fail."""
     import torch
 
     works, fails = [], []
@@ -51,15 +51,16 @@ def accelerators() -> Iterator[Check]:
         except Exception as error:
             fails.append((str(device), summary(error)))
     mend = (
-        f"Free it, leave it out (CUDA_VISIBLE_DEVICES), train with --use_cpu, or install a torch built for it: {BUILDS}"
+        f"Free its memory, exclude it (CUDA_VISIBLE_DEVICES), train with --use_cpu, or install a torch build for it: "
+        f"{BUILDS}"
     )
     yield from works
     for name, reason in fails:
-        yield Check(name, "lacking" if works else "broken", f"it can't compute: {reason}", mend)
+        yield Check(name, "lacking" if works else "broken", f"computation fails: {reason}", mend)
 
 
 def described(device) -> str:
-    """An accelerator's name, memory and bf16, after a product on it. Raises what torch raises where it can't."""
+    """Returns name, memory and bf16 support of an accelerator. Raises torch's error if a matrix product fails."""
     import torch
 
     from ..utils.machine import has_bf16
@@ -67,7 +68,7 @@ def described(device) -> str:
     multiply(device)
     module = getattr(torch, device.type)
     facts = [module.get_device_name(device) if hasattr(module, "get_device_name") else f"{device.type.upper()} device"]
-    with suppress(Exception):  # Apple's share the machine's memory, and don't tell
+    with suppress(Exception):  # Apple's GPUs share the machine's memory and report none
         free, total = torch.accelerator.get_memory_info(device)
         facts.append(f"{gigabytes(free)} free of {gigabytes(total)}")
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
@@ -76,17 +77,17 @@ def described(device) -> str:
 
 
 def multiply(device) -> None:
-    """Raises `RuntimeError` where a device can't, or gives a wrong product."""
+    """Computes a matrix product on a device. Raises `RuntimeError` if it fails or the result is wrong."""
     import torch
 
     ones = torch.ones(64, 64, device=device)
     total = (ones @ ones).sum().item()
     if total != 64**3:
-        raise RuntimeError(f"a product of ones sums to {total}, not to {64**3}")
+        raise RuntimeError(f"a matrix product of ones sums to {total} instead of {64**3}")
 
 
 def driver_gpus() -> list[str]:
-    """Names of the GPUs that NVIDIA's driver lists; none where it is not there or does not work."""
+    """Returns the names of the GPUs that NVIDIA's driver lists; empty without a working driver."""
     if not shutil.which("nvidia-smi"):
         return []
     try:
@@ -97,7 +98,7 @@ def driver_gpus() -> list[str]:
 
 
 def unseen(gpu: str, reason: str) -> Check:
-    """The check of a GPU that the driver sees, and torch does not."""
+    """Returns the check of a GPU that the driver lists but torch does not. reason: torch's warning, or empty."""
     import torch
 
     hidden, built = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.version.cuda
@@ -105,52 +106,53 @@ def unseen(gpu: str, reason: str) -> Check:
         reason = f"torch {torch.__version__} is built without CUDA"
         mend = f"Install the CUDA build of torch and torchvision: {BUILDS}"
     elif hidden is not None:
-        reason, mend = f"CUDA_VISIBLE_DEVICES={hidden!r} may hide it", "unset CUDA_VISIBLE_DEVICES"
+        reason, mend = f"CUDA_VISIBLE_DEVICES={hidden!r} may exclude it", "unset CUDA_VISIBLE_DEVICES"
     else:
         reason = reason or f"torch is built for CUDA {built}"
-        mend = f"Update the driver, or install the CUDA build of torch and torchvision that fits it: {BUILDS}"
-    return Check("GPU", "lacking", f"{gpu}: the driver sees it, torch does not ({first_line(reason)})", mend)
+        mend = f"Update the driver, or install a CUDA build of torch and torchvision that supports it: {BUILDS}"
+    return Check("GPU", "lacking", f"{gpu}: found by the driver, but not by torch ({first_line(reason)})", mend)
 
 
 def distributed() -> Iterator[Check]:
-    """Whether several processes can train together."""
+    """Checks that torch supports distributed training."""
     import torch
     from torch import distributed
 
     if not distributed.is_available():
-        yield Check("distributed", "lacking", "this torch trains in one process only", PAIR)
+        yield Check("distributed", "lacking", "this torch build can't train in several processes", PAIR)
         return
     backends = [name for name in ("gloo", "nccl", "xccl", "mpi") if getattr(distributed, f"is_{name}_available")()]
-    wanted = "nccl" if torch.cuda.is_available() and torch.cuda.device_count() > 1 and os.name != "nt" else "gloo"
-    if wanted in backends:
+    needed = "nccl" if torch.cuda.is_available() and torch.cuda.device_count() > 1 and os.name != "nt" else "gloo"
+    if needed in backends:
         yield Check("distributed", "fine", ", ".join(backends))
     else:
-        yield Check("distributed", "lacking", f"no {wanted} in this torch ({', '.join(backends) or 'nothing'})", PAIR)
+        detail = f"this torch build has no {needed} (it has {', '.join(backends) or 'no backend'})"
+        yield Check("distributed", "lacking", detail, PAIR)
 
 
 def disks() -> Iterator[Check]:
-    """Room for what a run writes and for what is downloaded."""
+    """Checks the free disk space for the output of a run and for downloads."""
     from huggingface_hub import constants
 
-    here = "Make room, go to another disk, or keep fewer checkpoints: --save_total_limit 1"
+    here = "Free disk space, work on another disk, or keep fewer checkpoints: --save_total_limit 1"
     yield disk("disk", Path.cwd(), here)
-    yield disk("HF_HOME", Path(constants.HF_HOME), "Make room (hf cache prune), or: export HF_HOME=/another/disk")
+    yield disk("HF_HOME", Path(constants.HF_HOME), "Free disk space (hf cache prune), or: export HF_HOME=/another/disk")
 
 
 def disk(name: str, folder: Path, mend: str) -> Check:
-    """The check of the disk that a folder lies on, or will once it is made."""
+    """Returns the check of the disk of a folder, which need not exist yet."""
     folder = folder.expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
     free = shutil.disk_usage(existing).free
     state = "broken" if free < NO_DISK else "lacking" if free < LOW_DISK else "fine"
     detail = f"{gigabytes(free)} free in {folder}"
     if not os.access(existing, os.W_OK):
-        return Check(name, "broken" if state == "broken" else "lacking", f"{detail}, where you may not write", mend)
+        return Check(name, "broken" if state == "broken" else "lacking", f"{detail}, which is not writable", mend)
     return Check(name, state, detail, "" if state == "fine" else mend)
 
 
 def shared_memory() -> Iterator[Check]:
-    """Room for the batches that loader workers hand over, on systems that set it apart."""
+    """Checks the shared memory through which loader workers send batches, on systems with `/dev/shm`."""
     folder = Path("/dev/shm")
     if not folder.is_dir():
         return
@@ -160,8 +162,9 @@ def shared_memory() -> Iterator[Check]:
         yield Check("shared memory", "fine", detail)
     else:
         mend = "docker run --shm-size 8g, or train with --dataloader_num_workers 0"
-        yield Check("shared memory", "lacking", f"{detail}: loader workers need it", mend)
+        yield Check("shared memory", "lacking", f"{detail}: too little for loader workers", mend)
 
 
 def gigabytes(size: float) -> str:
+    """Returns a size in bytes as text, in GB or MB."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"

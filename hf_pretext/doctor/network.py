@@ -1,4 +1,4 @@
-"""The Hub: whether it answers, whom it takes us for.
+"""Checks of the Hub: connection and token.
 
 endpoint, token -> checks
 """
@@ -11,23 +11,23 @@ from typing import Any
 
 from .check import Check, summary
 
-NET_SECONDS = 3
+NET_SECONDS = 3  # timeout of a request
 
 
 def hub() -> Iterator[Check]:
-    """Whether the Hub answers, and whom it takes us for."""
+    """Checks that the Hub answers, and the token."""
     from huggingface_hub import constants
 
     endpoint = constants.ENDPOINT
     if constants.HF_HUB_OFFLINE:
         yield Check(
-            "Hub", "fine", f"offline mode (HF_HUB_OFFLINE): {endpoint} is not asked, only what is cached is read"
+            "Hub", "fine", f"offline mode (HF_HUB_OFFLINE): {endpoint} was not contacted, only the cache is used"
         )
-        yield Check("token", "fine", "not asked for in offline mode")
+        yield Check("token", "fine", "not checked in offline mode")
         return
     try:
         status = ask("HEAD", endpoint).status_code
-        trouble = f"answers with status {status}" if status >= 500 or status == 407 else ""  # 407 is a proxy's
+        trouble = f"answers with status {status}" if status >= 500 or status == 407 else ""  # 407: of a proxy
     except Exception as error:
         trouble = f"can't be reached: {summary(error)}"
     if trouble:
@@ -39,38 +39,45 @@ def hub() -> Iterator[Check]:
 
 
 def account(reached: bool) -> Check:
-    """The check of the token. Of what fails it tells the kind alone: the text might quote the token."""
+    """Returns the check of the token. reached: True if the Hub answers.
+
+    Reports only the class of an error, since its message might contain the token."""
     from huggingface_hub import constants, get_token
 
-    mend = "hf auth login --force" + (", or another HF_TOKEN, which goes first" if os.environ.get("HF_TOKEN") else "")
+    mend = "hf auth login --force"
+    if os.environ.get("HF_TOKEN"):
+        mend += ", or set another HF_TOKEN, which has priority"
     try:
         token = within(get_token)
         if not token:
-            return Check("token", "lacking", "none: no push, and only what is public", "hf auth login")
+            return Check("token", "lacking", "no token: no push, and public repositories only", "hf auth login")
         if not reached:
-            return Check("token", "fine", "there is one; the Hub was not asked whose")
+            return Check("token", "fine", "a token is set; not checked, since the Hub was not reached")
         answer = ask("GET", f"{constants.ENDPOINT}/api/whoami-v2", headers={"Authorization": f"Bearer {token}"})
         if answer.status_code in (401, 403):
-            return Check("token", "lacking", "there is one, but the Hub does not know it", mend)
+            return Check("token", "lacking", "a token is set, but the Hub does not accept it", mend)
         if answer.status_code != 200:
-            return Check("token", "lacking", f"there is one; asked whose, the Hub answers {answer.status_code}", mend)
+            detail = f"a token is set, but the Hub answered with status {answer.status_code}"
+            return Check("token", "lacking", detail, mend)
         user = answer.json()
         role = user.get("auth", {}).get("accessToken", {}).get("role")
-        return Check("token", "fine", f"of {user['name']}" + (f", role {role}" if role else ""))
+        return Check("token", "fine", f"user {user['name']}" + (f", role {role}" if role else ""))
     except Exception as error:
-        return Check("token", "lacking", f"the Hub could not be asked whose it is ({type(error).__name__})", mend)
+        return Check("token", "lacking", f"the token could not be checked ({type(error).__name__})", mend)
 
 
 def ask(method: str, address: str, **options) -> Any:
-    """The response to a request through the session of huggingface_hub, so with its proxies. Raises what that raises,
-    and `TimeoutError`."""
+    """Returns the response to a request through the session of huggingface_hub, which uses its proxies.
+
+    Raises the errors of the session, and `TimeoutError`."""
     from huggingface_hub.utils import get_session
 
     return within(lambda: get_session().request(method, address, timeout=NET_SECONDS, **options))
 
 
 def within(call: Callable[[], Any]) -> Any:
-    """What a call returns or raises, or `TimeoutError`: looking up a name knows no limit of its own."""
+    """Returns what a call returns, or raises its error. Raises `TimeoutError` if it takes too long: a DNS lookup has no
+    timeout."""
     future = Future()
 
     def work() -> None:
@@ -79,5 +86,5 @@ def within(call: Callable[[], Any]) -> Any:
         except Exception as error:
             future.set_exception(error)
 
-    Thread(target=work, daemon=True).start()  # it must not hold up the end of the process
+    Thread(target=work, daemon=True).start()  # a daemon does not delay the end of the process
     return future.result(NET_SECONDS + 1)

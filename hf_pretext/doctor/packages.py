@@ -1,6 +1,6 @@
-"""What is installed: Python, what the package requires, torch with a torchvision that fits it, optional parts.
+"""Checks of installed packages: Python, requirements, torch with torchvision, and extras.
 
-metadata of what is installed -> checks
+metadata of installed packages -> checks
 """
 
 import io
@@ -14,12 +14,12 @@ from .check import Check, summary
 
 PACKAGE = "hf_pretext"
 SEPARATE_LINES = ("torch", "torchvision", "transformers", "datasets", "accelerate")  # the others share one
-FOR_DEVELOPERS = {"test", "dev", "bench"}  # extras that no training asks for
-PAIR = "pip install --force-reinstall torch torchvision"  # one command: apart, pip may pick two that do not fit
+FOR_DEVELOPERS = {"test", "dev", "bench"}  # extras that training does not need
+PAIR = "pip install --force-reinstall torch torchvision"  # one command, so that pip picks versions that fit
 
 
 def python() -> Iterator[Check]:
-    """Whether this Python is one that the package is made for."""
+    """Checks that the package supports this version of Python."""
     from packaging.specifiers import SpecifierSet
 
     version, bounds = sys.version.split()[0], SpecifierSet(metadata.metadata(PACKAGE)["Requires-Python"] or "")
@@ -28,12 +28,12 @@ def python() -> Iterator[Check]:
         yield Check("Python", "fine", detail)
     else:
         yield Check(
-            "Python", "broken", f"{detail}, but it takes {bounds}", f"Make an environment with Python {bounds}."
+            "Python", "broken", f"{detail}, but it needs {bounds}", f"Create an environment with Python {bounds}."
         )
 
 
 def packages() -> Iterator[Check]:
-    """Whether what the package requires is installed, in versions that it takes."""
+    """Checks that the required packages are installed in supported versions."""
     others = []
     for requirement in requirements(PACKAGE):
         detail, fits = installed(requirement)
@@ -48,7 +48,7 @@ def packages() -> Iterator[Check]:
 
 
 def hub_package() -> Iterator[Check]:
-    """Whether huggingface_hub is one that transformers takes, through which it is required here."""
+    """Checks that transformers supports this version of huggingface_hub, which is a requirement of transformers."""
     for requirement in requirements("transformers"):
         if canonical(requirement.name) == "huggingface-hub":
             detail, fits = installed(requirement)
@@ -56,22 +56,24 @@ def hub_package() -> Iterator[Check]:
 
 
 def extras() -> Iterator[Check]:
-    """For each optional part, whether it is installed."""
+    """Checks for each extra whether its packages are installed."""
     always = {str(requirement) for requirement in requirements(PACKAGE)}
     for extra in metadata.metadata(PACKAGE).get_all("Provides-Extra") or ():
         if extra in FOR_DEVELOPERS:
             continue
-        wanted = [each for each in requirements(PACKAGE, extra) if str(each) not in always]
-        looked = {requirement.name: installed(requirement) for requirement in wanted}
-        detail = ", ".join(f"{name} {detail}" for name, (detail, _) in looked.items())
-        if all(fits for _, fits in looked.values()):
+        required = [each for each in requirements(PACKAGE, extra) if str(each) not in always]
+        results = {requirement.name: installed(requirement) for requirement in required}
+        detail = ", ".join(f"{name} {detail}" for name, (detail, _) in results.items())
+        if all(fits for _, fits in results.values()):
             yield Check(extra, "fine", detail)
         else:
             yield Check(extra, "lacking", detail, f"pip install '{PACKAGE}[{extra}]'")
 
 
 def requirements(package: str, extra: str = "") -> list:
-    """What an installed package requires here, as `packaging` Requirements. Raises `PackageNotFoundError`."""
+    """Returns the requirements of an installed package on this machine, as `packaging` Requirements.
+
+    Raises `PackageNotFoundError` if it is not installed."""
     from packaging.requirements import Requirement
 
     required = map(Requirement, metadata.requires(package) or ())
@@ -79,28 +81,28 @@ def requirements(package: str, extra: str = "") -> list:
 
 
 def installed(requirement) -> tuple[str, bool]:
-    """The version of a required package, or what is wrong with it; and whether it will do."""
+    """Returns the version of a required package or its problem, and whether it meets the requirement."""
     bounds = str(requirement.specifier) or "any"
     try:
         version = metadata.version(requirement.name)
     except metadata.PackageNotFoundError:
-        return f"missing, takes {bounds}", False
-    if not requirement.specifier.contains(version, prereleases=True):  # a nightly build is a choice
-        return f"{version}, but it takes {bounds}", False
+        return f"missing, needs {bounds}", False
+    if not requirement.specifier.contains(version, prereleases=True):  # accepts nightly builds
+        return f"{version}, but it needs {bounds}", False
     names = modules(requirement.name)
-    if names and not any(map(util.find_spec, names)):  # some list more than they bring
-        return f"{version}, but its files are gone", False
+    if names and not any(map(util.find_spec, names)):  # some list modules that they do not contain
+        return f"{version}, but its files are missing", False
     return version, True
 
 
 def modules(package: str) -> list[str]:
-    """The names that an installed package is imported by, where it tells them."""
+    """Returns the import names of an installed package, if its metadata list them."""
     listed = (metadata.distribution(package).read_text("top_level.txt") or "").split()
     return [name for name in listed if name.isidentifier() and not name.startswith("_")]
 
 
 def mend_of(requirement) -> str:
-    """The command that installs a version that will do; of torch and torchvision both, so that they fit."""
+    """Returns the command that installs a supported version. torch and torchvision are installed together."""
     if requirement.name in ("torch", "torchvision"):
         pair = [each for each in requirements(PACKAGE) if each.name in ("torch", "torchvision")]
         return "pip install -U " + " ".join(f"'{each.name}{each.specifier}'" for each in pair)
@@ -108,12 +110,12 @@ def mend_of(requirement) -> str:
 
 
 def canonical(name: str) -> str:
-    """A package's name as the registries compare it."""
+    """Returns the normalised name of a package, as package registries compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pair() -> Iterator[Check]:
-    """Whether torchvision fits torch: one built for another imports, and then lacks its operators."""
+    """Checks that torchvision fits torch. A torchvision for another torch can be imported but lacks operators."""
     try:
         import torch
         import torchvision
@@ -131,10 +133,10 @@ def pair() -> Iterator[Check]:
 
 
 def ffmpeg() -> Iterator[Check]:
-    """Whether FFmpeg, which PyAV brings along, is there and decodes."""
+    """Checks that the FFmpeg libraries of PyAV are installed and decode."""
     mend = f"pip install --force-reinstall '{PACKAGE}[video]'"
     if not util.find_spec("av"):
-        yield Check("FFmpeg", "lacking", "none: PyAV would bring it, for video", mend)
+        yield Check("FFmpeg", "lacking", "PyAV, which contains it, is not installed: no video", mend)
         return
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:

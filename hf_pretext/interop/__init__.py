@@ -1,1 +1,1 @@
-"""Files that other libraries read."""
+"""Conversion to and from other libraries: open_clip, sentence-transformers, evaluate."""

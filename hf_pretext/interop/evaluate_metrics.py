@@ -1,8 +1,8 @@
 """Retrieval and zero-shot classification as metrics of `evaluate`, which collects batches over steps and ranks.
 
-    add_batch(...), add_batch(...) -> rows on disk -> compute() -> what the function of that name gives for all
+    add_batch(...), add_batch(...) -> rows on disk -> compute() -> result of `retrieval` or `zero_shot` for all rows
 
-They are built directly, `Retrieval()`, with no network. Importing this module takes the seconds that `evaluate` takes.
+Create a metric directly, without a download: `Retrieval()`. Importing this module is slow, since it imports `evaluate`.
 """
 
 import json
@@ -26,26 +26,27 @@ class Retrieval(evaluate.Metric):
         metric.add_batch(images=..., image_ids=..., texts=..., text_ids=...)
         metric.compute(ks=(1, 5, 10))
 
-    A batch may hold other numbers of images than of texts, or only one of the two.
+    A batch may contain different numbers of images and texts, or only one of the two.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="R@k and median rank of texts as answers to images, and of images as answers to texts.",
+            description="R@k and median rank of image-to-text and text-to-image retrieval.",
             citation="https://huggingface.co/papers/1412.2306",
             inputs_description=retrieval.__doc__,
             features=datasets.Features(
                 images=EMBEDDING,
-                image_ids=datasets.Value("string"),  # as JSON, so that 1 and "1" stay apart
+                image_ids=datasets.Value("string"),  # as JSON, so that 1 and "1" differ
                 texts=EMBEDDING,
                 text_ids=datasets.Value("string"),
             ),
         )
 
     def add_batch(self, *, images=None, image_ids=None, texts=None, text_ids=None) -> None:
-        """Adds images (`(B, d)`) and texts (`(C, d)`) with their ids. Raises `ValueError` for lengths that differ.
+        """Adds embeddings of images (`(B, d)`) and texts (`(C, d)`) with their ids.
 
-        A row has one of each; where there are fewer of one, it lacks in the last rows.
+        Each row has one image and one text. If one has fewer elements, the last rows have None. Raises `ValueError` if
+        the numbers of embeddings and ids differ.
         """
         sides = {"image": (images, image_ids), "text": (texts, text_ids)}
         given = {
@@ -55,20 +56,20 @@ class Retrieval(evaluate.Metric):
         batch = {}
         for name, (features, ids) in given.items():
             if len(features) != len(ids):
-                raise ValueError(f"{len(features)} {name}s have {len(ids)} {name}_ids: give each {name} one id.")
+                raise ValueError(f"{len(features)} {name}s have {len(ids)} {name}_ids. Give one id for each {name}.")
             lacking = [None] * (longest - len(features))
             batch |= {f"{name}s": features + lacking, f"{name}_ids": [json.dumps(one) for one in ids + lacking]}
         super().add_batch(**batch)
 
     def add(self, *, images=None, image_ids=None, texts=None, text_ids=None) -> None:
-        """Adds one image (`(d,)`), one text, or both."""
+        """Adds the embedding of one image (`(d,)`), of one text (`(d,)`), or both, with their ids."""
         one = {"images": images, "image_ids": image_ids, "texts": texts, "text_ids": text_ids}
         self.add_batch(**{name: [value] for name, value in one.items() if value is not None})
 
     def _compute(self, images, image_ids, texts, text_ids, ks: Sequence[int] = KS) -> dict[str, float]:
         sides = ((images, image_ids), (texts, text_ids))
-        held = [[(one, json.loads(key)) for one, key in zip(*side, strict=True) if one is not None] for side in sides]
-        (images, image_ids), (texts, text_ids) = (zip(*side, strict=True) if side else ((), ()) for side in held)
+        pairs = [[(one, json.loads(key)) for one, key in zip(*side, strict=True) if one is not None] for side in sides]
+        (images, image_ids), (texts, text_ids) = (zip(*side, strict=True) if side else ((), ()) for side in pairs)
         return retrieval(torch.tensor(images), torch.tensor(texts), image_ids, text_ids, ks)
 
 
@@ -78,12 +79,12 @@ class ZeroShot(evaluate.Metric):
         metric.add_batch(predictions=images, references=labels)
         metric.compute(classes=classes)
 
-    classes (`(c, d)`): what `classifier` makes of their names.
+    classes (`(c, d)`): class embeddings, as `classifier` computes them from class names.
     """
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="How often an image's own class is the nearest, or among the five nearest.",
+            description="Top-1 and top-5 accuracy of zero-shot image classification.",
             citation="https://huggingface.co/papers/2103.00020",
             inputs_description=zero_shot.__doc__,
             features=datasets.Features(predictions=EMBEDDING, references=datasets.Value("int64")),
@@ -94,7 +95,7 @@ class ZeroShot(evaluate.Metric):
 
 
 def rows_of(features: Tensor | np.ndarray | Sequence | None) -> list:
-    """Features (`(B, d)`) as a list of rows."""
+    """Returns features (`(B, d)`) as a list of rows; empty for None."""
     if features is None:
         return []
     return list(features.detach().float().cpu().numpy() if isinstance(features, Tensor) else features)

@@ -1,43 +1,47 @@
-"""open_clip's architectures in transformers' words, and the other way round.
+"""Conversion of configs between open_clip and transformers.
 
-CLIP, CustomTextCLIP -> CLIPConfig, SiglipConfig -> what open_clip_config.json says
+CLIP, CustomTextCLIP -> CLIPConfig, SiglipConfig -> content of open_clip_config.json
 """
 
 import torch
 from torch import nn
 from transformers import CLIPConfig, SiglipConfig
 
-SIGLIP_TOWERS = "vit_*siglip_*"  # of timm, in its own names
+SIGLIP_TOWERS = "vit_*siglip_*"  # pattern of timm's model names
 
 
 def clip_config(model: nn.Module) -> CLIPConfig:
-    """That of an open_clip `CLIP`. Raises `ValueError` for an image tower that is no plain ViT."""
+    """Returns the config of an open_clip `CLIP`. Raises `ValueError` if its image tower is not a plain ViT."""
     visual, text = model.visual, model
     if not hasattr(visual, "conv1") or not hasattr(visual, "class_embedding"):
         raise ValueError(
-            f"transformers' CLIPModel has a ViT for images, but this open_clip model a {type(visual).__name__}. "
-            "Load its image tower through timm instead: AutoConfig.for_model('timm_wrapper', ...)."
+            f"This open_clip model has a {type(visual).__name__} for images, but transformers' CLIPModel has a ViT. "
+            "Load the image tower with timm instead: AutoConfig.for_model('timm_wrapper', ...)."
         )
     shapes = [tower_config(visual.transformer), tower_config(text.transformer)]
     shapes[0] |= {"image_size": visual.image_size[0], "patch_size": visual.patch_size[0]}
     shapes[0] |= {"projection_dim": visual.proj.shape[1]}
-    eos = model.text_eos_id if model.text_pool_type == "eos" else model.vocab_size - 1  # argmax: the highest of all
+    # argmax pooling takes the highest token id
+    eos = model.text_eos_id if model.text_pool_type == "eos" else model.vocab_size - 1
     shapes[1] |= {"vocab_size": model.vocab_size, "max_position_embeddings": model.context_length, "eos_token_id": eos}
     shapes[1] |= {"projection_dim": visual.proj.shape[1], "bos_token_id": 0, "pad_token_id": 0}
     return CLIPConfig(vision_config=shapes[0], text_config=shapes[1], projection_dim=visual.proj.shape[1])
 
 
 def siglip_config(model: nn.Module) -> SiglipConfig:
-    """That of an open_clip `CustomTextCLIP` as SigLIP's. Raises `ValueError` for other towers."""
+    """Returns the config of an open_clip `CustomTextCLIP` with the towers of SigLIP.
+
+    Raises `ValueError` for other towers."""
     trunk, text = getattr(model.visual, "trunk", None), model.text
     if trunk is None or not hasattr(trunk, "blocks") or getattr(trunk, "attn_pool", None) is None:
         raise ValueError(
-            "transformers' SiglipModel has a ViT that pools by attention for images, but this open_clip model a "
-            f"{type(trunk or model.visual).__name__} without it."
+            f"This open_clip model has a {type(trunk or model.visual).__name__} without attention pooling for images, "
+            "but transformers' SiglipModel has a ViT with attention pooling. Give a CLIP or SigLIP model."
         )
     if not hasattr(text, "token_embedding") or not isinstance(text.text_projection, nn.Linear):
         raise ValueError(
-            f"transformers' SiglipModel has no text tower like this open_clip model's {type(text).__name__}."
+            f"transformers' SiglipModel does not support the text tower of this open_clip model, a "
+            f"{type(text).__name__}. Give a CLIP or SigLIP model."
         )
     block, patches = trunk.blocks[0], trunk.patch_embed
     vision = {
@@ -56,10 +60,12 @@ def siglip_config(model: nn.Module) -> SiglipConfig:
 
 
 def tower_config(transformer: nn.Module) -> dict:
-    """Sizes of one of open_clip's own transformers. Raises `ValueError` for blocks that are not the usual ones."""
+    """Returns the sizes of an open_clip transformer, by their names in transformers.
+
+    Raises `ValueError` for blocks that transformers does not support."""
     block = transformer.resblocks[0]
     if not isinstance(block.attn, nn.MultiheadAttention) or not hasattr(block.mlp, "c_fc"):
-        raise ValueError(f"transformers has no such layers as this open_clip model's {type(block).__name__}.")
+        raise ValueError(f"transformers does not support the layers of this open_clip model, {type(block).__name__}.")
     activation = block.mlp.gelu
     return {
         "hidden_size": transformer.width,
@@ -73,17 +79,17 @@ def tower_config(transformer: nn.Module) -> dict:
 
 
 def is_tanh(activation: nn.Module) -> bool:
-    """Whether a GELU is the approximate one."""
+    """Returns True for a GELU with the tanh approximation."""
     return getattr(activation, "approximate", "none") == "tanh" or "tanh" in type(activation).__name__.lower()
 
 
 def clip_cfg(config: CLIPConfig) -> dict:
-    """open_clip's words for a `CLIPConfig`. Raises `ValueError` for what it has none for."""
+    """Returns the `model_cfg` of open_clip for a `CLIPConfig`. Raises `ValueError` for activations that differ."""
     vision, text = config.vision_config, config.text_config
     if {vision.hidden_act, text.hidden_act} not in ({"gelu"}, {"quick_gelu"}):
         raise ValueError(
-            f"open_clip has one activation for both towers, gelu or quick_gelu, but this model has {vision.hidden_act} "
-            f"for images and {text.hidden_act} for texts."
+            f"This model has the activations {vision.hidden_act} for images and {text.hidden_act} for texts. open_clip "
+            "needs gelu or quick_gelu, the same for both."
         )
     return {
         "embed_dim": config.projection_dim,
@@ -98,7 +104,7 @@ def clip_cfg(config: CLIPConfig) -> dict:
             "context_length": text.max_position_embeddings,
             "vocab_size": text.vocab_size,
             "heads": text.num_attention_heads,
-            "pool_type": "argmax" if text.eos_token_id == 2 else "eos",  # as transformers has it, for old configs
+            "pool_type": "argmax" if text.eos_token_id == 2 else "eos",  # transformers' rule for old configs
             "eos_id": text.eos_token_id,
             **sizes(text),
         },
@@ -106,7 +112,7 @@ def clip_cfg(config: CLIPConfig) -> dict:
 
 
 def siglip_cfg(config: SiglipConfig) -> dict:
-    """open_clip's words for a `SiglipConfig`. Raises `ValueError` for what it has none for."""
+    """Returns the `model_cfg` of open_clip for a `SiglipConfig`. Raises `ValueError` if timm has no such tower."""
     vision, text = config.vision_config, config.text_config
     return {
         "embed_dim": vision.hidden_size,
@@ -132,7 +138,7 @@ def siglip_cfg(config: SiglipConfig) -> dict:
 
 
 def sizes(tower) -> dict:
-    """What both of open_clip's own towers are built from."""
+    """Returns the settings that open_clip's image and text transformers share."""
     return {
         "width": tower.hidden_size,
         "layers": tower.num_hidden_layers,
@@ -142,7 +148,7 @@ def sizes(tower) -> dict:
 
 
 def siglip_tower(vision) -> str:
-    """The name of timm's image tower of these sizes. Raises `ValueError` where it has none."""
+    """Returns the name of timm's SigLIP image tower with the sizes of a config. Raises `ValueError` without one."""
     import timm
 
     for name in timm.list_models(f"vit_*patch{vision.patch_size}_siglip_*{vision.image_size}"):
@@ -156,7 +162,7 @@ def siglip_tower(vision) -> str:
                      vision.intermediate_size, vision.num_attention_heads):  # fmt: skip
             return name
     raise ValueError(
-        "open_clip builds SigLIP's image tower by timm's name for it, and timm has none of width "
-        f"{vision.hidden_size} with {vision.num_hidden_layers} layers for images of {vision.image_size} pixels in "
-        f"patches of {vision.patch_size}. Its names: {', '.join(timm.list_models(SIGLIP_TOWERS))}."
+        "open_clip loads SigLIP's image tower from timm, but timm has no SigLIP tower of width "
+        f"{vision.hidden_size} with {vision.num_hidden_layers} layers for images of {vision.image_size} pixels and "
+        f"patches of {vision.patch_size} pixels. Use one of: {', '.join(timm.list_models(SIGLIP_TOWERS))}."
     )

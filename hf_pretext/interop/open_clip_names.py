@@ -1,6 +1,6 @@
-"""Which weights of open_clip's models are which of transformers'.
+"""Names of weights in transformers and in open_clip.
 
-CLIPModel, SiglipModel -> pairs of names -> state dicts under the other's names, {name: tensor}
+CLIPModel, SiglipModel -> pairs of names -> state dict with the names of the other library, {name: tensor}
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,30 +10,35 @@ import torch
 from torch import Tensor
 from transformers import CLIPModel, SiglipModel
 
-PARTS = ("self_attn.out_proj", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")  # of a layer of transformers'
-OPEN_CLIP = ("attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")  # queries, keys, values first
+PARTS = ("self_attn.out_proj", "layer_norm1", "layer_norm2", "mlp.fc1", "mlp.fc2")  # of a layer in transformers
+# the first name is the concatenation of queries, keys and values
+OPEN_CLIP = ("attn.in_proj_", "attn.out_proj", "ln_1", "ln_2", "mlp.c_fc", "mlp.c_proj")
 TIMM = ("attn.qkv.", "attn.proj", "norm1", "norm2", "mlp.fc1", "mlp.fc2")
 
 
 class Same(NamedTuple):
-    """Weights that hold the same numbers, one after the other; turned where one is the other's transpose."""
+    """Names of the same weights in two models.
+
+    ours, theirs: the names in each model. Several names stand for one concatenated weight. turned: True if one weight
+    is the transpose of the other."""
 
     ours: tuple[str, ...]
     theirs: tuple[str, ...]
     turned: bool = False
 
     def back(self) -> "Same":
+        """Returns the pair in the other direction."""
         return Same(self.theirs, self.ours, self.turned)
 
 
 def weight_and_bias(ours: str, theirs: str, *ends: str) -> Iterator[Same]:
-    """The same name with several ends, default `weight` and `bias`."""
+    """Yields pairs for one module with several parameter names, default `weight` and `bias`."""
     for end in ends or ("weight", "bias"):
         yield Same((f"{ours}.{end}",), (f"{theirs}.{end}",))
 
 
 def layer_names(ours: str, theirs: str, count: int, words: Sequence[str] = OPEN_CLIP) -> Iterator[Same]:
-    """Of the layers of a transformer; words: what the other calls their parts."""
+    """Yields pairs for the layers of a transformer. words: names of a layer's parts in the other library."""
     qkv, *parts = words
     for i in range(count):
         a, b = f"{ours}.{i}", f"{theirs}.{i}"
@@ -44,7 +49,7 @@ def layer_names(ours: str, theirs: str, count: int, words: Sequence[str] = OPEN_
 
 
 def clip_names(model: CLIPModel) -> Iterator[Same]:
-    """Which weights of a `CLIPModel` are which of open_clip's `CLIP`; of projections, one is the other turned."""
+    """Yields pairs for a `CLIPModel` and open_clip's `CLIP`. Projections are transposed."""
     seen = "vision_model"
     yield Same((f"{seen}.embeddings.class_embedding",), ("visual.class_embedding",))
     yield Same((f"{seen}.embeddings.patch_embedding.weight",), ("visual.conv1.weight",))
@@ -59,7 +64,7 @@ def clip_names(model: CLIPModel) -> Iterator[Same]:
 
 
 def clip_text_names(layers: int) -> Iterator[Same]:
-    """The same of the text tower alone."""
+    """Yields pairs for the text towers of a `CLIPModel` and open_clip's `CLIP`."""
     read = "text_model"
     yield Same((f"{read}.embeddings.token_embedding.weight",), ("token_embedding.weight",))
     yield Same((f"{read}.embeddings.position_embedding.weight",), ("positional_embedding",))
@@ -69,7 +74,7 @@ def clip_text_names(layers: int) -> Iterator[Same]:
 
 
 def siglip_names(model: SiglipModel) -> Iterator[Same]:
-    """Which weights of a `SiglipModel` are which of open_clip's `CustomTextCLIP`."""
+    """Yields pairs for a `SiglipModel` and open_clip's `CustomTextCLIP`."""
     seen, read, trunk = "vision_model", "text_model", "visual.trunk"
     yield from weight_and_bias(f"{seen}.embeddings.patch_embedding", f"{trunk}.patch_embed.proj")
     yield Same((f"{seen}.embeddings.position_embedding.weight",), (f"{trunk}.pos_embed",))
@@ -98,23 +103,25 @@ def siglip_names(model: SiglipModel) -> Iterator[Same]:
 def renamed(
     source: dict[str, Tensor], target: dict[str, Tensor], pairs: Iterable[Same], kind: str
 ) -> dict[str, Tensor]:
-    """The weights of `source` under the names, and in the shapes, of `target`.
+    """Returns the weights of `source` with the names and shapes of `target`.
 
-    pairs: source's names first. kind: of the source. Raises `ValueError` for weights that are left over, or missing."""
+    pairs: names in `source` and in `target`. kind: class of the source, for messages. Raises `ValueError` for weights
+    that only one of the two has, and for sizes that differ."""
     result, used = {}, set()
     for these, those, turned in pairs:
         lacking = [*(name for name in these if name not in source), *(name for name in those if name not in target)]
         if lacking:
-            raise ValueError(f"{kind} has another architecture: there is no {', '.join(lacking)}.")
+            raise ValueError(f"{kind} can't be converted: the weights {', '.join(lacking)} are missing.")
         value = torch.cat([source[name] for name in these]) if len(these) > 1 else source[these[0]]
         value = value.T if turned else value
         parts = value.split([len(target[name]) for name in those]) if len(those) > 1 else [value]
         for name, part in zip(those, parts, strict=True):
             if part.numel() != target[name].numel():
-                raise ValueError(f"{these[0]} is {tuple(part.shape)}, but {name} {tuple(target[name].shape)}.")
+                shapes = f"{these[0]} has shape {tuple(part.shape)}, but {name} has {tuple(target[name].shape)}"
+                raise ValueError(f"{kind} can't be converted: {shapes}.")
             result[name] = part.reshape(target[name].shape).clone()
         used |= set(these)
     left = [*(name for name in source if name not in used), *(name for name in target if name not in result)]
     if left:
-        raise ValueError(f"{kind} has weights that the other architecture has no place for: {', '.join(left[:5])}.")
+        raise ValueError(f"{kind} can't be converted: only one model has the weights {', '.join(left[:5])}.")
     return result

@@ -1,4 +1,4 @@
-"""The few files that make `SentenceTransformer(folder)` give the mean over a text's tokens, as `features.pool` does.
+"""Files for `SentenceTransformer(folder)`, which then returns the mean over a text's tokens, as `features.pool` does.
 
 width, max_length -> modules.json, sentence_bert_config.json, 1_Pooling/config.json
 """
@@ -12,9 +12,9 @@ POOLING = "1_Pooling"
 
 
 def write_modules(folder: str | os.PathLike, width: int, max_length: int) -> None:
-    """Writes them next to a checkpoint that has its tokenizer.
+    """Writes the files of sentence-transformers to the folder of a checkpoint with a tokenizer.
 
-    width: channels of the encoder's hidden states. max_length: tokens that a text is cut to, special ones included.
+    width: size of the encoder's hidden states. max_length: tokens that a text is truncated to, with special tokens.
     """
     folder = Path(folder)
     kinds = {"": "Transformer", POOLING: "Pooling"}

@@ -1,4 +1,6 @@
-"""Kinds of data, one file each, and what composes them: the name of a file is the kind's.
+"""Modalities (image, text, audio, video), one file each, and `Inputs`, which combines them.
+
+A file has the name of its modality. Parameters named `kind` and `kinds` are names of modalities.
 
 row {"image": bytes, "text": str} -> one example (in a worker) -> collate -> finish (on the device) -> model inputs
 """
@@ -29,13 +31,14 @@ PAIR = {"image", "text"}
 @strict
 @dataclass
 class PairArguments:
-    """What is set where two kinds of data come together.
+    """Options of objectives with several modalities.
 
-    images_alone: Further datasets, given as --dataset is, of which only the images are used.
-    texts_alone: Further datasets of texts; of a long one a part is drawn. Each step's batch is of one dataset, as often
-        as --mixture_weights say for the pairs, the images and the texts, in this order.
-    pair_label: Column that makes pairs each other's positives where it is equal (--positives label); default, and in
-        evaluation: the caption.
+    images_alone: Further datasets, in the format of --dataset. Only their images are used.
+    texts_alone: Further datasets, in the format of --dataset. Only their texts are used, and a random part of each long
+        text. Each step's batch comes from one dataset. --mixture_weights sets how often each dataset is drawn, in this
+        order: pairs, images, texts.
+    pair_label: Column of the pair labels. With --positives label, pairs with equal values are positives of each other.
+        Default: the caption. Evaluation always uses the caption.
     """
 
     _argument_group_name: ClassVar[str] = "pairs"
@@ -46,66 +49,73 @@ class PairArguments:
 
 
 def modality_classes(kinds: Sequence[str], views: Iterable[str] = ()) -> dict[str, type[Modality]]:
-    """The classes that read these kinds, by name. views: kinds that are drawn several times.
+    """Returns the classes of modalities, by name. views: modalities that are drawn several times per row.
 
-    Raises `ValueError` for an unknown kind."""
+    A single modality without views gets the class that `Modality.alone` returns. Raises `ValueError` for an unknown
+    modality."""
     classes = {kind: modality_class(kind) for kind in kinds}
     return {kind: c.alone() if len(kinds) == 1 and kind not in set(views) else c for kind, c in classes.items()}
 
 
 def inputs_options(kinds: Sequence[str], views: Iterable[str] = ()) -> tuple[type, ...]:
-    """All dataclasses of options of these kinds: their own and, of several, `PairArguments` and one `EncoderArguments`
-    with `<kind>_encoder` for each kind."""
+    """Returns all option dataclasses of some modalities. For several modalities these include `PairArguments` and an
+    `EncoderArguments` with a field `<kind>_encoder` for each. Raises `ValueError` for an unknown modality."""
     of_kinds = [options for c in modality_classes(kinds, views).values() for options in c.options]
     several = (PairArguments, encoder_arguments(kinds)) if len(kinds) > 1 else ()
     return tuple(dict.fromkeys([*of_kinds, *several]))
 
 
 def encoder_arguments(kinds: Sequence[str]) -> type:
-    """A dataclass with a field `<kind>_encoder` for each kind: what its encoder starts from."""
+    """Returns a dataclass with a field `<kind>_encoder` for each modality: the checkpoint its encoder starts from."""
     fields = [(f"{kind}_encoder", str | None, field(default=None)) for kind in kinds]
     made = make_dataclass("EncoderArguments", fields, namespace={"_argument_group_name": "encoders"})
-    helps = (f"    {kind}_encoder: Start the {kind} encoder from this one (a Hub id or folder)." for kind in kinds)
-    made.__doc__ = "\n".join(["Which encoders each kind starts from.", "", *helps])
+    helps = (f"    {kind}_encoder: Start the {kind} encoder from this checkpoint (Hub id or folder)." for kind in kinds)
+    made.__doc__ = "\n".join(["Checkpoints that the encoders start from.", "", *helps])
     return made
 
 
 class Processors:
-    """Processors of several kinds that transformers has no class for, each saved in the sub-folder of its kind."""
+    """Processors of modalities for which transformers has no common class.
+
+    by_kind: processors by modality. Each is saved in the sub-folder of its modality."""
 
     def __init__(self, by_kind: Mapping[str, Any]):
         self.by_kind = dict(by_kind)
 
     def save_pretrained(self, save_directory, **options) -> None:
-        """Writes each kind's processor to `save_directory/<kind>`."""
+        """Writes the processor of each modality to `save_directory/<kind>`."""
         for kind, processor in self.by_kind.items():
             processor.save_pretrained(str(Path(save_directory) / kind), **options)
 
 
 class Inputs:
-    """What an objective takes: kinds of data, composed.
+    """Combines the modalities that an objective takes.
 
-    views: how many times a kind is drawn, stacked along a new axis: `{"image": 2}` gives pixel_values
-    `(2, 3, S, S)`. pair_label: column by whose value rows belong together; rows of several kinds give it as `labels`.
+    views: how often a modality is drawn per row. The draws are stacked along a new axis: `{"image": 2}` gives
+    pixel_values `(2, 3, S, S)` per example. pair_label: column of the pair labels. Rows with several modalities get a
+    hash of its value as `labels`.
 
-    Columns of two kinds that have one name keep it in the kind without time; the other's is prefixed by its kind
-    ("audio_attention_mask").
+    Two modalities can have a column of the same name. Then a modality without a time axis keeps the name, and the other
+    modality's column is prefixed: "audio_attention_mask".
     """
 
     def __init__(self, *modalities: Modality, views: Mapping[str, int] | None = None, pair_label: str | None = None):
-        """Raises `ValueError` for no kinds, the same kind twice, and views of a kind that is not among them."""
+        """Raises `ValueError` without modalities, for the same modality twice, and for views of other modalities."""
         self.modalities, self.views, self.pair_label = modalities, dict(views or {}), pair_label
         self.by_name = {modality.name: modality for modality in modalities}
         if not modalities or len(self.by_name) < len(modalities):
-            raise ValueError(f"Inputs are of different kinds, but are {[m.name for m in modalities]}. Give each once.")
+            raise ValueError(f"Inputs has the modalities {[m.name for m in modalities]}. Give one or more, each once.")
         if unknown := sorted(set(self.views) - set(self.by_name)):
-            raise ValueError(f"views name {', '.join(unknown)}, but the inputs are {', '.join(self.by_name)}.")
+            raise ValueError(
+                f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
+                f"{', '.join(self.by_name)}."
+            )
         self._combined: Any = None
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> Example:
-        """Returns one example of all kinds that a row has. Raises `BadSample` for a row that can't be used.
+        """Returns one example with all modalities of a row. Raises `BadSample` for a row that can't be used.
 
-        One position in time is drawn for all kinds, so that sound and film are of one instant."""
+        All modalities share one random position in time, so that audio and video are of the same moment."""
         kinds = [modality for modality in self.modalities if modality.column(row) is not None]
         if not kinds:
             raise BadSample(f"no {' or '.join(self.by_name)} in this row")
@@ -123,14 +133,14 @@ class Inputs:
         return collate([modality(row, random, at) for _ in range(self.views[modality.name])], fills=modality.fills)
 
     def label_of(self, row: Mapping) -> int:
-        """A whole number that is the same for rows that belong together. Raises `BadSample` for a row without."""
+        """Returns an integer hash of a row's pair label. Raises `BadSample` if the row has no pair label."""
         label = row.get(self.pair_label)
         if label is None:
-            raise BadSample(f"nothing in the column {self.pair_label!r} (--pair_label)")
+            raise BadSample(f"no value in the column {self.pair_label!r} (--pair_label)")
         return label_number(label)
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns model inputs, on the batch's device. Views stay an axis: `(B, K, ...)`."""
+        """Returns model inputs on the batch's device. Views keep their axis: `(B, K, ...)`."""
         finished = dict(batch)
         for modality in self.modalities:
             columns = self.of_kind(batch, modality.name)
@@ -148,14 +158,14 @@ class Inputs:
         flat = modality.finish({name: value.flatten(0, 1) for name, value in columns.items()})
         return {name: value.unflatten(0, size) for name, value in flat.items()}
 
-    # names of columns
+    # column names
 
     def renamed(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """Columns of one kind under the names that they have in a batch of all kinds."""
+        """Returns columns of one modality under their names in a batch of all modalities."""
         return {self._name(kind, name): value for name, value in columns.items()}
 
     def of_kind(self, batch: Mapping[str, Any], kind: str) -> dict[str, Any]:
-        """One kind's columns of a batch of all kinds, under the names that its encoder takes them by."""
+        """Returns one modality's columns of a batch of all modalities, under the argument names of its encoder."""
         names = {name: self._name(kind, name) for name in self.by_name[kind].outputs}
         return {name: batch[shown] for name, shown in names.items() if shown in batch}
 
@@ -164,39 +174,42 @@ class Inputs:
         first = next((modality.name for modality in order if name in modality.outputs), kind)
         return name if first == kind else f"{kind}_{name}"
 
-    # of all kinds
+    # properties of all modalities
 
     @property
     def fills(self) -> dict[str, float]:
-        """Columns padded along time, and with what."""
+        """Padding value of each column that is padded along time."""
         return {name: value for m in self.modalities for name, value in self.renamed(m.name, m.fills).items()}
 
     @property
     def needed(self) -> tuple[str | tuple[str, ...], ...]:
-        """What to open of a dataset: for each kind its canonical column, or several of which one must be there."""
+        """Columns to read: for each modality its canonical column, or a tuple of columns, of which one is enough."""
         names = (modality.columns for modality in self.modalities)
         return tuple(columns[0] if len(columns) == 1 else columns for columns in names)
 
     @property
     def samples(self) -> str:
-        """What samples are called."""
+        """Name of the samples in messages, in the plural: "images", "pairs"."""
         return "pairs" if set(self.by_name) == PAIR else " and ".join(m.samples for m in self.modalities)
 
     @property
     def processors(self) -> dict[str, Any]:
-        """The processor of each kind."""
+        """Processor of each modality."""
         return {modality.name: modality.processor for modality in self.modalities}
 
     @property
     def processor(self) -> Any:
-        """What is saved with each checkpoint: the kind's own; of several, what `combine` gave or `Processors`."""
+        """Processor that is saved with each checkpoint. For several modalities: the result of `combine`, or else
+        `Processors`."""
         if len(self.modalities) == 1:
             return self.modalities[0].processor
         return Processors(self.processors) if self._combined is None else self._combined
 
     def combine(self, config: PreTrainedConfig) -> Any:
-        """Makes `processor` one of transformers' classes for all kinds, where there is one for a model's config or
-        the kinds are image and text; returns `processor`."""
+        """Sets `processor` to one transformers processor for all modalities, if possible, and returns `processor`.
+
+        The class is the one that transformers has for the model's config, or else `VisionTextDualEncoderProcessor`. It
+        must take the processors of all modalities."""
         by_role = {modality.role: modality.processor for modality in self.modalities}
         native = PROCESSOR_MAPPING.get(type(config), VisionTextDualEncoderProcessor)
         if set(by_role) <= set(inspect.signature(native.__init__).parameters) and len(by_role) > 1:
@@ -204,7 +217,7 @@ class Inputs:
         return self.processor
 
     def evaluation(self) -> "Inputs":
-        """Returns the same without augmentation and drawn captions; pairs belong together by their captions."""
+        """Returns a copy without augmentation and without random captions. Its pair label is the caption."""
         other = copy.copy(self)
         other.modalities = tuple(modality.evaluation() for modality in self.modalities)
         other.by_name = {modality.name: modality for modality in other.modalities}
@@ -212,7 +225,7 @@ class Inputs:
         return other
 
     def noise(self, kinds: Sequence[str] | None = None) -> list[Batch]:
-        """Returns batches of model inputs of random content: one of all kinds, then one of each of `kinds` alone."""
+        """Returns batches of random model inputs: one of all modalities, then one for each of `kinds` alone."""
         parts = {}
         for modality in self.modalities:
             drawn = [modality.noise() for _ in range(self.views.get(modality.name, 1))]
@@ -224,8 +237,8 @@ class Inputs:
         return [everything, *(parts[kind] for kind in kinds or ())]
 
     def shape(self) -> dict[str, int | float]:
-        """Returns sizes by name for a recipe's encoder function; of two kinds that differ in one of a name, the
-        second's is prefixed by its kind."""
+        """Returns sizes by name for a recipe's encoder function. If two modalities differ in a size, the name of the
+        second is prefixed: "video_image_size"."""
         sizes: dict[str, int | float] = {}
         for modality in self.modalities:
             for name, value in modality.shape().items():
@@ -233,5 +246,5 @@ class Inputs:
         return sizes
 
     def facts(self) -> dict:
-        """Returns what results.json says of the kinds' options."""
+        """Returns the entries of results.json about the options of all modalities."""
         return {name: value for modality in self.modalities for name, value in modality.facts().items()}

@@ -1,13 +1,13 @@
-"""Image processors of transformers: brought or default, their size and normalisation."""
+"""Image processors of transformers: loads them, or makes a default one, and reads size and normalisation."""
 
 import torch
 from torch import Tensor
 
-USUAL_SIZE = 224  # pixels, where neither an encoder nor an option says one
+USUAL_SIZE = 224  # pixels; used if neither the encoder nor an option sets a size
 
 
 def pixel_statistics(processor) -> tuple[Tensor, Tensor]:
-    """Returns the channels' mean and standard deviation, `(3,)`, that pixels of 0 to 255 are normalised by."""
+    """Returns mean and standard deviation of each channel, `(3,)` each, for pixels from 0 to 255."""
     mean = processor.image_mean if processor.do_normalize else [0.0] * 3
     std = processor.image_std if processor.do_normalize else [1.0] * 3
     scale = processor.rescale_factor if processor.do_rescale else 1.0
@@ -15,7 +15,9 @@ def pixel_statistics(processor) -> tuple[Tensor, Tensor]:
 
 
 def default_processor(size: int):
-    """The processor of an encoder that came without one: shorter side to `size`, central square, [-1, 1]."""
+    """Returns the image processor for an encoder without one.
+
+    It resizes the shorter side to `size` pixels, crops the central square and scales to [-1, 1]."""
     from transformers import CLIPImageProcessor
 
     return CLIPImageProcessor(
@@ -28,19 +30,20 @@ def default_processor(size: int):
 
 
 def target_size(processor) -> tuple[int, int]:
-    """Height and width that a processor gives. Raises `ValueError` where it gives images of any size."""
+    """Returns height and width of a processor's outputs, in pixels. Raises `ValueError` if they vary."""
     sizes = [getattr(processor, "crop_size", None)] if getattr(processor, "do_center_crop", False) else []
     for size in [*sizes, getattr(processor, "size", None)]:
         size = dict(size or {})
         if size.get("height") and size.get("width"):
             return size["height"], size["width"]
     raise ValueError(
-        f"{type(processor).__name__} gives images of varying size ({processor.size}); set one with --image_size."
+        f"{type(processor).__name__} outputs images of varying size ({processor.size}). Set one size with --image_size "
+        "(for videos: --video_size)."
     )
 
 
 def saved_processor(encoder_path: str):
-    """The image processor that a folder or Hub id brings, or None."""
+    """Returns the image processor of a folder or Hub id, or None if it has none."""
     from transformers import AutoImageProcessor
 
     try:
@@ -50,13 +53,14 @@ def saved_processor(encoder_path: str):
 
 
 def load_processor(encoder_path: str | None, image_size: int | None, fallback_size: int):
-    """The image processor that an encoder brings, or a default one; both at `image_size` where that is given.
+    """Returns the image processor of an encoder, or a default one.
 
-    encoder_path: folder or Hub id of a pretrained encoder, or None for a fresh one.
+    encoder_path: folder or Hub id of a pretrained encoder, or None for a fresh one. image_size: overrides the
+    processor's size, in pixels. fallback_size: size of a default processor without an `image_size`, in pixels.
     """
     processor = saved_processor(encoder_path) if encoder_path is not None else None
     data = getattr(processor, "data_config", None)
-    if data is not None:  # timm's wrapper: the same in transformers' words
+    if data is not None:  # of timm's wrapper: training uses transformers processors only
         processor = default_processor(image_size or data["input_size"][-1])
         processor.image_mean, processor.image_std = list(data["mean"]), list(data["std"])
     elif processor is None:

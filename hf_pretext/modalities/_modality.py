@@ -1,4 +1,4 @@
-"""What each kind of data says and does: the base of the classes in `image.py`, `text.py`, `audio.py` and `video.py`."""
+"""The base class of the modalities in `image.py`, `text.py`, `audio.py` and `video.py`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -12,19 +12,19 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..data.decoding import MAX_PIXELS
 from ..data.sources import Source
 
-MIDDLE = 0.5  # the position in time that evaluation sees
+MIDDLE = 0.5  # position in time that evaluation uses, from 0 (start) to 1 (end)
 Batch = dict[str, Tensor]
 Example = dict[str, Tensor | int]
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a kind of data is made from besides its options.
+    """Facts that a modality needs in addition to its options.
 
-    start: folder or Hub id of the encoder that training starts from; option: the one that names it. config: that
-    encoder's, or the full model's. texts: what a tokenizer is trained on, asked for only then. flexible: whether
-    --max_length is a recipe's for its own encoder, so that it gives way to fewer positions of `start`.
-    max_image_pixels: see `StreamSettings`.
+    start: folder or Hub id of the encoder that training starts from. option: name of the option that sets `start`.
+    config: config of that encoder or of the full model. texts: returns the texts to train a tokenizer on; it is only
+    called for training one. flexible: True if --max_length is a recipe's default for another encoder than `start`. Then
+    the length is adapted to the positions of `start`. max_image_pixels: see `StreamSettings`.
     """
 
     start: str | None = None
@@ -36,24 +36,26 @@ class Context:
 
     @property
     def image_size(self) -> int | None:
-        """The side of images that the config says, in pixels."""
+        """Side of the square images that the config names, in pixels; None without one."""
         size = getattr(getattr(self.config, "vision_config", self.config), "image_size", None)
         return size if isinstance(size, int) else None
 
 
 class Modality(ABC):
-    """One kind of data: a row to tensors in a worker, and the last steps on the device.
+    """Base of a modality. Converts a row to tensors in a worker, and finishes batches on the device.
 
-    name: of its file. columns: canonical columns it may be read from, the first that a row has. options: dataclasses of
-    its settings. samples: what its samples are called. role: the name that transformers' processors of several kinds
-    take its processor by. timed: whether `at` matters. encoder_input: what an encoder takes it as. outputs: all columns
-    that an example may have. processor: transformers' own, saved with each checkpoint. fills: columns padded along
-    time, and with what.
+    name: name of the modality and of its file. columns: canonical columns to read from; the first one that a row has is
+    used. options: dataclasses of its options. samples: name of the samples in messages, in the plural. role: argument
+    name of its processor in transformers' processors of several modalities. timed: True if the position in time `at` is
+    used. encoder_input: argument name of the encoder for this modality. outputs: all columns that an example may have.
+    processor: the transformers processor that is saved with each checkpoint. fills: padding value of each column that
+    is padded along time.
 
-    For evaluation and cards: fractions: shares of the labels that linear probes know, None for all of them and kNN.
-    features_in_bf16: whether features may be extracted so. task_type: the Hub's name of classifying it. packages: what
-    loading an encoder takes besides torch and transformers. usage: lines that load an encoder, a Jinja template of
-    `folder`, `subfolder` (the argument, where there is one), `hidden_of` (how hidden states are read) and `pooled`.
+    Attributes for evaluation and cards. fractions: shares of the labels that linear probes are trained on; None for one
+    linear probe on all labels and kNN. features_in_bf16: True if features may be extracted in bf16. task_type: name of
+    the classification task on the Hub. packages: packages that loading an encoder needs besides torch and transformers.
+    usage: Jinja template of the code that loads an encoder. Its variables are `folder`, `subfolder` (the argument, or
+    empty), `hidden_of` (code that reads the hidden states) and `pooled` (code that pools them).
     """
 
     name: ClassVar[str]
@@ -74,82 +76,84 @@ class Modality(ABC):
 
     @classmethod
     def alone(cls) -> type["Modality"]:
-        """The class that reads this kind where an objective takes no other."""
+        """Returns the class to use when this is the only modality of an objective."""
         return cls
 
     @classmethod
     @abstractmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Modality":
-        """This kind as options say, by their dataclasses. Raises `ValueError` for options that can't be met."""
+        """Builds the modality from option dataclasses. Raises `ValueError` for options that do not work.
+
+        options: instances of the option dataclasses, by their class."""
 
     @classmethod
     @abstractmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Modality":
-        """This kind as a saved encoder takes it. size: in place of its processor's own, in pixels.
+        """Builds the modality for a saved encoder. size: overrides the size of the processor, in pixels.
 
-        Raises `ValueError`, in which the encoder is called `source`, where the folder has no processor."""
+        source: name of the encoder in error messages. Raises `ValueError` if the folder has no processor."""
 
     @staticmethod
     @abstractmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Batches of noise: an encoder takes this kind where it gives hidden states for one of them."""
+        """Returns batches of noise. An encoder supports the modality if it returns hidden states for one of them."""
 
     @staticmethod
     @abstractmethod
     def words(results: Mapping) -> str:
-        """What an encoder takes, of the results of a run: "images of 64x64 pixels"."""
+        """Returns a description of the encoder's inputs from the results of a run: "images of 64x64 pixels"."""
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """How the data was prepared, of the results of a run, in sentences for a card."""
+        """Returns sentences for a card that describe the preprocessing, from the results of a run."""
         return []
 
     @abstractmethod
     def largest(self) -> str:
-        """What `noise` is, in words that name the options: "Images of 64x64 pixels (--image_size)"."""
+        """Returns a description of `noise` with its options: "Images of 64x64 pixels (--image_size)"."""
 
     def check_columns(self, source: Source) -> None:
-        """Raises `ValueError` for a source whose columns do not hold what they are to be read as."""
+        """Raises `ValueError` for a source with columns of the wrong type."""
         return
 
     def end_of_training(self) -> str | None:
-        """Returns what is worth saying once a run has trained, and forgets it."""
+        """Returns a message for the end of training, or None, and resets its counters."""
         return None
 
     def column(self, row: Mapping) -> str | None:
-        """The column of a row that this kind is read from; None where the row has none."""
+        """Returns the column of a row that this modality is read from; None if the row has none."""
         return next((name for name in self.columns if name in row), None)
 
     @abstractmethod
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
         """Returns one example. Raises `BadSample` for a row that can't be used.
 
-        random: None for evaluation, where nothing is drawn. at: the position in time, 0 (start) to 1 (end)."""
+        random: None for evaluation, which uses no random numbers. at: position in time, 0 (start) to 1 (end)."""
 
     def evaluation(self) -> "Modality":
-        """Returns the same without augmentation and without drawn captions."""
+        """Returns the modality without augmentation and without random captions."""
         return self
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns a batch of this kind's columns as model inputs, on the batch's device."""
+        """Converts a batch of this modality's columns to model inputs, on the batch's device."""
         return batch
 
     @abstractmethod
     def shape(self) -> dict[str, int | float]:
-        """Returns sizes by the names that a recipe's encoder function takes them by."""
+        """Returns sizes by the argument names of a recipe's encoder function."""
 
     def fit(self, encoder: PreTrainedModel) -> None:
-        """Adapts to an encoder. Raises `ValueError` where that can't be done."""
+        """Adapts the preprocessing to an encoder. Raises `ValueError` if the two do not fit."""
         return
 
     @abstractmethod
     def noise(self, count: int = 2) -> Batch:
-        """Returns finished model inputs of the largest size, `(count, ...)`, of random content."""
+        """Returns random model inputs of the largest size, `(count, ...)`."""
 
     @abstractmethod
     def facts(self) -> dict:
-        """Returns what results.json says of this kind's options."""
+        """Returns the entries of results.json about the options of this modality."""
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
-        """Returns what a report draws of a batch or an example: uint8 images; None where there is nothing to draw."""
+        """Returns uint8 images of a batch or an example for a report; None if the modality has none."""
         return None

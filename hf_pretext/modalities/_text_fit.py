@@ -1,4 +1,4 @@
-"""Whether a tokenizer and a text encoder fit each other: vocabulary, length, padding, the end of a text."""
+"""Checks that a tokenizer and a text encoder fit each other: vocabulary, length, padding, end-of-text token."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,38 +12,44 @@ from ..data.columns import type_name
 from ..data.sources import Source
 from ..features import pool
 
-UNMOVED, SAME = 1e-3, 1e-6  # vectors of length 1 that differ by less do so by rounding alone, or are the very same
+# Vectors of length 1 that differ by less are equal up to rounding (UNMOVED) or the same (SAME).
+UNMOVED, SAME = 1e-3, 1e-6
 
 
 def check_captions(source: Source, columns: Sequence[str]) -> None:
-    """Raises `ValueError` for columns of further captions (canonical names) that hold none."""
+    """Raises `ValueError` for columns of further captions that do not contain captions.
+
+    columns: canonical names."""
     for canonical in columns:
         feature = source.features[canonical]
         if not holds_captions(feature):
             raise ValueError(
-                f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) holds "
-                f"{type_name(feature)} values, which are neither texts, nor lists of texts, nor texts by language."
+                f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) has "
+                f"{type_name(feature)} values. Give columns of texts, of lists of texts or of texts by language."
             )
 
 
 def check_vocabulary(
     tokenizer: PreTrainedTokenizerBase, brought_by: str | None, vocabulary: int, encoder: str | None
 ) -> None:
-    """Raises `ValueError` for a tokenizer that is not the one that an encoder was made for, by their sizes.
+    """Raises `ValueError` if the number of tokens shows that an encoder was trained with another tokenizer.
 
-    brought_by: who brought the tokenizer. encoder: who brought the encoder, if anybody."""
+    brought_by: folder or Hub id of the tokenizer; None for a trained one. vocabulary: tokens of the encoder. encoder:
+    folder or Hub id of the encoder; None for a fresh one."""
     tokens = len(tokenizer)
     matching = encoder is not None and brought_by == encoder
-    if tokens > vocabulary or (tokens < vocabulary and not matching):  # many models have a few rows to spare
+    if tokens > vocabulary or (tokens < vocabulary and not matching):  # many models have unused embeddings
         trained = f" or set vocab_size to {tokens} in its config.json" if brought_by is None else ""
         raise ValueError(
-            f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} a vocabulary of {vocabulary:,}. "
-            f"Give the --tokenizer that it was made for{trained}."
+            f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} has a vocabulary of {vocabulary:,}. "
+            f"Give the encoder's tokenizer with --tokenizer{trained}."
         )
 
 
 def check_length(max_length: int, most: int | None, encoder: str, flexible: bool = False) -> None:
-    """Raises `ValueError` for texts longer than an encoder has positions for, unless their length is flexible."""
+    """Raises `ValueError` if texts are longer than the positions of an encoder and their length is not flexible.
+
+    most: positions of the encoder; None for any number."""
     if most is not None and max_length > most and not flexible:
         raise ValueError(
             f"--max_length {max_length} is more than the {most} positions of {encoder}. Give --max_length {most} or "
@@ -53,7 +59,7 @@ def check_length(max_length: int, most: int | None, encoder: str, flexible: bool
 
 @torch.no_grad()
 def vectors(encoder: PreTrainedModel, **inputs: Tensor) -> Tensor:
-    """What an encoder makes of texts, pooled as it does it itself or else by the mean: `(B, D)`, of length 1."""
+    """Returns embeddings of texts, `(B, D)`, of length 1: the encoder's pooled output, or else the mean of tokens."""
     training = encoder.training
     outputs = encoder.eval()(**{name: value.to(encoder.device) for name, value in inputs.items()})
     encoder.train(training)
@@ -67,8 +73,10 @@ def vectors(encoder: PreTrainedModel, **inputs: Tensor) -> Tensor:
 def pads_freely(
     encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fills: Mapping[str, float], length: int
 ) -> bool:
-    """Whether an encoder makes the same of a text however far it is padded. SigLIP's pool the last position, so that
-    they want all texts of the length they were made for. fills: what the encoder is given, and padded with."""
+    """Returns True if padding does not change the embedding of a text.
+
+    Padding changes the embedding if the encoder pools the last position, as SigLIP's does. This encoder needs all
+    texts padded to the length of its training. fills: padding value of each encoder input. length: tokens to pad to."""
     ids = torch.tensor([tokenizer("a b", truncation=True, max_length=length)["input_ids"]])
     if ids.shape[1] >= length:
         return True
@@ -84,13 +92,14 @@ def pads_freely(
 def check_distinguishes(
     encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch: Mapping[str, Tensor]
 ) -> None:
-    """Raises `ValueError` for an encoder that makes the same of two texts, as one does that pools at another token than
-    the tokenizer ends a text with. batch: of two."""
+    """Raises `ValueError` if an encoder gives two different texts the same embedding.
+
+    That happens if it pools at an end-of-text token that the tokenizer does not use. batch: two texts."""
     first, second = vectors(encoder, **batch)
     if (first - second).abs().max() < SAME:
         ends = getattr(encoder.config.get_text_config(), "eos_token_id", None)
         raise ValueError(
-            "The text encoder gives different captions the same embedding. It looks for the end of a text at the token "
-            f"{ends} (eos_token_id in the text_config of its config.json), where the tokenizer puts "
-            f"{tokenizer('a')['input_ids'][-1]}."
+            "The text encoder gives different captions the same embedding. It pools at token "
+            f"{ends} (eos_token_id in the text_config of its config.json), but the tokenizer ends texts with token "
+            f"{tokenizer('a')['input_ids'][-1]}. Use the encoder's tokenizer, or correct eos_token_id."
         )

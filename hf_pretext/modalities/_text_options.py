@@ -11,19 +11,19 @@ from ..utils.settings import accepts_ints
 @strict
 @dataclass
 class TextArguments:
-    """How texts are read.
+    """Options of texts.
 
-    text_column: Their column, where its type and name don't show it.
-    eval_text_column: The same in --eval_dataset.
-    sample_by: What a document of a plain text file is: a line, a paragraph (up to a blank line) or the full file
-        (document). Default: paragraphs where a file has a blank line, else lines.
-    tokenizer: A folder or Hub id, or open_clip:ViT-B-32 for that of an open_clip model; an --encoder brings its own,
-        and without either one is trained on the texts.
-    tokenizer_kind: What is trained: wordpiece, bpe (of bytes) or unigram.
-    vocab_size: Tokens of the trained one, at most.
-    lowercase: Whether the trained one reads upper and lower case, and accents, as the same.
-    max_length: Tokens of a sequence, the special ones included. Short documents lie side by side in it, long ones and
-        captions are cut.
+    text_column: Column of the texts or captions. Default: detected from the column names and types.
+    eval_text_column: Column of the texts in --eval_dataset. Default: detected from the column names and types.
+    sample_by: Unit of a document in plain text files: line, paragraph (separated by blank lines) or document (the full
+        file). Default: paragraph if a file has a blank line, else line.
+    tokenizer: Folder or Hub id of a tokenizer, or open_clip:ViT-B-32 for the tokenizer of an open_clip model. Default:
+        the tokenizer of --encoder; without --encoder a tokenizer is trained on the texts.
+    tokenizer_kind: Model of a trained tokenizer: wordpiece, bpe (on bytes) or unigram.
+    vocab_size: Maximum number of tokens of a trained tokenizer.
+    lowercase: Lowercase texts and remove accents in a trained tokenizer.
+    max_length: Tokens of a sequence, with special tokens. Short documents are packed into one sequence. Long documents
+        are split into several sequences. Captions are truncated.
     """
 
     _argument_group_name: ClassVar[str] = "texts"
@@ -42,11 +42,12 @@ class TextArguments:
 @strict
 @dataclass
 class CaptionArguments:
-    """Which captions are shown. --text_column is the caption, and --max_length cuts it.
+    """Options of captions. --text_column is the main caption. --max_length truncates captions.
 
-    other_captions: Further columns of captions: texts; lists of keywords, of which some are drawn, in any order; or
-        texts by language, of which one is drawn. Evaluation sees the caption alone.
-    caption_weights: How often the caption and each of --other_captions is drawn; default: all alike.
+    other_captions: Further columns of captions for training. A column can contain texts, lists of keywords (a random
+        part of them is used, in random order) or texts by language (a random one is used). Evaluation uses the main
+        caption only.
+    caption_weights: How often the main caption and each column of --other_captions is drawn. Default: equally often.
     """
 
     _argument_group_name: ClassVar[str] = "captions"
@@ -56,13 +57,13 @@ class CaptionArguments:
 
     @property
     def columns(self) -> dict[str, str]:
-        """The further columns: `{canonical name: name in the data}`."""
+        """Columns of further captions: `{canonical name: name in the data}`."""
         return {f"other_captions/{name}": name for name in self.other_captions or []}
 
     def validate_weights(self):
         weights, columns = self.caption_weights, 1 + len(self.other_captions or [])
         if weights is not None and (len(weights) != columns or min(weights) < 0 or not sum(weights)):
             raise ValueError(
-                f"caption_weights needs {columns} numbers, one for the caption and one for each of other_captions, "
-                f"none below 0 and not all 0, but is {weights}."
+                f"caption_weights needs {columns} numbers, one for the main caption and one for each column of "
+                f"other_captions, but is {weights}. No number may be below 0, and not all may be 0."
             )

@@ -1,10 +1,10 @@
-"""Sounds: a part of each, through any of transformers' feature extractors; of a film, its sound.
+"""Audio: a part of each clip, or of the sound of a video, through a feature extractor of transformers.
 
 row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> input_values (T,) or (frames, mels)
 
-Encoders of waveforms that normalise over groups (`feat_extract_norm="group"`) let padding into the norm, so that their
-sounds are cropped or padded to one length; with "layer" batches are padded to their longest, with an attention_mask.
-Encoders of spectrograms have the one length of their extractor.
+Padding depends on the encoder. Waveform encoders with `feat_extract_norm="group"` include padding in the norm, so their
+clips are cropped or padded to one length. With "layer", clips are padded to the longest of a batch, with an
+attention_mask. For spectrogram encoders the feature extractor sets the length.
 """
 
 import inspect
@@ -26,9 +26,9 @@ from ..utils.settings import accepts_ints
 from ._modality import Batch, Context, Example, Modality
 
 SAMPLING_RATE = 16_000  # Hz
-LONGEST = 10.0  # seconds of a sound, where nothing says it
-OF_CONFIG = ("num_mel_bins", "max_length")  # settings of an extractor that an encoder's config repeats
-TRIED_FRAMES = 100  # of log-mel features, where no config names a number
+LONGEST = 10.0  # seconds of a clip; used for saved encoders
+OF_CONFIG = ("num_mel_bins", "max_length")  # settings of a feature extractor that the encoder's config also has
+TRIED_FRAMES = 100  # of log-mel features; used if the config has no length
 TRIED_SAMPLES = 8_000  # of a waveform: half a second at 16 kHz
 
 
@@ -38,8 +38,8 @@ from transformers import AutoFeatureExtractor, AutoModel
 
 extractor = AutoFeatureExtractor.from_pretrained("{{ folder }}"{{ subfolder }})
 encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
-sound = torch.zeros(extractor.sampling_rate).numpy()  # yours: one channel, at this rate
-batch = extractor(sound, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+audio = torch.zeros(extractor.sampling_rate).numpy()  # for your audio: one channel, at this sampling rate
+batch = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")
 with torch.no_grad():
     hidden = encoder(**batch{{ hidden_of }}
 features = hidden.mean(1)
@@ -51,12 +51,14 @@ print(encoder.__class__.__name__, features.shape)
 @strict
 @dataclass
 class AudioArguments:
-    """How sounds are read.
+    """Options of audio.
 
-    audio_column: Their column, where its type and name don't show it; without one, the sound of the videos is read.
-    eval_audio_column: The same in --eval_dataset.
-    seconds: Length of the part of each sound that is seen, in seconds.
-    feature_extractor: A folder or Hub id; an --encoder brings its own, and a fresh one gets its architecture's usual.
+    audio_column: Column of the audio. Default: detected from the column names and types; without an audio column, the
+        sound of the videos.
+    eval_audio_column: Column of the audio in --eval_dataset. Default: as for audio_column.
+    seconds: Length of the part of each audio clip that the encoder takes, in seconds.
+    feature_extractor: Folder or Hub id of a feature extractor. Default: the feature extractor of --encoder, or else the
+        default of the encoder's architecture.
     """
 
     _argument_group_name: ClassVar[str] = "sounds"
@@ -68,20 +70,20 @@ class AudioArguments:
 
     def validate_seconds(self):
         if self.seconds <= 0:
-            raise ValueError(f"seconds must lie above 0, but is {self.seconds}.")
+            raise ValueError(f"seconds must be above 0, but is {self.seconds}.")
 
 
 class Audio(Modality):
-    """Sounds.
+    """Audio.
 
-    processor: a transformers feature extractor, which says the sampling rate. seconds: of a part. padded: whether all
-    waveforms are padded to `seconds`, not to the longest of a batch with an attention_mask.
+    processor: a transformers feature extractor. It sets the sampling rate. seconds: length of a part, in seconds.
+    padded: True if all waveforms are padded to `seconds`; else to the longest of a batch, with an attention_mask.
     """
 
     name = "audio"
     columns = ("audio", "video")
     options = (AudioArguments,)
-    samples = "sounds"
+    samples = "audio clips"
     role = "feature_extractor"
     timed = True
     fractions = (0.01, 0.1, 1.0)
@@ -90,34 +92,37 @@ class Audio(Modality):
     usage = USAGE
 
     def __init__(self, processor, seconds: float, padded: bool = False, brought_by: str | None = None):
-        """brought_by: the folder or Hub id of the extractor; None for a default one, which `fit` may replace."""
+        """brought_by: folder or Hub id of the feature extractor; None for a default one, which `fit` replaces."""
         self.processor, self.seconds, self.padded, self.brought_by = processor, seconds, padded, brought_by
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Audio":
-        """Sounds as options say. Raises `ValueError` for a --feature_extractor that is none."""
+        """Builds the modality from options. Raises `ValueError` if --feature_extractor is no feature extractor."""
         settings: AudioArguments = options[AudioArguments]
-        asked, brought_by = settings.feature_extractor, settings.feature_extractor or context.start
+        given, brought_by = settings.feature_extractor, settings.feature_extractor or context.start
         processor = None if brought_by is None else saved_extractor(brought_by)
-        if processor is None and asked is not None:
-            raise ValueError(f"--feature_extractor {asked} is neither a folder with one nor a Hub id of one.")
+        if processor is None and given is not None:
+            raise ValueError(
+                f"--feature_extractor {given} has no feature extractor. Give a folder or Hub id with a "
+                "preprocessor_config.json."
+            )
         if processor is None:
             return cls(Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE), settings.seconds)
         return cls(processor, settings.seconds, brought_by=brought_by)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Audio":
-        """Sounds as a saved encoder takes them. Raises `ValueError` where it has no feature extractor."""
+        """Builds the modality for a saved encoder. Raises `ValueError` if it has no feature extractor."""
         processor = saved_extractor(folder)
         if processor is None:
-            raise ValueError(f"{source} has no feature extractor. Save the one that the encoder was made for with it.")
-        sounds = cls(processor, LONGEST, brought_by=source)
-        sounds.fit(encoder)
-        return sounds
+            raise ValueError(f"{source} has no feature extractor. Save the encoder's feature extractor in its folder.")
+        audio = cls(processor, LONGEST, brought_by=source)
+        audio.fit(encoder)
+        return audio
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """A waveform, or log-mel features with frames or with bins first."""
+        """Returns batches of noise: a waveform, or log-mel features with the frames or the bins first."""
         config, name = encoder.config, encoder.main_input_name
         name = name if name in ("input_values", "input_features") else "input_values"
         names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
@@ -127,27 +132,28 @@ class Audio(Modality):
         frames = getattr(config, "max_length", None) or TRIED_FRAMES
         shapes = [(frames, bins), (bins, frames)]
         positions = getattr(config, "max_source_positions", None)
-        shapes += [(bins, 2 * positions)] if positions else []  # Whisper's encoder takes this number of frames alone
+        shapes += [(bins, 2 * positions)] if positions else []  # Whisper's encoder takes only this number of frames
         return [{name: noise(encoder, TRIED, *shape)} for shape in shapes]
 
     @staticmethod
     def words(results: Mapping) -> str:
-        """What an encoder takes, of the results of a run."""
-        return f"sounds of {results['seconds']:g} seconds at {results['sampling_rate']:,} Hz"
+        """Returns a description of the encoder's inputs from the results of a run."""
+        return f"audio clips of {results['seconds']:g} seconds at {results['sampling_rate']:,} Hz"
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Length and extractor."""
+        """Returns a sentence for a card about length, padding and feature extractor."""
         extractor = results["feature_extractor"]["class"]
-        return [f"Sounds: parts of {results['seconds']:g} seconds, padded {results['sounds_padded']}, by {extractor}."]
+        seconds, padded = results["seconds"], results["sounds_padded"]
+        return [f"Audio: parts of {seconds:g} seconds, padded {padded}, processed by {extractor}."]
 
     def largest(self) -> str:
-        """What `noise` is, in words that name the options."""
-        return f"Sounds of {self.seconds:g} seconds (--seconds)"
+        """Returns a description of `noise` with its options."""
+        return f"Audio clips of {self.seconds:g} seconds (--seconds)"
 
     @property
     def encoder_input(self) -> str:
-        """What an encoder takes it as: `input_values`, or `input_features`."""
+        """Argument name of the encoder: `input_values` or `input_features`."""
         return self.processor.model_input_names[0]
 
     @property
@@ -157,28 +163,30 @@ class Audio(Modality):
 
     @property
     def fills(self) -> dict[str, float]:
-        """Columns padded along time, and with what."""
+        """Padding value of each column that is padded along time."""
         return {self.encoder_input: self.processor.padding_value, "attention_mask": 0}
 
     @property
     def length(self) -> int:
-        """Samples of a part."""
+        """Number of samples of a part."""
         return round(self.seconds * self.processor.sampling_rate)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        """Returns the encoder's input and, of waveforms of several lengths, an attention_mask, `(T,)`. Raises
-        `BadSample` for a sound that can't be read."""
+        """Returns the encoder's input, `(T,)` or `(frames, mels)`, and an attention_mask if lengths vary.
+
+        Raises `BadSample` for audio that can't be read."""
         column = self.column(row)
         decode = to_sound if column == "audio" else sound_of_video
         return self.extracted(decode(row[column], self.processor.sampling_rate, self.seconds, at))
 
     def extracted(self, sound: Tensor) -> Example:
-        """A sound's input, `(T,)` or `(frames, mels)`, and its attention_mask."""
+        """Returns the encoder's input for a waveform (`(T,)`): `(T,)` or `(frames, mels)`, and an attention_mask if
+        lengths vary."""
         fixed = {"padding": "max_length", "max_length": self.length, "truncation": True} if self.padded else {}
         rate = self.processor.sampling_rate
         extracted = self.processor(sound.numpy(), sampling_rate=rate, return_tensors="pt", **fixed)
         values = extracted[self.encoder_input][0]
-        if self.padded or (values.ndim > 1 and "attention_mask" not in extracted):  # of one length
+        if self.padded or (values.ndim > 1 and "attention_mask" not in extracted):  # all have the same length
             return {self.encoder_input: values}
         return {self.encoder_input: values, "attention_mask": torch.ones(len(values), dtype=torch.long)}
 
@@ -187,8 +195,10 @@ class Audio(Modality):
         return {"sampling_rate": self.processor.sampling_rate, "seconds": self.seconds}
 
     def fit(self, encoder: PreTrainedModel) -> None:
-        """Takes the encoder's usual extractor where none was brought, and pads to one length where its norm sees
-        padding. Raises `ValueError` for an extractor that gives another input than the encoder takes."""
+        """Replaces a default feature extractor by that of the encoder's architecture. Pads to one length if the
+        encoder's norm includes padding.
+
+        Raises `ValueError` if the feature extractor has another output than the encoder's input."""
         config = encoder.config
         norm = getattr(config, "feat_extract_norm", None)
         if self.brought_by is None:
@@ -197,24 +207,25 @@ class Audio(Modality):
         self.padded = norm == "group"
         if self.encoder_input != encoder.main_input_name:
             raise ValueError(
-                f"The feature extractor, {type(self.processor).__name__}, gives {self.encoder_input}, but "
-                f"{type(encoder).__name__} takes {encoder.main_input_name}. Give its own with --feature_extractor."
+                f"The feature extractor, {type(self.processor).__name__}, outputs {self.encoder_input}, but "
+                f"{type(encoder).__name__} takes {encoder.main_input_name}. Give the encoder's feature extractor with "
+                "--feature_extractor."
             )
 
     def noise(self, count: int = 2) -> Batch:
-        """Returns noise of the full length, through the extractor: `(count, T)` or `(count, frames, mels)`."""
+        """Returns noise of the full length, processed: `(count, T)` or `(count, frames, mels)`."""
         examples = [self.extracted(0.1 * torch.randn(self.length)) for _ in range(count)]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
     def padding(self) -> str:
-        """How sounds become one length, in words."""
+        """Returns a description of the padding for results.json."""
         example = self.extracted(torch.zeros(self.length))
         if "attention_mask" in example:
             return "to the longest of a batch"
         return "to --seconds" if self.padded else "to the one length that the extractor gives"
 
     def facts(self) -> dict:
-        """Returns length and extractor."""
+        """Returns length, sampling rate, padding and feature extractor for results.json."""
         extractor = {"from": relative(self.brought_by), "class": type(self.processor).__name__}
         return {
             "seconds": self.seconds,
@@ -225,7 +236,7 @@ class Audio(Modality):
 
 
 def saved_extractor(path: str):
-    """The feature extractor that a folder or Hub id brings, or None."""
+    """Returns the feature extractor of a folder or Hub id, or None if it has none."""
     try:
         return AutoFeatureExtractor.from_pretrained(path)
     except (OSError, ValueError):
@@ -233,8 +244,10 @@ def saved_extractor(path: str):
 
 
 def default_extractor(config, sampling_rate: int):
-    """The feature extractor of an encoder that came without one: its architecture's, with the sizes of its config;
-    `Wav2Vec2FeatureExtractor` where it has none."""
+    """Returns the feature extractor for an encoder without one: that of its architecture, with the sizes of its config.
+    Architectures without one get a `Wav2Vec2FeatureExtractor`.
+
+    sampling_rate: in Hz."""
     extractor = FEATURE_EXTRACTOR_MAPPING.get(type(config), None) or Wav2Vec2FeatureExtractor
     takes = inspect.signature(extractor.__init__).parameters
     sizes = {name: getattr(config, name) for name in OF_CONFIG if name in takes and hasattr(config, name)}

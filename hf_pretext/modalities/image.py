@@ -1,10 +1,10 @@
-"""Images: random crops and colours, with a transformers image processor that says size and normalisation.
+"""Images: random crops and colours, with size and normalisation of a transformers image processor.
 
 row {"image"} -> decode -> random crop, flip -> pixel_values (3, S, S) uint8, colors (8,)        in a worker
 batch (B, 3, S, S) uint8 -> change colours, normalise -> pixel_values (B, 3, S, S) float         on the device
 
-Cropping needs images of any size, so it is done one by one; changing colours is one matrix product for the batch. The
-numbers behind both are drawn from (seed, sample number) in the worker.
+Images have different sizes, so a worker crops them one by one. The device changes the colours of a batch in one matrix
+product. The random numbers of both are drawn in the worker from (seed, sample number).
 """
 
 import dataclasses
@@ -52,8 +52,8 @@ __all__ = [
     "saved_processor",
     "target_size",
 ]
-KEPT_BYTES = 2**28  # of decoded images, in each worker
-TOLERANCE = 0.05  # of normalised pixels: rounding to whole levels of 255 may differ, a mean or a crop must not
+KEPT_BYTES = 2**28  # memory for decoded images, in each worker
+TOLERANCE = 0.05  # of normalised pixels: allows other rounding to integers, but no other mean or crop
 
 
 USAGE = """
@@ -63,10 +63,10 @@ from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
 encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
-picture = Image.new("RGB", (200, 100), "orange")  # yours: Image.open("picture.png").convert("RGB")
+image = Image.new("RGB", (200, 100), "orange")  # for your image: Image.open("image.png").convert("RGB")
 with torch.no_grad():
-    hidden = encoder(**processor(picture, return_tensors="pt"){{ hidden_of }}
-features = hidden{{ pooled }}  # of the layer that the linear probe under "Transfer" reads
+    hidden = encoder(**processor(image, return_tensors="pt"){{ hidden_of }}
+features = hidden{{ pooled }}  # from the layer of the linear probe under "Transfer"
 print(encoder.__class__.__name__, features.shape)
 """
 
@@ -74,11 +74,12 @@ print(encoder.__class__.__name__, features.shape)
 @strict
 @dataclass
 class ImageArguments:
-    """How images are read.
+    """Options of images.
 
-    image_column: Their column, where its type and name don't show it.
-    eval_image_column: The same in --eval_dataset.
-    image_size: Side of the square images that the encoder sees, in pixels; an --encoder brings its own.
+    image_column: Column of the images. Default: detected from the column names and types.
+    eval_image_column: Column of the images in --eval_dataset. Default: detected from the column names and types.
+    image_size: Side of the square images that the encoder takes, in pixels. Default: the size in the encoder's image
+        processor, or else in its config, or else 224.
     """
 
     _argument_group_name: ClassVar[str] = "images"
@@ -96,14 +97,16 @@ class ImageArguments:
 @strict
 @dataclass
 class Augmentation:
-    """How training images are varied; evaluation images never are.
+    """Augmentation of training images. Evaluation images are not augmented.
 
-    crop_scale: smallest share of the image's area that a random crop keeps; 1 for the processor's own crop.
-    horizontal_flip: probability of mirroring.
-    color_jitter: brightness, contrast and saturation are multiplied by a factor from [1 - x, 1 + x].
-    hue: hues turn by up to this share of the colour circle, 0 to 0.5.
-    grayscale: probability of losing all colour.
-    channel_shuffle: probability of swapping red, green and blue at random.
+    crop_scale: Smallest share of the image area that a random crop keeps, above 0 and at most 1. With 1 the full image
+        is resized to a square.
+    horizontal_flip: Probability of a horizontal flip, 0 to 1.
+    color_jitter: Strength x of colour jitter, 0 to 1. Brightness, contrast and saturation are multiplied by random
+        factors from [1 - x, 1 + x].
+    hue: Largest random rotation of hues, as a share of the colour circle, 0 to 0.5.
+    grayscale: Probability of converting an image to grayscale, 0 to 1.
+    channel_shuffle: Probability of a random permutation of the colour channels, 0 to 1.
     """
 
     _argument_group_name: ClassVar[str] = "augmentation"
@@ -117,27 +120,28 @@ class Augmentation:
 
     @property
     def changes_colors(self) -> bool:
-        """Whether any setting touches colours."""
+        """True if any option changes colours."""
         return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
 
     def change_colors(self, pixels: Tensor, draws: Tensor) -> Tensor:
-        """Returns pixels (`(B, 3, H, W)`, 0 to 255) with other colours, by draws (`(B, 8)`)."""
+        """Returns pixels (`(B, 3, H, W)`, 0 to 255) with changed colours. draws (`(B, 8)`): uniform in [0, 1)."""
         return change_colors(pixels, draws, self.color_jitter, self.hue, self.grayscale, self.channel_shuffle)
 
     def validate_ranges(self):
         highest = dict(horizontal_flip=1, color_jitter=1, hue=0.5, grayscale=1, channel_shuffle=1)
         for name, high in highest.items():
             if not 0 <= getattr(self, name) <= high:
-                raise ValueError(f"{name} must lie between 0 and {high}, but is {getattr(self, name)}.")
+                raise ValueError(f"{name} must be between 0 and {high}, but is {getattr(self, name)}.")
         if not 0 < self.crop_scale <= 1:
-            raise ValueError(f"crop_scale must lie above 0 and at most at 1, but is {self.crop_scale}.")
+            raise ValueError(f"crop_scale must be above 0 and at most 1, but is {self.crop_scale}.")
 
 
 class Image(Modality):
     """Images.
 
-    processor: a transformers image processor. It says the size and the normalisation, and evaluation uses it
-    unchanged; so whoever loads it from the checkpoint gets our features. augmentation: None for evaluation.
+    processor: a transformers image processor. It sets size and normalisation. Evaluation uses it unchanged, so the
+    processor that is saved with the checkpoint gives the features of the evaluation. augmentation: None for evaluation.
+    max_image_pixels: largest image that is decoded, in pixels.
     """
 
     name = "image"
@@ -152,10 +156,10 @@ class Image(Modality):
     outputs = ("pixel_values", "colors")
 
     def __init__(self, processor, augmentation: Augmentation | None = None, max_image_pixels: int = MAX_PIXELS):
-        """Raises `ValueError` for a `max_image_pixels` that is not positive or above what Pillow itself allows."""
+        """Raises `ValueError` if `max_image_pixels` is not positive or above the limit of Pillow."""
         if not 0 < max_image_pixels <= HIGHEST_MAX_PIXELS:
             raise ValueError(
-                f"max_image_pixels must lie above 0 and at most at {HIGHEST_MAX_PIXELS:,}, but is {max_image_pixels:,}."
+                f"max_image_pixels must be above 0 and at most {HIGHEST_MAX_PIXELS:,}, but is {max_image_pixels:,}."
             )
         self.processor, self.augmentation, self.max_pixels = processor, augmentation, max_image_pixels
         self.size = target_size(processor)
@@ -165,7 +169,7 @@ class Image(Modality):
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
-        """Images as options say. Raises `ValueError` for a processor that does more than our own processing."""
+        """Builds the modality from options. Raises `ValueError` for a processor that `check_processor` rejects."""
         processor = load_processor(context.start, options[ImageArguments].image_size, context.image_size or USUAL_SIZE)
         images = cls(processor, options[Augmentation], context.max_image_pixels)
         check_processor(images.evaluation())
@@ -173,43 +177,44 @@ class Image(Modality):
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
-        """Images as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_processor(folder) is None:
             raise ValueError(
-                f"{source} has no image processor, so nothing says what its images are like. Save the one that the "
-                "encoder was made for beside it (of a side in a folder of a model, give the model); or say "
-                "--image_size, to have them scaled to [-1, 1]."
+                f"{source} has no image processor, so size and normalisation of its images are unknown. Save the "
+                "encoder's image processor in its folder (for an encoder in a sub-folder, give the model's folder), or "
+                "give --image_size, which scales images to [-1, 1]."
             )
         return cls(load_processor(folder, size, size or USUAL_SIZE))
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Images of the size that the encoder's config names."""
+        """Returns batches of noise with the image size of the encoder's config."""
         return [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in image_sides(encoder)]
 
     @staticmethod
     def words(results: Mapping) -> str:
-        """What an encoder takes, of the results of a run."""
+        """Returns a description of the encoder's inputs from the results of a run."""
         return "images of {}x{} pixels".format(*results["image_size"])
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """The augmentation."""
+        """Returns a sentence for a card that describes the augmentation, from the results of a run."""
         settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
         return [f"Augmentation: {settings or 'none'}."]
 
     def largest(self) -> str:
-        """What `noise` is, in words that name the options."""
+        """Returns a description of `noise` with its options."""
         return "Images of {}x{} pixels (--image_size)".format(*self.size)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
-        """Returns pixel_values, uint8 `(3, S, S)`, and the draws for colours. Raises `BadSample` for an image that
-        can't be read."""
+        """Returns pixel_values, uint8 `(3, S, S)`, and in training colors, `(8,)`: random numbers for the colours.
+
+        Raises `BadSample` for an image that can't be read."""
         if self.augmentation is None or random is None:
             image = to_pixels(open_image(row["image"], self.max_pixels))
             pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
             return {"pixel_values": pixels[0]}
-        draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # at once: a call costs as much as a crop
+        draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # one call: each costs as much as a crop
         *crop, flip = draws[: CROP_DRAWS + 1].tolist()
         image = self._cropped(row, crop)
         if flip < self.augmentation.horizontal_flip:
@@ -217,8 +222,11 @@ class Image(Modality):
         return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
 
     def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
-        """A random crop. Pixels of images that are never shrunk stay in memory while there is room, since decoding is
-        most of the work. What came first stays: in a shuffled epoch none is more likely to come again."""
+        """Returns a random crop, uint8 `(3, S, S)`. draws: four numbers, uniform in [0, 1), see `random_box`.
+
+        Decoding is most of the work, so decoded pixels stay in memory, up to `KEPT_BYTES`. Large images do not, since
+        they are decoded at a reduced size. The first images stay: after a shuffle all are equally likely to come again.
+        """
         smallest = self.augmentation.crop_scale
         image = self._kept.get(row.get("key"))
         if image is None:
@@ -228,9 +236,9 @@ class Image(Modality):
             shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
             decoded = to_rgb(encoded, shrink)
             box = scaled_box(box, size, (decoded.height, decoded.width))
-            may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # by another crop
+            may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # for another crop
             if may_shrink or "key" not in row or 3 * decoded.height * decoded.width > self._room:
-                return resize(pixels_of(decoded, box), self.size)  # the rest need not be copied
+                return resize(pixels_of(decoded, box), self.size)  # copies the crop only
             image = self._kept[row["key"]] = pixels_of(decoded)
             self._room -= image.nbytes
         else:
@@ -238,11 +246,11 @@ class Image(Modality):
         return crop_and_resize(image, box, self.size)
 
     def evaluation(self) -> "Image":
-        """Returns the same without augmentation."""
+        """Returns the modality without augmentation."""
         return Image(self.processor, None, self.max_pixels)
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns pixel_values (`(B, 3, H, W)`) as the floats that the model wants, on the batch's device."""
+        """Returns normalised float pixel_values, `(B, 3, H, W)`, in training with changed colours."""
         batch = dict(batch)
         pixels, draws = batch["pixel_values"].to(torch.float32, copy=True), batch.pop("colors", None)
         if self.augmentation is not None and self.augmentation.changes_colors and draws is not None:
@@ -250,8 +258,8 @@ class Image(Modality):
         return {**batch, "pixel_values": self.normalised_(pixels)}
 
     def normalised_(self, pixels: Tensor) -> Tensor:
-        """Returns float pixels from 0 to 255 (`(B, 3, H, W)`) normalised in place, as the processor says."""
-        self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)  # copied once
+        """Normalises float pixels from 0 to 255 (`(B, 3, H, W)`) in place, as the processor does. Returns them."""
+        self.mean, self.std = self.mean.to(pixels.device), self.std.to(pixels.device)  # keeps the copy
         return pixels.sub_(self.mean[:, None, None]).div_(self.std[:, None, None])
 
     def shape(self) -> dict[str, int]:
@@ -268,7 +276,7 @@ class Image(Modality):
         return {"image_size": list(self.size), "augmentation": augmentation}
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the images themselves, uint8 `(..., 3, S, S)`; finished ones with their normalisation undone."""
+        """Returns uint8 images, `(..., 3, S, S)`. Undoes the normalisation of finished batches."""
         pixels = batch["pixel_values"]
         if pixels.dtype == torch.uint8:
             return pixels
@@ -277,8 +285,8 @@ class Image(Modality):
 
 
 def check_processor(images: Image) -> None:
-    """Raises `ValueError` for a processor that does something which our processing does not: whoever loads it from the
-    checkpoint would have other features than ours."""
+    """Raises `ValueError` if the processor gives other pixels than `Image` does: the processor in the checkpoint would
+    then give other features than the encoder was trained on."""
     height, width = images.size
     ramp = torch.linspace(0, 255, 3 * (height + 9) * (width + 14)).view(height + 9, width + 14, 3)
     image = PIL.Image.fromarray(ramp.to(torch.uint8).numpy())
@@ -289,12 +297,12 @@ def check_processor(images: Image) -> None:
         ours = images.finish({name: value[None] for name, value in batch.items()})["pixel_values"][0]
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
-            f"The encoder's image processor, {name}, can't be used: {error}. Save one of another kind with the "
-            "encoder, as CLIPImageProcessor, or remove its preprocessor_config.json for a default one."
+            f"The encoder's image processor, {name}, can't be used: {error}. Save another image processor with the "
+            "encoder, for example a CLIPImageProcessor, or remove its preprocessor_config.json to use a default one."
         ) from error
     if theirs.shape != ours.shape or (theirs - ours).abs().max() > TOLERANCE:
         raise ValueError(
-            f"The encoder's image processor, {name}, does more than resize, crop, rescale and normalise, so that its "
-            "images would not be those that were trained on. Save another kind with the encoder, as "
+            f"The encoder's image processor, {name}, does more than resize, crop, rescale and normalise, so the "
+            "encoder would be trained on other images. Save another image processor with the encoder, for example a "
             "CLIPImageProcessor."
         )

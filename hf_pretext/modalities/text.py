@@ -1,6 +1,6 @@
-"""Texts, in two ways: one by one, as captions are (`Text`), or alone, as a corpus that is tokenised once (`Corpus`).
+"""Texts in two forms: one by one, as captions (`Text`), or as a corpus that is tokenised once (`Corpus`).
 
-row {"text", ...} -> one caption, or a part of a document -> input_ids (T,), attention_mask (T,)
+row {"text", ...} -> a caption, or a part of a document -> input_ids (T,), attention_mask (T,)
 Source {"text"} -> tokens, once -> rows of packed documents -> input_ids (L,), document_ids, word_starts
 """
 
@@ -30,18 +30,18 @@ from ._text_options import CaptionArguments, TextArguments
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
 __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
-LONGEST = 512  # tokens of a text, where an encoder takes any number
-SHOWN = ("image", "audio", "video")  # what a caption is of
+LONGEST = 512  # tokens of a text; used if the encoder has no limit
+SHOWN = ("image", "audio", "video")  # a text in a row with one of these is a caption
 TRIED_TOKENS = 4
 
 
 class Text(Modality):
-    """Texts one by one: captions; of a row that has nothing else, a part of its document.
+    """Texts one by one: captions, or random parts of documents for rows that only have a text.
 
-    max_length: tokens that a text is cut to. captions: which text of a row is drawn. padded: whether all texts are
-    padded to `max_length` (for encoders that pool the last position), not to the longest of a batch.
+    max_length: tokens that a text is truncated to. captions: selects the caption of a row. padded: True if all texts
+    are padded to `max_length` (for encoders that pool the last position); else to the longest text of a batch.
 
-    `cut` counts the captions that were longer than `max_length`.
+    `cut` counts the captions that were truncated.
     """
 
     name = "text"
@@ -66,29 +66,29 @@ class Text(Modality):
         start: str | None = None,
         flexible: bool = False,
     ):
-        """brought_by: the folder or Hub id of the tokenizer, None for a trained one. start: that of the encoder.
-        flexible: whether `max_length` gives way to an encoder with fewer positions.
+        """brought_by: folder or Hub id of the tokenizer; None for a trained one. start: folder or Hub id of the
+        encoder. flexible: True if `max_length` is adapted to the positions of the encoder.
 
-        Raises `ValueError` for a tokenizer without a token to pad with."""
+        Raises `ValueError` for a tokenizer without a padding token."""
         check_pads(tokenizer)
         self.processor = self.tokenizer = tokenizer
         self.max_length, self.captions, self.padded = max_length, captions or Captions(), padded
         self.brought_by, self.start, self.flexible = brought_by, start, flexible
         self.fills = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
-        if "attention_mask" not in tokenizer.model_input_names:  # as of SigLIP, which sees its padding
+        if "attention_mask" not in tokenizer.model_input_names:  # as for SigLIP, which attends to padding
             del self.fills["attention_mask"]
         self.cut: Tensor | int = 0
 
     @classmethod
     def alone(cls) -> type[Modality]:
-        """A corpus."""
+        """Returns `Corpus`."""
         return Corpus
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
-        """Texts as options say. Raises `ValueError` for a --tokenizer that is none, or is not the encoder's."""
+        """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
         settings: TextArguments = options[TextArguments]
-        with PartialState().main_process_first():  # the other processes find what it has made
+        with PartialState().main_process_first():  # the other processes load its cached tokenizer
             tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
             brought_by = None if tokenizer is None else settings.tokenizer or context.start
             tokenizer = tokenizer or train_tokenizer(
@@ -105,59 +105,60 @@ class Text(Modality):
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Text":
-        """Texts as a saved encoder takes them. Raises `ValueError` where it has no tokenizer."""
+        """Builds the modality for a saved encoder. Raises `ValueError` if it has no tokenizer."""
         tokenizer = load_tokenizer("The tokenizer of", folder)
-        if tokenizer is None:  # transformers would make up an empty one
-            raise ValueError(f"{source} has no tokenizer. Save the one that the encoder was made for beside it.")
+        if tokenizer is None:  # transformers would create an empty one
+            raise ValueError(f"{source} has no tokenizer. Save the encoder's tokenizer in its folder.")
         return cls(tokenizer, min(LONGEST, positions(encoder)[1] or LONGEST), brought_by=source, start=source)
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """A few tokens."""
+        """Returns a batch of a few random tokens."""
         vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
         ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
         return [{"input_ids": ids.to(encoder.device)}]
 
     @staticmethod
     def words(results: Mapping) -> str:
-        """What an encoder takes, of the results of a run."""
+        """Returns a description of the encoder's inputs from the results of a run."""
         length, tokens = results["max_length"], results["tokenizer"]["tokens"]
         return f"texts of up to {length} tokens of a vocabulary of {tokens:,}"
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Padding or packing, captions and tokenizer."""
+        """Returns sentences for a card about padding or packing, captions and tokenizer."""
         return [*text_preparation(results), tokenizer_words(results["tokenizer"])]
 
     def largest(self) -> str:
-        """What `noise` is, in words that name the options."""
+        """Returns a description of `noise` with its options."""
         return f"Texts of {self.max_length} tokens (--max_length)"
 
     def check_columns(self, source: Source) -> None:
-        """Raises `ValueError` for columns of further captions that hold none."""
+        """Raises `ValueError` for columns of further captions that do not contain captions."""
         check_captions(source, self.captions.columns[1:])
 
     def end_of_training(self) -> str | None:
-        """Returns how many captions were cut, and forgets it."""
+        """Returns a message with the number of truncated captions, or None, and resets the number."""
         cut, self.cut = int(self.cut), 0
         if not cut:
             return None
         return (
-            f"{cut:,} of the captions that this process saw were longer than {self.max_length} tokens (--max_length), "
-            "and were cut."
+            f"{cut:,} of the captions of this process were longer than {self.max_length} tokens (--max_length) and "
+            "were truncated."
         )
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
-        """Returns input_ids and attention_mask, `(T,)`, and whether a caption was cut. Raises `BadSample` for a row
-        without a text."""
+        """Returns input_ids and attention_mask, `(T,)`, and cut: 1 if a caption was truncated, else 0.
+
+        Raises `BadSample` for a row without a text."""
         if not any(name in row for name in SHOWN):  # a document
             text = to_text(row["text"])
             text = text if random is None else part_of(text, LETTERS * self.max_length, random)
-            return {**self.tokenised(text), "cut": 0}  # of a document other parts come other times
+            return {**self.tokenised(text), "cut": 0}  # other epochs use other parts
         return self.tokenised(self.captions(row, random))
 
     def tokenised(self, text: str) -> Example:
-        """A text's tokens, `(T,)`, and whether it was cut."""
+        """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0."""
         ids = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
         cut = len(ids) > self.max_length
         if cut:
@@ -171,13 +172,12 @@ class Text(Modality):
         return {**padded, "cut": int(cut)}
 
     def batch(self, texts: Sequence[str]) -> Batch:
-        """Returns texts as an encoder's inputs, `(n, longest)`."""
+        """Returns texts as inputs of the encoder, `(n, longest)`."""
         batch = collate([self.tokenised(text) for text in texts], fills=self.fills)
         return {name: batch[name] for name in self.fills}
 
     def documents(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray | int]]:
-        """Texts with what a text objective is measured by: input_ids and word_starts, `(T,)`, and num_bytes, the bytes
-        of UTF-8 that the tokens stand for."""
+        """Yields input_ids and word_starts, `(T,)`, of each text, and num_bytes, the UTF-8 bytes of its tokens."""
         encoded = self.tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
         for i, text in enumerate(texts):
             end = max((end for _, end in encoded["offset_mapping"][i]), default=0)
@@ -188,32 +188,33 @@ class Text(Modality):
             }
 
     def evaluation(self) -> "Text":
-        """Returns the same with each row's caption, never drawn."""
+        """Returns a copy that uses the main caption of each row."""
         other = copy.copy(self)
         other.captions, other.cut = Captions(), 0
         return other
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns the batch without `cut`, which is counted."""
+        """Returns the batch without `cut`, which is added to the counter."""
         batch = dict(batch)
         cut = batch.pop("cut", None)
         if cut is not None:
-            self.cut = self.cut + cut.sum()  # no .item(): the device need not be waited for
+            self.cut = self.cut + cut.sum()  # no .item(), which would wait for the device
         return batch
 
     def shape(self) -> dict[str, int]:
-        """Returns the sizes that a text encoder's config needs."""
+        """Returns the sizes for the config of a text encoder."""
         return {
             "vocab_size": len(self.tokenizer),
             "max_length": self.max_length,
             "pad_token_id": self.tokenizer.pad_token_id,
-            "eos_token_id": self.tokenizer("a")["input_ids"][-1],  # what texts end with, whatever it is called
+            "eos_token_id": self.tokenizer("a")["input_ids"][-1],  # some tokenizers call it sep_token
         }
 
     def fit(self, encoder: PreTrainedModel) -> None:
-        """Sets how long texts are and how they are padded, by an encoder.
+        """Adapts length and padding of texts to an encoder.
 
-        Raises `ValueError` for one with another vocabulary or too few positions, or that reads all texts alike."""
+        Raises `ValueError` if the encoder has another vocabulary or too few positions, or gives different texts the
+        same embedding."""
         check_vocabulary(self.tokenizer, self.brought_by, encoder.config.get_text_config().vocab_size, self.start)
         _, most = positions(encoder)
         check_length(self.max_length, most, self.start or "the text encoder", self.flexible)
@@ -224,11 +225,11 @@ class Text(Modality):
         check_distinguishes(encoder, self.tokenizer, self.batch(["a", "b c"]))
 
     def noise(self, count: int = 2) -> Batch:
-        """Returns texts of the largest length, `(count, T)`: a word of one letter, over and over."""
+        """Returns texts of the largest length, `(count, T)`: each repeats one word of one letter."""
         return self.batch([f"{chr(ord('a') + i % 26)} " * self.max_length for i in range(count)])
 
     def facts(self) -> dict:
-        """Returns length, padding and tokenizer."""
+        """Returns length, padding and tokenizer for results.json."""
         return {
             "max_length": self.max_length,
             "padded": "to --max_length" if self.padded else "to the longest of a batch",
@@ -237,26 +238,27 @@ class Text(Modality):
 
 
 class Corpus(Text):
-    """Texts alone: documents tokenised once, packed side by side or batched by their length."""
+    """Texts as the only modality: documents are tokenised once, then packed or batched by their length."""
 
     options = (TextArguments,)
     samples = "sequences"
     outputs = ("input_ids", "attention_mask", "document_ids", "word_starts", "num_bytes")
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, **options):
-        """Raises `ValueError` as `Text` does, and for a `max_length` without room for a token."""
+        """Raises `ValueError` for a tokenizer without a padding token, and if `max_length` has no room for a token."""
         super().__init__(tokenizer, max_length, **options)
         room(tokenizer, max_length)
         self.fills = {"input_ids": tokenizer.pad_token_id, "document_ids": 0, "word_starts": True}
         self.packs, self.rows = False, []
 
     def sources(self, sources: list[Source], packs: bool, batch_size: int) -> list[Source]:
-        """Returns the sources' tokens as the stream's rows.
+        """Tokenises sources and returns them as sources of token sequences for the stream.
 
-        packs: whether the encoder keeps documents of one sequence apart; else a row is a batch of documents of like
-        length, as large as `batch_size` sequences. Raises `ValueError` for a source without any text."""
+        packs: True if the encoder can restrict attention to each document of a sequence. Else each row is a batch of
+        documents of similar length, as large as `batch_size` sequences. Raises `ValueError` for a source without
+        texts."""
         self.packs, self.samples = packs, "sequences" if packs else "batches"
-        with PartialState().main_process_first():  # the other processes find what it has made
+        with PartialState().main_process_first():  # the other processes load its cached tokens
             tokens = [tokenised(source, self.tokenizer) for source in sources]
         if packs:
             self.rows = [PackedTexts(some, self.tokenizer, self.max_length) for some in tokens]
@@ -265,11 +267,11 @@ class Corpus(Text):
         return [source_of(*pair, self.tokenizer) for pair in zip(self.rows, sources, strict=True)]
 
     def column(self, row: Mapping) -> str | None:
-        """`input_ids`: rows are tokenised already."""
+        """Returns `input_ids`, since rows are already tokenised; None if the row has none."""
         return "input_ids" if "input_ids" in row else None
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
-        """Returns a row of `PackedTexts` as tensors of one length, `(L,)`, of `BatchedTexts`, `(B, L)`, as it is."""
+        """Returns a row as tensors: of `PackedTexts` padded to `(max_length,)`, of `BatchedTexts` as `(B, L)`."""
         if row["input_ids"].ndim == 2:
             return {name: torch.from_numpy(row[name]) for name in row if isinstance(row[name], np.ndarray)}
         example = {"num_bytes": torch.tensor(row["num_bytes"], dtype=torch.float32)}
@@ -279,7 +281,7 @@ class Corpus(Text):
         return example
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns the batch itself; of `BatchedTexts` the one batch that the loader's batch holds."""
+        """Returns the batch. A row of `BatchedTexts` is already a batch, so this removes the loader's batch axis."""
         return {name: value[0] for name, value in batch.items()} if batch["input_ids"].ndim == 3 else batch
 
     def fit(self, encoder: PreTrainedModel) -> None:
@@ -288,7 +290,7 @@ class Corpus(Text):
         check_length(self.max_length, positions(encoder)[1], self.start or "the encoder")
 
     def noise(self, count: int = 2) -> Batch:
-        """Returns sequences as long as any, in two documents each where documents are packed."""
+        """Returns sequences of the largest length, `(count, L)`, each of two documents if documents are packed."""
         shape, half = (count, self.max_length), self.max_length // 2
         random = torch.Generator().manual_seed(0)
         special = set(self.tokenizer.all_special_ids)
@@ -302,7 +304,7 @@ class Corpus(Text):
         return {**batch, "attention_mask": torch.ones(shape, dtype=torch.long)}
 
     def facts(self) -> dict:
-        """Returns length, tokenizer, and what packing gave."""
+        """Returns length, tokenizer and results of packing for results.json."""
         count = sum(map(len, self.rows))
         return {
             "max_length": self.max_length,

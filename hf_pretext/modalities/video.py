@@ -1,4 +1,4 @@
-"""Videos: a clip of each, its frames resized and cropped by a transformers video processor, alike in training.
+"""Videos: a clip of each, with frames resized and cropped by a transformers video processor. No augmentation.
 
 row {"video"} -> decode frames at `at` -> resize, crop -> pixel_values_videos (F, 3, S, S) uint8       in a worker
 batch (B, F, 3, S, S) uint8 -> normalise -> (B, F, 3, S, S) float                                      on the device
@@ -19,32 +19,34 @@ from ..encoders import TRIED, image_sides, noise
 from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
 from ._modality import Batch, Context, Example, Modality
 
-FRAMES = 16  # of a clip, where nothing says it
+FRAMES = 16  # of a clip; used if the config has no number
 USAGE = """
 import torch
 from transformers import AutoModel, AutoVideoProcessor
 
 processor = AutoVideoProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
 encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
-video = torch.zeros({{ num_frames }}, 3, 100, 200, dtype=torch.uint8)  # yours: frames as RGB
+video = torch.zeros({{ num_frames }}, 3, 100, 200, dtype=torch.uint8)  # for your video: RGB frames
 with torch.no_grad():
     hidden = encoder(**processor([video], return_tensors="pt"){{ hidden_of }}
 features = hidden.mean(1)
 print(encoder.__class__.__name__, features.shape)
 """
-INPUTS = ("pixel_values_videos", "pixel_values")  # the names that encoders take frames by
+INPUTS = ("pixel_values_videos", "pixel_values")  # argument names of video encoders
 
 
 @strict
 @dataclass
 class VideoArguments:
-    """How videos are read.
+    """Options of videos.
 
-    video_column: Their column, where its type and name don't show it.
-    eval_video_column: The same in --eval_dataset.
-    num_frames: Frames of a clip.
-    frame_stride: Frames from one of a clip to the next; default: the clip is spread over the full video.
-    video_size: Side of the square frames that the encoder sees, in pixels; an --encoder brings its own.
+    video_column: Column of the videos. Default: detected from the column names and types.
+    eval_video_column: Column of the videos in --eval_dataset. Default: detected from the column names and types.
+    num_frames: Number of frames of a clip.
+    frame_stride: Step from one frame of a clip to the next, in frames of the video. Default: the frames of a clip are
+        spread over the full video.
+    video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
+        processor, or else in its config, or else 224.
     """
 
     _argument_group_name: ClassVar[str] = "videos"
@@ -65,13 +67,14 @@ class VideoArguments:
 class Video(Modality):
     """Videos.
 
-    processor: a transformers video processor, which says size and normalisation. frames, stride: see `VideoArguments`.
+    processor: a transformers video processor. It sets size and normalisation. frames, stride: see `num_frames` and
+    `frame_stride` in `VideoArguments`. max_image_pixels: largest frame that is decoded, in pixels.
     """
 
     name = "video"
     columns = ("video",)
     options = (VideoArguments,)
-    samples = "films"
+    samples = "videos"
     role = "video_processor"
     timed = True
     fractions = (0.01, 0.1, 1.0)
@@ -80,7 +83,7 @@ class Video(Modality):
     usage = USAGE
 
     def __init__(self, processor, frames: int, stride: int | None = None, max_image_pixels: int = MAX_PIXELS):
-        """Raises `ValueError` for a processor that gives frames of any size."""
+        """Raises `ValueError` for a processor with outputs of varying size."""
         self.processor, self.frames, self.stride, self.max_pixels = processor, frames, stride, max_image_pixels
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
@@ -88,7 +91,7 @@ class Video(Modality):
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Video":
-        """Videos as options say."""
+        """Builds the modality from options. Raises `ValueError` for a processor with outputs of varying size."""
         settings: VideoArguments = options[VideoArguments]
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
@@ -96,9 +99,9 @@ class Video(Modality):
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":
-        """Videos as a saved encoder takes them. Raises `ValueError` where it has no processor and no size is given."""
+        """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_video_processor(folder) is None:
-            raise ValueError(f"{source} has no video processor. Save the one that the encoder was made for with it.")
+            raise ValueError(f"{source} has no video processor. Save the encoder's video processor in its folder.")
         frames = getattr(encoder.config, "num_frames", getattr(encoder.config, "frames_per_clip", FRAMES))
         videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames)
         videos.fit(encoder)
@@ -106,7 +109,7 @@ class Video(Modality):
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """As many frames as the encoder's config names, under either name that encoders take them by."""
+        """Returns batches of noise with the size and frame number of the encoder's config, for each of `INPUTS`."""
         config = encoder.config
         frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or FRAMES
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
@@ -114,17 +117,17 @@ class Video(Modality):
 
     @staticmethod
     def words(results: Mapping) -> str:
-        """What an encoder takes, of the results of a run."""
+        """Returns a description of the encoder's inputs from the results of a run."""
         return "videos of {} frames of {}x{} pixels".format(results["num_frames"], *results["video_size"])
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """How far apart frames are."""
+        """Returns a sentence for a card about the distance of frames."""
         stride = results["frame_stride"]
         return [f"Frames: {'spread over each video' if stride is None else f'{stride} apart'}, resized and cropped."]
 
     def largest(self) -> str:
-        """What `noise` is, in words that name the options."""
+        """Returns a description of `noise` with its options."""
         height, width = self.size
         return f"Videos of {self.frames} frames (--num_frames) of {height}x{width} pixels (--video_size)"
 
@@ -141,7 +144,7 @@ class Video(Modality):
         return {self.encoder_input: frames}
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns frames (`(B, F, 3, S, S)`) as the floats that the model wants, on the batch's device."""
+        """Returns normalised float frames, `(B, F, 3, S, S)`, on the batch's device."""
         pixels = batch[self.encoder_input].to(torch.float32, copy=True)
         mean, std = (values.to(pixels.device)[:, None, None] for values in (self.mean, self.std))
         return {**batch, self.encoder_input: pixels.sub_(mean).div_(std)}
@@ -151,10 +154,12 @@ class Video(Modality):
         return {"image_size": self.size[0], "num_frames": self.frames}
 
     def fit(self, encoder: PreTrainedModel) -> None:
-        """Takes the name that the encoder takes frames by. Raises `ValueError` where that is none of `INPUTS`."""
+        """Sets `encoder_input` to the encoder's argument name. Raises `ValueError` if it is not one of `INPUTS`."""
         name = encoder.main_input_name
         if name not in INPUTS:
-            raise ValueError(f"{type(encoder).__name__} takes {name}, but videos are given as {' or '.join(INPUTS)}.")
+            raise ValueError(
+                f"{type(encoder).__name__} takes {name}. Give a video encoder, which takes {' or '.join(INPUTS)}."
+            )
         self.encoder_input = name
 
     def noise(self, count: int = 2) -> Batch:
@@ -163,11 +168,11 @@ class Video(Modality):
         return self.finish({self.encoder_input: pixels})
 
     def facts(self) -> dict:
-        """Returns the clip's sizes."""
+        """Returns frame size, frame number and stride for results.json."""
         return {"video_size": list(self.size), "num_frames": self.frames, "frame_stride": self.stride}
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Returns the frame in the middle of each clip, uint8 `(..., 3, S, S)`."""
+        """Returns the middle frame of each clip, uint8 `(..., 3, S, S)`."""
         frames = batch[self.encoder_input][..., self.frames // 2, :, :, :]
         if frames.dtype == torch.uint8:
             return frames
@@ -176,7 +181,7 @@ class Video(Modality):
 
 
 def saved_video_processor(path: str):
-    """The video processor that a folder or Hub id brings, or None."""
+    """Returns the video processor of a folder or Hub id, or None if it has none."""
     try:
         return AutoVideoProcessor.from_pretrained(path)
     except (OSError, ValueError):
@@ -184,9 +189,10 @@ def saved_video_processor(path: str):
 
 
 def load_video_processor(path: str | None, size: int | None, fallback_size: int):
-    """The video processor that an encoder brings, or a default one; both at `size` where that is given.
+    """Returns the video processor of an encoder, or a default one.
 
-    path: folder or Hub id of a pretrained encoder, or None for a fresh one."""
+    path: folder or Hub id of a pretrained encoder, or None for a fresh one. size: overrides the processor's size, in
+    pixels. fallback_size: size of a default processor without a `size`, in pixels."""
     processor = None if path is None else saved_video_processor(path)
     if processor is None:
         return default_video_processor(size or fallback_size)
@@ -198,7 +204,9 @@ def load_video_processor(path: str | None, size: int | None, fallback_size: int)
 
 
 def default_video_processor(size: int):
-    """The video processor of an encoder that came without one: shorter side to `size`, central square, [-1, 1]."""
+    """Returns the video processor for an encoder without one.
+
+    It resizes the shorter side to `size` pixels, crops the central square and scales to [-1, 1]."""
     return VideoMAEVideoProcessor(
         size={"shortest_edge": size},
         crop_size={"height": size, "width": size},

@@ -1,4 +1,4 @@
-"""Runs a function once another package's module is imported, without importing it."""
+"""Calls a function after the import of a module of another package, without importing it."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 
 
 def after_import(module: str, action: Callable[[], None]) -> None:
-    """Calls `action` right after `module` is first imported, or now if it is imported already."""
+    """Calls `action` right after the first import of `module`, or now if it is already imported."""
     if module in sys.modules:
         action()
     else:
@@ -16,7 +16,7 @@ def after_import(module: str, action: Callable[[], None]) -> None:
 
 
 class _Watcher(MetaPathFinder):
-    """Waits for one module, and steps aside when it comes."""
+    """Import hook for one module. Removes itself when the module is imported."""
 
     def __init__(self, module: str, action: Callable[[], None]):
         self.module, self.action = module, action

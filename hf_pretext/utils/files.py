@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all."""
+"""Atomic writes: files and folders are written completely or not at all."""
 
 import json
 import math
@@ -12,14 +12,14 @@ from pathlib import Path
 
 @contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary path next to `path` to write to: it takes that name at the end, and is gone if anything fails.
+    """Context manager that yields a temporary path next to `path`. At the end the temporary path is renamed to `path`.
 
-    What was there before stays until then; a folder can only be new. Missing folders are made. The suffix is kept,
-    since some writers go by it.
+    If anything fails, the temporary path is deleted and an existing file stays unchanged. Existing folders can't be
+    replaced. Creates missing parent folders. The temporary path keeps the suffix, which some writers depend on.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # a number of a process may be another's, in another container or after a crash
+    # process ids alone are not unique: containers and crashed processes may have the same
     temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
     try:
         yield temporary
@@ -31,9 +31,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
-    """A folder that is made when first asked for. Of several processes that make it at once, the first one's stays.
+    """Returns a folder, and creates it if it does not exist. If several processes create it, the first one wins.
 
-    make: fills the temporary folder that it is given."""
+    make: writes the content into the temporary folder that it gets."""
     folder = Path(folder)
     if not folder.exists():
         try:
@@ -41,19 +41,19 @@ def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
                 temporary.mkdir()
                 make(temporary)
         except OSError:
-            if not folder.exists():  # nobody else was quicker
+            if not folder.exists():  # no other process has created it
                 raise
     return folder
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes a text file."""
+    """Writes a text file atomically, in UTF-8."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def without_nan(content):
-    """The same with None for numbers that JSON can't hold: NaN and infinity."""
+    """Returns the content with None in place of NaN and infinity, which JSON does not support."""
     if isinstance(content, dict):
         return {name: without_nan(value) for name, value in content.items()}
     if isinstance(content, list):
@@ -62,5 +62,5 @@ def without_nan(content):
 
 
 def write_json(path: str | os.PathLike, content: dict | list) -> None:
-    """Writes a JSON file. NaN and infinity are errors, not invalid JSON."""
+    """Writes a JSON file atomically. Raises `ValueError` for NaN and infinity, which JSON does not support."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

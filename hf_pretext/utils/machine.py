@@ -1,4 +1,4 @@
-"""The machine: what it has, how it is used best, and what a result says of it."""
+"""The machine: its hardware, good settings for it, and its entries in results.json."""
 
 import ctypes
 import os
@@ -15,12 +15,12 @@ import torch
 from .. import __version__
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # of glibc's mallopt()
-ARENAS = 2  # heaps that threads share: by default there may be eight for each core, each with holes of its own
+ARENAS = 2  # heaps of all threads; the default of up to eight per core fragments memory
 PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "scikit-learn", "timm")
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """Processor, cores that this process may use, and the accelerator where there is one."""
+    """Returns device type, number of cores for this process, processor, system, and accelerator if it is a GPU."""
     facts = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
     if device.type == "cuda":
         facts["accelerator"] = torch.cuda.get_device_name(device)
@@ -28,37 +28,40 @@ def describe(device: torch.device) -> dict[str, str | int]:
 
 
 def has_bf16(use_cpu: bool = False) -> bool:
-    """Whether bf16 is fast here: a GPU that has it, or a CPU with instructions for it (elsewhere it is emulated)."""
+    """Returns True if bf16 is fast: on GPUs that support it and CPUs with instructions for it. Others emulate it."""
     if torch.cuda.is_available() and not use_cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def default_workers(use_cpu: bool = False) -> int:
-    """Processes that decode and augment: none where the model computes on the same cores, whose threads they would
-    hold up; beside a GPU, this process's share of the cores, up to 8."""
+    """Returns the default number of processes that decode and augment.
+
+    On a CPU: 0, since workers would slow down the model on the same cores. With a GPU: the cores divided by the
+    processes of this machine, at most 8."""
     if use_cpu or not torch.accelerator.is_available():
         return 0
     return min(8, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def keep_freed_memory() -> bool:
-    """Has the C library keep what PyTorch frees on a CPU, since the next step asks for the same again.
+    """Makes glibc keep the memory that PyTorch frees on a CPU, since the next step allocates it again.
 
-    By default glibc may hand it back to the system: then a step of the emoji recipe takes 10,000 page faults and a
-    sixth longer, and whether it does is luck, by what was allocated before. Threads that read ahead allocate what
-    others free, so their heaps are few, or what is kept grows by a tenth. Returns whether there was a glibc to tell.
+    By default glibc may return this memory to the system, depending on earlier allocations. Then a step of the emoji
+    recipe has 10,000 page faults and takes a sixth longer. The number of heaps is limited because threads that read
+    ahead allocate memory that other threads free; otherwise memory grows by a tenth. Returns True if glibc accepted the
+    settings.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
         return False
-    wanted = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: ARENAS}
-    return all(mallopt(name, value) for name, value in wanted.items())
+    options = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: ARENAS}
+    return all(mallopt(name, value) for name, value in options.items())
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not on Linux
@@ -66,7 +69,7 @@ def cores() -> int:
 
 
 def processor() -> str:
-    """The processor's name, as the system says it."""
+    """Returns the name of the processor, as the system reports it."""
     try:
         with open("/proc/cpuinfo") as file:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
@@ -75,32 +78,31 @@ def processor() -> str:
 
 
 def code_revision() -> str | None:
-    """The commit of the checkout that this package lies in, with a + where files were changed since; None where it was
-    installed without one."""
+    """Returns the commit of this package's git checkout, with a + if files have changed; None without a checkout."""
     folder = Path(__file__).parent
     try:
-        tracked = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # or it is another project's
+        tracked = git(folder, "ls-files", "--error-unmatch", Path(__file__).name)  # fails in another project's checkout
         return tracked and git(folder, "rev-parse", "HEAD") + ("+" if git(folder, "status", "--porcelain", ".") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def git(folder: Path, *words: str) -> str:
-    """What git says of a folder. Raises `SubprocessError` where it fails, `OSError` where it is not there."""
+    """Returns the output of a git command in a folder. Raises `SubprocessError` if it fails, `OSError` without git."""
     done = subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=10)
     return done.stdout.strip()
 
 
 @contextmanager
 def energy() -> Iterator[dict]:
-    """Has codecarbon, where it is installed, measure what is drawn meanwhile: then `kwh` is in what this gives."""
+    """Measures energy with codecarbon, if it is installed. Yields a dict that has `kwh` after the context ends."""
     measured = {}
     try:
         from codecarbon import OfflineEmissionsTracker
 
         tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical")
         tracker.start()
-    except Exception:  # not installed, or it can't measure here: nothing to end a run for
+    except Exception:  # not installed, or no measurement on this machine: the run continues
         yield measured
         return
     try:
@@ -112,7 +114,7 @@ def energy() -> Iterator[dict]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of hf_pretext and of what its figures depend on."""
+    """Returns the versions of Python, of hf_pretext and of the packages that affect results."""
     result = {"python": sys.version.split()[0], "hf_pretext": __version__}
     for package in PACKAGES:
         try:

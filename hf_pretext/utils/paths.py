@@ -1,12 +1,14 @@
-"""Paths as others may see them."""
+"""Paths without the names of private folders."""
 
 import os
 from pathlib import Path
 
 
 def relative(value):
-    """A path as others may see it: below the current folder as seen from there, below the cache as `$HF_HOME/...`,
-    below the home, whose name is its owner's, as `~/...`; also in a list. All else as it is."""
+    """Returns a path for publication, without the user's name.
+
+    A path below the current folder is relative to it. A path below the cache starts with `$HF_HOME`, and a path below
+    the home folder with `~`. In a list, converts each element. Returns other values unchanged."""
     from huggingface_hub import constants
 
     if isinstance(value, list):

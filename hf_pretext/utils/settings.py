@@ -1,4 +1,4 @@
-"""Dataclasses of settings: made from keywords, and described by their docstrings."""
+"""Dataclasses of settings: builds them from keywords, and reads field descriptions from their docstrings."""
 
 import dataclasses
 import re
@@ -7,9 +7,9 @@ from huggingface_hub.errors import StrictDataclassError
 
 
 def make_settings(settings_class: type, **settings):
-    """A dataclass of settings from keywords, with errors that say which settings there are.
+    """Returns a dataclass of settings from keywords.
 
-    Raises `ValueError` for an unknown name or a value of the wrong type.
+    Raises `ValueError` for an unknown name or a value of the wrong type. The message lists all settings.
     """
     known = {field.name: field for field in dataclasses.fields(settings_class)}
     listing = ", ".join(f"{name}: {getattr(f.type, '__name__', f.type)} = {f.default!r}" for name, f in known.items())
@@ -27,7 +27,7 @@ def make_settings(settings_class: type, **settings):
 
 
 def accepts_ints(settings: type) -> type:
-    """A strict dataclass whose fields of type float also take an int: 1 for 1.0."""
+    """Class decorator for strict dataclasses: fields of type float also accept an int, 1 for 1.0."""
     floats = {field.name for field in dataclasses.fields(settings) if field.type is float}
     set_attribute = settings.__setattr__
 
@@ -39,8 +39,9 @@ def accepts_ints(settings: type) -> type:
 
 
 def field_docs(type_: type) -> dict[str, str]:
-    """What the docstrings of a dataclass and its bases say of its fields: paragraphs that begin with `name: `, or
-    `name, other: `."""
+    """Returns the descriptions of fields from the docstrings of a dataclass and its bases.
+
+    A description is a paragraph that begins with `name: ` or `name, other: `."""
     name = "(?:" + "|".join(field.name for field in dataclasses.fields(type_)) + ")"
     documented: dict[str, str] = {}
     for base in reversed([base for base in type_.__mro__ if dataclasses.is_dataclass(base)]):

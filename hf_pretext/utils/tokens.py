@@ -1,4 +1,4 @@
-"""What must not be said: tokens, and passwords in addresses."""
+"""Removes secrets from texts: tokens, and passwords in addresses."""
 
 import os
 import re
@@ -9,9 +9,9 @@ HIDDEN = "***"
 
 
 def known_tokens() -> list[str]:
-    """The tokens that must not be shown."""
+    """Returns the Hub tokens of the environment and the login, which must not be shown."""
     tokens = [os.environ.get("HF_TOKEN"), os.environ.get("HUGGING_FACE_HUB_TOKEN")]
-    with suppress(Exception):  # the check-up looks at machines without it, too
+    with suppress(Exception):  # `hf-pretext doctor` also runs without huggingface_hub
         from huggingface_hub import get_token
 
         tokens.append(get_token())
@@ -19,7 +19,7 @@ def known_tokens() -> list[str]:
 
 
 def safe(text: str, secrets: Sequence[str]) -> str:
-    """Text without tokens, passwords in addresses, and what would steer a terminal."""
+    """Returns a text without tokens, passwords in addresses and control characters. secrets: texts to remove."""
     for secret in secrets:
         text = text.replace(secret, HIDDEN)
     text = re.sub(r"\bhf_\w{8,}", HIDDEN, text)

@@ -16,7 +16,7 @@ def test_a_gated_repository_is_explained(hub, run, monkeypatch):
     push(run, MODEL, say=lambda text: None)
     hub.repository("model", MODEL).gated = True
     monkeypatch.setenv("HF_TOKEN", READER)
-    with pytest.raises(ValueError, match="is gated: ask for access"):
+    with pytest.raises(ValueError, match="is gated. Request access"):
         show_info(MODEL)
 
 

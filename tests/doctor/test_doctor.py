@@ -1,4 +1,4 @@
-"""The check-up: what it finds on a machine that works, and on ones that do not."""
+"""The checks of `hf-pretext doctor`, on a machine that can train and on machines with problems."""
 
 import json
 import os
@@ -23,14 +23,14 @@ Usage = namedtuple("Usage", "total used free")
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Has a package be installed, as far as its metadata tell."""
+    """Returns a function that installs the metadata of a package, without its files."""
 
     def install(name, version, **lines):
         folder = tmp_path / f"{name}-{version}.dist-info"
         folder.mkdir()
         head = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
-        told = [f"{key.replace('_', '-')}: {value}" for key, values in lines.items() for value in values]
-        (folder / "METADATA").write_text("\n".join([*head, *told]) + "\n")
+        entries = [f"{key.replace('_', '-')}: {value}" for key, values in lines.items() for value in values]
+        (folder / "METADATA").write_text("\n".join([*head, *entries]) + "\n")
         monkeypatch.setattr(sys, "path", [str(tmp_path), *(each for each in sys.path if each != str(tmp_path))])
 
     return install
@@ -38,7 +38,7 @@ def package(tmp_path, monkeypatch):
 
 @pytest.fixture
 def online(monkeypatch):
-    """Has the Hub be asked at an address, with a token or none."""
+    """Returns a function that sets the address of the Hub, and a token or none."""
     monkeypatch.delenv("HUGGING_FACE_HUB_TOKEN", raising=False)
 
     def at(address, token=None):
@@ -53,7 +53,7 @@ def online(monkeypatch):
 
 @contextmanager
 def server(status=200, whoami=None, whoami_status=200):
-    """A server on this machine that answers HEAD, and says who asks. Gives its address and what it was asked."""
+    """Runs a local server that answers HEAD and whoami. Yields its address and a list of its requests."""
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -124,8 +124,8 @@ def test_a_package_too_old_is_broken(package, monkeypatch, capsys):
     checks = examine()
     found = by_name(checks)
     assert found["datasets"].state == "broken"
-    assert found["datasets"].detail.startswith("4.8.1, but it takes ")
-    assert found["transformers"].state == "fine"  # the others are looked at all the same
+    assert found["datasets"].detail.startswith("4.8.1, but it needs ")
+    assert found["transformers"].state == "fine"  # the other checks still run
     assert show(checks) == 1
     printed = capsys.readouterr().out
     assert "✗ datasets" in printed and "pip install" in printed
@@ -149,9 +149,9 @@ def test_bounds_are_those_of_the_metadata(package, monkeypatch):
     only(monkeypatch, "Python", "packages", "extras")
     found = by_name(examine())
     assert list(found) == ["Python", "nowhere-to-be-found", "others", "sound"]
-    assert (found["Python"].state, "but it takes >=3.99" in found["Python"].detail) == ("broken", True)
+    assert (found["Python"].state, "but it needs >=3.99" in found["Python"].detail) == ("broken", True)
     assert found["nowhere-to-be-found"].state == "broken"
-    assert found["nowhere-to-be-found"].detail == "missing, takes <4,>=2"
+    assert found["nowhere-to-be-found"].detail == "missing, needs <4,>=2"
     assert found["others"].detail == f"rich {metadata.version('rich')}"
     assert found["sound"].state == "lacking"
 
@@ -168,10 +168,10 @@ def test_lacking_extras_let_train(package, monkeypatch, capsys):
     only(monkeypatch, "packages", "extras")
     checks = examine()
     assert checks == [
-        Check("audio", "lacking", "nowhere-found missing, takes >=2", "pip install 'hf_pretext[audio]'"),
+        Check("audio", "lacking", "nowhere-found missing, needs >=2", "pip install 'hf_pretext[audio]'"),
     ]
     assert show(checks) == 0
-    assert "mend: pip install 'hf_pretext[audio]'" in capsys.readouterr().out  # brackets are no markup
+    assert "fix: pip install 'hf_pretext[audio]'" in capsys.readouterr().out  # brackets are no markup
 
 
 def test_metadata_without_files_do_not_count(package, tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_metadata_without_files_do_not_count(package, tmp_path, monkeypatch):
     package("emptied", "1.0")
     (tmp_path / "emptied-1.0.dist-info" / "top_level.txt").write_text("emptied\n")
     only(monkeypatch, "packages")
-    assert examine()[0].detail == "1.0, but its files are gone"
+    assert examine()[0].detail == "1.0, but its files are missing"
     (tmp_path / "emptied.py").touch()
     assert by_name(examine())["others"].detail == "emptied 1.0"
 
@@ -246,10 +246,10 @@ def test_a_disk_nearly_full(free, state, monkeypatch, tmp_path):
 def test_a_folder_that_may_not_be_written(monkeypatch):
     only(monkeypatch, "disk")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
-    assert all(check.state == "lacking" and "may not write" in check.detail for check in examine())
+    assert all(check.state == "lacking" and "not writable" in check.detail for check in examine())
 
 
-@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system sets no memory apart")
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="this system has no /dev/shm")
 def test_shared_memory_as_docker_gives_it(monkeypatch):
     only(monkeypatch, "shared memory")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(2**26, 0, 2**26))
@@ -263,7 +263,7 @@ def test_a_hub_that_answers_and_knows_the_token(online, monkeypatch):
         online(address, TOKEN)
         assert examine() == [
             Check("Hub", "fine", f"{address} answers"),
-            Check("token", "fine", "of alice, role write"),
+            Check("token", "fine", "user alice, role write"),
         ]
         assert asked == [("HEAD", "/", None), ("GET", "/api/whoami-v2", f"Bearer {TOKEN}")]
         online(address)
@@ -302,7 +302,7 @@ def test_a_hub_that_does_not_answer_in_time(online, monkeypatch):
 @pytest.mark.parametrize("status", [401, 429, 500, 200])
 def test_a_token_is_never_shown(status, token, online, monkeypatch, capsys):
     only(monkeypatch, "Hub")
-    with server(whoami_status=status) as (address, asked):  # which says the token back, in body and head
+    with server(whoami_status=status) as (address, asked):  # its answers contain the token, in body and header
         online(address, token)
         checks = examine()
     assert asked[-1][2] == f"Bearer {token}"
@@ -324,7 +324,7 @@ def test_a_token_in_the_text_of_an_error_is_not_shown(online, monkeypatch, capsy
     checks = examine()
     assert by_name(checks)["disk"].detail.endswith("Invalid: *** of http://***@there")
     monkeypatch.setenv("HF_TOKEN", "")
-    assert TOKEN not in repr(examine())  # one that nobody told of is known by its form
+    assert TOKEN not in repr(examine())  # an unknown token is recognised by its form
     show(checks)
     assert TOKEN not in capsys.readouterr().out
 
@@ -338,7 +338,7 @@ def test_a_gpu_that_only_the_driver_sees(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     gpu, cpu = examine()
-    assert gpu.state == "lacking" and gpu.detail.startswith("NVIDIA H100 80GB: the driver sees it, torch does not")
+    assert gpu.state == "lacking" and gpu.detail.startswith("NVIDIA H100 80GB: found by the driver, but not by torch")
     assert "CUDA build" in gpu.mend
     assert cpu.state == "fine" and cpu.detail.startswith("CPU only: ")
     if torch.version.cuda:
@@ -351,7 +351,7 @@ def test_a_gpu_that_only_the_driver_sees(tmp_path, monkeypatch):
 
 
 def test_one_accelerator_of_two_fails(monkeypatch):
-    """Two processors play the accelerators."""
+    """CPU devices stand in for the two accelerators."""
     only(monkeypatch, "device")
     for name, value in {
         "is_available": lambda: True,
@@ -387,7 +387,7 @@ def test_the_accelerator_multiplies(monkeypatch):
     assert any(check.state == "fine" and " free of " in check.detail for check in checks)
 
 
-def test_ffmpeg_decodes_or_the_mend_is_told(monkeypatch):
+def test_ffmpeg_decodes_or_the_check_names_a_fix(monkeypatch):
     only(monkeypatch, "FFmpeg")
     (check,) = examine()
     assert check.state == "fine" and "decodes (1,600 samples" in check.detail
@@ -408,5 +408,5 @@ def test_a_stream_that_can_not_write_a_check_mark():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 1 and not done.stderr
     lines = [line.rstrip() for line in done.stdout.splitlines()]
-    assert lines[:3] == ["x disk no room in /?", "       mend: rm [x]", "+ a    b"]
+    assert lines[:3] == ["x disk no room in /?", "       fix: rm [x]", "+ a    b"]
     assert "\x1b" not in done.stdout

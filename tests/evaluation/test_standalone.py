@@ -93,9 +93,9 @@ def test_a_revision_of_a_repository(ours, tmp_path, monkeypatch):
         api.upload_folder(repo_id=repository, folder_path=ours, revision="first")
         figures = evaluate(repository, str(EMOJI), "group", rows=ROWS, revision="first")["transfer"]["figures"]
         assert figures == evaluate(ours, str(EMOJI), "group", rows=ROWS)["transfer"]["figures"]
-        with pytest.raises(ValueError, match="has no such revision"):
+        with pytest.raises(ValueError, match="does not have this revision"):
             evaluate(repository, str(EMOJI), "group", revision="second")
-        with pytest.raises(ValueError, match=r"no tester/secret on the Hub that you may see"):
+        with pytest.raises(ValueError, match="The Hub has no repository tester/secret, or you have no access"):
             evaluate("tester/secret", str(EMOJI), "group")
 
 
@@ -130,9 +130,9 @@ def test_the_image_encoder_of_an_image_text_model(tmp_path):
 
 
 def test_what_is_no_encoder_of_one_kind(tmp_path):
-    with pytest.raises(ValueError, match="is no name of a repository"):
+    with pytest.raises(ValueError, match="is not a valid repository name"):
         evaluate(tmp_path / "nothing", str(EMOJI), "group")
-    with pytest.raises(ValueError, match="is no folder, nor in the cache, and the Hub is not reached"):
+    with pytest.raises(ValueError, match="is not a folder, not in the cache, and the Hub can't be reached"):
         evaluate("nobody/nothing", str(EMOJI), "group")
     with pytest.raises(ValueError, match="it has no config.json"):
         evaluate(tmp_path, str(EMOJI), "group")

@@ -1,4 +1,4 @@
-"""The metrics of `evaluate` give what the functions give, however the batches fall."""
+"""The metrics of `evaluate` equal the functions of hf_pretext, for any batches."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def options(request, tmp_path):
 def test_retrieval_over_batches_is_retrieval(options, kind):
     (images, texts), (image_ids, text_ids) = pairs(), map(kind, IDS)
     metric, expected = Retrieval(**options), retrieval(images, texts, image_ids, text_ids)
-    for _ in range(2):  # what is computed is forgotten
+    for _ in range(2):  # compute() resets the metric
         for begin in range(0, 60, 16):
             some, other = slice(begin, begin + 16), slice(begin // 2, begin // 2 + 8)
             metric.add_batch(

@@ -1,4 +1,4 @@
-"""Sounds: parts, extractors, and how padding depends on the encoder."""
+"""Audio: parts, feature extractors, and padding for each kind of encoder."""
 
 import numpy as np
 import pytest
@@ -44,7 +44,7 @@ def fresh(seconds=0.5, **options) -> Audio:
 
 @pytest.mark.parametrize("config", [Wav2Vec2Config, HubertConfig])
 def test_group_norm_wants_one_length(config):
-    """Padding enters its norm, so that batches must not decide how much of it there is."""
+    """The norm includes padding, so the padding must not depend on the batch."""
     sounds = fresh()
     sounds.fit(encoder("group", config))
     short, long = sounds(row(0.2), None, 0.5), sounds(row(2.0), None, 0.5)
@@ -120,11 +120,11 @@ def test_an_extractor_that_is_brought_stays(tmp_path):
     assert sounds(row(0.4), None, 0.0)["input_values"].shape == (int(0.4 * 8_000),)
     Inputs(sounds).processor.save_pretrained(tmp_path / "saved")
     assert AutoFeatureExtractor.from_pretrained(tmp_path / "saved").sampling_rate == 8_000
-    with pytest.raises(ValueError, match="gives input_values, but ViTModel takes pixel_values"):
+    with pytest.raises(ValueError, match="outputs input_values, but ViTModel takes pixel_values"):
         fresh(feature_extractor=str(tmp_path)).fit(build_encoder(CONFIGS["vit"]()))
-    with pytest.raises(ValueError, match="--feature_extractor nowhere is neither a folder with one nor a Hub id"):
+    with pytest.raises(ValueError, match="--feature_extractor nowhere has no feature extractor"):
         fresh(feature_extractor="nowhere")
-    with pytest.raises(Exception, match="seconds must lie above 0"):
+    with pytest.raises(Exception, match="seconds must be above 0"):
         AudioArguments(seconds=0.0)
 
 

@@ -42,8 +42,8 @@ def test_evaluation_is_the_processor_itself():
     example = processing(row(), None)
     assert example["pixel_values"].dtype == torch.uint8
     batch = processing.finish({"pixel_values": example["pixel_values"][None]})
-    picture = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
-    expected = processor(picture, return_tensors="pt")["pixel_values"]
+    image = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
+    expected = processor(image, return_tensors="pt")["pixel_values"]
     torch.testing.assert_close(batch["pixel_values"], expected, atol=1e-5, rtol=0)
 
 
@@ -61,7 +61,7 @@ def test_training_example_is_a_crop_of_the_right_size_with_its_draws():
     assert batch["pixel_values"].min() >= -1 and batch["pixel_values"].max() <= 1
 
 
-def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
+def test_decoded_images_are_kept_up_to_a_limit(monkeypatch):
     from hf_pretext.modalities import image as module
 
     decoded = []
@@ -75,22 +75,22 @@ def test_decoded_pictures_are_kept_up_to_a_limit(monkeypatch):
     again = [processing(r, np.random.default_rng(i))["pixel_values"] for i, r in enumerate(rows)]
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
     assert len(decoded) == 4  # the third had no room
-    assert [len(box) for box in copied] == [0, 0, 1, 1]  # and only what was cut out of it was copied
+    assert [len(box) for box in copied] == [0, 0, 1, 1]  # and only its crop was copied
 
 
 @pytest.mark.parametrize(("height", "width"), [(48, 64), (32, 33), (40, 200)])
-def test_a_crop_is_the_same_whether_its_picture_is_kept_or_not(height, width):
+def test_a_crop_is_the_same_whether_its_image_is_kept_or_not(height, width):
     processing = Image(default_processor(32), Augmentation(crop_scale=0.2))
-    picture = row(height, width)
+    one = row(height, width)
     for seed in range(20):
         kept, alone = (
-            processing({**picture, **key}, np.random.default_rng(seed))["pixel_values"] for key in ({"key": "a"}, {})
+            processing({**one, **key}, np.random.default_rng(seed))["pixel_values"] for key in ({"key": "a"}, {})
         )
         assert torch.equal(kept, alone)
     assert len(processing._kept) == 1
 
 
-def test_no_augmentation_leaves_the_picture():
+def test_no_augmentation_leaves_the_image():
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     box = random_box((32, 32), 1.0, np.random.default_rng(0).random(4))
     assert torch.equal(crop_and_resize(image, box, (32, 32)), image)
@@ -113,7 +113,7 @@ def test_crops_keep_at_least_their_share(size):
 
 def test_brightness_and_contrast_equal_torchvision():
     draws = torch.rand(16, COLOR_DRAWS)
-    draws[:, 2] = 0.5  # saturation as it was
+    draws[:, 2] = 0.5  # same saturation
     pixels, found = changed(draws, color_jitter=0.4)
     for image, ours, draw in zip(pixels, found, draws, strict=True):
         brightness, contrast = (1 + 0.4 * (2 * draw[:2] - 1)).tolist()
@@ -164,9 +164,9 @@ def test_pixels_stay_in_range():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"crop_scale": 0.0}, "crop_scale must lie above 0"),
+        ({"crop_scale": 0.0}, "crop_scale must be above 0"),
         ({"crop_scale": 1.5}, "crop_scale"),
-        ({"hue": 0.6}, "hue must lie between 0 and 0.5"),
+        ({"hue": 0.6}, "hue must be between 0 and 0.5"),
         ({"grayscale": -0.1}, "grayscale"),
     ],
 )
@@ -190,9 +190,9 @@ def test_default_processor_survives_saving(tmp_path):
     default_processor(40).save_pretrained(tmp_path)
     again = AutoImageProcessor.from_pretrained(tmp_path)
     assert target_size(again) == (40, 40)
-    picture = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
-    ours = default_processor(40)(picture, return_tensors="pt")["pixel_values"]
-    assert torch.equal(again(picture, return_tensors="pt")["pixel_values"], ours)
+    image = PIL.Image.open(io.BytesIO(row()["image"]["bytes"]))
+    ours = default_processor(40)(image, return_tensors="pt")["pixel_values"]
+    assert torch.equal(again(image, return_tensors="pt")["pixel_values"], ours)
 
 
 def test_encoder_without_a_processor_gets_the_fallback(tmp_path):

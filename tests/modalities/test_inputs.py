@@ -1,4 +1,4 @@
-"""Kinds of data composed: six combinations, with real files, through the stream and the labelled set."""
+"""Combined modalities: six combinations, with real files, through the stream and the labelled set."""
 
 import hashlib
 import io
@@ -44,7 +44,7 @@ def tokenizer(cache):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """A folder of PNG, wav and mp4 files, and tables that refer to them: JSON lines, and Parquet with their bytes."""
+    """Returns a folder with two tables of PNG, wav and mp4 files: JSON lines with paths, Parquet with bytes."""
     folder = tmp_path_factory.mktemp("files")
     columns = {"image": [], "audio": [], "video": [], "text": WORDS * 2, "label": list("ab" * (ROWS // 2))}
     for i in range(ROWS):
@@ -102,7 +102,7 @@ COMBINATIONS = {
         {"input_values": (BATCH, RATE // 4), "attention_mask": (BATCH, RATE // 4)},
     ),
     "audio + video": (
-        "parquet",  # which has no sounds but those of the films
+        "parquet",  # has only the sound of the videos
         lambda tokenizer: Inputs(audio(padded=True), video()),
         {"input_values": (BATCH, RATE // 4), "pixel_values_videos": (BATCH, 3, 3, SIDE, SIDE)},
     ),
@@ -197,7 +197,7 @@ def stream_digest(source, inputs) -> str:
 
 
 def test_batches_are_bit_equal_to_recorded_ones(cache):
-    """The digests are of the classes that these replaced: a crop, a draw or a token that differs changes them."""
+    """The digests were recorded with earlier classes. They change with any crop, random number or token."""
     images = Image(default_processor(24), Augmentation(crop_scale=0.5, color_jitter=0.3))
     assert stream_digest(open_source(str(EMOJI)), Inputs(images)) == "036d9796f9d11f49"
     tokenizer = train_tokenizer(open_source(str(EMOJI), needed=("text",)), size=500)
@@ -231,7 +231,7 @@ def test_one_position_in_time_is_drawn_where_a_kind_is_timed(files, tokenizer):
     assert positions == [("audio", 0.5), ("video", 0.5)]
     draws, same = np.random.default_rng(3), np.random.default_rng(3)
     Inputs(image(), Text(tokenizer, 8))(row, draws)
-    same.random(13, dtype=np.float32)  # those of a crop and its colours, and no more
+    same.random(13, dtype=np.float32)  # only those of a crop and its colours
     assert draws.bit_generator.state == same.bit_generator.state
 
 
@@ -260,9 +260,9 @@ def test_columns_of_one_name_are_kept_apart(files, tokenizer):
     batch = inputs.finish({name: torch.as_tensor(value)[None] for name, value in example.items()})
     assert set(inputs.of_kind(batch, "audio")) == {"input_values", "attention_mask"}
     assert set(inputs.of_kind(batch, "text")) == {"input_ids", "attention_mask"}
-    pictures = Inputs(video(), image())
-    pictures.by_name["video"].encoder_input = "pixel_values"
-    assert set(pictures.noise()[0]) == {"pixel_values", "video_pixel_values"}
+    visual = Inputs(video(), image())
+    visual.by_name["video"].encoder_input = "pixel_values"
+    assert set(visual.noise()[0]) == {"pixel_values", "video_pixel_values"}
 
 
 def test_evaluation_draws_nothing(tokenizer):
@@ -329,7 +329,7 @@ def test_options_follow_from_the_kinds():
     *first, pairs, encoders = inputs_options(("image", "text"))
     assert first == [ImageArguments, Augmentation, TextArguments, CaptionArguments] and pairs is PairArguments
     assert encoders(text_encoder="bert").text_encoder == "bert" and encoders().image_encoder is None
-    assert "Start the text encoder from this one" in encoders.__doc__
+    assert "Start the text encoder from this checkpoint" in encoders.__doc__
     assert inputs_options(("audio", "video"))[0] is AudioArguments
     assert modality_classes(("text",)) == {"text": Corpus} and modality_classes(("text", "image"))["text"] is Text
     with pytest.raises(ValueError, match="No modality 'smell' in this version"):
@@ -337,11 +337,13 @@ def test_options_follow_from_the_kinds():
 
 
 def test_what_cannot_be_composed_is_refused(tokenizer):
-    with pytest.raises(ValueError, match=r"are \['image', 'image'\]. Give each once"):
+    with pytest.raises(ValueError, match=r"modalities \['image', 'image'\]. Give one or more, each once"):
         Inputs(image(), image())
-    with pytest.raises(ValueError, match="views name text, but the inputs are image"):
+    with pytest.raises(
+        ValueError, match="views contains text, which is not a modality of these inputs. Use only image"
+    ):
         Inputs(image(), views={"text": 2})
     assert (
         Inputs(image(), Text(tokenizer, 8)).samples == "pairs"
-        and Inputs(audio(), video()).samples == "sounds and films"
+        and Inputs(audio(), video()).samples == "audio clips and videos"
     )

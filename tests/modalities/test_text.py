@@ -1,4 +1,4 @@
-"""Captions of images: which text is drawn, what is padded and cut, and which pairs are the same."""
+"""Captions of images: choice of the caption, padding, truncation and pair labels."""
 
 import collections
 import io
@@ -57,7 +57,7 @@ def test_either_alone_is_as_its_row_has_it(tokenizer):
     long = drawn({"text": "red square " * 99, "key": "b:2"}, random)
     batch = drawn.finish(collate([text, long], fills=drawn.fills))
     assert set(batch) == {"input_ids", "attention_mask"} and batch["input_ids"].shape == (2, 8)
-    assert drawn.by_name["text"].cut == 0  # another part of it comes another time
+    assert drawn.by_name["text"].cut == 0  # other epochs use other parts
     with pytest.raises(BadSample):
         drawn({"text": "  ", "key": "b:1"}, random)
 
@@ -71,7 +71,7 @@ def test_of_a_long_text_a_part_is_drawn_that_begins_at_a_word():
     assert starts.min() < 20 and starts.max() > 360 and abs(starts.mean() - 190) < 25
     assert part_of(text, 100, None) == text[:400]
     assert part_of("short text", 100, random) == "short text"
-    assert len(part_of("x" * 5000, 100, random)) >= 100  # of a language without spaces
+    assert len(part_of("x" * 5000, 100, random)) >= 100  # a language without spaces
 
 
 ROW = {"text": "blue", "keywords": ["a", "b", "c", ""], "names": {"de": "blau", "fr": "bleu", "xx": None}}
@@ -201,12 +201,12 @@ def test_length_and_padding_fit_the_encoder(tokenizer):
 
 
 def test_an_encoder_that_is_not_the_tokenizers_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="The tokenizer has 10 tokens, but the encoder a vocabulary of 9"):
+    with pytest.raises(ValueError, match="The tokenizer has 10 tokens, but the encoder has a vocabulary of 9"):
         Text(tokenizer, 8).fit(bert(vocab_size=9))
     with pytest.raises(ValueError, match="vocabulary of 12.*set vocab_size to 10"):
         Text(tokenizer, 8).fit(bert(vocab_size=12))
-    Text(tokenizer, 8, brought_by="there", start="there").fit(bert(vocab_size=12))  # with rows to spare
-    blind = text_encoder(eos_token_id=9, pad_token_id=0)  # no text ends so: it reads the first token, the same for all
+    Text(tokenizer, 8, brought_by="there", start="there").fit(bert(vocab_size=12))  # with unused embeddings
+    blind = text_encoder(eos_token_id=9, pad_token_id=0)  # no text has this token: the encoder pools the first token
     for name, parameter in blind.named_parameters():
         if "token_embedding" in name:
             parameter.data.copy_(parameter.data[:1].expand_as(parameter))
@@ -232,7 +232,7 @@ def test_texts_as_options_say(tokenizer, tmp_path, cache):
     assert len(source) == 4
     assert len(Text.from_options(trained, Context(texts=lambda: source)).tokenizer) <= 40
     numbers = datasets.Dataset.from_dict({"text": ["a"], "keywords": [3]})
-    with pytest.raises(ValueError, match=r"'keywords' \(--other_captions\) holds int64 values"):
+    with pytest.raises(ValueError, match=r"'keywords' \(--other_captions\) has int64 values"):
         text.check_columns(
             open_source(
                 numbers, columns={"other_captions/keywords": "keywords"}, needed=("text", "other_captions/keywords")
@@ -248,6 +248,6 @@ def test_what_cards_say_of_texts(tokenizer):
     facts = {**Text(tokenizer, 8).facts(), "captions": {"other_captions": ["names"], "caption_weights": [1.0, 2.0]}}
     assert Text.words(facts) == "texts of up to 8 tokens of a vocabulary of 10"
     assert Text.preparation(facts) == [
-        "Captions: the main one or one of names, drawn 1.0 : 2.0, padded to the longest of a batch.",
+        "Captions: the main caption or one from names, drawn in the ratio 1.0 : 2.0, padded to the longest of a batch.",
         "Tokenizer: WordLevel, trained on these texts.",
     ]

@@ -1,4 +1,4 @@
-"""Videos: clips through a processor, named as the encoder wants them."""
+"""Videos: clips through a video processor, under the argument name of the encoder."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_an_encoder_takes_them_by_its_name(config, name):
 
 
 def test_an_encoder_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="BertModel takes input_ids, but videos are given as"):
+    with pytest.raises(ValueError, match="BertModel takes input_ids. Give a video encoder, which takes"):
         fresh().fit(build_encoder(CONFIGS["bert"]()))
     with pytest.raises(BadSample, match="video is int"):
         fresh()({"video": 3}, None, 0.0)

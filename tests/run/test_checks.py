@@ -35,12 +35,12 @@ pytestmark = pytest.mark.usefixtures("cache")
 BAD_SETTINGS = {
     "an odd number of turns": (ROTATION, ["--num_rotations", 3], "num_rotations"),
     "more turns than there are": (ROTATION, ["--rotations_per_image", 7], "between 1 and num_rotations=4"),
-    "a crop of nothing": (ROTATION, ["--crop_scale", 0], "crop_scale must lie above 0"),
+    "a crop of nothing": (ROTATION, ["--crop_scale", 0], "crop_scale must be above 0"),
     "no parts": (ROTATION, ["--parts", 0], "parts must be at least 1, but is 0"),
     "more bad samples than all": (
         ROTATION, ["--max_bad_fraction", 2], "max_bad_fraction must lie between 0 and 1, but is 2.0",
     ),
-    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must lie above 0"),
+    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must be above 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "a sigmoid that is smoothed": (CONTRASTIVE, ["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
     "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "or a language (ar, de, en"),

@@ -125,7 +125,7 @@ def test_missing_column():
     ("options", "words"),
     [
         (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
-        (["--other_captions", "image"], "'image' (--other_captions) holds Image values"),
+        (["--other_captions", "image"], "'image' (--other_captions) has Image values"),
         (["--text_column", "image"], "contains no texts"),
     ],
     ids=["a column that is not there", "an image for a caption", "texts that are images"],
@@ -257,8 +257,8 @@ def test_a_tower_that_pools_at_different_token_is_refused(tmp_path):
     config = pair_shapes(500)["clip"]
     config.text_config.eos_token_id = 499
     message = refused(CONTRASTIVE, "--encoder", saved(config, tmp_path / "shape"), "--vocab_size", 500)
-    assert "looks for the end of a text at the token 499" in message
-    assert "where the tokenizer puts 3" in message
+    assert "pools at token 499" in message
+    assert "the tokenizer ends texts with token 3" in message
 
 
 # a corpus

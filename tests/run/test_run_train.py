@@ -82,7 +82,7 @@ def test_corrupt_pictures_are_reported_at_the_end(tmp_path, emoji, capsys):
 def test_captions_that_are_cut_are_counted(tmp_path, capsys):
     main(CONTRASTIVE, "--max_length", 4, "--eval_dataset", "none", "--max_steps", 2, output_dir=tmp_path)
     assert (
-        "of the captions that this process saw were longer than 4 tokens (--max_length), and were cut."
+        "of the captions of this process were longer than 4 tokens (--max_length) and were truncated."
         in capsys.readouterr().out
     )
 

@@ -1,4 +1,4 @@
-"""Whole or not at all."""
+"""Files and folders are written completely or not at all."""
 
 import pytest
 
@@ -18,12 +18,12 @@ def test_a_failure_leaves_what_was_there_and_nothing_else(tmp_path):
 
 def test_a_folder_is_made_once_and_the_first_of_two_makers_stays(tmp_path):
     def make(folder):
-        if not (tmp_path / "kept").exists():  # while this one makes it, another process is quicker
+        if not (tmp_path / "kept").exists():  # another process creates it first
             made_once(tmp_path / "kept", lambda other: (other / "by").write_text("the other"))
         (folder / "by").write_text("this")
 
     assert (made_once(tmp_path / "kept", make) / "by").read_text() == "the other"
-    made_once(tmp_path / "kept", lambda folder: 1 / 0)  # not asked
+    made_once(tmp_path / "kept", lambda folder: 1 / 0)  # not called
     with pytest.raises(ZeroDivisionError):
         made_once(tmp_path / "new", lambda folder: 1 / 0)
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]

@@ -1,4 +1,4 @@
-"""What the C library is told; what a run tells of the machine and the code."""
+"""Settings of the C library; facts of the machine and the code for results.json."""
 
 import re
 import subprocess
@@ -49,7 +49,7 @@ def test_energy_is_measured_where_something_measures_it(monkeypatch):
     with energy() as drawn:
         assert drawn == {}
     assert drawn == {"kwh": 0.25}
-    tracker.start = lambda: 1 / 0  # what measures may fail: that ends nothing
+    tracker.start = lambda: 1 / 0  # a failed measurement does not end the run
     with energy() as drawn:
         pass
     assert drawn == {}
@@ -62,4 +62,4 @@ def test_the_code_is_known_by_its_commit(monkeypatch, tmp_path):
     found = code_revision()
     assert found is None or re.fullmatch(r"[0-9a-f]{40}\+?", found)
     monkeypatch.setattr("hf_pretext.utils.machine.__file__", str(tmp_path / "machine.py"))
-    assert code_revision() is None  # no checkout there
+    assert code_revision() is None  # not a checkout
