@@ -1,6 +1,7 @@
-"""Self-supervised and multimodal pretraining: any pretext task, one loop, one stream, one evaluation.
+"""Self-supervised and multimodal pretraining with transformers: one trainer, one data stream and one evaluation for
+all objectives.
 
-The names below are imported when first used (PEP 562): `import hf_pretext` itself costs next to nothing.
+The public names are imported at their first use (PEP 562), so `import hf_pretext` is fast.
 """
 
 from importlib import import_module
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
-    if name.endswith(_OBJECTIVE_SUFFIX):  # an objective is one file: RotationForPreTraining lives in rotation.py
+    if name.endswith(_OBJECTIVE_SUFFIX):  # each objective is one file: RotationForPreTraining is in rotation.py
         stem = name.removesuffix(_OBJECTIVE_SUFFIX).lower()
         for objective in registry.names(registry.OBJECTIVES):
             if objective.replace("_", "") == stem:
@@ -49,7 +50,7 @@ def __dir__():
     return sorted([*globals(), *_HOMES])
 
 
-# AutoConfig and AutoModel know composites, whichever of the two packages is imported first
+# registers CompositeModel with AutoConfig and AutoModel, in either order of importing the two packages
 after_import(
     "transformers.models.auto.configuration_auto", lambda: import_module(".modules.composite_config", __name__)
 )

@@ -1,4 +1,4 @@
-"""What accompanies a training: its progress on the screen, its checkpoints on the Hub, its objective's hooks.
+"""Callbacks of the trainer: progress bar, pushes of checkpoints to the Hub, hooks of the objective.
 
 logs -> "step 40/1404  epoch 0.37  loss 1.281  accuracy 0.402  209 samples/s, waiting for data 3%"
 optimizer step -> model.progress, model.after_step(progress); first step of an epoch -> model.before_round(batches)
@@ -25,13 +25,13 @@ log = logging.get_logger(__name__)
 
 
 class Progress(ProgressCallback):
-    """Trainer's bar (steps, rate, time left) with a line a person can read at each log."""
+    """Trainer's progress bar (steps, rate, time left), with one readable line for each log."""
 
     SHOWN_LAST = ("samples_per_second", "data_wait")
     LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos", "epoch_of_source")
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Writes the line."""
+        """Prints the logs as one line above the bar."""
         if self.training_bar is None or not logs or "train_runtime" in logs:
             return
         parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
@@ -43,10 +43,12 @@ class Progress(ProgressCallback):
 
 
 class Publisher(TrainerCallback):
-    """Pushes checkpoints of a training to the Hub, in the background, as `--hub_strategy` says.
+    """Pushes checkpoints to the Hub in the background, according to `--hub_strategy`.
 
-    objective: its name, for the card. repository: where to; None until `create_repository`. A push that fails is a
-    warning, and training continues.
+    A push that fails logs a warning, and training continues.
+
+    objective: name of the objective, for the card. repository: full name of the Hub repository; None until
+    `create_repository` is called.
     """
 
     def __init__(self, objective: str, repository: str | None = None):
@@ -54,8 +56,9 @@ class Publisher(TrainerCallback):
         self._pushes: list[Future] = []
 
     def create_repository(self, args: TrainingArguments, token: str | None = None, private: bool | None = None) -> str:
-        """Creates the repository where there is none, and returns its full name. Raises `ValueError`, with the fix,
-        where the Hub refuses."""
+        """Creates the Hub repository if it does not exist, and returns its full name.
+
+        Raises `ValueError` with the fix if the Hub refuses."""
         name = args.hub_model_id or Path(args.output_dir).absolute().name
         private = args.hub_private_repo if private is None else private
         with explained(name):
@@ -64,7 +67,9 @@ class Publisher(TrainerCallback):
         return self.repository
 
     def on_save(self, args, state, control, **kwargs):
-        """Pushes the checkpoint just saved, unless another is still on its way and `--hub_always_push` is not set."""
+        """Pushes the checkpoint that was just saved.
+
+        Skips it while an earlier push is still running, unless `--hub_always_push` is set."""
         if not args.push_to_hub or not state.is_world_process_zero or args.hub_strategy == HubStrategy.END:
             return
         if not args.hub_always_push and not all(push.done() for push in self._pushes):
@@ -74,18 +79,18 @@ class Publisher(TrainerCallback):
         self.push(
             checkpoint,
             f"Training in progress, step {state.global_step:,}",
-            f"step {state.global_step:,} of a training that goes on",
+            f"step {state.global_step:,} of an unfinished run",
             folders.get(args.hub_strategy),
             args.hub_token,
             args.hub_revision,
         )
 
     def on_train_end(self, args, state, control, **kwargs):
-        """Waits until all is pushed."""
+        """Waits for all pushes."""
         self.wait()
 
     def wait(self) -> None:
-        """Waits until all is pushed."""
+        """Waits for all pushes."""
         wait(self._pushes)
         self._pushes = []
 
@@ -98,10 +103,11 @@ class Publisher(TrainerCallback):
         token: str | None = None,
         revision: str | None = None,
     ) -> Future:
-        """Publishes a checkpoint's encoder and a card, in one commit called `message`, after all earlier pushes.
+        """Pushes the encoder of a checkpoint and a card in one commit, after all earlier pushes. Returns its future.
 
-        when: which checkpoint it is, for the card. state_folder: a folder of the repository that gets all of the
-        checkpoint, the state of the training included, to resume from."""
+        message: commit message. when: which checkpoint this is, for the card. state_folder: folder in the repository
+        for the complete checkpoint with its training state, so that the run can be resumed from it; None pushes no
+        training state. revision: branch; None is "main"."""
         temporary = tempfile.TemporaryDirectory()
         staged = self._stage(Path(folder), Path(temporary.name), when, state_folder)
 
@@ -113,27 +119,28 @@ class Publisher(TrainerCallback):
                             api = HfApi(token=token)
                             commit(api, self.repository, Path(temporary.name), revision or "main", message)
                 except Exception as error:
-                    log.warning(f"{error} Training goes on.")
+                    log.warning(f"{error} Training continues.")
 
-        self._pushes.append(hf_api().run_as_future(upload))  # one after another: each commit is based on the last
+        self._pushes.append(hf_api().run_as_future(upload))  # in order: each commit is based on the previous one
         return self._pushes[-1]
 
     def _stage(self, folder: Path, into: Path, when: str, state_folder: str | None) -> bool:
-        """Links what is published, before the run deletes the checkpoint. Returns whether that worked."""
+        """Links the files to push, as the run may delete the checkpoint before the upload. Returns True on success."""
         try:
             stage(folder, into)
             write_text(into / CARD, unfinished(self.repository, self.objective, when))
             if state_folder:
                 stage(folder, into / state_folder, training_state=True)
         except Exception as error:
-            log.warning(f"{folder} is not published: {error} Training goes on.")
+            log.warning(f"{folder} is not pushed: {error} Training continues.")
             return False
         return True
 
 
 class Hooks(TrainerCallback):
-    """Calls an objective's hooks between steps, never from `forward`. All depend on the step alone, so that a resumed
-    run calls them as one that was never interrupted."""
+    """Calls the hooks of an objective between steps, never from `forward`.
+
+    The calls depend only on the step, so a resumed run makes the same calls as an uninterrupted run."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer

@@ -1,6 +1,6 @@
-"""What lies on disk: the native model saves itself, and everything that transformers does not know lies next to it.
+"""Format of checkpoints: the native transformers model saves itself, and all other weights are saved next to it.
 
-full_model -> config.json, model.safetensors (or a sub-folder for each part); heads and the like -> pretext.safetensors
+full_model -> config.json, model.safetensors (or one sub-folder per part); heads, teachers, ... -> pretext.safetensors
 """
 
 import json
@@ -19,38 +19,41 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .utils.files import atomic_path, write_json
 
 PRETEXT_WEIGHTS = "pretext.safetensors"
-FULL_MODEL = "full_model."  # what the names of the native model's weights begin with in ours
-OLD_HEADS = "pretext_head."  # what model.safetensors held, too, before there was pretext.safetensors
+FULL_MODEL = "full_model."  # prefix of the native model's weights in a PretextModel's state dict
+OLD_HEADS = "pretext_head."  # prefix of heads in model.safetensors, in the format before pretext.safetensors
 QUANTISATION = ("quantization_config", "load_in_8bit", "load_in_4bit")
 HUB_ARGUMENTS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
-SHOWN = 5  # names in an error
+SHOWN = 5  # names of weights that an error lists
 
 
 class PartedModel(PreTrainedModel):
-    """A model that transformers has no class for. Its parts are native models, each saved in a sub-folder that
-    `AutoModel.from_pretrained(folder, subfolder=...)` loads; what no part holds goes to pretext.safetensors."""
+    """A model of several native transformers models, the parts, for combinations that transformers has no class for.
+
+    Each part is saved in a sub-folder that `AutoModel.from_pretrained(folder, subfolder=...)` loads. Weights outside
+    all parts are saved in pretext.safetensors."""
 
     def parts(self, state_dict: Mapping[str, Tensor]) -> dict[str, tuple[PreTrainedModel, dict[str, Tensor]]]:
-        """By sub-folder: a native model, and its weights out of a state dict of all."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what its parts are.")
+        """Returns `{sub-folder: (native model, its weights)}`. state_dict: weights of the complete model."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement parts().")
 
     def outside_parts(self) -> set[str]:
-        """Names of the weights that no part holds."""
+        """Returns the names of the weights outside all parts."""
         return set()
 
     @classmethod
     def subfolders(cls, config: PreTrainedConfig) -> tuple[str, ...]:
-        """Where the parts of a model of this config lie."""
-        raise NotImplementedError(f"{cls.__name__} does not say where its parts are.")
+        """Returns the sub-folders of the parts of a model with this config."""
+        raise NotImplementedError(f"{cls.__name__} does not implement subfolders().")
 
     @classmethod
     def joined(cls, config: PreTrainedConfig, parts: dict[str, PreTrainedModel]) -> "PartedModel":
-        """The model of these parts, in their type of numbers. Raises `ValueError` for parts that do not agree."""
-        raise NotImplementedError(f"{cls.__name__} does not say how its parts are put together.")
+        """Builds the model from its parts, in their dtype. Raises `ValueError` for parts that do not fit together."""
+        raise NotImplementedError(f"{cls.__name__} does not implement joined().")
 
     def save_pretrained(self, save_directory: str | PathLike, state_dict: dict | None = None, **kwargs) -> None:
-        """Writes config.json, the parts and pretext.safetensors. kwargs: of `PreTrainedModel.save_pretrained`, for each
-        part."""
+        """Writes config.json, all parts and pretext.safetensors.
+
+        kwargs: arguments of `PreTrainedModel.save_pretrained`, passed to every part."""
         state, folder = dict(state_dict or self.state_dict()), Path(save_directory)
         for name, (part, weights) in self.parts(state).items():
             part.save_pretrained(folder / name, state_dict=weights, **kwargs)
@@ -62,17 +65,19 @@ class PartedModel(PreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, path: str | PathLike, *, config=None, output_loading_info: bool = False, **kwargs):
-        """Loads the parts, each by `AutoModel.from_pretrained` with these arguments, and what no part holds.
+        """Loads each part with `AutoModel.from_pretrained`, and the weights outside all parts.
 
-        Returns the model, and with `output_loading_info` what its parts lack or have too much. Raises `ValueError` for
-        parts that do not agree, and where pretext.safetensors lacks something."""
+        kwargs: arguments of `AutoModel.from_pretrained`, passed to every part. Returns the model, or with
+        `output_loading_info` the model and the missing and unexpected keys of its parts. Raises `ValueError` for parts
+        that do not fit together, and if pretext.safetensors lacks a weight."""
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         kwargs = {
             k: v for k, v in kwargs.items() if not k.startswith("_") and k not in ("adapter_kwargs", "state_dict")
         }
         folder = hub.pop("subfolder", None) or ""
         config = config if config is not None else cls.config_class.from_pretrained(path, subfolder=folder, **hub)
-        attention = kwargs.pop("attn_implementation", None) or config._attn_implementation  # AutoModel puts it there
+        # AutoModel moves the argument to the config
+        attention = kwargs.pop("attn_implementation", None) or config._attn_implementation
         if attention is not None:
             config._attn_implementation = kwargs["attn_implementation"] = attention
         parts, info = {}, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
@@ -91,10 +96,10 @@ class PartedModel(PreTrainedModel):
 
 
 class NativeCheckpoint:
-    """How a pretext model is saved and loaded; `PretextModel` says what it consists of.
+    """Saves and loads a `PretextModel`.
 
-    The folder is the native model's checkpoint, with an entry `pretext` in config.json; next to it pretext.safetensors
-    holds what is left of the state dict, under the names that it has there."""
+    The folder is a checkpoint of the native model, with an additional entry `pretext` in config.json. All other weights
+    of the state dict are in pretext.safetensors, under the same names."""
 
     objective: ClassVar[str]
     task_class: ClassVar[type]
@@ -103,21 +108,21 @@ class NativeCheckpoint:
 
     @property
     def pretext(self) -> dict[str, Any]:
-        """The entry of config.json: the objective, its settings, and what modules of its own are made of."""
+        """The entry `pretext` of config.json: the objective, its settings, and the configs of additional modules."""
         raise NotImplementedError
 
     def kept_outside(self) -> set[str]:
-        """Names of the state dict that the native checkpoint does not hold."""
+        """Returns the names in the state dict that are saved in pretext.safetensors, not in the native checkpoint."""
         names = {name for name in self.state_dict() if not name.startswith(FULL_MODEL)}
         if isinstance(self.full_model, PartedModel):
             names |= {FULL_MODEL + name for name in self.full_model.outside_parts()}
         return names
 
     def save_pretrained(self, save_directory: str | PathLike, state_dict: dict | None = None, **kwargs) -> None:
-        """Writes the native model's checkpoint and pretext.safetensors, as `PreTrainedModel.save_pretrained`.
+        """Writes the native model's checkpoint and pretext.safetensors, like `PreTrainedModel.save_pretrained`.
 
-        state_dict: in place of the model's own; an empty one, as ranks without a part in saving have, stands for it.
-        Raises `ValueError` for one that is not of this model."""
+        state_dict: weights to save; default: the weights of the model. An empty one counts as the default, because
+        ranks that do not save get an empty one. Raises `ValueError` if its names are not those of this model."""
         push_to_hub = kwargs.pop("push_to_hub", False)
         hub = {name: kwargs.pop(name) for name in PUSH_ARGUMENTS if name in kwargs}
         state, folder = self.state_dict() if not state_dict else dict(state_dict), Path(save_directory)
@@ -134,21 +139,23 @@ class NativeCheckpoint:
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | PathLike, **kwargs):
-        """Loads a folder or Hub repository that `save_pretrained` wrote, in `eval()`.
+        """Loads a folder or Hub repository that `save_pretrained` wrote. The model is in evaluation mode.
 
-        kwargs: of `PreTrainedModel.from_pretrained` (dtype, attn_implementation, device_map, revision, token,
-        subfolder, ...), for the native model; heads follow its device and type of numbers. Raises `ValueError` when the
-        checkpoint belongs to another objective or to none, is of an older form, lacks a weight, or has one too much or
-        of another size; and for quantisation and `output_loading_info`."""
+        kwargs: arguments of `PreTrainedModel.from_pretrained` for the native model (dtype, attn_implementation,
+        device_map, revision, token, subfolder, ...). Heads get the device and dtype of the native model.
+        Raises `ValueError` for a checkpoint of another objective, a plain checkpoint, a checkpoint in an older format,
+        a missing or unexpected weight, a weight of another shape, quantisation, and `output_loading_info`."""
         path = pretrained_model_name_or_path
         refused = [name for name in QUANTISATION if kwargs.get(name)]
         if refused:
             raise ValueError(
-                f"{refused[0]}: a pretext model is trained, and quantised weights can't be. Load it without, or the "
-                f"encoder alone: AutoModel.from_pretrained({str(path)!r}, ...)."
+                f"{refused[0]}: quantised weights can't be trained, so a pretext model can't be quantised. Leave it "
+                f"out, or load the encoder alone: AutoModel.from_pretrained({str(path)!r}, ...)."
             )
         if kwargs.pop("output_loading_info", False):
-            raise ValueError("output_loading_info: here all weights are loaded, or it is an error. Leave it out.")
+            raise ValueError(
+                "output_loading_info is not supported: a missing or unexpected weight raises an error. Leave it out."
+            )
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
         config, _ = PreTrainedConfig.get_config_dict(path, **hub)
         pretext = read_pretext(config, path)
@@ -158,7 +165,7 @@ class NativeCheckpoint:
                 f"with hf_pretext.load({str(path)!r}), or start from its encoder: "
                 f"{cls.__name__}.from_encoder(AutoModel.from_pretrained({str(path)!r}))."
             )
-        with torch.random.fork_rng(devices=[]):  # heads are drawn, and then filled
+        with torch.random.fork_rng(devices=[]):  # fill() overwrites the random heads
             model = cls(load_native(cls.auto_class, path, **kwargs), cls.settings_of(pretext), pretext.get("parts"))
         model.follow_full_model()
         outside = model.kept_outside()
@@ -167,8 +174,9 @@ class NativeCheckpoint:
         return model.eval()
 
     def follow_full_model(self) -> None:
-        """Moves everything else to the native model's device and type of numbers; a module that is named in
-        `_keep_in_fp32_modules_strict`, as a teacher, stays in float32."""
+        """Moves heads and other modules to the device and dtype of the native model.
+
+        Modules that `_keep_in_fp32_modules_strict` names, like a teacher, stay in float32."""
         device, dtype, kept = self.full_model.device, self.full_model.dtype, self._keep_in_fp32_modules_strict or ()
         for name, module in self.named_children():
             if module is not self.full_model:
@@ -183,15 +191,18 @@ PUSH_ARGUMENTS = ("repo_id", "private", "commit_message", "commit_description", 
 
 
 def load_native(auto_class: type, path: str | PathLike, **kwargs) -> PreTrainedModel:
-    """The native model of a checkpoint, with all of its weights and none too many, or `ValueError`."""
+    """Loads the native model of a checkpoint.
+
+    kwargs: arguments of `from_pretrained`. Raises `ValueError` for a missing or unexpected weight, a weight of another
+    shape, and a checkpoint in an older format."""
     try:
         model, info = auto_class.from_pretrained(path, output_loading_info=True, **kwargs)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise ValueError(
-            f"{path} has weights of other sizes than its config.json says. The checkpoint is damaged, or its config "
-            "was changed."
+            f"{path} has weights whose shapes do not match its config.json. The checkpoint is damaged, or its config "
+            "was edited: download or copy it again."
         ) from error
     unexpected = sorted(info["unexpected_keys"])
     if any(name.startswith(OLD_HEADS) for name in unexpected):
@@ -202,29 +213,30 @@ def load_native(auto_class: type, path: str | PathLike, **kwargs) -> PreTrainedM
 
 
 def older_form(path: str | PathLike) -> str:
-    """What an error says of a checkpoint from before pretext.safetensors."""
+    """Returns the error message for a checkpoint in the format before pretext.safetensors."""
     return (
-        f"{path} is a checkpoint of an older form, with its heads in {SAFE_WEIGHTS_NAME}. Load it with the version of "
-        "hf_pretext that wrote it, or start from its encoder: from_encoder(AutoModel.from_pretrained(...))."
+        f"{path} is a checkpoint in an older format, with its heads in {SAFE_WEIGHTS_NAME}. Load it with the version "
+        "of hf_pretext that wrote it, or start from its encoder: from_encoder(AutoModel.from_pretrained(...))."
     )
 
 
 def read_pretext(config: PreTrainedConfig | dict, path: str | PathLike) -> dict[str, Any]:
-    """The entry `pretext` of a checkpoint's config. Raises `ValueError` for a plain one, which has none."""
+    """Returns the entry `pretext` of a checkpoint's config. Raises `ValueError` for a plain checkpoint."""
     values = config if isinstance(config, dict) else vars(config)
     pretext = values.get("pretext")
     if not isinstance(pretext, dict) or "objective" not in pretext:
         kind = values.get("model_type") or getattr(config, "model_type", "transformers")
         raise ValueError(
-            f"{path} has no `pretext` entry in its config.json: it is a plain {kind} checkpoint. To "
-            f"pretrain from it: <Objective>ForPreTraining.from_encoder(AutoModel.from_pretrained({str(path)!r}))."
+            f"{path} has no `pretext` entry in its config.json: it is a plain {kind} checkpoint. To start "
+            f"pretraining from it: <Objective>ForPreTraining.from_encoder(AutoModel.from_pretrained({str(path)!r}))."
         )
     return pretext
 
 
 def read_weights(path: str | PathLike, hub: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors of pretext.safetensors, on the CPU. hub: arguments of loading, as `revision` and `subfolder`. Raises
-    `ValueError` where there is no such file."""
+    """Loads the tensors of pretext.safetensors to the CPU.
+
+    hub: arguments of `cached_file`, like `revision` and `subfolder`. Raises `ValueError` if the file is missing."""
     hub = {name: value for name, value in hub.items() if value is not None}
     quiet = {"_raise_exceptions_for_missing_entries": False}
     file = cached_file(path, PRETEXT_WEIGHTS, **hub, **quiet)
@@ -234,21 +246,21 @@ def read_weights(path: str | PathLike, hub: Mapping[str, Any]) -> dict[str, Tens
     if (folder / "image" / CONFIG_NAME).exists() and (folder / SAFE_WEIGHTS_NAME).exists():
         raise ValueError(older_form(path))
     raise ValueError(
-        f"{path} has no {PRETEXT_WEIGHTS}: its heads are not there. The encoder was saved alone, or the checkpoint is "
-        "cut. Start from its encoder: from_encoder(AutoModel.from_pretrained(...))."
+        f"{path} has no {PRETEXT_WEIGHTS}, so the weights of its heads are missing. The encoder was saved alone, or "
+        "the checkpoint is incomplete. Start from its encoder: from_encoder(AutoModel.from_pretrained(...))."
     )
 
 
 def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
-    """Writes pretext.safetensors; no file where there are no weights."""
+    """Writes pretext.safetensors. Without weights, removes the file."""
     path, storages, tensors = folder / PRETEXT_WEIGHTS, set(), {}
     for name, value in weights.items():
         value = value.detach().contiguous().cpu()
         storage = value.untyped_storage().data_ptr()
-        tensors[name] = value.clone() if storage in storages else value  # safetensors takes no shared memory
+        tensors[name] = value.clone() if storage in storages else value  # safetensors refuses tensors that share memory
         storages.add(storage)
     if not tensors:
-        path.unlink(missing_ok=True)  # of an earlier model
+        path.unlink(missing_ok=True)  # an earlier model may have written it
         return
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={"format": "pt"})
@@ -258,36 +270,38 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
 def fill(
     module: nn.Module, saved: Mapping[str, Tensor], names: set[str], path: str | PathLike, prefix: str = ""
 ) -> None:
-    """Copies saved tensors into a module. names: which those must be; prefix: of them, where the module has none.
+    """Copies saved tensors into a module.
 
-    Raises `ValueError` for a name that is missing or too much, and for a tensor of another shape."""
+    names: the expected names in `saved`. prefix: start of these names that the module's names do not have. path: named
+    in errors. Raises `ValueError` for a missing or unexpected name, and for a tensor of another shape."""
     check_names(saved.keys(), names, f"{path}: {PRETEXT_WEIGHTS}", type(module).__name__)
     state = module.state_dict()
     for name, value in saved.items():
         target = state[name.removeprefix(prefix)]
         if target.shape != value.shape:
             raise ValueError(
-                f"{path} has weights of other sizes than its config.json says: {name} is of shape "
-                f"{tuple(value.shape)}, not {tuple(target.shape)}. The checkpoint is damaged, or its config changed."
+                f"{path} has weights whose shapes do not match its config.json: {name} has the shape "
+                f"{tuple(value.shape)}, not {tuple(target.shape)}. The checkpoint is damaged, or its config was "
+                "edited: download or copy it again."
             )
         target.copy_(value)
 
 
 def check_names(names: Iterable[str], expected: Iterable[str], path: str | PathLike, model: str) -> None:
-    """Raises `ValueError` unless the names of weights are those expected, and says which are not."""
+    """Raises `ValueError` with the missing or unexpected names of weights, if there are any."""
     missing, unexpected = sorted(set(expected) - set(names)), sorted(set(names) - set(expected))
     if missing:
         raise ValueError(
-            f"{path} lacks {len(missing)} of the weights of {model}, which would stay random: {listed(missing)}. The "
-            "checkpoint is damaged or cut."
+            f"{path} lacks {len(missing)} weights of {model}, which would stay random: {listed(missing)}. "
+            "The checkpoint is damaged or incomplete: download or copy it again."
         )
     if unexpected:
         raise ValueError(
-            f"{path} has {len(unexpected)} weights that {model} does not: {listed(unexpected)}. Its config.json was "
-            "changed, or it is of another version."
+            f"{path} has {len(unexpected)} weights that {model} does not have: {listed(unexpected)}. Its config.json "
+            "was edited, or another version of hf_pretext wrote it: use that version or the original config.json."
         )
 
 
 def listed(names: list[str]) -> str:
-    """The first names, and whether there are more."""
+    """Joins the first names with commas; "..." stands for the others."""
     return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

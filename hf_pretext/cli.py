@@ -1,5 +1,4 @@
-"""`hf-pretext`: what is done with a finished run: its card, a push to the Hub, an evaluation, a look into it; and a
-check-up of the machine.
+"""`hf-pretext`: commands for a finished run (card, push to the Hub, evaluation, summary) and for checking the machine.
 
 hf-pretext card | push | evaluate | info | doctor
 """
@@ -14,12 +13,12 @@ from . import __version__
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Runs one command. Exits with status 1 and one line that says what to do when something given is wrong."""
+    """Runs one command. For a wrong argument, exits with status 1 and a one-line error with the fix."""
     options = parser().parse_args(argv)
-    if options.run is not doctor:  # which must do without, where it is broken
+    if options.run is not doctor:  # doctor must also run if transformers can't be imported
         from transformers.utils import logging
 
-        logging.set_verbosity_error()  # what matters we say ourselves
+        logging.set_verbosity_error()  # the commands print errors themselves
         logging.disable_progress_bar()
     try:
         sys.exit(options.run(options))
@@ -28,8 +27,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options of all commands. What a command is for is what its function's docstring says."""
-    root = argparse.ArgumentParser("hf-pretext", description="Card, push, evaluation and more of a finished run.")
+    """Returns the parser of all commands. The docstring of a command's function is its description in `--help`."""
+    root = argparse.ArgumentParser(
+        "hf-pretext", description="Write the card of a pretrained encoder, push it to the Hub or evaluate it."
+    )
     root.add_argument("--version", action="version", version=__version__)
     commands = root.add_subparsers(required=True, metavar="command")
     for name, (run, example, options) in COMMANDS.items():
@@ -43,32 +44,32 @@ def parser() -> argparse.ArgumentParser:
 
 
 def card(options: argparse.Namespace) -> None:
-    """Write the card of a run again, from its results."""
+    """Write the model card of a run again from its results."""
     from .cards.refresh import refresh_card
 
     print(refresh_card(options.folder, options.license, options.language, options.limits))
 
 
 def push_command(options: argparse.Namespace) -> None:
-    """Publish a run on the Hub: weights, card and results, in one commit."""
+    """Push a run to the Hub: weights, model card and results, in one commit."""
     from .cards.push import push
 
     print(push(**{name: value for name, value in vars(options).items() if name != "run"}))
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """Measure what a frozen encoder knows of labels, beside random ones of its shape."""
+    """Evaluate a frozen encoder on a labelled dataset (kNN, linear probes), compared with random encoders."""
     from .cards.terminal import show_transfer
     from .evaluation.standalone import evaluate
     from .utils.files import write_json
 
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
     place = options.output and Path(options.output).absolute()
-    if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):  # or hours of measuring would be for nothing
-        raise ValueError(f"--output {options.output} can't be written: give a file in a folder that is there.")
+    if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):  # fails before hours of evaluation
+        raise ValueError(f"--output {options.output} can't be written. Give a file in an existing, writable folder.")
     try:
         transfer = evaluate(**given)
-    except ValueError as error:  # in the words of a recipe's options
+    except ValueError as error:  # the error names a recipe's options
         raise ValueError(str(error).replace("--eval_", "--")) from error
     show_transfer(transfer)
     if options.output:
@@ -76,38 +77,38 @@ def evaluate_command(options: argparse.Namespace) -> None:
 
 
 def info(options: argparse.Namespace) -> None:
-    """What is in a folder or repository: encoder, objective, steps, samples, figures."""
+    """Show the encoder, objective, steps, samples and metrics of a folder or Hub repository."""
     from .cards.info import show_info
 
     show_info(options.source, options.revision)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Check the machine: versions, devices, disk, the Hub; each with the mend."""
+    """Check the machine: versions, devices, disk and Hub access, with a fix for each problem."""
     from .doctor import examine, show
 
     return show(examine())
 
 
 def positive(text: str) -> int:
-    """A whole number above 0, for argparse."""
+    """Parses a positive integer, for argparse. Raises `ValueError` for anything else."""
     if int(text) < 1:
         raise ValueError
     return int(text)
 
 
-RUN = {"help": "The --output_dir of a run."}
-SOURCE = {"metavar": "folder_or_repository"}
-REVISION = {"help": "Of a repository: branch, tag or commit."}
-COMMANDS = {  # what runs, an example, and the options
+RUN = {"help": "Output folder (--output_dir) of a run."}
+SOURCE = {"metavar": "folder_or_repository", "help": "Folder or Hub id of an encoder."}
+REVISION = {"help": "Branch, tag or commit of the Hub repository."}
+COMMANDS = {  # name: (function, arguments of the example in --help, options)
     "card": (
         card,
         "runs/mine --license apache-2.0 --limits 'Trained on drawings: photographs were not tried.'",
         {
             "folder": RUN,
-            "--license": {"help": "The licence of the weights, by its name on the Hub."},
-            "--language": {"nargs": "+", "help": "The languages of the data, by their codes."},
-            "--limits": {"help": "What else readers should know of the model's limits, in your words."},
+            "--license": {"help": "License of the weights, by its name on the Hub, e.g. apache-2.0."},
+            "--language": {"nargs": "+", "help": "Language codes of the data, e.g. en."},
+            "--limits": {"help": "Known limits of the model, in your own words."},
         },
     ),
     "push": (
@@ -115,14 +116,15 @@ COMMANDS = {  # what runs, an example, and the options
         "runs/mine you/your-encoder --private",
         {
             "folder": RUN,
-            "repository": {"help": "user/name; made where it is not there."},
-            "--private": {"action": "store_true", "default": None, "help": "Make it a private one."},
-            "--revision": {"default": "main", "help": "The branch to commit to (default: main)."},
+            "repository": {"help": "Hub repository, user/name. It is created if it does not exist."},
+            "--private": {"action": "store_true", "default": None, "help": "Create the repository as private."},
+            "--revision": {"default": "main", "help": "Branch to commit to. Default: main."},
             "--checkpoints": {
-                "choices": ("last", "all"), "default": "last", "help": "all: each checkpoint as a revision, too.",
+                "choices": ("last", "all"), "default": "last",
+                "help": "last: push the final weights. all: also push each checkpoint as a revision. Default: last.",
             },
             "--training_state": {
-                "action": "store_true", "help": "With the optimizer's state, to go on with the run elsewhere.",
+                "action": "store_true", "help": "Also push the training state, to resume the run on another machine.",
             },
         },
     ),
@@ -131,13 +133,15 @@ COMMANDS = {  # what runs, an example, and the options
         "you/your-encoder --dataset path/to/labelled --label species",
         {
             "source": SOURCE,
-            "--dataset": {"required": True, "help": "A labelled set: a Hub id, a folder, or files."},
-            "--label": {"help": "Its column of labels."},
-            "--column": {"help": "Its column of images, texts, sounds or videos."},
-            "--rows": {"type": positive, "help": "Rows of each of its splits at most."},
-            "--image_size": {"type": positive, "help": "In place of the processor's own."},
+            "--dataset": {"required": True, "help": "Labelled dataset: a Hub id, a folder or files."},
+            "--label": {"help": "Column of the labels. Default: detected."},
+            "--column": {"help": "Column of the images, texts, audio or videos. Default: detected."},
+            "--rows": {"type": positive, "help": "Maximum number of rows of each split. Default: all."},
+            "--image_size": {
+                "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",
+            },
             "--revision": REVISION,
-            "--output": {"help": "A file for the figures, as JSON."},
+            "--output": {"help": "JSON file to write the metrics to."},
         },
     ),
     "info": (

@@ -1,4 +1,4 @@
-"""A plain transformers encoder from a config, a folder or a Hub id; and whether it takes a kind of data, by trying.
+"""Builds plain transformers encoders, loads their configs, and checks on noise which kinds of data they accept.
 
 config -> a fresh encoder; path -> its config; encoder + noise of a kind -> last_hidden_state, or `ValueError`
 """
@@ -13,18 +13,18 @@ from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
 from .registry import modality_class
 
-WEIGHTS = (".safetensors", ".bin")  # what files of weights end in
-TRIED = 2  # examples of noise
-TRIED_SIDE = 64  # pixels of an image, where no config names a size
-REASON = 160  # letters of an error that are shown
+WEIGHTS = (".safetensors", ".bin")  # extensions of weight files
+TRIED = 2  # batch size of the noise
+TRIED_SIDE = 64  # side of a noise image in pixels, if the config has no image size
+REASON = 160  # maximum length of an error that is quoted, in characters
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
-    """A fresh encoder with its library's own initialisation, in float32 whatever a checkpoint of it was kept in."""
+    """Returns a fresh encoder with the initialisation of its library, in float32 for any dtype in the config."""
     encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
     for module in encoder.modules():
         if hasattr(module, "timm_model"):
-            # transformers' wrapper draws timm's convolutions and linear layers again, with one width for all of them
+            # transformers' wrapper initialises timm's convolutions and linear layers again, all with one deviation
             import timm
 
             wrapped = module.config
@@ -36,40 +36,41 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
 
 
 def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
-    """Raises `ValueError` unless `encoder` is what `AutoModel` gives for its config, and gives hidden states for noise
-    of a kind of data: "image", "text", "audio" or "video"."""
+    """Raises `ValueError` unless `AutoModel` returns the class of `encoder`, and it returns hidden states for noise.
+
+    kind: kind of data of the noise: "image", "text", "audio" or "video"."""
     if not isinstance(encoder, PreTrainedModel):
         raise ValueError(
-            f"The encoder must be a transformers model or config, not {type(encoder).__name__}. A timm model comes as "
+            f"The encoder must be a transformers model or config, not {type(encoder).__name__}. For a timm model, use "
             "AutoConfig.for_model('timm_wrapper', architecture='resnet18')."
         )
     native = MODEL_MAPPING.get(type(encoder.config), None)
     native = native if isinstance(native, (tuple, list)) else (native,)
     if type(encoder) not in native:
         raise ValueError(
-            f"The encoder must be a class that AutoModel gives, without a head, but is {type(encoder).__name__}. "
+            f"The encoder must be a model without a head, as AutoModel returns, but it is {type(encoder).__name__}. "
             "Give its `.base_model`."
         )
     trial = modality_class(kind).trial
     reason = refusal(encoder, trial(encoder))
-    if reason is not None and any(p.is_meta for p in encoder.parameters()):  # some can't run without numbers
+    if reason is not None and any(p.is_meta for p in encoder.parameters()):  # some models can't run on the meta device
         real = zeros_like(encoder)
         reason = refusal(real, trial(real))
     if reason is not None:
         raise ValueError(
-            f"This objective needs an encoder of the kind {kind}, but {type(encoder).__name__} "
-            f"({encoder.config.model_type}) can't take noise of that kind: {reason}"
+            f"The {kind} encoder must accept {kind} inputs, but {type(encoder).__name__} ({encoder.config.model_type}) "
+            f"does not. Give another encoder. Its error: {reason}"
         )
 
 
 def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
-    """Whether an encoder gives hidden states for noise of a kind of data."""
+    """Returns True if an encoder returns hidden states for noise of a kind of data."""
     return refusal(encoder, modality_class(kind).trial(encoder)) is None
 
 
 @torch.no_grad()
 def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
-    """The same on the CPU, with zeros for weights."""
+    """Returns a copy of an encoder on the CPU, with all weights set to zero."""
     real = copy.deepcopy(encoder).to_empty(device="cpu")
     for tensor in (*real.parameters(), *real.buffers()):
         tensor.zero_()
@@ -78,8 +79,9 @@ def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
 
 @torch.no_grad()
 def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str | None:
-    """Why an encoder takes none of some batches, in one line, or None where it gives a last hidden state for one. The
-    encoder's modes and the global generators stay as they are."""
+    """Returns None if the encoder returns a last hidden state for one of the batches, else its first error in one line.
+
+    The training modes of the encoder and the global generators stay unchanged."""
     modes, reasons = {module: module.training for module in encoder.modules()}, []
     devices = [encoder.device] if encoder.device.type == "cuda" else []
     encoder.eval()
@@ -88,12 +90,12 @@ def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str |
             for batch in batches:
                 try:
                     hidden = getattr(encoder(**batch), "last_hidden_state", None)
-                except Exception as error:  # each architecture has its own
+                except Exception as error:  # architectures raise errors of many types
                     reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:REASON])
                     continue
                 if isinstance(hidden, Tensor) and hidden.ndim > 2 and len(hidden) == TRIED:
                     return None
-                reasons.append("it gives no last_hidden_state with a vector for each part of an example.")
+                reasons.append("its output has no last_hidden_state with one vector for each token or position.")
     finally:
         for module, training in modes.items():
             module.training = training
@@ -101,13 +103,13 @@ def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str |
 
 
 def noise(encoder: PreTrainedModel, *shape: int) -> Tensor:
-    """Normal noise of a shape, on an encoder's device and in its type of numbers."""
+    """Returns Gaussian noise of a shape, on the device and in the dtype of an encoder. The seed is fixed."""
     values = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return values.to(encoder.device, encoder.dtype)
 
 
 def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
-    """Heights and widths of images that an encoder may be made for."""
+    """Returns the candidates for an encoder's image size, `[(height, width)]`, in pixels."""
     embedding = getattr(getattr(encoder, "timm_model", None), "patch_embed", None)
     names = ("image_size", "crop_size")
     sizes = [getattr(embedding, "img_size", None), *(getattr(encoder.config, name, None) for name in names)]
@@ -116,19 +118,24 @@ def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
 
 
 def is_shape_alone(path: str) -> bool:
-    """Whether this is a folder with a config.json but no weights, which gives a fresh encoder of that shape."""
+    """Returns True for a folder with a config.json but without weights, which stands for a fresh encoder."""
     return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
 def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
-    """The config of what an option names. Raises `ValueError` for what is no encoder; whether it takes a kind of data
-    shows when it is tried (see `check_encoder`)."""
+    """Loads the config of an encoder. It does not check which kinds of data the encoder accepts (see `check_encoder`).
+
+    path: folder or Hub id. option: named in errors. Raises `ValueError` if the path can't be loaded or is not an
+    encoder."""
     try:
         config = AutoConfig.from_pretrained(path)
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"{option} {path} is neither a folder with a config.json nor a Hub model that can be reached. {error}"
+            f"{option} {path} is neither a folder with a config.json nor a model on the Hub that can be reached. "
+            f"{error}"
         ) from error
     if type(config) not in MODEL_MAPPING:
-        raise ValueError(f"{option} {path} is a {config.model_type} model, of which transformers has no plain encoder.")
+        raise ValueError(
+            f"{option} {path} is a {config.model_type} model, but AutoModel has no encoder of this type. Give another."
+        )
     return config

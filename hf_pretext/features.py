@@ -1,4 +1,4 @@
-"""One vector per example from any encoder, of any layer.
+"""Extracts one feature vector per example from any layer of any encoder.
 
 encoder(batch) -> hidden states (B, tokens, width) or (B, width, height, width) -> pooled (B, width)
 """
@@ -14,20 +14,20 @@ Pooling = Literal["mean", "cls"]
 
 
 def width(encoder: PreTrainedModel) -> int:
-    """Channels of an encoder's last hidden state. Raises `ValueError` where its config does not tell."""
+    """Returns the channels of an encoder's last hidden state. Raises `ValueError` if its config does not name them."""
     if hasattr(encoder, "timm_model"):
         return encoder.timm_model.num_features
     for name in ("hidden_size", "hidden_sizes", "d_model"):
         value = getattr(encoder.config, name, None)
         if value is not None:
             return value[-1] if isinstance(value, (list, tuple)) else value
-    raise ValueError(f"Can't tell the width of {type(encoder).__name__}: its config has no hidden_size.")
+    raise ValueError(f"The width of {type(encoder).__name__} is unknown: its config has no hidden_size. Set it.")
 
 
 def positions(encoder: PreTrainedModel) -> tuple[int, int | None]:
-    """The number of a text's first position, and how many a text may take; None where any number fits.
+    """Returns the index of a text's first position, and the maximum number of positions (None: no limit).
 
-    RoBERTa and its like keep the first ones for padding."""
+    RoBERTa-like models reserve the first positions for padding."""
     for name, module in encoder.named_modules():
         if isinstance(module, nn.Embedding) and name.endswith("position_embeddings"):
             first = 0 if module.padding_idx is None else module.padding_idx + 1
@@ -36,16 +36,19 @@ def positions(encoder: PreTrainedModel) -> tuple[int, int | None]:
 
 
 def pool(hidden: Tensor, attention_mask: Tensor | None = None, pooling: Pooling = "mean") -> Tensor:
-    """Hidden states to one vector per example.
+    """Pools hidden states to one vector per example.
 
-    hidden (`(batch, tokens, channels)` or `(batch, channels, height, width)`): maps are averaged over their area.
-    attention_mask (`(batch, tokens)`): tokens that count in the mean; 1 or True for those that do.
-    pooling: "mean" over all tokens, or "cls" for the first one.
-    Returns `(batch, channels)`. Raises `ValueError` for the class token of a map, which has none.
+    hidden (`(batch, tokens, channels)` or `(batch, channels, height, width)`): feature maps are averaged over height
+        and width.
+    attention_mask (`(batch, tokens)`): 1 or True for tokens in the mean. Default: all tokens.
+    pooling: "mean" over all tokens, or "cls" for the first token.
+    Returns `(batch, channels)`. Raises `ValueError` for "cls" on feature maps, which have no class token.
     """
     if hidden.ndim == 4:
         if pooling == "cls":
-            raise ValueError("pooling='cls' needs an encoder with a class token, but this one gives maps: use 'mean'.")
+            raise ValueError(
+                "pooling='cls' needs an encoder with a class token, but this one returns feature maps. Use 'mean'."
+            )
         return hidden.mean(dim=(2, 3))
     if pooling == "cls":
         return hidden[:, 0]
@@ -56,7 +59,7 @@ def pool(hidden: Tensor, attention_mask: Tensor | None = None, pooling: Pooling 
 
 
 def last_hidden(encoder: PreTrainedModel, outputs) -> Tensor:
-    """The last hidden state, with maps as `(batch, channels, height, width)` also where timm keeps channels last."""
+    """Returns the last hidden state. Feature maps are `(batch, channels, height, width)`, also from timm models."""
     hidden = outputs.last_hidden_state
     if hidden.ndim == 4 and getattr(getattr(encoder, "timm_model", None), "output_fmt", "NCHW") == "NHWC":
         return hidden.permute(0, 3, 1, 2)
@@ -64,10 +67,10 @@ def last_hidden(encoder: PreTrainedModel, outputs) -> Tensor:
 
 
 def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Pooling = "mean", **batch: Tensor):
-    """Pooled features of a batch at each of `layers`.
+    """Returns the pooled features of a batch from each of `layers`.
 
-    layers: -1 is the encoder's output (after its last norm); -2 the stage or block before the last, and so on down.
-    batch: the encoder's own inputs, as `pixel_values` or `input_ids` and `attention_mask`.
+    layers: -1 is the encoder's output (after its last norm), -2 the stage or block before the last, and so on.
+    batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`.
     Returns `{layer: (batch, channels)}`.
     """
     inner = any(layer != -1 for layer in layers)
@@ -80,8 +83,10 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
 
 
 def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | None) -> Tensor | None:
-    """Which hidden states (`(batch, tokens, channels)`) are of real inputs, `(batch, tokens)`; None where the encoder
-    does not keep that apart. attention_mask (`(batch, length)`): of the inputs; encoders of raw sound shorten them.
+    """Returns the attention mask of hidden states, `(batch, tokens)`, or None if the encoder has no mask for them.
+
+    hidden: `(batch, tokens, channels)`. attention_mask (`(batch, length)`): mask of the inputs; raw-audio encoders
+    downsample it.
     """
     if attention_mask is None or hidden.ndim != 3 or attention_mask.shape == hidden.shape[:2]:
         return attention_mask if hidden.ndim == 3 else None
@@ -92,7 +97,7 @@ def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | N
 
 
 def num_layers(encoder: PreTrainedModel, **batch: Tensor) -> int:
-    """How many layers `encode` can read, the encoder's output included."""
+    """Returns the number of layers that `encode` can read, including the encoder's output."""
     return len(encoder(**batch, output_hidden_states=True).hidden_states)
 
 
@@ -106,11 +111,12 @@ def extract(
     dtype: torch.dtype | None = None,
     description: str | None = "features",
 ) -> dict[int, Tensor]:
-    """Features of a whole dataset, all layers in one pass.
+    """Extracts the features of a dataset, from all layers in one pass.
 
-    loader: batches of the encoder's inputs. layers: see `encode`, or "all". dtype: run in this precision under
-    autocast (`torch.bfloat16`). description: what the progress bar says, or None for no bar.
-    Returns `{layer: (examples, channels)}` in float32 on the CPU. Raises `ValueError` when the loader is empty.
+    loader: batches of the encoder's inputs. layers: see `encode`, or "all". device: default: the device of the encoder.
+    dtype: dtype of autocast, e.g. `torch.bfloat16`; None runs without autocast. description: text of the progress bar;
+    None shows no bar.
+    Returns `{layer: (examples, channels)}` in float32 on the CPU. Raises `ValueError` for an empty loader.
     """
     from tqdm.auto import tqdm
 
@@ -127,5 +133,5 @@ def extract(
                 parts.setdefault(layer, []).append(value.float().cpu())
     encoder.train(training)
     if not parts:
-        raise ValueError("There is nothing to extract features from: the loader gave no batch.")
+        raise ValueError("No features to extract: the loader gave no batch. Check that the dataset is not empty.")
     return {layer: torch.cat(values) for layer, values in parts.items()}

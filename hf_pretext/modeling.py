@@ -1,9 +1,9 @@
-"""The one abstraction: a pretext model is a `PreTrainedModel` that holds plain encoders and returns a loss.
+"""`PretextModel`, the base class of all objectives: a `PreTrainedModel` of plain encoders whose forward returns a loss.
 
     batch (clean, no labels) -> forward: corrupt, encode, predict, compare -> PretextOutput(loss, losses, logs, ...)
 
-On disk it is the checkpoint of a native transformers model (see `checkpoints.py`), so that
-`AutoModel.from_pretrained(folder)` gives the encoder without this package.
+Its checkpoint is a checkpoint of a native transformers model (see `checkpoints.py`), so
+`AutoModel.from_pretrained(folder)` loads the encoder without this package.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from .utils.settings import make_settings
 
 EVAL_SEED = 0
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
-NO_SETTINGS = ("objective", "parts")  # of what config.json says of pretraining
+NO_SETTINGS = ("objective", "parts")  # keys of the entry `pretext` in config.json that are not settings
 
 
 @dataclass
 class PretextOutput(ModelOutput):
-    """What every objective returns.
+    """Output of every objective.
 
-    loss (`()`): what the trainer differentiates, the sum of `losses`.
-    losses (`dict[str, ()]`): its weighted terms, by name.
-    logs (`dict[str, ()]`): detached scalars worth watching, never part of the loss.
-    features (`(examples, width)`): one pooled vector per example that the encoder saw.
-    logits, labels: what was predicted and what was right, where the objective has such a thing.
+    loss (`()`): the loss to train on, the sum of `losses`.
+    losses (`dict[str, ()]`): weighted terms of the loss, by name.
+    logs (`dict[str, ()]`): detached scalars to log. They are not part of the loss.
+    features (`(examples, width)`): one pooled vector per example that the encoder processed.
+    logits, labels: predictions and targets; None for objectives that do not classify.
     """
 
     loss: Tensor | None = None
@@ -47,16 +47,16 @@ class PretextOutput(ModelOutput):
 
 
 class PretextModel(NativeCheckpoint, PreTrainedModel):
-    """Base of every objective.
+    """Base class of every objective.
 
-    A subclass names its `objective` (the name of its file), its `task_class` (a dataclass of settings) and its `inputs`
-    (the kinds of data of a batch, as `("image",)`; `views`: how many of a kind, where several), builds its heads and
-    ends `__init__` with `self.post_init()`. Everything but the encoders is scaffolding: trained and saved for resuming,
-    never needed to use them. An objective that transformers has classes with a head for names their `auto_class`;
-    checkpoints are then theirs.
+    A subclass sets `objective` (the name of its file), `task_class` (a dataclass of settings) and `inputs` (the kinds
+    of data in a batch, e.g. `("image",)`), builds its heads and ends `__init__` with `self.post_init()`. `views` is the
+    number of views for each kind with several views. Heads and other modules are trained, and saved to resume a run.
+    The encoders do not need them after training. If transformers has model classes with the head of the objective,
+    `auto_class` is their auto class, and checkpoints have their format.
 
-    full_model: the transformers model that the checkpoint is of. task: the settings. parts: what modules of the
-    objective's own are made of, in JSON's types. progress: how much of the training is done, 0 to 1.
+    full_model: the native transformers model that the checkpoint is saved from. task: the settings. parts: configs of
+    additional modules of the objective, as JSON types. progress: fraction of the training that is done, 0 to 1.
     """
 
     config_class = PreTrainedConfig
@@ -66,17 +66,17 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     inputs: ClassVar[tuple[str, ...]]
     views: ClassVar[Mapping[str, int]] = {}
     auto_class: ClassVar[type] = AutoModel
-    pipeline_tag: ClassVar[str] = "feature-extraction"  # of the Hub: what the checkpoint is used for
-    usage: ClassVar[str] = ""  # lines that load a checkpoint, as `Modality.usage`, where those would not do
-    formula: ClassVar[str] = ""  # of the loss, as LaTeX; a card shows it
-    limits: ClassVar[tuple[str, ...]] = ()  # known failures of the objective, a sentence each; a card says them
-    capabilities: ClassVar[tuple[str, ...]] = ()  # of "embed", "match", "predict_tokens", "generate", "ask"
-    learns_from_one_kind: ClassVar[bool] = False  # whether a batch may lack one of the kinds of `inputs`
+    pipeline_tag: ClassVar[str] = "feature-extraction"  # pipeline tag of the checkpoint on the Hub
+    usage: ClassVar[str] = ""  # code that loads a checkpoint, instead of `Modality.usage`
+    formula: ClassVar[str] = ""  # the loss as LaTeX, shown in the card
+    limits: ClassVar[tuple[str, ...]] = ()  # known failures, one sentence each, shown in the card
+    capabilities: ClassVar[tuple[str, ...]] = ()  # any of "embed", "match", "predict_tokens", "generate", "ask"
+    learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
     supports_gradient_checkpointing = True
-    accepts_loss_kwargs = False  # or Trainer would not divide the loss by the number of accumulation steps
+    accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
 
     def __init__(self, full_model: PreTrainedModel, task, parts: dict | None = None):
-        for flag in ATTENTION_FLAGS:  # can do with attention just what the native model can
+        for flag in ATTENTION_FLAGS:  # supports the attention implementations of its native model
             setattr(self, flag, getattr(full_model, flag, False))
         super().__init__(full_model.config)
         self.task, self.parts, self.progress = task, parts, 0.0
@@ -87,12 +87,13 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     def from_encoder(
         cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
     ) -> "PretextModel":
-        """Puts the objective's heads on an encoder.
+        """Builds the model of the objective from an encoder.
 
-        encoder: a model (its weights are kept bit for bit, and trained in place where it is of `auto_class`) or a
-            config (a fresh one is built, with its library's own initialisation). settings: the fields of `task_class`.
-        parts: for objectives that bring modules of their own, what each is made of, for config.json.
-        Raises `ValueError` for unknown settings, and for what is no encoder of the objective's kind of data.
+        encoder: a model or a config. The weights of a model are kept unchanged, and trained in place if `auto_class`
+            returns its class. A config gives a fresh encoder with the initialisation of its library.
+        parts: configs of additional modules, for objectives with such modules; saved in config.json.
+        settings: fields of `task_class`.
+        Raises `ValueError` for unknown settings, and for an encoder that does not take the objective's kind of data.
         """
         task = make_settings(cls.task_class, **settings)
         model = cls(cls.native(encoder), task, parts)
@@ -101,7 +102,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """The transformers model that the checkpoint is of. Raises `ValueError` for what is no such encoder."""
+        """Returns the native model for the checkpoint. Raises `ValueError` for an encoder that does not fit."""
         if isinstance(encoder, PreTrainedConfig):
             encoder = build_encoder(encoder)
         check_encoder(encoder, cls.inputs[0])
@@ -109,105 +110,106 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     @classmethod
     def with_encoders(cls, config: PreTrainedConfig, encoders: Mapping[str, PreTrainedConfig]) -> PreTrainedConfig:
-        """A full model's config with other encoders in their places, by kind of data. Raises `ValueError` for an
-        objective whose full model has no encoders of its own."""
+        """Returns the config of the full model with some of its encoders replaced.
+
+        config: config of the full model. encoders: new encoder configs, by kind of data. Raises `ValueError` if the
+        full model of the objective is not made of separate encoders."""
         options = " and ".join(f"--{kind}_encoder" for kind in encoders)
-        parts = f"the encoders of {cls.objective} are parts of one model"
-        raise ValueError(f"{options}: {parts}. Start from a full model with --encoder.")
+        reason = f"the encoders of {cls.objective} are parts of one model and can't be replaced"
+        raise ValueError(f"{options}: {reason}. Start from a full model with --encoder.")
 
     @classmethod
     def settings_of(cls, pretext: Mapping[str, Any]):
-        """The settings in the entry `pretext` of a config.json. Raises `ValueError` for unknown ones."""
+        """Returns the settings from the entry `pretext` of a config.json. Raises `ValueError` for unknown settings."""
         return make_settings(cls.task_class, **{k: v for k, v in pretext.items() if k not in NO_SETTINGS})
 
     @property
     def pretext(self) -> dict[str, Any]:
-        """What config.json says of pretraining: the objective, its settings, and parts where it has any."""
+        """The entry `pretext` of config.json: the objective, its settings, and `parts` if not empty."""
         parts = {"parts": self.parts} if self.parts else {}
         return {"objective": self.objective, **dataclasses.asdict(self.task), **parts}
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
-        """The plain transformers encoder of each kind of data: what all of this is for."""
+        """The plain transformers encoder of each kind of data: the result of pretraining."""
         return {self.inputs[0]: self.full_model if self.auto_class is AutoModel else self.full_model.base_model}
 
     @property
     def encoder(self) -> PreTrainedModel:
-        """That of the first of the `inputs`."""
+        """The encoder of the first kind in `inputs`."""
         return self.encoders[self.inputs[0]]
 
     def forward(self, **batch: Tensor) -> PretextOutput:
-        raise NotImplementedError(f"{type(self).__name__} has no forward.")
+        raise NotImplementedError(f"{type(self).__name__} does not implement forward().")
 
-    # hooks: what depends on the data or on time
+    # hooks, for objectives that depend on the data or on the training progress
 
     @classmethod
     def complete(cls, task, processors: Mapping[str, Any]):
-        """Settings with what depends on the data's processors (by kind) filled in, where they leave it open: a
-        tokenizer's ids, what images are normalised by. Raises `ValueError` for a processor that lacks what the
-        objective needs."""
+        """Returns the settings `task` with missing values from the processors, e.g. token ids or the image mean.
+
+        processors: by kind of data. Raises `ValueError` for a processor that does not fit the objective."""
         return task
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Learns from the data what must be known before training begins, as a codebook, on the main process for all.
-        batches: of training, for as long as they are asked for. A resumed run has it already."""
+        """Learns from the data before training, e.g. a codebook. Only the main process runs it; others get the result.
+        A resumed run skips it, because the checkpoint contains the result. batches: training batches, without end."""
 
     def prepared(self) -> dict:
-        """What results say of what was learned beforehand."""
+        """Returns metrics of `prepare`, for the results."""
         return {}
 
     def before_round(self, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Learns from the data once more at the beginning of each epoch, as clusters of features, on the main process
-        for all; it sets the mode (`eval()`) that it needs, and restores it. batches: of one epoch. What it learns must
-        lie in parameters or buffers: a run resumed within an epoch does not ask again."""
+        """Learns from the data at the start of each epoch, e.g. clusters. Only the main process runs it; the others get
+        its result. It sets the mode that it needs (`eval()`) and restores it. The result must be in parameters or
+        buffers, because a run resumed within an epoch does not call it. batches: training batches of one epoch."""
 
     def after_step(self, progress: float) -> None:
-        """Follows an optimizer step, as the moving average of a teacher does. progress: as `self.progress`, 0 to 1."""
+        """Updates the model after an optimizer step, e.g. the moving average of a teacher. progress: 0 to 1."""
 
-    # capabilities: what evaluation may ask of objectives that name them
+    # capabilities: methods that evaluation calls if `capabilities` contains their name
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
-        """Inputs of one kind to embeddings of length 1, in a space that all kinds share: `(B, D)`."""
-        raise NotImplementedError(f"{type(self).__name__} embeds nothing.")
+        """Returns the embeddings of inputs of one kind, `(B, D)`, of length 1, in one space for all kinds."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement embed().")
 
     def match(self, **batch: Tensor) -> Tensor:
-        """How much the kinds of each example belong together, `(B,)`: above 0 for yes."""
-        raise NotImplementedError(f"{type(self).__name__} matches nothing.")
+        """Returns the matching score of each example, `(B,)`: above 0 if its kinds of data belong together."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement match().")
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
-        """Logits of the tokens at `masked` positions (`(B, L)`, bool), which the ids replace already, row by row:
-        `(M, vocabulary)`."""
-        raise NotImplementedError(f"{type(self).__name__} predicts no tokens.")
+        """Returns the logits of the masked tokens, row by row, `(M, vocabulary)`.
+
+        masked (`(B, L)`, bool): the masked positions. The ids in `batch` are masked already."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement predict_tokens().")
 
     def packs(self, length: int) -> bool:
-        """Whether documents of a packed sequence of so many tokens are kept apart."""
+        """Returns True if attention does not cross documents in packed sequences of `length` tokens."""
         return False
 
-    # help for objectives and the trainer
+    # helpers for objectives and the trainer
 
     def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
-        """A `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached.
+        """Returns a `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached.
 
-        Raises `ValueError` where there are no losses: for a batch of a kind whose losses have no weight."""
+        Raises `ValueError` if `losses` is empty: all losses of this kind of batch have the weight 0."""
         if not losses:
-            reason = "nothing to learn from a batch of this kind: all of its losses have the weight 0"
-            raise ValueError(f"{type(self).__name__} has {reason}. Raise one, or leave such data out.")
+            reason = "no loss for this kind of batch: the weights of all its losses are 0"
+            raise ValueError(f"{type(self).__name__} has {reason}. Set a weight above 0, or leave this data out.")
         logs = {name: value.detach() for name, value in logs.items()}
         return PretextOutput(loss=sum(losses.values()), losses=losses, logs=logs, **more)
 
     def generator(self) -> torch.Generator | None:
-        """What the corruption is drawn from: the global generator in training, the same numbers each time in `eval()`,
-        so that evaluation losses compare."""
+        """Returns the random generator of the corruption: None (the global generator) in training; with a fixed seed in
+        `eval()`, so that evaluation losses are comparable."""
         return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
 
     def freeze_unused(self, *batches: Mapping[str, Tensor]) -> list[str]:
-        """Freezes the parameters that get no gradient from any of these batches, and returns their names.
+        """Freezes all parameters that get no gradient from any of these batches, and returns their names.
 
-        Poolers and the like have no part in pooled hidden states: they would never learn, and with several processes
-        the search for them would cost time at each step.
-        """
+        Poolers, for example, are unused. DDP would need to search for unused parameters at each step."""
         training = self.training
-        self.eval()  # no statistics of batch norm, no draw from the global generator
+        self.eval()  # leaves batch norm statistics and the global generator unchanged
         for batch in batches:
             self(**batch).loss.backward()
         unused = [name for name, p in self.named_parameters() if p.requires_grad and p.grad is None]
@@ -219,42 +221,42 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         return unused
 
     def checkpointed(self) -> list[PreTrainedModel]:
-        """The models that `gradient_checkpointing_enable` acts on: every encoder that is trained."""
+        """Returns the encoders with trainable parameters, for gradient checkpointing."""
         encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
         return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
-        """As transformers', of every encoder that is trained. Raises `ValueError` that names one that can't."""
+        """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
         for model in self.checkpointed():
             enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
             try:
                 enable(gradient_checkpointing_kwargs, **kwargs)
             except (ValueError, NotImplementedError) as error:
-                reason = f"{type(model).__name__} has no gradient checkpointing"
+                reason = f"{type(model).__name__} does not support gradient checkpointing"
                 raise ValueError(f"{reason}. Leave --gradient_checkpointing out.") from error
 
     def gradient_checkpointing_disable(self) -> None:
-        """As transformers', of every encoder that is trained."""
+        """Disables gradient checkpointing in every trained encoder."""
         for model in self.checkpointed():
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
     def init_weights(self) -> None:
-        """Nothing: heads keep PyTorch's own initialisation, encoders their own, and what is tied is tied."""
+        """Does nothing: heads keep PyTorch's initialisation, encoders keep theirs, and weights are tied already."""
 
     def _init_weights(self, module: nn.Module) -> None:
-        """As `init_weights`."""
+        """Does nothing, like `init_weights`."""
 
 
 def load(folder_or_repo: str | PathLike, **kwargs) -> PretextModel:
-    """Loads a checkpoint with its heads; it says which objective it is of.
+    """Loads a checkpoint with its heads, as the objective that its config.json names.
 
-    Takes the arguments of `from_pretrained`. Raises `ValueError` when it is not one of ours.
+    kwargs: arguments of `from_pretrained`. Raises `ValueError` for a plain checkpoint, without an objective.
     """
     hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    config, _ = PreTrainedConfig.get_config_dict(folder_or_repo, **hub)  # of a class that the objective may bring
+    config, _ = PreTrainedConfig.get_config_dict(folder_or_repo, **hub)  # the objective's module may define its class
     return objective_class(read_objective(config, folder_or_repo)).from_pretrained(folder_or_repo, **kwargs)
 
 
 def read_objective(config: PreTrainedConfig | dict, path: str | PathLike) -> str:
-    """The name of the objective that a checkpoint's config says. Raises `ValueError` for a plain one."""
+    """Returns the name of the objective from a checkpoint's config. Raises `ValueError` for a plain checkpoint."""
     return read_pretext(config, path)["objective"]

@@ -1,8 +1,8 @@
-"""A recipe: encoder + objective + data + settings + evaluation, and the `main()` that turns it into a checkpoint.
+"""`Recipe`: encoder + objective + data + settings + evaluation, and the `main()` that pretrains and evaluates it.
 
     argv -> checks -> train each seed -> evaluate next to baselines -> results.json, README.md, report.png
 
-Everything is checked before anything is trained or written, so that a mistake costs seconds.
+All options are checked before training starts and before any file is written.
 """
 
 import subprocess
@@ -22,18 +22,19 @@ from .run.command_line import CommandLine
 from .run.settings import RunArguments
 from .stream.settings import StreamSettings
 
-ALONE = ("images_alone", "texts_alone")  # data next to --dataset
+ALONE = ("images_alone", "texts_alone")  # options for additional datasets next to --dataset
 
 
 @dataclass
 class Recipe:
-    """What a recipe's file says; `main()` does it.
+    """Content of a recipe file. `main()` runs it.
 
-    name: its file's name. objective: the objective's. doc: the file's docstring, shown by `--help`.
-    encoder, smoke_encoder: config of the fresh full model, from the sizes that it names: image_size; vocab_size,
-    max_length, pad_token_id, eos_token_id; and so on (see `Modality.shape`). settings: values of options, by their
-    names on the command line; smoke: those that `--smoke` changes. fetch: what gives a value that takes a download, by
-    option: asked only where neither the command line nor `--smoke` gives that option.
+    name: name of the recipe's file. objective: name of the objective. doc: docstring of the file, shown by `--help`.
+    encoder, smoke_encoder: functions that return the config of the fresh full model. Their arguments are any of the
+    sizes image_size, vocab_size, max_length, pad_token_id, eos_token_id, ... (see `Modality.shape`).
+    settings: default values of options, by option name. smoke: values that `--smoke` changes.
+    fetch: functions that download data and return the value of an option, by option name. They are called only if
+    neither the command line nor `--smoke` sets the option.
     """
 
     name: str
@@ -46,51 +47,51 @@ class Recipe:
     fetch: Mapping[str, Callable[[], Any]] = field(default_factory=dict)
 
     def _fetched(self, name: str) -> Any:
-        """Raises `ValueError` where it can't be had."""
+        """Returns the downloaded value of an option. Raises `ValueError` if the download fails."""
         try:
             return self.fetch[name]()
         except (ValueError, OSError, subprocess.CalledProcessError) as error:
-            raise ValueError(f"--{name} is fetched where it is not given, but: {error} Or give --{name}.") from error
+            raise ValueError(f"The default of --{name} can't be downloaded: {error} Or give --{name}.") from error
 
     def main(self, argv: list[str] | None = None) -> dict | None:
         """Runs the recipe with the options of the command line.
 
-        Returns what results.json holds (None on all but the main process). Exits with status 1 and one line that says
-        what to do when something given is wrong.
+        argv: arguments; default: those of the process. Returns the content of results.json on the main process, None
+        on the others. For a wrong option or value, exits with a one-line error with the fix.
         """
         objective = objective_class(self.objective)
         command_line = CommandLine(option_types(objective), f"{self.name}.py", self.doc, self.settings, self.smoke)
         values = command_line.parse(argv)
-        if values.get("log_level", "passive") == "passive":  # what matters we say ourselves
+        if values.get("log_level", "passive") == "passive":  # the run prints its own messages
             silence_libraries()
         try:
-            from .run import run  # what trains and evaluates takes seconds to import; typing errors end before
+            from .run import run  # imports take seconds, and a typing error needs none of them
 
             return run(self, objective, command_line, self._with_fetched(values, command_line.given))
         except ValueError as error:
             sys.exit(f"error: {error}")
 
     def _with_fetched(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """The values of options, with those that are fetched where nothing gives them."""
+        """Returns the values of all options, after downloading those that have no value."""
         from accelerate import PartialState
 
-        others = ALONE if "dataset" in given else ()  # who brings pairs wants no others with them
+        others = ALONE if "dataset" in given else ()  # the recipe's additional data belongs to its own dataset
         missing = [name for name in self.fetch if name not in {*values, *others}]
         if not missing:
             return values
-        with PartialState().main_process_first():  # the others use what it has fetched
+        with PartialState().main_process_first():  # the other processes use the downloaded files
             return values | {name: self._fetched(name) for name in missing}
 
 
 def option_types(objective: type[PretextModel]) -> tuple[type, ...]:
-    """The dataclasses of all options of an objective's runs, `TrainingArguments` last."""
+    """Returns the dataclasses of all options of a run with this objective, `TrainingArguments` last."""
     of_measures = [options for measure in fitting(objective) for options in measure.options]
     kinds = inputs_options(objective.inputs, objective.views)
     return (RunArguments, *kinds, *of_measures, StreamSettings, objective.task_class, TrainingArguments)
 
 
 def silence_libraries() -> None:
-    """Turns off the bars and notes of transformers and datasets, which makes a table of each file."""
+    """Turns off the progress bars and warnings of transformers and datasets, which would fill the screen."""
     from datasets import disable_progress_bars
 
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""Objectives, modalities and measures: found by the name of their file, and imported normally.
+"""Finds objectives, modalities and measures by the name of their file.
 
 "objectives", "rotation" -> hf_pretext/objectives/rotation.py -> RotationForPreTraining
 """
@@ -13,15 +13,15 @@ OBJECTIVES = "objectives"
 
 
 def names(package: str) -> list[str]:
-    """The names of a package's files, in order. A folder that somebody appends to the package's `__path__` counts."""
+    """Returns the names of a package's files, sorted. Folders that are appended to its `__path__` are included."""
     folders = import_module(f"{__package__}.{package}").__path__
     return sorted({file.stem for folder in folders for file in Path(folder).glob("[!_]*.py")})
 
 
 def find(package: str, name: str) -> ModuleType:
-    """The module of this name in a package. Raises `ValueError` for an unknown name, with those there are."""
+    """Imports the module of this name from a package. Raises `ValueError` with the known names for an unknown name."""
     known = names(package)
-    if name not in known:  # a config.json from anywhere must not choose what is imported
+    if name not in known:  # a downloaded config.json must not import arbitrary modules
         kind = package.removesuffix("s").replace("modalitie", "modality")
         raise ValueError(f"No {kind} {name!r} in this version of hf_pretext. Known: {', '.join(known)}.")
     return import_module(f"{__package__}.{package}.{name}")
@@ -29,20 +29,20 @@ def find(package: str, name: str) -> ModuleType:
 
 @cache
 def objective_class(objective: str) -> type:
-    """The class of an objective, a `PretextModel`. Raises `ValueError` for an unknown one."""
+    """Returns the class of an objective, a `PretextModel`. Raises `ValueError` for an unknown objective."""
     members = vars(find(OBJECTIVES, objective)).values()
     return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
 
 
 def described(objective: str) -> dict[str, str]:
-    """The task in words (`summary`) and where it is from (`sources`), from the docstring of an objective's file."""
+    """Returns the `summary` and the `sources` (papers) of an objective, from the docstring of its file."""
     summary, sources, *_ = inspect.getdoc(find(OBJECTIVES, objective)).split("\n\n")
     return {"summary": " ".join(summary.split()), "sources": " ".join(sources.split())}
 
 
 @cache
 def modality_class(modality: str) -> type:
-    """The class of a kind of data. Raises `ValueError` for an unknown one."""
+    """Returns the class of a kind of data. Raises `ValueError` for an unknown kind."""
     module = find("modalities", modality)
     members = [value for value in vars(module).values() if isinstance(value, type)]
     return next(c for c in members if c.__module__ == module.__name__ and getattr(c, "name", None) == modality)

@@ -1,7 +1,8 @@
-"""The one loop: transformers' Trainer on our stream, with an objective's own terms in its logs.
+"""`PretextTrainer`: transformers' Trainer on the package's data stream, with the objective's loss terms in its logs.
 
-Everything of `TrainingArguments` keeps working. What is added: the exact order of samples (see `stream/trainer.py`),
-each loss term and log averaged over steps and ranks, strict loading, and no pickled arguments in what is shared.
+All `TrainingArguments` work, except sharding (FSDP, DeepSpeed). It adds to Trainer: an exact order of samples (see
+`stream/trainer.py`), loss terms and logs averaged over steps and ranks, strict loading, and checkpoints without the
+pickled arguments.
 """
 
 import itertools
@@ -31,11 +32,11 @@ log = logging.get_logger(__name__)
 
 
 class PretextTrainer(StreamTrainer):
-    """Trains an objective on a source of rows, or on a mixture of sources.
+    """Trains the model of an objective on a source of rows, or on a mixture of sources.
 
-    processing: row -> example in the workers, batch -> model inputs on the device; its processor is saved with every
-    checkpoint. evaluation: `model -> {name: metric}`, run by the main process at each evaluation and shared with the
-    others. stream: how the data is read. The other arguments are Trainer's.
+    processing: turns a row into an example in the workers, and a batch into model inputs on the device. Its processor
+    is saved with every checkpoint. evaluation: `model -> {name: metric}`; the main process runs it at each evaluation
+    and sends the metrics to the other ranks. stream: settings of the data stream. The other arguments are Trainer's.
     """
 
     def __init__(
@@ -48,13 +49,13 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for data without a known length where `args` count in epochs."""
+        """Raises `ValueError` if `args` set epochs and the data has no known length, and for FSDP or DeepSpeed."""
         refuse_sharded(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective)
         self._terms = RunningMeans()
-        kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer wants to see one; unused
+        kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
         super().__init__(model, args, train_dataset, processing, stream, **kwargs)
         self.add_callback(self.publisher)
         if self.pop_callback(ProgressCallback) is not None:
@@ -62,34 +63,35 @@ class PretextTrainer(StreamTrainer):
         self.add_callback(Hooks(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
-        """As Trainer's, with `"last"` for the last checkpoint in the output folder.
+        """Trains like `Trainer.train`.
 
-        Raises `ValueError` for a checkpoint of other data or of another order, before any file is changed."""
+        resume_from_checkpoint: a checkpoint folder; `"last"` or True for the last checkpoint in the output folder.
+        Raises `ValueError`, before any file is changed, if the data or the order of its samples has changed."""
         if resume_from_checkpoint in ("last", True):
             resume_from_checkpoint = last_checkpoint(self.args.output_dir)
         return super().train(resume_from_checkpoint or None, **kwargs)
 
     def _prepare(self) -> None:
-        """Has the objective learn what it must know of the data beforehand: on the main process, for all."""
+        """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
         model = self.accelerator.unwrap_model(self.model)
         if type(model).prepare is not PretextModel.prepare:
             self.learn_from_data(model.prepare)
             if self.is_world_process_zero():
-                log.warning(f"Learned before training: {model.prepared()}.")
+                log.warning(f"Prepared from the data before training: {model.prepared()}.")
 
     def begins_epoch(self) -> bool:
-        """Whether the next step is the first to see samples of an epoch; of data without a length, the first of all."""
+        """Returns True before the first step of an epoch; for data without a length, before the first step only."""
         before = self.samples_seen - self.get_total_train_batch_size(self.args)
         length = self.samples_seen + 1 if self.mixture.endless else len(self.mixture)
         return self.samples_seen == 0 or self.samples_seen // length > before // length
 
     def learn_from_data(self, learn: Callable[[Iterator[dict]], None], once: bool = False) -> None:
-        """Has a method of the model learn from finished batches of training, from the first sample on: on the main
-        process, for all. once: the batches of one epoch, not of as many as are asked for.
+        """Calls a method of the model with training batches, and sends the parameters and buffers to the other ranks.
 
-        Raises `ValueError`, on all processes, where it does."""
+        The main process runs it, from the first sample of the data. learn: the method. once: gives it the batches of
+        one epoch instead of batches without end. Raises the `ValueError` of `learn` on all ranks."""
         model = self.accelerator.unwrap_model(self.model)
-        failed = [None]  # on the main process: the others must not wait for what will not come
+        failed = [None]  # the error of the main process, for the other ranks, which would wait forever
         if self.is_world_process_zero():
             options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
             total = self.get_total_train_batch_size(self.args)
@@ -110,16 +112,16 @@ class PretextTrainer(StreamTrainer):
                 torch.distributed.broadcast(value.data, src=0)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """The objective's loss; its terms and logs are summed on the device until the next log."""
+        """Returns the loss of the objective. Its terms and logs are summed on the device until the next log."""
         outputs = model(**inputs)
         if model.training:
-            several = len(outputs["losses"]) > 1 or self.mixture.one_source_a_step  # else it is the loss itself
+            several = len(outputs["losses"]) > 1 or self.mixture.one_source_a_step  # a single term equals the loss
             terms = outputs["losses"] if several else {}
             self._terms.add({**{f"loss_{name}": value for name, value in terms.items()}, **outputs["logs"]})
         return (outputs["loss"], outputs) if return_outputs else outputs["loss"]
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """As Trainer's, with the objective's terms, the samples seen, the speed and the wait for data."""
+        """Logs like `Trainer.log`, and adds the loss terms, the samples seen, the speed and the wait for data."""
         if "loss" in logs and self.is_in_train:
             self.share_bad_samples()
             means = self._terms.pop()
@@ -128,15 +130,15 @@ class PretextTrainer(StreamTrainer):
             pace = self.pace.measure(self.samples_seen, self.mixture, self._loader.reader)
             logs = {"loss": logs.pop("loss"), **dict(zip(means, values, strict=True)), **logs, **pace}
         if self.is_in_train and not self.mixture.endless:
-            self.state.epoch = self.samples_seen / len(self.mixture)  # of the data, not of Trainer's loop
+            self.state.epoch = self.samples_seen / len(self.mixture)  # Trainer counts epochs of its loop
         super().log(logs, start_time)
 
     def get_decay_parameter_names(self, model) -> list[str]:
-        """Weight decay is for matrices and kernels; vectors and scalars (norms, biases, temperatures) get none."""
+        """Returns the parameters with weight decay: all but vectors and scalars (norms, biases, temperatures)."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Our evaluation of the encoder as it stands; every rank gets the main process's metrics."""
+        """Runs `evaluation` on the current model on the main process. Returns its metrics on every rank."""
         measured = [{}]
         if self.evaluation is not None and self.is_world_process_zero():
             measured = [self.evaluation(self.accelerator.unwrap_model(self.model))]
@@ -148,19 +150,19 @@ class PretextTrainer(StreamTrainer):
         return metrics
 
     def floating_point_ops(self, inputs: dict) -> int:
-        """Not estimated: Trainer's guess goes by tokens, and walks over all modules at each step."""
+        """Returns 0: Trainer's estimate counts only tokens, and iterates over all modules at each step."""
         return 0
 
     def create_model_card(self, **kwargs) -> None:
-        """Trainer's own card says "fine-tuned version of []"; ours is rendered from results (see `cards/`)."""
+        """Does nothing: Trainer's card describes a fine-tuned model. `cards/` writes the card from the results."""
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
-        """As Trainer's. Raises `ValueError`, with the fix, where the Hub refuses."""
+        """Creates the Hub repository like Trainer. Raises `ValueError` with the fix if the Hub refuses."""
         if self.is_world_process_zero():
             self.hub_model_id = self.publisher.create_repository(self.args, token, private)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Left to `Publisher`, for when the checkpoint has its name."""
+        """Does nothing: `Publisher` pushes the checkpoint after it is renamed to its final name."""
 
     def push_to_hub(
         self,
@@ -171,8 +173,10 @@ class PretextTrainer(StreamTrainer):
         private: bool | None = None,
         **kwargs,
     ):
-        """As Trainer's, of what `cards/staging.py` lets through and with our card: `hf_pretext.cards.push` does more,
-        once there are results. Returns a future where not `blocking`; failing is a warning."""
+        """Pushes the model like `Trainer.push_to_hub`, with the files that `cards/staging.py` allows and our card.
+
+        A failed push logs a warning. Returns a future if `blocking` is False. For a run with results, use
+        `hf_pretext.cards.push`."""
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
         self.save_model(_internal_call=True)
@@ -186,11 +190,11 @@ class PretextTrainer(StreamTrainer):
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         super()._save(output_dir, state_dict)
-        # a pickle has no place in what is shared; results.json says the arguments
+        # no pickle in a shared checkpoint; results.json contains the arguments
         (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
-        """Strict, and by the native class's own `from_pretrained`, which Trainer's own loading leaves out."""
+        """Loads strictly, with `from_pretrained` of the native class, which Trainer does not use."""
         target = self.accelerator.unwrap_model(model or self.model)
         saved = type(target).from_pretrained(resume_from_checkpoint, dtype=target.dtype)
         check_same_task(saved, target, resume_from_checkpoint)
@@ -201,53 +205,54 @@ class PretextTrainer(StreamTrainer):
 
 
 class RunningMeans:
-    """Means of named values, kept on the device until they are asked for. Not all batches need have all names."""
+    """Running means of named values, kept on the device. A batch may lack some names."""
 
     def __init__(self):
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds a batch's: `()` each, or `(devices,)` from `DataParallel`."""
+        """Adds the values of a batch: `()` each, or `(devices,)` from `DataParallel`."""
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()
             self._counts[name] += 1
 
     def pop(self) -> dict[str, Tensor]:
-        """Returns the means since the last call, by name in alphabetical order."""
+        """Returns the means since the last call, sorted by name, and resets them."""
         means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
         self._sums, self._counts = {}, Counter()
         return means
 
 
 def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> None:
-    """Raises `ValueError` where a checkpoint was trained with other settings of its objective: the card of a
-    run that is resumed with others would know the last ones alone."""
+    """Raises `ValueError` if a checkpoint was trained with other settings of its objective.
+
+    Otherwise the card of the resumed run would show only the last settings. where: the checkpoint, for errors."""
     before, now = saved.pretext, target.pretext
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise ValueError(
-                f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Resume with the same, "
-                "or start in another --output_dir."
+                f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Resume with the "
+                "same value, or start in another --output_dir."
             )
 
 
 def refuse_sharded(args: TrainingArguments) -> None:
-    """Raises `ValueError` where the model is to be split over devices."""
-    asked = {"--fsdp": args.fsdp, "--fsdp_config": args.fsdp_config, "--deepspeed": args.deepspeed}
+    """Raises `ValueError` if the options or the launcher would shard the model over devices (FSDP, DeepSpeed)."""
+    options = {"--fsdp": args.fsdp, "--fsdp_config": args.fsdp_config, "--deepspeed": args.deepspeed}
     by_launcher = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-    asked |= {f"{name} (accelerate launch)": str_to_bool(os.environ.get(name, "0")) for name in by_launcher}
-    for option, value in asked.items():
+    options |= {f"{name} (accelerate launch)": str_to_bool(os.environ.get(name, "0")) for name in by_launcher}
+    for option, value in options.items():
         if value:
             raise ValueError(
-                f"{option} would split the model over devices, but heads, teachers and checkpoints here are of whole "
-                "models: weights would be lost on saving. Leave it out; several processes each hold the model (DDP)."
+                f"{option} would shard the model over devices, but saving needs the complete model on each process: "
+                "weights would be lost. Leave it out. Several processes train with DDP, without sharding."
             )
 
 
 def last_checkpoint(output_dir: str) -> str:
-    """The newest checkpoint in a folder. Raises `ValueError` where there is none."""
+    """Returns the newest checkpoint in a folder. Raises `ValueError` if it has no checkpoint."""
     checkpoint = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
     if checkpoint is None:
-        raise ValueError(f"There is no checkpoint in {output_dir} to resume from. Leave out --resume_from_checkpoint.")
+        raise ValueError(f"{output_dir} has no checkpoint to resume from. Leave out --resume_from_checkpoint.")
     return checkpoint

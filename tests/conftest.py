@@ -59,7 +59,7 @@ IMAGE_ENCODERS = [name for name in CONFIGS if name not in ("bert", "modernbert",
 
 
 class Processor:
-    """A tokenizer and an image processor as one, as a checkpoint of both kinds has them."""
+    """An image-text processor: a tokenizer and an image processor."""
 
     def __init__(self, tokenizer, image_processor=None, side: int = 16):
         self.tokenizer, self.image_processor = tokenizer, image_processor or default_processor(side)
@@ -102,16 +102,16 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def fitted_codebooks(monkeypatch):
-    """Codebooks that are fitted when an objective opens them, to pictures of the test's own."""
+    """Codebooks that are fitted to the images of a test when an objective opens them."""
 
-    def fit_to(pictures):
+    def fit_to(images):
         from hf_pretext.modules import masked_pairs
 
         begun = masked_pairs.open_codebook
 
         def open_fitted(*arguments):
             codebook = begun(*arguments)
-            codebook.fit([pictures], progress=False)
+            codebook.fit([images], progress=False)
             return codebook
 
         monkeypatch.setattr(masked_pairs, "open_codebook", open_fitted)

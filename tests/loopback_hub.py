@@ -1,7 +1,7 @@
 """A loopback Hugging Face Hub for tests: models and datasets, read and written by the real `huggingface_hub`.
 
     with serve(tmp_path / "hub") as hub:
-        hub.add("dataset", "someone/pictures", folder)
+        hub.add("dataset", "someone/images", folder)
         subprocess.run(command, env=hub.environment(tmp_path / "home", token=hub.token))
         assert hub.commits("model", "tester/model") == ["Add the model", "initial commit"]
 
@@ -37,7 +37,7 @@ BINARY = {".arrow", ".bin", ".gz", ".jpg", ".npz", ".onnx", ".parquet", ".png", 
 LARGE = 10 * 2**20  # bytes from which the Hub has any file sent by LFS
 CARD_HEAD = re.compile(r"^\s*---[\r\n]+(.*?)[\r\n]+---(?:\r?\n|$)", re.DOTALL)
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n"
-REPOSITORY_MISSING = "RepoNotFound"  # one of the codes by which the client tells its exceptions apart
+REPOSITORY_MISSING = "RepoNotFound"  # an error code from which the client chooses its exception
 
 
 class Refusal(Exception):

@@ -199,12 +199,12 @@ def test_config_and_weights_are_what_the_native_class_writes(checkpoints, tmp_pa
 
 
 REFUSED = [
-    *[("rotation", name, "of the kind image, but") for name in KINDS],
-    *[("contrastive", name, "of the kind image, but") for name in KINDS],
+    *[("rotation", name, "image inputs, but") for name in KINDS],
+    *[("contrastive", name, "image inputs, but") for name in KINDS],
     *[(o, name, "example ViT, Swin, ConvNeXt") for name in ("resnet", "regnet") for o in ("contrastive", "matching")],
     *[("masked_lm", name, "for masked language modelling") for name in CONFIGS if KINDS.get(name) != "text"],
-    ("film", "vit", "of the kind video, but ViTModel"),
-    ("sound", "bert", "of the kind audio, but BertModel"),
+    ("film", "vit", "video inputs, but ViTModel"),
+    ("sound", "bert", "audio inputs, but BertModel"),
 ]
 
 
@@ -255,7 +255,7 @@ def test_composites_that_can_not_be():
     ast, bert = CONFIGS["ast"](), CONFIGS["bert"]()
     with pytest.raises(ValueError, match="needs an encoder for each of audio, video: give video="):
         SoundAndFilmForPreTraining.from_encoders(audio=ast)
-    with pytest.raises(ValueError, match="of the kind video, but BertModel"):
+    with pytest.raises(ValueError, match="video inputs, but BertModel"):
         SoundAndFilmForPreTraining.from_encoders(audio=ast, video=bert)
     with pytest.raises(ValueError, match="needs a CompositeModel of audio and video, not a BertModel"):
         SoundAndFilmForPreTraining.from_encoder(bert)
@@ -283,19 +283,19 @@ def test_missing_and_surplus_weights_are_errors(tmp_path):
         weights = load_file(tmp_path / file)
         value = weights.pop(lost)
         save_file(weights, tmp_path / file, metadata={"format": "pt"})
-        with pytest.raises(ValueError, match=f"lacks 1 of the weights of .*, which would stay random: {lost}"):
+        with pytest.raises(ValueError, match=f"lacks 1 weights of .*, which would stay random: {lost}"):
             hf_pretext.load(tmp_path)
         save_file({**weights, lost: value, "more": value.clone()}, tmp_path / file, metadata={"format": "pt"})
-        with pytest.raises(ValueError, match="has 1 weights that .* does not: more"):
+        with pytest.raises(ValueError, match="has 1 weights that .* does not have: more"):
             hf_pretext.load(tmp_path)
         (tmp_path / file).write_bytes(before)
     config = json.loads((tmp_path / "config.json").read_text())
     config["pretext"]["head_dim"] = 17
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ValueError, match=r"other sizes than its config.json says: pretext_head.* \(256.*, not \(17"):
+    with pytest.raises(ValueError, match=r"do not match its config.json: pretext_head.* \(256.*, not \(17"):
         hf_pretext.load(tmp_path)
     (tmp_path / PRETEXT_WEIGHTS).unlink()
-    with pytest.raises(ValueError, match="has no pretext.safetensors: its heads are not there"):
+    with pytest.raises(ValueError, match="has no pretext.safetensors, so the weights of its heads are missing"):
         hf_pretext.load(tmp_path)
 
 
@@ -307,16 +307,16 @@ def test_a_folder_of_the_older_form_is_an_error_that_says_so(tmp_path):
         (folder / PRETEXT_WEIGHTS).unlink()
         encoder = {f"vit.{name}": value for name, value in model.encoder.state_dict().items()}
         save_file({**encoder, **heads}, folder / "model.safetensors", metadata={"format": "pt"})
-        with pytest.raises(ValueError, match="a checkpoint of an older form, with its heads in model.safetensors"):
+        with pytest.raises(ValueError, match="a checkpoint in an older format, with its heads in model.safetensors"):
             hf_pretext.load(folder)
 
 
 def test_quantisation_is_refused_with_the_reason(tmp_path):
     RotationForPreTraining.from_encoder(CONFIGS["resnet"]()).save_pretrained(tmp_path)
     for option in ({"load_in_8bit": True}, {"quantization_config": transformers.BitsAndBytesConfig(load_in_4bit=True)}):
-        with pytest.raises(ValueError, match="a pretext model is trained, and quantised weights can't be"):
+        with pytest.raises(ValueError, match="quantised weights can't be trained, so a pretext model can't be"):
             hf_pretext.load(tmp_path, **option)
-    with pytest.raises(ValueError, match="output_loading_info: here all weights are loaded, or it is an error"):
+    with pytest.raises(ValueError, match="output_loading_info is not supported: a missing or unexpected weight raises"):
         hf_pretext.load(tmp_path, output_loading_info=True)
 
 
@@ -335,7 +335,7 @@ def test_shards_and_state_dicts(tmp_path):
         loaded = AnyEncoderForPreTraining.from_pretrained(tmp_path / folder).state_dict()
         assert all(torch.equal(loaded[name], value) for name, value in weights.items())
     assert not list((tmp_path / "rank 1").glob("*"))
-    with pytest.raises(ValueError, match="The state_dict to save has 1 weights that AnyEncoder.* does not: other"):
+    with pytest.raises(ValueError, match="The state_dict to save has 1 weights that AnyEncoder.* does not have: other"):
         model.save_pretrained(tmp_path / "bad", state_dict={**doubled, "other": torch.ones(1)})
 
 

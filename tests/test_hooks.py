@@ -108,13 +108,13 @@ def test_a_teacher_stays_in_float32(tmp_path):
 def test_what_splits_the_model_is_refused_on_every_device(tmp_path, monkeypatch, emoji):
     args = TrainingArguments(output_dir=str(tmp_path), fsdp="full_shard", use_cpu=True)
     model = TeacherForPreTraining.from_encoder(CONFIGS["vit"]())
-    with pytest.raises(ValueError, match="--fsdp would split the model over devices.*Leave it out"):
+    with pytest.raises(ValueError, match="--fsdp would shard the model over devices.*Leave it out"):
         PretextTrainer(model, args, open_source(emoji(count=24)), Inputs(Image(default_processor(IMAGE))))
     plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None}
     refuse_sharded(SimpleNamespace(**plain))
     refuse_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
-    with pytest.raises(ValueError, match="--deepspeed would split"):
+    with pytest.raises(ValueError, match="--deepspeed would shard"):
         refuse_sharded(SimpleNamespace(**{**plain, "deepspeed": "zero.json"}))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    with pytest.raises(ValueError, match="ACCELERATE_USE_FSDP .accelerate launch. would split"):
+    with pytest.raises(ValueError, match="ACCELERATE_USE_FSDP .accelerate launch. would shard"):
         refuse_sharded(SimpleNamespace(**plain))

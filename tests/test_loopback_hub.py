@@ -1,4 +1,4 @@
-"""The loopback Hub answers the real client as the real Hub does, and misbehaves when told to."""
+"""The loopback Hub answers the real client as the real Hub does, and misbehaves on request."""
 
 import json
 import subprocess
@@ -197,16 +197,16 @@ def test_broken_upload_publishes_nothing_and_the_next_sends_what_is_missing(hub,
     sent = list(hub.put)
     assert len(sent) <= 1
 
-    hub.cut_upload_after, hub.cut_upload_once, hub.cut_uploads = 1, True, 0  # the client tries again by itself
+    hub.cut_upload_after, hub.cut_upload_once, hub.cut_uploads = 1, True, 0  # the client retries
     api.upload_folder(repo_id=MODEL, folder_path=folder)
     assert hub.files("model", MODEL) == contents(folder) and hub.cut_uploads == 1
     assert hub.put[: len(sent)] == sent and len(hub.put) == len(set(hub.put)) == 3
 
 
 def test_failures_and_broken_downloads_are_counted(hub, anyone, folder, tmp_path):
-    hub.add("dataset", "someone/pictures", folder)
+    hub.add("dataset", "someone/images", folder)
     hub.fail_every, hub.cut_every = 7, 3
-    found = anyone.snapshot_download("someone/pictures", repo_type="dataset", cache_dir=tmp_path, max_workers=1)
+    found = anyone.snapshot_download("someone/images", repo_type="dataset", cache_dir=tmp_path, max_workers=1)
     assert contents(Path(found)) == contents(folder)
     assert hub.failed == hub.requests // 7 > 0 and hub.cut == hub.downloads // 3 > 0
 

@@ -249,7 +249,7 @@ def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):
-    with pytest.raises(ValueError, match="no checkpoint in"):
+    with pytest.raises(ValueError, match="no checkpoint to resume from"):
         trainer_of().train(resume_from_checkpoint="last")
     (tmp_path / "other").mkdir()
     with pytest.raises(ValueError, match="stream.json"):

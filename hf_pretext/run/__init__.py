@@ -1,4 +1,4 @@
-"""A run of a recipe, step by step: plan, train, evaluate, publish."""
+"""Runs a recipe: plan, train, evaluate, publish."""
 
 import time
 from collections.abc import Mapping
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 def run(
     recipe: "Recipe", objective: type[PretextModel], command_line: CommandLine, values: Mapping[str, Any]
 ) -> dict | None:
-    """Plans, trains, evaluates and publishes. Returns what results.json holds; None on all but the main process.
+    """Plans, trains, evaluates and publishes. Returns the content of results.json on the main process, None on others.
 
-    Raises `ValueError`, before anything is trained or written, for what was asked for and can't be done."""
+    values: values of all options. Raises `ValueError`, before training and before any file is written, for options that
+    are wrong or don't fit the data or the model."""
     from .evaluate import evaluate
     from .experiment import plan
     from .publish import publish

@@ -1,4 +1,4 @@
-"""From options to models: which inputs, which encoder, fresh or from elsewhere.
+"""Builds the models of a run from its options: freshly initialised, or from pretrained encoders.
 
 options, recipe -> Inputs, config -> Blueprint -> fresh, random and trained models
 """
@@ -21,34 +21,35 @@ from ..utils.paths import relative
 
 @dataclass(frozen=True)
 class Start:
-    """What training starts from.
+    """The pretrained encoders that training starts from.
 
-    encoder: the folder or Hub id of a full model (--encoder). towers: of single encoders, by kind (--image_encoder)."""
+    encoder: folder or Hub id of a full model (--encoder). towers: folders or Hub ids of single encoders, by kind of
+    data (--image_encoder)."""
 
     encoder: str | None = None
     towers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def of(self, kind: str) -> str | None:
-        """What the encoder of one kind starts from; None for a fresh one."""
+        """Returns the folder or Hub id that the encoder of one kind starts from; None for a fresh encoder."""
         return self.encoder or self.towers.get(kind)
 
     def option(self, kind: str) -> str:
-        """The option that names it."""
+        """Returns the option that sets the encoder of one kind."""
         return f"--{kind}_encoder" if kind in self.towers else "--encoder"
 
     @property
     def paths(self) -> list[str]:
-        """All folders and Hub ids that training starts from."""
+        """Folders and Hub ids of all pretrained encoders."""
         return [path for path in (self.encoder, *self.towers.values()) if path]
 
     @property
     def base_models(self) -> list[str]:
-        """Those that lie on the Hub."""
+        """Hub ids of the pretrained encoders that are on the Hub."""
         return [path for path in self.paths if not Path(path).exists()]
 
     @contextmanager
     def named_in_errors(self) -> Iterator[None]:
-        """Puts the options that were given before the message of a `ValueError`."""
+        """Adds the encoder options that the user gave to the start of a `ValueError`'s message."""
         towers = {self.option(kind): path for kind, path in self.towers.items()}
         options = {"--encoder": self.encoder} if self.encoder else towers
         try:
@@ -64,7 +65,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Blueprint:
-    """What it takes to build the model of a seed: objective, settings, the full model's config, and its start."""
+    """Builds the model of any seed from an objective, its settings, the full model's config and pretrained weights."""
 
     objective: type[PretextModel]
     task: Any
@@ -72,9 +73,9 @@ class Blueprint:
     start: Start
 
     def fresh(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str]]:
-        """The model as training of this seed begins, and the names of the encoder's weights that stayed random.
+        """Builds the model for the start of training. Returns it and the names of encoder weights that stayed random.
 
-        random: with nothing of `start` but its shape."""
+        random: ignores the pretrained weights of `start` and keeps only its config."""
         set_seed(seed)
         with self.start.named_in_errors():
             full_model, missing = (self.config, []) if random else self._full_model()
@@ -85,29 +86,30 @@ class Blueprint:
         return model, missing
 
     def random(self, seed: int) -> PretextModel:
-        """The model of a seed before any training."""
+        """Builds the randomly initialised model of a seed."""
         return self.fresh(seed, random=True)[0]
 
     def trained(self, folder: str) -> PretextModel:
-        """The model of a finished seed, in float32."""
+        """Loads the trained model of a seed from its folder, in float32."""
         return self.objective.from_pretrained(folder, dtype=torch.float32)
 
     def _full_model(self) -> tuple[PreTrainedModel | PreTrainedConfig, list[str]]:
         path = self.start.encoder
         if path is None or is_shape_alone(path):
             return self.config, []
-        auto = self.objective.auto_class  # with its own head, where the objective has one and the checkpoint too
+        auto = self.objective.auto_class  # keeps a pretrained head if the objective has one
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
-            self.objective.native(self.config)  # says what is wrong
+            self.objective.native(self.config)  # raises the error
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
         inner = "" if auto is AutoModel else f"{model.base_model_prefix}."
         return model, [name for name in info["missing_keys"] if name.startswith(inner)]
 
 
 def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> None:
-    """Fills one encoder of several with the weights of a folder or Hub id.
+    """Loads the weights of a folder or Hub id into one of several encoders.
 
-    A pooler may be missing where it is trained: it will learn. Raises `ValueError` for other missing weights."""
+    encoder: the encoder to fill. kind: its kind of data, for errors. frozen: True if the encoder is not trained.
+    A pooler may be missing if it is trained. Raises `ValueError` for other missing weights."""
     if is_shape_alone(path):
         return
     tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
@@ -115,12 +117,12 @@ def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> 
     if any(frozen or "pooler." not in name for name in missing):
         raise ValueError(
             f"--{kind}_encoder {path} lacks weights, which would stay random: {', '.join(missing[:5])}. Give a "
-            "checkpoint that has them."
+            "checkpoint with these weights."
         )
     encoder.load_state_dict(tower.state_dict())
 
 
 def by_name(function: Callable[..., PreTrainedConfig], sizes: Mapping[str, int]) -> PreTrainedConfig:
-    """A recipe's encoder function called with those of the sizes that it names."""
+    """Calls a recipe's encoder function with the sizes that are its arguments, and returns its config."""
     named = inspect.signature(function).parameters
     return function(**{name: size for name, size in sizes.items() if name in named})

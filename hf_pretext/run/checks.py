@@ -1,4 +1,4 @@
-"""Checks of a run before anything is trained or written: whatever would fail later is one `ValueError` now.
+"""Checks a run before training starts and before any file is written: later failures become a `ValueError` now.
 
 options -> output folder, start, encoder on noise, a checkpoint that loads again
 """
@@ -25,45 +25,47 @@ from .build import Blueprint
 if TYPE_CHECKING:
     from .experiment import Experiment, Request
 
-FINISHED = "run.json"  # written when all else is
+FINISHED = "run.json"  # written last
 
 
 def finished(folder: str) -> bool:
-    """Whether a run of one seed came to its end in this folder."""
+    """Returns True if the folder contains a finished run of one seed."""
     return (Path(folder) / FINISHED).exists()
 
 
 def checkpoint(folder: str) -> str | None:
-    """The newest checkpoint in a folder, if any."""
+    """Returns the path of the newest checkpoint in a folder, or None."""
     return get_last_checkpoint(folder) if os.path.isdir(folder) else None
 
 
 def check_output(request: "Request") -> None:
-    """Raises `ValueError` where the output folder holds another model or run, or there is nothing to resume from."""
+    """Raises `ValueError` if the output folder contains another model or run, or no checkpoint to resume from."""
     folder, resume = Path(request.first.output_dir), request.first.resume_from_checkpoint
     check_holds_same(folder, request.objective.objective)
     if resume and resume != "last":
         if len(request.arguments) > 1:
             raise ValueError(
-                f"--resume_from_checkpoint {resume} is of one seed, but --seeds are {list(request.arguments)}. Give "
-                "that seed alone, as --seed 0, or --resume_from_checkpoint last to resume all."
+                f"--resume_from_checkpoint {resume} is a checkpoint of one seed, but --seeds are "
+                f"{list(request.arguments)}. Add its seed, e.g. --seed 0, or give --resume_from_checkpoint last for "
+                "all seeds."
             )
         if not (Path(resume) / STREAM_STATE).exists():
             raise ValueError(
-                f"--resume_from_checkpoint {resume}: there is no such checkpoint. Give a checkpoint-* folder, or "
-                "`last`."
+                f"--resume_from_checkpoint {resume} is not a checkpoint folder. Give a checkpoint-* folder, or `last`."
             )
     elif resume:
         if not folder.is_dir():
-            raise ValueError(f"--resume_from_checkpoint last: there is no folder {folder} to resume in. Leave it out.")
+            raise ValueError(f"--resume_from_checkpoint last: the folder {folder} does not exist. Leave it out.")
     elif (folder / CARD).exists() and not (folder / RESULTS).exists():
-        raise ValueError(f"--output_dir {folder} holds a {CARD} that is not ours to replace. Give another folder.")
+        raise ValueError(
+            f"--output_dir {folder} contains a {CARD} that is not from a run, and is not replaced. Give another folder."
+        )
     else:
         check_not_begun([args.output_dir for args in request.arguments.values()])
 
 
 def check_holds_same(folder: Path, objective: str) -> None:
-    """Raises `ValueError` for a folder that holds a model, but no run of this objective."""
+    """Raises `ValueError` for a folder with a model that is not from a run of this objective."""
     if not (folder / "config.json").exists():
         return
     try:
@@ -72,22 +74,22 @@ def check_holds_same(folder: Path, objective: str) -> None:
         holds = None
     if holds != objective:
         what = f"a run of the objective {holds!r}" if holds else "another model"
-        raise ValueError(f"--output_dir {folder} holds {what}. Give another folder.")
+        raise ValueError(f"--output_dir {folder} contains {what}. Give another folder.")
 
 
 def check_not_begun(folders: list[str]) -> None:
-    """Raises `ValueError` for a folder in which a run was begun."""
+    """Raises `ValueError` if one of the folders contains a started run."""
     begun = [folder for folder in folders if finished(folder) or checkpoint(folder)]
     if begun:
         state = "a finished run" if finished(begun[0]) else "an unfinished run"
         raise ValueError(
-            f"--output_dir {begun[0]} holds {state}. Resume it with --resume_from_checkpoint last, or start in another "
-            "folder (or remove this one)."
+            f"--output_dir {begun[0]} contains {state}. Resume it with --resume_from_checkpoint last, give another "
+            "folder, or delete this folder."
         )
 
 
 def check_writable(request: "Request") -> None:
-    """Raises `ValueError` for an output folder that can't be written to."""
+    """Raises `ValueError` if the output folder can't be created or written to."""
     folder = Path(request.first.output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -95,11 +97,12 @@ def check_writable(request: "Request") -> None:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"--output_dir {folder} can't be written to: {error.strerror}. Give another.") from error
+        reason = f"can't be written to: {error.strerror}"
+        raise ValueError(f"--output_dir {folder} {reason}. Give another folder.") from error
 
 
 def check_finished(experiment: "Experiment") -> None:
-    """Raises `ValueError` for a finished run with other settings: a card would show settings that never ran."""
+    """Raises `ValueError` for a finished run with other settings: the card would show settings that were not used."""
     for seed, args in experiment.request.arguments.items():
         if not finished(args.output_dir):
             continue
@@ -111,31 +114,35 @@ def check_finished(experiment: "Experiment") -> None:
         ]
         if changed:
             raise ValueError(
-                f"--output_dir {args.output_dir} holds a finished run with {'; '.join(changed[:3])}. Give another "
+                f"--output_dir {args.output_dir} contains a finished run with {'; '.join(changed[:3])}. Give another "
                 "folder, or the same options."
             )
 
 
 def check_start(request: "Request", blueprint: Blueprint) -> None:
-    """Raises `ValueError` for encoders that contradict each other, a batch with nothing to compare, and a frozen
-    encoder that would stay random."""
+    """Raises `ValueError` for conflicting encoder options, a global batch of one pair, and a random frozen encoder."""
     start, kinds = blueprint.start, request.objective.inputs
     if start.encoder and start.towers:
         options = " and ".join(f"--{kind}_encoder" for kind in start.towers)
-        raise ValueError(f"--encoder {start.encoder} brings all encoders, so leave out {options}.")
+        raise ValueError(f"--encoder {start.encoder} contains all encoders. Leave out {options}.")
     if len(kinds) > 1 and request.first.per_device_train_batch_size * request.first.world_size < 2:
-        raise ValueError("A global batch needs at least 2 rows to compare. Give --per_device_train_batch_size 2.")
+        raise ValueError(
+            f"--per_device_train_batch_size 1 gives a global batch of 1 row, but {request.objective.objective} needs "
+            "at least 2 rows. Give --per_device_train_batch_size 2."
+        )
     frozen = getattr(blueprint.task, "frozen", None)
     path = frozen and start.of(frozen)
     if frozen and (not path or is_shape_alone(path)):
-        raise ValueError(f"--frozen {frozen} would keep an encoder at random: give it a --{frozen}_encoder.")
+        raise ValueError(
+            f"--frozen {frozen} would freeze a randomly initialised encoder. Give a pretrained --{frozen}_encoder."
+        )
 
 
 class Trial(NamedTuple):
-    """What a trial of a model has shown.
+    """Facts about a model from its trial run.
 
-    convolutional: whether its first encoder is. encoder_classes: of each, by kind. parameters: how many the model has
-    that the checkpoint is of, without a head of its own."""
+    convolutional: whether its first encoder is convolutional. encoder_classes: class of each encoder, by kind of data.
+    parameters: number of parameters of the native model, without its head."""
 
     convolutional: bool
     encoder_classes: dict[str, str]
@@ -143,9 +150,9 @@ class Trial(NamedTuple):
 
 
 def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
-    """A forward and a backward pass on noise, and a checkpoint that is loaded again: what fails shows in seconds.
+    """Runs a forward and a backward pass on noise, and saves and loads a checkpoint, which takes seconds.
 
-    Raises `ValueError` for what does not fit."""
+    Raises `ValueError` if one of these fails: the sizes, the encoder, its weights or the checkpoint."""
     model, missing = blueprint.fresh(request.first.seed)
     batches = inputs.noise(kinds_alone(request))
     takes = set(inspect.signature(model.encoder.forward).parameters)
@@ -161,7 +168,9 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
         raise ValueError(f"{sizes} do not fit {encoder}: {reason}{hint}") from error
     lost = sorted(name for name in missing if f"full_model.{name}" not in unused)
     if lost:
-        raise ValueError(f"--encoder {blueprint.start} lacks weights that training needs: {', '.join(lost[:5])}.")
+        raise ValueError(
+            f"--encoder {blueprint.start} lacks weights that training needs: {', '.join(lost[:5])}. Give another."
+        )
     if request.main_process:
         check_reloads(model)
     classes = {kind: type(encoder).__name__ for kind, encoder in model.encoders.items()}
@@ -170,30 +179,30 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
 
 
 def size_hint(blueprint: Blueprint) -> str:
-    """What the config of an encoder says of images, where it says anything."""
+    """Returns the hint for an error with the image size in the encoder's config; empty without an image size."""
     side = Context(config=blueprint.config).image_size
-    return f" Its config says image_size={side}: give --image_size {side}." if side else ""
+    return f" Its config has image_size={side}: give --image_size {side}." if side else ""
 
 
 def kinds_alone(request: "Request") -> list[str]:
-    """The kinds of data that also come by themselves (--images_alone, --texts_alone)."""
+    """Returns the kinds with additional datasets of one kind only (--images_alone, --texts_alone)."""
     options = vars(request.pairs) if request.pairs else {}
     return [kind for kind in request.objective.inputs if options.get(f"{kind}s_alone")]
 
 
 def check_reloads(model: PretextModel) -> None:
-    """Saves a model in a temporary folder and loads it: what can't be stored must not show after the training.
+    """Saves a model to a temporary folder and loads it, so that a failure shows before training.
 
-    Raises `ValueError` where it can't be saved or loaded, or has other weights afterwards."""
+    Raises `ValueError` if it can't be saved or loaded, or if its weights change."""
     name = type(model).__name__
     with tempfile.TemporaryDirectory() as folder:
         try:
             model.save_pretrained(folder)
             loaded = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
-        except Exception as error:  # an objective may do anything
+        except Exception as error:  # code of an objective may raise any error
             raise ValueError(
                 f"A checkpoint of {name} can't be saved and loaded again: {type(error).__name__}: {error}"
             ) from error
     changed = [key for key, value in model.state_dict().items() if not torch.equal(value.cpu(), loaded[key].cpu())]
     if changed:
-        raise ValueError(f"A checkpoint of {name} loads with other values of {', '.join(changed[:5])}.")
+        raise ValueError(f"A checkpoint of {name} changes these weights when loaded: {', '.join(changed[:5])}.")

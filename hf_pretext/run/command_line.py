@@ -1,4 +1,4 @@
-"""Dataclasses to a command line: what a recipe says gives way to `--smoke`, and that to an option given.
+"""Command line of a recipe, from dataclasses. Given options override `--smoke`, which overrides the recipe's defaults.
 
 [RunArguments, Augmentation, RotationTask, TrainingArguments] + a recipe's settings + argv -> their values
 """
@@ -22,38 +22,39 @@ COMMON = (
     "save_total_limit", "eval_strategy", "report_to",
 )  # fmt: skip
 HELP = {
-    "output_dir": "Where checkpoints, results and the card go.",
-    "resume_from_checkpoint": "`last`, or a checkpoint folder: resume a run that was stopped.",
-    "seed": "Train this one seed instead of all of --seeds.",
-    "num_train_epochs": "Passes over the data.",
-    "max_steps": "Stop after so many steps, whatever --num_train_epochs says.",
-    "per_device_train_batch_size": "Samples of a batch, on each device.",
-    "gradient_accumulation_steps": "Batches that make one step.",
-    "learning_rate": "The highest learning rate.",
-    "lr_scheduler_type": "How it falls: linear, cosine, constant, ...",
-    "warmup_steps": "Steps in which it rises; below 1, a share of all steps.",
-    "weight_decay": "Of matrices and kernels; vectors get none.",
-    "bf16": "Train in bfloat16 (the default where the machine has instructions for it).",
-    "logging_steps": "Steps between two lines of metrics.",
-    "save_strategy": "When to write a checkpoint.",
-    "save_steps": "Steps between two checkpoints.",
-    "save_total_limit": "Checkpoints to keep.",
-    "eval_strategy": "When to measure kNN and the pretext task on validation, while training.",
-    "use_cpu": "Leave the GPU alone.",
+    "output_dir": "Output folder for checkpoints, results and the model card.",
+    "resume_from_checkpoint": "Continue an interrupted run: `last`, or the path of a checkpoint folder.",
+    "seed": "Random seed: train only this seed instead of all --seeds.",
+    "num_train_epochs": "Number of training epochs.",
+    "max_steps": "Number of training steps. If positive, overrides --num_train_epochs.",
+    "per_device_train_batch_size": "Batch size per device.",
+    "gradient_accumulation_steps": "Number of batches per optimizer step.",
+    "learning_rate": "Peak learning rate.",
+    "lr_scheduler_type": "Learning rate schedule after the warmup: linear, cosine, constant, ...",
+    "warmup_steps": "Number of warmup steps; below 1, a fraction of all steps.",
+    "weight_decay": "Weight decay of matrices and convolutions. Biases and norms get none.",
+    "bf16": "Train in bfloat16. Default: on if the device has bfloat16 instructions.",
+    "logging_steps": "Number of steps between two logs of the metrics.",
+    "save_strategy": "When to save a checkpoint.",
+    "save_steps": "Number of steps between two checkpoints.",
+    "save_total_limit": "Maximum number of checkpoints to keep; older ones are deleted.",
+    "eval_strategy": "When to evaluate during training: kNN accuracy and pretext metrics on the validation split.",
+    "use_cpu": "Train on the CPU, even if a GPU is available.",
     "torch_compile": "Compile the model with torch.compile.",
-    "dataloader_num_workers": "Processes that decode and augment. Default: none where the model computes on the "
-    "same cores, else up to 8.",
-    "report_to": "Trackers: tensorboard, wandb, trackio, ...; none by default.",
+    "dataloader_num_workers": "Number of worker processes that decode and augment. Default: 0 if the model trains on "
+    "the same CPU cores, else up to 8.",
+    "report_to": "Experiment trackers to log to: wandb, tensorboard, trackio, ...",
 }
 MISSING = object()
-BY_MACHINE = ("bf16", "dataloader_num_workers")  # chosen by what the machine has, where nothing is said
+BY_MACHINE = ("bf16", "dataloader_num_workers")  # their defaults depend on the machine
 
 
 class CommandLine:
-    """A parser over dataclasses.
+    """Parser of the options of several dataclasses.
 
-    description: what `--help` says above the options. settings: a recipe's values, by option name; smoke: those that
-    `--smoke` changes.
+    prog: name of the program in `--help`. description: text above the options in `--help`. settings: default values of
+    a recipe, by option name. smoke: values that `--smoke` changes. Raises `ValueError` if a recipe sets an unknown
+    option.
     """
 
     def __init__(self, types: Sequence[type], prog: str, description: str, settings: dict, smoke: dict):
@@ -62,18 +63,20 @@ class CommandLine:
         self.parser = HfArgumentParser(
             types, prog=prog, description=description, formatter_class=Formatter, allow_abbrev=False, add_help=False
         )
-        for field, kind in kinds.items():  # the parser turns `int | None` into `int` in the dataclass itself
+        for field, kind in kinds.items():  # the parser replaces `int | None` by `int` in the dataclass
             field.type = kind
-        self.parser.add_argument("--help", "-h", action="store_true", help="Show this and exit.")
-        self.parser.add_argument("--help_all", action="store_true", help="The same with all of TrainingArguments.")
+        self.parser.add_argument("--help", "-h", action="store_true", help="Show this help message and exit.")
+        everything = "Show this help message with all TrainingArguments and exit."
+        self.parser.add_argument("--help_all", action="store_true", help=everything)
         unknown = [name for name in {**settings, **smoke} if name not in self._names()]
         if unknown:
-            raise ValueError(f"The recipe sets {', '.join(unknown)}, but there is no such option.")
+            raise ValueError(f"The recipe sets unknown options: {', '.join(unknown)}. Remove or rename them.")
 
     def parse(self, argv: Sequence[str] | None = None) -> dict:
-        """Values of all options that a recipe, `--smoke` or the command line sets.
+        """Returns the values of all options that the recipe, `--smoke` or the command line sets.
 
-        Exits after `--help`, and with the usual status 2 for an unknown option or a bad value.
+        Stores the options of the command line in `given`. Exits after `--help`, and with status 2 for an unknown option
+        or a wrong value.
         """
         blank = argparse.Namespace(**dict.fromkeys(self._names(), MISSING))
         namespace, rest = self.parser.parse_known_args(argv, blank)
@@ -87,12 +90,12 @@ class CommandLine:
         return {**self.settings, **(self.smoke if given.get("smoke") else {}), **given}
 
     def build(self, type_: type, values: dict):
-        """One of the dataclasses from the values that are its own. Raises `ValueError` for a bad one."""
+        """Builds one of the dataclasses from its fields in `values`. Raises `ValueError` for a wrong value."""
         fields = {field.name: values[field.name] for field in dataclasses.fields(type_) if field.name in values}
         return make_settings(type_, **fields)
 
     def show_help(self, everything: bool) -> None:
-        """Prints the help, with the recipe's own values as the defaults."""
+        """Prints the help, with the recipe's values as defaults. everything: with all `TrainingArguments`."""
         words = {**{k: v for t in self.types for k, v in field_docs(t).items()}, **HELP}
         framework = {field.name for field in dataclasses.fields(self.types[-1])}
         for action in self.parser._actions:
@@ -105,7 +108,7 @@ class CommandLine:
             switched_off = any(option.startswith("--no_") for option in action.option_strings)
             if switched_off or (action.dest in framework and action.dest not in COMMON and not everything):
                 action.help = argparse.SUPPRESS
-        self.parser._optionals.title = "training (of transformers' TrainingArguments)"
+        self.parser._optionals.title = "training (transformers' TrainingArguments)"
         groups = self.parser._action_groups
         groups.append(groups.pop(groups.index(self.parser._optionals)))
         self.parser.print_help()
@@ -116,12 +119,12 @@ class CommandLine:
     def _refuse(self, argument: str) -> None:
         options = [option for action in self.parser._actions for option in action.option_strings]
         near = difflib.get_close_matches(argument.split("=")[0], options, 1)
-        hint = f" Did you mean {near[0]}?" if near else " See --help, and --help_all for every option."
-        self.parser.exit(2, f"error: there is no option {argument}.{hint}\n")
+        hint = f" Did you mean {near[0]}?" if near else " See --help, and --help_all for all options."
+        self.parser.exit(2, f"error: unknown option {argument}.{hint}\n")
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Keeps the recipe's docstring as written; says defaults where there are any; no clutter of choices."""
+    """Formats the help: the recipe's docstring unchanged, defaults if not None or False, no long lists of choices."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=110)
@@ -131,7 +134,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
         return action.help if nothing or action.dest == "seed" else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        """One spelling of each option; the other (`--with-dashes`) is understood too."""
+        """Shows one spelling of each option. The parser also accepts the other, `--with-dashes`."""
         spellings, action.option_strings = action.option_strings, action.option_strings[:1]
         try:
             return super()._format_action_invocation(action)

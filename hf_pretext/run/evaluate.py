@@ -1,6 +1,6 @@
-"""Evaluation: what was trained, next to random encoders and to what needs none.
+"""Evaluates trained models, compared with random encoders and with baselines without an encoder.
 
-Experiment + trained seeds -> results.json's content
+Experiment + trained seeds -> content of results.json
 """
 
 import dataclasses
@@ -28,21 +28,23 @@ from ..utils.machine import code_revision, describe, versions
 from ..utils.paths import relative
 from .experiment import Experiment, changed_arguments
 
-RANDOM_SEEDS = 3
-CARD_SETTINGS = ("license", "language", "limits")  # what only its author can say
-VERSION = 2  # of results.json
+RANDOM_SEEDS = 3  # minimum number of random encoders
+CARD_SETTINGS = ("license", "language", "limits")  # options that only the author of a model can set
+VERSION = 2  # format version of results.json
 
 
 def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
-    """Everything that results.json holds: facts, and metrics where there is a labelled set."""
+    """Returns the content of results.json: facts of the run, and metrics if it has a labelled set.
+
+    records: the record of each seed's training, by seed."""
     results = facts(experiment, records)
     if experiment.labelled is not None:
-        results.update(without_nan(metrics(experiment)))  # one that overflowed must not lose the others
+        results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others
     return results
 
 
 def metrics(experiment: Experiment) -> dict:
-    """The pretext task on test, transfer of every encoder next to the baselines, and measures of whole models."""
+    """Returns pretext metrics on the test split, transfer of every encoder with baselines, and measures of models."""
     request, labelled = experiment.request, experiment.labelled
     chance = chance_levels(request.objective, labelled)
     trained = [trained_metrics(experiment, seed, bool(chance)) for seed in request.arguments]
@@ -62,7 +64,7 @@ def metrics(experiment: Experiment) -> dict:
 
 
 class OfSeed(NamedTuple):
-    """What was measured of the model of one seed. transfers: by kind and variant (see `random_transfer`)."""
+    """Metrics of one seed's model. transfers: by kind of data and variant of the encoder (see `random_transfer`)."""
 
     pretext: dict[str, float]
     transfers: dict[str, dict[str, dict]]
@@ -70,7 +72,7 @@ class OfSeed(NamedTuple):
 
 
 def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed:
-    """Metrics of a trained seed, whose model is freed afterwards. measured: whether any measure fits the objective."""
+    """Returns the metrics of a trained seed. measured: True if any measure fits the objective."""
     request, labelled, device = experiment.request, experiment.labelled, experiment.request.first.device
     model = experiment.as_fast_layout(experiment.blueprint.trained(request.arguments[seed].output_dir))
     pretext = pretext_metrics(model, labelled.pretext_batches("test"), device)
@@ -86,7 +88,9 @@ def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed
 
 
 def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], measured: bool) -> OfSeed:
-    """The same of a random model. Each encoder is built for itself: statistics of batch norm are changed in place."""
+    """Returns the metrics of a random model. Its encoders are built separately, since batch norm is changed in place.
+
+    kinds: kinds of data of the encoders. measured: True if any measure fits the objective."""
 
     def build(kind: str) -> PreTrainedModel:
         return experiment.as_fast_layout(experiment.blueprint.random(seed).encoders[kind])
@@ -109,7 +113,7 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
 
 
 def transfer_options(experiment: Experiment, kind: str) -> dict:
-    """How transfer of a kind's encoder is measured."""
+    """Returns the arguments of the transfer functions for one kind of data: methods, device and dtype."""
     device = experiment.request.first.device
     return {"methods": experiment.methods(kind), "device": device, "dtype": precision(experiment, kind)}
 
@@ -117,9 +121,9 @@ def transfer_options(experiment: Experiment, kind: str) -> dict:
 def compared(
     experiment: Experiment, kind: str, trained: list[OfSeed], random: list[OfSeed], random_seeds: list[int]
 ) -> dict:
-    """Transfer of one kind's encoders: trained, random and baselines, layers chosen for all seeds together."""
+    """Returns the transfer of one kind's encoders: trained, random and baselines. All seeds use the same layer."""
     labelled = experiment.labelled
-    ours, theirs = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
+    of_trained, of_random = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
     baselines = baseline_transfer(kind, labelled, experiment.methods(kind))
     return {
         **described(labelled),
@@ -127,26 +131,26 @@ def compared(
         "test_seen_in_pretraining": labelled.split_by_us
         and labelled.name in [source.name for source in experiment.data.sources],
         "random_seeds": random_seeds,
-        **compare(ours, theirs, baselines, labelled.labels.majority()),
-        "details": {"trained": ours, "random": theirs, **baselines},
+        **compare(of_trained, of_random, baselines, labelled.labels.majority()),
+        "details": {"trained": of_trained, "random": of_random, **baselines},
     }
 
 
 def precision(experiment: Experiment, kind: str) -> torch.dtype | None:
-    """What features of a kind are extracted in, where not float32."""
+    """Returns the autocast dtype for extracting features of one kind; None for float32."""
     modality = experiment.inputs.by_name[kind]
     return torch.bfloat16 if modality.features_in_bf16 and experiment.request.first.bf16 else None
 
 
 def about(experiment: Experiment) -> str | None:
-    """What the recipe says of itself in one line; None where the command line made it another one."""
+    """Returns the first line of the recipe's docstring; None if the command line changes the recipe."""
     framework = {field.name for field in dataclasses.fields(TrainingArguments)}
-    as_it_stands = experiment.request.given.keys() <= {*framework, "seeds", *CARD_SETTINGS}
-    return (experiment.request.recipe.doc.strip().partition("\n")[0] or None) if as_it_stands else None
+    unchanged = experiment.request.given.keys() <= {*framework, "seeds", *CARD_SETTINGS}
+    return (experiment.request.recipe.doc.strip().partition("\n")[0] or None) if unchanged else None
 
 
 def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
-    """Everything about a run but its metrics."""
+    """Returns the content of results.json without the metrics. records: the record of each seed's training."""
     request, blueprint, data = experiment.request, experiment.blueprint, experiment.data
     hidden = ("identity", "repository")
     return {
@@ -189,5 +193,5 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
 
 
 def output_folder(experiment: Experiment) -> Path:
-    """Where results go."""
+    """Returns the output folder for the results."""
     return Path(experiment.request.first.output_dir)

@@ -1,4 +1,4 @@
-"""A run, planned: everything that was asked for, checked before anything is trained or written.
+"""Plans a run: reads and checks all options before training starts and before any file is written.
 
 recipe + values of options -> plan -> Experiment -> train -> evaluate -> publish
 """
@@ -35,15 +35,16 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "push_to_hub")
-INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # what is learned is the same
+INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # do not change the training
 
 
 @dataclass(frozen=True)
 class Request:
-    """The options of a run, each in its dataclass.
+    """Options of a run, in their dataclasses.
 
-    given: those of the command line. values: those of the recipe, of --smoke and of the command line. settings: the
-    dataclasses of data and measures, by class."""
+    given: options from the command line only. values: options from the recipe, --smoke and the command line. task:
+    settings of the objective. settings: the other dataclasses (data, measures, ...), by class. arguments:
+    `TrainingArguments` by seed."""
 
     recipe: "Recipe"
     objective: type[PretextModel]
@@ -62,40 +63,43 @@ class Request:
 
     @property
     def evaluated(self) -> bool:
-        """Whether there is a labelled set."""
+        """True if --eval_dataset names a labelled set."""
         return self.options.eval_dataset not in (None, NO_DATASET)
 
     @property
     def pairs(self) -> PairArguments | None:
-        """What is set where several kinds of data come together."""
+        """Options for several kinds of data; None for one kind."""
         return self.settings.get(PairArguments)
 
     @property
     def encoder_function(self) -> Callable[..., PreTrainedConfig]:
-        """What makes the config of the recipe's own encoder."""
+        """The recipe's function that returns the config of a fresh encoder."""
         return self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
 
     @property
     def main_process(self) -> bool:
-        """Whether this process is the first of all."""
+        """True on the process with rank 0."""
         return self.first.process_index == 0
 
     @property
     def datasets(self) -> list[str]:
-        """What is pretrained on. Raises `ValueError` where nothing is named."""
+        """The datasets of --dataset. Raises `ValueError` if there are none."""
         if not self.options.dataset:
-            raise ValueError("--dataset is missing: a folder, files, or a Hub id.")
+            raise ValueError("--dataset is missing. Give a folder, files or a Hub id.")
         return self.options.dataset
 
     def say(self, text: str) -> None:
-        """Prints on the main process."""
+        """Prints a text on the main process."""
         if self.main_process:
             print(text, flush=True)
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A run that was checked: what is trained on what, and how it is judged."""
+    """A checked run: its options, models, data and labelled set.
+
+    labelled: the labelled set; None without one, and on all processes but the main one. data_facts: entries of
+    results.json about the data. trial: facts about the model."""
 
     request: Request
     blueprint: Blueprint
@@ -106,26 +110,26 @@ class Experiment:
     trial: Trial
 
     def as_fast_layout(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Convolutions are fastest with channels last, on CPUs and GPUs alike."""
+        """Converts a convolutional model to channels-last, which is faster on CPUs and GPUs. Returns the model."""
         return module.to(memory_format=torch.channels_last) if self.trial.convolutional else module
 
     def noise(self) -> list[dict[str, torch.Tensor]]:
-        """Batches of the largest size that the model will see, of random content: one of each kind that there is."""
+        """Returns random batches of the largest size, one for each kind of batch in the training data."""
         return self.inputs.noise(kinds_alone(self.request))
 
     def panel_models(self) -> dict[str, PretextModel]:
-        """The first trained model and the random one of its seed."""
+        """Returns the trained and the random model of the first seed, by "trained" and "random"."""
         args, blueprint = self.request.first, self.blueprint
         models = {"trained": blueprint.trained(args.output_dir), "random": blueprint.random(args.seed)}
         return {who: self.as_fast_layout(model) for who, model in models.items()}
 
     def methods(self, kind: str) -> dict[str, Method]:
-        """How transfer of an encoder of this kind is measured, by name."""
-        asked = self.request.options.eval_fractions
-        return methods_of(asked or self.inputs.by_name[kind].fractions)
+        """Returns the methods of transfer (kNN, linear probes) for an encoder of this kind, by name."""
+        fractions = self.request.options.eval_fractions
+        return methods_of(fractions or self.inputs.by_name[kind].fractions)
 
     def identity(self, seed: int) -> dict:
-        """What a run depends on, for JSON."""
+        """Returns all values that change the result of a run, as JSON types."""
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
         changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": self.data.fingerprint()}
         changed = {name: value for name, value in changed.items() if not name.startswith(INDIFFERENT)}
@@ -135,7 +139,7 @@ class Experiment:
 def plan(
     recipe: "Recipe", objective: type[PretextModel], command_line: CommandLine, values: Mapping[str, Any]
 ) -> Experiment:
-    """Checks all that was asked for. Raises `ValueError`, with the value and the fix, for what would fail later."""
+    """Checks all options and builds the experiment. Raises `ValueError` with the value and the fix."""
     request = ask(recipe, objective, command_line, values)
     check_output(request)
     inputs, config, start, facts = plan_inputs(request)
@@ -156,7 +160,9 @@ def plan(
 def ask(
     recipe: "Recipe", objective: type[PretextModel], command_line: CommandLine, values: Mapping[str, Any]
 ) -> Request:
-    """The options in their dataclasses, without those of a recipe that are of its own data alone."""
+    """Returns the options in their dataclasses, without recipe options that fit only the recipe's data.
+
+    Raises `ValueError` for wrong values."""
     given, values = command_line.given, dict(values)
     for name in out_of_place(given):
         values.pop(name, None)
@@ -165,7 +171,7 @@ def ask(
     if "seed" in given and "seeds" not in given:
         options.seeds = [given["seed"]]
     if len(set(options.seeds)) < len(options.seeds) or not options.seeds:
-        raise ValueError(f"--seeds needs different numbers, but got {options.seeds}.")
+        raise ValueError(f"--seeds are {options.seeds}, but they must be different numbers. Give each seed once.")
     check_license(options.license)
     check_language(options.language)
     arguments = {seed: training_arguments(seed, options.seeds, command_line, values) for seed in options.seeds}
@@ -176,13 +182,15 @@ def ask(
     if request.first.eval_strategy != "no" and not request.evaluated:
         raise ValueError(
             f"--eval_strategy {request.first.eval_strategy.value} needs a labelled set, but --eval_dataset is none. "
-            "Name one, or leave --eval_strategy out."
+            "Give an --eval_dataset, or leave --eval_strategy out."
         )
     return request
 
 
 def out_of_place(given: Mapping[str, Any]) -> set[str]:
-    """Options of a recipe that are of its own data alone, by what the command line says."""
+    """Returns the recipe options that do not apply, because the command line replaces the data they belong to.
+
+    given: options from the command line."""
     names = set()
     if {"dataset", "images_alone", "texts_alone"} & given.keys():
         names |= {"mixture_weights"}
@@ -193,7 +201,7 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"eval_text_column", "eval_label", "prompts"}
     if "other_captions" in given:
         names |= {"caption_weights"}
-    if {"encoder", "image_encoder"} & given.keys():  # which bring their own
+    if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies
         names |= {"image_size"}
     return names - given.keys()
 
@@ -201,22 +209,24 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
 def training_arguments(
     seed: int, seeds: list[int], command_line: CommandLine, values: Mapping[str, Any]
 ) -> TrainingArguments:
-    """Those of one seed, with defaults by what the machine has."""
+    """Returns the `TrainingArguments` of one seed, with defaults that depend on the machine.
+
+    The first seed writes to the output folder, and the others to its sub-folders `seed-<n>`."""
     values, first = dict(values), seed == seeds[0]
     folder = values["output_dir"]
     values |= {"seed": seed, "push_to_hub": values.get("push_to_hub", False) and first}
     values["output_dir"] = folder if first else os.path.join(folder, f"seed-{seed}")
-    values.setdefault("use_cpu", not torch.accelerator.is_available())  # or bf16 would be refused on a CPU
+    values.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is an error without it
     if not {"bf16", "fp16"} & command_line.given.keys():
         values["bf16"] = has_bf16(values.get("use_cpu", False))
-    values.setdefault("disable_tqdm", False)  # Trainer takes its default from the verbosity
+    values.setdefault("disable_tqdm", False)  # Trainer's default depends on the log level
     values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
-    values.setdefault("ddp_find_unused_parameters", False)  # those without a gradient are frozen beforehand
+    values.setdefault("ddp_find_unused_parameters", False)  # unused ones are frozen before training
     return command_line.build(TrainingArguments, values=values)
 
 
 def changed_arguments(request: Request) -> dict:
-    """Training arguments that differ from transformers' defaults."""
+    """Returns the training arguments that differ from transformers' defaults, sorted by name."""
     defaults = {f.name: f.default for f in dataclasses.fields(TrainingArguments)}
     changed = {
         **{name: request.values[name] for name in request.values if name in defaults},
@@ -230,12 +240,12 @@ def changed_arguments(request: Request) -> dict:
 
 
 def announcement(experiment: Experiment) -> str:
-    """What is about to be trained, in a line."""
+    """Returns one line about the data, encoder, seeds and hardware of the run."""
     request, data, args = experiment.request, experiment.data, experiment.request.first
     seeds = ", ".join(map(str, request.arguments))
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     if precision == "fp32" and not {"bf16", "fp16"} & request.given.keys():
-        precision = "fp32 (no bf16 instructions here)"
+        precision = "fp32 (no bf16 instructions)"
     layout = ", channels_last" if experiment.trial.convolutional else ""
     start = f"from {experiment.blueprint.start}" if experiment.blueprint.start.paths else "from scratch"
     names = " + ".join(relative(source.name) for source in data.sources)

@@ -1,6 +1,6 @@
-"""From options to data: what kinds, how they are read, what is trained on and what it is judged by.
+"""Opens the data of a run from its options: inputs of the model, training data and labelled set.
 
-Request -> Inputs and the full model's config -> sources, mixed -> a labelled set
+Request -> Inputs and config of the full model -> sources, mixed -> a labelled set
 """
 
 import dataclasses
@@ -27,12 +27,12 @@ from .build import Blueprint, Start, by_name
 if TYPE_CHECKING:
     from .experiment import Request
 
-PROBED_LENGTH = 128  # tokens that show whether an architecture packs
+PROBED_LENGTH = 128  # tokens; length of the test whether an architecture supports packing
 TEXT = "text"
 
 
 def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, dict]:
-    """What a model sees, the full model's config, what it starts from, and what results.json says of that.
+    """Returns the inputs, the config of the full model, the pretrained encoders, and entries for results.json.
 
     Raises `ValueError` for options that contradict each other or the data."""
     objective, start = request.objective, start_of(request)
@@ -43,7 +43,8 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
     def context(kind: str) -> Context:
         config = full if full is not None else towers.get(kind)
         texts = partial(texts_to_learn_from, request, start, full)
-        flexible = start.of(kind) is not None and "max_length" not in request.given  # a recipe's is for its own encoder
+        # a recipe's max_length fits only its own encoder
+        flexible = start.of(kind) is not None and "max_length" not in request.given
         return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.max_image_pixels)
 
     classes = modality_classes(objective.inputs, objective.views)
@@ -57,14 +58,14 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
 
 
 def start_of(request: "Request") -> Start:
-    """What training starts from, as options say."""
+    """Returns the pretrained encoders that the options name."""
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
     towers = {kind: given.get(f"{kind}_encoder") for kind in request.objective.inputs}
     return Start(request.options.encoder, {kind: path for kind, path in towers.items() if path})
 
 
 def label_column(request: "Request") -> str | None:
-    """The canonical column by whose value rows belong together; None for one kind of data."""
+    """Returns the canonical column whose equal values mark positive pairs; None for one kind of data."""
     if request.pairs is None:
         return None
     if request.pairs.pair_label is not None:
@@ -73,42 +74,42 @@ def label_column(request: "Request") -> str | None:
 
 
 def check_kinds_alone(request: "Request") -> None:
-    """Raises `ValueError` for data of one kind where the objective needs all."""
+    """Raises `ValueError` for data of one kind if the objective needs all kinds in each batch."""
     names = [f"{kind}s_alone" for kind in request.objective.inputs if alone(request, kind)]
     if names and not request.objective.learns_from_one_kind:
         raise ValueError(
-            f"--{' and --'.join(names)}: {request.objective.objective} learns from pairs alone. Leave it out."
+            f"--{' and --'.join(names)}: {request.objective.objective} can learn only from pairs. Leave it out."
         )
 
 
 def alone(request: "Request", kind: str) -> list[str]:
-    """The datasets of which only one kind of data is used."""
+    """Returns the names of the datasets from --images_alone or --texts_alone, by kind."""
     return (vars(request.pairs).get(f"{kind}s_alone") if request.pairs else None) or []
 
 
 def asked_columns(request: "Request", prefix: str = "") -> dict[str, str | None]:
-    """The columns of each kind, by canonical name, as options name them; None where they are to be detected.
+    """Returns the column of each kind from the options; None if it is to be detected.
 
-    prefix: "eval_" for those of the labelled set."""
+    prefix: "eval_" for the columns of the labelled set."""
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
     return {kind: given.get(f"{prefix}{kind}_column") for kind in request.objective.inputs}
 
 
 def further_columns(request: "Request") -> dict[str, str]:
-    """Columns besides those of the kinds, by canonical name: further captions, and the label of pairs."""
+    """Returns additional columns by canonical name: further captions, and the label of pairs."""
     captions = request.settings.get(CaptionArguments)
     others = captions.columns if captions else {}
     label = request.pairs.pair_label if request.pairs else None
     return {**others, **({} if label is None else {"pair_label": label})}
 
 
-# what a tokenizer is trained on
+# training data of the tokenizer
 
 
 def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig | None) -> Source:
-    """The texts of the first dataset; of several kinds of data, the distinct captions of all of it.
+    """Returns the texts to train a tokenizer on: the first dataset, or for pairs, the distinct captions of all data.
 
-    full: the config of --encoder. Raises `ValueError`, before any text is read, where the objective can't take it."""
+    full: config of --encoder. Raises `ValueError`, before reading texts, if it does not fit the objective."""
     if full is not None:
         with start.named_in_errors():
             request.objective.native(full)
@@ -124,13 +125,13 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
     return distinct_captions(sources)
 
 
-# what is trained on
+# training data
 
 
 def open_data(
     request: "Request", inputs: Inputs, blueprint: Blueprint
 ) -> tuple[Mixture, dict[int, TrainingArguments], dict]:
-    """What is trained on, training arguments as that data wants them, and what results.json says of it.
+    """Returns the training data, `TrainingArguments` by seed for this data, and entries for results.json.
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
@@ -142,11 +143,11 @@ def open_data(
     sources = [open_rows(request, inputs, dataset) for dataset in request.datasets]
     others = [source for kind in request.objective.inputs for source in sources_alone(request, kind)]
     if TEXT in inputs.by_name:
-        for source in (*sources, *others):  # a resumed run detects a changed tokenizer
+        for source in (*sources, *others):  # so that a resumed run detects a changed tokenizer
             source.rows.files[f"tokenizer {fingerprint(inputs.by_name[TEXT].tokenizer)}"] = 0
     data = Mixture([*sources, *others], request.options.mixture_weights, one_source_a_step=bool(others))
     arguments = dict(request.arguments)
-    if others:  # then a step has no use for some parameters
+    if others:  # a batch of one kind leaves some parameters unused
         arguments = {
             seed: dataclasses.replace(args, ddp_find_unused_parameters=True) for seed, args in arguments.items()
         }
@@ -155,7 +156,7 @@ def open_data(
 
 
 def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
-    """One dataset of rows. Raises `ValueError` for a column of further captions that holds none."""
+    """Opens one dataset. Raises `ValueError` for a column of further captions without captions."""
     columns = {**asked_columns(request), **further_columns(request)}
     source = open_source(dataset, request.options.split, columns, (*inputs.needed, *further_columns(request)))
     for modality in inputs.modalities:
@@ -164,7 +165,7 @@ def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
 
 
 def sources_alone(request: "Request", kind: str) -> list[Source]:
-    """The datasets of which only one kind of data is used."""
+    """Opens the datasets of which only one kind of data is used."""
     texts = request.settings.get(TextArguments)
     options = {"split": request.options.split, "columns": {kind: None}, "needed": (kind,)}
     sample_by = texts.sample_by if texts else None
@@ -174,7 +175,9 @@ def sources_alone(request: "Request", kind: str) -> list[Source]:
 def open_corpus(
     request: "Request", inputs: Inputs, model: PretextModel
 ) -> tuple[Mixture, dict[int, TrainingArguments], dict]:
-    """Texts alone: tokenised once, packed where the model keeps documents apart, else in batches of like length."""
+    """Opens datasets of texts: tokenised once, packed if `model` supports it, else in batches of similar lengths.
+
+    Returns the same as `open_data`."""
     corpus, split, texts = inputs.by_name[TEXT], request.options.split, request.settings[TextArguments]
     sources = [
         open_source(dataset, split, asked_columns(request), (TEXT,), texts.sample_by) for dataset in request.datasets
@@ -182,24 +185,24 @@ def open_corpus(
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
     rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)
-    if not packs:  # each row is a full batch
+    if not packs:  # one row is a full batch
         arguments = {seed: dataclasses.replace(a, per_device_train_batch_size=1) for seed, a in arguments.items()}
     return Mixture(rows, request.options.mixture_weights), arguments, {"samples": corpus.samples, **inputs.facts()}
 
 
 def say_batch_norm(request: "Request", model: PretextModel) -> None:
-    """Says where batch norm normalises pieces of a batch."""
+    """Prints a note if batch norm is computed on pieces of a batch."""
     piece, frozen = getattr(request.task, "embed_batch_size", None), getattr(request.task, "frozen", None)
     trained = [encoder for kind, encoder in model.encoders.items() if kind != frozen]
     if piece and piece < request.first.per_device_train_batch_size and any(map(batch_norms, trained)):
         request.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} separately.")
 
 
-# what it is judged by
+# labelled set
 
 
 def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
-    """The labelled set of --eval_dataset. Raises `ValueError` as `LabelledSet` does."""
+    """Opens the labelled set of --eval_dataset. Raises `ValueError` like `LabelledSet`."""
     options = request.options
     return LabelledSet(
         options.eval_dataset,
@@ -212,7 +215,7 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
 
 
 def facts(request: "Request") -> dict[str, Any]:
-    """What results.json says of inputs before the data is opened."""
+    """Returns entries for results.json about the inputs, from the options."""
     common: dict[str, Any] = {"knn": {"k": K, "temperature": TEMPERATURE}}
     if request.pairs is None:
         return common

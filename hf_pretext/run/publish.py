@@ -1,6 +1,6 @@
-"""Publishing: results.json, the card, the report, the screen, and the Hub where that is asked for.
+"""Writes results.json, the model card and the report, prints the results, and pushes them with --push_to_hub.
 
-Experiment + results -> files, lines, a push
+Experiment + results -> files, text in the terminal, a push
 """
 
 import time
@@ -26,23 +26,24 @@ log = logging.get_logger(__name__)
 
 
 def publish(experiment: Experiment, results: dict, repository: str | None, began: float) -> dict:
-    """Writes results down in every form, and shows them. Returns what results.json holds.
+    """Writes and prints the results, and pushes the run with --push_to_hub. Returns the content of results.json.
 
-    repository: of --push_to_hub. began: when evaluation did, by `time.perf_counter`."""
+    repository: Hub repository of --push_to_hub. began: start of the evaluation, from `time.perf_counter`, in
+    seconds."""
     folder, panel = output_folder(experiment), None
     results["usage"] = tried(results, folder)
     if experiment.labelled is not None:
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - began})
-        try_to_write_card(folder)  # before anything is drawn: what was measured must not hang on an image
-        with survived("The test set was not drawn"):
+        try_to_write_card(folder)  # first, because drawing may fail
+        with survived("The report has no test examples"):
             panel = panel_of(experiment.panel_models(), experiment.labelled, results, experiment.request.first.device)
     results["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / RESULTS, results)
-    with survived("No report was drawn"):
+    with survived("The report was not written"):
         draw(folder / REPORT, results, panel)
     try_to_write_card(folder)
     experiment.request.say("")
-    with survived("Its metrics are not shown"):
+    with survived("The metrics can't be shown"):
         show(folder, experiment.request.recipe.name)
     if experiment.request.first.push_to_hub:
         publish_on_hub(experiment.request.first, folder, experiment.request.say, repository)
@@ -51,7 +52,7 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
 
 @contextmanager
 def survived(loss: str) -> Iterator[None]:
-    """A warning in place of an error: a run that trained for days must not end for the want of an image."""
+    """Turns an error into a warning, because a failed image must not end a long run. loss: start of the warning."""
     try:
         yield
     except Exception as error:
@@ -59,13 +60,15 @@ def survived(loss: str) -> Iterator[None]:
 
 
 def try_to_write_card(folder: Path) -> None:
-    """Writes the card, if it can be written."""
-    with survived(f"No card was written. Try again: hf-pretext card {folder}"):
+    """Writes the model card. An error becomes a warning."""
+    with survived(f"The model card was not written. Try again: hf-pretext card {folder}"):
         write_card(folder)
 
 
 def publish_on_hub(args: TrainingArguments, folder: Path, say: Callable[[str], None], repository: str | None) -> None:
-    """Does what --push_to_hub asks for. What fails is said, and can be done again: everything lies in the folder."""
+    """Pushes the run to the Hub. If it fails, prints the reason and the command that pushes the folder again.
+
+    repository: full name or name; default: --hub_model_id or the name of the folder. say: prints a text."""
     from ..cards.push import push
 
     repository = repository or args.hub_model_id or folder.name
@@ -73,7 +76,7 @@ def publish_on_hub(args: TrainingArguments, folder: Path, say: Callable[[str], N
     try:
         repository = full_name(repository, args.hub_token)
         address = push(folder, repository, private, revision, token=args.hub_token, say=say)
-        say(f"\nPublished: {address}")
+        say(f"\nPushed to the Hub: {address}")
     except (ValueError, OSError) as error:
         options = " --private" * bool(private) + (f" --revision {revision}" if revision != "main" else "")
-        say(f"\nNot published: {error}\n  hf-pretext push {folder} {repository}{options}")
+        say(f"\nNot pushed to the Hub: {error}\n  hf-pretext push {folder} {repository}{options}")

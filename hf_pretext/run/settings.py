@@ -1,4 +1,4 @@
-"""What a run of a recipe is asked for, besides what its objective, its data and `TrainingArguments` have."""
+"""Options of every recipe. More options come from its objective, its kinds of data and `TrainingArguments`."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -8,24 +8,25 @@ NO_DATASET = "none"
 
 @dataclass
 class RunArguments:
-    """What is pretrained on what, and what it is judged by.
+    """Options for the data, the encoder, the evaluation, the seeds and the model card.
 
-    dataset: What to pretrain on, no labels needed: a Hub id (streamed), a folder, or files (a folder or a glob of
-        images, Parquet, WebDataset tars, Arrow, JSON lines, CSV or plain text). Several are mixed.
-    mixture_weights: How often each of several datasets is drawn from; by their rows where nothing is said.
-    split: Their split.
-    encoder: Start from this one (a Hub id or folder) instead of the recipe's own fresh one. A folder with a config.json
-        alone gives a fresh encoder of that shape.
-    eval_dataset: A labelled set for transfer, given as --dataset is; `none` leaves it out.
-    eval_label: The column of labels in it.
-    eval_rows: Rows of each of its splits at most.
-    eval_fractions: Shares of its labels that linear probes know, as 0.01 0.1 1. Default: all of them; of texts,
-        sounds and videos these three.
-    seeds: Train one run for each: means, spreads and the verdict need three.
-    smoke: A tiny encoder and a few steps, to see that everything works.
-    license: The card's: the licence of the weights, by its name on the Hub, as `apache-2.0`.
-    language: The card's: the languages of the data, by their codes, as `en`.
-    limits: The card's: what else its readers should know of the model's limits, in your words.
+    dataset: Training data, without labels: a Hub id (streamed), a folder, or files (images, Parquet, WebDataset tars,
+        Arrow, JSON lines, CSV or plain text). Several datasets are mixed.
+    mixture_weights: Sampling weight of each dataset. If not set, its number of rows.
+    split: Split of the training data.
+    encoder: Pretrained encoder (Hub id or folder), to continue pretraining or fine-tune on your data. A folder with
+        only a config.json gives random weights. If not set, the recipe's encoder with random weights.
+    eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
+        the evaluation.
+    eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
+    eval_rows: Maximum number of rows of each split of --eval_dataset. If not set, all rows.
+    eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
+        images, and 0.01 0.1 1 for texts, audio and videos.
+    seeds: Random seeds; one run is trained for each. The spread of the metrics and the verdict need at least three.
+    smoke: Test run of all steps with a tiny encoder and a few training steps.
+    license: License of the weights in the model card, by its name on the Hub, e.g. `apache-2.0`.
+    language: Language codes of the data in the model card, e.g. `en`.
+    limits: Known limits of the model in the model card, in your own words.
     """
 
     _argument_group_name: ClassVar[str] = "data and encoder"

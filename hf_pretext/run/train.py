@@ -1,6 +1,6 @@
-"""Training: every seed of an experiment that is not finished.
+"""Trains every unfinished seed of an experiment.
 
-Experiment -> a checkpoint for each seed -> what each run was, for results.json
+Experiment -> a checkpoint for each seed -> a record of each run, for results.json
 """
 
 import json
@@ -25,12 +25,12 @@ from .checks import FINISHED, checkpoint, finished
 from .experiment import Experiment, announcement
 from .inputs import TEXT
 
-QUICK = {"knn": METHODS["knn"]}  # measured while training
-SHOWN = 5  # bad samples that are listed
+QUICK = {"knn": METHODS["knn"]}  # evaluation during training
+SHOWN = 5  # number of bad samples that are printed
 
 
 def train(experiment: Experiment) -> dict[int, dict]:
-    """Trains every seed that is not finished. Returns what each run was, by seed."""
+    """Trains every seed that is not finished. Returns the record of each run, by seed."""
     request = experiment.request
     if request.first.device.type == "cpu":
         keep_freed_memory()
@@ -38,25 +38,25 @@ def train(experiment: Experiment) -> dict[int, dict]:
     records = {}
     for seed, args in request.arguments.items():
         records[seed] = train_seed(experiment, seed, args)
-        release_memory()  # a trainer and its callbacks hold each other, and the model with its optimizer
-    PartialState().destroy_process_group()  # or a process may abort at its exit; evaluation needs one alone
+        release_memory()  # the trainer and its callbacks reference each other and keep the model in memory
+    PartialState().destroy_process_group()  # else a process may abort at its exit
     return records
 
 
 def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> dict:
-    """Trains one seed, or reads what it was where it is finished."""
+    """Trains one seed and returns its record. For a finished seed, reads the record from its folder."""
     say, record = experiment.request.say, Path(args.output_dir) / FINISHED
     if finished(args.output_dir):
-        say(f"seed {seed}: finished already, in {args.output_dir}")
+        say(f"seed {seed}: already finished, in {args.output_dir}")
         return json.loads(record.read_text())
     resume = args.resume_from_checkpoint
     if resume == "last":
         resume = checkpoint(args.output_dir)
-        say(f"seed {seed}: " + (f"resumes from {resume}" if resume else "no checkpoint yet, from the start"))
+        say(f"seed {seed}: " + (f"resumes from {resume}" if resume else "no checkpoint yet, starts at step 0"))
     trainer, frozen = make_trainer(experiment, seed, args)
     with energy() as drawn:
         trainer.train(resume_from_checkpoint=resume)
-    trainer.save_model(_internal_call=True)  # what is published is published when there are results
+    trainer.save_model(_internal_call=True)  # without a push, which needs the results
     if experiment.request.main_process:
         write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         for modality in experiment.inputs.modalities:
@@ -73,7 +73,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         "samples_per_second": trainer.samples_seen / trainer.seconds,
         **account,
         "resumed": trainer.resumed,
-        **({} if trainer.resumed else drawn),  # of a part alone, it would say too little
+        **({} if trainer.resumed else drawn),  # the energy of a resumed part is incomplete
         "frozen": frozen,
         "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
         "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
@@ -82,19 +82,19 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
     }
     trainer.save_state()
     if experiment.request.main_process:
-        write_json(record, result)  # last: it says that the run is finished
+        write_json(record, result)  # last, since it marks the run as finished
     return result
 
 
 def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> tuple[PretextTrainer, list[str]]:
-    """The trainer of a seed, and the names of the parameters that no loss asks for, which are frozen."""
+    """Returns the trainer of a seed, and the names of the parameters that get no gradient, which are frozen."""
     model, _ = experiment.blueprint.fresh(seed)
     frozen = model.freeze_unused(*experiment.noise())
     idle = [name for name in frozen if "pooler" not in name]
     if idle:
         more = ", and more" if len(idle) > 3 else ""
         experiment.request.say(
-            f"seed {seed}: {len(idle)} weights have no part in any loss: {', '.join(idle[:3])}{more}"
+            f"seed {seed}: {len(idle)} weights get no gradient and are frozen: {', '.join(idle[:3])}{more}"
         )
     model, evaluation = experiment.as_fast_layout(model), while_training(experiment)
     stream = experiment.request.stream
@@ -102,13 +102,13 @@ def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> 
 
 
 def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> None:
-    """Has `SentenceTransformer(folder)` pool as we do, where texts are all that there is."""
+    """For text encoders, writes the files with which `SentenceTransformer(folder)` pools like this package."""
     if model.inputs == (TEXT,):
         write_modules(folder, width(model.encoder), experiment.inputs.by_name[TEXT].max_length)
 
 
 def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:
-    """Says how many samples were replaced, and where the first ones lie."""
+    """Prints how many bad samples were replaced, and the file and row of the first ones."""
     if not reasons:
         return
     counts, path = ", ".join(f"{reason}: {count}" for reason, count in reasons.items()), Path(folder) / BAD_SAMPLES
@@ -118,7 +118,8 @@ def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], 
 
 
 def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str, float]] | None:
-    """What `--eval_strategy` shows: quick metrics on validation, so that test stays unseen until the end."""
+    """Returns the evaluation for `--eval_strategy`: quick metrics on validation, never on test. None without a labelled
+    set."""
     if not experiment.request.evaluated:
         return None
     device, splits = experiment.request.first.device, ("train", "validation")
@@ -133,5 +134,5 @@ def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str,
 
 
 def finite(entry: dict) -> dict:
-    """A log's metrics without those that JSON can't hold: a gradient's norm may overflow for a step."""
+    """Returns a log entry without NaN and infinity, which JSON does not support. A gradient norm may overflow."""
     return {name: v for name, v in entry.items() if not isinstance(v, float) or math.isfinite(v)}

@@ -177,13 +177,13 @@ def test_resumes_and_energy_are_shown_where_they_are_known(results):
 def test_a_card_never_ends_a_run(tmp_path, caplog):
     (tmp_path / "results.json").write_text("{}")
     try_to_write_card(tmp_path)
-    assert "No card was written" in caplog.text and f"hf-pretext card {tmp_path}" in caplog.text
+    assert "The model card was not written" in caplog.text and f"hf-pretext card {tmp_path}" in caplog.text
 
 
 def test_the_end_of_a_run_survives_what_fails(caplog):
-    with survived("No report was drawn"):
+    with survived("The report was not written"):
         raise OSError("no room")
-    assert "No report was drawn: OSError: no room" in caplog.text
+    assert "The report was not written: OSError: no room" in caplog.text
 
 
 def test_numbers_that_json_can_not_store_are_written_as_missing(tmp_path):

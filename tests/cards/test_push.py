@@ -105,7 +105,7 @@ def test_a_checkpoint_that_can_not_be_published_ends_no_training(hub, run, caplo
     HfApi().create_repo(MODEL)
     torch.save({}, run / "ema.pt")
     Publisher("rotation", MODEL).push(run, "Training in progress", "step 2", token=hub.token).result()
-    assert "Training goes on" in caplog.text and len(hub.commits("model", MODEL)) == 1
+    assert "Training continues" in caplog.text and len(hub.commits("model", MODEL)) == 1
 
 
 def test_a_broken_upload_publishes_nothing_and_the_next_sends_what_is_missing(hub, run):
@@ -137,7 +137,8 @@ def test_a_run_is_published_under_the_name_of_who_trained(hub, run):
     said = []
     args = SimpleNamespace(hub_model_id=None, hub_private_repo=True, hub_revision=None, hub_token=hub.token)
     publish_on_hub(args, run, said.append, None)
-    assert said[-1].startswith(f"\nPublished: {hub.url}/tester/run/") and hub.repository("model", "tester/run").private
+    assert said[-1].startswith(f"\nPushed to the Hub: {hub.url}/tester/run/")
+    assert hub.repository("model", "tester/run").private
     text = hub.files("model", "tester/run")["README.md"].decode()
     assert 'from_pretrained("tester/run")' in text
     (run / "report.png").write_bytes(b"another")
@@ -204,7 +205,7 @@ def test_push_to_hub_of_training_arguments(hub, emoji, tmp_path, strategy):
     assert hub.commits("model", MODEL)[:2] == [f"Training in progress, step {step}" for step in (4, 2)]
     files = hub.files("model", MODEL)
     assert "It was not evaluated." in files["README.md"].decode() and "model.safetensors" in files
-    assert "step 4 of a training that goes on" in files["README.md"].decode()
+    assert "step 4 of an unfinished run" in files["README.md"].decode()
     assert ("last-checkpoint/optimizer.pt" in files) == (strategy == "checkpoint")
     assert ("checkpoint-4/optimizer.pt" in files) == (strategy == "all_checkpoints")
     assert not [name for name in files if name.endswith((".bin", ".pt", ".pth")) and "/" not in name]

@@ -197,7 +197,7 @@ def test_another_grid_is_refused(kind, patch_size, gives, images):
 
 
 def test_an_encoder_of_something_else_is_refused():
-    with pytest.raises(ValueError, match="needs an encoder of the kind image"):
+    with pytest.raises(ValueError, match="image encoder must accept image inputs"):
         PatchCodebook(6, 8, encoder_of("bert"))
 
 

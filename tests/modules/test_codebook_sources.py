@@ -105,7 +105,7 @@ def test_what_can_not_be_opened(tmp_path):
     with pytest.raises(ValueError, match="--codebook /nowhere is neither a folder"):
         open_codebook("/nowhere", 8, 8)
     BertModel(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
-    with pytest.raises(ValueError, match="needs an encoder of the kind image, but BertModel"):
+    with pytest.raises(ValueError, match="image encoder must accept image inputs, but BertModel"):
         open_codebook(str(tmp_path / "bert"), 8, 8, option="--tokens")
     CONFIGS["vit"]().save_pretrained(tmp_path / "shape")
     with pytest.raises(ValueError, match="shape has no weights that can be loaded"):

@@ -163,7 +163,7 @@ def test_what_is_no_composite_of_the_right_kinds_is_refused():
         build.from_encoder(made["image"])
     with pytest.raises(ValueError, match="needs a CompositeModel of image and text, not a CompositeModel"):
         build.from_encoder(CompositeModel.of(image=made["image"], audio=made["text"]))
-    with pytest.raises(ValueError, match="of the kind image, but BertModel"):
+    with pytest.raises(ValueError, match="image inputs, but BertModel"):
         build.from_encoder(CompositeModel.of(image=made["text"], text=made["image"]))
 
 

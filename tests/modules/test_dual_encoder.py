@@ -218,8 +218,8 @@ def test_embeddings_in_mixed_precision_have_length_one():
     [
         ("resnet", "bert", r"ResNetModel gives vectors of shape \(16, 1, 1\).* image encoder, for example ViT, Swin"),
         ("vit", "modernbert", "ModernBertModel gives no pooled output.* text encoder, for example BERT, RoBERTa"),
-        ("bert", "bert", "needs an encoder of the kind image"),
-        ("vit", "vit", "needs an encoder of the kind text"),
+        ("bert", "bert", "image encoder must accept image inputs"),
+        ("vit", "vit", "text encoder must accept text inputs"),
     ],
 )
 def test_towers_that_can_not_be_stored_are_refused(vision, text, message):

@@ -93,7 +93,7 @@ def kill_once_there(typed: list[str], path: Path, **environment) -> None:
     while not path.exists() and process.poll() is None and time.time() < deadline:
         time.sleep(0.01)
     process.kill()
-    assert process.wait() == -9, "it ended by itself"
+    assert process.wait() == -9, "it was not killed"
 
 
 # a run that is not trained

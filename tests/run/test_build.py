@@ -273,8 +273,8 @@ def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
 def test_encoder_that_is_no_vision_model(tmp_path):
     encoder("bert").save_pretrained(tmp_path / "bert")
     message = refused(ROTATION, "--encoder", tmp_path / "bert", "--dataset", "/no/such")  # which is read later
-    assert f"--encoder {tmp_path / 'bert'}: This objective needs an encoder of the kind image" in message
-    assert "BertModel (bert) can't take noise of that kind" in message
+    assert f"--encoder {tmp_path / 'bert'}: The image encoder must accept image inputs" in message
+    assert "BertModel (bert) does not" in message
 
 
 def test_encoder_of_videos(tmp_path):
@@ -282,7 +282,7 @@ def test_encoder_of_videos(tmp_path):
     config = transformers.TimesformerConfig(**VIT, patch_size=8, num_frames=2)
     AutoModel.from_config(config).save_pretrained(tmp_path / "timesformer")
     message = refused(ROTATION, "--encoder", tmp_path / "timesformer", "--image_size", 32)
-    assert "needs an encoder of the kind image, but TimesformerModel (timesformer) can't take noise" in message
+    assert "image encoder must accept image inputs, but TimesformerModel (timesformer) does not" in message
 
 
 def test_encoder_that_is_no_text_model(tmp_path):
@@ -310,7 +310,7 @@ def test_encoder_that_can_not_be_a_tower(tmp_path):
 def test_towers_of_a_model_that_has_none(tmp_path):
     CONFIGS["vit"]().save_pretrained(tmp_path / "vit")
     message = refused(FLAVA, "--image_encoder", tmp_path / "vit")
-    assert "--image_encoder: the encoders of flava are parts of one model. Start from a full model" in message
+    assert "--image_encoder: the encoders of flava are parts of one model" in message and "Start from a full" in message
 
 
 def test_different_model(tmp_path):

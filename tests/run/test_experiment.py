@@ -32,7 +32,7 @@ def test_evaluation_while_training_without_a_labelled_set():
 
 
 def test_seeds_that_repeat():
-    assert "--seeds needs different numbers" in refused(ROTATION, "--seeds", 1, 1)
+    assert "--seeds are [1, 1], but they must be different numbers" in refused(ROTATION, "--seeds", 1, 1)
 
 
 def test_no_dataset_is_an_error_when_it_is_needed():

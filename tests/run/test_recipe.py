@@ -144,11 +144,11 @@ def test_users_labelled_set(tmp_path, emoji):
 
 
 def test_output_folder_of_a_finished_run(smoke):
-    assert "holds a finished run" in refused(ROTATION, output_dir=smoke[0])
+    assert "contains a finished run" in refused(ROTATION, output_dir=smoke[0])
     message = refused(ROTATION, "--resume_from_checkpoint", "last", "--learning_rate", 9, output_dir=smoke[0])
-    assert "holds a finished run with learning_rate 0.0015, not 9.0" in message
+    assert "contains a finished run with learning_rate 0.0015, not 9.0" in message
     message = refused(ROTATION, "--resume_from_checkpoint", "last", "--seed", 1, output_dir=smoke[0])
-    assert "holds a finished run with seed 0, not 1" in message
+    assert "contains a finished run with seed 0, not 1" in message
 
 
 def test_two_processes(tmp_path):

@@ -52,8 +52,8 @@ def test_a_start_is_what_options_name():
 
 
 def test_columns_are_those_asked_for_by_kind():
-    request = requested(CONTRASTIVE, "--image_column", "picture", "--eval_text_column", "name")
-    assert asked_columns(request) == {"image": "picture", "text": "text"}  # the recipe's own text column
+    request = requested(CONTRASTIVE, "--image_column", "photo", "--eval_text_column", "name")
+    assert asked_columns(request) == {"image": "photo", "text": "text"}  # the recipe's own text column
     assert asked_columns(request, "eval_") == {"image": None, "text": "name"}
     assert asked_columns(requested(ROTATION)) == {"image": None}
 
@@ -115,8 +115,8 @@ def test_batch_norm_of_pieces_is_said(options, said, capsys):
 
 
 def test_missing_column():
-    message = refused(ROTATION, "--image_column", "picture")
-    assert "no column 'picture' (--image_column)" in message and "image (Image)" in message
+    message = refused(ROTATION, "--image_column", "photo")
+    assert "no column 'photo' (--image_column)" in message and "image (Image)" in message
     message = refused(ROTATION, "--eval_label", "kind")
     assert "no column 'kind' (--eval_label)" in message and "group (string)" in message
 
@@ -187,7 +187,7 @@ def test_texts_for_a_recipe_that_needs_pairs(recipe, tmp_path):
 
 def test_what_learns_from_pairs_alone():
     message = refused(MATCHING, "--images_alone", EMOJI)
-    assert "--images_alone: matching learns from pairs alone" in message
+    assert "--images_alone: matching can learn only from pairs" in message
 
 
 # processors

@@ -51,7 +51,7 @@ def test_a_seed_that_is_finished_is_not_trained_again(tmp_path):
     (tmp_path / "run.json").write_text('{"seed": 3, "steps": 40}')
     of, said = experiment()
     assert train_seed(of, 3, SimpleNamespace(output_dir=str(tmp_path))) == {"seed": 3, "steps": 40}
-    assert said == [f"seed 3: finished already, in {tmp_path}"]
+    assert said == [f"seed 3: already finished, in {tmp_path}"]
 
 
 def test_nothing_is_measured_while_training_without_a_labelled_set():
@@ -91,7 +91,7 @@ def test_parts_that_nothing_trains_are_reported(tmp_path, capsys):
     options = ("--dataset", EMOJI, *BRIEFLY, "--contrastive_weight", 0)
     main(MULTIWAY, *options, output_dir=tmp_path / "run")
     output = capsys.readouterr().out
-    assert "weights have no part in any loss" in output and "experts.vision" in output
+    assert "weights get no gradient and are frozen" in output and "experts.vision" in output
 
 
 def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
@@ -145,7 +145,7 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
 
     refused = subprocess.run(typed, capture_output=True, text=True)
     assert refused.returncode == 1
-    assert "holds an unfinished run" in refused.stderr and "--resume_from_checkpoint last" in refused.stderr
+    assert "contains an unfinished run" in refused.stderr and "--resume_from_checkpoint last" in refused.stderr
 
     resumed = subprocess.run([*typed, "--resume_from_checkpoint", "last"], capture_output=True, text=True)
     assert resumed.returncode == 0, resumed.stderr
