@@ -25,14 +25,15 @@ LIST_B = {  # a pattern, and what to say instead
     r"of both kinds": "image-text",
     r"what bounds it": "limited by",
 }
+LISTS = ("test_words.py", "test_layout.py")  # files that name the words
 KEYS = {"figures", "picture"}  # of results.json; a name of columns that data has
 PATTERNS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): instead for pattern, instead in LIST_B.items()}
 
 
 def files(patterns: tuple[str, ...]) -> list[Path]:
-    """Files of the repository, by path, without this one."""
+    """Files of the repository, by path, without those that list words."""
     paths = {path for pattern in patterns for path in REPOSITORY.glob(pattern)}
-    return sorted(path for path in paths if path.is_file() and path != Path(__file__) and ".venv" not in path.parts)
+    return sorted(path for path in paths if path.is_file() and path.name not in LISTS and ".venv" not in path.parts)
 
 
 def prose_of_code(source: str) -> Iterator[tuple[int, str]]:

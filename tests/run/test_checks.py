@@ -42,7 +42,11 @@ BAD_SETTINGS = {
     ),
     "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must be above 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
-    "a sigmoid that is smoothed": (CONTRASTIVE, ["--loss", "sigmoid", "--label_smoothing", "0.1"], "needs loss='softmax'"),
+    "a sigmoid that is smoothed": (
+        CONTRASTIVE,
+        ["--loss", "sigmoid", "--label_smoothing", "0.1"],
+        "needs loss='softmax'",
+    ),
     "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "or a language (ar, de, en"),
     "a frozen tower at random": (CONTRASTIVE, ["--frozen", "text"], "Give a pretrained --text_encoder"),
     "a batch of one": (
