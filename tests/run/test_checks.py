@@ -43,7 +43,7 @@ BAD_SETTINGS = {
     "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must lie above 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "a sigmoid that is smoothed": (CONTRASTIVE, ["--loss", "sigmoid", "--label_smoothing", "0.1"], "leave it 0"),
-    "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "or a language (ar, de, en"),
+    "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "nor a language. Languages are ar, de, en"),
     "a frozen tower at random": (CONTRASTIVE, ["--frozen", "text"], "give it a --text_encoder"),
     "a batch of one": (
         CONTRASTIVE, ["--per_device_train_batch_size", "1"], "needs at least 2 rows to compare. Give --per_",
