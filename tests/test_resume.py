@@ -207,7 +207,7 @@ def test_other_numbers_of_processes_in_the_middle_of_an_epoch(data, unbroken, tm
     for ranks, until in ((2, 4), (3, 7), (4, 11), (1, STEPS)):
         last = {"last": True} if seen else {}
         output = run(data, folder, ranks, per_device_train_batch_size=BATCH // ranks, stop_at=until, **last)
-        assert ("processes do not divide --parts 4: each row is read by 3 of them" in output) == (ranks == 3)
+        assert ("--parts 4 is not divisible by 3 processes: each row is read by 3 of them" in output) == (ranks == 3)
         new = steps_after(folder, ranks, max(seen, default=0))
         assert set(new) == set(range(max(seen, default=0) + 1, until + 1))
         seen.update(new)
@@ -237,7 +237,7 @@ def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(dat
     run(broken, folder, stop_at=3, **options)
     output = run(broken, folder, last=True, expect=1, **options)
     for rank in range(2):
-        assert re.search(rf"rank{rank}\]:.*TooManyBadSamples: 1[1-5] of the last 70 samples could not be used", output)
+        assert re.search(rf"rank{rank}\]:.*TooManyBadSamples: 1[1-5] of the last 70 samples are bad", output)
     assert ROWS // BATCH < max(steps(folder)) <= ROWS // BATCH + 2  # not before an epoch was seen, nor long after
 
 
@@ -275,7 +275,7 @@ def test_a_resume_that_would_see_other_data_is_refused(data, unbroken, tmp_path)
         (data, dict(seed=4), ["was trained with seed 3, not 4"]),
         (data, dict(parts=5), ["was trained with parts 4, not 5"]),
         (data, dict(more=data / "train-3.parquet"), ["mixture_weights None, not"]),
-        (data / "train-0.parquet", {}, ["train-1.parquet is gone", "--allow_changed_source"]),
+        (data / "train-0.parquet", {}, ["train-1.parquet is missing", "--allow_changed_source"]),
     ]
     runs = [start(source, tmp_path / "run", **{**options, **change}) for source, change, _ in refused]
     outputs = [process.communicate(timeout=240)[0] for process in runs]  # all at once: they mostly import

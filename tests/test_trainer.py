@@ -232,7 +232,7 @@ def test_waiting_for_data_is_measured_and_its_mend_is_reported(trainer_of, emoji
     logging.getLogger("transformers").removeHandler(caplog.handler)
     waits = [entry["data_wait"] for entry in trainer.state.log_history if "data_wait" in entry]
     assert len(waits) == 5 and sorted(waits)[1] > 0.5  # one step may be held up by what else the machine does
-    assert caplog.text.count("decoding is slow. Give it more processes: --dataloader_num_workers") == 1
+    assert caplog.text.count("decoding is slow. Use more worker processes: --dataloader_num_workers") == 1
 
 
 def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):

@@ -1,8 +1,8 @@
-"""What needs no encoder, as a linear probe of raw pixels: one file of this package for each such baseline.
+"""Baselines without an encoder, for example a linear probe of raw pixels. Each baseline is one file of this package.
 
-labelled set -> transfer, as of an encoder
+labelled set -> metrics, in the format of `transfer`
 
-A file that ends with `BASELINE = Baseline(...)` is a baseline of one kind of data. No list is edited.
+A file that defines `BASELINE = Baseline(...)` is a baseline of one kind of data. Files are found automatically.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,9 +16,12 @@ from .transfer import Method
 
 @dataclass(frozen=True)
 class Baseline:
-    """One baseline. kind: of data. name: in tables. words: in a sentence: "raw pixels do" better. protocol: how it is
-    measured, in a sentence for a card. transfer: (labelled set, methods by name) -> what `transfer` returns, for the
-    methods that it has an answer to."""
+    """One baseline.
+
+    kind: kind of data, for example "image". name: name in tables. words: subject and verb before "better" in a
+    sentence, for example "raw pixels do". protocol: sentence about the protocol, for model cards. transfer: (labelled
+    set, methods by name) -> metrics, as `transfer` returns them, of the methods that the baseline supports.
+    """
 
     kind: str
     name: str
@@ -29,10 +32,10 @@ class Baseline:
 
 @cache
 def baselines() -> list[Baseline]:
-    """All baselines, by their files' names."""
+    """Returns all baselines, in the order of their file names."""
     return [vars(module)["BASELINE"] for module in modules_with("BASELINE")]
 
 
 def baseline_transfer(kind: str, labelled: LabelledSet, methods: Mapping[str, Method]) -> dict[str, dict]:
-    """Transfer of each baseline of a kind of data, by its name."""
+    """Measures each baseline of a kind of data. Returns `{name: metrics}`."""
     return {each.name: each.transfer(labelled, methods) for each in baselines() if each.kind == kind}

@@ -1,4 +1,4 @@
-"""Trained encoders next to what they have to beat: random ones, what needs no encoder, the majority class.
+"""Comparison of trained encoders with random encoders, baselines without an encoder, and the majority class.
 
 encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "majority"}: {metric: mean, std}
 """
@@ -16,7 +16,7 @@ from .measure import evaluated
 from .transfer import METHODS, SPLITS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
 
 METRICS = ("top1", "mean_class")
-UNMEASURED = {"mean": None, "std": None, "values": []}  # by a method that a baseline has no answer to
+UNMEASURED = {"mean": None, "std": None, "values": []}  # metrics of a method that a baseline does not support
 
 
 def encoder_transfer(
@@ -30,9 +30,10 @@ def encoder_transfer(
     description: str = "encoder",
     splits: Sequence[str] = SPLITS,
 ) -> dict:
-    """Metrics of each method on the features of one encoder, of every layer (see `transfer`).
+    """Measures each method on the features of every layer of one encoder (see `transfer`).
 
-    kind: of the data that the encoder takes."""
+    kind: kind of data of the encoder, for example "image". description: label of the progress bar. splits: at least
+    train and validation. Returns the metrics by method. Raises `ValueError` for features that are not finite."""
     features = {
         split: extract(encoder, labelled.batches(split, kind), "all", pooling, device, dtype, f"{description}: {split}")
         for split in splits
@@ -44,8 +45,11 @@ def encoder_transfer(
 def random_transfer(
     build: Callable[[], PreTrainedModel], labelled: LabelledSet, kind: str, **options
 ) -> dict[str, dict]:
-    """The same for a fresh encoder, with the statistics of batch norm as initialised and from one pass over train: a
-    baseline gets the choices that the trained encoder's training made for it. Returns `{variant: transfer}`."""
+    """Measures a random encoder. Its batch norm has the initial statistics, or statistics recomputed in one pass over
+    train: a trained encoder has statistics of its data, so a fair baseline needs the choice.
+
+    build: makes the encoder. options: of `encoder_transfer`. Returns `{variant: transfer}`, with one variant for an
+    encoder without batch norm."""
     encoder = build()
     variants = {"initial statistics": encoder_transfer(encoder, labelled, kind, **options)}
     if recompute_batch_norm(encoder, labelled.batches("train", kind)):
@@ -56,10 +60,11 @@ def random_transfer(
 def compare(
     trained: Sequence[dict], random: Sequence[dict], baselines: Mapping[str, dict], majority: Mapping[str, float]
 ) -> dict:
-    """Means and spreads on test, and whether the trained encoder beats the random one.
+    """Computes mean and standard deviation of each test metric over seeds, and compares trained with random encoders.
 
-    trained, random: transfers, one a seed. baselines: transfers of what needs no encoder, by name. Returns
-    `{"methods": [...], "figures": {who: {"knn_top1": {...}}}, "beats_random": {"knn_top1": ...}}`.
+    trained, random: metrics of one encoder for each seed. baselines: metrics by name. majority: see `Labels.majority`.
+    Returns what results.json contains: `methods`, the names; for each contender `{"knn_top1": {"mean", "std",
+    "values"}}`; and `beats_random`, `{"knn_top1": True, False or None}` (see `beats`).
     """
     methods = list(trained[0])
     contenders = {"trained": trained, "random": random, **{name: [measured] for name, measured in baselines.items()}}
@@ -76,14 +81,14 @@ def compare(
 
 
 def over_seeds(transfers: Sequence[dict], method: str, metric: str) -> dict:
-    """Mean and spread of one metric on test; `UNMEASURED` where a method gave none."""
+    """Returns mean and standard deviation of one metric on test; `UNMEASURED` if the method was not measured."""
     if method not in transfers[0]:
         return UNMEASURED
     return mean_and_spread([measured[method]["test"][metric] for measured in transfers])
 
 
 def described(labelled: LabelledSet) -> dict:
-    """What results say of a labelled set."""
+    """Describes a labelled set for results.json: source, label, classes, rows of each split, rows left out."""
     return {
         "dataset": relative(labelled.name),
         "revision": labelled.revision,
@@ -97,8 +102,10 @@ def described(labelled: LabelledSet) -> dict:
 def compare_measures(
     trained: Sequence[Mapping[str, float]], random: Sequence[Mapping[str, float]], chance: Mapping[str, float]
 ) -> dict:
-    """Means and spreads of measures of whole models, one of each a seed, next to chance: `{who: {name: {...}}}`, of the
-    metrics that have a chance level."""
+    """Computes mean and standard deviation over seeds of the metrics of full models, next to the chance level.
+
+    trained, random: metrics of one model for each seed. Returns `{"trained", "random", "chance": {metric: {"mean",
+    "std", "values"}}}`, for the metrics that have a chance level."""
     measured = {"trained": trained, "random": random, "chance": [chance]}
     return {
         who: {name: mean_and_spread([metrics[name] for metrics in of_who]) for name in chance}
@@ -108,8 +115,10 @@ def compare_measures(
 
 @torch.no_grad()
 def pretext_metrics(model, batches: Iterable[dict], device: torch.device | str = "cpu") -> dict[str, float]:
-    """How well the pretext task itself is solved: loss and logs over batches, in `eval()`, weighted by how much there
-    was to predict in each (its labels; its examples where there are none). A perplexity is that of the mean loss."""
+    """Measures the pretext task: returns the means of the loss and of the logged metrics over batches, in `eval()`.
+
+    Batches are weighted by their number of labels; without labels, by their number of examples. A perplexity is
+    computed from the mean loss."""
     sums, count = {}, 0
     with evaluated(model, device):
         for batch in batches:

@@ -1,6 +1,6 @@
-"""Rows with labels in three splits: which ones they are and what is left out, before anything is decoded.
+"""Rows of a labelled set in three splits, undecoded. Rows that can't be used are left out and counted.
 
---eval_dataset, --eval_label -> train / validation / test: where each row lies, its label, its caption
+--eval_dataset, --eval_label -> train / validation / test: place of each row, its label, its caption
 """
 
 from collections import Counter
@@ -15,13 +15,13 @@ from ..data.decoding import UNREADABLE
 from ..data.sources import Source, open_splits
 from .transfer import Labels
 
-CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # where a set brings no such split
+CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # of splits that are cut from train
 SPLITS = ("train", "validation", "test")
-EVALUATION = "eval_"  # what the names of its options begin with
+EVALUATION = "eval_"  # prefix of the options of the labelled set
 
 
 class Row(NamedTuple):
-    """Where a row lies (piece, index), its label or None, its text or None."""
+    """One row. place: (piece, index in the piece). label: None if the row has none. text: the caption, or None."""
 
     source: Source
     place: tuple[int, int]
@@ -30,15 +30,17 @@ class Row(NamedTuple):
 
 
 class LabelledRows:
-    """Rows with labels in three splits.
+    """Rows with labels in three splits: train, validation and test.
 
-    What a set lacks is cut from its train split, always in the same way: a test split (a fifth; where there is
-    validation, that becomes test) and a validation split (a tenth). Rows without a label (also -1 of a class label, as
-    of hidden test splits) are left out and counted in `left_out`, and so is what can't be read. Where captions are
-    kept, rows without one are left out, and rows without a label of validation and test are splits of their own (see
-    `without_labels`).
+    Missing splits are cut from train, always the same rows. Without a test split, the validation split becomes the test
+    split; without either, the test split is a fifth of train. A missing validation split is a tenth of the remaining
+    train rows.
 
-    split_by_us: whether the test split was cut from train.
+    Rows without a label are left out and counted in `left_out`, and so are rows that can't be read. A class label of -1
+    is no label: hidden test splits have it. With captions, rows without a caption are left out, too. Unlabelled rows of
+    validation and test then form additional splits (see `without_labels`).
+
+    split_by_us: True if the test split was cut from train.
     """
 
     def __init__(
@@ -50,10 +52,12 @@ class LabelledRows:
         limit: int | None = None,
         captions: bool = False,
     ):
-        """needed: canonical columns of the inputs (see `open_source`). columns: their names in the data, where they are
-        given. limit: rows of each split at most, spread over it.
+        """needed: canonical columns of the inputs (see `open_source`). label: column of the labels; default: detected.
+        columns: canonical names to names in the data; default: detected. limit: maximum number of rows of each split,
+        evenly spaced. captions: keeps the captions of the rows.
 
-        Raises `ValueError` for a set without rows or such columns, and for a column that holds no labels."""
+        Raises `ValueError` for a set without rows, for missing columns, and for a label column whose values are no
+        single labels."""
         self.keeps_captions = captions
         kinds = [kind for kind in needed if not (captions and kind == "text")]
         asked = {**(columns or {}), "label": label}
@@ -63,15 +67,15 @@ class LabelledRows:
         feature = train.features["label"]
         if not isinstance(feature, (ClassLabel, Value)):
             raise ValueError(
-                f"{self.name}: the column {self.label!r} holds {type(feature).__name__} values, not one label a row. "
-                "Choose another with --eval_label."
+                f"{self.name}: the column {self.label!r} contains {type(feature).__name__} values instead of one label "
+                "per row. Give another column with --eval_label."
             )
         self.left_out: Counter[str] = Counter()
         self._rows: dict[str, list[Row]] = {}
         self._split({split: self._usable(source, limit) for split, source in sources.items()})
 
     def __len__(self) -> int:
-        """Rows in all splits."""
+        """Number of rows in all splits."""
         return sum(len(rows) for rows in self._rows.values())
 
     def _usable(self, source: Source, limit: int | None) -> list[Row]:
@@ -102,24 +106,27 @@ class LabelledRows:
         return rows[0].source.take([row.place for row in rows])
 
     def _keep(self, split: str, problems: Sequence[str | None], what: str) -> None:
-        """Leaves out what can't be read. problems: for each row what of it can't be, or None.
+        """Leaves out rows that can't be read. problems: for each row the name of the unreadable data, or None.
 
-        Raises `ValueError` where no row with a label is left."""
+        Raises `ValueError` if no labelled row of the split is readable."""
         rows = self._rows[split]
         self.left_out.update(f"{problem} that can't be read" for problem in problems if problem is not None)
         self._rows[split] = [row for row, problem in zip(rows, problems, strict=True) if problem is None]
         if not self._rows[split] and split not in SPLITS:
             del self._rows[split]
         elif not self._rows[split]:
-            raise ValueError(f"The {split} split of {rows[0].source.name} has no {what} that can be read.")
+            raise ValueError(
+                f"The {split} split of {rows[0].source.name} has no {what} that can be read. Check its files, or give "
+                "another set with --eval_dataset."
+            )
 
     def _numbered(self) -> Labels:
-        """The labels of the rows that are left. Raises `ValueError` for less than two classes."""
+        """Returns the labels of the remaining rows. Raises `ValueError` for fewer than two classes."""
         names = sorted({row.label for split in SPLITS for row in self._rows[split]}, key=str)
         if len(names) < 2:
             raise ValueError(
-                f"{self.name}: the column {self.label!r} has {len(names)} classes, and classification needs two. "
-                "Choose another with --eval_label, or leave the metrics out with --eval_dataset none."
+                f"{self.name}: the column {self.label!r} has {len(names)} classes, but classification needs 2 or more. "
+                "Give another column with --eval_label, or skip the evaluation with --eval_dataset none."
             )
         number = {name: i for i, name in enumerate(names)}
         splits = {split: np.array([number[row.label] for row in self._rows[split]]) for split in SPLITS}
@@ -133,21 +140,21 @@ class LabelledRows:
         return [part for part in (split, without_labels(split)) if part in self._rows]
 
     def texts(self, split: str) -> list[str]:
-        """The texts of a split's labelled rows, in the order of `batches`."""
+        """Texts of the labelled rows of a split, in the order of `batches`."""
         return [row.text for row in self._rows[split]]
 
     def captions(self, split: str) -> list[str]:
-        """The captions of a split, in the order of `all_batches`: of rows with a label, then of those without."""
+        """Captions of a split, in the order of `all_batches`: first of labelled rows, then of unlabelled rows."""
         return [text for part in self._parts(split) for text in self.texts(part)]
 
 
 def without_labels(split: str) -> str:
-    """The name that the rows of a split without a label go by."""
+    """Name of the additional split with the unlabelled rows of a split."""
     return f"{split} without labels"
 
 
 def label_of(row: dict, feature: ClassLabel | Value):
-    """A row's label, by its name where it has one; None where it has none."""
+    """Returns the label of a row, or None. A class label is returned as the name of its class."""
     label = row.get("label")
     if label is None or label == "" or label != label:  # NaN
         return None
@@ -157,9 +164,9 @@ def label_of(row: dict, feature: ClassLabel | Value):
 
 
 def cut(rows: dict[str, list]) -> dict[str, list]:
-    """Train, validation and test, those that are missing cut from train.
+    """Returns train, validation and test. Missing splits are cut from train.
 
-    Raises `ValueError` when a split would be empty.
+    Raises `ValueError` if a split is empty.
     """
     rows = validation_as_test(rows)
     for split, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
@@ -172,13 +179,13 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
     if empty:
         counts = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
         raise ValueError(
-            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more, or "
-            "leave the metrics out with --eval_dataset none."
+            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more rows, or "
+            "skip the evaluation with --eval_dataset none."
         )
     return {split: rows[split] for split in SPLITS}
 
 
 def validation_as_test(rows: dict[str, list]) -> dict[str, list]:
-    """The same splits; validation is the test split of a set that brings no other."""
+    """Returns the splits; renames validation to test if the set has no test split."""
     alone = "validation" in rows and "test" not in rows
     return {"test" if alone and split == "validation" else split: some for split, some in rows.items()}

@@ -1,6 +1,6 @@
-"""A labelled set of any kinds of data: read once, then handed out as often as needed.
+"""Labelled set of any kinds of data: read and decoded once, then iterated as often as needed.
 
---eval_dataset, --eval_label -> train / validation / test -> batches of each encoder's inputs, and of the objective's
+--eval_dataset, --eval_label -> train / validation / test -> batches of encoder inputs, or of inputs of the objective
 """
 
 import itertools
@@ -19,17 +19,17 @@ from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
 from .labelled_rows import LabelledRows
 
-KEPT_BYTES = 2**30  # sets up to this size stay in memory between passes
-BATCH_TOKENS = 16_384  # of texts, padding included
-VIEW_SEED = 0  # what views of evaluation are drawn by, with the row's number
-Examples = list[Example] | Batch  # of one kind: each, or stacked where all have one shape
+KEPT_BYTES = 2**30  # decoded sets up to this size stay in memory between passes
+BATCH_TOKENS = 16_384  # most tokens of a batch of texts, padding included
+VIEW_SEED = 0  # views are drawn from (VIEW_SEED, row number)
+Examples = list[Example] | Batch  # of one kind: a list, or stacked if all have the same shape
 
 
 class LabelledSet(LabelledRows):
-    """Rows of any kinds of data with labels (see `LabelledRows`), decoded without augmentation.
+    """Labelled rows of any kinds of data (see `LabelledRows`), decoded without augmentation.
 
-    labels: `transfer.Labels`. pixels: `{split: uint8 (n, 3, H, W)}`, the images or the videos' middle frames; None
-    where the set would not fit in memory, empty where it has no images. Texts alone are ordered by their length.
+    labels: `transfer.Labels`. pixels: `{split: uint8 (n, 3, H, W)}`, the images, or the middle frames of videos; None
+    if the set exceeds `KEPT_BYTES`, empty if it has no images. A set of texts only is sorted by length.
     """
 
     def __init__(
@@ -43,11 +43,11 @@ class LabelledSet(LabelledRows):
         limit: int | None = None,
         captions: bool | None = None,
     ):
-        """inputs: those of training, fitted to their encoders; what is drawn of them is left out, but for views.
-        columns: canonical names to names in the data. captions: whether rows need a caption; default: where texts come
-        with another kind.
+        """inputs: inputs of training, fitted to their encoders. Random augmentation is switched off, except for views.
+        label, columns, limit: see `LabelledRows`. batch_size: rows of a batch. workers: processes that decode.
+        captions: leaves out rows without a caption; default: True if texts are combined with another kind.
 
-        Raises `ValueError` as `LabelledRows` does, for less than two classes, and for a split without readable rows."""
+        Raises `ValueError` like `LabelledRows`, for fewer than two classes, and for a split without readable rows."""
         kinds = tuple(inputs.by_name)
         self.texts_alone = kinds == ("text",)
         captions = ("text" in kinds and len(kinds) > 1) if captions is None else captions
@@ -56,34 +56,36 @@ class LabelledSet(LabelledRows):
         self.batch_size, self.workers = batch_size, workers
         self.pixels: dict[str, Tensor] | None = {}
         self._examples: dict[str, dict[str, Examples]] | None = {}
-        self._bytes = 0  # of the examples that are kept
+        self._bytes = 0  # size of the examples in memory
         bar = tqdm(total=len(self), desc="reading the labelled set", leave=False)
         for split in list(self._rows):
             self._read_texts(split, bar) if self.texts_alone else self._read(split, bar)
         bar.close()
         self.labels = self._numbered()
 
-    # handing out
+    # batches
 
     def batches(self, split: str, kind: str | None = None) -> "Batches | TextBatches":
-        """The encoder's inputs of one kind (default: the first), finished, in order: an iterable with a length."""
+        """Returns batches of encoder inputs of one kind (default: the first), in order: an iterable with a length."""
         if self.texts_alone:
             return self._text_batches(split, ("input_ids",))
         return Batches(self, split, kind or self.kinds[0])
 
     def pretext_batches(self, split: str) -> "Batches | TextBatches":
-        """What the objective takes: all kinds, with `labels` where pairs belong together; of texts alone with
-        `word_starts` `(B, L)` and `num_bytes` `(B,)`. Views are drawn, always the same."""
+        """Returns batches of inputs of the objective, of all kinds. With a pair label, they have `labels` `(B,)`. For a
+        set of texts only, they have `word_starts` `(B, L)` and `num_bytes` `(B,)`. Views are random, with a fixed seed
+        for each row."""
         if self.texts_alone and not self.drawing.views:
             return self._text_batches(split, ("input_ids", "word_starts", "num_bytes"))
         return Batches(self, split, None)
 
     def all_batches(self, split: str, kind: str | None = None) -> Iterator[Batch]:
-        """The same as `batches`: of rows with a label, then of those without."""
+        """Iterates `batches` of the labelled rows of a split, then of its unlabelled rows."""
         return itertools.chain.from_iterable(self.batches(part, kind) for part in self._parts(split))
 
     def all_pixels(self, split: str) -> Tensor:
-        """Images as uint8 `(n, 3, H, W)`, in the order of `all_batches`, of a set that fits in memory."""
+        """Returns the images of a split, uint8 `(n, 3, H, W)`, in the order of `all_batches`. The set must fit in
+        memory."""
         return torch.cat([self.pixels[part] for part in self._parts(split)])
 
     def _text_batches(self, split: str, columns: tuple[str, ...]) -> "TextBatches":
@@ -93,7 +95,7 @@ class LabelledSet(LabelledRows):
     # reading
 
     def _read(self, split: str, bar: tqdm) -> None:
-        """One pass over a split, to find the rows that can't be read and to keep the others if they fit."""
+        """Reads a split once: finds unreadable rows, and keeps the decoded examples if they fit in memory."""
         problems, kept = [], {kind: [] for kind in self.kinds}
         for batch_problems, examples in self.decoded(split, Decoder(self.inputs)):
             problems += batch_problems
@@ -112,7 +114,7 @@ class LabelledSet(LabelledRows):
             self._show(split)
 
     def _show(self, split: str) -> None:
-        """Keeps what can be drawn of a split: of the first kind that has images."""
+        """Sets `pixels` of a split: images of the first kind of data that has images."""
         for modality in self.inputs.modalities:
             examples = self._examples[split][modality.name]
             images = modality.images_of(examples) if isinstance(examples, dict) else None
@@ -121,7 +123,7 @@ class LabelledSet(LabelledRows):
                 return
 
     def _read_texts(self, split: str, bar: tqdm) -> None:
-        """Tokenises the texts of a split, many at once, and puts the shortest first."""
+        """Tokenizes the texts of a split in large batches, and sorts them by length, shortest first."""
         rows, texts, encoded = self._undecoded(split), [], []
         while some := list(itertools.islice(rows, AT_ONCE)):
             read = [text_or_none(row, "text") for row in some]
@@ -135,7 +137,7 @@ class LabelledSet(LabelledRows):
         self._examples[split] = {"text": [readable[i][1] for i in order]}
 
     def decoded(self, split: str, decoder: Dataset) -> Iterator:
-        """What a decoder makes of a split, a batch at a time."""
+        """Iterates the batches of a split, decoded by `decoder` in the workers."""
         loader = DataLoader(
             decoder,
             batch_sampler=self._numbered_rows(split),
@@ -152,10 +154,10 @@ class LabelledSet(LabelledRows):
 
 
 class Batches:
-    """What `LabelledSet.batches` and `pretext_batches` give: can be gone through again, knows its length."""
+    """Batches of a split. Can be iterated repeatedly, and has a length."""
 
     def __init__(self, labelled: LabelledSet, split: str, kind: str | None):
-        """kind: of an encoder's inputs; None for all, as the objective takes them."""
+        """kind: yields encoder inputs of this kind of data; None: inputs of the objective, of all kinds."""
         self.labelled, self.split, self.kind = labelled, split, kind
 
     def __len__(self) -> int:
@@ -192,7 +194,8 @@ class Batches:
 
 
 class Decoder(Dataset):
-    """Runs in the workers: undecoded rows to an example of each kind; what can't be read, by its kind's samples."""
+    """Decodes rows, in the workers. A row becomes `{kind: example}`. An unreadable row becomes the name of the
+    samples of the unreadable kind, for example "images"."""
 
     def __init__(self, inputs: Inputs):
         self.inputs = inputs
@@ -212,19 +215,21 @@ class Decoder(Dataset):
         return examples
 
     def together(self, decoded: list[dict[str, Example] | str]) -> tuple[list[str | None], dict[str, Examples]]:
-        """In the workers: problems and the good examples of each kind, packed for the way to the training process."""
+        """Collates decoded rows, in the workers. Returns the problem of each row or None, and the good examples of each
+        kind, packed for the transfer to the training process."""
         good = [examples for examples in decoded if not isinstance(examples, str)]
         problems = [examples if isinstance(examples, str) else None for examples in decoded]
         return problems, {kind: packed([examples[kind] for examples in good]) for kind in self.inputs.by_name}
 
     def unpacked(self, sent: tuple[list[str | None], dict[str, Examples]]) -> tuple[list[str | None], dict]:
-        """In the training process: problems, and each kind's examples one by one."""
+        """Unpacks a batch of `together`, in the training process. Returns problems, and the list of examples of each
+        kind."""
         problems, kinds = sent
         return problems, {kind: separate(examples) for kind, examples in kinds.items()}
 
 
 class Views(Dataset):
-    """Runs in the workers: numbered rows to a batch of the objective's inputs, drawn by the row's number."""
+    """Decodes numbered rows to inputs of the objective, in the workers. The row number seeds the random views."""
 
     def __init__(self, inputs: Inputs):
         self.inputs = inputs
@@ -235,23 +240,24 @@ class Views(Dataset):
     def _drawn(self, row: dict, random: np.random.Generator) -> Example:
         try:
             return self.inputs(row, random)
-        except BadSample:  # elsewhere in a sound or a film than where it was read
+        except BadSample:  # a random part of a sound or video may be damaged, unlike its middle
             return self.inputs(row, None)
 
     def together(self, examples: list[Example]) -> Batch:
-        """In the workers: a batch."""
+        """Collates examples, in the workers."""
         return collate(examples, fills=self.inputs.fills)
 
     def unpacked(self, batch: Batch) -> Batch:
-        """In the training process: model inputs."""
+        """Turns a batch into model inputs, in the training process."""
         return self.inputs.finish(batch)
 
 
 class TextBatches:
-    """Encoded texts in batches of at most `BATCH_TOKENS`; can be gone through again, knows its length."""
+    """Batches of tokenized texts, of at most `BATCH_TOKENS` tokens. Can be iterated repeatedly, and has a length."""
 
     def __init__(self, encoded: Sequence[Mapping], pad_token_id: int, columns: tuple[str, ...]):
-        """columns: of an encoded text; each batch has an attention_mask, too."""
+        """encoded: tokenized texts, shortest first. columns: of a tokenized text; batches also have an
+        `attention_mask`."""
         self.encoded, self.columns = encoded, columns
         self.fills = {"input_ids": pad_token_id, "word_starts": True, "attention_mask": 0}
         self.cuts, longest = [0], 0
@@ -275,17 +281,18 @@ class TextBatches:
 
 
 def same_shapes(examples: Sequence[Example]) -> bool:
-    """Whether examples can be stacked."""
+    """True if all examples have the same shapes, so that they can be stacked."""
     return len({tuple((name, torch.as_tensor(v).shape) for name, v in one.items()) for one in examples}) == 1
 
 
 def stacked(examples: list[Example]) -> Examples:
-    """Examples of one kind stacked, where all have one shape; else as they are."""
+    """Stacks examples of one kind if all have the same shape; otherwise returns the list unchanged."""
     return collate(examples) if examples and same_shapes(examples) else examples
 
 
 def packed(examples: list[Example]) -> Examples:
-    """Examples stacked, or as arrays: a file descriptor for each of their tensors would be too many."""
+    """Packs examples for the transfer between processes: stacked, or as NumPy arrays. Single tensors would each need a
+    file descriptor."""
     together = stacked(examples)
     if isinstance(together, dict):
         return together
@@ -293,7 +300,7 @@ def packed(examples: list[Example]) -> Examples:
 
 
 def separate(examples: Examples) -> list[Example]:
-    """Examples one by one, of `packed` ones."""
+    """Splits packed examples into a list of examples of tensors."""
     if isinstance(examples, list):
         return [{name: torch.as_tensor(value) for name, value in one.items()} for one in examples]
     count = len(next(iter(examples.values())))
@@ -301,5 +308,5 @@ def separate(examples: Examples) -> list[Example]:
 
 
 def part(examples: Examples, first: int, end: int) -> Examples:
-    """Some of the examples of one kind."""
+    """Returns examples `first` to `end` (exclusive) of one kind."""
     return {k: v[first:end] for k, v in examples.items()} if isinstance(examples, dict) else examples[first:end]

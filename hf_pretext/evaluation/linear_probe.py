@@ -1,13 +1,13 @@
 """Linear probe: L2-regularised logistic regression on frozen, standardised features.
 
-Kornblith et al. 2019, https://huggingface.co/papers/1805.08974: the strength is chosen on the validation split.
+Kornblith et al. 2019, https://huggingface.co/papers/1805.08974: the regularisation strength is chosen on validation.
 """
 
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C: small is strong
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the inverse of the regularisation strength
 
 
 def probe_path(
@@ -17,10 +17,10 @@ def probe_path(
     strengths: Iterable[float] = STRENGTHS,
     standardised: bool = True,
 ) -> Iterator[tuple[float, list[np.ndarray]]]:
-    """Fits at each strength, strongest first, each starting from the last.
+    """Fits a probe at each strength, strongest first. Each fit starts from the solution of the fit before.
 
-    train (`(n, d)`), labels (`(n,)`), others: feature arrays `(m, d)` to predict, which may be sparse where they are
-    not to be standardised. Yields `(C, [predicted labels of each])`.
+    train (`(n, d)`), labels (`(n,)`). others: feature arrays `(m, d)` to predict. standardised: scales each feature to
+    mean 0 and variance 1 on train; without it, arrays may be sparse. Yields `(C, [predicted labels of each array])`.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler

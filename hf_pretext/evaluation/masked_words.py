@@ -1,6 +1,6 @@
-"""Masked words: how often they are predicted with the image that they were written for, with another, and with none.
+"""Masked words: accuracy on masked caption tokens, given the caption's image, another image, or no image.
 
-captions (n), some words masked, the same ones each time -> logits (M, vocabulary) -> shares predicted correctly
+captions (n), tokens masked in the same way for every model -> logits (M, vocabulary) -> accuracy
 """
 
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from .matching import captions_shown
 from .measure import Measure, Metrics, Subject
 
 SEED = 0
-DRAWS = 4  # of what is masked: a caption has few words
-MASKED = 0.15  # share of its tokens, and at least one
+DRAWS = 4  # masks of each caption: a caption has few tokens
+MASKED = 0.15  # share of masked tokens of a caption, at least one token
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
-    """Shares of masked tokens that are predicted: with the caption's own image (`masked_text_own`), with another's
-    (`masked_text_other`) and with none (`masked_text_none`); and what its own adds to the better of both
-    (`masked_text_gain`)."""
+    """Measures the accuracy on masked tokens: given the image of the caption (`masked_text_own`), the image of another
+    caption (`masked_text_other`), and no image (`masked_text_none`). `masked_text_gain` is the first minus the higher
+    of the other two."""
     correct, count = dict.fromkeys(("own", "other", "none"), 0), 0
     images = torch.cat([batch["pixel_values"] for batch in subject.labelled.batches(split, "image")])
     others = torch.from_numpy(captions_shown(subject.labelled, split)["shuffled"])
@@ -39,8 +39,10 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
 
 
 def masked_captions(subject: Subject, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Captions of a split's labelled images, some at a time, `DRAWS` times, with tokens replaced by the mask token;
-    what those were, `IGNORED` elsewhere; and the numbers of the images."""
+    """Yields batches of the captions of a split's labelled images, `DRAWS` times.
+
+    A batch is: text inputs with some tokens replaced by the mask token; labels `(B, L)`, the original ids of these
+    tokens, `IGNORED` elsewhere; indices of the images, `(B,)`."""
     random, task = torch.Generator().manual_seed(SEED), subject.model.task
     captions = subject.labelled.captions(split)[: len(subject.labelled.labels.splits[split])]
     for _ in range(DRAWS):
@@ -55,7 +57,7 @@ def masked_captions(subject: Subject, split: str) -> Iterator[tuple[dict[str, Te
 
 
 def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
-    """What guessing any token gets in `compute`."""
+    """Chance level of `compute`: the accuracy of a uniformly random token of the vocabulary."""
     vocabulary = len(labelled.inputs.by_name["text"].processor)
     return {f"masked_text_{kind}": 1 / vocabulary for kind in ("own", "other", "none")} | {"masked_text_gain": 0.0}
 
@@ -69,12 +71,13 @@ WORDS = {
 
 
 def protocol(results: dict) -> str:
-    """How it is measured, of the results of a run, in sentences for a card."""
-    apart = ", which were of another kind" if (results.get("alone") or {}).get("texts") else ""
+    """Describes the protocol of a run, for its model card."""
+    apart = ", which came from another dataset" if (results.get("alone") or {}).get("texts") else ""
     return (
-        "Masked words: the share of masked tokens that are predicted, the same ones each time, with the caption's own "
-        f"image, with that of another caption and with none (by what texts alone taught{apart}); the gain is over the "
-        "better of the last two."
+        f"Masked words: accuracy on masked caption tokens ({MASKED:.0%} of each caption, {DRAWS} draws, the same for "
+        "every model), given the image of the caption, the image of another caption, or no image. Without an image, "
+        f"the model predicts as it learned from texts alone{apart}. The gain is the accuracy with the caption's image "
+        "minus the higher of the other two."
     )
 
 

@@ -1,9 +1,9 @@
-"""Matching: how often it is predicted whether a caption belongs to an image.
+"""Matching: accuracy at predicting whether a caption belongs to an image.
 
-images (n), each with its own caption and with another's -> logits, or cosines and a threshold -> accuracy
+images (n), each with its caption and with a wrong caption -> matching scores, or cosines; threshold -> accuracy
 
-Another's caption is any one (shuffled), or that of an image of the same class (hard): which it is does not depend on
-the model that is measured.
+A wrong caption is the caption of any other image (shuffled), or of another image of the same class (hard). Wrong
+captions do not depend on the model.
 """
 
 from collections.abc import Sequence
@@ -21,21 +21,21 @@ KINDS = ("shuffled", "hard")
 
 
 def other_captions(captions: Sequence[str], classes: np.ndarray | None = None) -> np.ndarray:
-    """For each image the number of one with another caption, always the same; of the same class where classes are
-    given and have one. `(n,)`.
+    """Returns, for each image, the index of an image with a different caption: `(n,)`. Always the same draw.
 
-    Raises `ValueError` where all captions read the same."""
+    classes (`(n,)`): draws from the same class, if it has a different caption. Captions that differ only in case or
+    spaces count as equal. Raises `ValueError` if all captions are equal."""
     _, names = np.unique([normalised(caption) for caption in captions], return_inverse=True)
     if len(set(names)) < 2:
         raise ValueError(
-            f"All {len(names)} captions read the same, so that no image has a wrong one. Leave the metrics out with "
-            "--eval_dataset none, or give captions that differ."
+            f"All {len(names)} captions are the same, so no image has a wrong caption. Give captions that differ, or "
+            "skip the evaluation with --eval_dataset none."
         )
     random, everywhere = np.random.default_rng(SEED), np.arange(len(names))
     rows_shown = np.full(len(names), -1)
     for kind in np.unique(classes) if classes is not None else ():
         members = everywhere[classes == kind]
-        if len(set(names[members])) > 1:  # else any other caption has to do
+        if len(set(names[members])) > 1:  # otherwise a caption of any class is drawn
             rows_shown[members] = drawn_apart(members, members, names, random)
     left = everywhere[rows_shown < 0]
     rows_shown[left] = drawn_apart(left, everywhere, names, random)
@@ -43,7 +43,8 @@ def other_captions(captions: Sequence[str], classes: np.ndarray | None = None) -
 
 
 def drawn_apart(rows: np.ndarray, among: np.ndarray, names: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """For each of some rows one of others with another name, which there must be, all alike: `(len(rows),)`."""
+    """Draws, for each row, one of `among` with another name, uniformly: `(len(rows),)`. `among` must contain
+    another name for each row, or the loop does not end."""
     rows_shown = random.choice(among, len(rows))
     while (same := names[rows_shown] == names[rows]).any():
         rows_shown[same] = random.choice(among, same.sum())
@@ -51,7 +52,8 @@ def drawn_apart(rows: np.ndarray, among: np.ndarray, names: np.ndarray, random: 
 
 
 def captions_shown(labelled: LabelledSet, split: str) -> dict[str, np.ndarray]:
-    """Whose caption each labelled image of a split is shown with: its own, or another's of each of `KINDS`."""
+    """Returns the captions for each labelled image of a split, as indices of rows `(n,)`: `own`, the correct one, and a
+    wrong one for each of `KINDS`."""
     classes = labelled.labels.splits[split]
     captions = labelled.captions(split)[: len(classes)]
     return {
@@ -62,7 +64,7 @@ def captions_shown(labelled: LabelledSet, split: str) -> dict[str, np.ndarray]:
 
 
 def pair_scores(subject: Subject, split: str, shown: np.ndarray) -> np.ndarray:
-    """What `match` says of each labelled image of a split with the caption of another row, by its number: `(n,)`."""
+    """Returns the score of `match` for each labelled image of a split with the caption of row `shown`: `(n,)`."""
     captions, scores, first = subject.labelled.captions(split), [], 0
     text = subject.labelled.inputs.by_name["text"]
     for batch in subject.labelled.batches(split, "image"):
@@ -74,7 +76,7 @@ def pair_scores(subject: Subject, split: str, shown: np.ndarray) -> np.ndarray:
 
 
 def cosines(subject: Subject, split: str) -> dict[str, np.ndarray]:
-    """Of the embeddings of each labelled image and of the captions that it is shown with."""
+    """Returns the cosine of each labelled image with its captions of `captions_shown`, `{kind: (n,)}`."""
     shown = captions_shown(subject.labelled, split)
     count = len(shown["own"])
     images = subject.embeddings("image", split)[:count]
@@ -83,28 +85,31 @@ def cosines(subject: Subject, split: str) -> dict[str, np.ndarray]:
 
 
 def scores_of_match(subject: Subject, split: str) -> dict[str, np.ndarray]:
-    """What `match` says of each labelled image and the captions that it is shown with."""
+    """Returns the score of `match` for each labelled image with its captions of `captions_shown`, `{kind: (n,)}`."""
     shown = captions_shown(subject.labelled, split)
     return {kind: pair_scores(subject, split, numbers) for kind, numbers in shown.items()}
 
 
 def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
-    """Above which scores are to be taken for right, so that most of as many correct and wrong ones are classified."""
+    """Returns the threshold with the highest accuracy on correct (`right`) and wrong pairs, weighted equally. Scores
+    above it are classified as correct."""
     candidates = np.unique(np.concatenate([right, wrong]))
     below = [np.searchsorted(np.sort(scores), candidates, "right") / len(scores) for scores in (right, wrong)]
     return float(candidates[np.argmax(below[1] - below[0])])
 
 
 def accuracy(right: np.ndarray, wrong: np.ndarray, at: float) -> float:
-    """The share of as many correct pairs as wrong ones that is classified, by scores above or not above a threshold."""
+    """Returns the accuracy on correct (`right`) and wrong pairs of equal weight: scores above `at` are classified as
+    correct, others as wrong."""
     return float(((right > at).mean() + (wrong <= at).mean()) / 2)
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
-    """Accuracy on as many correct pairs of a split as wrong ones: of the cosine of embeddings (`threshold_shuffled`,
-    `threshold_hard`), and of a model's own `match`, where it has one (`matching_shuffled`, `matching_hard`); above a
-    threshold that is chosen on validation, for both alike; and by how much the second is better
-    (`matching_gain_shuffled`, `matching_gain_hard`)."""
+    """Measures the accuracy on correct and wrong pairs of a split, in equal numbers.
+
+    Pairs are classified by the cosine of the embeddings (`threshold_shuffled`, `threshold_hard`). If the model has
+    `match`, also by its score (`matching_shuffled`, `matching_hard`); the differences are `matching_gain_shuffled` and
+    `matching_gain_hard`. All thresholds are chosen on validation."""
     scores = {"threshold": [cosines(subject, part) for part in ("validation", split)]}
     if "match" in subject.model.capabilities:
         scores["matching"] = [scores_of_match(subject, part) for part in ("validation", split)]
@@ -120,7 +125,7 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
 
 
 def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
-    """What guessing gets in `compute`."""
+    """Chance level of `compute`: 0.5 for an accuracy, 0 for a gain."""
     metrics = {f"threshold_{kind}": 0.5 for kind in KINDS}
     if "match" in model_class.capabilities:
         metrics |= {f"matching_{kind}": 0.5 for kind in KINDS} | {f"matching_gain_{kind}": 0.0 for kind in KINDS}
@@ -138,12 +143,12 @@ WORDS = {
 
 
 def protocol(results: dict) -> str:
-    """How it is measured, of the results of a run, in sentences for a card."""
-    by = "the model's own score and by " if "matching_hard" in results["measures"]["trained"] else ""
+    """Describes the protocol of a run, for its model card."""
+    by = "the matching score of the model, and by " if "matching_hard" in results["measures"]["trained"] else ""
     return (
-        "Matching: accuracy at distinguishing correct pairs from as many wrong ones, the same ones for every model; a "
-        f"wrong caption is any other, or that of an image of the same class; by {by}the cosine of embeddings, above "
-        "the threshold that is best on validation."
+        "Matching: accuracy on correct and wrong pairs, in equal numbers, the same for every model. A wrong caption is "
+        "the caption of any other image, or of another image of the same class. Pairs are classified by "
+        f"{by}the cosine of the embeddings, with thresholds chosen on validation."
     )
 
 

@@ -1,4 +1,4 @@
-"""Raw pixels as features: what an image encoder has to beat.
+"""Baseline of image encoders: raw pixels as features.
 
 pixel_values (B, 3, H, W) -> averaged to at most 64 x 64 for kNN, to 16 x 16 for linear probes -> (B, pixels)
 """
@@ -13,12 +13,13 @@ from .baselines import Baseline
 from .labelled_set import LabelledSet
 from .transfer import Method, transfer
 
-PROBED = 16  # side at which pixels are probed: 16 * 16 * 3 numbers, of the order of an encoder's width
-COMPARED = 64  # and at which they are compared, at most: the full set lies in memory
+PROBED = 16  # side of images for linear probes: 16 * 16 * 3 features, about the width of an encoder
+COMPARED = 64  # largest side of images for kNN: the full set is in memory
 
 
 def pixel_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> dict:
-    """kNN on the pixels of an image, averaged to 64 x 64 where they are more; linear probes on 16 x 16."""
+    """Measures kNN on images of at most 64 x 64 pixels, and linear probes on 16 x 16. Larger images are averaged.
+    Returns the metrics by method, as `transfer` does."""
     full, small = {}, {}
     for split in labelled.labels.splits:
         parts = [
@@ -35,7 +36,7 @@ def pixel_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> dict
 
 
 def averaged(pixels: Tensor, side: int) -> Tensor:
-    """Images (`(B, 3, H, W)`) at no more than this side, as vectors: `(B, pixels)`."""
+    """Averages images (`(B, 3, H, W)`) to at most `side` x `side`. Returns vectors `(B, 3 * height * width)`."""
     height, width = (min(side, length) for length in pixels.shape[-2:])
     return F.adaptive_avg_pool2d(pixels, (height, width)).flatten(1)
 
@@ -44,6 +45,7 @@ BASELINE = Baseline(
     kind="image",
     name="pixels",
     words="raw pixels do",
-    protocol=f"Raw pixels are averaged to {PROBED}x{PROBED} for linear probes.",
+    protocol=f"Raw pixels: images are averaged to at most {COMPARED}x{COMPARED} for kNN and to {PROBED}x{PROBED} for "
+    "linear probes.",
     transfer=pixel_transfer,
 )

@@ -1,9 +1,9 @@
-"""Retrieval: how often the nearest text of an image is one that belongs to it, and the nearest image of a text.
+"""Retrieval of texts by images, and of images by texts.
 
-    images (n, d), texts (m, d), an id for each -> cosine (n, m), a chunk at a time -> R@k and median rank, both ways
+    images (n, d), texts (m, d), an id for each -> cosine (n, m), in chunks -> R@k and median rank, in both directions
 
-The protocol of Karpathy & Fei-Fei 2015, https://huggingface.co/papers/1412.2306: R@k is the share of queries with a
-right answer among their k nearest.
+Protocol of Karpathy & Fei-Fei 2015, https://huggingface.co/papers/1412.2306: R@k is the share of queries with a correct
+answer among the k nearest candidates.
 """
 
 import re
@@ -22,7 +22,7 @@ from .measure import Measure, Metrics, Subject, distinct
 
 KS = (1, 5, 10)
 CHUNK = 512  # queries at a time
-TIE = 1e-6  # cosines that differ by less are equal: equal vectors' own come out up to 3e-7 apart in float32
+TIE = 1e-6  # smaller differences of cosines count as ties: cosines of equal vectors differ by up to 3e-7 in float32
 
 
 def retrieval(
@@ -33,22 +33,23 @@ def retrieval(
     ks: Sequence[int] = KS,
     chunk: int = CHUNK,
 ) -> dict[str, float]:
-    """R@k and median rank of texts as answers to images, and of images as answers to texts.
+    """Computes R@k and median rank of image-to-text and text-to-image retrieval.
 
-    images (`(n, d)`), texts (`(m, d)`): embeddings in one space, of any length: compared by cosine, in float32.
-    image_ids (`(n,)`), text_ids (`(m,)`): all integers or all strings; an image and a text belong together where they
-    are equal, so that an image may have several texts and a text several images. Nothing is merged: texts that read
-    the same are to be given once, or they take the places before one another.
+    images (`(n, d)`), texts (`(m, d)`): embeddings in one space, of any length; compared by cosine, in float32.
+    image_ids (`(n,)`), text_ids (`(m,)`): all integers or all strings. An image and a text with equal ids are a correct
+    pair; an image may have several texts, and a text several images. Give equal texts only once: a duplicate with
+    another id is a wrong answer that ties with the correct one.
 
-    A query's rank is that of its best right answer (see `ranks`), from 1. One with no right answer can't be answered:
-    it is left out of that direction's metrics and counted in `left_out`, but stays a wrong answer to all others.
-    Returns, for both directions::
+    The rank of a query is the rank of its best correct answer (see `ranks`), from 1. A query without a correct answer
+    is excluded from the metrics of its direction and counted in `left_out`; it remains a candidate in the other
+    direction. Returns, for both directions::
 
         {"image_to_text_r1", ..., "image_to_text_median_rank", "image_to_text_left_out", "text_to_image_r1", ...}
 
-    R@k lies in 0..1, and is always 1.0 from k = all candidates on: show it next to `chance`. Raises `ValueError` for
-    shapes or lengths that don't fit, features that are not finite, ids of mixed types, no pair at all, and k or chunk
-    below 1.
+    R@k is in 0..1. It is 1.0 if k is at least the number of candidates, so compare it with `chance`.
+
+    Raises `ValueError` for shapes or lengths that do not fit, features that are not finite, ids of mixed types, data
+    without any pair, and k or chunk below 1.
     """
     check_features(images=images, texts=texts)
     for name, features, ids in (("image", images, image_ids), ("text", texts, text_ids)):
@@ -70,19 +71,20 @@ def retrieval(
 def _metrics(direction: str, rank: Tensor, answered: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
     rank = rank.cpu().numpy()[answered]
     recalls = {f"{direction}_r{k}": float((rank <= k).mean()) for k in ks}
-    median = float(np.median(rank))  # torch's is the lower of two
+    median = float(np.median(rank))  # torch.median returns the lower of the two middle values
     return {**recalls, f"{direction}_median_rank": median, f"{direction}_left_out": int((~answered).sum())}
 
 
 @torch.no_grad()
 def ranks(queries: Tensor, candidates: Tensor, wanted: Tensor, given: Tensor, chunk: int = CHUNK) -> Tensor:
-    """The rank of each query's best right answer, from 1: one more than the wrong answers that are at least as near.
+    """Returns the rank of the best correct answer to each query: 1 + the number of wrong answers that are at least as
+    near.
 
-    So a tie counts against the query, or an encoder that gives everything the same vector would find everything.
+    Ties count against the query. Otherwise an encoder with the same embedding for all inputs would be perfect.
 
-    queries (`(n, d)`), candidates (`(m, d)`), wanted (`(n,)`, integers): the number that a right answer has in given
-    (`(m,)`). Holds no more than `(chunk, m)` at a time. Returns `(n,)`, m + 1 where no answer is right. Raises
-    `ValueError` for a chunk below 1.
+    queries (`(n, d)`), candidates (`(m, d)`). wanted (`(n,)`, integers): id of the correct answers to each query.
+    given (`(m,)`, integers): ids of the candidates. Memory: `(chunk, m)` at a time. Returns `(n,)`, with m + 1 for
+    a query without a correct answer. Raises `ValueError` for a chunk below 1.
     """
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, but is {chunk}.")
@@ -100,11 +102,11 @@ def chance(
     text_ids: Sequence[int] | Sequence[str] | Tensor | np.ndarray,
     ks: Sequence[int] = KS,
 ) -> dict[str, float]:
-    """What embeddings drawn at random get in `retrieval`, under the same names (but for `left_out`).
+    """Returns the chance levels of `retrieval` by the same names, without `left_out`: the metrics of random embeddings.
 
-    R@k is the exact expectation: with r right answers among m, none of the first k is right with the hypergeometric
-    probability C(m - r, k) / C(m, k). The median rank is that of the ranks' distribution over all queries, which the
-    median of many queries comes to. Raises `ValueError` as `retrieval` does.
+    R@k is the exact expectation. With r correct answers among m candidates, the first k contain none with the
+    hypergeometric probability C(m - r, k) / C(m, k). The median rank is the median of the distribution of ranks over
+    all queries: the limit of the median for many queries. Raises `ValueError` for the same ids and k as `retrieval`.
     """
     check_ks(ks)
     of_images, of_texts = numbered(image_ids, text_ids)
@@ -116,10 +118,10 @@ def chance(
 
 def _chance(direction: str, wanted: Tensor, given: Tensor, ks: Sequence[int]) -> dict[str, float]:
     candidates, size = len(given), 1 + int(torch.cat([wanted, given]).max())
-    rights = torch.bincount(given, minlength=size)[wanted]  # right answers of each query
+    rights = torch.bincount(given, minlength=size)[wanted]  # number of correct answers of each query
     kinds, queries = (part.numpy() for part in rights[rights > 0].unique(return_counts=True))
     first = np.arange(candidates)
-    # of those whose first k were all wrong, the share whose next one is wrong too
+    # cumulative product: probability that the first k are all wrong, for k = 1, 2, ...
     missed = sum(
         count * np.cumprod(np.maximum(candidates - right - first, 0) / (candidates - first))
         for right, count in zip(kinds, queries, strict=True)
@@ -131,8 +133,8 @@ def _chance(direction: str, wanted: Tensor, given: Tensor, ks: Sequence[int]) ->
 
 
 def numbered(image_ids, text_ids) -> tuple[Tensor, Tensor]:
-    """Ids as integers from 0, `(n,)` and `(m,)`, equal where the ids are. Raises `ValueError` for ids that are not all
-    integers or all strings (1 would never meet "1"), and where no image's id is one of a text."""
+    """Maps ids to integers from 0, `(n,)` and `(m,)`; equal ids get equal integers. Raises `ValueError` if ids are not
+    all integers or all strings, since 1 is not equal to "1", and if images and texts share no id."""
     images, texts = plain(image_ids), plain(text_ids)
     kinds = {type(one) for one in (*images, *texts)}
     if len(kinds) > 1 or not kinds <= {int, str}:
@@ -141,30 +143,31 @@ def numbered(image_ids, text_ids) -> tuple[Tensor, Tensor]:
     numbers = {one: number for number, one in enumerate(dict.fromkeys(images + texts))}
     if set(images).isdisjoint(texts):
         raise ValueError(
-            f"None of {len(images)} image_ids (such as {images[:3]}) is among the {len(texts)} text_ids (such as "
-            f"{texts[:3]}): give an image and its text the same id."
+            f"None of {len(images)} image_ids (first: {images[:3]}) is among the {len(texts)} text_ids (first: "
+            f"{texts[:3]}). Give an image and its text the same id."
         )
     return torch.tensor([numbers[one] for one in images]), torch.tensor([numbers[one] for one in texts])
 
 
 def plain(ids: Iterable) -> list:
-    """Ids as Python's own values, whether they came in a list, an array or a tensor."""
+    """Converts ids from a list, an array or a tensor to a list of Python values."""
     return [one.item() if hasattr(one, "item") else one for one in (ids.tolist() if hasattr(ids, "tolist") else ids)]
 
 
 def answerable(wanted: Tensor, given: Tensor) -> np.ndarray:
-    """Which queries have a right answer: `(n,)`, booleans."""
+    """Returns True for each query with a correct answer: `(n,)`, booleans."""
     return torch.isin(wanted, given).cpu().numpy()
 
 
 def check_ks(ks: Sequence[int]) -> None:
-    """Raises `ValueError` for ranks below 1, or none."""
+    """Raises `ValueError` if `ks` is empty or contains a rank below 1."""
     if not len(ks) or min(ks) < 1:
-        raise ValueError(f"ks must be ranks from 1, such as {KS}, but are {tuple(ks)}.")
+        raise ValueError(f"ks must be ranks from 1, for example {KS}, but are {tuple(ks)}.")
 
 
 def check_features(**sides: Tensor) -> None:
-    """Raises `ValueError` unless all are `(examples, channels)`, of one width and finite."""
+    """Raises `ValueError` unless all features are `(examples, channels)`, finite, and have the same number of
+    channels."""
     for name, features in sides.items():
         if features.ndim != 2:
             raise ValueError(f"{name} must be (examples, channels), but have the shape {tuple(features.shape)}.")
@@ -173,14 +176,17 @@ def check_features(**sides: Tensor) -> None:
     widths = {name: features.shape[1] for name, features in sides.items()}
     if len(set(widths.values())) > 1:
         named = " and ".join(f"{name} {width}" for name, width in widths.items())
-        raise ValueError(f"Channels differ ({named}): take both from one space, behind the model's projections.")
+        raise ValueError(
+            f"Channels differ ({named}). Give embeddings of one space, after the projections of the model."
+        )
 
 
-# the measure
+# measure
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
-    """`retrieval` between the two kinds of data of a split. Captions that read the same are one candidate."""
+    """Computes `retrieval` between the two kinds of data of a split. Captions with equal `normalised` text are one
+    candidate."""
     first, second = ordered(subject.model)
     if second != "text":
         left, right = (subject.embeddings(kind, split) for kind in (first, second))
@@ -191,7 +197,7 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
 
 
 def chance_of(labelled: LabelledSet, model_class: type[PretextModel], split: str = "test") -> Metrics:
-    """What embeddings drawn at random get in `compute`."""
+    """Chance levels of `compute`: the metrics of random embeddings."""
     first, second = ordered(model_class)
     if second != "text":
         rows = [*range(len(labelled.labels.splits[split]))]
@@ -200,25 +206,25 @@ def chance_of(labelled: LabelledSet, model_class: type[PretextModel], split: str
 
 
 def ordered(model: PretextModel | type[PretextModel]) -> tuple[str, str]:
-    """The two kinds of data that are searched by each other; text comes last."""
+    """Returns the two kinds of data of a model, with text last."""
     first, second = sorted(model.inputs[:2], key="text".__eq__)
     return first, second
 
 
 def renamed(metrics: Metrics, first: str, second: str) -> Metrics:
-    """Metrics of images and texts under the names of the kinds that were compared."""
+    """Renames metrics of images and texts to the kinds of data that were compared."""
     names = {"image_to_text": f"{first}_to_{second}", "text_to_image": f"{second}_to_{first}"}
     return {name.replace(old, new): v for name, v in metrics.items() for old, new in names.items() if old in name}
 
 
 def ids(labelled: LabelledSet, split: str) -> tuple[list[str], list[str]]:
-    """Which rows of a split and which of its distinct captions belong together: equal ids."""
+    """Returns the ids of the rows of a split, and of its distinct captions: the normalised captions."""
     captions = labelled.captions(split)
     return [normalised(caption) for caption in captions], [normalised(caption) for caption in distinct(captions)]
 
 
 def words(name: str) -> str | None:
-    """ "image_to_text_r10" as "image to caption, R@10"."""
+    """Wording of a metric: "image to caption, R@10" for "image_to_text_r10"."""
     match = re.fullmatch(r"([a-z]+)_to_([a-z]+)_(r(\d+)|median_rank)", name)
     if match is None:
         return None
@@ -227,12 +233,12 @@ def words(name: str) -> str | None:
 
 
 def protocol(results: dict) -> str:
-    """How it is measured, of the results of a run, in sentences for a card."""
+    """Describes the protocol of a run, for its model card."""
     captioned = "text" in results["inputs"]
-    among = ", with a label or without, and their distinct captions" if captioned else ""
+    among = ", labelled and unlabelled, and their distinct captions" if captioned else ""
     return (
-        f"Retrieval among the rows of the test split{among}: R@k is the share of queries with a correct answer among "
-        "the k nearest; a tie counts against the query."
+        f"Retrieval: candidates are the rows of the test split{among}. R@k is the share of queries with a correct "
+        "answer among the k nearest candidates by cosine. Ties count against the query."
     )
 
 

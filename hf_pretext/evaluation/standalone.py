@@ -1,4 +1,4 @@
-"""What any encoder is worth on a labelled set, next to random ones of its shape: of a folder or a repository.
+"""Evaluation of any encoder on a labelled set, compared with random encoders of the same architecture.
 
 folder or user/name + labelled set -> {"transfer": ...}, as in results.json
 """
@@ -26,7 +26,7 @@ from .transfer import chosen_together, methods_of
 
 SEEDS = (0, 1, 2)  # of random encoders
 PROCESSORS = ("*processor_config.json", "tokenizer_config.json")
-LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # of a repository: weights and words, no pickles
+LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # files of a repository to download: no pickles
 
 
 def evaluate(
@@ -39,16 +39,17 @@ def evaluate(
     revision: str | None = None,
     device: torch.device | str | None = None,
 ) -> dict:
-    """Linear probes and kNN of a frozen encoder and of three random ones of its shape, layer and strength chosen on
-    validation for both.
+    """Measures linear probes and kNN of a frozen encoder, and of three random encoders of the same architecture. Layer
+    and strength of the probe are chosen on validation for both.
 
-    source: a folder or Hub id, of a checkpoint of ours (its first encoder) or of any plain encoder of one kind of data.
-    dataset, label, column: the labelled set, as `--eval_dataset` and its options. rows: of each of its splits at most.
-    image_size: in place of the processor's own; where there is no processor, images are scaled to [-1, 1] at this size.
-    revision: of a repository, its branch, tag or commit.
+    source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), or of any encoder of one kind
+    of data. dataset, label, column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of
+    rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images are
+    scaled to [-1, 1] at this size. revision: branch, tag or commit of a repository. device: default: the accelerator,
+    else the CPU.
 
-    Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` for what is no such encoder,
-    or has no processor or tokenizer, where the Hub refuses, and for a set without labels.
+    Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` if the source has no such
+    encoder, or no processor or tokenizer; if the Hub denies access; and if the set has no labels.
     """
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
@@ -75,42 +76,50 @@ def evaluate(
 
 
 def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedModel, str, str]:
-    """An encoder in float32, the kind of data that it takes, and the objective that it learned by. Raises `ValueError`
-    for what is none, in which it is called `source`."""
+    """Loads an encoder in float32. Returns it, its kind of data, and the name of its objective.
+
+    Raises `ValueError` if the folder has no encoder of one kind of data; the message names it `source`."""
     if not os.path.exists(os.path.join(folder, CONFIG_NAME)):
-        raise ValueError(f"{source} holds no encoder: it has no {CONFIG_NAME}.")
+        raise ValueError(
+            f"{source} contains no encoder: it has no {CONFIG_NAME}. Give a folder or repository that save_pretrained "
+            "wrote."
+        )
     try:
-        config, _ = PreTrainedConfig.get_config_dict(folder)  # of a class that the objective may bring
+        config, _ = PreTrainedConfig.get_config_dict(folder)  # the objective may define the class of the config
         objective = (config.get("pretext") or {}).get("objective")
         encoder, kind = None, None
-        if config.get("model_type") in CONFIG_MAPPING:  # saved alone, it may lack the heads
+        if config.get("model_type") in CONFIG_MAPPING:  # an encoder that was saved alone has no heads
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
             kind = kind_of(encoder)
         if objective and kind is None:
             model = load(folder, dtype=torch.float32)
             encoder, kind = model.encoder, model.inputs[0]
     except (OSError, SafetensorError, StrictDataclassError, AttributeError, TypeError) as error:
-        raise ValueError(f"{source} holds no encoder that can be loaded: {error}") from error
+        raise ValueError(f"{source} contains no encoder that can be loaded: {error}") from error
     if kind is None:
-        raise ValueError(f"{source} is a {config.get('model_type')}: only encoders of one kind of data are evaluated.")
+        raise ValueError(
+            f"{source} is a {config.get('model_type')}: only encoders of one kind of data can be evaluated. Give an "
+            f"encoder of one of these kinds: {', '.join(registry.names('modalities'))}."
+        )
     return encoder, kind, objective or "not of hf_pretext"
 
 
 def processor_folder(folder: str, kind: str) -> str:
-    """Where the processor of a kind lies: beside its encoder in a sub-folder, or in the folder itself."""
+    """Returns the folder of the processor of a kind of data: the sub-folder of its encoder, or the folder itself."""
     part = Path(folder, kind)
     return str(part) if any(file for name in PROCESSORS for file in part.glob(name)) else folder
 
 
 def kind_of(encoder: PreTrainedModel) -> str | None:
-    """The kind of data that an encoder takes, tried out; None for one that takes several together, or none of ours."""
+    """Returns the kind of data that an encoder takes, found by trying each kind. None for an encoder that needs several
+    kinds together, or another kind of data."""
     return next((kind for kind in registry.names("modalities") if takes_kind(encoder, kind)), None)
 
 
 def fresh(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:
-    """One of the same shape that has learned nothing."""
+    """Makes a randomly initialised encoder of the same architecture."""
     set_seed(seed)
     config = copy.deepcopy(encoder.config)
     if type(config) in AutoModel._model_mapping:
         return build_encoder(config)
-    return type(encoder)._from_config(config, dtype=torch.float32)  # a part of an image-text model
+    return type(encoder)._from_config(config, dtype=torch.float32)  # parts of image-text models, for example

@@ -1,4 +1,4 @@
-"""A linear probe of the labels on what a model's text encoder makes of captions alone.
+"""Linear probe of the labels on the features of captions, from the text encoder of a model.
 
 captions of train, validation and test -> features of every layer and pooling -> linear probe -> top-1 on test
 """
@@ -15,8 +15,8 @@ NAME = "text_probe"
 
 
 def compute(subject: Subject) -> Metrics:
-    """Top-1 of the probe (`text_probe`). Its layer, and whether that is read as the mean over tokens or at the first
-    one, are chosen on validation."""
+    """Measures the top-1 accuracy of the probe (`text_probe`) on test. The layer and the pooling, mean over tokens or
+    first token, are chosen on validation."""
     features, labels, encoder = {}, subject.labelled.labels, subject.model.encoders["text"]
     for split in SPLITS:
         captions = subject.labelled.captions(split)[: len(labels.splits[split])]
@@ -29,7 +29,7 @@ def compute(subject: Subject) -> Metrics:
 
 
 def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
-    """What always predicting the majority class gets."""
+    """Chance level of `compute`: the accuracy of always predicting the majority class of train."""
     return {NAME: labelled.labels.majority()["top1"]}
 
 

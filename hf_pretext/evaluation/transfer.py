@@ -1,9 +1,9 @@
-"""The transfer protocol: what a frozen encoder is worth on labels it never saw.
+"""Transfer protocol: classification with the features of a frozen encoder.
 
     features of train, validation and test -> linear probe, kNN -> metrics on test, all choices made on validation
 
-Layer and probe strength are chosen on validation, for every encoder alike, whether trained or random; the layer once
-for all seeds.
+The layer and the strength of the probe are chosen on validation, in the same way for trained and random encoders. One
+layer is chosen for all seeds.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,18 +20,18 @@ from .linear_probe import probe_path
 Splits = dict[str, Tensor]  # {"train", "validation", "test"} -> (examples, channels)
 Layer = int | str
 SPLITS = ("train", "validation", "test")
-DRAW_SEED, DRAWS = 0, 5  # of a share of the labels
+DRAW_SEED, DRAWS = 0, 5  # random subsets of the labels, for a share below 1
 
 
 @dataclass
 class Labels:
-    """Integer labels of each split, and the names behind them."""
+    """Labels of each split as integers `(n,)`, and the names of the classes."""
 
     splits: dict[str, np.ndarray]
     names: list[str]
 
     def majority(self) -> dict[str, float]:
-        """What guessing the commonest class of train gives on test."""
+        """Returns the accuracies on test of always predicting the majority class of train."""
         guess = np.bincount(self.splits["train"]).argmax()
         return accuracies(self.splits["test"], np.full_like(self.splits["test"], guess))
 
@@ -40,17 +40,17 @@ Method = Callable[[Splits, Labels], dict]
 
 
 def accuracies(true: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Top-1, and the mean of the accuracies of the classes that occur."""
+    """Returns `top1`, and `mean_class`, the mean of the accuracies per class, over the classes in `true`."""
     classes = np.unique(true)
     per_class = [float((predicted[true == c] == c).mean()) for c in classes]
     return {"top1": float((predicted == true).mean()), "mean_class": float(np.mean(per_class))}
 
 
 def transfer(features: dict[Layer, Splits], labels: Labels, methods: Mapping[str, Method]) -> dict:
-    """What each method finds in the features of one encoder.
+    """Measures each method on the features of one encoder.
 
-    features: `{layer: {split: (examples, channels)}}` with train, validation and, where metrics on it are wanted, test.
-    Returns for each method its metrics on test at the layer that is best on validation, and those of every layer::
+    features: `{layer: {split: (examples, channels)}}` with train, validation and, optionally, test. Returns for each
+    method the metrics at the layer with the best top-1 on validation, and the metrics of every layer::
 
         {"linear_probe": {"layer": -2, "validation": {...}, "test": {"top1", "mean_class"}, "layers": {"-2": {...}}}}
 
@@ -66,7 +66,7 @@ def transfer(features: dict[Layer, Splits], labels: Labels, methods: Mapping[str
 
 
 def knn(splits: Splits, labels: Labels, k: int = K, temperature: float = TEMPERATURE) -> dict:
-    """Metrics of kNN, `{split: {"top1", "mean_class"}}`."""
+    """Measures kNN with train as the neighbours. Returns `{split: {"top1", "mean_class"}}` for the other splits."""
     known = labels.splits["train"]
     return {
         split: accuracies(labels.splits[split], knn_predict(splits["train"], known, splits[split], k, temperature))
@@ -76,10 +76,11 @@ def knn(splits: Splits, labels: Labels, k: int = K, temperature: float = TEMPERA
 
 
 def linear_probe(splits: Splits, labels: Labels, fraction: float = 1.0, **options) -> dict:
-    """Metrics of a linear probe, `{split: {"top1", "mean_class"}, "C"}`. options: of `probe_path`.
+    """Measures a linear probe. Returns `{split: {"top1", "mean_class"}, "C": strength}`. options: of `probe_path`.
 
-    fraction: share of the labels of train that are known, drawn class by class; below 1, metrics are means over
-    `DRAWS` draws, the same ones for every encoder, since so few labels are a matter of luck."""
+    fraction: share of the labels of train that the probe uses, drawn per class. Below 1, metrics are means over `DRAWS`
+    draws, since results vary with so few labels. Draws are the same for every encoder. Then "C" is a list, one for each
+    draw, and "labels" is the number of labels in a draw."""
     arrays = {split: value.double().numpy() if isinstance(value, Tensor) else value for split, value in splits.items()}
     known = labels.splits["train"]
     if fraction == 1:
@@ -108,7 +109,8 @@ def _probed(arrays: dict[str, np.ndarray], labels: Labels, rows: np.ndarray, **o
 
 
 def some_of_each(labels: np.ndarray, fraction: float, draw: int) -> np.ndarray:
-    """Rows of a share of each class, and at least one: indices, in order. The same for the same `draw`."""
+    """Draws a share of the rows of each class, at least one row. Returns sorted indices, the same ones for the same
+    `draw`."""
     random = np.random.default_rng([DRAW_SEED, draw])
     parts = [random.permutation(np.flatnonzero(labels == c)) for c in np.unique(labels)]
     return np.sort(np.concatenate([part[: max(1, round(fraction * len(part)))] for part in parts]))
@@ -118,26 +120,27 @@ METHODS: dict[str, Method] = {"linear_probe": linear_probe, "knn": knn}
 
 
 def methods_of(fractions: Sequence[float] | None) -> dict[str, Method]:
-    """Linear probes that know these shares of the labels, and kNN; one probe that knows all of them by default."""
+    """Returns linear probes with these shares of the labels, and kNN, by name. None: one probe with all labels, and
+    kNN."""
     return METHODS if fractions is None else {**label_fractions(*fractions), "knn": knn}
 
 
 def label_fractions(*fractions: float) -> dict[str, Method]:
-    """Linear probes that know these shares of the labels, by name: `{"linear_probe_1%": ...}`."""
+    """Returns linear probes with these shares of the labels, by name: `{"linear_probe_1%": ...}`."""
     return {f"linear_probe_{fraction:.0%}": partial(linear_probe, fraction=fraction) for fraction in fractions}
 
 
 def best_layer(layers: dict[Layer, dict]) -> dict:
-    """Metrics of the layer that is best on validation, its name, and those of all layers."""
+    """Returns the layer with the best top-1 on validation, its metrics, and the metrics of all layers."""
     best = max(layers, key=lambda layer: layers[layer]["validation"]["top1"])
     return {"layer": best, **layers[best], "layers": {str(layer): metrics for layer, metrics in layers.items()}}
 
 
 def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
-    """One layer, and one variant, for all seeds: the one that is best on validation in their mean. A choice for each
-    seed alone would follow the noise of its validation metrics.
+    """Chooses one layer and one variant for all seeds, by the mean top-1 on validation. A separate choice for each seed
+    would fit the noise of its validation metrics.
 
-    by_seed: for each seed `{variant: what transfer() returns}`. Returns for each seed its metrics at that choice.
+    by_seed: for each seed `{variant: result of transfer}`. Returns for each seed its metrics at this layer and variant.
     """
     chosen = [{} for _ in by_seed]
     first = next(iter(by_seed[0].values()))
@@ -157,17 +160,18 @@ def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
 
 
 def mean_and_spread(values: list[float]) -> dict:
-    """Mean and sample standard deviation over seeds; no spread is claimed for one."""
+    """Returns mean and sample standard deviation over seeds. The standard deviation of one seed is None."""
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return {"mean": float(np.mean(values)), "std": spread, "values": [float(v) for v in values]}
 
 
 def beats(ours: dict, other: dict) -> bool | None:
-    """Whether the difference of the means is above 2 sqrt(s1^2 + s2^2); None with fewer than 3 seeds on a side."""
+    """Returns True if the mean of `ours` exceeds the mean of `other` by more than 2 sqrt(s1^2 + s2^2), where s are the
+    standard deviations over seeds. Returns None with fewer than 3 seeds on a side."""
     if min(len(ours["values"]), len(other["values"])) < 3:
         return None
     margin = 2 * np.hypot(ours["std"], other["std"])
-    return bool(ours["mean"] - other["mean"] > margin * (1 + ROUNDING))  # a tie is none
+    return bool(ours["mean"] - other["mean"] > margin * (1 + ROUNDING))  # rounding can't turn a tie into a win
 
 
 ROUNDING = 1e-9
@@ -175,14 +179,14 @@ ROUNDING = 1e-9
 
 @torch.no_grad()
 def recompute_batch_norm(encoder: torch.nn.Module, batches) -> bool:
-    """Sets batch norm's statistics to those of one pass over `batches`. Returns whether there is any batch norm."""
+    """Sets the statistics of batch norm from one pass over `batches`. Returns True if the encoder has batch norm."""
     norms = [m for m in encoder.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return False
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain average over all batches
+        norm.momentum = None  # average over all batches
     encoder.train()
     for batch in batches:
         encoder(**{name: value.to(encoder.device) for name, value in batch.items()})

@@ -1,8 +1,9 @@
-"""Zero-shot classification: the class whose name, in a few sentences, lies nearest to an image.
+"""Zero-shot classification: predicts the class whose text embedding is nearest to the image embedding.
 
     names, templates -> prompts -> embed_texts -> classes (c, d); images (n, d) -> cosine (n, c) -> top-1, top-5
 
-Radford et al. 2021 (CLIP), https://huggingface.co/papers/2103.00020: a class is the mean of its prompts' embeddings.
+Radford et al. 2021 (CLIP), https://huggingface.co/papers/2103.00020: the embedding of a class is the mean of the
+embeddings of its prompts.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +22,7 @@ from .measure import Measure, Metrics, Subject
 from .retrieval import CHUNK, check_features, ranks
 from .transfer import accuracies
 
-# By ISO 639-1 code. Where a language inflects a noun, or gives it an article by its gender, the name stands alone.
+# By ISO 639-1 code. Names are inserted unchanged, so templates avoid articles and cases that depend on the noun.
 TEMPLATES: dict[str, tuple[str, ...]] = {
     "ar": ("صورة {}.", "صورة فوتوغرافية: {}.", "هذه صورة {}."),
     "de": ("ein Foto von {}.", "ein Bild von {}.", "ein Foto: {}.", "eine Aufnahme, die {} zeigt."),
@@ -38,7 +39,7 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
     "tr": ("{} fotoğrafı.", "{} resmi.", "bir fotoğraf: {}."),
     "zh": ("一张{}的照片。", "一张{}的图片。", "照片里有{}。", "这是{}。"),
 }
-# The same for what is drawn: icons, emoji, cartoons.
+# Templates for drawings: icons, emoji, cartoons.
 DRAWINGS: dict[str, tuple[str, ...]] = {
     "ar": ("رسم {}.", "رمز تعبيري: {}.", "أيقونة: {}."),
     "de": ("eine Zeichnung von {}.", "ein Emoji: {}.", "ein Symbol für {}."),
@@ -58,43 +59,47 @@ DRAWINGS: dict[str, tuple[str, ...]] = {
 
 
 def templates_of(given: Sequence[str]) -> list[str]:
-    """Templates as they are; for the code of a language its `TEMPLATES`, and for "de-drawings" its `DRAWINGS`.
+    """Returns a flat list of templates. Replaces a language code, for example "de", by its `TEMPLATES`, and
+    "de-drawings" by its `DRAWINGS`.
 
-    Raises `ValueError` for what is neither.
+    Raises `ValueError` for an item that is neither a template with {} nor such a name.
     """
     by_name = {**TEMPLATES, **{f"{language}-drawings": some for language, some in DRAWINGS.items()}}
     templates: list[str] = []
     for one in given:
         if "{}" not in one and one not in by_name:
             raise ValueError(
-                "Prompts are sentences with {}, where the name of a class goes, or a language "
-                f"({', '.join(TEMPLATES)}; en-drawings for what is drawn), but one is {one!r}."
+                f"The prompt {one!r} is neither a template with {{}} for the class name nor a language. Languages are "
+                f"{', '.join(TEMPLATES)} for photographs; add -drawings for drawings, as in en-drawings."
             )
         templates += [one] if "{}" in one else by_name[one]
     return templates
 
 
 def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Each name in each template: a list for each name. Underscores in names become spaces.
+    """Inserts each name into each template. Returns a list of prompts for each name. Replaces underscores in names by
+    spaces.
 
-    Raises `ValueError` for no names or templates, an empty name, and a template with no place for it.
+    Raises `ValueError` without names or templates, for an empty name, and for a template without {}.
     """
     if not len(names) or not len(templates):
         raise ValueError(f"Prompts need names and templates, but there are {len(names)} and {len(templates)}.")
     if lacking := [template for template in templates if "{}" not in template]:
-        raise ValueError(f"Template {lacking[0]!r} has no {{}}, where the name of the class goes.")
+        raise ValueError(f"Template {lacking[0]!r} has no {{}} for the class name.")
     cleaned = [" ".join(name.replace("_", " ").split()) for name in names]
     if "" in cleaned:
-        raise ValueError(f"The name of class {cleaned.index('')} is empty: {names[cleaned.index('')]!r}.")
+        raise ValueError(
+            f"The name of class {cleaned.index('')} is empty: {names[cleaned.index('')]!r}. Give each class a name."
+        )
     return [[template.replace("{}", name) for template in templates] for name in cleaned]
 
 
 @torch.no_grad()
 def classifier(embed_texts: Callable[[list[str]], Tensor], names: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """One vector for each class: the mean of its prompts' normalised embeddings, normalised again.
+    """Computes one embedding for each class: the mean of the normalised embeddings of its prompts, normalised again.
 
-    embed_texts: texts -> `(texts, d)`; called once, with all prompts, to be batched as it likes. Returns
-    `(classes, d)`, float32. Raises `ValueError` as `prompts` does, and for embeddings of another number or not finite.
+    embed_texts: texts -> `(texts, d)`; called once, with all prompts. Returns `(classes, d)`, float32. Raises
+    `ValueError` like `prompts`, for a wrong number of embeddings, and for embeddings that are not finite.
     """
     by_class = prompts(names, templates)
     texts = [text for of_class in by_class for text in of_class]
@@ -102,7 +107,7 @@ def classifier(embed_texts: Callable[[list[str]], Tensor], names: Sequence[str],
     check_features(embeddings=embeddings)
     if len(embeddings) != len(texts):
         raise ValueError(
-            f"embed_texts gave {len(embeddings)} embeddings for {len(texts)} texts: it must give each one."
+            f"embed_texts returned {len(embeddings)} embeddings for {len(texts)} texts. It must return one for each."
         )
     each = F.normalize(embeddings.float(), dim=1).unflatten(0, (len(names), len(templates)))  # (classes, templates, d)
     return F.normalize(each.mean(1), dim=1)
@@ -111,13 +116,13 @@ def classifier(embed_texts: Callable[[list[str]], Tensor], names: Sequence[str],
 def zero_shot(
     images: Tensor, classes: Tensor, labels: Tensor | np.ndarray | Sequence[int], chunk: int = CHUNK
 ) -> dict[str, float]:
-    """How often an image's own class is the nearest, or among the five nearest.
+    """Computes top-1 and top-5 accuracy of zero-shot classification.
 
-    images (`(n, d)`), classes (`(c, d)`): compared by cosine; labels (`(n,)`, integers in 0..c-1). A class as near as
-    the right one, such as one of the same name, counts against it (see `ranks`). Returns `{"top1", "top5",
-    "mean_class"}`, mean_class being the mean of the top-1 accuracies of the classes that occur; top5 is always 1.0
-    where there are no more than 5 classes. Raises `ValueError` for shapes or lengths that don't fit, features that are
-    not finite, no images, labels that are no integers or outside the classes, and a chunk below 1.
+    images (`(n, d)`), classes (`(c, d)`): embeddings, compared by cosine. labels (`(n,)`, integers in 0..c-1). chunk:
+    images at a time. Ties count as errors, so classes with the same name are never correct (see `ranks`).
+    Returns `{"top1", "top5", "mean_class"}`; mean_class is the mean of the top-1 accuracies of the classes in `labels`.
+    With at most 5 classes, top5 is 1.0. Raises `ValueError` for shapes or lengths that do not fit, features that are
+    not finite, empty input, labels that are no integers or out of range, and a chunk below 1.
     """
     check_features(images=images, classes=classes)
     labels = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
@@ -127,8 +132,8 @@ def zero_shot(
         raise ValueError(f"labels must be integers, (n,), but are {labels.dtype}, {labels.shape}.")
     if labels.min() < 0 or labels.max() >= len(classes):
         strange = labels[(labels < 0) | (labels >= len(classes))][0]
-        raise ValueError(f"Label {strange} is none of the {len(classes)} classes, 0 to {len(classes) - 1}.")
-    labels = labels.astype(np.int64)  # of unsigned ones, no class is -1
+        raise ValueError(f"Label {strange} is out of range: there are {len(classes)} classes, 0 to {len(classes) - 1}.")
+    labels = labels.astype(np.int64)  # unsigned labels can't represent -1 below
     wanted = torch.as_tensor(labels, device=images.device)
     given = torch.arange(len(classes), device=images.device)
     rank = ranks(images, classes.to(images.device), wanted, given, chunk).cpu().numpy()
@@ -136,16 +141,16 @@ def zero_shot(
     return {"top1": metrics["top1"], "top5": float((rank <= 5).mean()), "mean_class": metrics["mean_class"]}
 
 
-# the measure
+# measure
 
 
 @strict
 @dataclass
 class ZeroShotArguments:
-    """How zero-shot classification is measured.
+    """Settings of zero-shot classification.
 
-    prompts: Prompt templates with {} for the class name, whose embeddings are averaged; or a language whose templates
-        are taken: en, de, fr, es, zh, ja... for photographs, en-drawings... for what is drawn. Default: en.
+    prompts: Prompt templates with {} for the class name; their embeddings are averaged. Or a language with built-in
+        templates: en, de, fr, es, zh, ja... for photographs, en-drawings... for drawings. Default: en.
     """
 
     _argument_group_name: ClassVar[str] = "zero-shot classification"
@@ -154,7 +159,7 @@ class ZeroShotArguments:
 
     @property
     def templates(self) -> list[str]:
-        """The prompt templates."""
+        """Prompt templates, with languages replaced by their templates."""
         return templates_of(self.prompts or ["en"])
 
     def validate_prompts(self):
@@ -166,7 +171,7 @@ WORDS = {"top1": "top-1", "top5": "top-5", "mean_class": "per class"}
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
-    """`zero_shot` of the labelled images of a split, by the names of their labels."""
+    """Computes `zero_shot` on the labelled images of a split. Classes are the names of the labels."""
     labels, options = subject.labelled.labels, subject.options.get(ZeroShotArguments) or ZeroShotArguments()
     classes = classifier(
         lambda sentences: subject.embed("text", subject.text_batches(sentences)), labels.names, options.templates
@@ -176,26 +181,28 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
 
 
 def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
-    """What guessing gets in `compute`."""
+    """Chance levels of `compute`: the accuracies of a uniformly random class."""
     classes = len(labelled.labels.names)
     return {f"{PREFIX}{name}": min(k / classes, 1.0) for name, k in (("top1", 1), ("top5", 5), ("mean_class", 1))}
 
 
 def words(name: str) -> str | None:
-    """ "zero_shot_top1" as "zero-shot, top-1"."""
+    """Wording of a metric: "zero-shot, top-1" for "zero_shot_top1"."""
     return f"zero-shot, {WORDS[name.removeprefix(PREFIX)]}" if name.startswith(PREFIX) else None
 
 
 def protocol(results: dict) -> str:
-    """How it is measured, of the results of a run, in sentences for a card."""
+    """Describes the protocol of a run, for its model card."""
     templates = results["eval_prompts"]
     majority = results.get("transfer", {}).get("figures", {}).get("majority")
     guess = (
-        f"; always predicting the majority class is correct in {majority['knn_top1']['mean']:.3f}" if majority else ""
+        f" Always predicting the majority class has a top-1 accuracy of {majority['knn_top1']['mean']:.3f}."
+        if majority
+        else ""
     )
     return (
-        f"Zero-shot: the label's name in {len(templates)} prompt template{'s' * (len(templates) > 1)} "
-        f"({'; '.join(templates)}) that lies nearest to an image{guess}."
+        "Zero-shot: the predicted class is the nearest to the image by cosine. A class embedding is the mean over "
+        f"{len(templates)} prompt template{'s' * (len(templates) > 1)} with the name ({'; '.join(templates)}).{guess}"
     )
 
 

@@ -1,9 +1,10 @@
-"""What a trainer iterates: one rank's batches in the global order, decoded in workers, from any sample on.
+"""Data loader of one rank: its batches in the global order, decoded in workers, starting at any sample.
 
-    Reader -> undecoded rows -> workers: decode, augment, collate -> bad ones replaced -> batch, for ever
+    Reader -> undecoded rows -> workers: decode, augment, collate -> bad samples replaced -> endless batches
 
-A reader in the training process hands rows to the loader's workers, which decode and augment them with random numbers
-drawn from (seed, sample number). So neither their number nor what goes wrong changes any other sample.
+A reader in the training process passes rows to the loader's workers. The workers decode and augment each row with
+random numbers drawn from (seed, sample number). So a sample depends neither on the number of workers nor on bad
+samples.
 """
 
 import os
@@ -31,10 +32,10 @@ Process = Callable[[dict, np.random.Generator], dict]
 
 
 class Decoder(Dataset):
-    """Runs in the workers: rows to examples.
+    """Decodes rows to examples, in the workers.
 
-    process: `(row, generator) -> example`; raises `BadSample`. The generator belongs to the sample, not the worker.
-    shared: where the rows' bytes lie, if not in the rows.
+    process: `(row, generator) -> example`; raises `BadSample`. Each sample gets a generator of its number, whichever
+    worker decodes it. shared: memory that stores the bytes of the rows; None if the rows contain them.
     """
 
     def __init__(self, process: Process, seed: int, shared: SharedBatches | None = None):
@@ -43,12 +44,12 @@ class Decoder(Dataset):
     def __getitems__(self, rows: list[dict]) -> list[dict]:
         if self.shared is not None:
             rows = self.shared.get(rows)
-        # made beforehand: between two crops, each would cost three times as much in cache misses
+        # made before decoding: between two crops, a generator costs three times as much, in cache misses
         generators = [np.random.default_rng([self.seed, SAMPLE, row["g"]]) for row in rows]
         return [self._try(row, random) for row, random in zip(rows, generators, strict=True)]
 
     def decode(self, row: dict) -> dict:
-        """One row: `{"key", "example"}`, or `{"key", "path", "reason"}` where it is bad."""
+        """Decodes one row. Returns `{"key", "example"}`, or `{"key", "path", "reason"}` for a bad row."""
         return self._try(row, np.random.default_rng([self.seed, SAMPLE, row["g"]]))
 
     def _try(self, row: dict, random: np.random.Generator) -> dict:
@@ -63,41 +64,42 @@ class Decoder(Dataset):
 
 
 class Stacker:
-    """Runs in the workers: examples to a batch.
+    """Stacks examples into a batch, in the workers.
 
-    outbox: the memory that a worker's batches are stacked in; None in the training process itself. fills: see
-    `collate`."""
+    outbox: shared memory for the batches of a worker; None in the training process. fills: see `collate`."""
 
     def __init__(self, outbox: Outbox | None = None, fills: Mapping[str, int] | None = None):
         self.outbox, self.fills = outbox, fills
 
     def __call__(self, samples: list[dict]) -> tuple[list[str], dict[str, Tensor] | list[dict]]:
-        """Keys and the batch; where a sample is bad, keys and the samples, for the training process to replace it."""
+        """Returns the keys and the batch. If a sample is bad, returns the keys and the list of samples instead: the
+        training process then replaces the bad ones."""
         keys = [sample["key"] for sample in samples]
         if any("reason" in sample for sample in samples):
             return keys, samples
         return keys, self.stack(samples, self.outbox and self.outbox.room())
 
     def stack(self, samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
-        """The batch of good samples."""
+        """Collates good samples."""
         return collate([sample["example"] for sample in samples], room, self.fills)
 
 
 def begin_worker(number: int) -> None:
-    keep_freed_memory()  # it takes and frees the same for each sample: given back each time, a tenth slower
+    """Sets up a worker process."""
+    keep_freed_memory()  # returning memory to the system after each sample makes decoding a tenth slower
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def end_with(parent: int) -> None:
-    """Ends this process soon after its parent, even where it waits to write into a pipe that nobody reads any more."""
+    """Ends this process at most about a second after its parent ends, even if it is blocked writing into a pipe."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 class StreamLoader:
-    """What Trainer iterates. Its epochs are `len(self)` batches; the stream flows through their edges, so that a batch
-    may hold the last samples of one epoch and the first of the next."""
+    """Data loader for Trainer. An epoch is `len(self)` batches. Batches continue over the end of an epoch: a batch
+    may contain the last samples of one epoch and the first samples of the next."""
 
     def __init__(
         self,
@@ -115,10 +117,11 @@ class StreamLoader:
         watched: dict | None = None,
         **loader_options,
     ):
-        """start: samples seen so far, by all ranks. windows: those of the run that began. folder: where bad samples and
-        records of samples are written. accumulation: batches that make one step: an epoch is whole steps. watched: of a
-        run that resumes (see `SampleLog`).
-        loader_options: those of `torch.utils.data.DataLoader`, as `num_workers`."""
+        """process: `(row, generator) -> example` (see `Decoder`). batch_size: samples of one rank in a batch. start:
+        samples seen so far by all ranks. windows: rows of a window of each source, from the checkpoint of a resumed
+        run. folder: for the lists of bad samples and of consumed samples. accumulation: batches of one step; an epoch
+        is rounded up to whole steps. watched: counts of bad samples of a resumed run (see `SampleLog`). loader_options:
+        of `torch.utils.data.DataLoader`, for example `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
@@ -131,7 +134,7 @@ class StreamLoader:
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
-        self._step_keys: tuple[int, set[str]] = (-1, set())  # the step's first number, and its keys
+        self._step_keys: tuple[int, set[str]] = (-1, set())  # first sample number of a step, keys of the step
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
@@ -139,7 +142,7 @@ class StreamLoader:
         self._batches = None
 
     def _make_loader(self, process: Process, seed: int, **options) -> DataLoader:
-        """The workers, and what passes rows and batches between them and this process."""
+        """Makes the DataLoader, its workers and the memory that they share with this process."""
         workers, ahead = options.get("num_workers", 0), options.get("prefetch_factor") or 2
         on_their_way = workers * ahead
         row_bytes = max(source.row_bytes() for source in self.dataset.sources) if on_their_way else 0
@@ -151,14 +154,14 @@ class StreamLoader:
             batch_sampler=self._read(self._start),
             collate_fn=self._stacker,
             worker_init_fn=begin_worker,
-            generator=torch.Generator(),  # else making the iterator would eat a draw of the global generator
+            generator=torch.Generator(),  # the default draws a number from the global generator
             **options,
         )
 
     def __len__(self) -> int:
-        """Batches of an epoch. Raises `TypeError` where nobody knows."""
+        """Batches of an epoch. Raises `TypeError` if the length of the data is unknown."""
         if self._steps is None:
-            raise TypeError("The data has no known length.")
+            raise TypeError("The length of the data is unknown, so an epoch has no length. Give --max_steps.")
         return self._steps * self._accumulation
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -172,12 +175,12 @@ class StreamLoader:
             yield self._batch()
 
     def close(self) -> None:
-        """Ends the workers and the reading ahead."""
+        """Stops the workers and the reader."""
         self._batches = None
         self.reader.close()
 
     def _numbers(self, first: int) -> range:
-        """This rank's sample numbers of the batches of all ranks that begin at `first`."""
+        """Sample numbers of this rank, in the batches of all ranks that start at sample number `first`."""
         return range(first + self._rank, first + self.batch_size * self._ranks, self._ranks)
 
     def _read(self, first: int) -> Iterator[list[dict]]:
@@ -189,22 +192,23 @@ class StreamLoader:
     def _batch(self) -> dict[str, Tensor]:
         self.reader.consumed = self._next
         keys, batch = next(self._batches)
-        if isinstance(batch, dict):  # out of a worker's outbox, which is used again
+        if isinstance(batch, dict):  # cloned, since the worker reuses its shared memory
             batch = {name: value.clone() if value.is_shared() else value for name, value in batch.items()}
         numbers, bad, replaced = self._numbers(self._next), [], {}
         if isinstance(batch, list):
             replaced = {g: sample for g, sample in zip(numbers, batch, strict=True) if "reason" in sample}
-            samples, bad = self._mended(batch, numbers)
+            samples, bad = self._fixed(batch, numbers)
             keys, batch = [sample["key"] for sample in samples], self._stacker.stack(samples)
         self._next += self.batch_size * self._ranks
         self.sample_log.note(numbers, keys, bad, replaced)
         return batch
 
-    def _mended(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
-        """The samples with another in each bad one's place, and all the bad ones that were met.
+    def _fixed(self, samples: list[dict], numbers: Sequence[int]) -> tuple[list[dict], list[dict]]:
+        """Replaces bad samples. Returns the samples, and all bad samples met, bad substitutes included.
 
-        None of those others is in the step's global batch already, nor given to another bad one of it (see
-        `Reader.substitutes`), though ranks do not ask each other. Raises `ValueError` where none can be used."""
+        A substitute is not in the global batch of the step, and replaces one bad sample of it only (see
+        `Reader.substitutes`). Ranks need no communication for this. Raises `ValueError` if no sample of the batch is
+        good and no substitute is either."""
         samples, bad, used_keys = list(samples), [], self._keys_of_step()
         for at, sample in enumerate(samples):
             if "reason" not in sample:
@@ -219,15 +223,15 @@ class StreamLoader:
         good = [sample for sample in samples if "reason" not in sample]
         if not good:
             raise ValueError(
-                f"No sample of a batch of {len(samples)} could be used, nor any other that was tried, as "
-                f"{bad[0]['key']}: {bad[0]['reason']}. Is this the right column of the right dataset?"
+                f"All samples of a batch of {len(samples)} are bad, and so are all substitutes that were tried. For "
+                f"example {bad[0]['key']}: {bad[0]['reason']}. Check the dataset and the names of its columns."
             )
-        # where all rows are in the batch already, good ones of it serve twice, so that it keeps its size
+        # without a good substitute, good samples of the batch are repeated, so that the batch keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
 
     def _keys_of_step(self) -> set[str]:
-        """Keys of the samples of the step's global batch."""
+        """Keys of all samples in the global batch of the step."""
         first = self._next - (self._next - self._start) % self._step
-        if self._step_keys[0] != first:  # asked once for each of the step's batches
+        if self._step_keys[0] != first:  # computed once, for all batches of the step
             self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}
         return self._step_keys[1]

@@ -1,8 +1,8 @@
-"""Which sample comes when: pure numbers, a function of (seed, row counts) and nothing else.
+"""Order of the samples: a pure function of (seed, row counts, weights, settings).
 
     sample number g -> source -> part and window of an epoch -> (piece, row in the piece)
 
-Ranks and workers only divide this order, so the state of the data is one integer: how many samples were seen.
+Ranks and workers only divide this order. So the state of the data is one integer: the number of samples seen.
 """
 
 from bisect import bisect_right
@@ -15,15 +15,15 @@ import numpy as np
 from ..data.rows import ENDLESS
 from .settings import PARTS, WINDOW
 
-BLOCK = 1000  # samples in which a mixture's weights are met exactly, in each lane
-CYCLE = 20  # steps in which they are, where each step is of one source
-ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN = range(6)  # what a random draw is for, so that no two share their numbers
-CACHED = 64  # drawn permutations kept
-NEAR, FAR = 8, 24  # spares of a sample: from its own window, from anywhere
+BLOCK = 1000  # every block of so many samples of a lane meets the weights of a mixture exactly
+CYCLE = 20  # if each step is of one source, every block of so many steps meets the weights
+ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN = range(6)  # part of a seed: draws for different purposes are independent
+CACHED = 64  # permutations in a cache, per part or lane
+NEAR, FAR = 8, 24  # most spares of a sample: from its window, from the whole epoch
 
 
 class Window(NamedTuple):
-    """Rows that are read together and shuffled among themselves: the number-th window of a part of an epoch."""
+    """Rows that are read together and shuffled together: window `number` of a part of an epoch."""
 
     epoch: int
     part: int
@@ -39,16 +39,16 @@ class Range(NamedTuple):
 
 
 class GlobalOrder:
-    """The order of one source.
+    """Order of the samples of one source.
 
-    An epoch permutes the pieces, begins at a random row of them, cuts their rows into `parts` of equal length,
-    permutes each part inside windows of `window` rows, and takes from the parts in turn. So reads stay within `parts`
-    windows at any time, neighbours come from far apart, and each row comes once an epoch. The parts' windows end at
-    different times, so that reading is spread evenly.
+    An epoch permutes the pieces and starts at a random row. It cuts the rows into `parts` of equal length, permutes
+    each part inside windows of `window` rows, and takes samples from the parts in turn. So at any time only `parts`
+    windows are read, neighbouring samples come from distant places, and an epoch contains each row once. The windows of
+    the parts end at different times, so that reading is spread evenly.
     """
 
     def __init__(self, counts: Sequence[int], seed: int = 0, parts: int = PARTS, window: int = WINDOW):
-        """counts: rows of each piece. An endless source is one part, read from its start."""
+        """counts: rows of each piece. An endless source has one part and is read from its start."""
         self.counts, self.seed = np.asarray(counts, np.int64), seed
         self.rows = int(self.counts.sum())
         self.endless = self.rows >= ENDLESS
@@ -57,11 +57,11 @@ class GlobalOrder:
         self._permutations: OrderedDict[Window, list[int]] = OrderedDict()
 
     def __getitem__(self, i: int) -> tuple[int, int]:
-        """Sample number i >= 0, of any epoch, to (piece, row in the piece)."""
+        """Returns (piece, row in the piece) of sample number i >= 0. Numbers continue over epochs."""
         return self.place(*self.find(i))
 
     def place(self, window: Window, at: int) -> tuple[int, int]:
-        """A row of a window to (piece, row in the piece)."""
+        """Returns (piece, row in the piece) of row `at` of a window. Raises `IndexError` beyond its last row."""
         for piece, start, stop in self.ranges(window):
             if at < stop - start:
                 return piece, start + at
@@ -69,7 +69,7 @@ class GlobalOrder:
         raise IndexError(f"{window} has no row {at}.")
 
     def find(self, i: int) -> tuple[Window, int]:
-        """The window of sample i, and which of its rows that is."""
+        """Returns the window of sample i, and the index of the row in the window."""
         epoch, left = divmod(i, self.rows)
         j, part = divmod(left, self.parts)
         window, k = self._window(epoch, part, j)
@@ -79,18 +79,19 @@ class GlobalOrder:
         return window, self._permutations[window][k]
 
     def samples(self, window: Window) -> range:
-        """The numbers of the samples that a window holds, in their order."""
+        """Numbers of the samples of a window, in order."""
         first, last = self._bounds(window)
         start = window.epoch * self.rows + window.part
         return range(start + first * self.parts, start + last * self.parts, self.parts)
 
     def spares(self, i: int, apart: int) -> Iterator[int]:
-        """Other samples of the epoch whose rows may take the place of sample i's: up to `NEAR` of its own window, then
-        up to `FAR` from anywhere.
+        """Yields spares of sample i: samples of the same epoch whose rows can replace the row of sample i. First up to
+        `NEAR` from its window, then up to `FAR` from the whole epoch.
 
-        No two samples of an epoch have a spare in common, unless their numbers differ by a multiple of `apart`, itself
-        a multiple of `parts`: they need not ask each other. Of a window, only samples whole multiples of `apart` from
-        i; of each run of `apart` samples in the epoch, one, and none that a sample of its own window could be given."""
+        apart: a multiple of `parts`. Two samples share a spare only if their numbers differ by a multiple of `apart`.
+        So samples of one global batch never share a spare, and ranks need no communication. Spares from the window
+        differ from i by multiples of `apart`. Spares from the whole epoch are one sample from each drawn run of `apart`
+        samples, never one that is a spare in its own window."""
         window, _ = self.find(i)
         samples, step = self.samples(window), apart // self.parts
         for slot in self._slots(window, step):
@@ -109,24 +110,24 @@ class GlobalOrder:
                 yield other
 
     def _slots(self, window: Window, step: int) -> list[int]:
-        """Which spares of their own window its samples have, counted in steps; at most half, so as to leave some for
+        """Steps of a window whose samples are spares in their own window. At most half of the steps: the others are for
         samples of other windows."""
         count = -(-self.size(window) // step)
         draw = np.random.default_rng([self.seed, SPARE, *window]).permutation(count)
         return draw[: min(NEAR, count // 2)].tolist()
 
     def _is_near(self, i: int, step: int) -> bool:
-        """Whether sample i is a spare of samples of its own window."""
+        """True if sample i is a spare of samples of its own window."""
         window, _ = self.find(i)
         return self.samples(window).index(i) // step in self._slots(window, step)
 
     def size(self, window: Window) -> int:
-        """Rows of a window."""
+        """Number of rows of a window."""
         first, last = self._bounds(window)
         return last - first
 
     def ranges(self, window: Window) -> list[Range]:
-        """Where a window's rows lie, in their order before shuffling."""
+        """Ranges of rows that make up a window, in order, before shuffling."""
         first, last = self._bounds(window)
         start = window.part * (self.rows // self.parts) + min(window.part, self.rows % self.parts)
         if self.endless:
@@ -142,7 +143,7 @@ class GlobalOrder:
         return result
 
     def after(self, i: int) -> Window:
-        """The window that is read after that of sample i, by whoever takes every `parts`-th sample."""
+        """The window that follows the window of sample i, for a reader that takes every `parts`-th sample."""
         window, _ = self.find(i)
         j = (i % self.rows) // self.parts
         return self.find(i + self.parts * (self._bounds(window)[1] - j))[0]
@@ -156,10 +157,10 @@ class GlobalOrder:
         return self._layouts[epoch]
 
     def _length(self, part: int) -> int:
-        return (self.rows - 1 - part) // self.parts + 1  # parts differ by one row at most
+        return (self.rows - 1 - part) // self.parts + 1  # lengths of parts differ by at most one row
 
     def _first(self, part: int) -> int:
-        """Rows of a part's first window: shorter than the others, by part."""
+        """Rows of the first window of a part. Shorter than other windows, differently for each part."""
         return self.window if self._length(part) <= self.window else max(self.window * (part + 1) // self.parts, 1)
 
     def _window(self, epoch: int, part: int, j: int) -> tuple[Window, int]:
@@ -176,29 +177,30 @@ class GlobalOrder:
 
 
 class MixedOrder:
-    """The order of several sources: which of them sample g is from, and which of its own samples that is.
+    """Order of the samples of several sources. Maps sample number g to a source and to a sample number of that source.
 
-    Within each lane (every `parts`-th sample) each block of `BLOCK` samples holds each source as often as its weight
-    says, in random places. Lanes are kept apart so that whoever reads a lane reads one part of each source at a time.
-    Where `together` samples in a row are to be of one source, as a step's, so are `CYCLE` times as many.
+    A lane is every `lanes`-th sample, where `lanes` is the most parts of a source. In each lane, each block of `BLOCK`
+    samples contains each source in proportion to its weight, at random positions. A reader of one lane reads one part
+    of each source at a time. With `together` above 1, runs of `together` samples are of one source, for example all
+    samples of a step; then each block of `CYCLE` runs meets the weights.
     """
 
     def __init__(
         self, orders: Sequence[GlobalOrder], weights: Sequence[float] | None = None, seed: int = 0, together: int = 1
     ):
-        """weights: shares of the samples, in any scale; by the sources' rows where None. Each must be large enough to
-        be met (see `can_be_met`). together: 1, or a multiple of the orders' parts."""
+        """weights: shares of the samples, in any scale; default: the rows of each source. Each must be large enough
+        (see `can_be_met`). together: 1, or a multiple of the parts of the orders."""
         self.orders, self.seed, self.together = list(orders), seed, together
         self.lanes = max(order.parts for order in orders)
         weights = [order.rows for order in orders] if weights is None else weights
         self.weights = [w / sum(weights) for w in weights]
-        self.block = BLOCK if together == 1 else CYCLE  # turns, of one sample each in a lane, or of some
+        self.block = BLOCK if together == 1 else CYCLE  # turns of a block; a turn is `self.turn` samples of a lane
         self.turn = max(together // self.lanes, 1)
         self.quotas = quotas(self.weights, self.block)
         self._blocks: OrderedDict[tuple[int, int], tuple[list[int], list[int]]] = OrderedDict()
 
     def choose(self, g: int) -> tuple[int, int]:
-        """Sample number g to (source, number of that source's own sample)."""
+        """Returns (source, sample number in that source) of sample number g."""
         if len(self.orders) == 1:
             return 0, g
         q, lane = divmod(g, self.lanes)
@@ -209,25 +211,26 @@ class MixedOrder:
         return k, ((block * self.quotas[k] + before[s]) * self.turn + at) * self.lanes + lane
 
     def drawn(self, g: int) -> list[int]:
-        """How many of the first g samples each source gave."""
+        """Returns how many of the first g samples come from each source."""
         if len(self.orders) == 1:
             return [g]
         return [sum(self._drawn(k, lane, g) for lane in range(self.lanes)) for k in range(len(self.orders))]
 
     def is_past(self, k: int, window: Window, g: int) -> bool:
-        """Whether all samples of a window of source k come before sample number g."""
+        """True if all samples of a window of source k come before sample number g."""
         last = self.orders[k].samples(window)[-1]
-        # a window is one lane's, but that of an endless source, which all lanes take from, at their own pace
+        # a window belongs to one lane; but all lanes take from a window of an endless source, each at its pace
         lanes = [last % self.lanes] if self.orders[k].parts == self.lanes else range(self.lanes)
         return all(self._drawn(k, lane, g) * self.lanes + lane > last for lane in lanes)
 
     def spares(self, g: int, step: int) -> Iterator[int]:
-        """As those of sample g's source (see `GlobalOrder.spares`), none of which another of `step` neighbours has."""
+        """Yields spares of sample g from its source (see `GlobalOrder.spares`). Samples of `step` consecutive numbers
+        share no spare."""
         k, i = self.choose(g)
         return self.orders[k].spares(i, -(-step // self.lanes) * self.lanes)
 
     def _drawn(self, k: int, lane: int, g: int) -> int:
-        """How many of a lane's samples before sample number g are of source k."""
+        """Number of samples of a lane before sample number g that are of source k."""
         q = max((g - lane + self.lanes - 1) // self.lanes, 0)
         if len(self.orders) == 1:
             return q
@@ -237,8 +240,9 @@ class MixedOrder:
         return (block * self.quotas[k] + sources[:s].count(k)) * self.turn + (at if sources[s] == k else 0)
 
     def _block(self, lane: int, block: int) -> tuple[list[int], list[int]]:
-        """The source of each turn of a block, and how many of the same source come before it there."""
-        lane = lane if self.together == 1 else 0  # all lanes have the same
+        """Returns the source of each turn of a block, and how many turns of the same source come before it in the
+        block."""
+        lane = lane if self.together == 1 else 0  # runs of one source span all lanes
         if (lane, block) not in self._blocks:
             sources = np.repeat(np.arange(len(self.orders)), self.quotas)
             sources = np.random.default_rng([self.seed, MIXTURE, lane, block]).permutation(sources)
@@ -250,7 +254,7 @@ class MixedOrder:
 
 
 def quotas(weights: Sequence[float], total: int) -> list[int]:
-    """Whole numbers in proportion to `weights` (which add up to 1) that add up to `total`, by largest remainder."""
+    """Returns integers in proportion to `weights` (sum 1) that add up to `total`, by the largest remainder method."""
     exact = np.asarray(weights) * total
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: total - counts.sum()]] += 1
@@ -258,12 +262,12 @@ def quotas(weights: Sequence[float], total: int) -> list[int]:
 
 
 def can_be_met(weights: Sequence[float], block: int = BLOCK) -> bool:
-    """Whether each source of a mixture comes in each block: at least about once."""
+    """True if every block of a mixture contains each source at least once."""
     return min(quotas([w / sum(weights) for w in weights], block)) > 0
 
 
 def remember(cache: OrderedDict, key, value, most: int) -> None:
-    """Adds to a cache that forgets what was added first."""
+    """Adds an item to a cache of at most `most` items. Drops the oldest item if the cache is full."""
     cache[key] = value
     if len(cache) > most:
         cache.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Undecoded rows by sample number: a window at a time, the next one of each part read ahead in threads.
+"""Reader of undecoded rows by sample number. Reads a window at a time; threads read the next window of each part ahead.
 
 sample number g -> MixedOrder -> window of a source -> rows, each with its key
 """
@@ -19,57 +19,59 @@ from .order import FAR, SPARE, GlobalOrder, MixedOrder, Window
 from .settings import StreamSettings
 
 THREADS = 4
-SLACK = 4  # windows of each part that a buffer has room for: one in use, one ahead, and rows larger than the first ones
+SLACK = 4  # windows of each part that fit in the buffer: one in use, one read ahead, a reserve for larger rows
 
-Place = tuple[int, Window]  # which source, and which of its windows
+Place = tuple[int, Window]  # index of a source, a window of that source
 log = logging.get_logger(__name__)
 
 
 class Reader:
-    """`row(g)` for one rank's sample numbers, in their order.
+    """Reads the rows of one rank, in order of the sample numbers: `row(g)`.
 
-    A window is kept until training has come past its last sample (`consumed`), for those who are late, as the lanes of
-    a mixture that share an iterable, and for those who look for a substitute. Rows that together take more than
-    `buffer_bytes` are dropped, and read again when needed.
+    A window is kept in memory until training has passed its last sample (`consumed`). Lanes of a mixture that share an
+    iterable, and substitutes of bad samples, may need it until then. If the windows take more than `buffer_bytes`, some
+    are dropped, and read again when needed.
 
-    consumed: the first sample number that training has not consumed yet. None: the one last asked for.
+    consumed: the first sample number that training has not consumed yet; None: the number last passed to `row`. waited:
+    seconds spent waiting for rows.
     """
 
     def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
         self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
         for source, of_source in zip(sources, order.orders, strict=True):
-            source.rows.kept_open = of_source.parts  # each part is read in one place at a time
-        self._windows: OrderedDict[Place, Future] = OrderedDict()  # those used last come last
-        self._current: dict[tuple[int, int], Place] = {}  # of each source, in each lane
-        self._pools: dict[bool, ThreadPoolExecutor] = {}  # made when first needed: the loader's workers fork before
+            source.rows.kept_open = of_source.parts  # each part reads from one piece at a time
+        self._windows: OrderedDict[Place, Future] = OrderedDict()  # least recently used first
+        self._current: dict[tuple[int, int], Place] = {}  # window in use, by (source, lane)
+        self._pools: dict[bool, ThreadPoolExecutor] = {}  # made on first use, after the loader's workers have forked
         self.consumed: int | None = None
         self._warned = False
-        self.waited = 0.0  # seconds spent waiting for rows to be read
+        self.waited = 0.0
 
     def row(self, g: int) -> dict:
-        """Sample g's row, undecoded, with its number `g` and its `key`."""
+        """Returns the undecoded row of sample g, with its number `g` and its `key`."""
         k, i = self.order.choose(g)
         window, at = self.order.orders[k].find(i)
         rows = self._enter((k, window), g, i)
         return {**rows[at], "g": g}
 
     def key(self, g: int) -> str:
-        """Where sample g's row lies. Reads nothing."""
+        """Returns the key of sample g: the place of its row. Reads no data."""
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
 
     def substitutes(self, g: int, step: int, excluded: Container[str] = ()) -> Iterator[dict]:
-        """Rows that may take the place of sample g's, from the same source, but none of the excluded keys: first of its
-        own window, then from anywhere in its epoch. The same ones for any number of ranks and workers.
+        """Yields undecoded rows that can replace the row of sample g, from the same source: first from its window, then
+        from its whole epoch. Rows are the same for any number of ranks and workers.
 
-        No two of `step` neighbouring samples, as many as a global batch has, are given the same row: only where all
-        those are bad do random ones follow that another could be given too, or where an epoch ends among them."""
+        step: samples of a global batch. Samples of one global batch get different rows, with two exceptions: if all
+        spares of a sample are bad, random rows follow; and the batch may contain the end of an epoch. excluded: keys of
+        rows to leave out."""
         k, i = self.order.choose(g)
         order = self.order.orders[k]
         for number in itertools.chain(self.order.spares(g, step), self._anywhere(k, i)):
             window, at = order.find(number)
             place = order.place(window, at)
-            if self.sources[k].key(*place) not in excluded:  # before it is read
+            if self.sources[k].key(*place) not in excluded:  # checked before reading
                 future = self._windows.get((k, window))
                 yield {**(self._single(k, place) if future is None else future.result()[0][at]), "g": g}
 
@@ -80,7 +82,7 @@ class Reader:
                 yield i - i % order.rows + number
 
     def close(self) -> None:
-        """Ends the reading ahead."""
+        """Stops reading ahead, and drops all rows."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
         self._pools.clear()
@@ -89,7 +91,7 @@ class Reader:
     def _enter(self, place: Place, g: int, i: int) -> list[dict]:
         lane = (place[0], g % self.order.lanes)
         entering, future = self._current.get(lane) != place, self._windows.get(place)
-        if not entering and future is not None and future.done():  # as for all but the first of a window's rows
+        if not entering and future is not None and future.done():  # the usual case: the window is in memory
             self._windows.move_to_end(place)
             return future.result()[0]
         self._current[lane] = place
@@ -106,14 +108,14 @@ class Reader:
     def _request(self, place: Place) -> Future:
         future = self._windows.get(place)
         if future is None:
-            endless = self.sources[place[0]].endless  # whose windows must be read in turn, or each would begin anew
+            endless = self.sources[place[0]].endless  # one thread: out of order, each read would restart the iterable
             if endless not in self._pools:
                 self._pools[endless] = ThreadPoolExecutor(1 if endless else THREADS, thread_name_prefix="reader")
             future = self._windows[place] = self._pools[endless].submit(self._read, place)
         return future
 
     def _read(self, place: Place) -> tuple[list[dict], int]:
-        """A window's rows, and how many bytes they take."""
+        """Reads a window. Returns its rows and their size in bytes."""
         k, window = place
         source, rows = self.sources[k], []
         for piece, start, stop in self.order.orders[k].ranges(window):
@@ -129,7 +131,8 @@ class Reader:
         return sum(future.result()[1] for future in self._windows.values() if future.done() and not future.exception())
 
     def _make_room(self, g: int) -> None:
-        """Drops windows that were consumed; where room is short, also those that only wait for it, then any."""
+        """Drops consumed windows. Above `buffer_bytes`, also drops windows that end before sample g, then the least
+        recently used ones."""
         self._drop_before(g if self.consumed is None else self.consumed)
         if self._held() > self.buffer_bytes:
             self._drop_before(g)
@@ -155,9 +158,11 @@ def make_order(
     windows: Sequence[int] | None = None,
     together: int = 1,
 ) -> MixedOrder:
-    """The order of samples. windows: those of a run that goes on; else each source's is as large as the settings and
-    the size of its rows allow. together: samples in a row that are of one source: a step's, or 1. It takes as many
-    parts as divide that."""
+    """Makes the order of the samples.
+
+    windows: rows of a window of each source, of a resumed run; default: as many as `settings.window` and
+    `settings.buffer_bytes` allow. together: consecutive samples that are of one source: the samples of a step, or 1.
+    With a step, the number of parts is the greatest common divisor of it and `settings.parts`."""
     parts = settings.parts if together == 1 else math.gcd(settings.parts, together)
     if windows is None:
         share = settings.buffer_bytes / (SLACK * parts * len(sources))
@@ -170,20 +175,20 @@ def make_order(
 
 
 def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> list[str]:
-    """What is read more than once, how often, and what mends it."""
+    """Returns warnings about rows that are read more than once, each with its fix."""
     notes = []
     times = ranks // math.gcd(ranks, order.lanes)
     if times > 1:
         better = ranks * -(-order.lanes // ranks)
         notes.append(
-            f"{ranks} processes do not divide --parts {order.lanes}: each row is read by {times} of them. "
-            f"--parts {better} would have each read its own."
+            f"--parts {order.lanes} is not divisible by {ranks} processes: each row is read by {times} of them. With "
+            f"--parts {better}, each row is read by one."
         )
     for source, of_source in zip(sources, order.orders, strict=True):
         if source.endless:
             notes.append(
                 f"{source.name} is a plain iterable: it is shuffled only within windows of {of_source.window} rows, "
-                f"each process goes through all of it, and resuming goes through what was seen again."
+                f"each process reads all of it, and a resumed run first reads all samples that were seen before."
             )
         elif source.rows.reads_from_start:
             notes += piece_notes(source, of_source, ranks)
@@ -191,20 +196,20 @@ def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> l
 
 
 def piece_notes(source: Source, order: GlobalOrder, ranks: int) -> list[str]:
-    """What is to be said of pieces that can only be read from their start, where they are few."""
+    """Returns a warning if pieces that can only be read from their start are fewer than the parts; else `[]`."""
     pieces, piece = sum(count > 0 for count in source.counts), source.rows.piece
     if pieces >= order.parts:
         return []
     times = -(-order.parts // pieces)
     note = (
         f"{source.name} has {pieces} {piece}{'s' * (pieces > 1)}, which can only be read from the start, for --parts "
-        f"{order.parts}: a {piece} is begun about {times} times an epoch"
+        f"{order.parts}: each {piece} is read from its start about {times} times an epoch"
     )
     if piece == "shard":
-        return [f"{note}. Write it as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
-    if max(source.counts) <= order.parts * order.window:  # no more than are held at any time anyway
+        return [f"{note}. Write the data as Parquet or in more shards, or give --parts {max(pieces, ranks)}."]
+    if max(source.counts) <= order.parts * order.window:  # all rows fit in the windows in use
         return []
     return [
-        f"{note}, and again at each resume, by each process that reads of it. Write smaller row groups: at least "
-        f"{order.parts}, of some hundred or thousand rows each."
+        f"{note}, and once more at each resume, by each process that reads from it. Write smaller row groups: at least "
+        f"{order.parts}, each of a few hundred or thousand rows."
     ]

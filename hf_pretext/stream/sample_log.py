@@ -1,6 +1,6 @@
-"""What was consumed: a digest of the samples, the bad ones and why, and on request every key.
+"""Log of the consumed samples: a digest, the bad samples with their reasons, and optionally the key of every sample.
 
-batches as they are trained on -> bad_samples.jsonl, samples-rank0.jsonl, and figures for the checkpoint
+batches of training -> bad_samples.jsonl, samples-rank0.jsonl, digest and counts for the checkpoint
 """
 
 import hashlib
@@ -14,24 +14,25 @@ from pathlib import Path
 from ..utils.files import write_text
 
 BAD_SAMPLES, SAMPLES = "bad_samples.jsonl", "samples-rank{}.jsonl"
-LAST = 1000  # samples of all ranks that `max_bad_fraction` looks at
-SHOWN = 5
+LAST = 1000  # `max_bad_fraction` is a share of so many samples, the last ones of all ranks
+SHOWN = 5  # bad samples in an error message
 DIGEST_RANGE = 2**64
 
 
 class TooManyBadSamples(ValueError):
-    """More samples than allowed could not be used."""
+    """The share of bad samples exceeds `max_bad_fraction`."""
 
 
 class SampleLog:
-    """One rank's account of its samples.
+    """Log of the samples of one rank.
 
-    digest: a sum of hashes, one for each sample's number and key; so that of all ranks together is the same for any
-    number of ranks. reasons: how many samples could not be used, and why. Files hold a line for each bad row when it is
-    first met, and for each step where `record` is set.
+    digest: sum of one hash for each sample, of its number and key. The sum over all ranks does not depend on the number
+    of ranks. reasons: counts of bad samples by reason. `bad_samples.jsonl` gets a line for each bad row, when it is
+    first met. With `record`, `samples-rank*.jsonl` gets a line for each step.
 
-    `max_bad_fraction` is of the samples of all ranks. One rank alone stops at once; of several, each hands out its
-    pending bad samples (`pop_pending`) and counts those of all (`merge`), so that all stop together and none waits.
+    `max_bad_fraction` is a share of the samples of all ranks. A single rank stops at once. With several ranks, each
+    rank returns its new bad samples (`pop_pending`) and counts those of all ranks (`merge`). So all ranks stop at the
+    same step.
     """
 
     def __init__(
@@ -45,8 +46,8 @@ class SampleLog:
         start: int = 0,
         watched: dict | None = None,
     ):
-        """folder: where files go; None for none. rows: of the source, where known. start: samples seen so far. watched:
-        what `watched()` gave in the part of the run that ended there."""
+        """folder: of the files; None writes no files. rows: of the data, if known. start: samples seen so far. watched:
+        the return value of `watched()` at the checkpoint of a resumed run."""
         self.folder = None if folder is None else Path(folder)
         self.rank, self.ranks, self.max_bad_fraction = rank, ranks, max_bad_fraction
         self.record = record and folder is not None
@@ -54,7 +55,7 @@ class SampleLog:
         self._most = min(LAST, rows or LAST)
         self._first = start if watched is None else watched["first"]  # the first sample that is counted
         self._bad: deque[tuple[int, str]] = deque(map(tuple, watched["bad"]) if watched else ())  # number and key
-        self._pending: list[tuple[int, str, str]] = []  # number, key, and what is wrong with it
+        self._pending: list[tuple[int, str, str]] = []  # number, key, description
         self._examples: deque[str] = deque(maxlen=SHOWN)
         self._keys: list[str] = []
         self._written: set[tuple[str, int]] | None = None  # rows in bad_samples.jsonl
@@ -66,10 +67,10 @@ class SampleLog:
         bad: Sequence[dict] = (),
         replaced: Mapping[int, dict] | None = None,
     ) -> None:
-        """A batch: its sample numbers and keys, all rows that could not be used (`{"key", "path", "reason"}`), and
-        those of them that it was to hold, by their numbers.
+        """Logs a batch. numbers, keys: of its samples. bad: all bad rows that were met, substitutes included
+        (`{"key", "path", "reason"}`). replaced: bad samples of the batch that were replaced, by sample number.
 
-        Raises `TooManyBadSamples` where there is one rank."""
+        With one rank, raises `TooManyBadSamples`."""
         for number, key in zip(numbers, keys, strict=True):
             content = f"{number}:{key}".encode()
             self.digest += int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
@@ -83,23 +84,23 @@ class SampleLog:
             self.merge([self.pop_pending()])
 
     def pop_pending(self) -> list[tuple[int, str, str]]:
-        """Returns the bad samples that this rank was to train on since the last call."""
+        """Returns the replaced bad samples of this rank since the last call: number, key, description."""
         pending, self._pending = self._pending, []
         return pending
 
     def merge(self, pending: Iterable[list[tuple[int, str, str]]]) -> None:
-        """Counts all ranks' bad samples, up to the same step of each. Raises `TooManyBadSamples`, on all or none."""
+        """Counts bad samples of all ranks, up to the same step. Raises `TooManyBadSamples`, on all ranks or none."""
         for number, key, example in sorted(itertools.chain(*pending)):
             self._bad.append((number, key))
             self._examples.append(example)
             self._check(number)
 
     def watched(self) -> dict:
-        """Of what was merged, what a resumed run has to count further; for JSON."""
+        """Returns the counts of bad samples that a resumed run continues with, for JSON."""
         return {"first": self._first, "bad": list(self._bad)}
 
     def step(self, number: int) -> None:
-        """The step that all batches since the last one belong to."""
+        """Records that all batches since the last call belong to step `number`."""
         if self.record:
             append(self.folder / SAMPLES.format(self.rank), [{"step": number, "keys": self._keys}])
             self._keys = []
@@ -121,33 +122,34 @@ class SampleLog:
         append(path, list(new.values()))
 
     def _check(self, number: int) -> None:
-        """Whether too many were bad up to this sample."""
+        """Raises `TooManyBadSamples` if the share of bad samples up to this sample is too large."""
         while self._bad[0][0] <= number - self._most:
             self._bad.popleft()
         if number - self._first + 1 < self._most:
             return
-        # a row of a small set may come twice, at an epoch's edge
+        # the last samples of a small set may contain a row twice, at the end of an epoch
         bad = len(self._bad if self._most == LAST else {key for _, key in self._bad})
         if bad > self.max_bad_fraction * self._most:
             raise TooManyBadSamples(
-                f"{bad} of the last {self._most:,} samples could not be used, more than --max_bad_fraction "
-                f"{self.max_bad_fraction} allows. Mend the data, or raise it. See {BAD_SAMPLES}; the last ones:\n"
+                f"{bad} of the last {self._most:,} samples are bad: more than --max_bad_fraction "
+                f"{self.max_bad_fraction}. Fix the data, or raise the option. All are in {BAD_SAMPLES}; the last are:\n"
                 + "\n".join(f"  {example}" for example in self._examples)
             )
 
 
 def describe(sample: dict) -> str:
-    """Where a bad sample lies and what is wrong with it."""
+    """Describes a bad sample: "path or key: reason"."""
     return f"{sample.get('path') or sample['key']}: {sample['reason']}"
 
 
 def kind(reason: str) -> str:
-    """What bad samples are counted by: a reason without its particulars."""
+    """Kind of a reason, by which bad samples are counted: the text before the first colon, without numbers at its
+    start."""
     return reason.partition(":")[0].lstrip("0123456789x ")
 
 
 def append(path: Path, lines: Sequence[dict]) -> None:
-    """Adds lines of JSON to a file, each written at once, so that processes may share it."""
+    """Appends lines of JSON to a file in one write, so that processes can share the file."""
     if lines:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(path, "a", encoding="utf-8") as file:
@@ -155,8 +157,8 @@ def append(path: Path, lines: Sequence[dict]) -> None:
 
 
 def read_lines(path: Path) -> list[dict]:
-    """The lines of such a file, each once. What is no JSON is left out: a killed process left it half-written, and
-    another may have written on in the same line."""
+    """Reads a file of lines of JSON, without duplicates. Skips lines that are no JSON: a killed process may leave an
+    incomplete line, which another process continues."""
     records = []
     for line in dict.fromkeys(path.read_text(encoding="utf-8").splitlines()) if path.exists() else ():
         try:
@@ -167,20 +169,21 @@ def read_lines(path: Path) -> list[dict]:
 
 
 def sizes_of_records(folder: str | os.PathLike) -> dict[str, int]:
-    """Bytes of each record of samples, by its file's name."""
+    """Sizes of the files `samples-rank*.jsonl` in bytes, by file name."""
     return {path.name: path.stat().st_size for path in Path(folder).glob(SAMPLES.format("*"))}
 
 
 def forget_after(folder: str | os.PathLike, step: int, sizes: Mapping[str, int] | None = None) -> None:
-    """Takes from the records of samples what came after a step, since a run that goes on there sees it again; and from
-    the list of bad samples what a killed run left half-written.
+    """Removes all steps after `step` from the records of samples: a run that resumes there logs them again. Also
+    removes incomplete lines from the list of bad samples.
 
-    sizes: what `sizes_of_records` gave at that step. A record is cut there without being read, for it may be large."""
+    sizes: the return value of `sizes_of_records` at that step. Files are truncated to these sizes without being read,
+    since they may be large."""
     for path in Path(folder).glob(SAMPLES.format("*")):
         size = 0 if step == 0 else (sizes or {}).get(path.name, 0 if sizes is not None else None)
         if size is not None and size <= path.stat().st_size:
             os.truncate(path, size)
-        else:  # a checkpoint that does not say, or a record that was changed
+        else:  # the checkpoint has no size of this file, or the file is shorter
             rewrite(path, [line for line in read_lines(path) if line.get("step", 0) <= step])
     bad_samples = Path(folder) / BAD_SAMPLES
     if bad_samples.exists():
@@ -188,5 +191,5 @@ def forget_after(folder: str | os.PathLike, step: int, sizes: Mapping[str, int] 
 
 
 def rewrite(path: Path, lines: Sequence[dict]) -> None:
-    """Replaces a file of lines of JSON."""
+    """Replaces a file by lines of JSON."""
     write_text(path, "".join(json.dumps(line) + "\n" for line in lines))

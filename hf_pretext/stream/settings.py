@@ -1,4 +1,4 @@
-"""What can be set of the stream: how data is read, shuffled and guarded."""
+"""Settings of the stream: reading, shuffling, and the handling of bad samples."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,15 +15,16 @@ PARTS, WINDOW = 16, 256
 @strict
 @dataclass
 class StreamSettings:
-    """How data is read, shuffled and guarded.
+    """How data is read and shuffled, and how bad samples are handled.
 
-    parts: Places of the data that are read from in turn, the finer to shuffle; a multiple of the processes.
-    window: Rows that each of them shuffles among themselves; less where rows are large (see --buffer_bytes).
-    buffer_bytes: Bytes of undecoded rows that a process holds at most.
-    max_image_pixels: Pictures with more count as bad samples, and are never decoded.
-    max_bad_fraction: Stop when more than this share of the last 1,000 samples could not be used.
+    parts: Number of parts of the data. Samples are taken from the parts in turn; more parts shuffle better. Give a
+        multiple of the number of processes.
+    window: Rows of a part that are shuffled together. Reduced if rows are large (see --buffer_bytes).
+    buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.
+    max_image_pixels: Images with more pixels count as bad samples, and are not decoded.
+    max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad.
     record_samples: Write the samples of each step to samples-rank*.jsonl in the output folder.
-    allow_changed_source: Resume although the data has changed: the rest of the run sees it in an order of its own.
+    allow_changed_source: Resume although the data has changed. The rest of the run uses a new order of samples.
     """
 
     _argument_group_name: ClassVar[str] = "stream"

@@ -1,10 +1,10 @@
-"""How undecoded rows come to the loader's workers, and batches back: in memory that all processes see, used again.
+"""Shared memory between the training process and the loader's workers: undecoded rows one way, batches the other way.
 
-rows {"image": {"bytes": ...}} -> put: bytes into shared memory -> a pipe, with their places alone -> get: the rows
-examples -> stacked into a worker's outbox -> a pipe, with its name alone -> cloned by the training process
+rows {"image": {"bytes": ...}} -> put: bytes into shared memory -> pipe: only their places -> get: rows
+examples -> stacked into the outbox of a worker -> pipe: only its name -> cloned by the training process
 
-Through the pipe itself each byte of a row would be copied four times, 64 KiB at once, which takes a tenth as long as
-decoding; and the pages of a batch, if new for each, are zeroed by the system first, which takes another tenth.
+Without it, the pipe copies each byte of a row four times, in blocks of 64 KiB: a tenth of the time of decoding. New
+memory for each batch costs another tenth, since the system zeroes its pages first. So memory is reused.
 """
 
 import math
@@ -15,25 +15,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-SHARED = "/dev/shm"  # where Linux keeps such memory; a container's may be small
-MOST_BYTES = 2**26  # of a batch
-SPARE = 1.25  # room for batches of larger rows than usual
+SHARED = "/dev/shm"  # shared memory of Linux, which may be small in a container
+MOST_BYTES = 2**26  # of one batch
+SPARE = 1.25  # factor on the usual size of a batch, for larger rows
 
 
 class SharedBatches:
-    """Places for as many batches as are on their way to the workers at a time, used in turn.
+    """Shared memory for batches of undecoded rows: one place for each batch on its way to the workers, used in turn.
 
-    A place is free again when its batch has come back, and a loader hands out no more batches than there are places.
-    What finds no room goes through the pipe.
+    A place is free again when its batch has returned. A loader has at most as many batches on their way as places.
+    Bytes that do not fit are sent through the pipe.
     """
 
     def __init__(self, places: int, size: int):
-        """size: of a place, in bytes."""
+        """size: bytes of a place."""
         self.memory = torch.empty((places, size), dtype=torch.uint8).share_memory_()
         self._count = 0
 
     def put(self, rows: list[dict]) -> list[dict]:
-        """In the training process: a batch's rows, with the bytes in them in the next place."""
+        """Copies the bytes of a batch of rows into the next place, in the training process. Returns the rows with
+        `(place, begin, end)` instead of the bytes."""
         place, end = self._count % len(self.memory), 0
         self._count += 1
         memory = memoryview(self.memory[place].numpy())
@@ -49,7 +50,7 @@ class SharedBatches:
         return [with_content(row, lay) for row in rows]
 
     def get(self, rows: list[dict]) -> list[dict]:
-        """In a worker: the rows as they were."""
+        """Returns the rows with their bytes again, in a worker."""
 
         def take(content):
             if not isinstance(content, tuple):
@@ -61,18 +62,18 @@ class SharedBatches:
 
 
 class Outbox:
-    """In a worker: places for the batches that it sends, used in turn.
+    """Shared memory for the batches that a worker sends: several places, used in turn.
 
-    A loader gives a worker its next task when it takes the result of one `prefetch_factor` tasks before, and takes
-    another result only when the training process has cloned that one. So with one place more, none is overwritten
-    while it is read. Where the loader pins memory, that is a copy already.
+    A loader gives a worker a new task when it takes the result of the task `prefetch_factor` earlier. It takes the next
+    result only after the training process has cloned this one. So with `prefetch_factor + 1` places, no batch is
+    overwritten while it is read. If the loader pins memory, pinning already makes a copy.
     """
 
     def __init__(self, places: int):
         self._places, self._sent = [{} for _ in range(places)], 0
 
     def room(self) -> Callable[[str, Sequence[int], torch.dtype], Tensor]:
-        """For the next batch: `(column, shape, dtype) -> tensor` in shared memory, with whatever was there before."""
+        """Returns the allocator of the next batch: `(column, shape, dtype) -> shared tensor`, not initialised."""
         place = self._places[self._sent % len(self._places)]
         self._sent += 1
 
@@ -86,7 +87,7 @@ class Outbox:
 
 
 def with_content(row: dict, change: Callable) -> dict:
-    """A row whose media, undecoded, have their `bytes` changed."""
+    """Returns a copy of a row with `change` applied to the `bytes` of each undecoded image, sound or video."""
     row = dict(row)
     for name, value in row.items():
         if isinstance(value, dict) and "bytes" in value:
@@ -95,7 +96,8 @@ def with_content(row: dict, change: Callable) -> dict:
 
 
 def make_shared_batches(batches: int, batch_bytes: float) -> SharedBatches | None:
-    """Places for so many batches of about so many bytes; None where there are none, or no room."""
+    """Makes shared memory for a number of batches of about `batch_bytes`. Returns None if either is 0, or if `/dev/shm`
+    has less than twice the needed space."""
     size = int(min(SPARE * batch_bytes, MOST_BYTES))
     scarce = os.path.isdir(SHARED) and shutil.disk_usage(SHARED).free < 2 * batches * size
     return SharedBatches(batches, size) if batches and size and not scarce else None

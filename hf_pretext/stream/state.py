@@ -1,6 +1,6 @@
-"""What a checkpoint holds of the data, and whether a run can go on from it.
+"""State of the stream in a checkpoint, and the checks before a run resumes from it.
 
-data + order + settings -> stream.json -> the same order again, or an error that says what has changed
+data + order + settings -> stream.json -> the same order again, or an error that names the change
 """
 
 import json
@@ -15,7 +15,7 @@ STREAM_STATE = "stream.json"
 
 
 def state_of(data: Mixture, order: MixedOrder, settings: StreamSettings) -> dict:
-    """What the order of samples depends on; for JSON."""
+    """Returns everything that the order of the samples depends on, for JSON."""
     return {
         "seed": order.seed,
         "parts": settings.parts,
@@ -29,48 +29,50 @@ def state_of(data: Mixture, order: MixedOrder, settings: StreamSettings) -> dict
 def load_state(
     checkpoint: str | os.PathLike, data: Mixture, settings: StreamSettings, seed: int, together: int = 1
 ) -> dict:
-    """The state in a checkpoint, for a run on `data` to go on from; `windows` and `watched` are None where the data has
-    changed and that is allowed. together: samples in a row that are of one source (see `reader.make_order`).
+    """Loads the state of the stream from a checkpoint, for a run on `data` that resumes. `windows` and `watched` are
+    None if the data has changed and `allow_changed_source` is set. together: consecutive samples that are of one source
+    (see `reader.make_order`).
 
-    Raises `ValueError` for what is no whole checkpoint, and where the order of samples would be another."""
+    Raises `ValueError` for an incomplete checkpoint, and if the order of the samples would change."""
     file = Path(checkpoint) / STREAM_STATE
     if not file.exists():
         raise ValueError(
-            f"{checkpoint} has no {STREAM_STATE}: it is no whole checkpoint of a hf_pretext run. Give a checkpoint-* "
-            "folder, or --resume_from_checkpoint last."
+            f"{checkpoint} has no {STREAM_STATE}: it is not a complete checkpoint of a hf_pretext run. Give a "
+            "checkpoint-* folder, or --resume_from_checkpoint last."
         )
     state = json.loads(file.read_text())
     for name, value in {"seed": seed, "parts": settings.parts, "mixture_weights": data.weights}.items():
         if state[name] != value:
             raise ValueError(
-                f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would be "
-                f"another. Give --{name} {state[name]}, or start afresh."
+                f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would change. "
+                f"Give --{name} {state[name]}, or start a new run."
             )
     before = state.get("together", 1)
     if before != together:
         raise ValueError(
             f"{checkpoint} was trained in steps of one source, each of {before} samples, not {together}: the order of "
-            f"samples would be another. Give a --per_device_train_batch_size that makes {before} with all processes "
-            "and --gradient_accumulation_steps, or start afresh."
+            "samples would change. Set --per_device_train_batch_size and --gradient_accumulation_steps so that a step "
+            f"of all processes has {before} samples, or start a new run."
         )
     changed = difference(state["source"], data.fingerprint())
     if changed and not settings.allow_changed_source:
         raise ValueError(
-            f"{checkpoint} was trained on other data: {changed}. The order of samples would be another. Resume on the "
-            "same data, or go on with this in an order of its own with --allow_changed_source."
+            f"{checkpoint} was trained on other data: {changed}. The order of samples would change. Resume on the same "
+            "data, or give --allow_changed_source to train on this data in a new order."
         )
     return {**state, "windows": None, "watched": None} if changed else state
 
 
 def difference(before: list[dict], now: list[dict]) -> str:
-    """What has changed between two fingerprints, in words; nothing where they agree. Names of sources do not count."""
+    """Describes the changes between two fingerprints, at most 5 in detail. Empty if they agree. Ignores names of
+    sources."""
     if len(before) != len(now):
-        return f"{len(before)} datasets then, {len(now)} now"
+        return f"{len(before)} datasets before, {len(now)} now"
     changes = []
     for old, new in zip(before, now, strict=True):
         files, others = old["files"], new["files"]
         if isinstance(files, dict) and isinstance(others, dict):
-            changes += [f"{name} is gone" for name in files if name not in others]
+            changes += [f"{name} is missing" for name in files if name not in others]
             changes += [f"{name} is new" for name in others if name not in files]
             changes += [
                 f"{name} had {files[name]:,} bytes and has {others[name]:,}"
@@ -78,17 +80,15 @@ def difference(before: list[dict], now: list[dict]) -> str:
                 if name in others and files[name] != others[name]
             ]
         elif files != others:
-            changes.append(f"the names or sizes of the files of {new['name']}")
+            changes.append(f"the names or sizes of the files of {new['name']} have changed")
         if old["rows"] != new["rows"]:
             changes.append(f"{new['name']} had {old['rows']} rows and has {new['rows']}")
         elif old["pieces"] != new["pieces"]:
-            changes.append(f"the rows of {new['name']} are cut into other pieces")
+            changes.append(f"the rows of {new['name']} are divided into other pieces")
     return "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
 
 
 def check_length(data: Mixture, max_steps: int) -> None:
-    """Raises `ValueError` where training is to be counted in epochs of data whose length nobody knows."""
+    """Raises `ValueError` if the length of the data is unknown and `max_steps` is not set."""
     if data.endless and max_steps <= 0:
-        raise ValueError(
-            f"{data.name} has no known length, so --num_train_epochs means nothing. Say how long with --max_steps."
-        )
+        raise ValueError(f"{data.name} has no known length, so --num_train_epochs can't be used. Give --max_steps.")

@@ -1,4 +1,4 @@
-"""transformers' Trainer on our stream: which samples each step sees, and a run that resumes with the very next one.
+"""transformers' Trainer on the stream of this package. A resumed run continues with the next sample.
 
 sources of rows -> StreamLoader -> steps -> checkpoint-N/stream.json -> the same steps again
 """
@@ -29,15 +29,15 @@ from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
 from .settings import StreamSettings
 from .state import STREAM_STATE, check_length, load_state, state_of
 
-STAGING = ".saving"  # where a checkpoint is written before it takes its name
+STAGING = ".saving"  # folder in which a checkpoint is written, before it is moved to its final name
 log = logging.get_logger(__name__)
 
 
 class StreamTrainer(Trainer):
-    """Trains on a source of rows, or on a mixture of sources, in their exact order.
+    """Trains on a source of rows, or on a mixture of sources, in a reproducible order.
 
-    processing: row -> example in the workers, batch -> model inputs on the device; its processor is saved with every
-    checkpoint. stream: how the data is read. The other arguments are Trainer's.
+    processing: row -> example in the workers, batch -> model inputs on the device. Its processor is saved with every
+    checkpoint. stream: settings of reading and shuffling. Other arguments: see Trainer.
     """
 
     def __init__(
@@ -49,13 +49,13 @@ class StreamTrainer(Trainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for data without a known length where `args` count in epochs."""
+        """Raises `ValueError` if the length of the data is unknown and `args.max_steps` is not set."""
         self.processing, self.stream = processing, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
         check_length(self.mixture, args.max_steps)
         self.pace = Pace()
-        self.resumed: list[dict[str, int]] = []  # where the run was resumed, by how many processes
-        self._state_before: dict | None = None  # the stream's, in the checkpoint that the run resumes from
+        self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
+        self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
         self._loader: StreamLoader | None = None
         self._saving = False
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
@@ -63,28 +63,29 @@ class StreamTrainer(Trainer):
 
     @property
     def data_seed(self) -> int:
-        """What the order of samples and their augmentation are drawn from."""
+        """Seed of the order of the samples and of their augmentation."""
         return self.args.seed if self.args.data_seed is None else self.args.data_seed
 
     @property
     def _start(self) -> int:
-        """Samples seen when this part of the run began."""
+        """Samples seen before this part of the run, 0 for a run that does not resume."""
         return self._state_before["samples_seen"] if self._state_before else 0
 
     @property
     def samples_seen(self) -> int:
-        """Training samples that all ranks together have learned from, over all resumed parts of the run."""
+        """Samples that all ranks together have trained on, over all resumed parts of the run."""
         steps = self.state.global_step - getattr(self, "_initial_global_step", 0)
         return self._start + steps * self.get_total_train_batch_size(self.args)
 
     @property
     def seconds(self) -> float:
-        """Seconds in `train()`, over all resumed parts of the run."""
+        """Seconds spent in `train()`, over all resumed parts of the run."""
         return self.pace.seconds
 
     def account(self) -> dict:
-        """Returns what all ranks have consumed, over all resumed parts: `{"digest", "bad_samples": {reason: times}}`.
-        Two runs with the same digest saw the same samples. To be called on every rank."""
+        """Returns a summary of the samples that all ranks have consumed, over all resumed parts of the run:
+        `{"digest", "bad_samples": {reason: count}}`. Runs with the same digest saw the same samples. Call it on every
+        rank."""
         parts = gather_objects((self._loader.sample_log.digest, self._loader.sample_log.reasons))
         if self._state_before:
             parts.append((int(self._state_before["digest"], 16), Counter(self._state_before["bad_samples"])))
@@ -92,21 +93,21 @@ class StreamTrainer(Trainer):
         return {"digest": f"{digest:016x}", "bad_samples": dict(sum((reasons for _, reasons in parts), Counter()))}
 
     def share_bad_samples(self) -> None:
-        """Has all ranks count the bad samples of all. To be called on every rank after the same step: each log and
-        each checkpoint is often enough, and costs no step anything.
+        """All-gathers new bad samples so that every rank counts the same ones. Call it on every rank after the same
+        step. It is called at each log and each checkpoint, since a call in each step would cost time.
 
         Raises `TooManyBadSamples`, on all ranks or none."""
         self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """As Trainer's. Raises `ValueError` for a checkpoint of other data or of another order, before any file is
-        changed."""
+        """Trains, like `Trainer.train`. Raises `ValueError` for a checkpoint of other data or another order of samples,
+        before any file is changed."""
         steps = self._resume(resume_from_checkpoint) if resume_from_checkpoint else 0
         records = self._state_before.get("records") if self._state_before else None
-        if self.args.should_save:  # also of a run that was killed before its first checkpoint
+        if self.args.should_save:  # also without a checkpoint: a killed run may have left records
             forget_after(self.args.output_dir, steps, records)
         if self.args.world_size > 1 or resume_from_checkpoint:
-            # or all ranks would draw the same corruption; a checkpoint has no generator state for a rank it never had
+            # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
             set_seed(self.args.seed + self._start, device_specific=True)
         with self.pace.running(self._state_before["seconds"] if resume_from_checkpoint else None):
             if not resume_from_checkpoint:
@@ -118,7 +119,7 @@ class StreamTrainer(Trainer):
                     self._loader.close()
 
     def _resume(self, checkpoint: str) -> int:
-        """Reads the stream's state, and returns the steps before the checkpoint."""
+        """Loads the state of the stream. Returns the number of steps before the checkpoint."""
         together = self.get_total_train_batch_size(self.args) if self.mixture.one_source_a_step else 1
         self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
@@ -129,10 +130,11 @@ class StreamTrainer(Trainer):
         return steps
 
     def _prepare(self) -> None:
-        """Called before the first step of a run that does not resume."""
+        """Hook before the first step of a run that does not resume."""
 
     def get_train_dataloader(self) -> StreamLoader:
-        """This rank's part of the stream, from the samples seen on. Already sharded: not to be prepared."""
+        """Returns the loader of this rank, which starts after the samples seen. It is already sharded, so accelerate
+        does not prepare it."""
         args, workers = self.args, self.args.dataloader_num_workers
         self._loader = StreamLoader(
             self.mixture,
@@ -157,7 +159,8 @@ class StreamTrainer(Trainer):
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
-        """As Trainer's; a run that resumes with another global batch ends after as many samples as without."""
+        """Computes the lengths of training, like Trainer. A run that resumes with another global batch size still ends
+        after the same number of samples."""
         *values, max_steps = super().set_initial_training_values(args, dataloader)
         batch = self.get_total_train_batch_size(args)
         if self._state_before and args.max_steps < 0 and self._state_before["global_batch"] != batch:
@@ -168,7 +171,7 @@ class StreamTrainer(Trainer):
         return (*values, max_steps)
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
-        """As Trainer's, noting how long the step waits for its data, and what it consumes."""
+        """Gets the batches of a step, like Trainer. Also measures the wait for data, and records the step's samples."""
         with self.pace.waiting():
             samples = super().get_batch_samples(epoch_iterator, num_batches, device)
         if samples[0]:
@@ -179,13 +182,13 @@ class StreamTrainer(Trainer):
         return self.processing.finish(super()._prepare_inputs(inputs))
 
     def _save_checkpoint(self, model, trial) -> None:
-        """As Trainer's, in a folder that takes its name when all ranks have written into it: whenever a run is killed,
-        each checkpoint of its folder is complete."""
+        """Saves a checkpoint, like Trainer, but in a temporary folder that is renamed when all ranks have written. So
+        all checkpoint folders are complete, whenever a run is killed."""
         run, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         written, final = run / STAGING / name, run / name
         if self.args.should_save:
-            shutil.rmtree(run / STAGING, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(run / STAGING, ignore_errors=True)  # left by a killed run
         self.accelerator.wait_for_everyone()
         self._saving, self.args.save_total_limit = True, None
         try:
@@ -200,7 +203,7 @@ class StreamTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             write_json(written / STREAM_STATE, state)
-            if final.exists():  # of an earlier attempt, from which the run went back
+            if final.exists():  # the run was resumed from an earlier checkpoint
                 final.rename(run / STAGING / "replaced")
             written.rename(final)
             shutil.rmtree(run / STAGING)
@@ -212,7 +215,7 @@ class StreamTrainer(Trainer):
         return os.path.join(folder, STAGING) if self._saving else folder
 
     def _state_of_stream(self) -> dict:
-        """All that resuming needs to know of the data. To be called on every rank."""
+        """Returns the state of the stream that resuming needs. Call it on every rank."""
         self.share_bad_samples()
         return {
             **state_of(self.mixture, self._loader.reader.order, self.stream),

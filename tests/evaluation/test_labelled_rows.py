@@ -41,5 +41,5 @@ def test_hidden_labels_and_columns_that_hold_none(emoji):
     spoilt = rows.add_column("kind", [float("nan"), 1.0] * 20).add_column("many", [[1]] * 40)
     with pytest.raises(ValueError, match="'kind' has 1 classes"):
         labelled(spoilt, "kind")
-    with pytest.raises(ValueError, match="column 'many' holds List values, not one label a row"):
+    with pytest.raises(ValueError, match="column 'many' contains List values instead of one label per row"):
         labelled(spoilt, "many")

@@ -27,7 +27,7 @@ def test_a_wrong_caption_reads_otherwise_and_is_of_the_class_where_it_can_be():
     assert shown.tolist()[:2] == [2, 2] and shown[2] in (0, 1)
     assert all(captions[shown[i]] != captions[i] for i in (3, 4))  # alone in their classes: any other
     assert other_captions(captions).tolist() == other_captions(captions).tolist()
-    with pytest.raises(ValueError, match="All 2 captions read the same"):
+    with pytest.raises(ValueError, match="All 2 captions are the same"):
         other_captions(["a", " A"])
 
 

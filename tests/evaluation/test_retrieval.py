@@ -212,7 +212,7 @@ def test_ids_that_can_never_meet_are_refused(measure):
     for strange in ([0.5, 1.5], [True, False], [None, None], [("a",), ("b",)]):
         with pytest.raises(ValueError, match="all integers or all strings"):
             measure(strange, strange)
-    with pytest.raises(ValueError, match=r"None of 2 image_ids \(such as \['001', '002'\]\) is among the 2 text_ids"):
+    with pytest.raises(ValueError, match=r"None of 2 image_ids \(first: \['001', '002'\]\) is among the 2 text_ids"):
         measure(["001", "002"], ["1", "2"])
 
 

@@ -49,7 +49,7 @@ def test_metrics_are_those_of_the_protocol(ours):
 def test_a_plain_encoder_from_the_command_line(ours, tmp_path, capsys):
     AutoModel.from_config(CONFIGS["resnet"]()).save_pretrained(tmp_path / "plain")
     shutil.copy(ours / "preprocessor_config.json", tmp_path / "plain")
-    output = tmp_path / "figures.json"
+    output = tmp_path / "metrics.json"
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(tmp_path / "plain"), "--dataset", str(EMOJI), "--label", "group", "--rows", str(ROWS),
               "--output", str(output)])  # fmt: skip

@@ -84,7 +84,7 @@ def test_zero_shot_over_batches_is_zero_shot(options):
 
 
 def test_zero_shot_refuses_what_the_function_refuses(tmp_path):
-    with pytest.raises(ValueError, match="Label 3 is none of the 3 classes"):
+    with pytest.raises(ValueError, match="Label 3 is out of range: there are 3 classes"):
         ZeroShot(cache_dir=str(tmp_path)).compute(predictions=torch.eye(3), references=[0, 1, 3], classes=torch.eye(3))
 
 

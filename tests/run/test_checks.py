@@ -40,14 +40,14 @@ BAD_SETTINGS = {
     "more bad samples than all": (
         ROTATION, ["--max_bad_fraction", 2], "max_bad_fraction must lie between 0 and 1, but is 2.0",
     ),
-    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must be above 0"),
+    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must lie above 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "a sigmoid that is smoothed": (
         CONTRASTIVE,
         ["--loss", "sigmoid", "--label_smoothing", "0.1"],
         "needs loss='softmax'",
     ),
-    "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "or a language (ar, de, en"),
+    "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "nor a language. Languages are ar, de, en"),
     "a frozen tower at random": (CONTRASTIVE, ["--frozen", "text"], "Give a pretrained --text_encoder"),
     "a batch of one": (
         CONTRASTIVE, ["--per_device_train_batch_size", "1"], "contrastive needs at least 2 rows. Give --per_",

@@ -187,7 +187,7 @@ def test_a_set_smaller_than_the_batch_uses_good_rows_twice():
 
 
 def test_nothing_but_bad_rows_is_an_error_that_says_so():
-    with pytest.raises(ValueError, match="No sample of a batch of 8.*broken on purpose.*right column"):
+    with pytest.raises(ValueError, match="All samples of a batch of 8 are bad.*broken on purpose.*Check the dataset"):
         batches(1, process=Number(set(range(ROWS))))
 
 

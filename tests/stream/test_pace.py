@@ -85,4 +85,4 @@ def test_what_is_slow_tells_what_makes_it_faster(monkeypatch):
     monkeypatch.setattr(module, "cores", lambda: 4)
     assert "reading is slow" in how_to_wait_less(True, 0)
     assert "--dataloader_num_workers 3" in how_to_wait_less(False, 0)
-    assert "images smaller" in how_to_wait_less(False, 3)
+    assert "smaller images" in how_to_wait_less(False, 3)

@@ -88,7 +88,7 @@ def test_few_large_row_groups_are_reported(tmp_path, rows, group, noted):
     notes = reading_notes([source], make_order([source], None, StreamSettings(), 0), 4)
     assert len(notes) == noted
     if noted:
-        assert "has 1 row group, which" in notes[0] and "begun about 16 times an epoch" in notes[0]
+        assert "has 1 row group, which" in notes[0] and "read from its start about 16 times an epoch" in notes[0]
         assert "Write smaller row groups" in notes[0]
 
 
@@ -99,7 +99,7 @@ def test_what_is_read_twice_is_reported():
     assert notes(numbered(16), 4) == []
     assert notes(numbered(0), 8) == []
     (note,) = notes(numbered(16), 3)
-    assert "3 processes do not divide --parts 16: each row is read by 3 of them. --parts 18" in note
+    assert "--parts 16 is not divisible by 3 processes: each row is read by 3 of them. With --parts 18" in note
     (note,) = notes(numbered(2), 2)
-    assert "2 shards" in note and "begun about 8 times an epoch" in note and "--parts 2" in note
-    assert "resuming goes through what was seen again" in notes(open_source(Counter()), 1)[0]
+    assert "2 shards" in note and "read from its start about 8 times an epoch" in note and "--parts 2" in note
+    assert "a resumed run first reads all samples that were seen before" in notes(open_source(Counter()), 1)[0]

@@ -16,9 +16,9 @@ def test_what_changed_is_said():
     old = [{"name": "d", "files": {"a": 1, "b": 2}, "rows": 5, "pieces": "x"}]
     assert difference(old, old) == ""
     new = [{"name": "d", "files": {"a": 3, "c": 2}, "rows": 6, "pieces": "y"}]
-    assert difference(old, new) == "b is gone; c is new; a had 1 bytes and has 3; d had 5 rows and has 6"
-    assert difference(old, [{**old[0], "pieces": "y"}]) == "the rows of d are cut into other pieces"
-    assert difference(old, old * 2) == "1 datasets then, 2 now"
+    assert difference(old, new) == "b is missing; c is new; a had 1 bytes and has 3; d had 5 rows and has 6"
+    assert difference(old, [{**old[0], "pieces": "y"}]) == "the rows of d are divided into other pieces"
+    assert difference(old, old * 2) == "1 datasets before, 2 now"
 
 
 def test_the_state_is_one_integer(tmp_path):
