@@ -26,7 +26,7 @@ LIST_B = {  # a pattern, and what to say instead
     r"what bounds it": "limited by",
 }
 LISTS = ("test_words.py", "test_layout.py")  # files that name the words
-KEYS = {"figures", "picture"}  # of results.json; a name of columns that data has
+NO_PROSE = {"figures", "picture", "a picture of a {}."}  # a key of results.json, a column name, a prompt
 PATTERNS = {re.compile(rf"\b(?:{pattern})\b", re.IGNORECASE): instead for pattern, instead in LIST_B.items()}
 
 
@@ -42,7 +42,7 @@ def prose_of_code(source: str) -> Iterator[tuple[int, str]]:
         if token.type == tokenize.COMMENT:
             yield token.start[0], token.string
     for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in KEYS:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value not in NO_PROSE:
             for number, line in enumerate(node.value.splitlines()):
                 yield node.lineno + number, line
 

@@ -40,7 +40,7 @@ BAD_SETTINGS = {
     "more bad samples than all": (
         ROTATION, ["--max_bad_fraction", 2], "max_bad_fraction must lie between 0 and 1, but is 2.0",
     ),
-    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must lie above 0"),
+    "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must be above 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "a sigmoid that is smoothed": (
         CONTRASTIVE,
