@@ -39,7 +39,10 @@ MEASURE = Measure(
     compute=compute,
     chance=chance_of,
     words={NAME: "linear probe of captions"}.get,
-    protocol=lambda results: "",
+    protocol=lambda results: (
+        "Linear probe of captions: logistic regression on the frozen features of the text encoder, top-1; layer and "
+        "pooling (mean or first token) are chosen on validation. Its chance level is the majority class."
+    ),
     headlines=(NAME,),
     order=5,
 )
