@@ -212,8 +212,9 @@ def test_a_recipe_speaks_for_itself_only_as_it_stands(monkeypatch):
 
 
 def test_settings_that_share_a_sentence_share_a_row():
-    rows = worded({"name": "flava", "mim_weight": 1.0, "mlm_weight": 0.5, "itm_weight": 2.0})["task"]
-    assert [row[:2] for row in rows] == [(["mim_weight", "mlm_weight"], [1.0, 0.5]), (["itm_weight"], [2.0])]
+    rows = worded({"name": "flava", "image_mean": [0.5] * 3, "image_std": [0.2] * 3, "itm_weight": 2.0})["task"]
+    shown = [row[:2] for row in rows]
+    assert shown == [(["image_mean", "image_std"], [[0.5] * 3, [0.2] * 3]), (["itm_weight"], [2.0])]
 
 
 def test_labels_are_denied_only_where_nothing_stands_in_for_them():

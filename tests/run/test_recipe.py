@@ -46,7 +46,7 @@ def test_output_shows_table_loading_lines_and_what_next(smoke):
         "linear probe",
         "kNN",
         "accuracy",
-        "Next:",
+        "Next steps:",
         "hf-pretext push",
     ):
         assert words in output
@@ -154,6 +154,6 @@ def test_output_folder_of_a_finished_run(smoke):
 def test_two_processes(tmp_path):
     options = ["--eval_rows", "30", "--eval_strategy", "steps", "--eval_steps", "2"]
     output = on_two_processes(ROTATION, *options, output_dir=tmp_path / "run")
-    assert output.count("Load the encoder anywhere") == 1
+    assert output.count("Load the encoder with plain transformers") == 1
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["processes"] == 2 and results["seeds"][0]["samples_seen"] == 4 * 8 * 2
