@@ -39,7 +39,15 @@ def smoke(tmp_path_factory):
 def test_smoke_run_leaves_every_file_and_shows_what_it_measured(smoke):
     folder, output = smoke
     assert set(os.listdir(folder)) >= FILES
-    for words in ("trained (masked_lm)", "random", "TF-IDF", "majority", "10% of labels", "bits_per_byte", "Next steps:"):
+    for words in (
+        "trained (masked_lm)",
+        "random",
+        "TF-IDF",
+        "majority",
+        "10% of labels",
+        "bits_per_byte",
+        "Next steps:",
+    ):
         assert words in output
     results = json.loads((folder / "results.json").read_text())
     assert results["transfer"]["methods"] == ["linear_probe_1%", "linear_probe_10%", "linear_probe_100%", "knn"]
