@@ -6,6 +6,7 @@ Options are those of `TrainingArguments`, of `StreamSettings`, and `Options` bel
 import hashlib
 import json
 import os
+import resource
 import signal
 import time
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer
 
+FULL = 2_000  # bytes of a file on a full disk
 SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=16)
 
 
@@ -29,7 +31,9 @@ SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, interme
 class Options:
     """filtered: leave out about a third of the rows, in a stream whose length is not known beforehand.
     die: `method:step`: kill this process, as by SIGKILL, when the trainer's method begins at that step.
-    stop_at: end after this step, with a checkpoint. step_seconds: make each step last."""
+    stop_at: end after this step, with a checkpoint. step_seconds: make each step last.
+    full_at: from this step on, no file may grow beyond some bytes, as on a full disk. clock: seconds that the clock is
+    wrong by."""
 
     dataset: str = ""
     more: str | None = None
@@ -38,6 +42,8 @@ class Options:
     die: str | None = None
     stop_at: int | None = None
     step_seconds: float = 0.0
+    full_at: int | None = None
+    clock: float = 0.0
 
 
 def filtered(folder: str) -> datasets.IterableDataset:
@@ -52,6 +58,9 @@ class Steps(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         time.sleep(self.options.step_seconds)
+        if state.global_step == self.options.full_at:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # so that a write fails, instead of ending the process
+            resource.setrlimit(resource.RLIMIT_FSIZE, (FULL, FULL))
         if state.global_step == self.options.stop_at:
             control.should_save = control.should_training_stop = True
 
@@ -69,6 +78,8 @@ def die_at(trainer: PretextTrainer, method: str, step: int) -> None:
 
 def main() -> None:
     options, stream, args = HfArgumentParser((Options, StreamSettings, TrainingArguments)).parse_args_into_dataclasses()
+    now = time.time
+    time.time = lambda: now() + options.clock
     torch.set_num_threads(1)
     set_seed(args.seed)
     config = ViTConfig(**SMALL, patch_size=8, hidden_dropout_prob=0.1)  # dropout draws from the global generator
