@@ -48,7 +48,10 @@ class PartedModel(PreTrainedModel):
     @classmethod
     def joined(cls, config: PreTrainedConfig, parts: dict[str, PreTrainedModel]) -> "PartedModel":
         """Builds the model from its parts, in their dtype. Raises `ValueError` for parts that do not fit together."""
-        raise NotImplementedError(f"{cls.__name__} does not implement joined().")
+        raise NotImplementedError(
+            f"{cls.__name__} does not implement joined(). Subclasses of PartedModel must implement joined(config, "
+            "parts), which builds the model from its parts."
+        )
 
     def save_pretrained(self, save_directory: str | PathLike, state_dict: dict | None = None, **kwargs) -> None:
         """Writes config.json, all parts and pretext.safetensors.

@@ -129,10 +129,16 @@ def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
     encoder."""
     try:
         config = AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ValueError(
-            f"{option} {path} is neither a folder with a config.json nor a model on the Hub that can be reached. "
-            f"{error}"
+            f"{option} {path} can't be loaded: it is not a folder with a config.json, and the Hub did not return a "
+            "model of this name. Check the spelling and the connection, or log in (`hf auth login`) for a private "
+            f"model. Details: {error}"
+        ) from error
+    except ValueError as error:
+        raise ValueError(
+            f"{option} {path} can't be loaded: its config.json is not that of a model of transformers. Give another. "
+            f"Details: {error}"
         ) from error
     if type(config) not in MODEL_MAPPING:
         raise ValueError(

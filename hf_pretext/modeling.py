@@ -51,9 +51,10 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     A subclass sets `objective` (the name of its file), `task_class` (a dataclass of settings) and `inputs` (the kinds
     of data in a batch, e.g. `("image",)`), builds its heads and ends `__init__` with `self.post_init()`. `views` is the
-    number of views for each kind with several views. Heads and other modules are trained, and saved to resume a run.
-    The encoders do not need them after training. If transformers has model classes with the head of the objective,
-    `auto_class` is their auto class, and checkpoints have their format.
+    number of views for each kind with several views. Heads and other modules are trained too, and saved in
+    pretext.safetensors to resume a run. The encoders do not need them after training. If transformers has model classes
+    with the objective's head (e.g. `BertForMaskedLM`), set `auto_class` to the matching auto class; checkpoints are
+    then saved in the format of these classes.
 
     full_model: the native transformers model that the checkpoint is saved from. task: the settings. parts: configs of
     additional modules of the objective, as JSON types. progress: fraction of the training that is done, 0 to 1.
@@ -156,7 +157,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         A resumed run skips it, because the checkpoint contains the result. batches: training batches, without end."""
 
     def prepared(self) -> dict:
-        """Returns metrics of `prepare`, for the results."""
+        """Returns what `prepare` learned, as JSON types for results.json, e.g. the codebook's size and perplexity."""
         return {}
 
     def before_round(self, batches: Iterable[dict[str, Tensor]]) -> None:

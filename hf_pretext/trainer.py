@@ -88,8 +88,9 @@ class PretextTrainer(StreamTrainer):
     def learn_from_data(self, learn: Callable[[Iterator[dict]], None], once: bool = False) -> None:
         """Calls a method of the model with training batches, and sends the parameters and buffers to the other ranks.
 
-        The main process runs it, from the first sample of the data. learn: the method. once: gives it the batches of
-        one epoch instead of batches without end. Raises the `ValueError` of `learn` on all ranks."""
+        `learn` runs on the main process only. Its batches start at the first sample of the data. learn: method that
+        takes an iterator of batches. once: True for the batches of one epoch, False for endless batches. Raises the
+        `ValueError` of `learn` on all ranks."""
         model = self.accelerator.unwrap_model(self.model)
         failed = [None]  # the error of the main process, for the other ranks, which would wait forever
         if self.is_world_process_zero():

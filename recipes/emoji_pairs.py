@@ -14,7 +14,7 @@ ABOUT_EMOJI = (
 )
 ABOUT_REVIEWS = (
     "The texts are 25,000 reviews from IMDB and 8,530 sentences from Rotten Tomatoes; a film may be in two splits. The "
-    "licence of the review authors is unknown, so no licence is stated for the weights."
+    "licence of the reviews is unknown, so no licence is stated for the weights."
 )
 SETTINGS = {
     "dataset": [EMOJI],

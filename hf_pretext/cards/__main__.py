@@ -16,7 +16,7 @@ from .wording import headlines, measure_words
 
 TABLE = re.compile(r"(<!-- metrics: made by `make cards` -->\n).*?(<!-- /metrics -->)", re.DOTALL)
 CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
-
+COMPARED = {"random": "untrained encoder", "pixels": "raw pixels", "majority": "majority class"}
 
 RESULTS_PAGE = """# Results
 
@@ -56,7 +56,7 @@ def minutes(results: dict) -> str:
 
 
 def labels(results: dict) -> str:
-    """Returns the evaluated label and its number of classes."""
+    """Returns the label column and its number of classes, as Markdown text."""
     return f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes"
 
 
@@ -104,15 +104,16 @@ def claim(results: dict) -> str:
     sentences = [
         f"Measured: {len(runs)} seeds, {seconds / 60:.1f} minutes each ({speed:.0f} {results['samples']}/s) on"
     ]
-    sentences += [f"{hardware(results['machine'])}. On the test split:"]
+    sentences += [f"{hardware(results['machine'])}. Top-1 accuracy on the test split, mean ± standard deviation:"]
+    label, accuracies = results["transfer"]["label"], []
     for method in results["transfer"]["methods"]:
-        others = [f"{who} {figure(metrics[f'{method}_top1'])}" for who, metrics in figures.items() if who != "trained"]
-        value = f"{figure(figures['trained'][f'{method}_top1'])} ({', '.join(others)});"
-        sentences.append(f"{words(method)} (label `{results['transfer']['label']}`): {value}")
+        by_who = {COMPARED.get(who, who): figure(metrics[f"{method}_top1"]) for who, metrics in figures.items()}
+        accuracies.append(f"{words(method)} (label `{label}`): {compared(by_who)}")
+    sentences += [f"{'; '.join(accuracies)}. Other metrics on the test split:"]
     for measure in headlines(results):
         by_who = {who: figure(metrics[measure]) for who, metrics in results["measures"].items()}
-        trained, others = by_who.pop("trained"), ", ".join(f"{who} {value}" for who, value in by_who.items())
-        sentences.append(f"{measure_words(measure)}: {trained} ({others});")
+        by_who = {"untrained model" if who == "random" else who: value for who, value in by_who.items()}
+        sentences.append(f"{measure_words(measure)}: {compared(by_who)};")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
     sentences.append(f"pretext task: {', '.join(pretext)}.")
     lines = [""]
@@ -121,6 +122,12 @@ def claim(results: dict) -> str:
             lines.append("")
         lines[-1] = f"{lines[-1]} {word}".strip()
     return "\n".join(lines)
+
+
+def compared(by_who: dict[str, str]) -> str:
+    """Returns the value of the trained model and, in parentheses, those that it is compared with."""
+    others = ", ".join(f"{who} {value}" for who, value in by_who.items() if who != "trained")
+    return f"{by_who['trained']} ({others})"
 
 
 def main() -> None:

@@ -114,10 +114,10 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
 
 
 def is_stale(name: str, pushed: Set[str]) -> bool:
-    """Returns whether the push must delete a file of the repository.
+    """Returns True for a file that the push deletes: in the folders that are pushed, weight files that would be loaded
+    instead of the new ones, and old results and reports. All other files belong to the owner and stay.
 
-    These are weights that would be loaded instead of the new ones, and results and reports of earlier weights. All
-    other files belong to the owner and stay."""
+    name: path in the repository; pushed: paths of the pushed files."""
     folder, _, file = name.rpartition("/")
     beside = folder in {other.rpartition("/")[0] for other in pushed}
     weights = file.startswith(("model", "pytorch_model", "pretext")) and file.endswith((*WEIGHTS, *PICKLES))

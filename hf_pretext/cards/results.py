@@ -67,7 +67,7 @@ def expanded(path: str) -> str:
 
 
 def finite(text: str) -> float | None:
-    """Parses a number; returns None if it overflows to infinity."""
+    """Parses a number as float. Returns None for infinity and NaN."""
     return float(text) if math.isfinite(float(text)) else None
 
 

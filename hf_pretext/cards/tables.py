@@ -157,5 +157,5 @@ def shortcomings(results: dict) -> list[str]:
                     f"Label {label}, {words(method)}: {who} better than this encoder's features, by {by:.3f}."
                 )
     if "zero_shot_top1" in (unshown(results) or ()):
-        sentences.append("Zero-shot classification does not beat an untrained model in overall accuracy.")
+        sentences.append("The top-1 accuracy of zero-shot classification does not beat that of an untrained model.")
     return sentences

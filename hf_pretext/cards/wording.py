@@ -4,9 +4,11 @@ results -> sentences
 """
 
 from ..evaluation.baselines import baselines
+from ..evaluation.labelled_rows import ONLY_RETRIEVAL
 from ..evaluation.measure import Measure, measures
 from ..registry import modality_class
 
+OLD_ONLY_RETRIEVAL = "rows without a label, but for retrieval within their split"  # in older results
 FEATURES = "The features of a layer are the mean over its feature map or its tokens."
 CHOICES = (
     "The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained "
@@ -40,18 +42,19 @@ def about(results: dict, packages: str) -> str:
     name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in total"
     return (
         f"This is an encoder of {takes}. It has {size}. It was pretrained with the pretext task *{name}* on "
-        f"unlabelled {learned}. Plain transformers loads it ({packages}):"
+        f"unlabelled {learned}. It can be loaded with transformers alone, without hf_pretext "
+        f"({packages}):"
     )
 
 
 def limits(results: dict) -> str:
-    """Returns the sentences on the data: what the model was trained on, and that other data was not tested."""
+    """Returns the sentences on the data: what the model was trained on, and what it was evaluated on."""
     takes = " and ".join(kind.words(results) for kind in kinds(results))
     language = results.get("card", {}).get("language")
     spoken = f" ({', '.join(language)})" if language else ""
     data = results["data"]["dataset"]
-    measured = ", except the data under Transfer" if "transfer" in results else ""
-    return f"Trained only on `{data}`{spoken}: {takes}. Other data was not tested{measured}."
+    measured = " It was evaluated only on the data under Transfer." if "transfer" in results else ""
+    return f"Trained only on `{data}`{spoken}: {takes}.{measured} Results on other data are unknown."
 
 
 def protocol(results: dict, transfer: dict) -> str:
@@ -90,6 +93,11 @@ def headlines(results: dict) -> list[str]:
     """Returns the names of the measured headline metrics, in the order of their measures."""
     names = results.get("measures", {}).get("trained", {})
     return [name for measure in measures() for name in measure.headlines if name in names]
+
+
+def left_out(reason: str) -> str:
+    """Returns why rows of the labelled set were left out, in words. Also takes the words of older results."""
+    return ONLY_RETRIEVAL if reason == OLD_ONLY_RETRIEVAL else reason
 
 
 def tested(results: dict) -> str:

@@ -237,7 +237,7 @@ def content_of(value: dict | bytes, what: str = "image") -> bytes:
     if not isinstance(value, (bytes, bytearray)):
         raise BadSample(f"{what} is {type(value).__name__}, not bytes")
     if not value:
-        raise BadSample("no bytes")
+        raise BadSample(f"empty {what}: the file or value has 0 bytes")
     return value
 
 

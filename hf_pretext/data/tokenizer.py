@@ -144,7 +144,7 @@ def train_tokenizer(
 def trained(
     source: Source, kind: Kind, size: int, lowercase: bool, column: str, max_length: int
 ) -> PreTrainedTokenizerFast:
-    """Trains the tokenizer that `train_tokenizer` caches; takes the same arguments."""
+    """Trains and returns a tokenizer, without the cache of `train_tokenizer`, which documents the arguments."""
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
     # Chinese has no spaces between words, so each Chinese character is a word, as in BERT
     apart = normalizers.BertNormalizer(

@@ -33,7 +33,7 @@ LOOKS: tuple[tuple[str, State, Callable[[], Iterator[Check]]], ...] = (
 def examine() -> list[Check]:
     """Runs all checks and returns their results. An unexpected exception in a check becomes a result too.
 
-    Raises nothing. Removes tokens from the results."""
+    Never raises an exception. Removes Hub access tokens from the texts."""
     secrets, checks = known_tokens(), []
     for name, state, look in LOOKS:
         try:

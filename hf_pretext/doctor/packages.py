@@ -110,7 +110,7 @@ def mend_of(requirement) -> str:
 
 
 def canonical(name: str) -> str:
-    """Returns the normalised name of a package, as package registries compare names."""
+    """Returns the normalised name of a package (PEP 503): lower case, `-` for each run of `-`, `_` and `.`"""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 

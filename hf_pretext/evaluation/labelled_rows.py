@@ -17,6 +17,7 @@ from .transfer import Labels
 
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # of splits that are cut from train
 SPLITS = ("train", "validation", "test")
+ONLY_RETRIEVAL = "unlabelled rows, which only the retrieval metrics use"
 EVALUATION = "eval_"  # prefix of the options of the labelled set
 
 
@@ -132,7 +133,7 @@ class LabelledRows:
         splits = {split: np.array([number[row.label] for row in self._rows[split]]) for split in SPLITS}
         if self.keeps_captions:
             unlabelled = len(self) - sum(map(len, splits.values()))
-            self.left_out["rows without a label, but for retrieval within their split"] = unlabelled
+            self.left_out[ONLY_RETRIEVAL] = unlabelled
         self.left_out = +self.left_out
         return Labels(splits, [str(name) for name in names])
 

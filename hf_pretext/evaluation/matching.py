@@ -146,9 +146,10 @@ def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
     by = "the matching score of the model, and by " if "matching_hard" in results["measures"]["trained"] else ""
     return (
-        "Matching: accuracy on correct and wrong pairs, in equal numbers, the same for every model. A wrong caption is "
-        "the caption of any other image, or of another image of the same class. Pairs are classified by "
-        f"{by}the cosine of the embeddings, with thresholds chosen on validation."
+        "Matching: accuracy at classifying image-caption pairs as correct or wrong. Half of the pairs are wrong. Every "
+        "model gets the same pairs. 'Any captions': the wrong caption comes from any other image. 'Captions of one "
+        "class': it comes from another image of the same class, or of any class if all captions of its class are "
+        f"equal. Pairs are classified by {by}the cosine of the embeddings, with thresholds chosen on validation."
     )
 
 

@@ -45,7 +45,7 @@ BASELINE = Baseline(
     kind="image",
     name="pixels",
     words="raw pixels do",
-    protocol=f"Raw pixels: images are averaged to {PROBED}x{PROBED} for linear probes, and to at most "
-    f"{COMPARED}x{COMPARED} otherwise.",
+    protocol=f"Raw pixels: images are downsampled by average pooling, to {PROBED}x{PROBED} for linear probes and to at "
+    f"most {COMPARED}x{COMPARED} otherwise.",
     transfer=pixel_transfer,
 )

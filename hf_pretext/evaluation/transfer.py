@@ -131,7 +131,8 @@ def label_fractions(*fractions: float) -> dict[str, Method]:
 
 
 def best_layer(layers: dict[Layer, dict]) -> dict:
-    """Returns the layer with the best top-1 on validation, its metrics, and the metrics of all layers."""
+    """Returns a dict: "layer" (best top-1 on validation), the entries of that layer's metrics, and "layers":
+    `{str(layer): metrics}`."""
     best = max(layers, key=lambda layer: layers[layer]["validation"]["top1"])
     return {"layer": best, **layers[best], "layers": {str(layer): metrics for layer, metrics in layers.items()}}
 

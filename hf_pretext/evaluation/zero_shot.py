@@ -85,7 +85,10 @@ def prompts(names: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
     if not len(names) or not len(templates):
         raise ValueError(f"Prompts need names and templates, but there are {len(names)} and {len(templates)}.")
     if lacking := [template for template in templates if "{}" not in template]:
-        raise ValueError(f"Template {lacking[0]!r} has no {{}} for the class name.")
+        raise ValueError(
+            f"Template {lacking[0]!r} has no {{}} for the class name. Write {{}} where the name goes, e.g. "
+            "'a photo of a {}'."
+        )
     cleaned = [" ".join(name.replace("_", " ").split()) for name in names]
     if "" in cleaned:
         raise ValueError(
@@ -149,8 +152,9 @@ def zero_shot(
 class ZeroShotArguments:
     """Settings of zero-shot classification.
 
-    prompts: Prompt templates with {} for the class name; their embeddings are averaged. Or a language with built-in
-        templates: en, de, fr, es, zh, ja... for photographs, en-drawings... for drawings. Default: en.
+    prompts: Either prompt templates with {} for the class name, or a language code with built-in templates: en, de,
+        fr, es, zh, ja, ... for photographs; en-drawings, ... for drawings. The embeddings of the templates are
+        averaged. If not set: en.
     """
 
     _argument_group_name: ClassVar[str] = "zero-shot classification"
@@ -196,13 +200,14 @@ def protocol(results: dict) -> str:
     templates = results["eval_prompts"]
     majority = results.get("transfer", {}).get("figures", {}).get("majority")
     guess = (
-        f" Always predicting the majority class has a top-1 accuracy of {majority['knn_top1']['mean']:.3f}."
+        f" Always predicting the largest class would give a top-1 accuracy of {majority['knn_top1']['mean']:.3f}."
         if majority
         else ""
     )
     return (
         "Zero-shot: the predicted class is the nearest to the image by cosine. A class embedding is the mean over "
-        f"{len(templates)} prompt template{'s' * (len(templates) > 1)} with the name ({'; '.join(templates)}).{guess}"
+        f"{len(templates)} prompt template{'s' * (len(templates) > 1)} with the name ({'; '.join(templates)}). "
+        f"Chance is a uniformly random class.{guess}"
     )
 
 

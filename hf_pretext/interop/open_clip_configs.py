@@ -148,7 +148,9 @@ def sizes(tower) -> dict:
 
 
 def siglip_tower(vision) -> str:
-    """Returns the name of timm's SigLIP image tower with the sizes of a config. Raises `ValueError` without one."""
+    """Returns the name of timm's SigLIP image tower with the sizes of a config.
+
+    Raises `ValueError` if timm has no SigLIP tower of these sizes."""
     import timm
 
     for name in timm.list_models(f"vit_*patch{vision.patch_size}_siglip_*{vision.image_size}"):

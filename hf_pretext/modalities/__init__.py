@@ -33,12 +33,14 @@ PAIR = {"image", "text"}
 class PairArguments:
     """Options of objectives with several modalities.
 
-    images_alone: Further datasets, in the format of --dataset. Only their images are used.
-    texts_alone: Further datasets, in the format of --dataset. Only their texts are used, and a random part of each long
-        text. Each step's batch comes from one dataset. --mixture_weights sets how often each dataset is drawn, in this
-        order: pairs, images, texts.
+    images_alone: Additional datasets of which only the images are used. Only for objectives that also learn from
+        single modalities (FLAVA, BEiT-3).
+    texts_alone: Additional datasets of which only the texts are used. Only for objectives that also learn from single
+        modalities (FLAVA, BEiT-3). Of a text much longer than --max_length, a random part is used. Each step's batch
+        comes from one dataset. --mixture_weights sets how often each dataset is drawn, in this order: pairs, images,
+        texts.
     pair_label: Column of the pair labels. With --positives label, pairs with equal values are positives of each other.
-        Default: the caption. Evaluation always uses the caption.
+        If not set: the caption. Evaluation always uses the caption.
     """
 
     _argument_group_name: ClassVar[str] = "pairs"
@@ -161,7 +163,8 @@ class Inputs:
     # column names
 
     def renamed(self, kind: str, columns: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns columns of one modality under their names in a batch of all modalities."""
+        """Renames the columns of one modality to their names in the combined batch, e.g. `attention_mask` of audio to
+        `audio_attention_mask` if texts have that column too."""
         return {self._name(kind, name): value for name, value in columns.items()}
 
     def of_kind(self, batch: Mapping[str, Any], kind: str) -> dict[str, Any]:
@@ -199,8 +202,8 @@ class Inputs:
 
     @property
     def processor(self) -> Any:
-        """Processor that is saved with each checkpoint. For several modalities: the result of `combine`, or else
-        `Processors`."""
+        """Processor that is saved with each checkpoint. For several modalities: one transformers processor if `combine`
+        found a class for all, else a `Processors`."""
         if len(self.modalities) == 1:
             return self.modalities[0].processor
         return Processors(self.processors) if self._combined is None else self._combined

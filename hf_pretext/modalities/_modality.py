@@ -76,7 +76,8 @@ class Modality(ABC):
 
     @classmethod
     def alone(cls) -> type["Modality"]:
-        """Returns the class to use when this is the only modality of an objective."""
+        """Returns the class to use when this is the only modality of an objective. `Text` returns `Corpus` (packed
+        documents); all others return themselves."""
         return cls
 
     @classmethod

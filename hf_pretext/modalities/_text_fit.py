@@ -99,7 +99,7 @@ def check_distinguishes(
     if (first - second).abs().max() < SAME:
         ends = getattr(encoder.config.get_text_config(), "eos_token_id", None)
         raise ValueError(
-            "The text encoder gives different captions the same embedding. It pools at token "
-            f"{ends} (eos_token_id in the text_config of its config.json), but the tokenizer ends texts with token "
-            f"{tokenizer('a')['input_ids'][-1]}. Use the encoder's tokenizer, or correct eos_token_id."
+            "The text encoder gives different captions the same embedding. It takes the embedding at the "
+            f"token with id {ends} (eos_token_id in the text_config of its config.json), but the tokenizer ends texts "
+            f"with id {tokenizer('a')['input_ids'][-1]}. Use the encoder's tokenizer, or correct eos_token_id."
         )

@@ -13,17 +13,17 @@ from ..utils.settings import accepts_ints
 class TextArguments:
     """Options of texts.
 
-    text_column: Column of the texts or captions. Default: detected from the column names and types.
-    eval_text_column: Column of the texts in --eval_dataset. Default: detected from the column names and types.
+    text_column: Column of the texts or captions. If not set: detected from the column names and types.
+    eval_text_column: Column of the texts in --eval_dataset. If not set: detected from the column names and types.
     sample_by: Unit of a document in plain text files: line, paragraph (separated by blank lines) or document (the full
-        file). Default: paragraph if a file has a blank line, else line.
-    tokenizer: Folder or Hub id of a tokenizer, or open_clip:ViT-B-32 for the tokenizer of an open_clip model. Default:
-        the tokenizer of --encoder; without --encoder a tokenizer is trained on the texts.
-    tokenizer_kind: Model of a trained tokenizer: wordpiece, bpe (on bytes) or unigram.
-    vocab_size: Maximum number of tokens of a trained tokenizer.
-    lowercase: Lowercase texts and remove accents in a trained tokenizer.
-    max_length: Tokens of a sequence, with special tokens. Short documents are packed into one sequence. Long documents
-        are split into several sequences. Captions are truncated.
+        file). If not set: paragraph if a file has a blank line, else line.
+    tokenizer: Folder or Hub id of a tokenizer, or open_clip:ViT-B-32 for the tokenizer of an open_clip model. If not
+        set: the tokenizer of --encoder; without --encoder a tokenizer is trained on the texts.
+    tokenizer_kind: If a tokenizer is trained on the texts: its algorithm, wordpiece, bpe (on bytes) or unigram.
+    vocab_size: If a tokenizer is trained: its maximum vocabulary size.
+    lowercase: If a tokenizer is trained: it lowercases texts and removes accents.
+    max_length: Maximum number of tokens of a sequence, including special tokens. Short documents are packed into one
+        sequence. Long documents are split into several sequences. Captions are truncated.
     """
 
     _argument_group_name: ClassVar[str] = "texts"
@@ -47,7 +47,7 @@ class CaptionArguments:
     other_captions: Further columns of captions for training. A column can contain texts, lists of keywords (a random
         part of them is used, in random order) or texts by language (a random one is used). Evaluation uses the main
         caption only.
-    caption_weights: How often the main caption and each column of --other_captions is drawn. Default: equally often.
+    caption_weights: Sampling weights of the main caption and of each column of --other_captions. If not set, equal.
     """
 
     _argument_group_name: ClassVar[str] = "captions"

@@ -32,9 +32,21 @@ def text_preparation(results: Mapping) -> list[str]:
         return [f"Texts: {results['tokens']:,} tokens, {how}, {100 * results['padding']:.1f} % padding."]
     captions = results.get("captions") or {}
     others, weights = captions.get("other_captions"), captions.get("caption_weights")
-    either = f" or one from {', '.join(others)}" if others else ""
-    drawn = f", drawn in the ratio {' : '.join(map(str, weights))}" if others and weights else ""
-    return [f"Captions: the main caption{either}{drawn}, padded {results['padded']}."]
+    padded = results["padded"].replace("longest of a batch", "longest caption of the batch")
+    if not others:
+        return [f"Captions: the main caption of each sample. Captions are padded {padded}."]
+    names = [f"`{name}`" for name in others]
+    either = f"a caption from the column {names[0]}" if len(names) == 1 else f"one from the columns {listed(names)}"
+    drawn = f"weights {listed(list(map(str, weights)))}" if weights else "equal weights"
+    return [
+        f"Captions: for each sample, the main caption or {either} is drawn ({drawn}). Captions are padded {padded}."
+    ]
+
+
+def listed(items: list[str]) -> str:
+    """Returns items as in a sentence: "a, b and c"."""
+    *first, last = items
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def tokenizer_words(tokenizer: Mapping) -> str:

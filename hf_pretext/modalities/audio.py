@@ -53,8 +53,8 @@ print(encoder.__class__.__name__, features.shape)
 class AudioArguments:
     """Options of audio.
 
-    audio_column: Column of the audio. Default: detected from the column names and types; without an audio column, the
-        sound of the videos.
+    audio_column: Column of the audio. If not set: detected from the column names and types; without an audio column,
+        the sound of the videos.
     eval_audio_column: Column of the audio in --eval_dataset. Default: as for audio_column.
     seconds: Length of the part of each audio clip that the encoder takes, in seconds.
     feature_extractor: Folder or Hub id of a feature extractor. Default: the feature extractor of --encoder, or else the

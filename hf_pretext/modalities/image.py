@@ -76,10 +76,10 @@ print(encoder.__class__.__name__, features.shape)
 class ImageArguments:
     """Options of images.
 
-    image_column: Column of the images. Default: detected from the column names and types.
-    eval_image_column: Column of the images in --eval_dataset. Default: detected from the column names and types.
-    image_size: Side of the square images that the encoder takes, in pixels. Default: the size in the encoder's image
-        processor, or else in its config, or else 224.
+    image_column: Column of the images. If not set: detected from the column names and types.
+    eval_image_column: Column of the images in --eval_dataset. If not set: detected from the column names and types.
+    image_size: Side of the square input images, in pixels. If not set: the size in the encoder's image processor, else
+        in its config, else 224.
     """
 
     _argument_group_name: ClassVar[str] = "images"
@@ -124,7 +124,8 @@ class Augmentation:
         return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
 
     def change_colors(self, pixels: Tensor, draws: Tensor) -> Tensor:
-        """Returns pixels (`(B, 3, H, W)`, 0 to 255) with changed colours. draws (`(B, 8)`): uniform in [0, 1)."""
+        """Returns pixels (`(B, 3, H, W)`, 0 to 255) with changed colours. draws (`(B, 8)`): random numbers of each
+        image, uniform in [0, 1), see `modules.colors.change_colors`."""
         return change_colors(pixels, draws, self.color_jitter, self.hue, self.grayscale, self.channel_shuffle)
 
     def validate_ranges(self):

@@ -134,7 +134,7 @@ class Text(Modality):
         return f"Texts of {self.max_length} tokens (--max_length)"
 
     def check_columns(self, source: Source) -> None:
-        """Raises `ValueError` for columns of further captions that do not contain captions."""
+        """Raises `ValueError` for a column of --other_captions without texts, keyword lists or texts by language."""
         check_captions(source, self.captions.columns[1:])
 
     def end_of_training(self) -> str | None:

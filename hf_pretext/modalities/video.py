@@ -40,8 +40,8 @@ INPUTS = ("pixel_values_videos", "pixel_values")  # argument names of video enco
 class VideoArguments:
     """Options of videos.
 
-    video_column: Column of the videos. Default: detected from the column names and types.
-    eval_video_column: Column of the videos in --eval_dataset. Default: detected from the column names and types.
+    video_column: Column of the videos. If not set: detected from the column names and types.
+    eval_video_column: Column of the videos in --eval_dataset. If not set: detected from the column names and types.
     num_frames: Number of frames of a clip.
     frame_stride: Step from one frame of a clip to the next, in frames of the video. Default: the frames of a clip are
         spread over the full video.

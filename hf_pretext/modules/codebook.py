@@ -44,8 +44,8 @@ class CodebookTask:
     codebook_size: number of visual tokens. FLAVA's codebook has a fixed size and ignores this setting.
     codebook_patches: number of patches that the clusters are fitted to; at least codebook_size.
     image_mean, image_std: mean and standard deviation that pixels in [0, 1] are normalised with, one number per
-        channel; a recipe takes them from the image processor. A codebook of features and FLAVA's codebook undo this
-        normalisation.
+        channel; a recipe takes them from the image processor. Codebooks of features and FLAVA's codebook need it to
+        convert the pixels to their own normalisation.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -131,9 +131,10 @@ class PatchCodebook(Frozen):
     default: patches are described by their pixels. It is frozen, and saved together with the centres.
     Raises `ValueError` for fewer than 2 codes, for a patch size below 1, and for a model that is not an image encoder.
 
-    Buffers: `centres` (`(size, d)`) and `counts` (`(size,)`, number of patches nearest to each centre in fitting). With
-    an encoder also `mean` and `std`, the normalisation of the images that the codebook gets, and `encoder_mean` and
-    `encoder_std`, the normalisation that the encoder expects: `(3,)` each, default 0.5.
+    Buffers: `centres` (`(size, d)`; d is 3 * patch_size**2, or the encoder's width) and `counts` (`(size,)`, number of
+    patches nearest to each centre in fitting). With an encoder also `mean` and `std`, the normalisation of
+    the images that the codebook gets, and `encoder_mean` and `encoder_std`, the normalisation that the encoder expects:
+    `(3,)` each, default 0.5.
 
     Example:
         >>> codebook = PatchCodebook(size=16, patch_size=8)
@@ -184,8 +185,10 @@ class PatchCodebook(Frozen):
     def describe(self, pixel_values: Tensor) -> Tensor:
         """Returns the vectors of patches that are compared with the centres.
 
-        pixel_values (`(B, 3, H, W)`). Returns `(B, N, d)`, row by row. Raises `ValueError` for sides that are not
-        multiples of the patch size, and for an encoder with another grid of patches."""
+        pixel_values (`(B, 3, H, W)`). Returns `(B, N, d)`, row by row; d is 3 * patch_size**2 for pixels, else the
+        encoder's width. Raises `ValueError` for sides that are not
+        multiples of the patch size, and for an encoder whose output is not a grid of H / patch_size x W / patch_size
+        patches."""
         if self.encoder is None:
             return patchify(pixel_values.float(), self.patch_size)
         rows, columns = grid(pixel_values, self.patch_size)

@@ -87,7 +87,10 @@ def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrained
     try:
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
     except OSError as error:
-        raise ValueError(f"{option} {path} has no weights that can be loaded: {error}") from error
+        raise ValueError(
+            f"{option} {path} has no weights that can be loaded. Give a folder or Hub id with weights "
+            f"(model.safetensors). Details: {error}"
+        ) from error
     missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and "pooler." not in name)
     if missing or not any(name.startswith(part) for name in model.state_dict()):
         raise ValueError(

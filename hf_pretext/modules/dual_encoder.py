@@ -49,7 +49,7 @@ print("features of the image", hidden{{ pooled }}.shape)  # input of the linear 
 {% if padded.startswith("to the longest") %}
 
 classify = pipeline("zero-shot-image-classification", model="{{ folder }}")
-# works, also if transformers logs that the model is not supported
+# the pipeline works even if transformers logs that it does not support the model
 print(classify(image, candidate_labels=["cat", "car"], hypothesis_template="{}"))
 {% if objective.loss is defined and objective.loss == "sigmoid" %}
 # the pipeline applies a softmax: its order is right, but sigmoid scores need the embeddings, normalised to length 1
@@ -269,8 +269,8 @@ def dropped_patches(tower: PreTrainedModel, share: float) -> Iterator[None]:
     parts = (embeddings, getattr(embeddings, "patch_embeddings", None))
     counted = next((part for part in parts if hasattr(part, "num_patches")), None)
     refusal = (
-        f"patch_dropout needs an image encoder whose patches are a sequence, but got a {type(tower).__name__}. Give a "
-        "ViT, or no patch_dropout."
+        f"patch_dropout={share} needs an image encoder with a sequence of patches, but got {type(tower).__name__}. Use "
+        "a ViT, or set patch_dropout=0."
     )
     if counted is None:
         raise ValueError(refusal)

@@ -54,7 +54,8 @@ class CrossEntropy(torch.autograd.Function):
 
 
 def rows_of_a_tile(like: Tensor, columns: int) -> int:
-    """Returns the number of rows of scores that are in memory at a time, at least 1."""
+    """Returns how many rows of a score matrix with `columns` columns are computed at a time, at least 1. like: a tensor
+    on the device in question."""
     return max((TILE if like.device.type == "cpu" else DEVICE_TILE) // columns, 1)
 
 

@@ -2,7 +2,7 @@
 
 CLIP: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021,
 https://huggingface.co/papers/2103.00020. ALIGN: Jia et al., ICML 2021, https://huggingface.co/papers/2102.05918.
-UniCL, Florence's loss: Yang et al., CVPR 2022, https://huggingface.co/papers/2204.03610. SigLIP: Zhai, Mustafa,
+UniCL (the loss of Florence): Yang et al., CVPR 2022, https://huggingface.co/papers/2204.03610. SigLIP: Zhai, Mustafa,
 Kolesnikov and Beyer, ICCV 2023, https://huggingface.co/papers/2303.15343.
 
     pixel_values (B, 3, S, S), input_ids (B, L) -> two encoders -> embeddings (B, D), (B, D) -> scores (B, B), computed
@@ -109,8 +109,9 @@ class ContrastiveForPreTraining(TwoTowers):
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
         r"-\frac{1}{B}\sum_{i,j} \log\sigma\left(z_{ij} s_{ij}\right); \quad s_{ij} = \tau u_i^\top v_j + b; "
-        r"\quad u_i, v_j \text{ embeddings of length 1; several positives share the weight of a row, label smoothing "
-        r"spreads a part of it over the batch}"
+        r"\quad u_i, v_j \text{ are embeddings of length 1; } z_{ij} \text{ is 1 for positives and } -1 "
+        r"\text{ otherwise; } \tau \text{ and } b \text{ are learned; the positives of a row share the target "
+        r"probability equally; label smoothing spreads a share of it over the batch}"
     )
     limits = (
         "Captions of other images count as wrong, even if they describe the image. With `positives` set to label, "

@@ -42,7 +42,7 @@ from ..modules.masking import (
 class MaskedLMTask(MaskTask):
     """Settings of masked language modelling.
 
-    mask_ratio: share of each sequence's tokens that are masked; at least one token is.
+    mask_ratio: share of each sequence's tokens that are masked; at least one token is masked.
     replaced_by_mask: share of the masked tokens that are replaced by the mask token.
     replaced_by_random: share of the masked tokens that are replaced by a random token of the vocabulary; the remaining
         ones stay unchanged.
@@ -126,9 +126,9 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """Returns the `...ForMaskedLM` of a config (new weights) or of an encoder without head (its weights, new head),
-        or a given `...ForMaskedLM` unchanged. Raises `ValueError` if transformers has no masked language model of this
-        architecture, and if the encoder lacks weights."""
+        """Returns a `...ForMaskedLM`. encoder: a config (random weights), an encoder without a head (keeps its weights,
+        random head), or a `...ForMaskedLM` (returned unchanged). Raises `ValueError` if transformers has no masked
+        language model of this architecture, or if the encoder lacks weights of the full model (except the head's)."""
         config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
         native = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
         if native is not None and type(encoder) is native:
@@ -204,8 +204,8 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
     def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the encoder's last hidden states `(B, L, D)`, and logits `(M, vocabulary)` of the masked tokens.
 
-        hidden: `(B, L)`, bool, True for masked tokens. A head handles each token alone, so the head of any architecture
-        takes the M masked tokens as one sequence."""
+        hidden: `(B, L)`, bool, True for masked tokens. A head processes each token separately, so only the M masked
+        tokens are passed to it, as one sequence `(1, M, D)`."""
         states = []
 
         def only_hidden(module, arguments, outputs):

@@ -201,7 +201,9 @@ def check_reloads(model: PretextModel) -> None:
             loaded = type(model).from_pretrained(folder, dtype=model.dtype).state_dict()
         except Exception as error:  # code of an objective may raise any error
             raise ValueError(
-                f"A checkpoint of {name} can't be saved and loaded again: {type(error).__name__}: {error}"
+                f"A checkpoint of {name} can't be saved and loaded again: {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. Check `__init__` and the config of {name}: `save_pretrained` and "
+                "`from_pretrained` must work."
             ) from error
     changed = [key for key, value in model.state_dict().items() if not torch.equal(value.cpu(), loaded[key].cpu())]
     if changed:

@@ -95,12 +95,12 @@ class CommandLine:
         return make_settings(type_, **fields)
 
     def show_help(self, everything: bool) -> None:
-        """Prints the help, with the recipe's values as defaults. everything: with all `TrainingArguments`."""
+        """Prints the help, with the recipe's values. everything: with all `TrainingArguments`."""
         words = {**{k: v for t in self.types for k, v in field_docs(t).items()}, **HELP}
         framework = {field.name for field in dataclasses.fields(self.types[-1])}
         for action in self.parser._actions:
             if action.dest in self.settings:
-                action.default = relative(self.settings[action.dest])
+                action.default, action.of_recipe = relative(self.settings[action.dest]), True
             elif action.dest in BY_MACHINE:
                 action.default = None
             if action.dest in words:
@@ -124,14 +124,18 @@ class CommandLine:
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
-    """Formats the help: the recipe's docstring unchanged, defaults if not None or False, no long lists of choices."""
+    """Formats the help: the recipe's docstring unchanged, no long lists of choices. Omits the defaults None, False
+    and []."""
 
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=34, width=110)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         nothing = any(action.default is value for value in (None, False, argparse.SUPPRESS, MISSING))
-        return action.help if nothing or action.dest == "seed" else super()._get_help_string(action)
+        if nothing or action.default == [] or action.dest == "seed":
+            return action.help
+        of_recipe = getattr(action, "of_recipe", False)
+        return f"{action.help} (this recipe: %(default)s)" if of_recipe else super()._get_help_string(action)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         """Shows one spelling of each option. The parser also accepts the other, `--with-dashes`."""

@@ -64,7 +64,10 @@ def metrics(experiment: Experiment) -> dict:
 
 
 class OfSeed(NamedTuple):
-    """Metrics of one seed's model. transfers: by kind of data and variant of the encoder (see `random_transfer`)."""
+    """Metrics of one seed's model.
+
+    transfers: `{kind: {variant: transfer}}`; variants are "as trained", or the batch norm statistics of a random
+    encoder. pretext, measures: `{metric: value}` on test."""
 
     pretext: dict[str, float]
     transfers: dict[str, dict[str, dict]]

@@ -160,7 +160,8 @@ def plan(
 def ask(
     recipe: "Recipe", objective: type[PretextModel], command_line: CommandLine, values: Mapping[str, Any]
 ) -> Request:
-    """Returns the options in their dataclasses, without recipe options that fit only the recipe's data.
+    """Parses all options and returns a `Request`. Recipe defaults that belong to the recipe's own data are dropped if
+    the command line replaces that data (see `out_of_place`).
 
     Raises `ValueError` for wrong values."""
     given, values = command_line.given, dict(values)

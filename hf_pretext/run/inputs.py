@@ -88,7 +88,7 @@ def alone(request: "Request", kind: str) -> list[str]:
 
 
 def asked_columns(request: "Request", prefix: str = "") -> dict[str, str | None]:
-    """Returns the column of each kind from the options; None if it is to be detected.
+    """Returns `{kind: column}` from `--<kind>_column`; None for columns that are detected.
 
     prefix: "eval_" for the columns of the labelled set."""
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}

@@ -12,21 +12,23 @@ class RunArguments:
 
     dataset: Training data, without labels: a Hub id (streamed), a folder, or files (images, Parquet, WebDataset tars,
         Arrow, JSON lines, CSV or plain text). Several datasets are mixed.
-    mixture_weights: Sampling weight of each dataset. If not set, its number of rows.
+    mixture_weights: Sampling weight of each dataset. If not set, each dataset is sampled in proportion to its number of
+        rows.
     split: Split of the training data.
-    encoder: Pretrained encoder (Hub id or folder), to continue pretraining or fine-tune on your data. A folder with
-        only a config.json gives random weights. If not set, the recipe's encoder with random weights.
+    encoder: Pretrained encoder (Hub id or folder) to continue pretraining from. A folder with only a config.json gives
+        random weights. If not set, the recipe's encoder is used, with random weights.
     eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
         the evaluation.
     eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
     eval_rows: Maximum number of rows of each split of --eval_dataset. If not set, all rows.
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
-    seeds: Random seeds; one run is trained for each. The spread of the metrics and the verdict need at least three.
+    seeds: Random seeds; one run is trained for each. Give at least three: fewer give no verdict on whether the encoder
+        beats a random one.
     smoke: Test run of all steps with a tiny encoder and a few training steps.
-    license: License of the weights in the model card, by its name on the Hub, e.g. `apache-2.0`.
-    language: Language codes of the data in the model card, e.g. `en`.
-    limits: Known limits of the model in the model card, in your own words.
+    license: Written to the model card: license of the weights, by its name on the Hub, e.g. `apache-2.0`.
+    language: Written to the model card: language codes of the data, e.g. `en`.
+    limits: Written to the model card: known limits of the model, in your own words.
     """
 
     _argument_group_name: ClassVar[str] = "data and encoder"

@@ -85,7 +85,7 @@ class Stacker:
 
 
 def begin_worker(number: int) -> None:
-    """Sets up a worker process."""
+    """Runs at the start of each worker: keeps freed memory, and ends the worker if its parent process ends."""
     keep_freed_memory()  # returning memory to the system after each sample makes decoding a tenth slower
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 

@@ -81,8 +81,8 @@ class Pace(TrainerCallback):
 
 
 def epochs_of_sources(data: Mixture, order: MixedOrder, samples_seen: int) -> dict[str, float]:
-    """Returns the epochs of each source of known length: `epoch_of_source` for one source, `epoch_of_source/<name>` for
-    several."""
+    """Returns the number of epochs (float) read so far from each source of known length: `{"epoch_of_source": ...}`, or
+    `{"epoch_of_source/<name>": ...}` for several sources."""
     several = len(data.sources) > 1
     names = [f"/{source.prefix}{relative(source.name)}" if several else "" for source in data.sources]
     return {

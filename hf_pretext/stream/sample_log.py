@@ -89,7 +89,9 @@ class SampleLog:
         return pending
 
     def merge(self, pending: Iterable[list[tuple[int, str, str]]]) -> None:
-        """Counts bad samples of all ranks, up to the same step. Raises `TooManyBadSamples`, on all ranks or none."""
+        """Adds the new bad samples of all ranks to the counts. All ranks call it at the same step, with the same lists.
+
+        pending: for each rank, the result of `pop_pending`. Raises `TooManyBadSamples`, on all ranks or none."""
         for number, key, example in sorted(itertools.chain(*pending)):
             self._bad.append((number, key))
             self._examples.append(example)

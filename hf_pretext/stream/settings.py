@@ -19,11 +19,13 @@ class StreamSettings:
 
     parts: Number of parts of the data. Samples are taken from the parts in turn; more parts shuffle better. Give a
         multiple of the number of processes.
-    window: Rows of a part that are shuffled together. Reduced if rows are large (see --buffer_bytes).
+    window: Number of rows of a part that are shuffled together (size of the shuffle buffer). Reduced if rows are large
+        (see --buffer_bytes).
     buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.
     max_image_pixels: Images with more pixels count as bad samples, and are not decoded.
     max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad.
-    record_samples: Write the samples of each step to samples-rank*.jsonl in the output folder.
+    record_samples: Write the keys (shard and row) of the samples of each step to samples-rank*.jsonl in the output
+        folder.
     allow_changed_source: Resume although the data has changed. The rest of the run uses a new order of samples.
     """
 

@@ -50,9 +50,9 @@ def load_state(
     before = state.get("together", 1)
     if before != together:
         raise ValueError(
-            f"{checkpoint} was trained in steps of one source, each of {before} samples, not {together}: the order of "
-            "samples would change. Set --per_device_train_batch_size and --gradient_accumulation_steps so that a step "
-            f"of all processes has {before} samples, or start a new run."
+            f"{checkpoint} was trained with {before} samples per step, but this run has {together}. The order of "
+            "samples would change, because each step uses one dataset. Set --per_device_train_batch_size and "
+            f"--gradient_accumulation_steps so that a step of all processes has {before} samples, or start a new run."
         )
     changed = difference(state["source"], data.fingerprint())
     if changed and not settings.allow_changed_source:

@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "s
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """Returns device type, number of cores for this process, processor, system, and accelerator if it is a GPU."""
+    """Returns a dict with device, cores (of this process), processor, system and, on a CUDA GPU, accelerator."""
     facts = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
     if device.type == "cuda":
         facts["accelerator"] = torch.cuda.get_device_name(device)
@@ -48,9 +48,9 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep the memory that PyTorch frees on a CPU, since the next step allocates it again.
 
     By default glibc may return this memory to the system, depending on earlier allocations. Then a step of the emoji
-    recipe has 10,000 page faults and takes a sixth longer. The number of heaps is limited because threads that read
-    ahead allocate memory that other threads free; otherwise memory grows by a tenth. Returns True if glibc accepted the
-    settings.
+    recipe has 10,000 page faults and takes a sixth longer. It also limits the number of heaps: memory that is allocated
+    by one thread and freed by another would otherwise make the process a tenth larger. Returns True if glibc accepted
+    the settings.
     """
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -228,7 +228,7 @@ def test_labels_are_denied_only_where_nothing_stands_in_for_them():
 def test_card_without_transfer_metrics_says_so(results):
     del results["transfer"]
     card = render(results)
-    assert "Not measured" in card and "top-1" not in card
+    assert "Not measured" in card and "probe top-1" not in card
 
 
 def test_card_is_written_whole(results, tmp_path):

@@ -23,16 +23,18 @@ def test_the_first_paragraph_names_parameters_classes_and_packages(results):
     assert f"{results['encoder']['parameters']:,} parameters in total" in text
     assert all(f"({encoder['class']})" in text for encoder in results["encoders"].values())
     assert "*contrastive*" in text and text.endswith("(`pip install it`):")
-    assert " alone" not in text and "images alone" in wording.about({**results, "alone": {"images": ["a"]}}, "")
+    assert "images alone" not in text and "images alone" in wording.about({**results, "alone": {"images": ["a"]}}, "")
 
 
 def test_limits_name_the_language_where_it_is_known_and_transfer_where_it_was_measured(results):
     results["card"], results["data"]["dataset"] = {"language": ["en", "de"]}, "somebody/birds"
     assert "Trained only on `somebody/birds` (en, de): " in wording.limits(results)
-    assert wording.limits(results).endswith("Other data was not tested, except the data under Transfer.")
+    assert wording.limits(results).endswith(
+        "It was evaluated only on the data under Transfer. Results on other data are unknown."
+    )
     del results["transfer"], results["card"]
     text = wording.limits(results)
-    assert "birds`: " in text and text.endswith("Other data was not tested.")
+    assert "birds`: " in text and text.endswith(". Results on other data are unknown.")
 
 
 def test_the_protocol_speaks_of_what_was_measured_alone(results):

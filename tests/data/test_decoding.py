@@ -75,7 +75,7 @@ def test_a_path_a_pillow_image_and_bytes_give_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (b"", "no bytes"),
+        (b"", "empty image: the file or value has 0 bytes"),
         (b"hello", "not an image"),
         (encoded()[:200], "damaged"),
         (encoded("JPEG")[:150], "damaged|not an image"),
@@ -238,7 +238,7 @@ def test_sound_of_several_channels_at_another_rate():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (lambda: b"", "no bytes"),
+        (lambda: b"", "empty sound: the file or value has 0 bytes"),
         (lambda: b"hello" * 100, "damaged sound"),
         (lambda: None, "sound is NoneType, not bytes"),
         (lambda: sound(samples=TONE[:0]), "empty sound"),
@@ -267,7 +267,7 @@ def test_sound_of_a_video():
     [
         (lambda: video(), "video without sound"),
         (lambda: b"hello" * 100, "damaged sound of a video"),
-        (b"", "no bytes"),
+        (b"", "empty video: the file or value has 0 bytes"),
     ],
 )
 def test_videos_without_sound_are_bad_samples(content, reason):
@@ -296,7 +296,7 @@ def test_frames_of_a_video_at_a_stride():
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (lambda: b"", "no bytes"),
+        (lambda: b"", "empty video: the file or value has 0 bytes"),
         (lambda: b"hello" * 100, "damaged video|file without video"),
         (lambda: 7, "video is int, not bytes"),
         (lambda: video()[:-800], "damaged video|file without video"),  # the index of an mp4 is at its end

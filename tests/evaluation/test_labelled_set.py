@@ -155,7 +155,7 @@ def test_images_without_a_label_are_kept_for_retrieval(tokenizer):
     some = of_rows(tokenizer, [*rows, {**rows[2], "text": None}])
     assert some.left_out == {
         "rows without a label": 3,  # of train
-        "rows without a label, but for retrieval within their split": 6,
+        "unlabelled rows, which only the retrieval metrics use": 6,
         "rows without a text": 3,
     }
     order = [i for i in range(12) if rows[i]["colour"]] + [2, 7, 9]

@@ -248,6 +248,7 @@ def test_what_cards_say_of_texts(tokenizer):
     facts = {**Text(tokenizer, 8).facts(), "captions": {"other_captions": ["names"], "caption_weights": [1.0, 2.0]}}
     assert Text.words(facts) == "texts of up to 8 tokens of a vocabulary of 10"
     assert Text.preparation(facts) == [
-        "Captions: the main caption or one from names, drawn in the ratio 1.0 : 2.0, padded to the longest of a batch.",
+        "Captions: for each sample, the main caption or a caption from the column `names` is drawn (weights 1.0 and "
+        "2.0). Captions are padded to the longest caption of the batch.",
         "Tokenizer: WordLevel, trained on these texts.",
     ]

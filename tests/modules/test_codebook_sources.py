@@ -102,7 +102,7 @@ def test_pixels_and_encoders_are_opened(tmp_path):
 
 
 def test_what_can_not_be_opened(tmp_path):
-    with pytest.raises(ValueError, match="--codebook /nowhere is neither a folder"):
+    with pytest.raises(ValueError, match="--codebook /nowhere can't be loaded: it is not a folder"):
         open_codebook("/nowhere", 8, 8)
     BertModel(CONFIGS["bert"]()).save_pretrained(tmp_path / "bert")
     with pytest.raises(ValueError, match="image encoder must accept image inputs, but BertModel"):

@@ -293,7 +293,7 @@ def test_encoder_that_is_no_text_model(tmp_path):
 
 
 def test_encoder_that_is_not_present():
-    assert "--encoder /no/encoder is neither a folder" in refused(ROTATION, "--encoder", "/no/encoder")
+    assert "--encoder /no/encoder can't be loaded: it is not a folder" in refused(ROTATION, "--encoder", "/no/encoder")
     assert "no/such/folder" in refused(CONTRASTIVE, "--image_encoder", "no/such/folder")
 
 

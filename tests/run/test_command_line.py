@@ -112,7 +112,7 @@ def test_help_shows_what_the_recipe_sets_as_defaults(capsys):
         bakery({"loaves": 40}).parse(["--help"])
     shown = capsys.readouterr().out
     assert stopped.value.code in (0, None) and shown.startswith("usage: bake.py [options]\n\nBakes bread.")
-    assert "How many, 100% of them round. (default: 40)" in shown and "(default: 1)" not in shown
+    assert "How many, 100% of them round. (this recipe: 40)" in shown and "(default: 1)" not in shown
     assert "--rack-height" not in shown and "--degrees" not in shown  # not among the common ones of the framework
 
 

@@ -257,8 +257,8 @@ def test_a_tower_that_pools_at_different_token_is_refused(tmp_path):
     config = pair_shapes(500)["clip"]
     config.text_config.eos_token_id = 499
     message = refused(CONTRASTIVE, "--encoder", saved(config, tmp_path / "shape"), "--vocab_size", 500)
-    assert "pools at token 499" in message
-    assert "the tokenizer ends texts with token 3" in message
+    assert "at the token with id 499" in message
+    assert "the tokenizer ends texts with id 3" in message
 
 
 # a corpus

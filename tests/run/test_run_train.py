@@ -124,7 +124,7 @@ def stopped(cache, tmp_path_factory):
     ("option", "message"),
     [
         (("--codebook_size", 32), "was trained with codebook_size=64, not 32"),
-        (("--per_device_train_batch_size", 16), "in steps of one source, each of 8 samples, not 16"),
+        (("--per_device_train_batch_size", 16), "with 8 samples per step, but this run has 16"),
     ],
 )
 def test_an_unfinished_run_is_resumed_with_the_same_settings(stopped, tmp_path, option, message):

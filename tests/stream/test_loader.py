@@ -121,7 +121,13 @@ def _text(row, random):
 @pytest.mark.parametrize(
     ("kind", "feature", "process", "good", "bad"),
     [
-        ("audio", datasets.Audio(), _sound, sound, {b"RIFF" * 50: "damaged sound", b"": "no bytes"}),
+        (
+            "audio",
+            datasets.Audio(),
+            _sound,
+            sound,
+            {b"RIFF" * 50: "damaged sound", b"": "empty sound"},
+        ),
         ("video", datasets.Video(), _video, video, {b"hello": "damaged video", None: "neither bytes nor a path"}),
         (
             "text",
