@@ -243,9 +243,20 @@ def right(values: Tensor, labels: Tensor, wanted: Tensor, smoothing: float = 0.0
 
 
 def sums_of_labels(values: Tensor, labels: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the sum of the values with each label in `wanted`, `(n, d)`, and their number, `(n,)`."""
-    names, number = torch.cat([labels, wanted]).unique(return_inverse=True)
+    """Returns the sum of the values with each label in `wanted`, `(n, d)`, and their number, `(n,)`.
+
+    Each label in `wanted` must occur in `labels`."""
+    number = numbered(torch.cat([labels, wanted]))
     present, requested = number.split([len(labels), len(wanted)])
-    sums = values.new_zeros(len(names), values.shape[1]).index_add(0, present, values)
-    count = values.new_zeros(len(names)).index_add(0, present, torch.ones_like(present, dtype=values.dtype))
+    sums = values.new_zeros(len(labels), values.shape[1]).index_add(0, present, values)
+    count = values.new_zeros(len(labels)).index_add(0, present, torch.ones_like(present, dtype=values.dtype))
     return sums[requested], count[requested]
+
+
+def numbered(labels: Tensor) -> Tensor:
+    """Numbers the different labels from 0 in their order: the inverse of `labels.unique()`, `(n,)`.
+
+    `unique` waits for the device, because the number of different labels is the size of its result."""
+    ordered, position = labels.sort()
+    number = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
+    return torch.empty_like(number).index_copy_(0, position, number)

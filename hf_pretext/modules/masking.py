@@ -5,6 +5,7 @@ states (B, T, D), labels (B, T) -> masked positions only -> logits (M, classes) 
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 
+from .draws import drawn_by
 from .losses import cross_entropy
 
 IGNORED = -100  # label of positions that are not predicted, as in PyTorch and transformers
@@ -62,7 +64,13 @@ def without_special(input_ids: Tensor, attention_mask: Tensor, special_token_ids
     input_ids (`(B, L)`), attention_mask (`(B, L)`, bool)."""
     if not special_token_ids:
         return attention_mask
-    return attention_mask & ~torch.isin(input_ids, torch.tensor(special_token_ids, device=input_ids.device))
+    return attention_mask & ~torch.isin(input_ids, on_device(tuple(special_token_ids), input_ids.device))
+
+
+@functools.lru_cache(maxsize=64)
+def on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    """Returns token ids as a tensor, copied to a device once: each copy from the CPU waits for the device."""
+    return torch.tensor(ids, device=device)
 
 
 def replaced(
@@ -83,8 +91,9 @@ def replaced(
     if mask_token_id is None:
         raise ValueError("mask_token_id is not set. Give the tokenizer's: mask_token_id=tokenizer.mask_token_id.")
     by_mask, by_random = shares
-    draw = torch.rand(input_ids.shape, device=input_ids.device, generator=generator)
-    any_token = torch.randint(vocab_size, input_ids.shape, device=input_ids.device, generator=generator)
+    options = {"device": input_ids.device, **drawn_by(generator)}
+    draw = torch.rand(input_ids.shape, **options)
+    any_token = torch.randint(vocab_size, input_ids.shape, **options)
     randomised = without_special(any_token, hidden & (draw < by_mask + by_random), special_token_ids)
     input_ids = torch.where(randomised, any_token, input_ids)
     return input_ids.masked_fill(hidden & (draw < by_mask), mask_token_id)
@@ -107,7 +116,7 @@ def unit_starts(
         return torch.ones(shape, dtype=torch.bool, device=device)
     if unit == "word":
         return word_starts
-    stops = word_starts & (torch.rand(shape, device=device, generator=generator) < SPAN_STOP)
+    stops = word_starts & (torch.rand(shape, device=device, **drawn_by(generator)) < SPAN_STOP)
     word = word_starts.long().cumsum(1)
     begun = torch.where(stops, word, 0).cummax(1).values  # number of the word that began the current span
     return stops | (word_starts & ((word - begun) % LONGEST_SPAN == 0))
@@ -120,7 +129,7 @@ def draw_units(allowed: Tensor, starts: Tensor, ratio: float, generator: torch.G
     share of the allowed tokens to mask; at least one unit is drawn. Returns `(B, L)`, bool.
     """
     unit = starts.long().cumsum(1)  # (B, L)
-    draw = torch.rand(len(unit), unit.shape[1] + 1, device=unit.device, generator=generator)
+    draw = torch.rand(len(unit), unit.shape[1] + 1, device=unit.device, **drawn_by(generator))
     score = draw.gather(1, unit).masked_fill(~allowed, 2.0)  # one random number per unit
     size = torch.zeros_like(draw).scatter_add_(1, unit, allowed.to(draw.dtype)).gather(1, unit)  # of a token's unit
     rank = score.argsort(dim=1, stable=True).argsort(dim=1)  # tokens of a unit stay together
@@ -136,13 +145,21 @@ def prediction_head(width: int, classes: int, epsilon: float = 1e-12) -> nn.Modu
     )
 
 
+def positions_of(hidden: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the rows and columns of the True values of `hidden` (`(B, T)`, bool), `(M,)` each, row by row.
+
+    Index with them instead of `hidden`: each index with a bool tensor, and its backward pass, counts the True values,
+    for which the CPU waits for the device. This function is the one place that waits."""
+    return hidden.nonzero(as_tuple=True)
+
+
 def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the loss and the accuracy of predictions at masked positions: `()` each, 0 if no position is masked.
 
     states (`(B, T, D)`), labels (`(B, T)`, `IGNORED` at positions that are not masked). The head is applied to masked
     positions only."""
-    hidden = labels != IGNORED
-    logits, labels = head(states[hidden]), labels[hidden]
+    where = positions_of(labels != IGNORED)
+    logits, labels = head(states[where]), labels[where]
     if not len(labels):
         return logits.sum(), torch.zeros((), device=logits.device)
     return cross_entropy(logits, labels), (logits.argmax(-1) == labels).float().mean()

@@ -6,6 +6,8 @@ pixel_values (B, C, H, W) -> patches (B, N, C * size * size), row by row
 import torch
 from torch import Tensor
 
+from .draws import drawn_by
+
 
 def patchify(pixel_values: Tensor, size: int) -> Tensor:
     """Cuts images into patches of `size` x `size` pixels, row by row: `(B, C, H, W)` to `(B, N, C * size * size)`.
@@ -26,5 +28,5 @@ def random_patches(
     batch: int, patches: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draws a share `ratio` of the patches of each image, at least one: `(batch, patches)`, bool."""
-    draw = torch.rand(batch, patches, device=device, generator=generator)
+    draw = torch.rand(batch, patches, device=device, **drawn_by(generator))
     return draw.argsort(1).argsort(1) < max(round(patches * ratio), 1)

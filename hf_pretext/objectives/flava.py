@@ -25,7 +25,7 @@ from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import check_counts, check_pairs, clamp_scale, normalised, pair_labels, scale_of
 from ..modules.losses import cross_entropy, softmax_loss_of_ranks
 from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
-from ..modules.masking import check_share, masked_prediction, prediction_head
+from ..modules.masking import IGNORED, check_share, masked_prediction, prediction_head
 from ..modules.patches import random_patches
 from .matching import wrong_ones
 
@@ -192,8 +192,9 @@ class FlavaForPreTraining(MaskedPairs):
         states, mask = with_partners(states, attention_mask, partner, self.training)
         fused = self.fuse(image_states[count:], states, mask)
         patches = codes.shape[1]
-        image, caption = fused[right, 2 : 2 + patches], fused[right][:, 2 + patches : 2 + patches + words.shape[1]]
-        losses, logs = self.predict({"mmm_image": (image, codes[right]), "mmm_text": (caption, words[right])})
+        image, caption = fused[:, 2 : 2 + patches], fused[:, 2 + patches : 2 + patches + words.shape[1]]
+        codes, words = (targets.masked_fill(~right[:, None], IGNORED) for targets in (codes, words))
+        losses, logs = self.predict({"mmm_image": (image, codes), "mmm_text": (caption, words)})
         matched = self.pretext_head["itm"](fused[:, 0])
         losses |= self.weighted({"itm": cross_entropy(matched, right.long()), "contrastive": contrastive})
         logs |= {"itm_accuracy": (matched.argmax(1) == right).float().mean(), "contrastive_accuracy": accuracy}

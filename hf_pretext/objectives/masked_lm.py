@@ -30,6 +30,7 @@ from ..modules.masking import (
     MaskTask,
     check_share,
     draw_units,
+    positions_of,
     replaced,
     unit_starts,
     with_tokens_of,
@@ -174,8 +175,9 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         allowed = without_special(input_ids, present, self.task.special_token_ids)
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
-        hidden, logits = self.predict(labels != IGNORED, input_ids=input_ids, **inputs)
-        labels = labels[labels != IGNORED]  # (M,)
+        where = positions_of(labels != IGNORED)
+        hidden, logits = self.predict(where, input_ids=input_ids, **inputs)
+        labels = labels[where]  # (M,)
         loss = cross_entropy(logits, labels)
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if num_bytes is not None:
@@ -201,16 +203,16 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         special, vocabulary = task.special_token_ids, self.config.vocab_size
         return replaced(input_ids, hidden, task.mask_token_id, vocabulary, shares, generator, special), labels
 
-    def predict(self, hidden: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the encoder's last hidden states `(B, L, D)`, and logits `(M, vocabulary)` of the masked tokens.
 
-        hidden: `(B, L)`, bool, True for masked tokens. A head processes each token separately, so only the M masked
-        tokens are passed to it, as one sequence `(1, M, D)`."""
+        where: rows and columns of the masked tokens, see `positions_of`. A head processes each token separately, so
+        only the M masked tokens are passed to it, as one sequence `(1, M, D)`."""
         states = []
 
         def only_hidden(module, arguments, outputs):
             states.append(outputs.last_hidden_state)
-            outputs["last_hidden_state"] = outputs.last_hidden_state[hidden][None]  # (1, M, D)
+            outputs["last_hidden_state"] = outputs.last_hidden_state[where][None]  # (1, M, D)
             return outputs
 
         handle = self.encoder.register_forward_hook(only_hidden)
@@ -223,7 +225,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
         """Returns the logits `(M, vocabulary)` of the masked tokens (`(B, L)`, bool), row by row. The input_ids of the
         batch have these tokens replaced already."""
-        return self.predict(masked, **batch)[1]
+        return self.predict(positions_of(masked), **batch)[1]
 
     def inside_documents(self, document_ids: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
         """Returns the encoder inputs that separate packed documents: attention_mask (one per layer type if there are

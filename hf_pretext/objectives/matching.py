@@ -24,6 +24,7 @@ from transformers import PreTrainedModel
 from ..features import last_hidden, width
 from ..modeling import PretextOutput
 from ..modules.distributed import gather, gather_sequences
+from ..modules.draws import drawn_by
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss_of_ranks
 from ..modules.masking import IGNORED
@@ -229,11 +230,15 @@ def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Genera
     for rows without a negative.
 
     scores: `(b, n)`. same: `(b, n)`, bool, True for pairs that belong together. hard: draws in proportion to the
-    softmax of the scores; False draws all negatives with the same probability."""
+    softmax of the scores; False draws all negatives with the same probability.
+
+    The draw is that of `torch.multinomial` for one sample, with the same random numbers. `multinomial` itself reads the
+    probabilities twice to check them, and each time the CPU waits for the device."""
     none = same.all(1)
     chance = torch.where(same, -torch.inf, scores if hard else torch.zeros_like(scores)).float()
     chance = chance.masked_fill(none[:, None], 0.0).softmax(1)
-    return torch.multinomial(chance, 1, generator=generator)[:, 0].masked_fill(none, IGNORED)
+    drawn = (chance / torch.empty_like(chance).exponential_(**drawn_by(generator))).argmax(1)
+    return drawn.masked_fill(none, IGNORED)
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..features import last_hidden, pool, width
 from ..modeling import PretextModel, PretextOutput
+from ..modules.draws import drawn_by
 
 
 @strict
@@ -119,6 +120,6 @@ def rotate(
     labels = torch.arange(num_rotations, device=turned.device)
     if per_image is None:
         return turned.flatten(0, 1), labels.repeat_interleave(batch)
-    draws = torch.rand(batch, num_rotations, device=turned.device, generator=generator)
+    draws = torch.rand(batch, num_rotations, device=turned.device, **drawn_by(generator))
     drawn = draws.argsort(dim=1)[:, :per_image].T  # (per_image, B)
     return turned[drawn, torch.arange(batch, device=turned.device)].flatten(0, 1), drawn.flatten()

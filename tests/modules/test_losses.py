@@ -10,7 +10,7 @@ from open_clip.loss import ClipLoss, SigLipLoss
 from towers import same
 
 from hf_pretext.modules import losses
-from hf_pretext.modules.losses import cross_entropy, sigmoid_loss, softmax_loss
+from hf_pretext.modules.losses import cross_entropy, numbered, sigmoid_loss, softmax_loss
 
 
 @pytest.mark.parametrize("tile", [1, 50, 230, 10_000])  # a row, some rows, not a whole number of tiles, one tile
@@ -52,6 +52,11 @@ def test_thousands_of_pairs_in_tiles_equal_all_scores_at_once(monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     for ours, theirs in zip(found[1:3], expected[1:3], strict=True):  # whose elements are some 1e-5
         assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_labels_are_numbered_as_unique_numbers_them():
+    for labels in (torch.arange(5), torch.randint(-9, 9, (200,)), torch.tensor([7, 7, 2**40, -1]), torch.zeros(3)):
+        assert torch.equal(numbered(labels), labels.unique(return_inverse=True)[1])
 
 
 @pytest.mark.gpu

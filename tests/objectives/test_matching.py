@@ -55,6 +55,19 @@ def test_what_is_wrong_is_drawn_by_the_scores_or_evenly(hard):
     torch.testing.assert_close(share, wanted, atol=0.015, rtol=0)
 
 
+@pytest.mark.parametrize("seed", [None, 3])
+def test_the_draw_is_that_of_multinomial(seed):
+    scores, same = 3 * torch.randn(500, 40), torch.rand(500, 40) < 0.3
+    chance = scores.masked_fill(same, -torch.inf).softmax(1)
+    generators = [None if seed is None else torch.Generator().manual_seed(seed) for _ in range(2)]
+    state = torch.get_rng_state()
+    expected = torch.multinomial(chance, 1, generator=generators[0])[:, 0]
+    after = torch.get_rng_state()
+    torch.set_rng_state(state)
+    assert torch.equal(wrong_ones(scores, same, True, generators[1]), expected)
+    assert torch.equal(torch.get_rng_state(), after)
+
+
 def test_nothing_is_drawn_where_all_belong_together():
     same = torch.tensor([[True, True], [True, False]])
     found = wrong_ones(torch.zeros(2, 2), same, True)

@@ -1,0 +1,136 @@
+"""How often the CPU waits for the device in a training step. Each objective has its number of times, at most."""
+
+import pytest
+import test_flava
+import test_masked_lm
+import test_matching
+import test_multiway
+import torch
+import towers
+from conftest import CONFIGS, IMAGE
+from host_syncs import host_syncs
+
+from hf_pretext import MaskedLMForPreTraining, RotationForPreTraining
+
+LABELS = torch.tensor([7, 7, 8, 9, 9, 1])
+COUNTED = {
+    "item": lambda x: x[0].item(),
+    "bool": lambda x: bool((x > 0).any()),
+    "float": lambda x: float(x.sum()),
+    "equal": lambda x: torch.equal(x, x + 1),
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.detach().numpy(),
+    "cpu": lambda x: x.cpu(),
+    "nonzero": lambda x: x.nonzero(),
+    "masked_select": lambda x: x.masked_select(x > 0),
+    "a bool index": lambda x: x[x > 0],
+    "an assignment to a bool index": lambda x: (x + 0).index_put_((x > 0,), torch.zeros(())),
+    "unique": lambda x: x.unique(),
+    "unique_consecutive": lambda x: x.unique_consecutive(),
+    "bincount": lambda x: x.long().abs().bincount(),
+    "repeat_interleave": lambda x: x.repeat_interleave(x.long().abs()),
+    "a tensor of Python numbers": lambda x: torch.tensor([1.0, 2.0]),
+}
+NOT_COUNTED = {
+    "where": lambda x: torch.where(x > 0, x, 0),
+    "masked_fill": lambda x: x.masked_fill(x > 0, 0),
+    "an index": lambda x: x[x.argsort()].sum().backward(),
+    "sort": lambda x: x.sort(),
+    "drawing": lambda x: torch.rand(3) + torch.arange(3) + torch.zeros(3),
+    "a size": lambda x: x[: len(x) - 1].view(-1),
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_waits_is_counted(name):
+    values = torch.randn(5, requires_grad=True)
+    with host_syncs() as seen:
+        COUNTED[name](values)
+    assert seen.total() == 1, seen
+
+
+def test_the_backward_pass_of_a_bool_index_counts_too_and_multinomial_twice():
+    values = torch.randn(5, requires_grad=True)
+    with host_syncs() as seen:
+        values[values > 0].sum().backward()
+        values.softmax(0).multinomial(1)
+    assert seen.total() == 4, seen
+
+
+@pytest.mark.parametrize("name", NOT_COUNTED)
+def test_what_does_not_wait_is_not_counted(name):
+    values = torch.randn(5, requires_grad=True)
+    with host_syncs() as seen:
+        NOT_COUNTED[name](values)
+    assert not seen, seen
+
+
+def rotation():
+    model = RotationForPreTraining.from_encoder(CONFIGS["vit"](), rotations_per_image=2)
+    return model, {"pixel_values": torch.randn(4, 3, IMAGE, IMAGE)}
+
+
+def contrastive(**settings):
+    labels = {"labels": LABELS} if settings.get("positives") == "label" else {}
+    return towers.pair_of("vit", **settings), {**towers.batch_of(), **labels}
+
+
+def masked_lm(batch=None, **settings):
+    texts = test_masked_lm.texts((12, 7, 12, 4))
+    texts |= {"word_starts": texts["input_ids"] % 2 == 1, "num_bytes": torch.tensor([9, 8, 7, 6])}
+    model = MaskedLMForPreTraining.from_encoder(test_masked_lm.native("bert"), **test_masked_lm.SETTINGS, **settings)
+    return model, batch or texts
+
+
+def packed():
+    ids = test_masked_lm.texts((12, 12))["input_ids"]
+    return masked_lm({"input_ids": ids, "document_ids": torch.tensor([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])})
+
+
+def matching(labels: torch.Tensor | None = None, **settings):
+    return test_matching.model_of(**settings), {
+        **test_matching.pairs(),
+        **({} if labels is None else {"labels": labels}),
+    }
+
+
+def multiway(kind: str, **settings):
+    return test_multiway.fitted(**settings), test_flava.kinds(test_flava.pairs())[kind]
+
+
+def flava(kind: str, **settings):
+    return test_flava.fitted(**settings), test_flava.kinds(test_flava.pairs())[kind]
+
+
+# transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
+# texts. The positions of masked tokens or patches are read once.
+MOST = {
+    "rotation": (rotation, 0),
+    "contrastive": (contrastive, 1),
+    "contrastive, label smoothing": (lambda: contrastive(label_smoothing=0.1), 1),
+    "contrastive, patch dropout": (lambda: contrastive(patch_dropout=0.5), 1),
+    "contrastive, labels": (lambda: contrastive(positives="label"), 1),
+    "contrastive, sigmoid": (lambda: contrastive(loss="sigmoid"), 1),
+    "masked_lm": (masked_lm, 2),
+    "masked_lm, spans": (lambda: masked_lm(unit="span"), 2),
+    "masked_lm, packed": (packed, 1),
+    "matching": (matching, 1),
+    "matching, shuffled, labels": (lambda: matching(LABELS, negatives="shuffled"), 1),
+    "multiway, pairs": (lambda: multiway("pairs", contrastive_weight=1.0), 2),
+    "multiway, images": (lambda: multiway("images"), 1),
+    "multiway, texts": (lambda: multiway("texts"), 1),
+    "flava, pairs": (lambda: flava("pairs"), 4),
+    "flava, hard pairs": (lambda: flava("pairs", negatives="hard"), 4),
+    "flava, images": (lambda: flava("images"), 1),
+    "flava, texts": (lambda: flava("texts"), 2),
+}
+
+
+@pytest.mark.parametrize("name", MOST)
+def test_a_training_step_waits_at_most_this_often(name):
+    build, most = MOST[name]
+    model, batch = build()
+    model.train()(**batch).loss.backward()  # the first step may check what the others need not
+    with host_syncs() as seen:
+        model(**batch).loss.backward()
+    assert seen.total() <= most, seen
