@@ -18,6 +18,7 @@ from .cards import CARD, unfinished
 from .cards.push import commit
 from .cards.staging import stage
 from .modeling import PretextModel
+from .stream.schedule import progress
 from .utils.files import write_text
 from .utils.hub import explained
 
@@ -140,7 +141,8 @@ class Publisher(TrainerCallback):
 class Hooks(TrainerCallback):
     """Calls the hooks of an objective between steps, never from `forward`.
 
-    The calls depend only on the step, so a resumed run makes the same calls as an uninterrupted run."""
+    The calls depend only on the step, so a resumed run makes the same calls as an uninterrupted run. If its global
+    batch size has changed, the progress follows the samples seen, like the learning rate."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -150,7 +152,7 @@ class Hooks(TrainerCallback):
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.model.progress = state.global_step / state.max_steps
+        self.model.progress = progress(state, self.trainer.schedule)
 
     def on_step_begin(self, args, state, control, **kwargs):
         if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_epoch():
@@ -158,5 +160,5 @@ class Hooks(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         model = self.model
-        model.progress = state.global_step / state.max_steps
+        model.progress = progress(state, self.trainer.schedule)
         model.after_step(model.progress)

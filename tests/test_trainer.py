@@ -79,6 +79,36 @@ def test_resume_across_an_epochs_edge_with_accumulation_and_workers(trainer_of):
     assert all(torch.equal(value, expected[name]) for name, value in weights(resumed.model).items())
 
 
+@pytest.mark.parametrize("length", [{"max_steps": 8}, {"max_steps": -1, "num_train_epochs": 2}])
+def test_another_global_batch_keeps_the_learning_rate_of_the_samples_seen(trainer_of, tmp_path, length):
+    options = dict(count=16, save_steps=2, lr_scheduler_type="cosine", warmup_steps=3, **length)
+    calm = trainer_of("calm", **options)
+    calm.train()
+
+    def resumed(name, checkpoint, **changes):
+        trainer = trainer_of(name, **{**options, **changes})
+        trainer.train(str(tmp_path / checkpoint))
+        return trainer
+
+    def rates(trainer) -> dict[int, float]:
+        """The learning rate of each step, by the samples seen before it."""
+        logs = [entry for entry in trainer.state.log_history if "loss" in entry]
+        before = [0, *(entry["samples_seen"] for entry in logs)]
+        return {samples: entry["learning_rate"] for samples, entry in zip(before, logs, strict=False)}
+
+    steps = 14 if length["max_steps"] > 0 else -1  # 2 + 6 * 2
+    half = resumed("half", "calm/checkpoint-2", per_device_train_batch_size=4, max_steps=steps)
+    assert half.samples_seen == calm.samples_seen
+    assert len(rates(half)) == 2 * len(rates(calm)) - 2
+    assert {samples: rates(half)[samples] for samples in rates(calm)} == pytest.approx(rates(calm), abs=1e-12)
+    # with the first batch once more, from 24 samples on
+    back = resumed("half", "half/checkpoint-4", max_steps=9 if steps > 0 else -1)
+    assert back.samples_seen == calm.samples_seen
+    assert len(rates(back)) == len(rates(calm)) + 1
+    assert {samples: rates(back)[samples] for samples in rates(calm)} == pytest.approx(rates(calm), abs=1e-12)
+    assert back.model.progress == half.model.progress == calm.model.progress == 1
+
+
 def test_accumulation_gives_the_gradient_of_the_full_batch(trainer_of):
     """Without batch norm, 4 batches of 2 are one of 8; Trainer's own division is left out where a loss takes kwargs."""
     grads = {}

@@ -22,7 +22,7 @@ from ..data.sources import Source
 from ..utils.machine import keep_freed_memory
 from .collate import Room, collate
 from .mixture import Mixture
-from .order import SAMPLE
+from .order import SAMPLE, RowsOf
 from .reader import Reader, make_order
 from .sample_log import SampleLog
 from .settings import StreamSettings
@@ -134,7 +134,6 @@ class StreamLoader:
         self.batch_size, self._rank, self._ranks, self._next = batch_size, rank, ranks, start
         self._start, self._step = start, batch_size * ranks * accumulation  # in samples
         self._accumulation = accumulation
-        self._step_keys: tuple[int, set[str]] = (-1, set())  # first sample number of a step, keys of the step
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
@@ -209,12 +208,14 @@ class StreamLoader:
         A substitute is not in the global batch of the step, and replaces one bad sample of it only (see
         `Reader.substitutes`). Ranks need no communication for this. Raises `ValueError` if no sample of the batch is
         good and no substitute is either."""
-        samples, bad, used_keys = list(samples), [], self._keys_of_step()
+        samples, bad = list(samples), []
+        first = self._next - (self._next - self._start) % self._step
+        used = RowsOf(self.reader.order, range(first, first + self._step))
         for at, sample in enumerate(samples):
             if "reason" not in sample:
                 continue
             bad.append(sample)
-            for row in self.reader.substitutes(numbers[at], self._step, used_keys):
+            for row in self.reader.substitutes(numbers[at], self._step, used):
                 substitute = self._decoder.decode(row)
                 if "reason" not in substitute:
                     samples[at] = substitute
@@ -228,10 +229,3 @@ class StreamLoader:
             )
         # without a good substitute, good samples of the batch are repeated, so that the batch keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
-
-    def _keys_of_step(self) -> set[str]:
-        """Keys of all samples in the global batch of the step."""
-        first = self._next - (self._next - self._start) % self._step
-        if self._step_keys[0] != first:  # computed once, for all batches of the step
-            self._step_keys = first, {self.reader.key(g) for g in range(first, first + self._step)}
-        return self._step_keys[1]

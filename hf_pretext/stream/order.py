@@ -73,10 +73,26 @@ class GlobalOrder:
         epoch, left = divmod(i, self.rows)
         j, part = divmod(left, self.parts)
         window, k = self._window(epoch, part, j)
+        return window, self._permutation(window)[k]
+
+    def number(self, piece: int, index: int, epoch: int) -> int:
+        """Returns the sample number of row `index` of a piece in an epoch: the inverse of `[]`."""
+        at = index  # of an endless source
+        if not self.endless:
+            pieces, ends, turn = self._layout(epoch)
+            place = int(np.flatnonzero(pieces == piece)[0])
+            at = ((ends[place - 1] if place else 0) + index - turn) % self.rows
+        length, longer = divmod(self.rows, self.parts)  # the first `longer` parts have one row more
+        beyond = at - longer * (length + 1)
+        part = at // (length + 1) if beyond < 0 else longer + beyond // length
+        window, k = self._window(epoch, part, at - part * length - min(part, longer))
+        return self.samples(window)[self._permutation(window).index(k)]
+
+    def _permutation(self, window: Window) -> list[int]:
         if window not in self._permutations:
             draw = np.random.default_rng([self.seed, PART, *window]).permutation(self.size(window))
             remember(self._permutations, window, draw.tolist(), CACHED * self.parts)
-        return window, self._permutations[window][k]
+        return self._permutations[window]
 
     def samples(self, window: Window) -> range:
         """Numbers of the samples of a window, in order."""
@@ -210,6 +226,22 @@ class MixedOrder:
         k = sources[s]
         return k, ((block * self.quotas[k] + before[s]) * self.turn + at) * self.lanes + lane
 
+    def number(self, k: int, i: int) -> int:
+        """Returns the sample number of sample i of source k: the inverse of `choose`."""
+        if len(self.orders) == 1:
+            return i
+        q, lane = divmod(i, self.lanes)
+        turn, at = divmod(q, self.turn)
+        block, before = divmod(turn, self.quotas[k])
+        s = list(zip(*self._block(lane, block), strict=True)).index((k, before))
+        return ((block * self.block + s) * self.turn + at) * self.lanes + lane
+
+    def epochs(self, k: int, numbers: range) -> range:
+        """Returns the epochs of source k, of known length, that the samples of consecutive numbers may come from."""
+        first = min(self._drawn(k, lane, numbers.start) * self.lanes + lane for lane in range(self.lanes))
+        stop = max(self._drawn(k, lane, numbers.stop) * self.lanes + lane for lane in range(self.lanes))
+        return range(first // self.orders[k].rows, (stop - 1) // self.orders[k].rows + 1)
+
     def drawn(self, g: int) -> list[int]:
         """Returns how many of the first g samples come from each source."""
         if len(self.orders) == 1:
@@ -251,6 +283,24 @@ class MixedOrder:
                 before[sources == k] = np.arange(quota)
             remember(self._blocks, (lane, block), (sources.tolist(), before.tolist()), CACHED * self.lanes)
         return self._blocks[lane, block]
+
+
+class RowsOf:
+    """Rows of consecutive samples, for example of a global batch. `(k, i) in rows` is True if one of them has the row
+    of sample i of source k, of whichever epoch. The order is inverted for that: the samples are not listed, which takes
+    hundreds of milliseconds for a large batch."""
+
+    def __init__(self, order: MixedOrder, numbers: range):
+        self.order, self.numbers = order, numbers
+        self._epochs: dict[int, range] = {}  # of each source
+
+    def __contains__(self, sample: tuple[int, int]) -> bool:
+        k, i = sample
+        order = self.order.orders[k]
+        if k not in self._epochs:
+            self._epochs[k] = range(1) if order.endless else self.order.epochs(k, self.numbers)
+        place = order[i]
+        return any(self.order.number(k, order.number(*place, epoch)) in self.numbers for epoch in self._epochs[k])
 
 
 def quotas(weights: Sequence[float], total: int) -> list[int]:

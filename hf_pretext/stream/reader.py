@@ -59,20 +59,19 @@ class Reader:
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
 
-    def substitutes(self, g: int, step: int, excluded: Container[str] = ()) -> Iterator[dict]:
+    def substitutes(self, g: int, step: int, excluded: Container[tuple[int, int]] = ()) -> Iterator[dict]:
         """Yields undecoded rows that can replace the row of sample g, from the same source: first from its window, then
         from its whole epoch. Rows are the same for any number of ranks and workers.
 
         step: samples of a global batch. Samples of one global batch get different rows, with two exceptions: if all
-        spares of a sample are bad, random rows follow; and the batch may contain the end of an epoch. excluded: keys of
-        rows to leave out."""
+        spares of a sample are bad, random rows follow; and the batch may contain the end of an epoch. excluded: samples
+        (source, sample number in that source) whose rows are left out, for example `RowsOf` a global batch."""
         k, i = self.order.choose(g)
         order = self.order.orders[k]
         for number in itertools.chain(self.order.spares(g, step), self._anywhere(k, i)):
-            window, at = order.find(number)
-            place = order.place(window, at)
-            if self.sources[k].key(*place) not in excluded:  # checked before reading
-                future = self._windows.get((k, window))
+            if (k, number) not in excluded:  # checked before reading
+                window, at = order.find(number)
+                place, future = order.place(window, at), self._windows.get((k, window))
                 yield {**(self._single(k, place) if future is None else future.result()[0][at]), "g": g}
 
     def _anywhere(self, k: int, i: int) -> Iterator[int]:

@@ -3,7 +3,6 @@
 sources of rows -> StreamLoader -> steps -> checkpoint-N/stream.json -> the same steps again
 """
 
-import math
 import os
 import shutil
 from collections import Counter
@@ -13,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
+from torch.optim.lr_scheduler import LRScheduler
 from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
@@ -26,6 +26,7 @@ from .mixture import Mixture
 from .pace import Pace
 from .reader import reading_notes
 from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
+from .schedule import Schedule, schedule_after
 from .settings import StreamSettings
 from .state import STREAM_STATE, check_length, load_state, state_of
 
@@ -56,6 +57,7 @@ class StreamTrainer(Trainer):
         self.pace = Pace()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
+        self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self._saving = False
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
@@ -120,14 +122,17 @@ class StreamTrainer(Trainer):
 
     def _resume(self, checkpoint: str) -> int:
         """Loads the state of the stream. Returns the number of steps before the checkpoint."""
-        together = self.get_total_train_batch_size(self.args) if self.mixture.one_source_a_step else 1
+        batch = self.get_total_train_batch_size(self.args)
+        together = batch if self.mixture.one_source_a_step else 1
         self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
-        steps = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json")).global_step
-        self._initial_global_step = steps
+        before = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
+        given = None if self._created_lr_scheduler else self.lr_scheduler
+        self.schedule = schedule_after(self._state_before, before, self.args, batch, self.mixture, given)
+        self._initial_global_step = before.global_step
         self.args.ignore_data_skip = True  # the stream starts at the right sample
-        return steps
+        return before.global_step
 
     def _prepare(self) -> None:
         """Hook before the first step of a run that does not resume."""
@@ -161,14 +166,14 @@ class StreamTrainer(Trainer):
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
         """Computes the lengths of training, like Trainer. A run that resumes with another global batch size still ends
         after the same number of samples."""
-        *values, max_steps = super().set_initial_training_values(args, dataloader)
-        batch = self.get_total_train_batch_size(args)
-        if self._state_before and args.max_steps < 0 and self._state_before["global_batch"] != batch:
-            left = args.num_train_epochs * len(self.mixture) - self._start
-            max_steps = self._initial_global_step + max(math.ceil(left / batch), 0)
-            steps_per_epoch = values[1]
-            values[0] = self._initial_global_step // steps_per_epoch + math.ceil(left / batch / steps_per_epoch) + 1
-        return (*values, max_steps)
+        values = super().set_initial_training_values(args, dataloader)
+        return self.schedule.lengths(values, args, self.mixture) if self.schedule else values
+
+    def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
+        """Creates the scheduler, like Trainer. After a change of the global batch size, it follows the samples seen."""
+        if self.schedule is None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        return self.schedule.follow(super().create_scheduler(self.schedule.steps, optimizer))
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """Gets the batches of a step, like Trainer. Also measures the wait for data, and records the step's samples."""
@@ -221,6 +226,7 @@ class StreamTrainer(Trainer):
             **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
+            "schedule": self.schedule and self.schedule.record(),
             "seconds": self.seconds,
             "resumed": self.resumed,
             "watched": self._loader.sample_log.watched(),

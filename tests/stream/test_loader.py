@@ -15,6 +15,7 @@ from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
+from hf_pretext.stream.order import GlobalOrder, MixedOrder
 from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
 
@@ -177,6 +178,25 @@ def test_no_row_is_twice_in_a_global_batch_though_many_are_replaced(rows, batch)
     for parts in zip(*ranks, strict=True):
         together = numbers(parts)
         assert len(set(together)) == batch and not bad & set(together)
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_a_bad_sample_of_a_large_batch_costs_no_more_than_one_of_a_small_batch(mixed, monkeypatch):
+    """Work is counted, not timed: the places of rows that are computed to replace the sample."""
+    rows = [{"text": str(i)} for i in range(100_000)]
+    data = Mixture([open_source(rows, needed=("text",))] * (1 + mixed), [0.7, 0.3] if mixed else None)
+    loader = StreamLoader(data, Words(), 32, ranks=1024, settings=lenient())
+    samples = [loader._decoder.decode(loader.reader.row(g)) for g in loader._numbers(0)]
+    samples[5] = {"key": samples[5]["key"], "path": None, "reason": "broken"}
+    work = []
+    for owner, name in ((GlobalOrder, "find"), (GlobalOrder, "number"), (MixedOrder, "choose")):
+        original = getattr(owner, name)
+        counted = lambda *args, original=original: work.append(0) or original(*args)  # noqa: E731
+        monkeypatch.setattr(owner, name, counted)
+    fixed, bad = loader._fixed(samples, loader._numbers(0))
+    assert "example" in fixed[5] and len(bad) == 1
+    assert len(work) < 50  # of a batch of 32,768 samples
+    loader.close()
 
 
 def test_half_the_rows_may_be_bad():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hf_pretext.data.rows import ENDLESS
-from hf_pretext.stream.order import BLOCK, CYCLE, GlobalOrder, MixedOrder, can_be_met, quotas
+from hf_pretext.stream.order import BLOCK, CYCLE, GlobalOrder, MixedOrder, RowsOf, can_be_met, quotas
 
 COUNTS = [[1], [7], [3, 0, 5, 1], [256] * 20, [1000, 3, 17, 640], [16] * 3]
 
@@ -29,6 +29,45 @@ def test_a_windows_ranges_hold_its_rows_in_order(counts):
         places = [(piece, i) for piece, start, stop in order.ranges(window) for i in range(start, stop)]
         assert len(places) == order.size(window) <= max(20, 1)
         assert order[g] == places[at]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_a_row_leads_back_to_its_sample(counts):
+    order, rows = GlobalOrder(counts, seed=1, parts=3, window=20), sum(counts)
+    for i in range(2 * rows):
+        assert order.number(*order[i], epoch=i // rows) == i
+    endless = GlobalOrder([ENDLESS], seed=1, window=20)
+    assert [endless.number(*endless[i], epoch=0) for i in range(100)] == list(range(100))
+
+
+MIXTURES = {
+    "one source": ([[50] * 10], None, 1),
+    "a tiny source": ([[7]], None, 1),
+    "a mixture": ([[50] * 10, [256, 44], [31]], [0.5, 0.3, 0.2], 1),
+    "steps of one source": ([[90], [64, 20]], None, 16),
+    "an iterable": ([[ENDLESS]], None, 1),
+    "a mixture with an iterable": ([[ENDLESS], [60]], [0.6, 0.4], 1),
+}
+
+
+def order_of(counts, weights, together) -> MixedOrder:
+    return MixedOrder([GlobalOrder(c, k, parts=4, window=16) for k, c in enumerate(counts)], weights, 5, together)
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+def test_a_sources_sample_leads_back_to_its_number(kind):
+    order = order_of(*MIXTURES[kind])
+    assert [order.number(*order.choose(g)) for g in range(3000)] == list(range(3000))
+
+
+@pytest.mark.parametrize("kind", MIXTURES)
+@pytest.mark.parametrize("numbers", [range(48), range(480, 544), range(1, 2), range(900, 2500)])
+def test_the_rows_of_a_batch_are_those_of_its_samples(kind, numbers):
+    """Also of other epochs: a batch may contain the end of an epoch, or many epochs of a small source."""
+    order = order_of(*MIXTURES[kind])
+    rows, listed = RowsOf(order, numbers), {(k, order.orders[k][i]) for k, i in map(order.choose, numbers)}
+    samples = [order.choose(g) for g in range(max(numbers.start - 600, 0), numbers.stop + 600)]
+    assert [sample in rows for sample in samples] == [(k, order.orders[k][i]) in listed for k, i in samples]
 
 
 def test_order_depends_on_seed_and_epoch_and_nothing_else():

@@ -10,6 +10,7 @@ from streamed import Counter, Number, Words, lenient, numbered
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.stream.order import RowsOf
 from hf_pretext.stream.reader import make_order, reading_notes
 from hf_pretext.stream.settings import StreamSettings
 
@@ -19,7 +20,7 @@ def test_read_rows_are_not_read_once_more(monkeypatch):
     source = numbered(0)
     loader = StreamLoader(source, Number(), 8, settings=lenient())
     monkeypatch.setattr(source, "read", lambda *args: pytest.fail("read"))
-    everything = {source.key(piece, i) for piece, count in enumerate(source.counts) for i in range(count)}
+    everything = RowsOf(loader.reader.order, range(len(source)))
     assert list(loader.reader.substitutes(3, 8, everything)) == []
 
 
