@@ -241,6 +241,19 @@ def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(dat
     assert ROWS // BATCH < max(steps(folder)) <= ROWS // BATCH + 2  # not before an epoch was seen, nor long after
 
 
+def test_a_loss_that_is_not_finite_on_one_rank_ends_all_with_the_same_error_and_keeps_the_checkpoint(data, tmp_path):
+    folder = tmp_path / "run"
+    options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, save_total_limit=1, logging_steps=4, save_steps=2)
+    output = run(data, folder, nan_at=3, expect=1, **options)
+    for rank in range(2):
+        last = re.escape(f"The last good checkpoint is {folder / 'checkpoint-2'}")
+        assert re.search(rf"rank{rank}\]:.*Diverged: Training diverged: the loss of step 3 is NaN.*{last}", output)
+    assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert max(steps(folder)) == 4 and not (folder / "found.json").exists()
+    run(data, folder, last=True, **options)  # from that checkpoint
+    assert outcome(folder)["samples_seen"] == STEPS * BATCH
+
+
 @pytest.mark.slow
 def test_different_global_batch_goes_on_with_the_same_order_and_ends_with_the_epochs(data, unbroken, tmp_path):
     folder = tmp_path / "run"

@@ -31,9 +31,9 @@ SMALL = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, interme
 class Options:
     """filtered: leave out about a third of the rows, in a stream whose length is not known beforehand.
     die: `method:step`: kill this process, as by SIGKILL, when the trainer's method begins at that step.
-    stop_at: end after this step, with a checkpoint. step_seconds: make each step last.
-    full_at: from this step on, no file may grow beyond some bytes, as on a full disk. clock: seconds that the clock is
-    wrong by."""
+    stop_at: end after this step, with a checkpoint. step_seconds: make each step last. nan_at: a step at which the loss
+    of the last rank is NaN. full_at: from this step on, no file may grow beyond some bytes, as on a full disk. clock:
+    seconds that the clock is wrong by."""
 
     dataset: str = ""
     more: str | None = None
@@ -44,6 +44,7 @@ class Options:
     step_seconds: float = 0.0
     full_at: int | None = None
     clock: float = 0.0
+    nan_at: int | None = None
 
 
 def filtered(folder: str) -> datasets.IterableDataset:
@@ -76,6 +77,15 @@ def die_at(trainer: PretextTrainer, method: str, step: int) -> None:
     setattr(trainer, method, dying)
 
 
+def spoil_loss(trainer: PretextTrainer, step: int) -> None:
+    original = trainer.compute_loss
+
+    def spoilt(*args, **kwargs):
+        return original(*args, **kwargs) * (float("nan") if trainer.state.global_step + 1 == step else 1)
+
+    trainer.compute_loss = spoilt
+
+
 def main() -> None:
     options, stream, args = HfArgumentParser((Options, StreamSettings, TrainingArguments)).parse_args_into_dataclasses()
     now = time.time
@@ -93,6 +103,8 @@ def main() -> None:
     if options.die:
         method, _, step = options.die.partition(":")
         die_at(trainer, method, int(step))
+    if options.nan_at and args.process_index == args.world_size - 1:
+        spoil_loss(trainer, options.nan_at)
     trainer.train(resume_from_checkpoint="last" if options.last else args.resume_from_checkpoint)
     account = trainer.account()
     if trainer.is_world_process_zero():

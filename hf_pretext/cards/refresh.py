@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..utils.files import write_json
+from ..utils.finite import check_weights
 from ..utils.paths import relative
 from . import AUTHOR, RESULTS, publish, read_results, render
 from .licenses import check_language, check_license
@@ -24,14 +25,15 @@ def refresh_card(
 
     license: a licence name of the Hub. language: language codes. limits: text for the card's limits. They are stored
     in results.json; None keeps the stored value.
-    Raises `ValueError` for an unknown licence or language code and for missing or damaged results, before it changes
-    any file."""
+    Raises `ValueError` for an unknown licence or language code, for missing or damaged results, and for weights that
+    are not finite, before it changes any file."""
     check_license(license)
     check_language(language or [])
     results = read_results(folder)
     given = {"license": license, "language": language, "limits": limits}
     author = {name: value for name, value in given.items() if value is not None}
     results["card"] = {**AUTHOR, **results.get("card", {}), **author}
+    check_weights(folder)
     render(results)  # raises before any file changes
     if (Path(folder) / CONFIG).exists():
         results["folder"] = relative(str(Path(folder).absolute()))  # the folder may have moved

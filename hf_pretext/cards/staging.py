@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..stream.state import STREAM_STATE
+from ..utils.finite import check_file
 
 SHARED = {  # files of a checkpoint besides its weights
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
@@ -40,7 +41,8 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
     training_state: also stage the files that resume the run; they include pickles of the optimizer and the random
     generators.
     Returns the names left out: unknown files, links, and folders that are not part of the checkpoint.
-    Raises `ValueError` for an incomplete checkpoint, for weights that can't be read, and for other pickles."""
+    Raises `ValueError` for an incomplete checkpoint, for weights that can't be read or are not finite, and for other
+    pickles."""
     left_out = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name
@@ -66,7 +68,7 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
 def take(path: Path, into: Path) -> bool:
     """Stages a file if it may be pushed, and returns whether it did.
 
-    Raises `ValueError` for files that may be pickles, and for weights that can't be read."""
+    Raises `ValueError` for files that may be pickles, and for weights that can't be read or are not finite."""
     if path.name.endswith(PICKLES):
         raise ValueError(
             f"{path} may be a pickle, and loading a pickle can run code. Save weights as safetensors and delete this "
@@ -110,12 +112,11 @@ def check_complete(folder: Path, into: Path) -> None:
 
 
 def check_weights(path: Path) -> None:
-    """Raises `ValueError` for a safetensors file that is damaged or truncated."""
-    from safetensors import SafetensorError, safe_open
+    """Raises `ValueError` for a safetensors file that is damaged or truncated, and for weights that are not finite."""
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as weights:
-            weights.keys()
+        check_file(path)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path} can't be read: {error}. It is damaged or truncated. Save the model again.") from error
 

@@ -18,6 +18,7 @@ from .. import registry
 from ..encoders import build_encoder, takes_kind
 from ..modalities import Inputs, modality_classes
 from ..modeling import load
+from ..utils.finite import listed, not_finite
 from ..utils.hub import brought
 from .baselines import baseline_transfer
 from .comparison import compare, described, encoder_transfer, random_transfer
@@ -101,6 +102,8 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
             f"{source} is a {config.get('model_type')}: only encoders of one kind of data can be evaluated. Give an "
             f"encoder of one of these kinds: {', '.join(registry.names('modalities'))}."
         )
+    if names := not_finite(encoder.state_dict()):
+        raise ValueError(f"{source} has weights that are NaN or infinite: {listed(names)}. Give another encoder.")
     return encoder, kind, objective or "not of hf_pretext"
 
 

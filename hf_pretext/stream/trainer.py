@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LRScheduler
-from transformers import Trainer, TrainerState, TrainingArguments
+from transformers import TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from transformers.utils import logging
 
@@ -21,6 +21,7 @@ from ..data.sources import Source
 from ..modeling import PretextModel
 from ..modules.distributed import gather_objects
 from ..utils.files import write_json
+from .divergence import FiniteTrainer
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
@@ -34,7 +35,7 @@ STAGING = ".saving"  # folder in which a checkpoint is written, before it is mov
 log = logging.get_logger(__name__)
 
 
-class StreamTrainer(Trainer):
+class StreamTrainer(FiniteTrainer):
     """Trains on a source of rows, or on a mixture of sources, in a reproducible order.
 
     processing: row -> example in the workers, batch -> model inputs on the device. Its processor is saved with every
