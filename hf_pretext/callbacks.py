@@ -5,6 +5,7 @@ optimizer step -> model.progress, model.after_step(progress); first step of an e
 """
 
 import tempfile
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
@@ -49,11 +50,13 @@ class Publisher(TrainerCallback):
     A push that fails logs a warning, and training continues.
 
     objective: name of the objective, for the card. repository: full name of the Hub repository; None until
-    `create_repository` is called.
+    `create_repository` is called. stopped: returns True after a signal that stops the run; nothing is pushed then.
     """
 
-    def __init__(self, objective: str, repository: str | None = None):
-        self.objective, self.repository = objective, repository
+    def __init__(
+        self, objective: str, repository: str | None = None, stopped: Callable[[], bool | int] = lambda: False
+    ):
+        self.objective, self.repository, self.stopped = objective, repository, stopped
         self._pushes: list[Future] = []
 
     def create_repository(self, args: TrainingArguments, token: str | None = None, private: bool | None = None) -> str:
@@ -72,6 +75,8 @@ class Publisher(TrainerCallback):
 
         Skips it while an earlier push is still running, unless `--hub_always_push` is set."""
         if not args.push_to_hub or not state.is_world_process_zero or args.hub_strategy == HubStrategy.END:
+            return
+        if self.stopped():
             return
         if not args.hub_always_push and not all(push.done() for push in self._pushes):
             return

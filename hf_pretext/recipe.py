@@ -5,6 +5,7 @@
 All options are checked before training starts and before any file is written.
 """
 
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from .evaluation.measure import fitting
 from .modalities import inputs_options
 from .modeling import PretextModel
 from .registry import objective_class
-from .run.command_line import CommandLine
+from .run.command_line import CommandLine, resume_command
 from .run.settings import RunArguments
 from .stream.settings import StreamSettings
 
@@ -57,7 +58,8 @@ class Recipe:
         """Runs the recipe with the options of the command line.
 
         argv: arguments; default: those of the process. Returns the content of results.json on the main process, None
-        on the others. For a wrong option or value, exits with a one-line error with the fix.
+        on the others. For a wrong option or value, exits with a one-line error with the fix. After Ctrl-C, exits with
+        status 130, and after SIGTERM during training with 143.
         """
         objective = objective_class(self.objective)
         command_line = CommandLine(option_types(objective), f"{self.name}.py", self.doc, self.settings, self.smoke)
@@ -70,6 +72,9 @@ class Recipe:
             return run(self, objective, command_line, self._with_fetched(values, command_line.given))
         except ValueError as error:
             sys.exit(f"error: {error}")
+        except KeyboardInterrupt:  # while nothing is trained; training handles it (stream/interruption.py)
+            print(f"Interrupted. Resume, if it trained before: {resume_command(self.name, 1)}", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     def _with_fetched(self, values: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
         """Returns the values of all options, after downloading those that have no value."""

@@ -53,7 +53,7 @@ class PretextTrainer(StreamTrainer):
         refuse_sharded(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
-        self.publisher = Publisher(model.objective)
+        self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
         kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
         super().__init__(model, args, train_dataset, processing, stream, **kwargs)

@@ -188,6 +188,62 @@ def test_two_processes_killed_and_resumed(data, unbroken, unbroken_of_two, tmp_p
     )  # one process, one batch a step: the same samples
 
 
+def signalled(process: subprocess.Popen, folder, step: int, send) -> str:
+    """Waits for a step of a run, sends it a signal, and returns what it printed."""
+    deadline = time.time() + 120
+    while process.poll() is None and max(steps_of_any(folder), default=0) < step and time.time() < deadline:
+        time.sleep(0.01)
+    assert process.poll() is None, process.communicate()[0]
+    send()
+    return process.communicate(timeout=240)[0]
+
+
+def checkpoints(folder) -> list[str]:
+    return [path.name for path in folder.glob("checkpoint-*")]
+
+
+def test_ctrl_c_saves_a_checkpoint_and_nobody_else_writes_until_then(data, unbroken, tmp_path):
+    """The signal reaches the workers too, as in a terminal."""
+    folder, options = tmp_path / "run", dict(save_steps=100, dataloader_num_workers=2)
+    process = start(data, folder, step_seconds=5, **options)
+    while process.poll() is None and not (folder / "run.lock").exists():
+        time.sleep(0.01)
+    assert f"process {process.pid} on" in run(data, folder, expect=1, **options)
+    output = signalled(process, folder, 2, lambda: os.killpg(process.pid, signal.SIGINT))
+    assert process.returncode == 130, output
+    assert "Traceback" not in output and output.count("SIGINT: ends after this step") == 1
+    (saved,) = checkpoints(folder)
+    assert f"{saved}. Resume with:" in output and not (folder / "found.json").exists()
+    run(data, folder, last=True)
+    same(folder, unbroken)
+    assert not (folder / "run.lock").exists()
+
+
+def test_a_job_scheduler_stops_all_ranks_at_the_same_step(data, unbroken_of_two, tmp_path):
+    folder = tmp_path / "run"
+    options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    slow = dict(save_steps=100, step_seconds=0.3, dataloader_num_workers=2)
+    process = start(data, folder, **slow, **options)
+    output = signalled(process, folder, 2, process.terminate)  # torch.distributed.run passes it on
+    (saved,) = checkpoints(folder)
+    assert f"{saved}. Resume with:" in output and not (folder / "found.json").exists()
+    run(data, folder, last=True, **options)
+    same(folder, unbroken_of_two)
+
+
+def test_a_second_signal_ends_a_run_at_once(data, tmp_path):
+    process = start(data, tmp_path, step_seconds=60, dataloader_num_workers=1)
+
+    def twice():
+        process.terminate()
+        time.sleep(1.5)
+        process.terminate()
+
+    began = time.time()
+    signalled(process, tmp_path, 1, twice)
+    assert process.returncode == 143 and time.time() - began < 60 and not checkpoints(tmp_path)
+
+
 def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
     """70 rows in shards of 33, 0, 7 and 30, a third of them left out by a filter."""
     options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_steps=8, save_steps=100, parts=16)

@@ -18,15 +18,20 @@ def run(
 
     values: values of all options. Raises `ValueError`, before training and before any file is written, for options that
     are wrong or don't fit the data or the model."""
+    from ..stream.sole_run import sole_run
+    from .checks import check_output
     from .evaluate import evaluate
-    from .experiment import plan
+    from .experiment import ask, plan
     from .publish import publish
     from .train import train
 
-    experiment = plan(recipe, objective, command_line, values)
-    records = train(experiment)
-    if not experiment.request.main_process:
-        return None
-    began = time.perf_counter()
-    repository = next(iter(records.values())).get("repository")
-    return publish(experiment, evaluate(experiment, records), repository, began)
+    request = ask(recipe, objective, command_line, values)
+    check_output(request)
+    with sole_run(request.first.output_dir):  # while planning too, which checks what the folder contains by now
+        experiment = plan(request)
+        records = train(experiment)
+        if not request.main_process:
+            return None
+        began = time.perf_counter()
+        repository = next(iter(records.values())).get("repository")
+        return publish(experiment, evaluate(experiment, records), repository, began)

@@ -88,19 +88,6 @@ def check_not_begun(folders: list[str]) -> None:
         )
 
 
-def check_writable(request: "Request") -> None:
-    """Raises `ValueError` if the output folder can't be created or written to."""
-    folder = Path(request.first.output_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f".{os.getpid()}.tmp"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = f"can't be written to: {error.strerror}"
-        raise ValueError(f"--output_dir {folder} {reason}. Give another folder.") from error
-
-
 def check_finished(experiment: "Experiment") -> None:
     """Raises `ValueError` for a finished run with other settings: the card would show settings that were not used."""
     for seed, args in experiment.request.arguments.items():

@@ -6,8 +6,10 @@
 import argparse
 import dataclasses
 import difflib
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from transformers import HfArgumentParser
 
@@ -121,6 +123,16 @@ class CommandLine:
         near = difflib.get_close_matches(argument.split("=")[0], options, 1)
         hint = f" Did you mean {near[0]}?" if near else " See --help, and --help_all for all options."
         self.parser.exit(2, f"error: unknown option {argument}.{hint}\n")
+
+
+def resume_command(recipe: str, processes: int) -> str:
+    """Returns the command that resumes the run of this process; in words, if a launcher or a program started it.
+
+    recipe: name of the recipe. processes: of the run."""
+    option = ["--resume_from_checkpoint", "last"]
+    if Path(sys.argv[0]).stem != recipe or processes > 1:
+        return f"the same command with {' '.join(option)}"
+    return shlex.join(sys.orig_argv + option * (sys.orig_argv[-2:] != option))  # the last of two values counts
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -1,6 +1,6 @@
 """Plans a run: reads and checks all options before training starts and before any file is written.
 
-recipe + values of options -> plan -> Experiment -> train -> evaluate -> publish
+recipe + values of options -> ask -> Request -> plan -> Experiment -> train -> evaluate -> publish
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from ..trainer import refuse_sharded
 from ..utils.machine import default_workers, has_bf16
 from ..utils.paths import relative
 from .build import Blueprint
-from .checks import Trial, check_finished, check_output, check_start, check_writable, kinds_alone, try_out
+from .checks import Trial, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
 from .inputs import open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
@@ -136,11 +136,8 @@ class Experiment:
         return json.loads(json.dumps(changed, default=str))
 
 
-def plan(
-    recipe: "Recipe", objective: type[PretextModel], command_line: CommandLine, values: Mapping[str, Any]
-) -> Experiment:
-    """Checks all options and builds the experiment. Raises `ValueError` with the value and the fix."""
-    request = ask(recipe, objective, command_line, values)
+def plan(request: Request) -> Experiment:
+    """Checks all options together and builds the experiment. Raises `ValueError` with the value and the fix."""
     check_output(request)
     inputs, config, start, facts = plan_inputs(request)
     task = objective.complete(request.task, inputs.processors)
@@ -153,7 +150,6 @@ def plan(
     labelled = open_labelled(request, inputs) if request.evaluated and request.main_process else None
     experiment = Experiment(request, blueprint, inputs, data, labelled, {**facts, **more}, trial)
     check_finished(experiment)
-    check_writable(request)
     return experiment
 
 

@@ -22,6 +22,7 @@ from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
 from .checks import FINISHED, checkpoint, finished
+from .command_line import resume_command
 from .experiment import Experiment, announcement
 from .inputs import TEXT
 
@@ -98,7 +99,9 @@ def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> 
         )
     model, evaluation = experiment.as_fast_layout(model), while_training(experiment)
     stream = experiment.request.stream
-    return PretextTrainer(model, args, experiment.data, experiment.inputs, evaluation, stream), frozen
+    trainer = PretextTrainer(model, args, experiment.data, experiment.inputs, evaluation, stream)
+    trainer.interruption.resume = resume_command(experiment.request.recipe.name, args.world_size)
+    return trainer, frozen
 
 
 def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> None:

@@ -8,6 +8,7 @@ samples.
 """
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -85,15 +86,27 @@ class Stacker:
 
 
 def begin_worker(number: int) -> None:
-    """Runs at the start of each worker: keeps freed memory, and ends the worker if its parent process ends."""
+    """Runs at the start of each worker: keeps freed memory, and ends the worker if its parent process ends.
+
+    It ignores signals that end the training process after its step (`Interruption`), which a terminal or a job
+    scheduler sends to workers too: the step needs them."""
     keep_freed_memory()  # returning memory to the system after each sample makes decoding a tenth slower
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigtimedwait"):  # not on macOS
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
 
 def end_with(parent: int) -> None:
-    """Ends this process at most about a second after its parent ends, even if it is blocked writing into a pipe."""
+    """Ends this process at most about a second after its parent ends, even if it is blocked writing into a pipe, and
+    when its parent sends SIGTERM."""
     while os.getppid() == parent:
-        time.sleep(1)
+        if not hasattr(signal, "sigtimedwait"):
+            time.sleep(1)
+        elif (received := signal.sigtimedwait({signal.SIGTERM}, 1)) is not None and received.si_pid == parent:
+            os._exit(0)  # the training process ends its workers
     os._exit(1)
 
 

@@ -22,6 +22,7 @@ from ..modeling import PretextModel
 from ..modules.distributed import gather_objects
 from ..utils.files import write_json
 from .divergence import FiniteTrainer
+from .interruption import Interruption
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
@@ -29,6 +30,7 @@ from .reader import reading_notes
 from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
 from .schedule import Schedule, schedule_after
 from .settings import StreamSettings
+from .sole_run import sole_run
 from .state import STREAM_STATE, check_length, load_state, state_of
 
 STAGING = ".saving"  # folder in which a checkpoint is written, before it is moved to its final name
@@ -55,14 +57,15 @@ class StreamTrainer(FiniteTrainer):
         self.processing, self.stream = processing, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
         check_length(self.mixture, args.max_steps)
-        self.pace = Pace()
+        self.pace, self.interruption = Pace(), Interruption()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self._saving = False
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
-        self.add_callback(self.pace)
+        for callback in (self.pace, self.interruption):
+            self.add_callback(callback)
 
     @property
     def data_seed(self) -> int:
@@ -103,16 +106,20 @@ class StreamTrainer(FiniteTrainer):
         self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """Trains, like `Trainer.train`. Raises `ValueError` for a checkpoint of other data or another order of samples,
-        before any file is changed."""
+        """Trains, like `Trainer.train`. After SIGINT, SIGTERM or SIGUSR1, saves a checkpoint and exits (`Interruption`).
+
+        Raises `ValueError` for a checkpoint of other data or another order of samples, and while another run writes to
+        the output folder, before any file is changed."""
         steps = self._resume(resume_from_checkpoint) if resume_from_checkpoint else 0
         records = self._state_before.get("records") if self._state_before else None
-        if self.args.should_save:  # also without a checkpoint: a killed run may have left records
-            forget_after(self.args.output_dir, steps, records)
-        if self.args.world_size > 1 or resume_from_checkpoint:
-            # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
-            set_seed(self.args.seed + self._start, device_specific=True)
-        with self.pace.running(self._state_before["seconds"] if resume_from_checkpoint else None):
+        before = self._state_before["seconds"] if resume_from_checkpoint else None
+        with sole_run(self.args.output_dir), self.interruption.watching(), self.pace.running(before):
+            if self.args.should_save:  # also without a checkpoint: a killed run may have left them
+                forget_after(self.args.output_dir, steps, records)
+                shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
+            if self.args.world_size > 1 or resume_from_checkpoint:
+                # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
+                set_seed(self.args.seed + self._start, device_specific=True)
             if not resume_from_checkpoint:
                 self._prepare()
             try:

@@ -100,7 +100,7 @@ def kill_once_there(typed: list[str], path: Path, **environment) -> None:
 
 
 def parsed(name: str, *options, output_dir="run"):
-    """What `ask` and `plan` want of a recipe with these options."""
+    """What `ask` wants of a recipe with these options."""
     recipe = load_recipe(name)
     objective = registry.objective_class(recipe.objective)
     command_line = CommandLine(option_types(objective), name, recipe.doc, recipe.settings, recipe.smoke)
@@ -114,7 +114,7 @@ def requested(name: str, *options, output_dir="run") -> Request:
 
 def planned(name: str, *options, output_dir) -> Experiment:
     """A smoke run that could begin."""
-    return plan(*parsed(name, *options, output_dir=output_dir))
+    return plan(requested(name, *options, output_dir=output_dir))
 
 
 # what a run starts from

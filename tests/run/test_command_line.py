@@ -10,7 +10,7 @@ from recipe_runs import MASKED_LM, RECIPES, ROTATION, load_recipe, main, refused
 
 from hf_pretext import registry
 from hf_pretext.recipe import option_types
-from hf_pretext.run.command_line import CommandLine
+from hf_pretext.run.command_line import CommandLine, resume_command
 
 pytestmark = pytest.mark.usefixtures("cache")
 
@@ -189,3 +189,16 @@ def test_no_option_is_of_two_groups(name):
     named = clashes(of_task)
     assert named["learning_rate"] == ["Clashing", "TrainingArguments"]
     assert ("crop_scale" in named) == ("image" in objective.inputs)
+
+
+def test_the_command_that_resumes_is_the_one_typed(monkeypatch):
+    typed = ["python", "recipes/rotation_emoji.py", "--output_dir", "my runs/one"]
+    monkeypatch.setattr("sys.orig_argv", typed)
+    monkeypatch.setattr("sys.argv", typed[1:])
+    resumed = "python recipes/rotation_emoji.py --output_dir 'my runs/one' --resume_from_checkpoint last"
+    assert resume_command("rotation_emoji", 1) == resumed
+    assert resume_command("rotation_emoji", 2) == "the same command with --resume_from_checkpoint last"
+    monkeypatch.setattr("sys.orig_argv", [*typed, "--resume_from_checkpoint", "last"])
+    assert resume_command("rotation_emoji", 1) == resumed
+    monkeypatch.setattr("sys.argv", ["notebook"])
+    assert resume_command("rotation_emoji", 1) == "the same command with --resume_from_checkpoint last"
