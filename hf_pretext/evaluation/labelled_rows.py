@@ -18,6 +18,7 @@ from .transfer import Labels
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # of splits that are cut from train
 SPLITS = ("train", "validation", "test")
 EVALUATION = "eval_"  # prefix of the options of the labelled set
+OR_SKIP = ", or skip the evaluation with --eval_dataset none"  # end of errors, for runs
 
 
 class Row(NamedTuple):
@@ -126,7 +127,7 @@ class LabelledRows:
         if len(names) < 2:
             raise ValueError(
                 f"{self.name}: the column {self.label!r} has {len(names)} classes, but classification needs 2 or more. "
-                "Give another column with --eval_label, or skip the evaluation with --eval_dataset none."
+                f"Give another column with --eval_label{OR_SKIP}."
             )
         number = {name: i for i, name in enumerate(names)}
         splits = {split: np.array([number[row.label] for row in self._rows[split]]) for split in SPLITS}
@@ -179,8 +180,8 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
     if empty:
         counts = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
         raise ValueError(
-            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more rows, or "
-            "skip the evaluation with --eval_dataset none."
+            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more "
+            f"rows{OR_SKIP}."
         )
     return {split: rows[split] for split in SPLITS}
 

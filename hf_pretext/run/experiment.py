@@ -131,7 +131,9 @@ class Experiment:
     def identity(self, seed: int) -> dict:
         """Returns all values that change the result of a run, as JSON types."""
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
-        changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": self.data.fingerprint()}
+        sources = self.data.fingerprint()
+        data = [{**source, "name": os.path.basename(source["name"])} for source in sources]  # the data may move
+        changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": data}
         changed = {name: value for name, value in changed.items() if not name.startswith(INDIFFERENT)}
         return json.loads(json.dumps(changed, default=str))
 
@@ -233,7 +235,7 @@ def changed_arguments(request: Request) -> dict:
         "bf16": request.first.bf16,
     }
     return {
-        k: v
+        k: relative(v)
         for k, v in sorted(changed.items())
         if v != defaults[k] and k not in NOT_SETTINGS and not k.startswith("hub_")
     }
