@@ -10,7 +10,7 @@ from concurrent.futures import Future, wait
 from pathlib import Path
 
 from huggingface_hub import HfApi
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import hf_api
@@ -157,6 +157,7 @@ class Hooks(TrainerCallback):
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
     def on_train_begin(self, args, state, control, **kwargs):
+        restore_best(args, state)
         self.model.progress = progress(state, self.trainer.schedule)
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -167,3 +168,12 @@ class Hooks(TrainerCallback):
         model = self.model
         model.progress = progress(state, self.trainer.schedule)
         model.after_step(model.progress)
+
+
+def restore_best(args: TrainingArguments, state: TrainerState) -> None:
+    """Sets the path of the best checkpoint from its step, in the output folder.
+
+    The path in trainer_state.json is wrong if the folder has moved, and a pushed state has none."""
+    best = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
+    if state.best_global_step and best.is_dir():
+        state.best_model_checkpoint = str(best)

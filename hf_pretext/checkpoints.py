@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 
+from .registry import names
 from .utils.files import atomic_path, write_json
+from .utils.foreign import check_folder
 
 PRETEXT_WEIGHTS = "pretext.safetensors"
 FULL_MODEL = "full_model."  # prefix of the native model's weights in a PretextModel's state dict
@@ -72,11 +74,11 @@ class PartedModel(PreTrainedModel):
 
         kwargs: arguments of `AutoModel.from_pretrained`, passed to every part. Returns the model, or with
         `output_loading_info` the model and the missing and unexpected keys of its parts. Raises `ValueError` for parts
-        that do not fit together, and if pretext.safetensors lacks a weight."""
+        that do not fit together, and if a sub-folder is missing or pretext.safetensors lacks a weight."""
         hub = {name: kwargs.pop(name) for name in HUB_ARGUMENTS if name in kwargs}
         kwargs = {
             k: v for k, v in kwargs.items() if not k.startswith("_") and k not in ("adapter_kwargs", "state_dict")
-        }
+        } | {"trust_remote_code": False}
         folder = hub.pop("subfolder", None) or ""
         config = config if config is not None else cls.config_class.from_pretrained(path, subfolder=folder, **hub)
         # AutoModel moves the argument to the config
@@ -86,6 +88,7 @@ class PartedModel(PreTrainedModel):
         parts, info = {}, {"missing_keys": set(), "unexpected_keys": set(), "mismatched_keys": set()}
         for name in cls.subfolders(config):
             where = {**hub, "subfolder": os.path.join(folder, name)}
+            check_part(path, name, where)
             parts[name], of_part = AutoModel.from_pretrained(path, output_loading_info=True, **where, **kwargs)
             for kind in ("missing_keys", "unexpected_keys"):
                 info[kind] |= {f"{name}.{key}" for key in of_part[kind]}
@@ -160,7 +163,7 @@ class NativeCheckpoint:
                 "output_loading_info is not supported: a missing or unexpected weight raises an error. Leave it out."
             )
         hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-        config, _ = PreTrainedConfig.get_config_dict(path, **hub)
+        config = read_config(path, hub)
         pretext = read_pretext(config, path)
         if pretext["objective"] != cls.objective:
             raise ValueError(
@@ -199,7 +202,7 @@ def load_native(auto_class: type, path: str | PathLike, **kwargs) -> PreTrainedM
     kwargs: arguments of `from_pretrained`. Raises `ValueError` for a missing or unexpected weight, a weight of another
     shape, and a checkpoint in an older format."""
     try:
-        model, info = auto_class.from_pretrained(path, output_loading_info=True, **kwargs)
+        model, info = auto_class.from_pretrained(path, output_loading_info=True, trust_remote_code=False, **kwargs)
     except RuntimeError as error:
         if "ignore_mismatched_sizes" not in str(error):
             raise
@@ -213,6 +216,29 @@ def load_native(auto_class: type, path: str | PathLike, **kwargs) -> PreTrainedM
     check_names(set(), info["missing_keys"], path, type(model).__name__)
     check_names(unexpected, set(), path, type(model).__name__)
     return model
+
+
+def read_config(path: str | PathLike, hub: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of a checkpoint's config.json.
+
+    hub: arguments of `cached_file`, like `revision` and `subfolder`. Raises `ValueError` for a folder with files that
+    can't be read safely."""
+    check_folder(Path(path) / (hub.get("subfolder") or ""), names("modalities"))
+    return PreTrainedConfig.get_config_dict(path, **hub)[0]
+
+
+def check_part(path: str | PathLike, name: str, where: Mapping[str, Any]) -> None:
+    """Raises `ValueError` if the sub-folder of a part is missing, or lies outside of the checkpoint.
+
+    name: of the sub-folder. where: arguments of `cached_file`, with the sub-folder."""
+    if Path(name).name != name or name == "..":
+        raise ValueError(f"{path} names the sub-folder {name!r} in its {CONFIG_NAME}, which is not inside of it.")
+    quiet = {"_raise_exceptions_for_missing_entries": False}
+    if cached_file(path, CONFIG_NAME, **where, **quiet) is None:
+        raise ValueError(
+            f"{path} lacks the sub-folder {name}/ with the {CONFIG_NAME} of its {name} encoder. The checkpoint is "
+            "incomplete: download or copy it again, with all its sub-folders."
+        )
 
 
 def older_form(path: str | PathLike) -> str:

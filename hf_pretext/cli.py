@@ -60,6 +60,7 @@ def push_command(options: argparse.Namespace) -> None:
 def evaluate_command(options: argparse.Namespace) -> None:
     """Evaluate a frozen encoder on a labelled dataset (kNN, linear probes), compared with random encoders."""
     from .cards.terminal import show_transfer
+    from .evaluation.labelled_rows import OR_SKIP
     from .evaluation.standalone import evaluate
     from .utils.files import write_json
 
@@ -70,7 +71,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     try:
         transfer = evaluate(**given)
     except ValueError as error:  # the error names a recipe's options
-        raise ValueError(str(error).replace("--eval_", "--")) from error
+        raise ValueError(str(error).replace(OR_SKIP, "").replace("--eval_", "--")) from error
     show_transfer(transfer)
     if options.output:
         write_json(options.output, transfer)

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from .registry import modality_class
+from .registry import modality_class, names
+from .utils.foreign import check_folder, refuse_custom_code
 
 WEIGHTS = (".safetensors", ".bin")  # extensions of weight files
 TRIED = 2  # batch size of the noise
@@ -21,7 +22,7 @@ REASON = 160  # maximum length of an error that is quoted, in characters
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     """Returns a fresh encoder with the initialisation of its library, in float32 for any dtype in the config."""
-    encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
+    encoder = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32, trust_remote_code=False)
     for module in encoder.modules():
         if hasattr(module, "timm_model"):
             # transformers' wrapper initialises timm's convolutions and linear layers again, all with one deviation
@@ -125,10 +126,11 @@ def is_shape_alone(path: str) -> bool:
 def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
     """Loads the config of an encoder. It does not check which kinds of data the encoder accepts (see `check_encoder`).
 
-    path: folder or Hub id. option: named in errors. Raises `ValueError` if the path can't be loaded or is not an
-    encoder."""
+    path: folder or Hub id. option: named in errors. Raises `ValueError` if the path can't be loaded, is not an
+    encoder, or needs custom code."""
+    check_folder(path, names("modalities"))
     try:
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"{option} {path} can't be loaded: it is not a folder with a config.json, and the Hub did not return a "
@@ -136,6 +138,7 @@ def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
             f"model. Details: {error}"
         ) from error
     except ValueError as error:
+        refuse_custom_code(f"{option} {path}", error)
         raise ValueError(
             f"{option} {path} can't be loaded: its config.json is not that of a model of transformers. Give another. "
             f"Details: {error}"

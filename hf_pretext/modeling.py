@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from .checkpoints import HUB_ARGUMENTS, NativeCheckpoint, read_pretext
+from .checkpoints import HUB_ARGUMENTS, NativeCheckpoint, read_config, read_pretext
 from .encoders import build_encoder, check_encoder
 from .registry import objective_class
+from .utils.paths import relative
 from .utils.settings import make_settings
 
 EVAL_SEED = 0
@@ -128,7 +129,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     def pretext(self) -> dict[str, Any]:
         """The entry `pretext` of config.json: the objective, its settings, and `parts` if not empty."""
         parts = {"parts": self.parts} if self.parts else {}
-        return {"objective": self.objective, **dataclasses.asdict(self.task), **parts}
+        task = {name: relative(value, to_current=False) for name, value in dataclasses.asdict(self.task).items()}
+        return {"objective": self.objective, **task, **parts}
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
@@ -254,7 +256,7 @@ def load(folder_or_repo: str | PathLike, **kwargs) -> PretextModel:
     kwargs: arguments of `from_pretrained`. Raises `ValueError` for a plain checkpoint, without an objective.
     """
     hub = {name: kwargs[name] for name in HUB_ARGUMENTS if name in kwargs}
-    config, _ = PreTrainedConfig.get_config_dict(folder_or_repo, **hub)  # the objective's module may define its class
+    config = read_config(folder_or_repo, hub)  # the objective's module may define its class
     return objective_class(read_objective(config, folder_or_repo)).from_pretrained(folder_or_repo, **kwargs)
 
 

@@ -3,29 +3,36 @@
 folder or user/name -> its config.json and results.json -> lines on the screen
 """
 
-import json
 import os
 
 from ..modeling import NO_SETTINGS
+from ..utils.foreign import CONFIG, read_config
 from ..utils.hub import brought
 from .results import RESULTS, read_results, transfers
 from .tables import figure, shown, words
 from .terminal import console
 from .wording import headlines, measure_words
 
-CONFIG = "config.json"
-
 
 def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
     """Prints the summary of a folder or Hub repository.
 
-    revision: branch, tag or commit of a repository. Raises `ValueError` as `read_config_and_results`."""
+    revision: branch, tag or commit of a repository. Raises `ValueError` as `read_config_and_results`, and for results
+    that lack entries."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table.grid(padding=(0, 2))
-    for name, value in summary(*read_config_and_results(source, revision)):
-        table.add_row(Text(name), Text(value))  # plain text: names may contain rich markup
+    config, results = read_config_and_results(source, revision)
+    try:
+        lines = summary(config, results)
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # values of any type
+        raise ValueError(
+            f"The {RESULTS} of {source} is incomplete or damaged: {type(error).__name__}: {error}. Run the recipe "
+            "again."
+        ) from error
+    for name, value in lines:
+        table.add_row(Text(name), Text(visible(value)))  # plain text: names may contain rich markup
     screen = console()
     screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)
@@ -41,14 +48,7 @@ def read_config_and_results(source: str | os.PathLike, revision: str | None = No
         raise ValueError(
             f"{source} contains neither {CONFIG} nor {RESULTS}. Give the folder or repository of an encoder or a run."
         )
-    try:
-        content = json.loads(config.read_text()) if config.exists() else {}
-    except ValueError as error:
-        raise ValueError(f"{config} is no valid JSON: {error}. Save the model again.") from error
-    if not isinstance(content, dict) or not (content or has_results):
-        raise ValueError(
-            f"{config} is no config of a model: it must be a JSON object that is not empty. Save the model again."
-        )
+    content = read_config(config) if config.exists() else {}
     return content, read_results(folder) if has_results else None
 
 
@@ -77,6 +77,11 @@ def summary(config: dict, results: dict | None) -> list[tuple[str, str]]:
         seen = f"{shown(run['samples_seen'])} samples in {shown(run['steps'])} steps, {took} minutes"
         lines.append((f"seed {run['seed']}", seen))
     return [*lines, *figures(results)]
+
+
+def visible(text: str) -> str:
+    """Replaces control characters, which could change what the terminal shows."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def figures(results: dict) -> list[tuple[str, str]]:

@@ -3,10 +3,11 @@
 folder -> results.json -> results
 """
 
-import json
 import math
 import os
 from pathlib import Path
+
+from ..utils.foreign import read_json
 
 RESULTS, CARD, REPORT = "results.json", "README.md", "report.png"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "inputs", "seeds", "settings", "machine", "versions"}
@@ -23,7 +24,7 @@ def read_results(folder: str | os.PathLike) -> dict:
     if not path.exists():
         raise ValueError(f"{folder} has no {RESULTS}. Give the --output_dir of a finished run, which has one.")
     try:
-        results = json.loads(path.read_text(), parse_constant=lambda name: None, parse_float=finite)
+        results = read_json(path, parse_constant=lambda name: None, parse_float=finite)
         results = upgraded(results) if isinstance(results, dict) else {}
         if not results.keys() >= KEYS:
             raise ValueError(f"{', '.join(sorted(KEYS - results.keys()))} missing")
@@ -31,7 +32,8 @@ def read_results(folder: str | os.PathLike) -> dict:
         if wrong:
             raise ValueError(f"{', '.join(wrong)} of the wrong type")
     except (ValueError, TypeError, KeyError, AttributeError) as error:  # ValueError includes errors of JSON
-        raise ValueError(f"{path} is not a valid results file: {error}. Run the recipe again.") from error
+        reason = str(error).removeprefix(f"{path} ")
+        raise ValueError(f"{path} is not a valid results file: {reason}. Run the recipe again.") from error
     return results
 
 

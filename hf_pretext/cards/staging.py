@@ -5,7 +5,6 @@ Pickles and unknown files are not pushed. The pushed files contain no paths of t
 folder of a run or checkpoint -> checks -> a staging folder that does not change during the upload
 """
 
-import json
 import os
 import re
 import shutil
@@ -14,7 +13,10 @@ from pathlib import Path
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..stream.state import STREAM_STATE
-from ..utils.finite import check_file
+from ..utils.files import write_text
+from ..utils.finite import check_finite
+from ..utils.foreign import CONFIG, INDEX, check_weights, read_index
+from .private import PRIVATE, shared
 
 SHARED = {  # files of a checkpoint besides its weights
     "config.json", "generation_config.json", "preprocessor_config.json", "processor_config.json",
@@ -31,7 +33,6 @@ OF_TRAINING = {  # files that resume a run
 RANDOM_STATE = "rng_state"  # prefix of the files of each process
 OF_THE_RUN = {"run.json", "README.md"}  # not pushed: the card is rendered again for its repository
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
-CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 NATIVE_WEIGHTS = "model*.safetensors"
 
 
@@ -46,18 +47,20 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
     left_out = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         name = path.name
-        if path.is_symlink():  # its target may be any file of this machine
+        if path.is_symlink() or not (path.is_file() or path.is_dir()):  # a link may lead to any file; a pipe never ends
             left_out.append(name)
         elif path.is_dir():
             if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-")):
                 continue  # not part of this checkpoint, and not worth a warning
             if (path / CONFIG).exists():  # one of several encoders, or a module of sentence-transformers
-                files = [file for file in sorted(path.iterdir()) if file.is_file()]
+                files = [file for file in sorted(path.iterdir()) if not file.is_dir()]
                 left_out += [f"{name}/{file.name}" for file in files if not take(file, into / name)]
             else:
                 left_out.append(f"{name}/")
         elif name in OF_TRAINING or name.startswith(RANDOM_STATE):
-            if training_state:
+            if training_state and name in PRIVATE:
+                write_text(into / name, shared(path))
+            elif training_state:
                 link(path, into)
         elif not take(path, into):
             left_out.append(name)
@@ -74,10 +77,11 @@ def take(path: Path, into: Path) -> bool:
             f"{path} may be a pickle, and loading a pickle can run code. Save weights as safetensors and delete this "
             "file."
         )
-    if path.is_symlink() or not (path.name in SHARED or path.name.endswith(WEIGHTS)):
+    if path.is_symlink() or not path.is_file() or not (path.name in SHARED or path.name.endswith(WEIGHTS)):
         return False
     if path.suffix == ".safetensors":
         check_weights(path)
+        check_finite(path)
     link(path, into)
     return True
 
@@ -101,24 +105,11 @@ def check_complete(folder: Path, into: Path) -> None:
             f"{folder} contains no checkpoint. A checkpoint is {CONFIG} and {NATIVE_WEIGHTS}, as files and not as "
             "links; with several encoders, one sub-folder for each. Give the --output_dir of a run."
         )
-    if (into / INDEX).exists():
-        try:
-            named = set(json.loads((into / INDEX).read_text())["weight_map"].values())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / INDEX} is no valid index of weights. Save the model again.") from error
-        lacking = sorted(name for name in named if not (into / name).exists())
+    for index in sorted([*into.glob(INDEX), *into.glob(f"*/{INDEX}")]):
+        of_folder = folder / index.parent.relative_to(into)
+        lacking = sorted(name for name in read_index(of_folder / INDEX) if not (index.parent / name).exists())
         if lacking:
-            raise ValueError(f"{folder} lacks {', '.join(lacking)}, which {INDEX} lists. Save the model again.")
-
-
-def check_weights(path: Path) -> None:
-    """Raises `ValueError` for a safetensors file that is damaged or truncated, and for weights that are not finite."""
-    from safetensors import SafetensorError
-
-    try:
-        check_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read: {error}. It is damaged or truncated. Save the model again.") from error
+            raise ValueError(f"{of_folder} lacks {', '.join(lacking)}, which {INDEX} lists. Save the model again.")
 
 
 def checkpoints_of(folder: Path) -> list[Path]:

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, CLIPTokenizer, PreTrainedTokenizerBase, 
 from transformers.utils import has_file
 
 from ..utils.files import made_once
+from ..utils.foreign import check_folder, refuse_custom_code
 from .corpus import batches, fingerprint, identity
 from .decoding import needed
 from .remote import digest
@@ -55,17 +56,19 @@ def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
     """Returns the tokenizer of a folder, a Hub id or an open_clip model ("open_clip:ViT-B-32"); None if it has none.
 
     option: name of the option, for error messages. Raises `ValueError` for a slow tokenizer, an unknown open_clip model
-    or a missing package."""
+    a missing package, custom code, or a folder with files that can't be read safely."""
+    check_folder(path)
     try:
         if path.startswith(OPEN_CLIP):
             tokenizer = tokenizer_of(path.removeprefix(OPEN_CLIP))
         elif any(has_file(path, name) for name in TOKENIZER_FILES):  # otherwise transformers creates an empty one
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         else:
             return None
     except ImportError as error:
         raise ValueError(f"{option} {path}: {error}") from error
-    except (OSError, ValueError, TypeError):  # no tokenizer can be loaded
+    except (OSError, ValueError, TypeError) as error:  # no tokenizer can be loaded
+        refuse_custom_code(path, error)
         if path.startswith(OPEN_CLIP):
             raise
         return None

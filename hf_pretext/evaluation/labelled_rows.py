@@ -19,6 +19,7 @@ CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # of splits that are cut f
 SPLITS = ("train", "validation", "test")
 ONLY_RETRIEVAL = "unlabelled rows, which only the retrieval metrics use"
 EVALUATION = "eval_"  # prefix of the options of the labelled set
+OR_SKIP = ", or skip the evaluation with --eval_dataset none"  # end of errors, for runs
 
 
 class Row(NamedTuple):
@@ -127,7 +128,7 @@ class LabelledRows:
         if len(names) < 2:
             raise ValueError(
                 f"{self.name}: the column {self.label!r} has {len(names)} classes, but classification needs 2 or more. "
-                "Give another column with --eval_label, or skip the evaluation with --eval_dataset none."
+                f"Give another column with --eval_label{OR_SKIP}."
             )
         number = {name: i for i, name in enumerate(names)}
         splits = {split: np.array([number[row.label] for row in self._rows[split]]) for split in SPLITS}
@@ -180,8 +181,8 @@ def cut(rows: dict[str, list]) -> dict[str, list]:
     if empty:
         counts = ", ".join(f"{split}: {len(rows[split])}" for split in SPLITS)
         raise ValueError(
-            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more rows, or "
-            "skip the evaluation with --eval_dataset none."
+            f"The labelled set has no rows for {' and '.join(empty)} (rows with a label: {counts}). Give more "
+            f"rows{OR_SKIP}."
         )
     return {split: rows[split] for split in SPLITS}
 

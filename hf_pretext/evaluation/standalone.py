@@ -9,16 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import CONFIG_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
 from transformers.utils import CONFIG_NAME
 
 from .. import registry
-from ..encoders import build_encoder, takes_kind
+from ..encoders import WEIGHTS, build_encoder, takes_kind
 from ..modalities import Inputs, modality_classes
 from ..modeling import load
 from ..utils.finite import listed, not_finite
+from ..utils.foreign import check_folder, refuse_custom_code
 from ..utils.hub import brought
 from .baselines import baseline_transfer
 from .comparison import compare, described, encoder_transfer, random_transfer
@@ -27,6 +26,8 @@ from .transfer import chosen_together, methods_of
 
 SEEDS = (0, 1, 2)  # of random encoders
 PROCESSORS = ("*processor_config.json", "tokenizer_config.json")
+SLACK = 10**8  # parameters that a folder may lack: poolers and heads
+REASON = 400  # maximum length of an error that is quoted, in characters
 LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # files of a repository to download: no pickles
 
 
@@ -85,18 +86,24 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
             f"{source} contains no encoder: it has no {CONFIG_NAME}. Give a folder or repository that save_pretrained "
             "wrote."
         )
+    check_folder(folder, registry.names("modalities"))
     try:
         config, _ = PreTrainedConfig.get_config_dict(folder)  # the objective may define the class of the config
         objective = (config.get("pretext") or {}).get("objective")
         encoder, kind = None, None
         if config.get("model_type") in CONFIG_MAPPING:  # an encoder that was saved alone has no heads
-            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+            check_parameters(folder)
+            encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
             kind = kind_of(encoder)
         if objective and kind is None:
             model = load(folder, dtype=torch.float32)
             encoder, kind = model.encoder, model.inputs[0]
-    except (OSError, SafetensorError, StrictDataclassError, AttributeError, TypeError) as error:
-        raise ValueError(f"{source} contains no encoder that can be loaded: {error}") from error
+    except Exception as error:  # configs raise errors of many types
+        if isinstance(error, ValueError) and folder in str(error):
+            raise
+        refuse_custom_code(source, error)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:REASON]
+        raise ValueError(f"{source} contains no encoder that can be loaded. {reason}") from error
     if kind is None:
         raise ValueError(
             f"{source} is a {config.get('model_type')}: only encoders of one kind of data can be evaluated. Give an "
@@ -105,6 +112,23 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
     if names := not_finite(encoder.state_dict()):
         raise ValueError(f"{source} has weights that are NaN or infinite: {listed(names)}. Give another encoder.")
     return encoder, kind, objective or "not of hf_pretext"
+
+
+def check_parameters(folder: str) -> None:
+    """Raises `ValueError` if the config.json of a folder describes a model that its weights are much too small for.
+
+    transformers would fill the rest with random numbers, which may need more memory than any machine has."""
+    files = [*Path(folder).glob("*"), *Path(folder).glob("*/*")]  # some models have a sub-folder for each encoder
+    stored = sum(path.stat().st_size for path in files if path.name.endswith(WEIGHTS))
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    with torch.device("meta"):
+        model = AutoModel.from_config(config, trust_remote_code=False)
+    described = sum(parameter.numel() for parameter in model.parameters())
+    if described > stored + SLACK:
+        raise ValueError(
+            f"{folder}/{CONFIG_NAME} describes a model of {described:,} parameters, but its weights have {stored:,} "
+            "bytes. The config was edited, or weights are missing: download or copy the folder again."
+        )
 
 
 def processor_folder(folder: str, kind: str) -> str:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from ..utils.foreign import refuse_custom_code
+
 USUAL_SIZE = 224  # pixels; used if neither the encoder nor an option sets a size
 
 
@@ -43,12 +45,15 @@ def target_size(processor) -> tuple[int, int]:
 
 
 def saved_processor(encoder_path: str):
-    """Returns the image processor of a folder or Hub id, or None if it has none."""
+    """Returns the image processor of a folder or Hub id, or None if it has none.
+
+    Raises `ValueError` for one that needs custom code."""
     from transformers import AutoImageProcessor
 
     try:
-        return AutoImageProcessor.from_pretrained(encoder_path)
-    except (OSError, ValueError):
+        return AutoImageProcessor.from_pretrained(encoder_path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        refuse_custom_code(encoder_path, error)
         return None
 
 

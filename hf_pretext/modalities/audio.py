@@ -21,6 +21,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 
 from ..data.decoding import sound_of_video, to_sound
 from ..encoders import TRIED, noise
+from ..utils.foreign import refuse_custom_code
 from ..utils.paths import relative
 from ..utils.settings import accepts_ints
 from ._modality import Batch, Context, Example, Modality
@@ -236,10 +237,13 @@ class Audio(Modality):
 
 
 def saved_extractor(path: str):
-    """Returns the feature extractor of a folder or Hub id, or None if it has none."""
+    """Returns the feature extractor of a folder or Hub id, or None if it has none.
+
+    Raises `ValueError` for one that needs custom code."""
     try:
-        return AutoFeatureExtractor.from_pretrained(path)
-    except (OSError, ValueError):
+        return AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        refuse_custom_code(path, error)
         return None
 
 

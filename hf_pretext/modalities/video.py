@@ -16,6 +16,7 @@ from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProce
 
 from ..data.decoding import MAX_PIXELS, to_video
 from ..encoders import TRIED, image_sides, noise
+from ..utils.foreign import refuse_custom_code
 from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
 from ._modality import Batch, Context, Example, Modality
 
@@ -181,10 +182,13 @@ class Video(Modality):
 
 
 def saved_video_processor(path: str):
-    """Returns the video processor of a folder or Hub id, or None if it has none."""
+    """Returns the video processor of a folder or Hub id, or None if it has none.
+
+    Raises `ValueError` for one that needs custom code."""
     try:
-        return AutoVideoProcessor.from_pretrained(path)
-    except (OSError, ValueError):
+        return AutoVideoProcessor.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        refuse_custom_code(path, error)
         return None
 
 

@@ -66,7 +66,7 @@ def open_codebook(
         return PatchCodebook(size, patch_size)
     config = None
     with suppress(OSError, ValueError):
-        config = AutoConfig.from_pretrained(path)
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     if isinstance(config, FlavaImageCodebookConfig):
         return ReadyCodebook(pretrained(FlavaImageCodebook, path, option), patch_size)
     if isinstance(config, FlavaConfig):
@@ -75,7 +75,9 @@ def open_codebook(
     encoder_config(path, option)  # raises an error that names the problem
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
-        codebook.set_normalisation(*normalisation_of(AutoImageProcessor.from_pretrained(path)), prefix="encoder_")
+        codebook.set_normalisation(
+            *normalisation_of(AutoImageProcessor.from_pretrained(path, trust_remote_code=False)), prefix="encoder_"
+        )
     return codebook
 
 
@@ -85,7 +87,7 @@ def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrained
     part: prefix of the weights that must be present; default: all. The pooler's weights may be missing: no code depends
     on them. Raises `ValueError` for other missing weights."""
     try:
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"{option} {path} has no weights that can be loaded. Give a folder or Hub id with weights "

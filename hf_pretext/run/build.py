@@ -100,7 +100,7 @@ class Blueprint:
         auto = self.objective.auto_class  # keeps a pretrained head if the objective has one
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # raises the error
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
         inner = "" if auto is AutoModel else f"{model.base_model_prefix}."
         return model, [name for name in info["missing_keys"] if name.startswith(inner)]
 
@@ -112,7 +112,9 @@ def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> 
     A pooler may be missing if it is trained. Raises `ValueError` for other missing weights."""
     if is_shape_alone(path):
         return
-    tower, info = AutoModel.from_pretrained(path, dtype=torch.float32, output_loading_info=True)
+    tower, info = AutoModel.from_pretrained(
+        path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+    )
     missing = sorted(info["missing_keys"])
     if any(frozen or "pooler." not in name for name in missing):
         raise ValueError(

@@ -69,7 +69,7 @@ def check_holds_same(folder: Path, objective: str) -> None:
     if not (folder / "config.json").exists():
         return
     try:
-        holds = read_objective(AutoConfig.from_pretrained(folder), folder)
+        holds = read_objective(AutoConfig.from_pretrained(folder, trust_remote_code=False), folder)
     except (ValueError, OSError):
         holds = None
     if holds != objective:

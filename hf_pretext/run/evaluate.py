@@ -160,13 +160,14 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
     """Returns the content of results.json without the metrics. records: the record of each seed's training."""
     request, blueprint, data = experiment.request, experiment.blueprint, experiment.data
     hidden = ("identity", "repository")
+    task = {name: relative(value, to_current=False) for name, value in dataclasses.asdict(blueprint.task).items()}
     return {
         "version": VERSION,
         "recipe": request.recipe.name,
         "about": about(experiment),
         "smoke": request.options.smoke,
         "folder": relative(request.first.output_dir),
-        "objective": {"name": request.objective.objective, **dataclasses.asdict(blueprint.task)},
+        "objective": {"name": request.objective.objective, **task},
         "encoder": {
             "class": next(iter(experiment.trial.encoder_classes.values())),
             "model_type": blueprint.config.model_type,

@@ -131,7 +131,9 @@ class Experiment:
     def identity(self, seed: int) -> dict:
         """Returns all values that change the result of a run, as JSON types."""
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
-        changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": self.data.fingerprint()}
+        sources = self.data.fingerprint()
+        data = [{**source, "name": os.path.basename(source["name"])} for source in sources]  # the data may move
+        changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": data}
         changed = {name: value for name, value in changed.items() if not name.startswith(INDIFFERENT)}
         return json.loads(json.dumps(changed, default=str))
 
@@ -140,8 +142,8 @@ def plan(request: Request) -> Experiment:
     """Checks all options together and builds the experiment. Raises `ValueError` with the value and the fix."""
     check_output(request)
     inputs, config, start, facts = plan_inputs(request)
-    task = objective.complete(request.task, inputs.processors)
-    blueprint = Blueprint(objective, task, config, start)
+    task = request.objective.complete(request.task, inputs.processors)
+    blueprint = Blueprint(request.objective, task, config, start)
     check_start(request, blueprint)
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
@@ -230,7 +232,7 @@ def changed_arguments(request: Request) -> dict:
         "bf16": request.first.bf16,
     }
     return {
-        k: v
+        k: relative(v)
         for k, v in sorted(changed.items())
         if v != defaults[k] and k not in NOT_SETTINGS and not k.startswith("hub_")
     }

@@ -85,6 +85,8 @@ def epochs_of_sources(data: Mixture, order: MixedOrder, samples_seen: int) -> di
     `{"epoch_of_source/<name>": ...}` for several sources."""
     several = len(data.sources) > 1
     names = [f"/{source.prefix}{relative(source.name)}" if several else "" for source in data.sources]
+    if len(set(names)) < len(names):  # folders of the same name
+        names = [f"/{number}{name}" for number, name in enumerate(names)]
     return {
         f"epoch_of_source{name}": count / len(source)
         for name, source, count in zip(names, data.sources, order.drawn(samples_seen), strict=True)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..utils.files import write_text
+from ..utils.paths import hashed
 
 BAD_SAMPLES, SAMPLES = "bad_samples.jsonl", "samples-rank{}.jsonl"
 LAST = 1000  # `max_bad_fraction` is a share of so many samples, the last ones of all ranks
@@ -54,7 +55,8 @@ class SampleLog:
         self.digest, self.reasons = 0, Counter()
         self._most = min(LAST, rows or LAST)
         self._first = start if watched is None else watched["first"]  # the first sample that is counted
-        self._bad: deque[tuple[int, str]] = deque(map(tuple, watched["bad"]) if watched else ())  # number and key
+        bad = watched["bad"] if watched else ()
+        self._bad: deque[tuple[int, str]] = deque((number, hashed(key)) for number, key in bad)
         self._pending: list[tuple[int, str, str]] = []  # number, key, description
         self._examples: deque[str] = deque(maxlen=SHOWN)
         self._keys: list[str] = []
@@ -93,7 +95,7 @@ class SampleLog:
 
         pending: for each rank, the result of `pop_pending`. Raises `TooManyBadSamples`, on all ranks or none."""
         for number, key, example in sorted(itertools.chain(*pending)):
-            self._bad.append((number, key))
+            self._bad.append((number, hashed(key)))
             self._examples.append(example)
             self._check(number)
 

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from ..utils.paths import with_names
 from .mixture import Mixture
 from .order import MixedOrder
 from .settings import StreamSettings
@@ -54,6 +55,7 @@ def load_state(
             "samples would change, because each step uses one dataset. Set --per_device_train_batch_size and "
             f"--gradient_accumulation_steps so that a step of all processes has {before} samples, or start a new run."
         )
+    state["source"] = with_names(state["source"], data.fingerprint())  # a pushed state has hashes of file names
     changed = difference(state["source"], data.fingerprint())
     if changed and not settings.allow_changed_source:
         raise ValueError(

@@ -106,7 +106,7 @@ class StreamTrainer(FiniteTrainer):
         self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """Trains, like `Trainer.train`. After SIGINT, SIGTERM or SIGUSR1, saves a checkpoint and exits (`Interruption`).
+        """Trains, like `Trainer.train`. SIGINT, SIGTERM or SIGUSR1 save a checkpoint and exit (`Interruption`).
 
         Raises `ValueError` for a checkpoint of other data or another order of samples, and while another run writes to
         the output folder, before any file is changed."""

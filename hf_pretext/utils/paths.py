@@ -1,20 +1,51 @@
-"""Paths without the names of private folders."""
+"""Paths and names of files without the names of private folders and files."""
 
+import hashlib
 import os
+import re
 from pathlib import Path
 
+HASHED = re.compile(r"#[0-9a-f]{16}")
 
-def relative(value):
-    """Returns a path for publication, without the user's name.
+
+def relative(value, to_current: bool = True):
+    """Returns a path for publication, without the names of private folders.
 
     A path below the current folder is relative to it. A path below the cache starts with `$HF_HOME`, and a path below
-    the home folder with `~`. In a list, converts each element. Returns other values unchanged."""
+    the home folder with `~`. Any other absolute path keeps its last name only, after `...`. In a list, converts each
+    element. Returns other values unchanged.
+
+    to_current: False for a result that does not depend on the current folder."""
     from huggingface_hub import constants
 
     if isinstance(value, list):
-        return [relative(part) for part in value]
+        return [relative(part, to_current) for part in value]
     if isinstance(value, str) and Path(value).is_absolute():
-        for name, folder in (("", Path.cwd()), ("$HF_HOME", constants.HF_HOME), ("~", Path.home())):
-            if Path(value).is_relative_to(folder):
+        places = {"$HF_HOME": constants.HF_HOME, "~": Path.home()}
+        for name, folder in {**({"": Path.cwd()} if to_current else {}), **places}.items():
+            if Path(value).is_relative_to(folder) and Path(folder) != Path(folder).parent:  # not below the root alone
                 return os.path.join(name, os.path.relpath(value, folder))
+        return os.path.join("...", Path(value).name)
     return value
+
+
+def hashed(name: str) -> str:
+    """Returns a hash that stands for the name of a private file: "#" and 16 hexadecimal digits.
+
+    A hash is returned unchanged."""
+    if HASHED.fullmatch(name):
+        return name
+    return "#" + hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
+def with_names(hashes, names):
+    """Returns JSON content with names in place of the hashes in its keys.
+
+    names: content with the names as keys, of the same structure. A hash without a name stays."""
+    if isinstance(hashes, list) and isinstance(names, list):
+        return [with_names(*pair) for pair in zip(hashes, names, strict=False)] + hashes[len(names) :]
+    if isinstance(hashes, dict) and isinstance(names, dict):
+        known = {hashed(name): name for name in names}
+        result = {known.get(key, key): value for key, value in hashes.items()}
+        return {name: with_names(value, names.get(name)) for name, value in result.items()}
+    return hashes

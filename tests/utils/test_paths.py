@@ -1,0 +1,29 @@
+"""Names that may be published."""
+
+from pathlib import Path
+
+import pytest
+
+from hf_pretext.utils.paths import hashed, relative, with_names
+
+
+def test_a_path_elsewhere_keeps_its_last_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert relative("/mnt/client/emoji") == ".../emoji" and relative("/mnt/client/*.tar") == ".../*.tar"
+    inside = str(tmp_path / "runs" / "a")
+    assert relative(inside) == "runs/a" and relative(inside, to_current=False) == ".../a"
+
+
+@pytest.mark.parametrize("place", ["home", "current"])
+def test_the_root_is_no_folder_that_a_path_is_relative_to(place, monkeypatch):
+    monkeypatch.setattr(Path, "cwd" if place == "current" else "home", lambda: Path("/"))
+    assert relative("/mnt/client/emoji") == ".../emoji"
+
+
+def test_hashes_find_their_names():
+    state = [{"files": {"a.tar": 1, "b.tar": 2}, "rows": 3}]
+    hidden = [{"files": {hashed("a.tar"): 1, hashed("b.tar"): 2}, "rows": 3}]
+    assert "a.tar" not in str(hidden) and hashed(hashed("a.tar")) == hashed("a.tar")
+    assert with_names(hidden, state) == state and with_names(state, state) == state
+    assert with_names(hidden, [{"files": {"a.tar": 9}}]) == [{"files": {"a.tar": 1, hashed("b.tar"): 2}, "rows": 3}]
+    assert with_names([{"files": "digest"}], state) == [{"files": "digest"}] and with_names(state, []) == state
