@@ -1,8 +1,8 @@
 """`PretextTrainer`: transformers' Trainer on the package's data stream, with the objective's loss terms in its logs.
 
-All `TrainingArguments` work, except sharding (FSDP, DeepSpeed). It adds to Trainer: an exact order of samples (see
-`stream/trainer.py`), loss terms and logs averaged over steps and ranks, strict loading, and checkpoints without the
-pickled arguments.
+`utils/options.py` lists which `TrainingArguments` work, and which raise an error. It adds to Trainer: an exact order of
+samples (see `stream/trainer.py`), loss terms and logs averaged over steps and ranks, strict loading, and checkpoints
+without the pickled arguments.
 """
 
 import itertools
@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
-from accelerate.utils import str_to_bool
 from torch import Tensor
 from transformers import ProgressCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
@@ -27,6 +26,7 @@ from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
+from .utils.options import refuse_options
 
 log = logging.get_logger(__name__)
 
@@ -49,8 +49,8 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` if `args` set epochs and the data has no known length, and for FSDP or DeepSpeed."""
-        refuse_sharded(args)
+        """Raises `ValueError` if `args` set epochs and the data has no known length, and for options that are refused."""
+        refuse_options(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
@@ -235,19 +235,6 @@ def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> No
             raise ValueError(
                 f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Resume with the "
                 "same value, or start in another --output_dir."
-            )
-
-
-def refuse_sharded(args: TrainingArguments) -> None:
-    """Raises `ValueError` if the options or the launcher would shard the model over devices (FSDP, DeepSpeed)."""
-    options = {"--fsdp": args.fsdp, "--fsdp_config": args.fsdp_config, "--deepspeed": args.deepspeed}
-    by_launcher = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-    options |= {f"{name} (accelerate launch)": str_to_bool(os.environ.get(name, "0")) for name in by_launcher}
-    for option, value in options.items():
-        if value:
-            raise ValueError(
-                f"{option} would shard the model over devices, but saving needs the complete model on each process: "
-                "weights would be lost. Leave it out. Several processes train with DDP, without sharding."
             )
 
 

@@ -18,7 +18,8 @@ from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationTask
-from hf_pretext.trainer import PretextTrainer, refuse_sharded
+from hf_pretext.trainer import PretextTrainer
+from hf_pretext.utils.options import refuse_options
 
 
 class TeacherForPreTraining(PretextModel):
@@ -111,10 +112,10 @@ def test_what_splits_the_model_is_refused_on_every_device(tmp_path, monkeypatch,
     with pytest.raises(ValueError, match="--fsdp would shard the model over devices.*Leave it out"):
         PretextTrainer(model, args, open_source(emoji(count=24)), Inputs(Image(default_processor(IMAGE))))
     plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None}
-    refuse_sharded(SimpleNamespace(**plain))
-    refuse_sharded(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
+    refuse_options(SimpleNamespace(**plain))
+    refuse_options(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
     with pytest.raises(ValueError, match="--deepspeed would shard"):
-        refuse_sharded(SimpleNamespace(**{**plain, "deepspeed": "zero.json"}))
+        refuse_options(SimpleNamespace(**{**plain, "deepspeed": "zero.json"}))
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(ValueError, match="ACCELERATE_USE_FSDP .accelerate launch. would shard"):
-        refuse_sharded(SimpleNamespace(**plain))
+        refuse_options(SimpleNamespace(**plain))

@@ -306,8 +306,6 @@ def test_a_loss_that_is_not_finite_on_one_rank_ends_all_with_the_same_error_and_
         assert re.search(rf"rank{rank}\]:.*Diverged: Training diverged: the loss of step 3 is NaN.*{last}", output)
     assert [path.name for path in folder.glob("checkpoint-*")] == ["checkpoint-2"]
     assert max(steps(folder)) == 4 and not (folder / "found.json").exists()
-    run(data, folder, last=True, **options)  # from that checkpoint
-    assert outcome(folder)["samples_seen"] == STEPS * BATCH
 
 
 @pytest.mark.slow

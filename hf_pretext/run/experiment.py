@@ -22,8 +22,8 @@ from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
 from ..stream.state import check_length
-from ..trainer import refuse_sharded
 from ..utils.machine import default_workers, has_bf16
+from ..utils.options import refuse_options
 from ..utils.paths import relative
 from .build import Blueprint
 from .checks import Trial, check_finished, check_output, check_start, kinds_alone, try_out
@@ -174,7 +174,7 @@ def ask(
     check_license(options.license)
     check_language(options.language)
     arguments = {seed: training_arguments(seed, options.seeds, command_line, values) for seed in options.seeds}
-    refuse_sharded(arguments[options.seeds[0]])
+    refuse_options(arguments[options.seeds[0]], given)
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)

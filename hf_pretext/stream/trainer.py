@@ -23,6 +23,7 @@ from ..modules.distributed import gather_objects
 from ..utils.files import write_json
 from .divergence import FiniteTrainer
 from .interruption import Interruption
+from .little_data import LittleData
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
@@ -64,7 +65,8 @@ class StreamTrainer(FiniteTrainer):
         self._loader: StreamLoader | None = None
         self._saving = False
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
-        for callback in (self.pace, self.interruption):
+        self._little_data = LittleData(self.mixture, self.is_world_process_zero())
+        for callback in (self.pace, self.interruption, self._little_data):
             self.add_callback(callback)
 
     @property
@@ -187,6 +189,7 @@ class StreamTrainer(FiniteTrainer):
         """Gets the batches of a step, like Trainer. Also measures the wait for data, and records the step's samples."""
         with self.pace.waiting():
             samples = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._little_data.look(samples[0])
         if samples[0]:
             self._loader.sample_log.step(self.state.global_step + 1)
         return samples

@@ -4,8 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 from recorded import RECORDED, recorded_results
+from safetensors.torch import save_file
 
 from hf_pretext.cards.refresh import refresh_card
 from hf_pretext.cli import main
@@ -41,3 +43,11 @@ def test_the_card_of_every_run_is_written_again(folder, tmp_path):
     card = refresh_card(tmp_path / "run", license="mit").read_text()
     assert ModelCard(card).data.license == "mit"
     assert ("It prints:" in card) == ("It prints:" in (folder / "README.md").read_text())  # no weights: as it was
+
+
+def test_no_card_is_written_for_weights_that_are_not_finite(results, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    save_file({"weight": torch.tensor([1.0, float("inf")])}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors has weights that are NaN or infinite: weight"):
+        refresh_card(tmp_path, "mit")
+    assert not (tmp_path / "README.md").exists()

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import torch
 from finished import MODEL, finished_run, online_hub, weights
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from hf_pretext.cards.push import push
 from hf_pretext.cards.staging import checkpoints_of, stage
@@ -155,3 +155,13 @@ def test_checkpoints_come_in_the_order_of_their_steps(tmp_path):
     assert [path.name for path in checkpoints_of(tmp_path)] == ["checkpoint-9", "checkpoint-10", "checkpoint-100"]
     with pytest.raises(ValueError, match=r"contains no checkpoint-\* folder"):
         checkpoints_of(tmp_path / "checkpoint-9")
+
+
+def test_weights_that_are_not_finite_are_not_pushed(hub, run):
+    shard = sorted(run.glob("*.safetensors"))[0]
+    state = load_file(shard)
+    next(iter(state.values())).view(-1)[0] = float("nan")
+    save_file(state, shard, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{shard.name} has weights that are NaN or infinite: .*The training diverged"):
+        push(run, MODEL)
+    assert hub.requests == 0

@@ -145,3 +145,11 @@ def test_what_is_no_encoder_of_one_kind(tmp_path):
     transformers.CLIPModel(config).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is a clip: only encoders of one kind of data"):
         evaluate(tmp_path, str(EMOJI), "group")
+
+
+def test_an_encoder_that_is_not_finite_is_not_measured(ours):
+    encoder = AutoModel.from_pretrained(ours)
+    next(encoder.parameters()).data.view(-1)[0] = float("nan")
+    encoder.save_pretrained(ours)
+    with pytest.raises(ValueError, match="ours has weights that are NaN or infinite: embedder"):
+        evaluate(ours, str(EMOJI), "group", rows=ROWS)

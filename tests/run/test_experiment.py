@@ -165,3 +165,15 @@ def test_an_announcement_says_what_is_trained_on_what(experiment):
     assert line.startswith("rotation_emoji: rotation on 3,") and "\n" not in line
     for words in ("emoji; ResNetModel from scratch, seed 0; cpu, ", ", channels_last, processes: 1"):
         assert words in line
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--label_smoothing_factor", 0.1), "--label_smoothing_factor 0.1 has no effect: the objective computes"),
+        (("--dataloader_drop_last", True), "--dataloader_drop_last True has no effect: no batch is incomplete"),
+        (("--logging_nan_inf_filter", True), "--logging_nan_inf_filter True would log NaN losses as 0"),
+    ],
+)
+def test_an_option_without_effect_is_refused_before_anything_is_written(options, message):
+    assert message in refused(ROTATION, *options)

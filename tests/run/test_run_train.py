@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import weakref
@@ -24,9 +25,10 @@ from recipe_runs import (
     kill_once_there,
     main,
 )
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hf_pretext.run.build import Blueprint
+from hf_pretext.run.evaluate import evaluate
 from hf_pretext.run.train import finite, say_bad_samples, train_seed, while_training
 from hf_pretext.stream.sample_log import read_lines
 
@@ -106,6 +108,21 @@ def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
     monkeypatch.setattr(Blueprint, "fresh", watched)
     main(ROTATION, "--seeds", 0, 1, 2, *BRIEFLY, output_dir=tmp_path / "run")
     assert len(built) >= 3 and alive[-2:] == [0, 0]
+
+
+def test_a_run_that_diverges_ends_with_one_line_and_without_results(tmp_path):
+    with pytest.raises(SystemExit) as ended:
+        main(ROTATION, "--learning_rate", 1e30, "--max_grad_norm", 0, "--save_total_limit", 1, output_dir=tmp_path)
+    assert re.fullmatch(r"error: Training diverged: the loss of step \d+ is NaN .* --learning_rate 1e\+30 .*", ended.value.code)
+    for name in ("run.json", "results.json", "README.md", "model.safetensors"):
+        assert not (tmp_path / name).exists()
+
+
+def test_results_of_weights_that_are_not_finite_are_refused(tmp_path):
+    save_file({"weight": torch.tensor([math.nan])}, tmp_path / "model.safetensors")
+    of, _ = experiment(arguments={3: SimpleNamespace(output_dir=str(tmp_path))})
+    with pytest.raises(ValueError, match="model.safetensors has weights that are NaN or infinite: weight"):
+        evaluate(of, {3: {"seed": 3}})
 
 
 # a run that was stopped
