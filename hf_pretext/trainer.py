@@ -16,13 +16,13 @@ from accelerate.utils import str_to_bool
 from torch import Tensor
 from transformers import ProgressCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
+from .stream.branch import LAST
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
@@ -65,11 +65,10 @@ class PretextTrainer(StreamTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains like `Trainer.train`.
 
-        resume_from_checkpoint: a checkpoint folder; `"last"` or True for the last checkpoint in the output folder.
-        Raises `ValueError`, before any file is changed, if the data or the order of its samples has changed."""
-        if resume_from_checkpoint in ("last", True):
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
-        return super().train(resume_from_checkpoint or None, **kwargs)
+        resume_from_checkpoint: a checkpoint folder; `"last"` or True for the newest intact one in the output folder.
+        Raises `ValueError`, before any file is changed, for a damaged checkpoint, and if the data or the order of its
+        samples has changed."""
+        return super().train(LAST if resume_from_checkpoint is True else resume_from_checkpoint or None, **kwargs)
 
     def _prepare(self) -> None:
         """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
@@ -248,11 +247,3 @@ def refuse_sharded(args: TrainingArguments) -> None:
                 f"{option} would shard the model over devices, but saving needs the complete model on each process: "
                 "weights would be lost. Leave it out. Several processes train with DDP, without sharding."
             )
-
-
-def last_checkpoint(output_dir: str) -> str:
-    """Returns the newest checkpoint in a folder. Raises `ValueError` if it has no checkpoint."""
-    checkpoint = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
-    if checkpoint is None:
-        raise ValueError(f"{output_dir} has no checkpoint to resume from. Leave out --resume_from_checkpoint.")
-    return checkpoint

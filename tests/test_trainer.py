@@ -19,11 +19,12 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.stream.branch import last_checkpoint
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.pace import epochs_of_sources
 from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
-from hf_pretext.trainer import PretextTrainer, last_checkpoint
+from hf_pretext.trainer import PretextTrainer
 
 
 def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, stream=None, **options):
@@ -302,6 +303,7 @@ from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
 from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.stream.branch import last_checkpoint
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..stream.branch import ABANDONED, RECORD
+from ..stream.manifest import MANIFEST
 from ..stream.state import STREAM_STATE
 
 SHARED = {  # files of a checkpoint besides its weights
@@ -25,10 +27,10 @@ SHARED = {  # files of a checkpoint besides its weights
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 OF_TRAINING = {  # files that resume a run
-    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE,
+    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE, MANIFEST,
 }  # fmt: skip
 RANDOM_STATE = "rng_state"  # prefix of the files of each process
-OF_THE_RUN = {"run.json", "README.md"}  # not pushed: the card is rendered again for its repository
+OF_THE_RUN = {"run.json", "README.md", RECORD}  # not pushed: the card is rendered again for its repository
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 NATIVE_WEIGHTS = "model*.safetensors"
@@ -47,7 +49,7 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
         if path.is_symlink():  # its target may be any file of this machine
             left_out.append(name)
         elif path.is_dir():
-            if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-")):
+            if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-", ABANDONED)):
                 continue  # not part of this checkpoint, and not worth a warning
             if (path / CONFIG).exists():  # one of several encoders, or a module of sentence-transformers
                 files = [file for file in sorted(path.iterdir()) if file.is_file()]

@@ -6,6 +6,9 @@ The gradient of a gathered tensor is the sum over the losses of all ranks. If ea
 rows, DistributedDataParallel's average over ranks gives the same gradient as one process with the global batch.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -25,6 +28,24 @@ def gather_objects(value) -> list:
     values = [None] * rank_and_ranks()[1]
     dist.all_gather_object(values, value)
     return values
+
+
+def on_main_process(compute: Callable[[], Any]) -> Any:
+    """Returns what a function returns on rank 0, on all ranks. Raises its `ValueError` on all ranks: others would wait
+    forever."""
+    rank, ranks = rank_and_ranks()
+    outcome = [None, None]
+    if rank == 0:
+        try:
+            outcome = [compute(), None]
+        except ValueError as error:
+            outcome = [None, str(error)]
+    if ranks > 1:
+        dist.broadcast_object_list(outcome, src=0)
+    value, failed = outcome
+    if failed is not None:
+        raise ValueError(failed)
+    return value
 
 
 def gather(value: Tensor, across: bool = True) -> Tensor:

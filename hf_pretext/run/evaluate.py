@@ -152,7 +152,7 @@ def about(experiment: Experiment) -> str | None:
 def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
     """Returns the content of results.json without the metrics. records: the record of each seed's training."""
     request, blueprint, data = experiment.request, experiment.blueprint, experiment.data
-    hidden = ("identity", "repository")
+    hidden = ("identity", "repository", "length")
     return {
         "version": VERSION,
         "recipe": request.recipe.name,

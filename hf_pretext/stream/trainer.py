@@ -3,7 +3,6 @@
 sources of rows -> StreamLoader -> steps -> checkpoint-N/stream.json -> the same steps again
 """
 
-import math
 import os
 import shutil
 from collections import Counter
@@ -13,14 +12,17 @@ from typing import Any
 
 import torch
 from accelerate.utils import set_seed
-from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..data.sources import Source
 from ..modeling import PretextModel
-from ..modules.distributed import gather_objects
+from ..modules.distributed import gather_objects, on_main_process
 from ..utils.files import write_json
+from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, finish_checkpoint, name_best, rotate
+from .length import Lengthening, length_left, length_of
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
@@ -29,7 +31,6 @@ from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
 from .settings import StreamSettings
 from .state import STREAM_STATE, check_length, load_state, state_of
 
-STAGING = ".saving"  # folder in which a checkpoint is written, before it is moved to its final name
 log = logging.get_logger(__name__)
 
 
@@ -58,8 +59,11 @@ class StreamTrainer(Trainer):
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
         self._loader: StreamLoader | None = None
         self._saving = False
+        self._parent: str | None = None  # name of the checkpoint before the next one
+        self.lengthening = Lengthening()
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
-        self.add_callback(self.pace)
+        for callback in (self.pace, self.lengthening, BestInFolder()):
+            self.add_callback(callback)
 
     @property
     def data_seed(self) -> int:
@@ -100,12 +104,18 @@ class StreamTrainer(Trainer):
         self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """Trains, like `Trainer.train`. Raises `ValueError` for a checkpoint of other data or another order of samples,
-        before any file is changed."""
-        steps = self._resume(resume_from_checkpoint) if resume_from_checkpoint else 0
+        """Trains, like `Trainer.train`. resume_from_checkpoint: a folder, or "last" (see `checkpoint_to_resume`).
+
+        Raises `ValueError` for a damaged checkpoint, other data or another order of samples, before any file is
+        changed."""
+        if resume_from_checkpoint:
+            resume_from_checkpoint = self._resume(resume_from_checkpoint)
+        self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
+        steps = self._initial_global_step if resume_from_checkpoint else 0
         records = self._state_before.get("records") if self._state_before else None
         if self.args.should_save:  # also without a checkpoint: a killed run may have left records
             forget_after(self.args.output_dir, steps, records)
+            begin_from(self.args.output_dir, resume_from_checkpoint)
         if self.args.world_size > 1 or resume_from_checkpoint:
             # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
             set_seed(self.args.seed + self._start, device_specific=True)
@@ -118,16 +128,19 @@ class StreamTrainer(Trainer):
                 if self._loader is not None:
                     self._loader.close()
 
-    def _resume(self, checkpoint: str) -> int:
-        """Loads the state of the stream. Returns the number of steps before the checkpoint."""
+    def _resume(self, asked: str) -> str:
+        """Loads the state of the stream. asked: see `checkpoint_to_resume`. Returns the path of the checkpoint."""
+        checkpoint, warning = on_main_process(lambda: checkpoint_to_resume(self.args.output_dir, asked))
         together = self.get_total_train_batch_size(self.args) if self.mixture.one_source_a_step else 1
         self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
+        rows = None if self.mixture.endless else len(self.mixture)
+        self._initial_global_step = self.lengthening.resume(checkpoint, self.args, self._state_before, rows)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
-        steps = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json")).global_step
-        self._initial_global_step = steps
         self.args.ignore_data_skip = True  # the stream starts at the right sample
-        return steps
+        if warning and self.is_world_process_zero():
+            log.warning(warning)
+        return checkpoint
 
     def _prepare(self) -> None:
         """Hook before the first step of a run that does not resume."""
@@ -159,16 +172,9 @@ class StreamTrainer(Trainer):
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
-        """Computes the lengths of training, like Trainer. A run that resumes with another global batch size still ends
-        after the same number of samples."""
-        *values, max_steps = super().set_initial_training_values(args, dataloader)
-        batch = self.get_total_train_batch_size(args)
-        if self._state_before and args.max_steps < 0 and self._state_before["global_batch"] != batch:
-            left = args.num_train_epochs * len(self.mixture) - self._start
-            max_steps = self._initial_global_step + max(math.ceil(left / batch), 0)
-            steps_per_epoch = values[1]
-            values[0] = self._initial_global_step // steps_per_epoch + math.ceil(left / batch / steps_per_epoch) + 1
-        return (*values, max_steps)
+        """Computes the lengths of training, like Trainer; for a run that resumes, see `length_left`."""
+        values, before = super().set_initial_training_values(args, dataloader), self._state_before
+        return length_left(values, args, before, self._initial_global_step, self.mixture) if before else values
 
     def get_batch_samples(self, epoch_iterator: Iterator, num_batches: int, device: torch.device):
         """Gets the batches of a step, like Trainer. Also measures the wait for data, and records the step's samples."""
@@ -186,7 +192,7 @@ class StreamTrainer(Trainer):
         all checkpoint folders are complete, whenever a run is killed."""
         run, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        written, final = run / STAGING / name, run / name
+        written = run / STAGING / name
         if self.args.should_save:
             shutil.rmtree(run / STAGING, ignore_errors=True)  # left by a killed run
         self.accelerator.wait_for_everyone()
@@ -195,20 +201,16 @@ class StreamTrainer(Trainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._saving, self.args.save_total_limit = False, limit
-        if self.state.best_model_checkpoint == str(written):
-            self.state.best_model_checkpoint = str(final)
-            if self.args.should_save:
-                self.state.save_to_json(str(written / "trainer_state.json"))
+        name_best(self.state, run, name)
         state = self._state_of_stream()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
             write_json(written / STREAM_STATE, state)
-            if final.exists():  # the run was resumed from an earlier checkpoint
-                final.rename(run / STAGING / "replaced")
-            written.rename(final)
-            shutil.rmtree(run / STAGING)
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(output_dir=str(run), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+            facts = {"step": self.state.global_step, "parent": self._parent, "global_batch": state["global_batch"]}
+            finish_checkpoint(written, run, **facts, resumable=not self.args.save_only_model)
+            rotate(run, limit, self.state.best_model_checkpoint)
+        self._parent = name
 
     def _get_output_dir(self, trial) -> str:
         folder = super()._get_output_dir(trial)
@@ -223,6 +225,8 @@ class StreamTrainer(Trainer):
             "global_batch": self.get_total_train_batch_size(self.args),
             "seconds": self.seconds,
             "resumed": self.resumed,
+            "length": length_of(self.args),
+            "lengthened": self.lengthening.history,
             "watched": self._loader.sample_log.watched(),
             "records": sizes_of_records(self.args.output_dir),
             **self.account(),

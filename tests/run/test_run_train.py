@@ -48,9 +48,10 @@ def test_a_log_keeps_what_json_can_hold():
 
 
 def test_a_seed_that_is_finished_is_not_trained_again(tmp_path):
-    (tmp_path / "run.json").write_text('{"seed": 3, "steps": 40}')
+    record = {"seed": 3, "steps": 40, "identity": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
     of, said = experiment()
-    assert train_seed(of, 3, SimpleNamespace(output_dir=str(tmp_path))) == {"seed": 3, "steps": 40}
+    assert train_seed(of, 3, SimpleNamespace(output_dir=str(tmp_path), max_steps=40)) == record
     assert said == [f"seed 3: already finished, in {tmp_path}"]
 
 
