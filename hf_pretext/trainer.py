@@ -6,7 +6,6 @@ without the pickled arguments.
 """
 
 import itertools
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor
 from transformers import ProgressCallback, TrainingArguments
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import logging
 
 from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
+from .stream.branch import LAST
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
@@ -49,7 +48,7 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` if `args` set epochs and the data has no known length, and for options that are refused."""
+        """Raises `ValueError` for refused options, and if `args` set epochs and the data has no known length."""
         refuse_options(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
@@ -65,11 +64,10 @@ class PretextTrainer(StreamTrainer):
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs):
         """Trains like `Trainer.train`.
 
-        resume_from_checkpoint: a checkpoint folder; `"last"` or True for the last checkpoint in the output folder.
-        Raises `ValueError`, before any file is changed, if the data or the order of its samples has changed."""
-        if resume_from_checkpoint in ("last", True):
-            resume_from_checkpoint = last_checkpoint(self.args.output_dir)
-        return super().train(resume_from_checkpoint or None, **kwargs)
+        resume_from_checkpoint: a checkpoint folder; `"last"` or True for the newest intact one in the output folder.
+        Raises `ValueError`, before any file is changed, for a damaged checkpoint, and if the data or the order of its
+        samples has changed."""
+        return super().train(LAST if resume_from_checkpoint is True else resume_from_checkpoint or None, **kwargs)
 
     def _prepare(self) -> None:
         """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
@@ -236,11 +234,3 @@ def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> No
                 f"{where} was trained with {name}={before.get(name)}, not {now.get(name)}. Resume with the "
                 "same value, or start in another --output_dir."
             )
-
-
-def last_checkpoint(output_dir: str) -> str:
-    """Returns the newest checkpoint in a folder. Raises `ValueError` if it has no checkpoint."""
-    checkpoint = get_last_checkpoint(output_dir) if os.path.isdir(output_dir) else None
-    if checkpoint is None:
-        raise ValueError(f"{output_dir} has no checkpoint to resume from. Leave out --resume_from_checkpoint.")
-    return checkpoint

@@ -2,12 +2,15 @@
 
 import json
 import logging
+import math
 import os
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import datasets
 import pytest
 import torch
 from conftest import CONFIGS, EMOJI, IMAGE
@@ -19,11 +22,13 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.run.train import weights_of
+from hf_pretext.stream.branch import branch_of, last_checkpoint
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.pace import epochs_of_sources
 from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
-from hf_pretext.trainer import PretextTrainer, last_checkpoint
+from hf_pretext.trainer import PretextTrainer
 
 
 def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, emoji=None, stream=None, **options):
@@ -44,6 +49,13 @@ def trainer_of(tmp_path, emoji):
     return lambda name="run", architecture="resnet", **options: make_trainer(
         tmp_path / name, architecture, emoji=emoji, **options
     )
+
+
+@pytest.fixture(scope="module")
+def first_rows():
+    """The first rows of the emoji, for fixtures of the module."""
+    rows = datasets.load_dataset("parquet", data_files=str(EMOJI / "train-*.parquet"), split="train")
+    return lambda count=40: rows.select(range(count))
 
 
 def weights(model) -> dict[str, torch.Tensor]:
@@ -196,8 +208,6 @@ def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
 
 
 def test_bad_samples_are_replaced_counted_and_survive_a_resume(trainer_of, tmp_path, emoji):
-    import datasets
-
     rows = emoji(count=40).cast_column("image", datasets.Image(decode=False)).to_list()
     rows[5]["image"]["bytes"] = rows[5]["image"]["bytes"][:50]
     rows[9]["image"]["bytes"] = b"no image"
@@ -286,6 +296,127 @@ def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):
         trainer_of().train(resume_from_checkpoint=str(tmp_path / "other"))
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, first_rows):
+    """A run of 6 steps on a cosine schedule, with checkpoints of the steps 2, 4 and 6."""
+    trainer = make_trainer(tmp_path_factory.mktemp("trained") / "run", emoji=first_rows, lr_scheduler_type="cosine")
+    trainer.train()
+    return trainer
+
+
+@pytest.fixture
+def resume(trained, tmp_path, first_rows):
+    """Resumes a copy of the run, in the same folder at each call of a test."""
+    folder = tmp_path / "run"
+    shutil.copytree(trained.args.output_dir, folder)
+
+    def resume(checkpoint="last", **options):
+        trainer = make_trainer(folder, emoji=first_rows, **{"lr_scheduler_type": "cosine", **options})
+        trainer.train(resume_from_checkpoint=checkpoint if checkpoint == "last" else str(folder / checkpoint))
+        return trainer
+
+    resume.folder = folder
+    return resume
+
+
+def rates(trainer) -> list[float]:
+    return [entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def cosine(step: int, steps: int) -> float:
+    """The learning rate of a step, counted from 0."""
+    return 1e-2 * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "pretext.safetensors", "stream.json",
+     "trainer_state.json", "preprocessor_config.json", "config.json"],
+)  # fmt: skip
+def test_no_checkpoint_is_resumed_without_one_of_its_files(resume, name):
+    (resume.folder / "checkpoint-4" / name).unlink()
+    with pytest.raises(ValueError, match=f"checkpoint-4 is damaged: {name} is missing.*intact .*/checkpoint-6"):
+        resume("checkpoint-4")
+    assert not (resume.folder / "abandoned").exists()
+
+
+def test_after_a_cut_checkpoint_last_is_the_one_before_and_ends_as_a_run_never_interrupted(resume, trained, caplog):
+    os.truncate(resume.folder / "checkpoint-6" / "model.safetensors", 1000)
+    trainer = resume()
+    assert [line for line in caplog.messages if "model.safetensors has 1,000 bytes" in line] == [
+        line for line in caplog.messages if "Resuming from" in line
+    ]
+    assert sum("Resuming from" in line for line in caplog.messages) == 1
+    assert losses(trainer) == losses(trained) and trainer.samples_seen == 48
+    expected = weights(trained.model)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(trainer.model).items())
+    assert (resume.folder / "abandoned" / "checkpoint-6").exists()
+
+
+def test_a_checkpoint_of_weights_only_is_not_resumed(trainer_of):
+    trainer = trainer_of(save_only_model=True)
+    trainer.train()
+    with pytest.raises(ValueError, match="checkpoint-6 was written with --save_only_model, .*--encoder"):
+        trainer_of(save_only_model=True, max_steps=8).train(resume_from_checkpoint="last")
+
+
+def test_last_is_of_the_branch_that_was_trained_last(resume):
+    resume("checkpoint-2", max_steps=4)
+    assert {path.name for path in (resume.folder / "abandoned").iterdir()} == {"checkpoint-4", "checkpoint-6"}
+    manifest = json.loads((resume.folder / "checkpoint-4" / "manifest.json").read_text())
+    assert manifest["parent"] == "checkpoint-2" and manifest["global_batch"] == 8 and manifest["step"] == 4
+    trainer = resume(max_steps=5, save_steps=5)
+    assert [len(rates(trainer)), trainer._initial_global_step] == [5, 4]
+    assert [path.name for path in branch_of(resume.folder)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
+
+
+def test_a_clock_that_is_set_back_deletes_no_new_checkpoint(resume):
+    for path in resume.folder.glob("checkpoint-*"):
+        os.utime(path, (time.time() + 10**6,) * 2)
+    resume(max_steps=10, save_total_limit=2)
+    assert {path.name for path in resume.folder.glob("checkpoint-*")} == {"checkpoint-8", "checkpoint-10"}
+
+
+def test_a_run_that_has_done_all_steps_does_no_more(resume, trained):
+    trainer = resume()
+    assert trainer.state.global_step == 6 and losses(trainer) == losses(trained)
+
+
+@pytest.mark.parametrize("length", [{"max_steps": 10}, {"max_steps": -1, "num_train_epochs": 2}])
+def test_a_longer_run_has_the_schedule_of_its_new_length(resume, caplog, length):
+    trainer = resume(**length)
+    assert "Lengthened at step 6 from 6 to 10 steps. The learning rate follows the schedule of 10" in caplog.text
+    assert rates(trainer) == pytest.approx(
+        [cosine(step, 6) for step in range(6)] + [cosine(step, 10) for step in range(6, 10)]
+    )
+    assert trainer.lengthening.history == [{"step": 6, "from": 6, "to": 10}]
+    again = resume(max_steps=12)
+    assert again.lengthening.history == [{"step": 6, "from": 6, "to": 10}, {"step": 10, "from": 10, "to": 12}]
+    with pytest.raises(ValueError, match="--max_steps 11 would end before .*checkpoint-12, which has done 12 steps"):
+        resume(max_steps=11)
+
+
+def test_a_best_checkpoint_stays_when_its_run_is_moved_and_resumed(trainer_of, tmp_path):
+    values = iter([1.0, 3.0, 2.0, 2.0, 2.0, 2.0])
+    options = dict(
+        evaluation=lambda model: {"metric": next(values)}, eval_strategy="steps", eval_steps=2, save_total_limit=2,
+        load_best_model_at_end=True, metric_for_best_model="metric", greater_is_better=True,
+    )  # fmt: skip
+    trainer_of(**options).train()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = trainer_of("moved", max_steps=12, **options)
+    moved.train(resume_from_checkpoint="last")
+    assert {path.name for path in (tmp_path / "moved").glob("checkpoint-*")} == {"checkpoint-4", "checkpoint-12"}
+    chosen = {"step": 4, "metric": "eval_metric", "value": 3.0, "chosen": "largest"}
+    assert weights_of(moved) == chosen
+    best = load_file(tmp_path / "moved" / "checkpoint-4" / "pretext.safetensors")
+    assert torch.equal(moved.model.state_dict()["pretext_head.0.weight"], best["pretext_head.0.weight"])
+
+
+def test_weights_that_no_metric_chose_are_of_the_last_step(trained):
+    assert weights_of(trained) == {"step": 6}
+
+
 @pytest.mark.parametrize("strategy", ["steps", "epoch"])
 def test_our_evaluation_runs_when_asked(trainer_of, strategy):
     calls = []
@@ -332,6 +463,8 @@ from safetensors.torch import save_file
 from transformers import TrainingArguments, ViTConfig, set_seed
 from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.data.sources import open_source
+from hf_pretext.run.train import weights_of
+from hf_pretext.stream.branch import branch_of, last_checkpoint
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.trainer import PretextTrainer

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..stream.branch import ABANDONED, RECORD
+from ..stream.manifest import MANIFEST
 from ..stream.state import STREAM_STATE
 from ..utils.files import write_text
 from ..utils.finite import check_finite
@@ -28,10 +30,10 @@ SHARED = {  # files of a checkpoint besides its weights
 WEIGHTS = (".safetensors", ".safetensors.index.json")
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib", ".npy", ".npz", ".h5", ".msgpack")
 OF_TRAINING = {  # files that resume a run
-    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE,
+    "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE, MANIFEST,
 }  # fmt: skip
 RANDOM_STATE = "rng_state"  # prefix of the files of each process
-OF_THE_RUN = {"run.json", "README.md"}  # not pushed: the card is rendered again for its repository
+OF_THE_RUN = {"run.json", "README.md", RECORD}  # not pushed: the card is rendered again for its repository
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 NATIVE_WEIGHTS = "model*.safetensors"
 
@@ -50,7 +52,7 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
         if path.is_symlink() or not (path.is_file() or path.is_dir()):  # a link may lead to any file; a pipe never ends
             left_out.append(name)
         elif path.is_dir():
-            if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-")):
+            if name.startswith((".", PREFIX_CHECKPOINT_DIR, "seed-", ABANDONED)):
                 continue  # not part of this checkpoint, and not worth a warning
             if (path / CONFIG).exists():  # one of several encoders, or a module of sentence-transformers
                 files = [file for file in sorted(path.iterdir()) if not file.is_dir()]

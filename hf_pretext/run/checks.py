@@ -5,20 +5,20 @@ options -> output folder, start, encoder on noise, a checkpoint that loads again
 
 import inspect
 import json
-import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from transformers import AutoConfig, AutoModel
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import AutoConfig, AutoModel, TrainingArguments
 
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..features import last_hidden
 from ..modalities import Context, Inputs
 from ..modeling import PretextModel, read_objective
+from ..stream.branch import LAST, checkpoint_to_resume, last_checkpoint
+from ..stream.length import length_of, option_of
 from ..stream.state import STREAM_STATE
 from .build import Blueprint
 
@@ -33,16 +33,13 @@ def finished(folder: str) -> bool:
     return (Path(folder) / FINISHED).exists()
 
 
-def checkpoint(folder: str) -> str | None:
-    """Returns the path of the newest checkpoint in a folder, or None."""
-    return get_last_checkpoint(folder) if os.path.isdir(folder) else None
-
-
 def check_output(request: "Request") -> None:
-    """Raises `ValueError` if the output folder contains another model or run, or no checkpoint to resume from."""
+    """Raises `ValueError` if the output folder contains another model or run, or no intact checkpoint to resume from.
+
+    Checkpoints are compared by names and sizes of their files here, and by their contents when training begins."""
     folder, resume = Path(request.first.output_dir), request.first.resume_from_checkpoint
     check_holds_same(folder, request.objective.objective)
-    if resume and resume != "last":
+    if resume and resume != LAST:
         if len(request.arguments) > 1:
             raise ValueError(
                 f"--resume_from_checkpoint {resume} is a checkpoint of one seed, but --seeds are "
@@ -53,9 +50,13 @@ def check_output(request: "Request") -> None:
             raise ValueError(
                 f"--resume_from_checkpoint {resume} is not a checkpoint folder. Give a checkpoint-* folder, or `last`."
             )
+        checkpoint_to_resume(folder, resume, contents=False)
     elif resume:
         if not folder.is_dir():
             raise ValueError(f"--resume_from_checkpoint last: the folder {folder} does not exist. Leave it out.")
+        for args in request.arguments.values():
+            if last_checkpoint(args.output_dir) and not finished(args.output_dir):
+                checkpoint_to_resume(args.output_dir, LAST, contents=False)
     elif (folder / CARD).exists() and not (folder / RESULTS).exists():
         raise ValueError(
             f"--output_dir {folder} contains a {CARD} that is not from a run, and is not replaced. Give another folder."
@@ -79,7 +80,7 @@ def check_holds_same(folder: Path, objective: str) -> None:
 
 def check_not_begun(folders: list[str]) -> None:
     """Raises `ValueError` if one of the folders contains a started run."""
-    begun = [folder for folder in folders if finished(folder) or checkpoint(folder)]
+    begun = [folder for folder in folders if finished(folder) or last_checkpoint(folder)]
     if begun:
         state = "a finished run" if finished(begun[0]) else "an unfinished run"
         raise ValueError(
@@ -89,11 +90,13 @@ def check_not_begun(folders: list[str]) -> None:
 
 
 def check_finished(experiment: "Experiment") -> None:
-    """Raises `ValueError` for a finished run with other settings: the card would show settings that were not used."""
+    """Raises `ValueError` for a finished run with other settings: the card would show settings that were not used.
+
+    Its length may grow, if it has a checkpoint."""
     for seed, args in experiment.request.arguments.items():
         if not finished(args.output_dir):
             continue
-        before = json.loads((Path(args.output_dir) / FINISHED).read_text())["identity"]
+        before = read_finished(args.output_dir)["identity"]
         changed = [
             f"{name} {before.get(name)}, not {value}"
             for name, value in experiment.identity(seed).items()
@@ -104,6 +107,35 @@ def check_finished(experiment: "Experiment") -> None:
                 f"--output_dir {args.output_dir} contains a finished run with {'; '.join(changed[:3])}. Give another "
                 "folder, or the same options."
             )
+        if is_longer(args):
+            if last_checkpoint(args.output_dir) is None:
+                raise ValueError(
+                    f"--output_dir {args.output_dir} contains a finished run without a checkpoint, so "
+                    f"{option_of(length_of(args))} can't lengthen it. Start from its weights, in another --output_dir: "
+                    f"--encoder {args.output_dir}"
+                )
+            checkpoint_to_resume(args.output_dir, args.resume_from_checkpoint, contents=False)
+
+
+def read_finished(folder: str) -> dict:
+    """Returns the record of a finished run of one seed."""
+    return json.loads((Path(folder) / FINISHED).read_text())
+
+
+def is_longer(args: TrainingArguments) -> bool:
+    """Returns True if the options ask for more steps or epochs than the finished run in the output folder had.
+
+    Raises `ValueError` if they ask for fewer, or for steps where the run had epochs."""
+    record, asked = read_finished(args.output_dir), length_of(args)
+    epochs = record["identity"].get("num_train_epochs", TrainingArguments.num_train_epochs)
+    before = record.get("length", {"steps": record["steps"], "epochs": epochs})  # an earlier version had no entry
+    ((unit, value),) = asked.items()
+    if unit not in before or value < before[unit]:
+        raise ValueError(
+            f"--output_dir {args.output_dir} contains a finished run of {option_of(before)}, and {option_of(asked)} "
+            f"can't lengthen it. Give {option_of(before)} or more, or another folder."
+        )
+    return value > before[unit]
 
 
 def check_start(request: "Request", blueprint: Blueprint) -> None:

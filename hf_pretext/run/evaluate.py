@@ -159,7 +159,7 @@ def about(experiment: Experiment) -> str | None:
 def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
     """Returns the content of results.json without the metrics. records: the record of each seed's training."""
     request, blueprint, data = experiment.request, experiment.blueprint, experiment.data
-    hidden = ("identity", "repository")
+    hidden = ("identity", "repository", "length")
     task = {name: relative(value, to_current=False) for name, value in dataclasses.asdict(blueprint.task).items()}
     return {
         "version": VERSION,

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from ..recipe import Recipe
 
 NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "push_to_hub")
-INDIFFERENT = ("logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps")  # do not change the training
+INDIFFERENT = (  # do not change the training, except its length
+    "logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps", "num_train_epochs",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ class Experiment:
         return methods_of(fractions or self.inputs.by_name[kind].fractions)
 
     def identity(self, seed: int) -> dict:
-        """Returns all values that change the result of a run, as JSON types."""
+        """Returns all values that change the result of a run, except its length, as JSON types."""
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
         sources = self.data.fingerprint()
         data = [{**source, "name": os.path.basename(source["name"])} for source in sources]  # the data may move

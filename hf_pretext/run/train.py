@@ -3,7 +3,6 @@
 Experiment -> a checkpoint for each seed -> a record of each run, for results.json
 """
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -12,16 +11,19 @@ from accelerate import PartialState
 from accelerate.utils import release_memory
 from transformers import TrainingArguments
 
+from ..cards import RESULTS
 from ..evaluation.comparison import encoder_transfer, pretext_metrics
 from ..evaluation.transfer import METHODS
 from ..features import width
 from ..interop.sentence_transformers import write_modules
 from ..modeling import PretextModel
+from ..stream.branch import LAST, last_checkpoint, step_of
+from ..stream.length import length_of
 from ..stream.sample_log import BAD_SAMPLES, read_lines
 from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
-from .checks import FINISHED, checkpoint, finished
+from .checks import FINISHED, finished, is_longer, read_finished
 from .command_line import resume_command
 from .experiment import Experiment, announcement
 from .inputs import TEXT
@@ -45,18 +47,23 @@ def train(experiment: Experiment) -> dict[int, dict]:
 
 
 def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> dict:
-    """Trains one seed and returns its record. For a finished seed, reads the record from its folder."""
-    say, record = experiment.request.say, Path(args.output_dir) / FINISHED
-    if finished(args.output_dir):
+    """Trains one seed and returns its record. For a finished seed, reads the record from its folder, unless the options
+    ask for more steps or epochs."""
+    say, folder = experiment.request.say, Path(args.output_dir)
+    if finished(args.output_dir) and not is_longer(args):
         say(f"seed {seed}: already finished, in {args.output_dir}")
-        return json.loads(record.read_text())
+        return read_finished(args.output_dir)
     resume = args.resume_from_checkpoint
-    if resume == "last":
-        resume = checkpoint(args.output_dir)
-        say(f"seed {seed}: " + (f"resumes from {resume}" if resume else "no checkpoint yet, starts at step 0"))
+    if resume == LAST:
+        last = last_checkpoint(args.output_dir)
+        resume = last and LAST  # the trainer takes an earlier one if it is damaged
+        say(f"seed {seed}: " + (f"resumes from {last}" if last else "no checkpoint yet, starts at step 0"))
     trainer, frozen = make_trainer(experiment, seed, args)
     with energy() as drawn:
         trainer.train(resume_from_checkpoint=resume)
+    if experiment.request.main_process:
+        for name in (FINISHED, RESULTS):  # of a run that was lengthened: they belong to other weights
+            (folder / name).unlink(missing_ok=True)
     trainer.save_model(_internal_call=True)  # without a push, which needs the results
     if experiment.request.main_process:
         write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
@@ -73,6 +80,9 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         "seconds": trainer.seconds,
         "samples_per_second": trainer.samples_seen / trainer.seconds,
         **account,
+        "weights": weights_of(trainer),
+        "length": length_of(args),
+        "lengthened": trainer.lengthening.history,
         "resumed": trainer.resumed,
         **({} if trainer.resumed else drawn),  # the energy of a resumed part is incomplete
         "frozen": frozen,
@@ -83,8 +93,20 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
     }
     trainer.save_state()
     if experiment.request.main_process:
-        write_json(record, result)  # last, since it marks the run as finished
+        write_json(folder / FINISHED, result)  # last, since it marks the run as finished
     return result
+
+
+def weights_of(trainer: PretextTrainer) -> dict:
+    """Returns the step that the final weights are of. If --load_best_model_at_end chose it, also the metric, its value
+    and whether the largest or the smallest value was chosen."""
+    state, args = trainer.state, trainer.args
+    if not args.load_best_model_at_end or state.best_model_checkpoint is None:
+        return {"step": state.global_step}
+    metric = f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
+    chosen = "largest" if args.greater_is_better else "smallest"
+    step = step_of(state.best_model_checkpoint)
+    return {"step": step, "metric": metric, "value": state.best_metric, "chosen": chosen}
 
 
 def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> tuple[PretextTrainer, list[str]]:

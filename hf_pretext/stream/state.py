@@ -35,13 +35,8 @@ def load_state(
     (see `reader.make_order`).
 
     Raises `ValueError` for an incomplete checkpoint, and if the order of the samples would change."""
-    file = Path(checkpoint) / STREAM_STATE
-    if not file.exists():
-        raise ValueError(
-            f"{checkpoint} has no {STREAM_STATE}: it is not a complete checkpoint of a hf_pretext run. Give a "
-            "checkpoint-* folder, or --resume_from_checkpoint last."
-        )
-    state = json.loads(file.read_text())
+    check_is_checkpoint(checkpoint)
+    state = json.loads((Path(checkpoint) / STREAM_STATE).read_text())
     for name, value in {"seed": seed, "parts": settings.parts, "mixture_weights": data.weights}.items():
         if state[name] != value:
             raise ValueError(
@@ -63,6 +58,15 @@ def load_state(
             "data, or give --allow_changed_source to train on this data in a new order."
         )
     return {**state, "windows": None, "watched": None} if changed else state
+
+
+def check_is_checkpoint(folder: str | os.PathLike) -> None:
+    """Raises `ValueError` if a folder has no state of the stream."""
+    if not (Path(folder) / STREAM_STATE).exists():
+        raise ValueError(
+            f"{folder} has no {STREAM_STATE}: it is not a complete checkpoint of a hf_pretext run. Give a "
+            "checkpoint-* folder, or --resume_from_checkpoint last."
+        )
 
 
 def difference(before: list[dict], now: list[dict]) -> str:

@@ -14,15 +14,18 @@ import torch
 from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerState, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..data.sources import Source
 from ..modeling import PretextModel
-from ..modules.distributed import gather_objects
+from ..modules.distributed import gather_objects, on_main_process
 from ..utils.files import write_json
+from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, finish_checkpoint, name_best, rotate
 from .divergence import FiniteTrainer
 from .interruption import Interruption
+from .length import Lengthening, length_left, length_of
 from .little_data import LittleData
 from .loader import StreamLoader
 from .mixture import Mixture
@@ -34,7 +37,6 @@ from .settings import StreamSettings
 from .sole_run import sole_run
 from .state import STREAM_STATE, check_length, load_state, state_of
 
-STAGING = ".saving"  # folder in which a checkpoint is written, before it is moved to its final name
 log = logging.get_logger(__name__)
 
 
@@ -64,9 +66,11 @@ class StreamTrainer(FiniteTrainer):
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self._saving = False
+        self._parent: str | None = None  # name of the checkpoint before the next one
+        self.lengthening = Lengthening()
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
         self._little_data = LittleData(self.mixture, self.is_world_process_zero())
-        for callback in (self.pace, self.interruption, self._little_data):
+        for callback in (self.pace, self.interruption, self._little_data, self.lengthening, BestInFolder()):
             self.add_callback(callback)
 
     @property
@@ -108,17 +112,22 @@ class StreamTrainer(FiniteTrainer):
         self._loader.sample_log.merge(gather_objects(self._loader.sample_log.pop_pending()))
 
     def train(self, resume_from_checkpoint: str | None = None, **kwargs):
-        """Trains, like `Trainer.train`. SIGINT, SIGTERM or SIGUSR1 save a checkpoint and exit (`Interruption`).
+        """Trains, like `Trainer.train`. resume_from_checkpoint: a folder, or "last" (see `checkpoint_to_resume`).
+        SIGINT, SIGTERM or SIGUSR1 save a checkpoint and exit (`Interruption`).
 
-        Raises `ValueError` for a checkpoint of other data or another order of samples, and while another run writes to
-        the output folder, before any file is changed."""
-        steps = self._resume(resume_from_checkpoint) if resume_from_checkpoint else 0
+        Raises `ValueError` for a damaged checkpoint, other data or another order of samples, and while another run
+        writes to the output folder, before any file is changed."""
+        if resume_from_checkpoint:
+            resume_from_checkpoint = self._resume(resume_from_checkpoint)
+        self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
+        steps = self._initial_global_step if resume_from_checkpoint else 0
         records = self._state_before.get("records") if self._state_before else None
         before = self._state_before["seconds"] if resume_from_checkpoint else None
         with sole_run(self.args.output_dir), self.interruption.watching(), self.pace.running(before):
             if self.args.should_save:  # also without a checkpoint: a killed run may have left them
                 forget_after(self.args.output_dir, steps, records)
                 shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
+                begin_from(self.args.output_dir, resume_from_checkpoint)
             if self.args.world_size > 1 or resume_from_checkpoint:
                 # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
                 set_seed(self.args.seed + self._start, device_specific=True)
@@ -130,19 +139,23 @@ class StreamTrainer(FiniteTrainer):
                 if self._loader is not None:
                     self._loader.close()
 
-    def _resume(self, checkpoint: str) -> int:
-        """Loads the state of the stream. Returns the number of steps before the checkpoint."""
+    def _resume(self, asked: str) -> str:
+        """Loads the state of the stream. asked: see `checkpoint_to_resume`. Returns the path of the checkpoint."""
+        checkpoint, warning = on_main_process(lambda: checkpoint_to_resume(self.args.output_dir, asked))
         batch = self.get_total_train_batch_size(self.args)
         together = batch if self.mixture.one_source_a_step else 1
         self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
+        rows = None if self.mixture.endless else len(self.mixture)
+        self._initial_global_step = self.lengthening.resume(checkpoint, self.args, self._state_before, rows)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
-        before = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
+        before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
         given = None if self._created_lr_scheduler else self.lr_scheduler
         self.schedule = schedule_after(self._state_before, before, self.args, batch, self.mixture, given)
-        self._initial_global_step = before.global_step
         self.args.ignore_data_skip = True  # the stream starts at the right sample
-        return before.global_step
+        if warning and self.is_world_process_zero():
+            log.warning(warning)
+        return checkpoint
 
     def _prepare(self) -> None:
         """Hook before the first step of a run that does not resume."""
@@ -150,33 +163,18 @@ class StreamTrainer(FiniteTrainer):
     def get_train_dataloader(self) -> StreamLoader:
         """Returns the loader of this rank, which starts after the samples seen. It is already sharded, so accelerate
         does not prepare it."""
-        args, workers = self.args, self.args.dataloader_num_workers
-        self._loader = StreamLoader(
-            self.mixture,
-            self.processing,
-            self._train_batch_size,
-            seed=self.data_seed,
-            settings=self.stream,
-            windows=self._state_before["windows"] if self._state_before else None,
-            watched=self._state_before.get("watched") if self._state_before else None,
-            folder=args.output_dir,
-            rank=args.process_index,
-            ranks=args.world_size,
-            accumulation=args.gradient_accumulation_steps,
-            start=self._start,
-            num_workers=workers,
-            prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
-            pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
-        )
+        self._loader = loader_of(self)
         if self.is_world_process_zero():
-            for note in reading_notes(self.mixture.sources, self._loader.reader.order, args.world_size):
+            for note in reading_notes(self.mixture.sources, self._loader.reader.order, self.args.world_size):
                 log.warning(note)
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
-        """Computes the lengths of training, like Trainer. A run that resumes with another global batch size still ends
-        after the same number of samples."""
-        values = super().set_initial_training_values(args, dataloader)
+        """Computes the lengths of training, like Trainer. For a run that resumes, see `length_left`; a run with another
+        global batch size than before still ends after the same number of samples (`Schedule.lengths`)."""
+        values, before = super().set_initial_training_values(args, dataloader), self._state_before
+        if before:
+            values = length_left(values, args, before, self._initial_global_step, self.mixture)
         return self.schedule.lengths(values, args, self.mixture) if self.schedule else values
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -202,7 +200,7 @@ class StreamTrainer(FiniteTrainer):
         all checkpoint folders are complete, whenever a run is killed."""
         run, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        written, final = run / STAGING / name, run / name
+        written = run / STAGING / name
         if self.args.should_save:
             shutil.rmtree(run / STAGING, ignore_errors=True)  # left by a killed run
         self.accelerator.wait_for_everyone()
@@ -211,20 +209,16 @@ class StreamTrainer(FiniteTrainer):
             super()._save_checkpoint(model, trial)
         finally:
             self._saving, self.args.save_total_limit = False, limit
-        if self.state.best_model_checkpoint == str(written):
-            self.state.best_model_checkpoint = str(final)
-            if self.args.should_save:
-                self.state.save_to_json(str(written / "trainer_state.json"))
+        name_best(self.state, run, name)
         state = self._state_of_stream()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
             write_json(written / STREAM_STATE, state)
-            if final.exists():  # the run was resumed from an earlier checkpoint
-                final.rename(run / STAGING / "replaced")
-            written.rename(final)
-            shutil.rmtree(run / STAGING)
-            best = self.state.best_model_checkpoint
-            rotate_checkpoints(output_dir=str(run), save_total_limit=limit, best_model_checkpoint=best, use_mtime=True)
+            facts = {"step": self.state.global_step, "parent": self._parent, "global_batch": state["global_batch"]}
+            finish_checkpoint(written, run, **facts, resumable=not self.args.save_only_model)
+            rotate(run, limit, self.state.best_model_checkpoint)
+        self._parent = name
 
     def _get_output_dir(self, trial) -> str:
         folder = super()._get_output_dir(trial)
@@ -240,7 +234,31 @@ class StreamTrainer(FiniteTrainer):
             "schedule": self.schedule and self.schedule.record(),
             "seconds": self.seconds,
             "resumed": self.resumed,
+            "length": length_of(self.args),
+            "lengthened": self.lengthening.history,
             "watched": self._loader.sample_log.watched(),
             "records": sizes_of_records(self.args.output_dir),
             **self.account(),
         }
+
+
+def loader_of(trainer: StreamTrainer) -> StreamLoader:
+    """Returns the loader of a trainer's rank, which starts after the samples seen."""
+    args, workers, before = trainer.args, trainer.args.dataloader_num_workers, trainer._state_before
+    return StreamLoader(
+        trainer.mixture,
+        trainer.processing,
+        trainer._train_batch_size,
+        seed=trainer.data_seed,
+        settings=trainer.stream,
+        windows=before["windows"] if before else None,
+        watched=before.get("watched") if before else None,
+        folder=args.output_dir,
+        rank=args.process_index,
+        ranks=args.world_size,
+        accumulation=args.gradient_accumulation_steps,
+        start=trainer._start,
+        num_workers=workers,
+        prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
+        pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
+    )

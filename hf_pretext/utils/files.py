@@ -6,7 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 
@@ -64,3 +64,13 @@ def without_nan(content):
 def write_json(path: str | os.PathLike, content: dict | list) -> None:
     """Writes a JSON file atomically. Raises `ValueError` for NaN and infinity, which JSON does not support."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def sync(path: str | os.PathLike) -> None:
+    """Flushes a file or a folder to disk, so that it survives a power cut."""
+    with suppress(OSError) if os.path.isdir(path) else nullcontext():  # some file systems can't flush folders
+        opened = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,4 +1,4 @@
-"""A lock on a folder, so that only one run writes there: a small file with the host and id of the process that holds it.
+"""A lock on a folder, so that only one run writes there: a file with the host and id of the process that holds it.
 
 folder -> run.lock: {"host", "pid", "time"}, touched every `BEAT` seconds -> removed at the end
 """

@@ -1,4 +1,4 @@
-"""Which process wrote a file, and whether it still runs: on this machine by its id, on others by the age of the file."""
+"""Which process wrote a file, and whether it still runs: by its id on this machine, by the file's age on others."""
 
 import hashlib
 import os

@@ -9,7 +9,7 @@ import transformers
 from conftest import CONFIGS, VIT
 from recipe_runs import CONTRASTIVE, FLAVA, ROTATION, load_recipe, refused, requested
 from safetensors.torch import load_file, save_file
-from transformers import AutoModel
+from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -22,8 +22,8 @@ from hf_pretext.run.checks import (
     check_not_begun,
     check_reloads,
     check_start,
-    checkpoint,
     finished,
+    is_longer,
     kinds_alone,
     size_hint,
 )
@@ -111,13 +111,6 @@ def test_a_config_that_can_not_be_read_is_of_another_model(tmp_path):
         check_holds_same(tmp_path, "rotation")
 
 
-def test_the_newest_checkpoint_is_that_of_the_most_steps(tmp_path):
-    assert checkpoint(str(tmp_path / "none")) is None and checkpoint(str(tmp_path)) is None
-    for steps in (2, 10, 9):
-        (tmp_path / f"checkpoint-{steps}").mkdir()
-    assert checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
-
-
 def test_a_run_that_was_begun_is_refused_whichever_seed_it_is_of(tmp_path):
     folders = [str(tmp_path), str(tmp_path / "seed-1")]
     check_not_begun(folders)
@@ -130,20 +123,58 @@ def test_a_run_that_was_begun_is_refused_whichever_seed_it_is_of(tmp_path):
         check_not_begun(folders)
 
 
-def test_a_finished_run_with_other_settings_is_refused(tmp_path):
-    def experiment(**identity):
-        arguments = {3: SimpleNamespace(output_dir=str(tmp_path))}
+def finished_run(folder, **record) -> SimpleNamespace:
+    """Writes the record of a finished run. Returns what asks for a run of `steps` steps with this identity."""
+    (folder / "run.json").write_text(json.dumps({"identity": {"seed": 3, "learning_rate": 0.1}, "steps": 4, **record}))
+
+    def experiment(steps=4, resume="last", **identity):
+        args = TrainingArguments(str(folder), max_steps=steps, resume_from_checkpoint=resume, use_cpu=True)
         return SimpleNamespace(
-            request=SimpleNamespace(arguments=arguments), identity=lambda seed: {"seed": seed, **identity}
+            request=SimpleNamespace(arguments={3: args}), identity=lambda seed: {"seed": seed, **identity}
         )
 
-    check_finished(experiment(learning_rate=0.1))
-    (tmp_path / "run.json").write_text(json.dumps({"identity": {"seed": 3, "learning_rate": 0.1}}))
+    return experiment
+
+
+def test_a_finished_run_with_other_settings_is_refused(tmp_path):
+    experiment = finished_run(tmp_path)
+    (tmp_path / "run.json").rename(tmp_path / "elsewhere")
+    check_finished(experiment(learning_rate=0.2))
+    (tmp_path / "elsewhere").rename(tmp_path / "run.json")
     check_finished(experiment(learning_rate=0.1))
     with pytest.raises(ValueError, match="contains a finished run with learning_rate 0.1, not 0.2. Give another"):
         check_finished(experiment(learning_rate=0.2))
+    with pytest.raises(ValueError, match="contains a finished run with learning_rate 0.1, not 0.2. Give another"):
+        check_finished(experiment(steps=8, learning_rate=0.2))
     with pytest.raises(ValueError, match="a finished run with a None, not 1; b None, not 2; c None, not 3. Give"):
         check_finished(experiment(learning_rate=0.1, a=1, b=2, c=3, d=4))  # three are enough
+
+
+def test_a_finished_run_is_longer_or_not_and_never_shorter(tmp_path):
+    def longer(record, **asked):
+        finished_run(tmp_path, **record)
+        return is_longer(TrainingArguments(str(tmp_path), use_cpu=True, **asked))
+
+    steps, epochs = {"length": {"steps": 4}}, {"length": {"epochs": 2.0}}
+    assert longer(steps, max_steps=5) and not longer(steps, max_steps=4)
+    assert longer(epochs, num_train_epochs=2.5) and not longer(epochs, num_train_epochs=2)
+    assert longer({}, max_steps=5) and not longer({}, max_steps=4) and not longer({})  # of an earlier version
+    for record, asked, words in (
+        (steps, {"max_steps": 3}, "of --max_steps 4, and --max_steps 3 can't lengthen it"),
+        (epochs, {"num_train_epochs": 1}, "of --num_train_epochs 2.0, and --num_train_epochs 1 can't lengthen it"),
+        (epochs, {"max_steps": 99}, "of --num_train_epochs 2.0, and --max_steps 99 can't lengthen it"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            longer(record, **asked)
+
+
+def test_a_finished_run_without_a_checkpoint_or_with_a_damaged_one_is_not_lengthened(tmp_path):
+    experiment = finished_run(tmp_path, length={"steps": 4})
+    with pytest.raises(ValueError, match="a finished run without a checkpoint, so --max_steps 8 can't lengthen it"):
+        check_finished(experiment(steps=8, learning_rate=0.1))
+    (tmp_path / "checkpoint-4").mkdir()
+    with pytest.raises(ValueError, match="has no intact checkpoint: checkpoint-4: manifest.json is missing"):
+        check_finished(experiment(steps=8, learning_rate=0.1))
 
 
 # the start
