@@ -208,8 +208,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
 
     def freeze_unused(self, *batches: Mapping[str, Tensor]) -> list[str]:
-        """Freezes all parameters that get no gradient from any of these batches, e.g. poolers, which DDP would search for
-        at each step. Returns their names."""
+        """Freezes the parameters that get no gradient from these batches, e.g. poolers, which DDP would search for at
+        each step. Returns their names."""
         training = self.training
         self.eval()  # leaves batch norm statistics and the global generator unchanged
         for batch in batches:
