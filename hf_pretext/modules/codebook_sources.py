@@ -75,7 +75,8 @@ def open_codebook(
     encoder_config(path, option)  # raises an error that names the problem
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
-        codebook.set_normalisation(*normalisation_of(AutoImageProcessor.from_pretrained(path, trust_remote_code=False)), prefix="encoder_")
+        processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
+        codebook.set_normalisation(*normalisation_of(processor), prefix="encoder_")
     return codebook
 
 
@@ -85,9 +86,7 @@ def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrained
     part: prefix of the weights that must be present; default: all. The pooler's weights may be missing: no code depends
     on them. Raises `ValueError` for other missing weights."""
     try:
-        model, info = auto.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
     except OSError as error:
         raise ValueError(f"{option} {path} has no weights that can be loaded: {error}") from error
     missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and "pooler." not in name)

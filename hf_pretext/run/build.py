@@ -100,9 +100,7 @@ class Blueprint:
         auto = self.objective.auto_class  # keeps a pretrained head if the objective has one
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # raises the error
-        model, info = auto.from_pretrained(
-            path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
+        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
         inner = "" if auto is AutoModel else f"{model.base_model_prefix}."
         return model, [name for name in info["missing_keys"] if name.startswith(inner)]
 
