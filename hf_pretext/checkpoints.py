@@ -19,6 +19,7 @@ from transformers.utils import CONFIG_NAME, SAFE_WEIGHTS_NAME, cached_file
 from .registry import names
 from .utils.files import atomic_path, write_json
 from .utils.foreign import check_folder
+from .utils.paths import without_paths
 
 PRETEXT_WEIGHTS = "pretext.safetensors"
 FULL_MODEL = "full_model."  # prefix of the native model's weights in a PretextModel's state dict
@@ -62,6 +63,8 @@ class PartedModel(PreTrainedModel):
         state, folder = dict(state_dict or self.state_dict()), Path(save_directory)
         for name, (part, weights) in self.parts(state).items():
             part.save_pretrained(folder / name, state_dict=weights, **kwargs)
+            if kwargs.get("is_main_process", True):
+                rewrite_config(folder / name)
         if kwargs.get("is_main_process", True):
             self.config.dtype = str(self.dtype).removeprefix("torch.")
             self.config.architectures = [type(self).__name__]
@@ -137,8 +140,7 @@ class NativeCheckpoint:
         native = {name.removeprefix(FULL_MODEL): value for name, value in state.items() if name.startswith(FULL_MODEL)}
         self.full_model.save_pretrained(folder, state_dict=native, **kwargs)
         if kwargs.get("is_main_process", True):
-            written = json.loads((folder / CONFIG_NAME).read_text())
-            write_json(folder / CONFIG_NAME, {**written, "pretext": self.pretext})
+            rewrite_config(folder, pretext=self.pretext)
             write_weights(folder, outside)
         if push_to_hub:
             self.push_to_hub(hub.pop("repo_id", folder.name), token=kwargs.get("token"), **hub)
@@ -216,6 +218,12 @@ def load_native(auto_class: type, path: str | PathLike, **kwargs) -> PreTrainedM
     check_names(set(), info["missing_keys"], path, type(model).__name__)
     check_names(unexpected, set(), path, type(model).__name__)
     return model
+
+
+def rewrite_config(folder: Path, **entries) -> None:
+    """Adds entries to the config.json of a folder, and removes the paths of this machine."""
+    written = json.loads((folder / CONFIG_NAME).read_text())
+    write_json(folder / CONFIG_NAME, {**without_paths(written), **entries})
 
 
 def read_config(path: str | PathLike, hub: Mapping[str, Any]) -> dict[str, Any]:

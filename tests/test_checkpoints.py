@@ -17,7 +17,7 @@ from transformers import AutoModel
 
 import hf_pretext
 from hf_pretext.checkpoints import PRETEXT_WEIGHTS
-from hf_pretext.encoders import build_encoder
+from hf_pretext.encoders import build_encoder, encoder_config
 from hf_pretext.features import last_hidden, pool, width
 from hf_pretext.modeling import PretextModel
 from hf_pretext.modules.composite import CompositeModel, TwoEncoders
@@ -362,3 +362,28 @@ def test_what_is_pushed_loads_from_the_hub_at_its_revision(tmp_path, monkeypatch
     assert not torch.equal(loaded[0]["full_model.norm.weight"], 0 * loaded[0]["full_model.norm.weight"])
     name = "full_model.layers.0.attention.q_proj.weight"
     assert not torch.equal(loaded[0][name], loaded[1][name])
+
+
+def test_a_missing_sub_folder_is_named(tmp_path):
+    encoders = {kind: AutoModel.from_config(CONFIGS["vit"]()) for kind in ("image", "video")}
+    CompositeModel.of(**encoders).save_pretrained(tmp_path)
+    shutil.rmtree(tmp_path / "video")
+    with pytest.raises(ValueError, match=r"lacks the sub-folder video/ with the config\.json of its video encoder"):
+        CompositeModel.from_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["encoders"] = {"../outside": config["encoders"]["video"]}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"names the sub-folder '\.\./outside'.*not inside of it"):
+        CompositeModel.from_pretrained(tmp_path)
+
+
+def test_a_hostile_folder_is_refused_by_load(tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("asks to run code"))
+    (tmp_path / "config.json").write_text('{"a":' + "[" * 10**5 + "]" * 10**5 + "}")
+    for read in (hf_pretext.load, RotationForPreTraining.from_pretrained, encoder_config):
+        with pytest.raises(ValueError, match=r"config\.json is nested in more than"):
+            read(str(tmp_path))
+    code = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}}
+    (tmp_path / "config.json").write_text(json.dumps(code))
+    with pytest.raises(ValueError, match="--encoder .* needs its own Python code"):
+        encoder_config(str(tmp_path))

@@ -9,15 +9,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
 from conftest import CONFIGS, EMOJI, IMAGE
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModel, TrainingArguments, set_seed
+from transformers import AutoImageProcessor, AutoModel, TrainerState, TrainingArguments, set_seed
 
 import hf_pretext
+from hf_pretext.callbacks import restore_best
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
@@ -192,6 +194,10 @@ def test_sources_of_one_name_are_reported_apart_in_the_logs(trainer_of, emoji):
     epochs = epochs_of_sources(trainer.mixture, trainer.get_train_dataloader().reader.order, 40)
     assert set(epochs) == {"epoch_of_source/0/Dataset", "epoch_of_source/1/Dataset"}
     assert epochs["epoch_of_source/0/Dataset"] > epochs["epoch_of_source/1/Dataset"] > 0
+    for source, name in zip(trainer.mixture.sources, ("/mnt/a/emoji", "/mnt/b/emoji"), strict=True):
+        source.name, source.prefix = name, ""
+    epochs = epochs_of_sources(trainer.mixture, trainer.get_train_dataloader().reader.order, 40)
+    assert set(epochs) == {"epoch_of_source/0/.../emoji", "epoch_of_source/1/.../emoji"}
 
 
 def test_checkpoints_hold_the_processor_and_no_pickled_arguments(trainer_of):
@@ -286,6 +292,19 @@ def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):
     saved = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert saved["best_model_checkpoint"] == str(folder / "checkpoint-2")  # not where it was written
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["checkpoint-2"]
+
+
+def test_a_best_checkpoint_is_known_where_its_run_has_moved(tmp_path):
+    (tmp_path / "checkpoint-2").mkdir()
+    args = SimpleNamespace(output_dir=str(tmp_path))
+    for before in ("/elsewhere/run/checkpoint-2", None):
+        state = TrainerState(best_global_step=2, best_model_checkpoint=before)
+        restore_best(args, state)
+        assert state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
+    for step in (None, 4):  # none is best, or its folder is not in this run
+        state = TrainerState(best_global_step=step, best_model_checkpoint="/other/checkpoint-4")
+        restore_best(args, state)
+        assert state.best_model_checkpoint == "/other/checkpoint-4"
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):

@@ -25,14 +25,14 @@ def show_info(source: str | os.PathLike, revision: str | None = None) -> None:
     table = Table.grid(padding=(0, 2))
     config, results = read_config_and_results(source, revision)
     try:
-        lines = summary(config, results)
+        lines = [(name, visible(value)) for name, value in summary(config, results)]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:  # values of any type
         raise ValueError(
             f"The {RESULTS} of {source} is incomplete or damaged: {type(error).__name__}: {error}. Run the recipe "
             "again."
         ) from error
     for name, value in lines:
-        table.add_row(Text(name), Text(visible(value)))  # plain text: names may contain rich markup
+        table.add_row(Text(name), Text(value))  # plain text: names may contain rich markup
     screen = console()
     screen.print(Text(str(source), "bold"), f"({revision})" if revision else "", soft_wrap=True)
     screen.print(table)

@@ -14,14 +14,15 @@ from ..utils.paths import hashed, relative
 def shared(path: Path) -> str:
     """Returns the text to push of one of the files in `PRIVATE`. Raises `ValueError` for a damaged file."""
     try:
-        return json.dumps(PRIVATE[path.name](read_json(path)), indent=2) + "\n"  # may contain NaN, like the file
+        content = json.dumps(PRIVATE[path.name](read_json(path)), indent=2)  # may contain NaN, like the file
     except (TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged: {error}. Resume from an earlier checkpoint, or delete it.") from error
+    return content + "\n"
 
 
 def stream_state(state: dict) -> dict:
     """Returns the content of stream.json with hashed names of data files. `load_state` recognises their names again."""
-    return {**state, "source": [public(source) for source in state["source"]]} if "source" in state else state
+    return {**state, "source": [public(source) for source in state.get("source", [])]}
 
 
 def public(source: dict) -> dict:
@@ -38,8 +39,10 @@ def with_hashed_keys(content):
 
 
 def trainer_state(state: dict) -> dict:
-    """Returns the content of trainer_state.json without the path of the best checkpoint (see `best_global_step`)."""
-    return {**state, "best_model_checkpoint": None} if "best_model_checkpoint" in state else state
+    """Returns the content of trainer_state.json without the path of the best checkpoint.
+
+    Its entry `best_global_step` names the best checkpoint."""
+    return {**state, "best_model_checkpoint": None}
 
 
 PRIVATE = {STREAM_STATE: stream_state, "trainer_state.json": trainer_state}

@@ -75,9 +75,8 @@ def open_codebook(
     encoder_config(path, option)  # raises an error that names the problem
     codebook = PatchCodebook(size, patch_size, pretrained(AutoModel, path, option))
     with suppress(OSError, ValueError):  # a folder may have no processor
-        codebook.set_normalisation(
-            *normalisation_of(AutoImageProcessor.from_pretrained(path, trust_remote_code=False)), prefix="encoder_"
-        )
+        processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=False)
+        codebook.set_normalisation(*normalisation_of(processor), prefix="encoder_")
     return codebook
 
 

@@ -24,7 +24,7 @@ from ..stream.settings import StreamSettings
 from ..stream.state import check_length
 from ..utils.machine import default_workers, has_bf16
 from ..utils.options import refuse_options
-from ..utils.paths import relative
+from ..utils.paths import relative, without_paths
 from .build import Blueprint
 from .checks import Trial, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
@@ -135,7 +135,7 @@ class Experiment:
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
         sources = self.data.fingerprint()
         data = [{**source, "name": os.path.basename(source["name"])} for source in sources]  # the data may move
-        changed |= {**self.data_facts, "encoder": self.blueprint.config.to_diff_dict(), "data": data}
+        changed |= {**self.data_facts, "encoder": without_paths(self.blueprint.config.to_diff_dict()), "data": data}
         changed = {name: value for name, value in changed.items() if not name.startswith(INDIFFERENT)}
         return json.loads(json.dumps(changed, default=str))
 

@@ -20,7 +20,7 @@ MOST_PIXELS = 8192  # side of an image
 SIDES = ("image_size", "img_size", "crop_size", "height", "width")
 PARTS = ("layers", "depth", "depths", "blocks", "stages")  # last word of a config's numbers of parts
 JSON_FILES = ("*config.json", "*.index.json", "*token*.json", "special_tokens_map.json", "vocab.json")
-REMEDY = "Save, download or copy it again."
+FIX = "Save, download or copy it again."
 
 
 def check_folder(folder: str | os.PathLike, subfolders: Iterable[str] = ()) -> None:
@@ -46,7 +46,7 @@ def check_file(path: Path) -> None:
     elif path.name == CONFIG:
         read_config(path)
     elif any(path.match(pattern) for pattern in JSON_FILES) and not isinstance(read_json(path), dict):
-        raise ValueError(f"{path} is no JSON object. {REMEDY}")
+        raise ValueError(f"{path} is no JSON object. {FIX}")
 
 
 def check_regular(path: str | os.PathLike) -> None:
@@ -54,9 +54,9 @@ def check_regular(path: str | os.PathLike) -> None:
     try:
         mode = os.stat(path).st_mode
     except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}. {REMEDY}") from error
+        raise ValueError(f"{path} can't be read: {error.strerror}. {FIX}") from error
     if not stat.S_ISREG(mode):
-        raise ValueError(f"{path} is a pipe, device, socket or folder, not a regular file. {REMEDY}")
+        raise ValueError(f"{path} is a pipe, device, socket or folder, not a regular file. {FIX}")
 
 
 def read_json(path: str | os.PathLike, **options) -> Any:
@@ -66,17 +66,17 @@ def read_json(path: str | os.PathLike, **options) -> Any:
     check_regular(path)
     size = os.path.getsize(path)
     if size > MOST_BYTES:
-        raise ValueError(f"{path} has {size:,} bytes, more than the {MOST_BYTES:,} of a JSON file. {REMEDY}")
+        raise ValueError(f"{path} has {size:,} bytes, more than the {MOST_BYTES:,} of a JSON file. {FIX}")
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), **options)
         if is_deep(content):
             raise RecursionError
     except RecursionError:
-        raise ValueError(f"{path} is nested in more than {MOST_LEVELS} levels. {REMEDY}") from None
+        raise ValueError(f"{path} is nested in more than {MOST_LEVELS} levels. {FIX}") from None
     except OSError as error:
-        raise ValueError(f"{path} can't be read: {error.strerror}. {REMEDY}") from error
+        raise ValueError(f"{path} can't be read: {error.strerror}. {FIX}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no valid JSON: {error}. {REMEDY}") from error
+        raise ValueError(f"{path} is no valid JSON: {error}. {FIX}") from error
     return content
 
 
@@ -104,7 +104,7 @@ def read_config(path: str | os.PathLike) -> dict:
         most = MOST_LAYERS if last in PARTS else MOST_LABELS if name == "num_labels" else LARGEST
         most = MOST_PIXELS if name in SIDES else most
         if abs(value) > most:
-            raise ValueError(f"{path} has {name} {value:.10g}, but no model has more than {most:,}. {REMEDY}")
+            raise ValueError(f"{path} has {name} {value:.10g}, but no model has more than {most:,}. {FIX}")
     return config
 
 
@@ -128,7 +128,7 @@ def read_index(path: str | os.PathLike) -> set[str]:
         reason = str(error).removeprefix(f"{path} ")
         raise ValueError(f"{path} is no valid index of weights: {reason}. Save the model again.") from error
     if outside:
-        raise ValueError(f"{path} lists {outside[0]!r}, which is not a file of its folder. {REMEDY}")
+        raise ValueError(f"{path} lists {outside[0]!r}, which is not a file of its folder. {FIX}")
     return set(names)
 
 
@@ -141,7 +141,7 @@ def check_weights(path: str | os.PathLike) -> None:
         with safe_open(path, "pt") as weights:
             weights.keys()
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"{path} can't be read: {error}. It is damaged or truncated. {REMEDY}") from error
+        raise ValueError(f"{path} can't be read: {error}. It is damaged or truncated. {FIX}") from error
 
 
 def refuse_custom_code(path: str | os.PathLike, error: Exception) -> None:

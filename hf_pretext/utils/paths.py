@@ -29,6 +29,15 @@ def relative(value, to_current: bool = True):
     return value
 
 
+def without_paths(config):
+    """Returns the content of a config.json without the folders that its parts were loaded from.
+
+    transformers leaves out the folder of the config, but not those of the configs inside it."""
+    if isinstance(config, dict):
+        return {name: without_paths(value) for name, value in config.items() if name != "_name_or_path"}
+    return [without_paths(value) for value in config] if isinstance(config, list) else config
+
+
 def hashed(name: str) -> str:
     """Returns a hash that stands for the name of a private file: "#" and 16 hexadecimal digits.
 

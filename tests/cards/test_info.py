@@ -1,5 +1,9 @@
 """The summary of a folder or repository."""
 
+import json
+import os
+import signal
+
 import pytest
 from finished import MODEL, READER, finished_run, online_hub
 from recorded import recorded_results
@@ -59,3 +63,25 @@ def test_metrics_are_those_of_the_results_next_to_the_random_ones():
     assert lines["kNN"].startswith(f"{trained} (random {random}), `{results['transfer']['label']}` of ")
     trained, random = (figure(results["measures"][who]["image_to_text_r1"]) for who in ("trained", "random"))
     assert lines["image to caption, R@1"] == f"{trained} (random {random})"
+
+
+@pytest.mark.parametrize("content", [{"seeds": [3]}, {"objective": {}}, {"data": {"dataset": 1}}, {"seeds": [{}]}])
+def test_results_that_lack_entries_are_explained(content, tmp_path):
+    (tmp_path / "results.json").write_text(json.dumps({**recorded_results(), **content}))
+    with pytest.raises(ValueError, match=r"results\.json of .* is incomplete or damaged"):
+        show_info(tmp_path)
+
+
+def test_files_that_never_end_are_refused(tmp_path):
+    signal.alarm(20)
+    for name in ("results.json", "config.json"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(ValueError, match=f"{name} is .*a pipe, device"):
+            show_info(tmp_path)
+    signal.alarm(0)
+
+
+def test_names_change_nothing_on_the_screen(tmp_path, capsys):
+    (tmp_path / "config.json").write_text(json.dumps({"architectures": ["x\x1b[2J"], "model_type": "vit"}))
+    show_info(tmp_path)
+    assert "\x1b" not in capsys.readouterr().out

@@ -1,5 +1,7 @@
 """What of a run is shared: no pickle, no link, nothing that is not known, nothing that is damaged."""
 
+import json
+import os
 import shutil
 
 import pytest
@@ -9,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from hf_pretext.cards.push import push
 from hf_pretext.cards.staging import checkpoints_of, stage
+from hf_pretext.utils.paths import hashed
 
 hub = pytest.fixture(online_hub)
 run = pytest.fixture(finished_run)
@@ -165,3 +168,31 @@ def test_weights_that_are_not_finite_are_not_pushed(hub, run):
     with pytest.raises(ValueError, match=f"{shard.name} has weights that are NaN or infinite: .*The training diverged"):
         push(run, MODEL)
     assert hub.requests == 0
+
+
+def test_a_pipe_is_left_out_and_an_index_that_leads_out_of_the_folder_is_refused(run, tmp_path):
+    os.mkfifo(run / "vocab.txt")
+    (run / "text").mkdir()
+    (run / "text" / "config.json").write_text("{}")
+    os.mkfifo(run / "text" / "tokenizer.json")
+    assert {"vocab.txt", "text/tokenizer.json"} <= set(stage(run, tmp_path / "staged"))
+    outside = {"weight_map": {"a": "../results.json"}}
+    (run / "text" / "model.safetensors.index.json").write_text(json.dumps(outside))
+    with pytest.raises(ValueError, match=r"lists '\.\./results\.json', which is not a file of its folder"):
+        stage(run, tmp_path / "again")
+
+
+def test_names_of_private_files_are_hashed_and_the_path_of_the_best_checkpoint_is_left_out(run, tmp_path):
+    source = {"name": "/mnt/client/emoji", "files": {"jane.parquet": 9}, "rows": 3, "pieces": "ab"}
+    (run / "checkpoint-2" / "stream.json").write_text(json.dumps({"source": [source], "seed": 1}))
+    best = {"best_model_checkpoint": "/mnt/client/run/checkpoint-2", "log_history": [{"grad_norm": float("nan")}]}
+    (run / "checkpoint-2" / "trainer_state.json").write_text(json.dumps(best))
+    stage(run / "checkpoint-2", tmp_path / "staged", training_state=True)
+    stream, state = ((tmp_path / "staged" / name).read_text() for name in ("stream.json", "trainer_state.json"))
+    assert not any(name in stream + state for name in ("client", "jane"))
+    expected = {**source, "name": ".../emoji", "files": {hashed("jane.parquet"): 9}}
+    assert json.loads(stream) == {"source": [expected], "seed": 1} and "NaN" in state
+    assert "jane" in (run / "checkpoint-2" / "stream.json").read_text()  # on this machine, errors name the file
+    (run / "checkpoint-2" / "stream.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"stream\.json is damaged"):
+        stage(run / "checkpoint-2", tmp_path / "again", training_state=True)

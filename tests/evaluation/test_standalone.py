@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 import shutil
+import signal
 
 import pytest
 import torch
@@ -153,3 +155,79 @@ def test_an_encoder_that_is_not_finite_is_not_measured(ours):
     encoder.save_pretrained(ours)
     with pytest.raises(ValueError, match="ours has weights that are NaN or infinite: embedder"):
         evaluate(ours, str(EMOJI), "group", rows=ROWS)
+
+
+def edited(**changes):
+    def edit(folder):
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **changes}))
+
+    return edit
+
+
+def a_pipe(name):
+    def edit(folder):
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return edit
+
+
+def a_text(name, content):
+    return lambda folder: (folder / name).write_text(content)
+
+
+def an_index(folder):
+    (folder / "model.safetensors").rename(folder.parent / "model.safetensors")
+    a_text("model.safetensors.index.json", '{"weight_map": {"a": "../model.safetensors"}}')(folder)
+
+
+CODE = {"AutoConfig": "evil.Config", "AutoModel": "evil.Model"}
+HOSTILE = {
+    "pipe": (a_pipe("config.json"), r"config\.json is a pipe"),
+    "pipe of weights": (a_pipe("model.safetensors"), r"model\.safetensors is a pipe"),
+    "deep": (a_text("config.json", '{"a":' + "[" * 10**5 + "]" * 10**5 + "}"), r"config\.json is nested"),
+    "wide": (edited(hidden_size=10**12), r"config\.json has hidden_size 1e\+12"),
+    "layers": (edited(num_hidden_layers=10**9), r"config\.json has num_hidden_layers 1000000000"),
+    "more than its weights": (edited(hidden_size=40_000, num_hidden_layers=40), "but its weights have"),
+    "other sizes": (edited(hidden_size=16), "contains no encoder that can be loaded"),
+    "no patch": (edited(patch_size=0), "contains no encoder that can be loaded. ZeroDivisionError"),
+    "types": (edited(hidden_size="x"), "contains no encoder that can be loaded"),
+    "type of model": (edited(model_type=["vit"]), "contains no encoder that can be loaded"),
+    "objective": (edited(model_type="none", pretext={"objective": "../x"}), r"No objective '\.\./x'"),
+    "code": (edited(model_type="none", auto_map=CODE), "contains no encoder|only encoders|needs its own Python code"),
+    "header": (a_text("model.safetensors", "\xff" * 90), r"model\.safetensors can't be read"),
+    "index": (an_index, r"index\.json lists '\.\./model\.safetensors', which is not a file of its folder"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_hostile_folder_is_refused_in_one_line(case, tmp_path, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("asks to run code"))
+    folder = tmp_path / "model"
+    AutoModel.from_config(CONFIGS["vit"]()).save_pretrained(folder)
+    edit, said = HOSTILE[case]
+    edit(folder)
+    signal.alarm(60)
+    with pytest.raises(SystemExit, match=said) as ended:
+        main(["evaluate", str(folder), "--dataset", str(EMOJI), "--label", "group", "--image_size", "32"])
+    signal.alarm(0)
+    assert len(ended.value.code.splitlines()) == 1
+
+
+EVIL = '{"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "evil.Processor"}}'
+
+
+@pytest.mark.parametrize("content", ["[1]", '"x"', EVIL])
+def test_a_hostile_processor_is_refused_in_one_line(content, ours, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda *text: pytest.fail("asks to run code"))
+    (ours / "preprocessor_config.json").write_text(content)
+    said = "needs its own Python code" if "Evil" in content else r"preprocessor_config\.json is no JSON object"
+    with pytest.raises(ValueError, match=said):
+        evaluate(ours, str(EMOJI), "group", rows=ROWS)
+
+
+def test_an_error_names_the_options_of_the_command_alone(ours):
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", str(ours), "--dataset", str(EMOJI), "--label", "group", "--rows", "1"])
+    assert "--eval_" not in ended.value.code and "none" not in ended.value.code

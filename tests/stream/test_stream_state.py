@@ -10,6 +10,7 @@ from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.reader import make_order
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.stream.state import STREAM_STATE, check_length, difference, load_state, state_of
+from hf_pretext.utils.paths import hashed
 
 
 def test_what_changed_is_said():
@@ -87,3 +88,15 @@ def test_data_without_a_length_is_not_counted_in_epochs():
     check_length(endless, 10), check_length(Mixture(numbered()), -1)
     with pytest.raises(ValueError, match="has no known length.*--max_steps"):
         check_length(endless, -1)
+
+
+def test_a_pushed_state_with_hashes_of_names_is_compared_with_the_names_of_this_machine(saved):
+    files = {"jane.parquet": 1, "joe.parquet": 2}
+    source = {**saved()[1].fingerprint()[0], "files": {hashed(name): size for name, size in files.items()}}
+    checkpoint, data, settings = saved(source=[source])
+    data.sources[0].rows.files = dict(files)
+    assert load_state(checkpoint, data, settings, seed=3)["windows"] == [256]
+    data.sources[0].rows.files = {"jane.parquet": 5}
+    missing = hashed("joe.parquet")
+    with pytest.raises(ValueError, match=f"{missing} is missing; jane.parquet had 1 bytes and has 5"):
+        load_state(checkpoint, data, settings, seed=3)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_pretext.utils.paths import hashed, relative, with_names
+from hf_pretext.utils.paths import hashed, relative, with_names, without_paths
 
 
 def test_a_path_elsewhere_keeps_its_last_name_alone(tmp_path, monkeypatch):
@@ -27,3 +27,11 @@ def test_hashes_find_their_names():
     assert with_names(hidden, state) == state and with_names(state, state) == state
     assert with_names(hidden, [{"files": {"a.tar": 9}}]) == [{"files": {"a.tar": 1, hashed("b.tar"): 2}, "rows": 3}]
     assert with_names([{"files": "digest"}], state) == [{"files": "digest"}] and with_names(state, []) == state
+
+
+def test_a_config_loses_the_folders_of_its_parts_and_nothing_else():
+    inner = {"_name_or_path": "/mnt/client/encoder", "hidden_size": 4}
+    config = {"vision_config": inner, "encoders": [inner], "name": "_name_or_path"}
+    assert without_paths(config) == {
+        "vision_config": {"hidden_size": 4}, "encoders": [{"hidden_size": 4}], "name": "_name_or_path",
+    }  # fmt: skip
