@@ -20,6 +20,7 @@ from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
+from .modules.distributed import on_main_process
 from .stream.branch import LAST
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
@@ -90,22 +91,18 @@ class PretextTrainer(StreamTrainer):
         takes an iterator of batches. once: True for the batches of one epoch, False for endless batches. Raises the
         `ValueError` of `learn` on all ranks."""
         model = self.accelerator.unwrap_model(self.model)
-        failed = [None]  # the error of the main process, for the other ranks, which would wait forever
-        if self.is_world_process_zero():
+
+        def run() -> None:
             options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
             total = self.get_total_train_batch_size(self.args)
             loader = StreamLoader(self.mixture, self.processing, total, **options)
             try:
                 batches = (self._prepare_inputs(batch) for batch in loader)
                 learn(itertools.islice(batches, len(loader)) if once else batches)
-            except ValueError as error:
-                failed = [str(error)]
             finally:
                 loader.close()
-        if self.args.world_size > 1:
-            torch.distributed.broadcast_object_list(failed, src=0)
-        if failed[0] is not None:
-            raise ValueError(failed[0])
+
+        on_main_process(run)
         if self.args.world_size > 1:
             for value in (*model.parameters(), *model.buffers()):
                 torch.distributed.broadcast(value.data, src=0)

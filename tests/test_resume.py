@@ -244,6 +244,24 @@ def test_a_second_signal_ends_a_run_at_once(data, tmp_path):
     assert process.returncode == 143 and time.time() - began < 60 and not checkpoints(tmp_path)
 
 
+def test_a_changed_bit_in_a_file_of_one_process_takes_all_processes_to_the_checkpoint_before(
+    data, unbroken_of_two, tmp_path
+):
+    folder = tmp_path / "run"
+    options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
+    run(data, folder, stop_at=4, **options)
+    manifest = json.loads((folder / "checkpoint-4" / "manifest.json").read_text())
+    assert {"rng_state_0.pth", "rng_state_1.pth", "pretext.safetensors", "optimizer.pt"} <= manifest["files"].keys()
+    changed = folder / "checkpoint-4" / "rng_state_1.pth"
+    content = bytearray(changed.read_bytes())
+    content[-500] ^= 1
+    changed.write_bytes(content)
+    output = run(data, folder, last=True, **options)
+    assert output.count("checkpoint-4: the content of rng_state_1.pth has changed. Resuming from") == 1
+    assert (folder / "abandoned" / "checkpoint-4").exists()
+    same(folder, unbroken_of_two)
+
+
 def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
     """70 rows in shards of 33, 0, 7 and 30, a third of them left out by a filter."""
     options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_steps=8, save_steps=100, parts=16)

@@ -173,6 +173,19 @@ def test_resumes_and_energy_are_shown_where_they_are_known(results):
     assert "4,000 samples (2 processes)" in card and "never stopped" in card and "0.5000 kWh" in card
 
 
+def test_a_changed_length_and_weights_of_a_chosen_step_are_shown_where_they_are_known(results):
+    assert "lengthened" not in render(results) and "The weights of seed" not in render(results)
+    results["seeds"][0]["weights"] = {"step": 9}
+    assert "The weights of seed" not in render(results)
+    weights = {"step": 3000, "metric": "eval_loss", "value": 0.51234, "chosen": "smallest"}
+    lengthened = [{"step": 1000, "from": 1000, "to": 4000}, {"step": 2000, "from": 4000, "to": 3500}]
+    results["seeds"][0] |= {"seed": 7, "steps": 3500, "weights": weights, "lengthened": lengthened}
+    card = render(results)
+    assert "Seed 7 was lengthened at step 1,000 from 1,000 to 4,000 steps. From there on, the learning rate" in card
+    assert "Seed 7 was shortened at step 2,000 from 4,000 to 3,500 steps." in card
+    assert "seed 7 are those of step 3,000 of 3,500: the one with the smallest `eval_loss` (0.5123) of all" in card
+
+
 def test_a_card_never_ends_a_run(tmp_path, caplog):
     (tmp_path / "results.json").write_text("{}")
     try_to_write_card(tmp_path)

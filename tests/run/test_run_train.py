@@ -154,6 +154,78 @@ def test_an_unfinished_run_is_resumed_with_the_same_settings(stopped, tmp_path, 
         main(MULTIWAY, *options, *option, output_dir=tmp_path / "run")
 
 
+# a finished run
+
+
+@pytest.fixture(scope="module")
+def done(cache, tmp_path_factory):
+    """A finished run of two steps, and what it gives."""
+    folder = tmp_path_factory.mktemp("done") / "run"
+    return folder, main(ROTATION, "--eval_dataset", "none", "--max_steps", 2, output_dir=folder)
+
+
+def test_a_finished_run_is_lengthened_and_says_so(done, tmp_path, caplog):
+    folder, before = done
+    shutil.copytree(folder, tmp_path / "run")
+    options = ("--eval_dataset", "none", "--resume_from_checkpoint", "last")
+    results = main(ROTATION, *options, "--max_steps", 5, output_dir=tmp_path / "run")
+    assert "Lengthened at step 2 from 2 to 5 steps" in caplog.text
+    (run,) = results["seeds"]
+    assert (run["steps"], run["samples_seen"]) == (5, 5 * 8) and run["digest"] != before["seeds"][0]["digest"]
+    assert run["lengthened"] == [{"step": 2, "from": 2, "to": 5}] and run["weights"] == {"step": 5}
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "Seed 0 was lengthened at step 2 from 2 to 5 steps." in card and "`max_steps` 5" in card
+    trained, first = (load_file(path / "model.safetensors") for path in (tmp_path / "run", folder))
+    assert any(not torch.equal(trained[name], first[name]) for name in trained)
+    assert main(ROTATION, *options, "--max_steps", 5, output_dir=tmp_path / "run")["seeds"] == results["seeds"]
+    with pytest.raises(SystemExit, match="a finished run of --max_steps 5, and --max_steps 4 can't lengthen it"):
+        main(ROTATION, *options, "--max_steps", 4, output_dir=tmp_path / "run")
+    with pytest.raises(SystemExit, match="contains a finished run with learning_rate"):
+        main(ROTATION, *options, "--max_steps", 9, "--learning_rate", 9, output_dir=tmp_path / "run")
+
+
+def test_a_finished_run_is_lengthened_in_epochs(tmp_path, emoji):
+    emoji(count=20).to_parquet(tmp_path / "data.parquet")
+    options = ("--dataset", tmp_path / "data.parquet", "--eval_dataset", "none")
+    first = main(ROTATION, *options, "--max_steps", -1, "--num_train_epochs", 1, output_dir=tmp_path / "run")
+    options += ("--resume_from_checkpoint", "last", "--max_steps", -1)
+    results = main(ROTATION, *options, "--num_train_epochs", 2, output_dir=tmp_path / "run")
+    steps = first["seeds"][0]["steps"]
+    assert results["seeds"][0]["lengthened"] == [{"step": steps, "from": steps, "to": 2 * steps}]
+    assert steps == 3 and results["seeds"][0]["steps"] == 6
+
+
+def test_weights_of_the_best_step_are_said_to_be_of_that_step(tmp_path, monkeypatch):
+    values = iter([3.0, 1.0, 2.0])
+    monkeypatch.setattr(
+        "hf_pretext.run.train.while_training", lambda experiment: lambda model: {"badness": next(values)}
+    )
+    options = (
+        "--eval_rows",
+        30,
+        "--max_steps",
+        3,
+        "--save_steps",
+        1,
+        "--save_total_limit",
+        3,
+        "--eval_strategy",
+        "steps",
+        "--eval_steps",
+        1,
+    )
+    options += ("--load_best_model_at_end", "--metric_for_best_model", "badness", "--greater_is_better", False)
+    results = main(ROTATION, *options, output_dir=tmp_path / "run")
+    weights = {"step": 2, "metric": "eval_badness", "value": 1.0, "chosen": "smallest"}
+    assert results["seeds"][0]["weights"] == weights and results["seeds"][0]["steps"] == 3
+    said = "The weights of seed 0 are those of step 2 of 3: the one with the smallest `eval_badness` (1) of all evaluat"
+    assert said in (tmp_path / "run" / "README.md").read_text()
+    best, last = (load_file(tmp_path / "run" / name / "model.safetensors") for name in ("checkpoint-2", "checkpoint-3"))
+    final = load_file(tmp_path / "run" / "model.safetensors")
+    assert all(torch.equal(final[name], best[name]) for name in final)
+    assert any(not torch.equal(final[name], last[name]) for name in final)
+
+
 @pytest.mark.slow  # of texts, and of the trainer alone, it is shown each time
 def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     """Two seeds, stopped by SIGKILL in the middle; then resumed from the last checkpoint."""
