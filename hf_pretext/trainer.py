@@ -49,7 +49,7 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` if `args` set epochs and the data has no known length, and for options that are refused."""
+        """Raises `ValueError` for refused options, and if `args` set epochs and the data has no known length."""
         refuse_options(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation

@@ -103,7 +103,9 @@ class FiniteTrainer(Trainer):
     def _description(self, what: str, step: int) -> str:
         """Returns the error message with the last checkpoint before a step."""
         checkpoint = last_checkpoint_before(self.args.output_dir, step)
-        kept = f"The last good checkpoint is {checkpoint}." if checkpoint else f"{self.args.output_dir} has no checkpoint."
+        kept = (
+            f"The last good checkpoint is {checkpoint}." if checkpoint else f"{self.args.output_dir} has no checkpoint."
+        )
         return (
             f"Training diverged: {what}, with --learning_rate {self.args.learning_rate:g} and --max_grad_norm "
             f"{self.args.max_grad_norm:g}. {kept} Train again with a lower --learning_rate or more "

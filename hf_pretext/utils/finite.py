@@ -34,7 +34,8 @@ def not_finite_in(path: str | os.PathLike) -> list[str]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return [name for name in file.keys() if not all(part.isfinite().all() for part in parts(file, name))]
+        names = file.keys()
+        return [name for name in names if not all(part.isfinite().all() for part in parts(file, name))]
 
 
 def parts(file, name: str) -> Iterator[Tensor]:
@@ -54,7 +55,7 @@ def parts(file, name: str) -> Iterator[Tensor]:
 
 def check_weights(folder: str | os.PathLike) -> None:
     """Raises `ValueError` if a weight of a saved model is NaN or infinite, in its folder or those of its encoders."""
-    nested = [path for path in sorted(Path(folder).glob("*/*.safetensors"))]
+    nested = sorted(Path(folder).glob("*/*.safetensors"))
     nested = [path for path in nested if not path.parent.name.startswith(NOT_OF_THE_MODEL)]
     for path in [*sorted(Path(folder).glob("*.safetensors")), *nested]:
         check_file(path)

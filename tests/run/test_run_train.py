@@ -113,7 +113,9 @@ def test_a_seed_leaves_no_model_in_memory_to_the_next(tmp_path, monkeypatch):
 def test_a_run_that_diverges_ends_with_one_line_and_without_results(tmp_path):
     with pytest.raises(SystemExit) as ended:
         main(ROTATION, "--learning_rate", 1e30, "--max_grad_norm", 0, "--save_total_limit", 1, output_dir=tmp_path)
-    assert re.fullmatch(r"error: Training diverged: the loss of step \d+ is NaN .* --learning_rate 1e\+30 .*", ended.value.code)
+    assert re.fullmatch(
+        r"error: Training diverged: the loss of step \d+ is NaN .* --learning_rate 1e\+30 .*", ended.value.code
+    )
     for name in ("run.json", "results.json", "README.md", "model.safetensors"):
         assert not (tmp_path / name).exists()
 
