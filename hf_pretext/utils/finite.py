@@ -34,7 +34,8 @@ def not_finite_in(path: str | os.PathLike) -> list[str]:
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        return [name for name in file.keys() if not all(part.isfinite().all() for part in parts(file, name))]  # noqa: SIM118
+        names = file.keys()
+        return [name for name in names if not all(part.isfinite().all() for part in parts(file, name))]
 
 
 def parts(file, name: str) -> Iterator[Tensor]:
