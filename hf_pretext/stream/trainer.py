@@ -108,6 +108,7 @@ class StreamTrainer(Trainer):
         records = self._state_before.get("records") if self._state_before else None
         if self.args.should_save:  # also without a checkpoint: a killed run may have left records
             forget_after(self.args.output_dir, steps, records)
+            self.mixture.contents()  # hashed before the first step, since files may change later
         if self.args.world_size > 1 or resume_from_checkpoint:
             # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
             set_seed(self.args.seed + self._start, device_specific=True)
@@ -128,8 +129,8 @@ class StreamTrainer(Trainer):
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
         before = TrainerState.load_from_json(os.path.join(checkpoint, "trainer_state.json"))
-        given = None if self._created_lr_scheduler else self.lr_scheduler
-        self.schedule = schedule_after(self._state_before, before, self.args, batch, self.mixture, given)
+        scheduler = None if self._created_lr_scheduler else self.lr_scheduler
+        self.schedule = schedule_after(self._state_before, before, self.args, batch, self.mixture, scheduler)
         self._initial_global_step = before.global_step
         self.args.ignore_data_skip = True  # the stream starts at the right sample
         return before.global_step
@@ -207,7 +208,7 @@ class StreamTrainer(Trainer):
         state = self._state_of_stream()
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            write_json(written / STREAM_STATE, state)
+            write_json(written / STREAM_STATE, {**state, "contents": self.mixture.contents()})
             if final.exists():  # the run was resumed from an earlier checkpoint
                 final.rename(run / STAGING / "replaced")
             written.rename(final)
