@@ -22,7 +22,9 @@ def shared(path: Path) -> str:
 
 def stream_state(state: dict) -> dict:
     """Returns the content of stream.json with hashed names of data files. `load_state` recognises their names again."""
-    return {**state, "source": [public(source) for source in state.get("source", [])]}
+    sources, contents = state.get("source", []), state.get("contents") or []
+    hidden = {"contents": with_hashed_keys(contents)} if contents else {}
+    return {**state, "source": [public(source) for source in sources], **hidden}
 
 
 def public(source: dict) -> dict:

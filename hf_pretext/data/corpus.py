@@ -263,8 +263,9 @@ def source_of(rows: PackedTexts | BatchedTexts, texts: Source, tokenizer: PreTra
     Its files are those of `texts`, plus the hashes of the tokenizer and of the sequences, so that a run can't resume
     with another tokenizer or other texts."""
     columns = {name: name for name in rows[0]}
-    files = {**texts.rows.files, f"tokenizer {fingerprint(tokenizer)}": 0, f"sequences {rows.plan()}": 0}
-    source = Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))), files)
+    source = Source(rows, columns, texts.name, Features(dict.fromkeys(columns, Value("null"))))
+    hashes = (f"tokenizer {fingerprint(tokenizer)}", f"sequences {rows.plan()}")
+    source.rows.files = {**texts.rows.files, **dict.fromkeys(hashes, 0)}
     source.revision = texts.revision
     return source
 

@@ -16,7 +16,8 @@ import fsspec
 import pyarrow as pa
 from datasets import Dataset, Image, IterableDataset
 
-from .remote import file_facts, patient_hub, short_names, sizes_of
+from .contents import File, files_of
+from .remote import file_facts, patient_hub, short_names
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
@@ -43,10 +44,10 @@ def split_names(dataset: str) -> list[str]:
 
 def open_dataset(
     dataset: str, split: str, sample_by: str | None = None, option: str = ""
-) -> tuple[Dataset | IterableDataset | Mapping, dict[str, int] | None]:
-    """Opens a path, glob or Hub id. Returns a `datasets` object and the sizes of its files, `{name: bytes}`.
+) -> tuple[Dataset | IterableDataset | Mapping, dict[str, File] | None]:
+    """Opens a path, glob or Hub id. Returns a `datasets` object and its files by name.
 
-    The sizes are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
+    The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
     of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
     does not exist or can't be read.
     """
@@ -125,10 +126,10 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
 
 def load_files(
     files: list[str], name: str, sample_by: str | None = None
-) -> tuple[Dataset | IterableDataset, dict[str, int] | None]:
+) -> tuple[Dataset | IterableDataset, dict[str, File] | None]:
     """Opens Parquet files and tars as a stream, other files as a table on disk.
 
-    Returns the data and, for a table, the sizes of its files, `{name: bytes}`. Raises `ValueError` for files of several
+    Returns the data and, for a table, its files by name. Raises `ValueError` for files of several
     formats, of an unsupported format, or that `datasets` can't read.
     """
     kinds = {kind_of(file) for file in files}
@@ -152,7 +153,7 @@ def load_files(
         ) from error
     if kind in SHARDS:
         return data, None
-    return data, sizes_of(short_names(files), file_facts(files))
+    return data, files_of(short_names(files), files, file_facts(files))
 
 
 def has_blank_line(file: str) -> bool:
@@ -162,8 +163,8 @@ def has_blank_line(file: str) -> bool:
         return any(not line.isspace() for line in itertools.dropwhile(lambda line: line != "\n", text))
 
 
-def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, int]]:
-    """Returns a table of image paths with labels and captions, and the sizes of the files, `{name: bytes}`.
+def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, File]]:
+    """Returns a table of image paths with labels and captions, and the files by name.
 
     The label of an image is the name of its folder. The columns of `metadata.csv` or `metadata.jsonl` are added; their
     `file_name` is relative to the folder of the metadata file. Without metadata files, the `.txt` file with the name of
@@ -186,8 +187,9 @@ def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, in
         raise ValueError(
             f"{folder}: a metadata column contains values of different types. Use one type per column. {error}"
         ) from error
-    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in [*paths, *note_files]}
-    return data.cast_column("image", Image(decode=False)), sizes
+    files = {path: path.stat() for path in [*paths, *note_files]}
+    files = {str(path.relative_to(folder)): File(str(path), of.st_size, str(of.st_mtime)) for path, of in files.items()}
+    return data.cast_column("image", Image(decode=False)), files
 
 
 def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:

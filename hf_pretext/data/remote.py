@@ -23,6 +23,7 @@ THREADS = 16  # for requests of sizes and footers of remote files
 READ_AHEAD = 2**23  # bytes per request, if a file is read from start to end
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry of a remote request
 BUSY = (429, 500, 502, 503, 504)  # HTTP status codes of temporary failures
+STAMPS = ("ETag", "etag", "mtime", "blob_id", "last_commit")  # in the information of a file system on a file
 GONE = (FileNotFoundError, PermissionError)
 log = logging.get_logger(__name__)
 
@@ -109,13 +110,13 @@ def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, mak
 def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
     """Returns for each file its size in bytes and a stamp that changes with its content.
 
-    The stamp is the ETag, modification time or commit; "" if the file system has none of them."""
+    The stamp is the ETag, modification time, blob or commit; "" if the file system has none of them."""
     import fsspec
 
     def one(url: str) -> tuple[int, str]:
         system, path = fsspec.core.url_to_fs(url)
         info = patiently(lambda: system.info(path), is_remote(url))
-        stamps = [info[name] for name in ("ETag", "etag", "mtime", "last_commit") if info.get(name) is not None]
+        stamps = [info[name] for name in STAMPS if info.get(name) is not None]
         return int(info["size"]), str(stamps[0] if stamps else "")
 
     return side_by_side(one, urls)
@@ -165,11 +166,6 @@ def short_names(urls: Sequence[str]) -> list[str]:
     parts = [url.split("/") for url in urls]
     shared = next(i for i, words in enumerate(itertools.zip_longest(*parts)) if len(set(words)) > 1)
     return ["/".join(words[shared:]) for words in parts]
-
-
-def sizes_of(names: Sequence[str], facts: Sequence[tuple[int, str]]) -> dict[str, int]:
-    """Returns the sizes of files in bytes, by name."""
-    return {name: size for name, (size, _) in zip(names, facts, strict=True)}
 
 
 def digest(content) -> str:

@@ -9,6 +9,7 @@ that are needed. Other streams are read from the start of a piece, and earlier r
 import gzip
 import itertools
 import lzma
+import os
 import tarfile
 import threading
 import zlib
@@ -19,7 +20,8 @@ import numpy as np
 from datasets import Audio, Dataset, Image, IterableDataset, Video
 from tqdm.auto import tqdm
 
-from .remote import cached, digest, file_facts, is_remote, patiently, short_names, sizes_of
+from .contents import Contents, File, files_of
+from .remote import cached, digest, file_facts, is_remote, patiently, short_names
 
 ENDLESS = 2**62  # row count of a source of unknown length
 BLOCK = 256  # rows of a piece, if a source can be divided anywhere
@@ -54,7 +56,8 @@ class Rows:
     """Rows of one source, divided into pieces. A subclass sets `counts` and implements either `open` or `read`.
 
     counts: number of rows of each piece. places: for each piece, the name of its file and the number of rows of the
-    file before it. files: sizes of the files, `{name: bytes}`. lost: `[(file, reason)]` of rows that can't be read.
+    file before it. files: sizes of the files, `{name: bytes}`. contents: of the files, to notice changes. lost:
+    `[(file, reason)]` of rows that can't be read.
     reads_from_start: True if a row in the middle of a piece requires reading the piece from its start. piece: name of a
     piece in messages. stamp: a hash that changes with the content of the rows; None if only reading the rows can show
     a change. kept_open: number of readers that stay open where they stopped.
@@ -69,13 +72,14 @@ class Rows:
         columns: Mapping[str, str],
         counts: Sequence[int],
         places: Sequence[tuple[str, int]],
-        files: Mapping[str, int] | None = None,
+        files: Mapping[str, File] | None = None,
         remote: bool = False,
     ):
         """columns: `{canonical name: name in the data}`. remote: True if reading may fail temporarily."""
         self.remote = remote
         self.columns, self.counts, self.places = dict(columns), list(counts), list(places)
-        self.files: dict[str, int] = dict(files or {})
+        self.files: dict[str, int] = {name: file.size for name, file in (files or {}).items()}
+        self.contents = Contents(files or {})
         self.lost: list[tuple[str, str]] = []
         self.kept_open = KEPT_OPEN
         self._opened: OrderedDict[tuple[int, int], Iterator[dict]] = OrderedDict()
@@ -130,12 +134,15 @@ class Rows:
 class MapRows(Rows):
     """Rows of data with a length and an index: a `datasets.Dataset`, a list of dicts, a torch dataset of dicts."""
 
-    def __init__(self, data: Sequence, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None):
+    def __init__(self, data: Sequence, columns: Mapping[str, str], name: str, files: Mapping[str, File] | None = None):
         firsts = range(0, len(data), BLOCK)
         counts = [min(BLOCK, len(data) - first) for first in firsts]
         super().__init__(columns, counts, [(name, first) for first in firsts], files)
         self.data, self.name = data, name
         self.stamp = getattr(data, "_fingerprint", None)  # of a datasets.Dataset
+        if files is None and isinstance(data, Dataset):  # its files have no sizes in the fingerprint
+            paths = list(dict.fromkeys(path for file in data.cache_files if os.path.exists(path := file["filename"])))
+            self.contents = Contents(files_of(short_names(paths), paths, file_facts(paths)))
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         first = self.places[piece][1]
@@ -162,7 +169,7 @@ class StreamRows(Rows):
         facts = file_facts(urls)
         self.stamp = digest([made_by, urls, facts]) if urls and made_by is not None else None
         names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
-        files = sizes_of(names, facts) if urls else None
+        files = files_of(names, urls, facts) if urls else None
         super().__init__(columns, [ENDLESS] * shards, [(n, 0) for n in names], files, any(map(is_remote, urls)))
         with tqdm(total=shards, desc=f"counting the rows of {name}", unit="shard", leave=False) as bar:
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from datasets import Features
 
+from .contents import files_of
 from .decoding import UNREADABLE
-from .remote import READ_AHEAD, cached, digest, file_facts, is_remote, open_file, read_bytes, short_names, sizes_of
+from .remote import READ_AHEAD, cached, digest, file_facts, is_remote, open_file, read_bytes, short_names
 from .rows import BLOCK, MEDIA, Rows
 
 # Readers stay open in the middle of a row group, so each must use little memory for row groups of any size
@@ -40,7 +41,7 @@ class ParquetRows(Rows):
                 places.append((name, before))
                 self.groups.append((url, group))
                 before += count
-        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        super().__init__(columns, counts, places, files_of(names, urls, facts), any(map(is_remote, urls)))
         self.footer = lru_cache(256)(footer)
 
     @staticmethod
@@ -84,7 +85,7 @@ class TarRows(Rows):
                 counts.append(min(BLOCK, len(of_file) - 1 - first))
                 places.append((name, first))
                 self.owners.append(owner)
-        super().__init__(columns, counts, places, sizes_of(names, facts), any(map(is_remote, urls)))
+        super().__init__(columns, counts, places, files_of(names, urls, facts), any(map(is_remote, urls)))
         for name, of_file in zip(names, index, strict=True):
             if of_file[-1][0] < 0:
                 self.lost.append((name, f"damaged or cut after {len(of_file) - 1:,} samples: the rest is left out"))

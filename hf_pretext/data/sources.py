@@ -13,6 +13,7 @@ from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
 from .columns import features_of, find_one_of
+from .contents import File
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .remote import can_be_reached, is_gone, patiently
@@ -29,7 +30,7 @@ class Source:
     """Undecoded rows with canonical columns, in pieces of known row counts."""
 
     def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
-        """columns: `{canonical name: name in the data}`. files: sizes of the files of `data`, `{name: bytes}`.
+        """columns: `{canonical name: name in the data}`. files: the files of `data` by name.
 
         The attribute `revision` is the commit of the Hub repository of the rows, None for other data. Raises
         `ValueError` for a source without rows."""
@@ -187,7 +188,7 @@ def open_splits(
     }
 
 
-def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, int] | None = None) -> Rows:
+def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, File] | None = None) -> Rows:
     """Returns the fastest `Rows` for a `datasets` object, a sequence or an iterable.
 
     Raises `ValueError` for an iterator, which can be iterated only once.

@@ -73,3 +73,7 @@ class Mixture:
     def fingerprint(self) -> list[dict]:
         """Returns the name and the fingerprint of each source, for JSON. Other data has another fingerprint."""
         return [{"name": source.name, **source.rows.fingerprint()} for source in self.sources]
+
+    def contents(self) -> list[dict]:
+        """Returns the stamps and hashes of the files of each source, for JSON (see `Contents`)."""
+        return [source.rows.contents.record() for source in self.sources]

@@ -51,11 +51,12 @@ def load_state(
             f"--gradient_accumulation_steps so that a step of all processes has {before} samples, or start a new run."
         )
     state["source"] = with_names(state["source"], data.fingerprint())  # a pushed state has hashes of file names
-    changed = difference(state["source"], data.fingerprint())
+    contents = with_names(state.get("contents") or [], [source.rows.contents.files for source in data.sources])
+    changed = difference(state["source"], data.fingerprint()) or changed_contents(contents, data)
     if changed and not settings.allow_changed_source:
         raise ValueError(
-            f"{checkpoint} was trained on other data: {changed}. The order of samples would change. Resume on the same "
-            "data, or give --allow_changed_source to train on this data in a new order."
+            f"{checkpoint} was trained on other data: {changed}. The samples or their order would change. Resume on "
+            "the same data, or give --allow_changed_source to train on this data in a new order."
         )
     return {**state, "windows": None, "watched": None} if changed else state
 
@@ -91,6 +92,20 @@ def difference(before: list[dict], now: list[dict]) -> str:
             changes.append(f"{new['name']} had {old['rows']} rows and has {new['rows']}")
         elif old["pieces"] != new["pieces"]:
             changes.append(f"the rows of {new['name']} are divided into other pieces")
+    return listed(changes)
+
+
+def changed_contents(recorded: list[dict], data: Mixture) -> str:
+    """Describes the changes of files that kept their sizes, like `difference`. recorded: `Mixture.contents` in the
+    checkpoint; empty in checkpoints of earlier versions."""
+    changes = []
+    for source, before in zip(data.sources, recorded, strict=False):
+        names = source.rows.contents.changed(before)
+        changes += [f"{source.prefix}{name} has the same size and other content" for name in names]
+    return listed(changes)
+
+
+def listed(changes: list[str]) -> str:
     return "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
 
 

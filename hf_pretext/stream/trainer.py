@@ -121,13 +121,13 @@ class StreamTrainer(FiniteTrainer):
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
         self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
         steps = self._initial_global_step if resume_from_checkpoint else 0
-        records = self._state_before.get("records") if self._state_before else None
-        before = self._state_before["seconds"] if resume_from_checkpoint else None
-        with sole_run(self.args.output_dir), self.interruption.watching(), self.pace.running(before):
+        before = self._state_before if resume_from_checkpoint else {}
+        with sole_run(self.args.output_dir), self.interruption.watching(), self.pace.running(before.get("seconds")):
             if self.args.should_save:  # also without a checkpoint: a killed run may have left them
-                forget_after(self.args.output_dir, steps, records)
+                forget_after(self.args.output_dir, steps, before.get("records"))
                 shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
                 begin_from(self.args.output_dir, resume_from_checkpoint)
+                self.mixture.contents()  # hashed before the first step, since files may change later
             if self.args.world_size > 1 or resume_from_checkpoint:
                 # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
                 set_seed(self.args.seed + self._start, device_specific=True)
@@ -214,7 +214,7 @@ class StreamTrainer(FiniteTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
             self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-            write_json(written / STREAM_STATE, state)
+            write_json(written / STREAM_STATE, {**state, "contents": self.mixture.contents()})
             facts = {"step": self.state.global_step, "parent": self._parent, "global_batch": state["global_batch"]}
             finish_checkpoint(written, run, **facts, resumable=not self.args.save_only_model)
             rotate(run, limit, self.state.best_model_checkpoint)

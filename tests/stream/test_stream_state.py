@@ -1,7 +1,10 @@
 """What a checkpoint holds of the stream, and what a run may go on from."""
 
 import json
+import os
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from streamed import Counter, batches, numbered, numbers
 
@@ -70,6 +73,43 @@ def test_other_data_is_refused_or_seen_in_an_order_of_its_own(saved):
         load_state(checkpoint, other, settings, seed=3)
     state = load_state(checkpoint, other, StreamSettings(allow_changed_source=True), seed=3)
     assert state["windows"] is None and state["watched"] is None and state["seed"] == 3
+
+
+def test_changed_files_of_the_same_size_are_refused_by_name_and_a_copy_is_resumed(tmp_path):
+    folders = [tmp_path / name for name in ("first", "second")]
+    for folder in folders:
+        folder.mkdir()
+        for name in ("a", "b"):
+            table = pa.table({"text": [f"{folder.name}{i}" for i in range(50)]})
+            pq.write_table(table, folder / f"{name}.parquet", compression="none", use_dictionary=False)
+
+    def opened() -> Mixture:
+        return Mixture([open_source(str(folder), needed=("text",)) for folder in folders], [0.5, 0.5])
+
+    def load(**options) -> dict:
+        return load_state(tmp_path, data := opened(), StreamSettings(**options), seed=3) | {"now": data.contents()}
+
+    data, settings = opened(), StreamSettings()
+    state = state_of(data, make_order(data.sources, data.weights, settings, 3), settings)
+    state |= {"contents": data.contents(), "watched": None}
+    (tmp_path / STREAM_STATE).write_text(json.dumps(state))
+    copy = folders[0] / "a.parquet"
+    os.utime(copy, (1, 1))
+    loaded = load()
+    assert loaded["windows"] == state["windows"]
+    assert loaded["now"][0] == {**state["contents"][0], "a.parquet": ["1.0", state["contents"][0]["a.parquet"][1]]}
+    changed = folders[1] / "b.parquet"
+    changed.write_bytes(changed.read_bytes().replace(b"second7", b"SECOND7"))
+    os.utime(changed, (1, 1))
+    with pytest.raises(
+        ValueError, match="other data: 1/b.parquet has the same size and other content.*--allow_changed"
+    ):
+        load()
+    accepted = load(allow_changed_source=True)
+    assert accepted["windows"] is None
+    assert accepted["now"][1]["b.parquet"][1] != state["contents"][1]["b.parquet"][1]  # of the data since then
+    (tmp_path / STREAM_STATE).write_text(json.dumps({**state, "contents": None}))  # of an earlier version
+    assert load()["windows"] == state["windows"]
 
 
 def test_a_folder_that_is_no_whole_checkpoint_is_refused(tmp_path):
