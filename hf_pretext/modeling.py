@@ -222,14 +222,14 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         self.train(training)
         return unused
 
-    def checkpointed(self) -> list[PreTrainedModel]:
-        """Returns the encoders with trainable parameters, for gradient checkpointing."""
+    def trained_encoders(self) -> list[PreTrainedModel]:
+        """Returns the encoders with trainable parameters, for gradient checkpointing and compilation."""
         encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
         return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
 
     def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
         """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
-        for model in self.checkpointed():
+        for model in self.trained_encoders():
             enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
             try:
                 enable(gradient_checkpointing_kwargs, **kwargs)
@@ -239,7 +239,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     def gradient_checkpointing_disable(self) -> None:
         """Disables gradient checkpointing in every trained encoder."""
-        for model in self.checkpointed():
+        for model in self.trained_encoders():
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
     def init_weights(self) -> None:

@@ -20,6 +20,7 @@ from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
+from .modules.compiled import compile_encoders
 from .modules.distributed import on_main_process
 from .stream.branch import LAST
 from .stream.loader import StreamLoader
@@ -57,6 +58,7 @@ class PretextTrainer(StreamTrainer):
         self._terms = RunningMeans()
         kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
         super().__init__(model, args, train_dataset, processing, stream, **kwargs)
+        compile_encoders(model, self.accelerator.state.dynamo_plugin)
         self.add_callback(self.publisher)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Progress)

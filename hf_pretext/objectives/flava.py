@@ -141,8 +141,8 @@ class FlavaForPreTraining(MaskedPairs):
         """The image encoder and the text encoder, without the multimodal encoder."""
         return {"image": self.full_model.image_model, "text": self.full_model.text_model}
 
-    def checkpointed(self) -> list[PreTrainedModel]:
-        return [*super().checkpointed(), self.full_model.multimodal_model]
+    def trained_encoders(self) -> list[PreTrainedModel]:
+        return [*super().trained_encoders(), self.full_model.multimodal_model]
 
     def forward(
         self,

@@ -42,7 +42,7 @@ HELP = {
     "save_total_limit": "Maximum number of checkpoints to keep; older ones are deleted.",
     "eval_strategy": "When to evaluate during training: kNN accuracy and pretext metrics on the validation split.",
     "use_cpu": "Train on the CPU, even if a GPU is available.",
-    "torch_compile": "Compile the model with torch.compile.",
+    "torch_compile": "Compile the encoders with torch.compile.",
     "dataloader_num_workers": "Number of worker processes that decode and augment. Default: 0 if the model trains on "
     "the same CPU cores, else up to 8.",
     "report_to": "Experiment trackers to log to: wandb, tensorboard, trackio, ...",
