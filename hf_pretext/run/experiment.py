@@ -140,8 +140,8 @@ def plan(request: Request) -> Experiment:
     """Checks all options together and builds the experiment. Raises `ValueError` with the value and the fix."""
     check_output(request)
     inputs, config, start, facts = plan_inputs(request)
-    task = objective.complete(request.task, inputs.processors)
-    blueprint = Blueprint(objective, task, config, start)
+    task = request.objective.complete(request.task, inputs.processors)
+    blueprint = Blueprint(request.objective, task, config, start)
     check_start(request, blueprint)
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
