@@ -5,11 +5,13 @@ optimizer step -> model.progress, model.after_step(progress); first step of an e
 """
 
 import tempfile
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from tqdm.std import tqdm
 from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
@@ -22,26 +24,60 @@ from .modeling import PretextModel
 from .stream.schedule import progress
 from .utils.files import write_text
 from .utils.hub import explained
+from .utils.progress import shows_bars
 
 log = logging.get_logger(__name__)
 
 
 class Progress(ProgressCallback):
-    """Trainer's progress bar (steps, rate, time left), with one readable line for each log."""
+    """Trainer's progress bar (steps, rate, time left), with one readable line for each log. Where no bar is shown
+    (`shows_bars`), only the lines, with the time left."""
 
+    _began: float | None = None  # time at which training began, while it lasts
     SHOWN_LAST = ("samples_per_second", "data_wait")
     LEFT_OUT = ("samples_seen", "learning_rate", "grad_norm", "epoch", "total_flos", "epoch_of_source")
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Shows the bar, if any."""
+        self._began, self._first = time.monotonic(), state.global_step
+        self._shown = shows_bars()
+        if self._shown:
+            super().on_train_begin(args, state, control, **kwargs)
+        else:
+            logging.disable_progress_bar()  # of saving, too
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Moves the bar, if any."""
+        if self._shown:
+            super().on_step_end(args, state, control, **kwargs)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Closes the bar, if any."""
+        self._began = None
+        if self._shown:
+            super().on_train_end(args, state, control, **kwargs)
+
     def on_log(self, args, state, control, logs=None, **kwargs):
-        """Prints the logs as one line above the bar."""
-        if self.training_bar is None or not logs or "train_runtime" in logs:
+        """Prints the logs as one line, above the bar if there is one."""
+        if not state.is_world_process_zero or self._began is None or not logs or "train_runtime" in logs:
             return
         parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch or 0:.2f}"]
         left_out = (*self.SHOWN_LAST, *self.LEFT_OUT)
         parts += [f"{k} {v:.3f}" for k, v in logs.items() if k.partition("/")[0] not in left_out]
         if "samples_per_second" in logs:
             parts.append(f"{logs['samples_per_second']:.0f} samples/s, waiting for data {logs['data_wait']:.0%}")
-        self.training_bar.write("  ".join(parts))
+        if self.training_bar is not None:
+            self.training_bar.write("  ".join(parts))
+        else:
+            print("  ".join([*parts, *self._left(state)]), flush=True)
+
+    def _left(self, state) -> list[str]:
+        """Returns the time left as text, e.g. `["left 01:12:40"]`; `[]` before the first step."""
+        steps = state.global_step - self._first
+        if steps <= 0:
+            return []
+        seconds = (time.monotonic() - self._began) / steps * (state.max_steps - state.global_step)
+        return [f"left {tqdm.format_interval(seconds)}"]
 
 
 class Publisher(TrainerCallback):

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .utils.progress import progress
+
 Pooling = Literal["mean", "cls"]
 
 
@@ -118,13 +120,11 @@ def extract(
     None shows no bar.
     Returns `{layer: (examples, channels)}` in float32 on the CPU. Raises `ValueError` for an empty loader.
     """
-    from tqdm.auto import tqdm
-
     device = torch.device(device) if device is not None else encoder.device
     training = encoder.training
     encoder.to(device).eval()
     parts: dict[int, list[Tensor]] = {}
-    for batch in tqdm(loader, desc=description, disable=description is None, leave=False):
+    for batch in progress(loader, description, shown=description is not None):
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         with torch.autocast(device.type, dtype, enabled=dtype is not None):
             if layers == "all":

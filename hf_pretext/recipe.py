@@ -22,6 +22,7 @@ from .registry import objective_class
 from .run.command_line import CommandLine, resume_command
 from .run.settings import RunArguments
 from .stream.settings import StreamSettings
+from .utils.progress import shows_bars
 
 ALONE = ("images_alone", "texts_alone")  # options for additional datasets next to --dataset
 
@@ -96,9 +97,13 @@ def option_types(objective: type[PretextModel]) -> tuple[type, ...]:
 
 
 def silence_libraries() -> None:
-    """Turns off the progress bars and warnings of transformers and datasets, which would fill the screen."""
+    """Turns off the progress bars and warnings of transformers and datasets, which would fill the screen. Bars of
+    downloads are shown where bars are."""
     from datasets import disable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars as disable_download_bars
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     disable_progress_bars()
+    if not shows_bars():
+        disable_download_bars()

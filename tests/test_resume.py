@@ -117,6 +117,7 @@ def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_othe
     assert (folder / ".saving" / "checkpoint-5" / "model.safetensors").exists()  # half-written, under another name
     assert {path.name for path in folder.glob("checkpoint-*")} == {"checkpoint-3", "checkpoint-4"}
     run(data, folder, last=True, die="compute_loss:9", dataloader_num_workers=4, expect=-signal.SIGKILL)
+    assert not (folder / ".saving" / "checkpoint-5").exists()
     assert max(steps(folder)) == 10  # it had begun
     run(data, folder, last=True)
     same(folder, unbroken)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Features, Value
-from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ..utils.files import made_once
+from ..utils.progress import progress
 from .decoding import UNREADABLE, BadSample, to_text
 from .packing import best_fit, pieces
 from .remote import digest
@@ -61,7 +61,7 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
     """Tokenises a source into a folder that `Texts` reads. Raises `ValueError` for a source without any text."""
     dtype = np.uint16 if len(tokenizer) <= 2**16 else np.int32
     lengths, sizes, bad = [], [], 0
-    bar = tqdm(total=len(source), desc=f"tokenising {source.name}", unit="texts", leave=False)
+    bar = progress(total=len(source), description=f"tokenising {source.name}", unit="texts")
     with bar, open(folder / "tokens", "wb") as tokens, open(folder / "starts", "wb") as starts:
         for texts in batches(source, column):
             good = [text for text in texts if text is not None]

@@ -18,8 +18,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from datasets import Audio, Dataset, Image, IterableDataset, Video
-from tqdm.auto import tqdm
 
+from ..utils.progress import progress
 from .contents import Contents, File, files_of
 from .remote import cached, digest, file_facts, is_remote, patiently, short_names
 
@@ -171,7 +171,7 @@ class StreamRows(Rows):
         names = short_names(urls) if urls else [f"{name}[{shard}]" for shard in range(shards)]
         files = files_of(names, urls, facts) if urls else None
         super().__init__(columns, [ENDLESS] * shards, [(n, 0) for n in names], files, any(map(is_remote, urls)))
-        with tqdm(total=shards, desc=f"counting the rows of {name}", unit="shard", leave=False) as bar:
+        with progress(total=shards, description=f"counting the rows of {name}", unit="shard") as bar:
 
             def count(piece: int) -> np.ndarray:
                 result = patiently(lambda: self._count(piece), bool(urls) and is_remote(urls[piece]))

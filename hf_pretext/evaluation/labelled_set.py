@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 from ..data.captions import label_number
 from ..data.corpus import AT_ONCE, text_or_none
 from ..data.decoding import UNREADABLE, BadSample
 from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
+from ..utils.progress import progress
 from .labelled_rows import LabelledRows
 
 KEPT_BYTES = 2**30  # decoded sets up to this size stay in memory between passes
@@ -57,7 +58,7 @@ class LabelledSet(LabelledRows):
         self.pixels: dict[str, Tensor] | None = {}
         self._examples: dict[str, dict[str, Examples]] | None = {}
         self._bytes = 0  # size of the examples in memory
-        bar = tqdm(total=len(self), desc="reading the labelled set", leave=False)
+        bar = progress(total=len(self), description="reading the labelled set")
         for split in list(self._rows):
             self._read_texts(split, bar) if self.texts_alone else self._read(split, bar)
         bar.close()

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 from transformers import FlavaImageCodebook, PreTrainedModel
 
 from ..encoders import check_encoder
 from ..features import last_hidden, width
+from ..utils.progress import progress as progress_bar
 from .kmeans import PASSES, distinct, k_means, nearest
 from .patches import patchify
 
@@ -233,7 +233,8 @@ class PatchCodebook(Frozen):
                 f"A codebook of {self.size} codes needs as many different patches, but the {int(weights.sum())} given "
                 f"patches contain only {len(points)} different ones. Give fewer codes (--codebook_size) or more images."
             )
-        with bar(PASSES * len(points), "fitting the codebook", progress) as shown:
+        total = PASSES * len(points)
+        with progress_bar(total=total, description="fitting the codebook", unit="patches", shown=progress) as shown:
             centres, counts, distances = k_means(points, weights, self.size, seed, shown)
         self.centres.copy_(centres)
         self.counts.copy_(counts)
@@ -245,7 +246,8 @@ class PatchCodebook(Frozen):
         """Returns the vectors of the first `patches` patches of batches of images, on the CPU: `(patches, d)`, or fewer
         if the batches contain fewer."""
         parts, room = [self.centres[:0].float().cpu()], patches
-        with bar(patches, "reading patches for the codebook", progress) as shown:
+        description = "reading patches for the codebook"
+        with progress_bar(total=patches, description=description, unit="patches", shown=progress) as shown:
             for pixel_values in batches:
                 described = self.describe(pixel_values.to(self.centres.device)).flatten(0, 1)
                 parts.append(described[:room].cpu())
@@ -332,7 +334,3 @@ def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: i
             "that has this grid for images of this size, or another patch_size."
         )
     return tokens
-
-
-def bar(total: int, description: str, progress: bool) -> tqdm:
-    return tqdm(total=total, desc=description, unit="patches", leave=False, disable=not progress)

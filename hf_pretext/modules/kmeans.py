@@ -9,7 +9,7 @@ https://dl.acm.org/doi/10.1145/1772690.1772862).
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm.std import tqdm
 
 TILE = 2**24  # number of scores between points and centres in memory at a time
 BATCH, FIRST = 4096, 3  # points per mini-batch; points per centre that k-means++ chooses the first centres from

@@ -8,13 +8,14 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 
 import numpy as np
 from transformers.utils import logging
 
 from ..data.rows import size_of
 from ..data.sources import Source
+from ..utils.threads import DaemonThreads
 from .order import FAR, SPARE, GlobalOrder, MixedOrder, Window
 from .settings import StreamSettings
 
@@ -42,7 +43,7 @@ class Reader:
             source.rows.kept_open = of_source.parts  # each part reads from one piece at a time
         self._windows: OrderedDict[Place, Future] = OrderedDict()  # least recently used first
         self._current: dict[tuple[int, int], Place] = {}  # window in use, by (source, lane)
-        self._pools: dict[bool, ThreadPoolExecutor] = {}  # made on first use, after the loader's workers have forked
+        self._pools: dict[bool, DaemonThreads] = {}  # made on first use, after the loader's workers have forked
         self.consumed: int | None = None
         self._warned = False
         self.waited = 0.0
@@ -83,7 +84,7 @@ class Reader:
     def close(self) -> None:
         """Stops reading ahead, and drops all rows."""
         for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
         self._pools.clear()
         self._windows.clear()
 
@@ -109,7 +110,7 @@ class Reader:
         if future is None:
             endless = self.sources[place[0]].endless  # one thread: out of order, each read would restart the iterable
             if endless not in self._pools:
-                self._pools[endless] = ThreadPoolExecutor(1 if endless else THREADS, thread_name_prefix="reader")
+                self._pools[endless] = DaemonThreads(1 if endless else THREADS, "reader")
             future = self._windows[place] = self._pools[endless].submit(self._read, place)
         return future
 

@@ -1,13 +1,16 @@
 """Atomic writes: files and folders are written completely or not at all."""
 
+import functools
 import json
 import math
 import os
-import secrets
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+
+from .processes import is_leftover, temporary_name
 
 
 @contextmanager
@@ -19,8 +22,8 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # process ids alone are not unique: containers and crashed processes may have the same
-    temporary = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.tmp.{path.name}")
+    remove_leftovers(path.parent)
+    temporary = path.with_name(temporary_name(path.name))
     try:
         yield temporary
         temporary.replace(path)
@@ -30,11 +33,22 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@functools.cache  # once: a folder of a cache may contain thousands of files
+def remove_leftovers(folder: Path) -> None:
+    """Removes temporary files and folders of `atomic_path` in a folder whose processes have ended."""
+    for path in folder.glob(".*.tmp.*"):
+        if is_leftover(path, time.time()):
+            shutil.rmtree(path, ignore_errors=True)
+            with suppress(OSError):  # removed as a folder, or by a different process
+                path.unlink()
+
+
 def made_once(folder: str | os.PathLike, make: Callable[[Path], None]) -> Path:
     """Returns a folder, and creates it if it does not exist. If several processes create it, the first one wins.
 
     make: writes the content into the temporary folder that it gets."""
     folder = Path(folder)
+    remove_leftovers(folder.parent)
     if not folder.exists():
         try:
             with atomic_path(folder) as temporary:

@@ -4,10 +4,13 @@ import hashlib
 import os
 import platform
 import re
+import secrets
 from pathlib import Path
 
 import psutil
 
+TEMPORARY = re.compile(r"\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.tmp\..+")
+FORGOTTEN = 24 * 3600  # seconds without a change after which a temporary file of a different machine is a leftover
 NAMESPACE = "/proc/self/ns/pid"  # containers of one host name may have process ids of their own
 
 
@@ -44,8 +47,9 @@ def began_after(pid: int, seconds: float) -> bool:
         return False
 
 
-TEMPORARY = re.compile(r"\.(?P<pid>\d+)-(?P<host>[0-9a-f]{8})-[0-9a-f]{8}\.tmp\..+")
-FORGOTTEN = 24 * 3600  # seconds without a change after which a temporary file of a different machine is a leftover
+def temporary_name(name: str) -> str:
+    """Returns a temporary name for a file or folder: hidden, unique, with the process that made it."""
+    return f".{os.getpid()}-{host_digest()}-{secrets.token_hex(4)}.tmp.{name}"
 
 
 def is_leftover(path: Path, now: float) -> bool:

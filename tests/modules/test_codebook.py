@@ -1,6 +1,7 @@
 """Visual tokens: codes of the nearest centres, encoders that describe patches, DALL-E's codebook."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -145,7 +146,8 @@ def test_as_many_codes_as_patches_take_one_each():
     assert fit["perplexity"] == pytest.approx(64) and fit["error"] == 0
 
 
-def test_progress_is_shown_and_goes_away(images, capsys):
+def test_progress_is_shown_and_goes_away(images, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     PatchCodebook(8, 8).fit([images])
     shown = capsys.readouterr().err
     assert "fitting the codebook:" in shown and "patches/s" in shown

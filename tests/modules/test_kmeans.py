@@ -7,7 +7,6 @@ import torch
 from codebooks import fitted, one_thread, pixels_of, unlike  # noqa: F401
 from tqdm.auto import tqdm
 
-from hf_pretext.modules import codebook as quantize
 from hf_pretext.modules import kmeans
 from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.patches import patchify
@@ -51,7 +50,7 @@ def test_mini_batches_bring_centres_nearer(emoji, monkeypatch):
     monkeypatch.setattr(kmeans, "BATCH", 100)
     points, weights = kmeans.distinct(patchify(images, 8).flatten(0, 1))
     first = points[torch.randperm(len(points))[:32]]
-    with quantize.bar(len(points), "", False) as shown:
+    with bar(points) as shown:
         moved = kmeans.mini_batches(points, weights, first, shown)
     before, after = (float((kmeans.nearest(points, c)[1] * weights).sum()) for c in (first, moved))
     assert after < 0.9 * before

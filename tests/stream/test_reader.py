@@ -1,6 +1,9 @@
 """Rows are read once, ahead, and never more than there is room for."""
 
 import logging
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -104,3 +107,31 @@ def test_what_is_read_twice_is_reported():
     (note,) = notes(numbered(2), 2)
     assert "2 shards" in note and "read from its start about 8 times an epoch" in note and "--parts 2" in note
     assert "a resumed run first reads all samples that were seen before" in notes(open_source(Counter()), 1)[0]
+
+
+HANGING = """
+import sys, time
+sys.path.insert(0, sys.argv[1])
+from streamed import Number, lenient, numbered
+from hf_pretext.stream.loader import StreamLoader
+source = numbered(0)
+loader = StreamLoader(source, Number(), 8, settings=lenient(parts=1, window=32))
+reads, read = [], loader.reader._read
+def hangs_at_the_second(place):
+    reads.append(place)
+    if len(reads) > 1:
+        time.sleep(600)
+    return read(place)
+loader.reader._read = hangs_at_the_second
+next(iter(loader))
+while len(reads) < 2:  # it reads the next window ahead
+    time.sleep(0.01)
+loader.close()
+print("trained", flush=True)
+"""
+
+
+def test_a_process_ends_after_training_while_a_read_hangs():
+    typed = [sys.executable, "-c", HANGING, str(Path(__file__).parent)]
+    done = subprocess.run(typed, stdout=subprocess.PIPE, text=True, timeout=90)
+    assert done.stdout == "trained\n" and done.returncode == 0
