@@ -108,7 +108,8 @@ def test_what_images_are_normalised_by_is_a_setting_that_reaches_the_codebook(tm
     assert FlavaForPreTraining.complete(given, {"text": tokenizer, "image": image_processor}) == given
     model.save_pretrained(tmp_path / "saved")
     loaded = hf_pretext.load(tmp_path / "saved")
-    assert loaded.task == completed and loaded.codebook.mean.tolist() == model.codebook.mean.tolist()
+    assert loaded.task == dataclasses.replace(completed, codebook=".../encoder")  # no path of this machine
+    assert loaded.codebook.mean.tolist() == model.codebook.mean.tolist()
 
 
 @pytest.mark.parametrize("values", [{"image_mean": [0.5] * 3}, {"image_mean": [0.5], "image_std": [1.0]}])

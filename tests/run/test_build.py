@@ -264,7 +264,7 @@ def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
     results = main(MASKED_LM, *options, output_dir=tmp_path / "run")
     after = AutoModelForMaskedLM.from_pretrained(tmp_path / "run")
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
-    assert results["tokenizer"]["from"] == str(tmp_path / "bert")
+    assert results["tokenizer"]["from"] == ".../bert"
 
 
 # what can't be started from

@@ -58,7 +58,7 @@ def test_a_state_that_agrees_is_given_back_as_it_was(saved):
         ({"seed": 4}, "with seed 4, not 3.*Give --seed 4"),
         ({"parts": 8}, "with parts 8, not 16.*Give --parts 8"),
         ({"mixture_weights": [1, 2]}, "with mixture_weights .*, not None"),
-        ({"together": 64}, "each of 64 samples, not 1"),
+        ({"together": 64}, "with 64 samples per step, but this run has 1"),
     ],
 )
 def test_another_order_is_refused(saved, changes, said):
