@@ -12,7 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 from tqdm.std import tqdm
-from transformers import ProgressCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from transformers import ProgressCallback, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy
 from transformers.utils import logging
 from transformers.utils.hub import hf_api
@@ -193,7 +193,6 @@ class Hooks(TrainerCallback):
         return self.trainer.accelerator.unwrap_model(self.trainer.model)
 
     def on_train_begin(self, args, state, control, **kwargs):
-        restore_best(args, state)
         self.model.progress = progress(state, self.trainer.schedule)
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -204,12 +203,3 @@ class Hooks(TrainerCallback):
         model = self.model
         model.progress = progress(state, self.trainer.schedule)
         model.after_step(model.progress)
-
-
-def restore_best(args: TrainingArguments, state: TrainerState) -> None:
-    """Sets the path of the best checkpoint from its step, in the output folder.
-
-    The path in trainer_state.json is wrong if the folder has moved, and a pushed state has none."""
-    best = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.best_global_step}"
-    if state.best_global_step and best.is_dir():
-        state.best_model_checkpoint = str(best)

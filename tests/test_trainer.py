@@ -9,17 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import datasets
 import pytest
 import torch
 from conftest import CONFIGS, EMOJI, IMAGE
 from safetensors.torch import load_file
-from transformers import AutoImageProcessor, AutoModel, TrainerCallback, TrainerState, TrainingArguments, set_seed
+from transformers import AutoImageProcessor, AutoModel, TrainerCallback, TrainingArguments, set_seed
 
 import hf_pretext
-from hf_pretext.callbacks import restore_best
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
@@ -319,19 +317,6 @@ def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):
     saved = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert saved["best_model_checkpoint"] == str(folder / "checkpoint-2")  # not where it was written
     assert [path.name for path in folder.iterdir() if path.is_dir()] == ["checkpoint-2"]
-
-
-def test_a_best_checkpoint_is_known_where_its_run_has_moved(tmp_path):
-    (tmp_path / "checkpoint-2").mkdir()
-    args = SimpleNamespace(output_dir=str(tmp_path))
-    for before in ("/elsewhere/run/checkpoint-2", None):
-        state = TrainerState(best_global_step=2, best_model_checkpoint=before)
-        restore_best(args, state)
-        assert state.best_model_checkpoint == str(tmp_path / "checkpoint-2")
-    for step in (None, 4):  # none is best, or its folder is not in this run
-        state = TrainerState(best_global_step=step, best_model_checkpoint="/other/checkpoint-4")
-        restore_best(args, state)
-        assert state.best_model_checkpoint == "/other/checkpoint-4"
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):

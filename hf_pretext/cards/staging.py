@@ -8,12 +8,13 @@ folder of a run or checkpoint -> checks -> a staging folder that does not change
 import os
 import re
 import shutil
+from contextlib import suppress
 from pathlib import Path
 
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..stream.branch import ABANDONED, RECORD
-from ..stream.manifest import MANIFEST
+from ..stream.manifest import MANIFEST, write_manifest_of_copy
 from ..stream.state import STREAM_STATE
 from ..utils.files import write_text
 from ..utils.finite import check_finite
@@ -67,6 +68,9 @@ def stage(folder: Path, into: Path, training_state: bool = False) -> list[str]:
         elif not take(path, into):
             left_out.append(name)
     check_complete(folder, into)
+    if (into / MANIFEST).exists():
+        with suppress(ValueError):  # a damaged manifest stays as it is, and counts as damaged
+            write_manifest_of_copy(folder, into, PRIVATE)
     return [name for name in left_out if name not in OF_THE_RUN]
 
 

@@ -6,6 +6,7 @@ files of a checkpoint -> manifest.json, written last -> damage in words, before 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..utils.files import sync, write_json
@@ -19,14 +20,28 @@ def write_manifest(folder: Path, **facts) -> None:
 
     facts: other entries, for JSON: step, parent, global_batch, resumable."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    files = {
-        path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "blake2b": hash_of_file(path)}
-        for path in paths
-    }
-    content = {**facts, "files": files}
+    content = {**facts, "files": {path.relative_to(folder).as_posix(): entry_of(path) for path in paths}}
     write_json(folder / MANIFEST, {**content, "blake2b": hash_of(content)})
     for path in (*folder.rglob("*"), folder):
         sync(path)
+
+
+def write_manifest_of_copy(folder: Path, copy: Path, changed: Iterable[str]) -> None:
+    """Writes the manifest of a copy of a checkpoint.
+
+    changed: names of the files that have other content in the copy. A file that is damaged in the checkpoint keeps its
+    entry, so that it counts as damaged in the copy. Raises `ValueError` as `read_manifest`."""
+    content = read_manifest(folder)
+    for name in changed:
+        entry = content["files"].get(name)
+        if entry and (copy / name).exists() and not damage_of(folder, name, entry, contents=True):
+            content["files"][name] = entry_of(copy / name)
+    write_json(copy / MANIFEST, {**content, "blake2b": hash_of(content)})
+
+
+def entry_of(path: Path) -> dict:
+    """Returns the entry of a file in the manifest: its size in bytes and its hash."""
+    return {"size": path.stat().st_size, "blake2b": hash_of_file(path)}
 
 
 def read_manifest(folder: str | os.PathLike) -> dict:

@@ -2,11 +2,19 @@
 
 import json
 import os
+import shutil
 
 import pytest
 
 from hf_pretext.stream import manifest
-from hf_pretext.stream.manifest import MANIFEST, damage, hash_of_file, read_manifest, write_manifest
+from hf_pretext.stream.manifest import (
+    MANIFEST,
+    damage,
+    hash_of_file,
+    read_manifest,
+    write_manifest,
+    write_manifest_of_copy,
+)
 
 FILES = ("model.safetensors", "pretext.safetensors", "optimizer.pt", "rng_state_0.pth", "rng_state_1.pth", "a/b.bin")
 FACTS = dict(step=8, parent="checkpoint-4", global_batch=24, resumable=True)
@@ -79,3 +87,17 @@ def test_everything_is_flushed_to_disk_after_the_manifest_is_written(tmp_path, m
     write_manifest(tmp_path, **FACTS)
     assert set(flushed) == {(path, True) for path in (tmp_path, *tmp_path.rglob("*"))}
     assert json.loads((tmp_path / MANIFEST).read_text())["files"]["a/b.bin"]["size"] == 1
+
+
+def test_a_copy_with_changed_files_is_intact_and_damage_of_the_checkpoint_stays_damage(checkpoint, tmp_path):
+    changed, damaged = FILES[:2]
+    for broken in (False, True):
+        copy = tmp_path.parent / f"{tmp_path.name}-{broken}"
+        if broken:
+            flip(checkpoint / damaged)
+        shutil.copytree(checkpoint, copy)
+        for name in (changed, damaged):
+            (copy / name).write_bytes(b"shorter")
+        write_manifest_of_copy(checkpoint, copy, [changed, damaged, "none.json"])
+        assert damage(copy) == ([f"{damaged} has 7 bytes, not 50"] if broken else [])
+        assert read_manifest(copy)["step"] == FACTS["step"]
