@@ -27,6 +27,7 @@ from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
+from .utils.libraries import check_libraries
 from .utils.options import refuse_options
 
 log = logging.get_logger(__name__)
@@ -50,8 +51,9 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for refused options, and if `args` set epochs and the data has no known length."""
+        """Raises `ValueError` for refused options, for missing libraries, and if `args` set epochs and the data has no known length."""
         refuse_options(args)
+        check_libraries(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)

@@ -171,7 +171,8 @@ class Trial(NamedTuple):
 def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     """Runs a forward and a backward pass on noise, and saves and loads a checkpoint, which takes seconds.
 
-    Raises `ValueError` if one of these fails: the sizes, the encoder, its weights or the checkpoint."""
+    Raises `ValueError` if one of these fails: the sizes, the encoder, its weights, gradient checkpointing if it is
+    asked for, or the checkpoint."""
     model, missing = blueprint.fresh(request.first.seed)
     batches = inputs.noise(kinds_alone(request))
     takes = set(inspect.signature(model.encoder.forward).parameters)
@@ -185,6 +186,8 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
         sizes = " with ".join(modality.largest() for modality in inputs.modalities)
         encoder, hint = blueprint.start.encoder or "the encoder", size_hint(blueprint)
         raise ValueError(f"{sizes} do not fit {encoder}: {reason}{hint}") from error
+    if request.first.gradient_checkpointing:
+        model.gradient_checkpointing_enable()
     lost = sorted(name for name in missing if f"full_model.{name}" not in unused)
     if lost:
         raise ValueError(

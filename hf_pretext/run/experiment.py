@@ -22,6 +22,7 @@ from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
 from ..stream.state import check_length
+from ..utils.libraries import check_libraries
 from ..utils.machine import default_workers, has_bf16
 from ..utils.options import refuse_options
 from ..utils.paths import relative, without_paths
@@ -177,6 +178,7 @@ def ask(
     check_language(options.language)
     arguments = {seed: training_arguments(seed, options.seeds, command_line, values) for seed in options.seeds}
     refuse_options(arguments[options.seeds[0]], given)
+    check_libraries(arguments[options.seeds[0]])
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)

@@ -8,9 +8,6 @@ samples.
 """
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -20,7 +17,6 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..data.decoding import UNREADABLE, BadSample
 from ..data.sources import Source
-from ..utils.machine import keep_freed_memory
 from .collate import Room, collate
 from .mixture import Mixture
 from .order import SAMPLE, RowsOf
@@ -28,6 +24,7 @@ from .reader import Reader, make_order
 from .sample_log import SampleLog
 from .settings import StreamSettings
 from .shared_memory import Outbox, SharedBatches, make_shared_batches
+from .workers import begin_worker
 
 Process = Callable[[dict, np.random.Generator], dict]
 
@@ -83,31 +80,6 @@ class Stacker:
     def stack(self, samples: list[dict], room: Room | None = None) -> dict[str, Tensor]:
         """Collates good samples."""
         return collate([sample["example"] for sample in samples], room, self.fills)
-
-
-def begin_worker(number: int) -> None:
-    """Runs at the start of each worker: keeps freed memory, and ends the worker if its parent process ends.
-
-    It ignores signals that end the training process after its step (`Interruption`), which a terminal or a job
-    scheduler sends to workers too: the step needs them."""
-    keep_freed_memory()  # returning memory to the system after each sample makes decoding a tenth slower
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigtimedwait"):  # not on macOS
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def end_with(parent: int) -> None:
-    """Ends this process at most about a second after its parent ends, even if it is blocked writing into a pipe, and
-    when its parent sends SIGTERM."""
-    while os.getppid() == parent:
-        if not hasattr(signal, "sigtimedwait"):
-            time.sleep(1)
-        elif (received := signal.sigtimedwait({signal.SIGTERM}, 1)) is not None and received.si_pid == parent:
-            os._exit(0)  # the training process ends its workers
-    os._exit(1)
 
 
 class StreamLoader:

@@ -20,6 +20,10 @@ MOST_BYTES = 2**26  # of one batch
 SPARE = 1.25  # factor on the usual size of a batch, for larger rows
 
 
+class SharedMemoryFull(Exception):
+    """`/dev/shm` has no room for the next batch of a worker. Writing to it would kill the worker."""
+
+
 class SharedBatches:
     """Shared memory for batches of undecoded rows: one place for each batch on its way to the workers, used in turn.
 
@@ -73,13 +77,16 @@ class Outbox:
         self._places, self._sent = [{} for _ in range(places)], 0
 
     def room(self) -> Callable[[str, Sequence[int], torch.dtype], Tensor]:
-        """Returns the allocator of the next batch: `(column, shape, dtype) -> shared tensor`, not initialised."""
+        """Returns the allocator of the next batch: `(column, shape, dtype) -> shared tensor`, not initialised. It
+        raises `SharedMemoryFull`."""
         place = self._places[self._sent % len(self._places)]
         self._sent += 1
 
         def take(column: str, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
             size = math.prod(shape) * dtype.itemsize
             if column not in place or len(place[column]) < size:
+                if os.path.isdir(SHARED) and shutil.disk_usage(SHARED).free < size:
+                    raise SharedMemoryFull
                 place[column] = torch.empty(size, dtype=torch.uint8).share_memory_()
             return place[column][:size].view(dtype).view(*shape)
 

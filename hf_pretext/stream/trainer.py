@@ -36,6 +36,7 @@ from .schedule import Schedule, schedule_after
 from .settings import StreamSettings
 from .sole_run import sole_run
 from .state import STREAM_STATE, check_length, load_state, state_of
+from .workers import explained_workers
 
 log = logging.get_logger(__name__)
 
@@ -120,9 +121,9 @@ class StreamTrainer(FiniteTrainer):
         if resume_from_checkpoint:
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
         self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
-        steps = self._initial_global_step if resume_from_checkpoint else 0
-        before = self._state_before if resume_from_checkpoint else {}
-        with sole_run(self.args.output_dir), self.interruption.watching(), self.pace.running(before.get("seconds")):
+        steps, before = (self._initial_global_step, self._state_before) if resume_from_checkpoint else (0, {})
+        alone, watching = sole_run(self.args.output_dir), self.interruption.watching()
+        with alone, watching, self.pace.running(before.get("seconds")), explained_workers():
             if self.args.should_save:  # also without a checkpoint: a killed run may have left them
                 forget_after(self.args.output_dir, steps, before.get("records"))
                 shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
