@@ -49,6 +49,11 @@ BAD_SETTINGS = {
     ),
     "a prompt without a place": (CONTRASTIVE, ["--prompts", "a photo"], "nor a language. Languages are ar, de, en"),
     "a frozen tower at random": (CONTRASTIVE, ["--frozen", "text"], "Give a pretrained --text_encoder"),
+    "an unknown tracker": (ROTATION, ["--report_to", "nonsense"], "--report_to nonsense is unknown. Give some of "),
+    "an encoder that keeps its activations": (
+        ROTATION, ["--gradient_checkpointing", "True"],
+        "ResNetModel does not support gradient checkpointing. Leave --gradient_checkpointing out",
+    ),
     "a batch of one": (
         CONTRASTIVE, ["--per_device_train_batch_size", "1"], "contrastive needs at least 2 rows. Give --per_",
     ),

@@ -42,7 +42,7 @@ def first_batch(number=None) -> None:
     [
         (signal.SIGKILL, "killed by signal: Killed.*memory of this machine.*fewer --dataloader_num_workers"),
         (signal.SIGBUS, "/dev/shm is too small.*--shm-size"),
-        (signal.SIGILL, "Give --dataloader_num_workers 0"),
+        (signal.SIGALRM, "Give --dataloader_num_workers 0"),
     ],
 )
 def test_a_worker_that_is_killed(number, words):
