@@ -203,6 +203,7 @@ def checkpoints(folder) -> list[str]:
     return [path.name for path in folder.glob("checkpoint-*")]
 
 
+@pytest.mark.slow
 def test_ctrl_c_saves_a_checkpoint_and_nobody_else_writes_until_then(data, unbroken, tmp_path):
     """The signal reaches the workers too, as in a terminal."""
     folder, options = tmp_path / "run", dict(save_steps=100, dataloader_num_workers=2)
@@ -220,6 +221,7 @@ def test_ctrl_c_saves_a_checkpoint_and_nobody_else_writes_until_then(data, unbro
     assert not (folder / "run.lock").exists()
 
 
+@pytest.mark.slow
 def test_a_job_scheduler_stops_all_ranks_at_the_same_step(data, unbroken_of_two, tmp_path):
     folder = tmp_path / "run"
     options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
