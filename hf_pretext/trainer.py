@@ -51,7 +51,7 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for refused options, for missing libraries, and if `args` set epochs and the data has no known length."""
+        """Raises `ValueError` for refused options and missing libraries, and for epochs of data of unknown length."""
         refuse_options(args)
         check_libraries(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing

@@ -341,8 +341,10 @@ def resume(trained, tmp_path, first_rows):
     folder = tmp_path / "run"
     shutil.copytree(trained.args.output_dir, folder)
 
-    def resume(checkpoint="last", **options):
+    def resume(checkpoint="last", callback=None, **options):
         trainer = make_trainer(folder, emoji=first_rows, **{"lr_scheduler_type": "cosine", **options})
+        if callback is not None:
+            trainer.add_callback(callback)
         trainer.train(resume_from_checkpoint=checkpoint if checkpoint == "last" else str(folder / checkpoint))
         return trainer
 
@@ -413,9 +415,21 @@ def test_a_run_that_has_done_all_steps_does_no_more(resume, trained):
     assert trainer.state.global_step == 6 and losses(trainer) == losses(trained)
 
 
+class Applied(TrainerCallback):
+    """Notes the learning rate that the optimizer has at each step; a log has what the schedule says."""
+
+    def __init__(self):
+        self.rates = []
+
+    def on_pre_optimizer_step(self, args, state, control, optimizer=None, **kwargs):
+        self.rates.append(optimizer.param_groups[0]["lr"])
+
+
 @pytest.mark.parametrize("length", [{"max_steps": 10}, {"max_steps": -1, "num_train_epochs": 2}])
 def test_a_longer_run_has_the_schedule_of_its_new_length(resume, caplog, length):
-    trainer = resume(**length)
+    applied = Applied()
+    trainer = resume(callback=applied, **length)
+    assert applied.rates == pytest.approx([cosine(step, 10) for step in range(6, 10)])
     assert "Lengthened at step 6 from 6 to 10 steps. The learning rate follows the schedule of 10" in caplog.text
     assert rates(trainer) == pytest.approx(
         [cosine(step, 6) for step in range(6)] + [cosine(step, 10) for step in range(6, 10)]
@@ -442,6 +456,22 @@ def test_a_best_checkpoint_stays_when_its_run_is_moved_and_resumed(trainer_of, t
     assert weights_of(moved) == chosen
     best = load_file(tmp_path / "moved" / "checkpoint-4" / "pretext.safetensors")
     assert torch.equal(moved.model.state_dict()["pretext_head.0.weight"], best["pretext_head.0.weight"])
+
+
+def test_a_best_checkpoint_is_loaded_when_its_run_is_moved_after_its_last_step(trainer_of, tmp_path):
+    values = iter([1.0, 3.0, 2.0])
+    options = dict(
+        evaluation=lambda model: {"metric": next(values)}, eval_strategy="steps", eval_steps=2,
+        load_best_model_at_end=True, metric_for_best_model="metric", greater_is_better=True,
+    )  # fmt: skip
+    trainer_of(**options).train()
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = trainer_of("moved", **options)
+    moved.train(resume_from_checkpoint="last")
+    best, last = (load_file(tmp_path / "moved" / f"checkpoint-{step}" / "pretext.safetensors") for step in (4, 6))
+    weight = moved.model.state_dict()["pretext_head.0.weight"]
+    assert torch.equal(weight, best["pretext_head.0.weight"])
+    assert not torch.equal(weight, last["pretext_head.0.weight"]) and weights_of(moved)["step"] == 4
 
 
 def test_weights_that_no_metric_chose_are_of_the_last_step(trained):
