@@ -6,7 +6,7 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK,
 
 
 def check_libraries(args: TrainingArguments) -> None:
-    """Raises `ValueError` for trackers and optimizers that are unknown or not installed, with the option and the fix."""
+    """Raises `ValueError` for trackers and optimizers that are unknown or not installed, with the fix."""
     available = get_available_reporting_integrations()
     for name in args.report_to:
         if name not in INTEGRATION_TO_CALLBACK:
