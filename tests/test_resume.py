@@ -158,6 +158,7 @@ def steps_of_any(folder) -> list[int]:
     return [line["step"] for file in folder.glob("samples-rank*.jsonl") for line in read_lines(file)]
 
 
+@pytest.mark.slow
 def test_killed_anywhere(data, unbroken, tmp_path):
     with ThreadPoolExecutor() as pool:  # both at once: they mostly import
         runs = [
@@ -247,6 +248,7 @@ def test_a_second_signal_ends_a_run_at_once(data, tmp_path):
     assert process.returncode == 143 and time.time() - began < 60 and not checkpoints(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_changed_bit_in_a_file_of_one_process_takes_all_processes_to_the_checkpoint_before(
     data, unbroken_of_two, tmp_path
 ):

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from ..utils.files import write_json
-from ..utils.finite import check_weights
+from ..utils.finite import check_finite_weights
 from ..utils.paths import relative
 from . import AUTHOR, RESULTS, publish, read_results, render
 from .licenses import check_language, check_license
@@ -33,7 +33,7 @@ def refresh_card(
     given = {"license": license, "language": language, "limits": limits}
     author = {name: value for name, value in given.items() if value is not None}
     results["card"] = {**AUTHOR, **results.get("card", {}), **author}
-    check_weights(folder)
+    check_finite_weights(folder)
     render(results)  # raises before any file changes
     if (Path(folder) / CONFIG).exists():
         results["folder"] = relative(str(Path(folder).absolute()))  # the folder may have moved

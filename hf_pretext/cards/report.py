@@ -86,11 +86,11 @@ def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np
     for axes in grid.flat:
         axes.set_axis_off()
     for row, query in enumerate(queries):
-        picture(grid[row, 0], query)
+        show_image(grid[row, 0], query)
         for at, (images, same) in enumerate(nearest.values()):
             first = 2 + at * (k + 1)
             for j in range(k):
-                picture(grid[row, first + j], images[row, j], TRAINED if same[row, j] else None)
+                show_image(grid[row, first + j], images[row, j], TRAINED if same[row, j] else None)
     titles = {
         0: "query",
         **{2 + at * (k + 1): f"nearest neighbours, {who} encoder" for at, who in enumerate(nearest)},
@@ -147,7 +147,7 @@ def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Ten
     for row, (caption, (images_of_it, correct)) in zip(grid, ranked.items(), strict=True):
         row[0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 16)), fontsize=8, va="center", parse_math=False)
         for axes, pixels, right_one in zip(row[1:], images_of_it, correct, strict=True):
-            picture(axes, pixels, TRAINED if right_one else None)
+            show_image(axes, pixels, TRAINED if right_one else None)
     left.suptitle("test captions and their top-ranked images (framed: correct)", fontsize=10)
     axes = right.subplots()
     perplexity = min(30.0, (len(images) - 1) / 3)
@@ -170,7 +170,7 @@ def colours(count: int) -> list:
     return list(apart[:count]) if count <= len(apart) else list(colormaps["turbo"](np.linspace(0, 1, count)))
 
 
-def picture(axes, pixels: Tensor, frame: str | None = None) -> None:
+def show_image(axes, pixels: Tensor, frame: str | None = None) -> None:
     """Draws one image, `(3, H, W)` uint8, with a frame in the colour `frame` if given."""
     axes.imshow(pixels.permute(1, 2, 0).numpy())
     if frame is not None:

@@ -71,48 +71,48 @@ def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) 
     return value
 
 
-def upright_size(picture: Image.Image) -> tuple[int, int]:
+def upright_size(image: Image.Image) -> tuple[int, int]:
     """Returns height and width of an image in pixels, after its EXIF orientation is applied."""
     with guarded():
         # Pillow has already swapped the size of a TIFF
-        sideways = picture.format != "TIFF" and picture.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
-    return (picture.width, picture.height) if sideways else (picture.height, picture.width)
+        sideways = image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation) in SIDEWAYS
+    return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def to_pixels(picture: Image.Image, shrink: int = 1) -> Tensor:
+def to_pixels(image: Image.Image, shrink: int = 1) -> Tensor:
     """Decodes any image to RGB pixels (see `to_rgb`). Returns uint8 `(3, H, W)`."""
-    return pixels_of(to_rgb(picture, shrink))
+    return pixels_of(to_rgb(image, shrink))
 
 
-def to_rgb(picture: Image.Image, shrink: int = 1) -> Image.Image:
+def to_rgb(image: Image.Image, shrink: int = 1) -> Image.Image:
     """Decodes any image to upright RGB, transparent pixels on white; of an animation, the first frame.
 
     shrink: 1, 2, 4 or 8. The sides of a JPEG are divided by it during decoding, which is many times faster. Other
     formats keep their size. Raises `BadSample` for a damaged image, or floating-point pixels.
     """
     with guarded():
-        if shrink > 1 and picture.format == "JPEG":
-            picture.draft("RGB", (picture.width // shrink, picture.height // shrink))
-        picture.load()
-        if picture.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
-            picture = ImageOps.exif_transpose(picture)
-        if picture.mode in DEEP:  # Pillow's conversion clips at 255
-            values = np.asarray(picture).astype(np.float32) / 257
-            picture = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-        elif picture.mode in TRANSPARENT or "transparency" in picture.info:
-            picture = picture.convert("RGBA")
-            picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-        elif picture.mode == "F":
+        if shrink > 1 and image.format == "JPEG":
+            image.draft("RGB", (image.width // shrink, image.height // shrink))
+        image.load()
+        if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
+            image = ImageOps.exif_transpose(image)
+        if image.mode in DEEP:  # Pillow's conversion clips at 255
+            values = np.asarray(image).astype(np.float32) / 257
+            image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+        elif image.mode in TRANSPARENT or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        elif image.mode == "F":
             raise BadSample("pixels are floating-point numbers, and their range is unknown")
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def pixels_of(picture: Image.Image, box: Sequence[int] | None = None) -> Tensor:
+def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:
     """Returns the pixels of a decoded RGB image, uint8 `(3, H, W)`. box: crop to (top, left, height, width)."""
     if box is not None:
         top, left, height, width = box
-        picture = picture.crop((left, top, left + width, top + height))
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)  # channels last in memory: fastest to resize
+        image = image.crop((left, top, left + width, top + height))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: fastest to resize
 
 
 def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:

@@ -41,7 +41,7 @@ def examine() -> list[Check]:
                 checks.append(check)
         except Exception as error:
             checks.append(Check(name, state, f"this check failed: {summary(error)}"))
-    return [replace(check, detail=safe(check.detail, secrets), mend=safe(check.mend, secrets)) for check in checks]
+    return [replace(check, detail=safe(check.detail, secrets), fix=safe(check.fix, secrets)) for check in checks]
 
 
 def show(checks: list[Check]) -> int:
@@ -61,8 +61,8 @@ def show(checks: list[Check]) -> int:
         *signs, color = SIGNS[check.state]
         # Text does not read [audio] as markup
         text = Text(check.detail.encode(encoding, "replace").decode(encoding))
-        if check.mend:
-            text.append(f"\nfix: {check.mend}", style="bold")
+        if check.fix:
+            text.append(f"\nfix: {check.fix}", style="bold")
         table.add_row(Text(signs[plain], style=color), Text(check.name), text)
     console.print(table)
     states = [check.state for check in checks]

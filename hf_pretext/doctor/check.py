@@ -17,7 +17,7 @@ class Check:
     name: str
     state: State
     detail: str
-    mend: str = ""
+    fix: str = ""
 
 
 def summary(error: BaseException) -> str:

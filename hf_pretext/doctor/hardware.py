@@ -50,13 +50,13 @@ def accelerators() -> Iterator[Check]:
             works.append(Check(str(device), "fine", described(device)))
         except Exception as error:
             fails.append((str(device), summary(error)))
-    mend = (
+    fix = (
         f"Free its memory, exclude it (CUDA_VISIBLE_DEVICES), train with --use_cpu, or install a torch build for it: "
         f"{BUILDS}"
     )
     yield from works
     for name, reason in fails:
-        yield Check(name, "lacking" if works else "broken", f"computation fails: {reason}", mend)
+        yield Check(name, "lacking" if works else "broken", f"computation fails: {reason}", fix)
 
 
 def described(device) -> str:
@@ -104,13 +104,13 @@ def unseen(gpu: str, reason: str) -> Check:
     hidden, built = os.environ.get("CUDA_VISIBLE_DEVICES"), torch.version.cuda
     if built is None:
         reason = f"torch {torch.__version__} is built without CUDA"
-        mend = f"Install the CUDA build of torch and torchvision: {BUILDS}"
+        fix = f"Install the CUDA build of torch and torchvision: {BUILDS}"
     elif hidden is not None:
-        reason, mend = f"CUDA_VISIBLE_DEVICES={hidden!r} may exclude it", "unset CUDA_VISIBLE_DEVICES"
+        reason, fix = f"CUDA_VISIBLE_DEVICES={hidden!r} may exclude it", "unset CUDA_VISIBLE_DEVICES"
     else:
         reason = reason or f"torch is built for CUDA {built}"
-        mend = f"Update the driver, or install a CUDA build of torch and torchvision that supports it: {BUILDS}"
-    return Check("GPU", "lacking", f"{gpu}: found by the driver, but not by torch ({first_line(reason)})", mend)
+        fix = f"Update the driver, or install a CUDA build of torch and torchvision that supports it: {BUILDS}"
+    return Check("GPU", "lacking", f"{gpu}: found by the driver, but not by torch ({first_line(reason)})", fix)
 
 
 def distributed() -> Iterator[Check]:
@@ -139,7 +139,7 @@ def disks() -> Iterator[Check]:
     yield disk("HF_HOME", Path(constants.HF_HOME), "Free disk space (hf cache prune), or: export HF_HOME=/another/disk")
 
 
-def disk(name: str, folder: Path, mend: str) -> Check:
+def disk(name: str, folder: Path, fix: str) -> Check:
     """Returns the check of the disk of a folder, which need not exist yet."""
     folder = folder.expanduser().absolute()
     existing = next(path for path in (folder, *folder.parents) if path.is_dir())
@@ -147,8 +147,8 @@ def disk(name: str, folder: Path, mend: str) -> Check:
     state = "broken" if free < NO_DISK else "lacking" if free < LOW_DISK else "fine"
     detail = f"{gigabytes(free)} free in {folder}"
     if not os.access(existing, os.W_OK):
-        return Check(name, "broken" if state == "broken" else "lacking", f"{detail}, which is not writable", mend)
-    return Check(name, state, detail, "" if state == "fine" else mend)
+        return Check(name, "broken" if state == "broken" else "lacking", f"{detail}, which is not writable", fix)
+    return Check(name, state, detail, "" if state == "fine" else fix)
 
 
 def shared_memory() -> Iterator[Check]:
@@ -161,8 +161,8 @@ def shared_memory() -> Iterator[Check]:
     if free > LOW_SHARED:
         yield Check("shared memory", "fine", detail)
     else:
-        mend = "docker run --shm-size 8g, or train with --dataloader_num_workers 0"
-        yield Check("shared memory", "lacking", f"{detail}: too little for loader workers", mend)
+        fix = "docker run --shm-size 8g, or train with --dataloader_num_workers 0"
+        yield Check("shared memory", "lacking", f"{detail}: too little for loader workers", fix)
 
 
 def gigabytes(size: float) -> str:

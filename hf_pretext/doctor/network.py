@@ -31,8 +31,8 @@ def hub() -> Iterator[Check]:
     except Exception as error:
         trouble = f"can't be reached: {summary(error)}"
     if trouble:
-        mend = "Check HF_ENDPOINT and the proxy (HTTPS_PROXY), or work offline: export HF_HUB_OFFLINE=1"
-        yield Check("Hub", "lacking", f"{endpoint} {trouble}", mend)
+        fix = "Check HF_ENDPOINT and the proxy (HTTPS_PROXY), or work offline: export HF_HUB_OFFLINE=1"
+        yield Check("Hub", "lacking", f"{endpoint} {trouble}", fix)
     else:
         yield Check("Hub", "fine", f"{endpoint} answers")
     yield account(reached=not trouble)
@@ -44,9 +44,9 @@ def account(reached: bool) -> Check:
     Reports only the class of an error, since its message might contain the token."""
     from huggingface_hub import constants, get_token
 
-    mend = "hf auth login --force"
+    fix = "hf auth login --force"
     if os.environ.get("HF_TOKEN"):
-        mend += ", or set another HF_TOKEN, which has priority"
+        fix += ", or set another HF_TOKEN, which has priority"
     try:
         token = within(get_token)
         if not token:
@@ -55,15 +55,15 @@ def account(reached: bool) -> Check:
             return Check("token", "fine", "a token is set; not checked, since the Hub was not reached")
         answer = ask("GET", f"{constants.ENDPOINT}/api/whoami-v2", headers={"Authorization": f"Bearer {token}"})
         if answer.status_code in (401, 403):
-            return Check("token", "lacking", "a token is set, but the Hub does not accept it", mend)
+            return Check("token", "lacking", "a token is set, but the Hub does not accept it", fix)
         if answer.status_code != 200:
             detail = f"a token is set, but the Hub answered with status {answer.status_code}"
-            return Check("token", "lacking", detail, mend)
+            return Check("token", "lacking", detail, fix)
         user = answer.json()
         role = user.get("auth", {}).get("accessToken", {}).get("role")
         return Check("token", "fine", f"user {user['name']}" + (f", role {role}" if role else ""))
     except Exception as error:
-        return Check("token", "lacking", f"the token could not be checked ({type(error).__name__})", mend)
+        return Check("token", "lacking", f"the token could not be checked ({type(error).__name__})", fix)
 
 
 def ask(method: str, address: str, **options) -> Any:

@@ -134,9 +134,9 @@ def pair() -> Iterator[Check]:
 
 def ffmpeg() -> Iterator[Check]:
     """Checks that the FFmpeg libraries of PyAV are installed and decode."""
-    mend = f"pip install --force-reinstall '{PACKAGE}[video]'"
+    fix = f"pip install --force-reinstall '{PACKAGE}[video]'"
     if not util.find_spec("av"):
-        yield Check("FFmpeg", "lacking", "PyAV, which contains it, is not installed: no video", mend)
+        yield Check("FFmpeg", "lacking", "PyAV, which contains it, is not installed: no video", fix)
         return
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
@@ -150,6 +150,6 @@ def ffmpeg() -> Iterator[Check]:
             samples = sum(frame.samples for frame in sound.decode(audio=0))
         version = ".".join(map(str, av.library_versions["libavcodec"]))
     except Exception as error:
-        yield Check("FFmpeg", "lacking", f"PyAV does not decode: {summary(error)}", mend)
+        yield Check("FFmpeg", "lacking", f"PyAV does not decode: {summary(error)}", fix)
     else:
         yield Check("FFmpeg", "fine", f"libavcodec {version} of PyAV decodes ({samples:,} samples of a sound)")

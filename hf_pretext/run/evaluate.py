@@ -24,7 +24,7 @@ from ..evaluation.comparison import (
 from ..evaluation.measure import chance_levels, measure_model
 from ..evaluation.transfer import chosen_together, mean_and_spread
 from ..utils.files import without_nan
-from ..utils.finite import check_weights
+from ..utils.finite import check_finite_weights
 from ..utils.machine import code_revision, describe, versions
 from ..utils.paths import relative
 from .experiment import Experiment, changed_arguments
@@ -40,7 +40,7 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
     records: the record of each seed's training, by seed. Raises `ValueError` for trained weights that are not finite.
     """
     for args in experiment.request.arguments.values():
-        check_weights(args.output_dir)
+        check_finite_weights(args.output_dir)
     results = facts(experiment, records)
     if experiment.labelled is not None:
         results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others

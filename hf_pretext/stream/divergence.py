@@ -9,10 +9,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from ..modules.distributed import rank_and_ranks
 from ..utils.finite import largest, listed, not_finite
+from .branch import branch_of, step_of
 
 NEVER = 2**62  # later than any step
 LEAST_SCALE = 2**-20  # of the loss in fp16; it starts at 2**16, and each step that is skipped halves it
@@ -112,8 +112,6 @@ class FiniteTrainer(Trainer):
         )
 
 
-def last_checkpoint_before(folder: str, step: int) -> Path | None:
-    """Returns the newest checkpoint of a run with fewer steps; None without one."""
-    numbers = [path.name.rpartition("-")[2] for path in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*")]
-    earlier = [int(number) for number in numbers if number.isdigit() and int(number) < step]
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{max(earlier)}" if earlier else None
+def last_checkpoint_before(run: str, step: int) -> Path | None:
+    """Returns the newest checkpoint of a run's branch with fewer steps; None without one."""
+    return next((path for path in reversed(branch_of(run)) if step_of(path) < step), None)

@@ -53,7 +53,7 @@ def parts(file, name: str) -> Iterator[Tensor]:
         yield part.float() if part.element_size() == 1 else part  # 8-bit floats have no isfinite
 
 
-def check_weights(folder: str | os.PathLike) -> None:
+def check_finite_weights(folder: str | os.PathLike) -> None:
     """Raises `ValueError` if a weight of a saved model is NaN or infinite, in its folder or those of its encoders."""
     nested = sorted(Path(folder).glob("*/*.safetensors"))
     nested = [path for path in nested if not path.parent.name.startswith(NOT_OF_THE_MODEL)]

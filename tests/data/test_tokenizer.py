@@ -37,6 +37,7 @@ for kind in ("wordpiece", "bpe", "unigram"):
 """
 
 
+@pytest.mark.slow
 def test_a_trained_tokenizer_is_the_same_in_any_process():
     """The library's hash tables differ between processes; this text has characters so rare that they are tokens only
     because of the alphabet."""

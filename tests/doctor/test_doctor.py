@@ -106,7 +106,7 @@ def test_this_machine_can_train(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     checks = examine()
     assert not [check for check in checks if check.state == "broken"]
-    assert all(bool(check.mend) == (check.state != "fine") for check in checks)
+    assert all(bool(check.fix) == (check.state != "fine") for check in checks)
     found = by_name(checks)
     assert found["torch"].detail == metadata.version("torch")
     assert {"Python", "torch pair", "distributed", "disk", "HF_HOME", "Hub", "audio", "text"} <= found.keys()
@@ -194,7 +194,7 @@ def test_a_torchvision_that_does_not_fit(monkeypatch):
         patch.setattr("torchvision.ops.nms", lacking)
         (check,) = examine()
     assert check.state == "broken" and check.detail.endswith("operator torchvision::nms does not exist")
-    assert check.mend == "pip install --force-reinstall torch torchvision"
+    assert check.fix == "pip install --force-reinstall torch torchvision"
     monkeypatch.setitem(sys.modules, "torchvision", None)
     assert examine()[0].state == "broken"
 
@@ -239,7 +239,7 @@ def test_a_disk_nearly_full(free, state, monkeypatch, tmp_path):
     assert (here.state, home.state) == (state, state)
     assert "yet" in home.detail
     if state != "fine":
-        assert "--save_total_limit" in here.mend and "HF_HOME=" in home.mend
+        assert "--save_total_limit" in here.fix and "HF_HOME=" in home.fix
     assert show([here, home]) == (state == "broken")
 
 
@@ -254,7 +254,7 @@ def test_shared_memory_as_docker_gives_it(monkeypatch):
     only(monkeypatch, "shared memory")
     monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage(2**26, 0, 2**26))
     (check,) = examine()
-    assert check.state == "lacking" and "--shm-size" in check.mend
+    assert check.state == "lacking" and "--shm-size" in check.fix
 
 
 def test_a_hub_that_answers_and_knows_the_token(online, monkeypatch):
@@ -267,7 +267,7 @@ def test_a_hub_that_answers_and_knows_the_token(online, monkeypatch):
         ]
         assert asked == [("HEAD", "/", None), ("GET", "/api/whoami-v2", f"Bearer {TOKEN}")]
         online(address)
-        assert by_name(examine())["token"].mend == "hf auth login"
+        assert by_name(examine())["token"].fix == "hf auth login"
 
 
 def test_a_hub_that_is_not_there(online, monkeypatch, capsys):
@@ -275,7 +275,7 @@ def test_a_hub_that_is_not_there(online, monkeypatch, capsys):
     online(f"http://me:secret@127.0.0.1:{closed_port()}", TOKEN)
     checks = examine()
     assert [check.state for check in checks] == ["lacking", "fine"]
-    assert "HF_HUB_OFFLINE=1" in checks[0].mend
+    assert "HF_HUB_OFFLINE=1" in checks[0].fix
     assert show(checks) == 0
     printed = capsys.readouterr().out
     assert "secret" not in printed and TOKEN not in printed
@@ -339,11 +339,11 @@ def test_a_gpu_that_only_the_driver_sees(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     gpu, cpu = examine()
     assert gpu.state == "lacking" and gpu.detail.startswith("NVIDIA H100 80GB: found by the driver, but not by torch")
-    assert "CUDA build" in gpu.mend
+    assert "CUDA build" in gpu.fix
     assert cpu.state == "fine" and cpu.detail.startswith("CPU only: ")
     if torch.version.cuda:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert examine()[0].mend == "unset CUDA_VISIBLE_DEVICES"
+        assert examine()[0].fix == "unset CUDA_VISIBLE_DEVICES"
     monkeypatch.setattr("torch.version.cuda", None)
     assert "built without CUDA" in examine()[0].detail
     smi.write_text("#!/bin/sh\necho no driver; exit 9\n")
@@ -396,7 +396,7 @@ def test_ffmpeg_decodes_or_the_check_names_a_fix(monkeypatch):
     assert check.state == "lacking" and check.detail.endswith("OSError: no decoder")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     (check,) = examine()
-    assert check.state == "lacking" and check.mend.endswith("'hf_pretext[video]'")
+    assert check.state == "lacking" and check.fix.endswith("'hf_pretext[video]'")
 
 
 def test_a_stream_that_can_not_write_a_check_mark():

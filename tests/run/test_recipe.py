@@ -152,6 +152,7 @@ def test_output_folder_of_a_finished_run(smoke):
     assert "contains a finished run with seed 0, not 1" in message
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path):
     options = ["--eval_rows", "30", "--eval_strategy", "steps", "--eval_steps", "2"]
     output = on_two_processes(ROTATION, *options, output_dir=tmp_path / "run")

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from hf_pretext.utils import finite
-from hf_pretext.utils.finite import check_weights, not_finite, not_finite_in
+from hf_pretext.utils.finite import check_finite_weights, not_finite, not_finite_in
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
@@ -40,7 +40,7 @@ def test_a_folder_is_checked_with_its_encoders_but_not_its_checkpoints(tmp_path)
     for folder, value in {".": 1.0, "audio": 1.0, "checkpoint-2": float("nan"), "seed-1": float("nan")}.items():
         (tmp_path / folder).mkdir(exist_ok=True)
         save_file({"weight": torch.tensor([value])}, tmp_path / folder / "model.safetensors")
-    check_weights(tmp_path)
+    check_finite_weights(tmp_path)
     save_file({"weight": torch.tensor([float("nan")])}, tmp_path / "audio" / "model.safetensors")
     with pytest.raises(ValueError, match="audio.model.safetensors has weights that are NaN or infinite: weight"):
-        check_weights(tmp_path)
+        check_finite_weights(tmp_path)
