@@ -110,6 +110,8 @@ def listed(changes: list[str]) -> str:
 
 
 def check_length(data: Mixture, max_steps: int) -> None:
-    """Raises `ValueError` if the length of the data is unknown and `max_steps` is not set."""
+    """Raises `ValueError` for 0 steps, and if the length of the data is unknown and `max_steps` is not set."""
+    if max_steps == 0:
+        raise ValueError("--max_steps 0 trains nothing. Give at least 1, or -1 to train for --num_train_epochs.")
     if data.endless and max_steps <= 0:
         raise ValueError(f"{data.name} has no known length, so --num_train_epochs can't be used. Give --max_steps.")

@@ -128,6 +128,8 @@ def test_data_without_a_length_is_not_counted_in_epochs():
     check_length(endless, 10), check_length(Mixture(numbered()), -1)
     with pytest.raises(ValueError, match="has no known length.*--max_steps"):
         check_length(endless, -1)
+    with pytest.raises(ValueError, match="--max_steps 0 trains nothing. Give at least 1"):
+        check_length(Mixture(numbered()), 0)
 
 
 def test_a_pushed_state_with_hashes_of_names_is_compared_with_the_names_of_this_machine(saved):
