@@ -5,6 +5,7 @@
 All options are checked before training starts and before any file is written.
 """
 
+import errno
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from .run.settings import RunArguments
 from .stream.settings import StreamSettings
 from .utils.progress import shows_bars
 
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ALONE = ("images_alone", "texts_alone")  # options for additional datasets next to --dataset
 
 
@@ -73,6 +75,10 @@ class Recipe:
             return run(self, objective, command_line, self._with_fetched(values, command_line.given))
         except ValueError as error:
             sys.exit(f"error: {error}")
+        except OSError as error:
+            if error.errno not in DISK_IS_FULL:
+                raise
+            sys.exit(f"error: {error}. Make room, and resume with --resume_from_checkpoint last.")
         except KeyboardInterrupt:  # while nothing is trained; training handles it (stream/interruption.py)
             print(f"Interrupted. Resume, if it trained before: {resume_command(self.name, 1)}", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)

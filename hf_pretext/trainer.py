@@ -20,8 +20,7 @@ from .callbacks import Hooks, Progress, Publisher
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
-from .modules.compiled import compile_encoders
-from .modules.distributed import on_main_process
+from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
@@ -29,6 +28,7 @@ from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
 from .utils.libraries import check_libraries
 from .utils.options import refuse_options
+from .utils.ranks import on_main_process
 
 log = logging.get_logger(__name__)
 
@@ -72,7 +72,8 @@ class PretextTrainer(StreamTrainer):
         resume_from_checkpoint: a checkpoint folder; `"last"` or True for the newest intact one in the output folder.
         Raises `ValueError`, before any file is changed, for a damaged checkpoint, and if the data or the order of its
         samples has changed."""
-        return super().train(LAST if resume_from_checkpoint is True else resume_from_checkpoint or None, **kwargs)
+        with encoders_only(self.accelerator.state.dynamo_plugin):
+            return super().train(LAST if resume_from_checkpoint is True else resume_from_checkpoint or None, **kwargs)
 
     def _prepare(self) -> None:
         """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
@@ -139,12 +140,10 @@ class PretextTrainer(StreamTrainer):
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
         """Runs `evaluation` on the current model on the main process. Returns its metrics on every rank."""
-        measured = [{}]
-        if self.evaluation is not None and self.is_world_process_zero():
-            measured = [self.evaluation(self.accelerator.unwrap_model(self.model))]
-        if self.args.world_size > 1:
-            torch.distributed.broadcast_object_list(measured, src=0)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured[0].items()}
+        measured = {}
+        if self.evaluation is not None:
+            measured = on_main_process(lambda: self.evaluation(self.accelerator.unwrap_model(self.model)))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -201,7 +200,8 @@ class PretextTrainer(StreamTrainer):
         target.load_state_dict(saved.state_dict())
 
     def _load_best_model(self) -> None:
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        if not self.interruption.stopped:
+            self._load_from_checkpoint(self.state.best_model_checkpoint)
 
 
 class RunningMeans:

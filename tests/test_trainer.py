@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -13,8 +14,10 @@ from pathlib import Path
 import datasets
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from conftest import CONFIGS, EMOJI, IMAGE
 from safetensors.torch import load_file
+from torch._dynamo.utils import counters
 from transformers import AutoImageProcessor, AutoModel, TrainerCallback, TrainingArguments, set_seed
 
 import hf_pretext
@@ -119,6 +122,13 @@ def test_another_global_batch_keeps_the_learning_rate_of_the_samples_seen(traine
     assert len(rates(back)) == len(rates(calm)) + 1
     assert {samples: rates(back)[samples] for samples in rates(calm)} == pytest.approx(rates(calm), abs=1e-12)
     assert back.model.progress == half.model.progress == calm.model.progress == 1
+    assert half.lengthening.history == back.lengthening.history == []  # as many samples as before
+    if steps < 0:
+        # half as many steps for half as many epochs more: the run still has 4 steps
+        longer = resumed("longer", "calm/checkpoint-2", per_device_train_batch_size=16, num_train_epochs=3)
+        assert longer.state.max_steps == calm.state.max_steps == 4
+        assert longer.lengthening.history == [{"step": 2, "from": 32, "to": 48}]
+        assert rates(longer)[32] == pytest.approx(0.75e-2)  # after 1 of the 3 steps of the cosine, of 8 samples each
 
 
 def test_accumulation_gives_the_gradient_of_the_full_batch(trainer_of):
@@ -316,7 +326,68 @@ def test_a_best_checkpoint_is_known_by_its_users_name(trainer_of):
     assert trainer.state.best_model_checkpoint == str(folder / "checkpoint-2")
     saved = json.loads((folder / "checkpoint-2" / "trainer_state.json").read_text())
     assert saved["best_model_checkpoint"] == str(folder / "checkpoint-2")  # not where it was written
-    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["checkpoint-2"]
+    # the best one, and the last one, from which the run can be lengthened
+    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["checkpoint-2", "checkpoint-6"]
+
+
+BEST = dict(load_best_model_at_end=True, metric_for_best_model="metric", save_total_limit=1)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "options", "last"),
+    [
+        ([1.0], dict(save_strategy="no", eval_steps=6), "checkpoint-6"),  # in the evaluation after the last step
+        ([3.0, 1.0], dict(BEST, eval_steps=2), "checkpoint-5"),  # the best one is of step 2
+    ],
+)
+def test_a_signal_during_an_evaluation_saves_the_last_step_and_loads_no_other(trainer_of, metrics, options, last):
+    left = iter(metrics)
+
+    def evaluation(model):
+        value = next(left)
+        if value == metrics[-1]:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {"metric": value}
+
+    trainer = trainer_of(evaluation=evaluation, eval_strategy="steps", **options)
+    with pytest.raises(SystemExit) as stopped:
+        trainer.train()
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert last_checkpoint(trainer.args.output_dir) == f"{trainer.args.output_dir}/{last}"
+    saved = load_file(Path(trainer.args.output_dir) / last / "pretext.safetensors")["pretext_head.0.weight"]
+    assert torch.equal(trainer.model.state_dict()["pretext_head.0.weight"], saved)
+    resumed = trainer_of()
+    resumed.train("last")
+    assert resumed.state.global_step == 6
+
+
+def test_a_best_checkpoint_that_is_missing_is_not_waited_for(trainer_of, tmp_path, caplog):
+    values = iter([5.0, 1.0, 2.0, 3.0])
+    options = dict(
+        evaluation=lambda model: {"metric": next(values)}, eval_strategy="steps", eval_steps=2, greater_is_better=True,
+        load_best_model_at_end=True, metric_for_best_model="metric",
+    )  # fmt: skip
+    trainer_of(max_steps=4, **options).train()
+    shutil.rmtree(tmp_path / "run" / "checkpoint-2")
+    resumed = trainer_of(max_steps=8, **options)
+    resumed.train("last")
+    assert "The best checkpoint so far, of step 2 (metric 5), is missing." in caplog.text
+    assert weights_of(resumed) == {"step": 8, "metric": "eval_metric", "value": 3.0, "chosen": "largest"}
+
+
+def test_the_encoders_of_each_seed_are_compiled(tmp_path, emoji):
+    options = dict(torch_compile=True, torch_compile_backend="eager", max_steps=1, use_cpu=True, disable_tqdm=True)
+    of_seeds = [TrainingArguments(str(tmp_path / str(seed)), seed=seed, **options) for seed in (0, 1)]
+    for args in of_seeds:  # a recipe, too, makes the arguments of all seeds before it trains the first
+        torch._dynamo.reset()
+        counters.clear()
+        model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS["vit"]()), rotations_per_image=2, head_dim=8)
+        processing = Image(default_processor(IMAGE), Augmentation())
+        trainer = PretextTrainer(model, args, open_source(emoji(count=8)), processing)
+        trainer.train()
+        assert counters["stats"]["unique_graphs"] >= 1, args.seed
+        assert trainer.model_wrapped is model  # accelerate has not compiled it, with the loss
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_resume_without_a_checkpoint_is_refused(trainer_of, tmp_path):
@@ -397,7 +468,7 @@ def test_last_is_of_the_branch_that_was_trained_last(resume):
     resume("checkpoint-2", max_steps=4)
     assert {path.name for path in (resume.folder / "abandoned").iterdir()} == {"checkpoint-4", "checkpoint-6"}
     manifest = json.loads((resume.folder / "checkpoint-4" / "manifest.json").read_text())
-    assert manifest["parent"] == "checkpoint-2" and manifest["global_batch"] == 8 and manifest["step"] == 4
+    assert manifest["parent"]["name"] == "checkpoint-2" and manifest["global_batch"] == 8 and manifest["step"] == 4
     trainer = resume(max_steps=5, save_steps=5)
     assert [len(rates(trainer)), trainer._initial_global_step] == [5, 4]
     assert [path.name for path in branch_of(resume.folder)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
@@ -430,13 +501,13 @@ def test_a_longer_run_has_the_schedule_of_its_new_length(resume, caplog, length)
     applied = Applied()
     trainer = resume(callback=applied, **length)
     assert applied.rates == pytest.approx([cosine(step, 10) for step in range(6, 10)])
-    assert "Lengthened at step 6 from 6 to 10 steps. The learning rate follows the schedule of 10" in caplog.text
+    assert "Lengthened at step 6 from 48 to 80 samples. The learning rate follows the schedule of 80" in caplog.text
     assert rates(trainer) == pytest.approx(
         [cosine(step, 6) for step in range(6)] + [cosine(step, 10) for step in range(6, 10)]
     )
-    assert trainer.lengthening.history == [{"step": 6, "from": 6, "to": 10}]
+    assert trainer.lengthening.history == [{"step": 6, "from": 48, "to": 80}]
     again = resume(max_steps=12)
-    assert again.lengthening.history == [{"step": 6, "from": 6, "to": 10}, {"step": 10, "from": 10, "to": 12}]
+    assert again.lengthening.history == [{"step": 6, "from": 48, "to": 80}, {"step": 10, "from": 80, "to": 96}]
     with pytest.raises(ValueError, match="--max_steps 11 would end before .*checkpoint-12, which has done 12 steps"):
         resume(max_steps=11)
 

@@ -19,6 +19,7 @@ from ..stream.state import STREAM_STATE
 from ..utils.files import write_text
 from ..utils.finite import check_finite
 from ..utils.foreign import CONFIG, INDEX, check_weights, read_index
+from ..utils.lock import LOCK, STARTING
 from .private import PRIVATE, shared
 
 SHARED = {  # files of a checkpoint besides its weights
@@ -34,7 +35,8 @@ OF_TRAINING = {  # files that resume a run
     "optimizer.pt", "optimizer.bin", "scheduler.pt", "scaler.pt", "trainer_state.json", STREAM_STATE, MANIFEST,
 }  # fmt: skip
 RANDOM_STATE = "rng_state"  # prefix of the files of each process
-OF_THE_RUN = {"run.json", "README.md", RECORD}  # not pushed: the card is rendered again for its repository
+# Not pushed. The card is rendered again for its repository.
+OF_THE_RUN = {"run.json", "README.md", RECORD, LOCK, STARTING}
 CHECKPOINT = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-(\d+)")
 NATIVE_WEIGHTS = "model*.safetensors"
 

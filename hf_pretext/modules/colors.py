@@ -3,12 +3,14 @@
 pixels (B, 3, H, W), draws (B, 8) -> brightness, contrast, saturation, grey, hue, swapped channels -> (B, 3, H, W)
 """
 
+import functools
 import math
 
 import torch
 from torch import Tensor
 
 GRAY = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and torchvision
+CROSS = ((0.0, -1.0, 1.0), (1.0, 0.0, -1.0), (-1.0, 1.0, 0.0))  # cross product with (1, 1, 1)
 COLOR_DRAWS = 8
 
 
@@ -27,7 +29,7 @@ def change_colors(
     circle. grayscale, channel_shuffle: probabilities of removing all colour and of swapping channels.
     Returns pixels, `(B, 3, H, W)`, clamped to 0 to 255.
     """
-    gray = torch.tensor(GRAY, device=pixels.device)
+    gray = constant(GRAY, pixels.device)
     eye = torch.eye(3, device=pixels.device)
     brightness, contrast, saturation = (1 + jitter * (2 * draws[:, :3] - 1)).T
     saturation = torch.where(draws[:, 3] < grayscale, 0.0, saturation)
@@ -48,5 +50,11 @@ def hue_rotation(angle: Tensor) -> Tensor:
     angle (`(B,)`): in radians."""
     cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
     eye, ones = torch.eye(3, device=angle.device), torch.full((3, 3), 1 / 3, device=angle.device)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=angle.device) / math.sqrt(3)
+    cross = constant(CROSS, angle.device) / math.sqrt(3)
     return cos * eye + (1 - cos) * ones + sin * cross
+
+
+@functools.cache  # a copy to the device would wait for it
+def constant(numbers: tuple, device: torch.device) -> Tensor:
+    """Returns numbers as a tensor on a device."""
+    return torch.tensor(numbers, device=device)

@@ -20,6 +20,7 @@ from ..modeling import PretextModel
 from ..stream.branch import LAST, last_checkpoint, step_of
 from ..stream.length import length_of
 from ..stream.sample_log import BAD_SAMPLES, read_lines
+from ..stream.saving import explained_write
 from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
@@ -55,23 +56,24 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         return read_finished(args.output_dir)
     resume = args.resume_from_checkpoint
     if resume == LAST:
-        last = last_checkpoint(args.output_dir)
-        resume = last and LAST  # the trainer takes an earlier one if it is damaged
-        say(f"seed {seed}: " + (f"resumes from {last}" if last else "no checkpoint yet, starts at step 0"))
+        resume = LAST if last_checkpoint(folder) else None
+        begins = "resumes from its last checkpoint" if resume else "no checkpoint yet, starts at step 0"
+        say(f"seed {seed}: {begins}")
     trainer, frozen = make_trainer(experiment, seed, args)
     with energy() as drawn:
-        trainer.train(resume_from_checkpoint=resume)
+        trainer.train(resume)
     if experiment.request.main_process:
         for name in (FINISHED, RESULTS):  # of a run that was lengthened: they belong to other weights
             (folder / name).unlink(missing_ok=True)
-    trainer.save_model(_internal_call=True)  # without a push, which needs the results
+    with explained_write(folder, "The model"):
+        trainer.save_model(_internal_call=True)  # without a push, which needs the results
     if experiment.request.main_process:
         write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
         for modality in experiment.inputs.modalities:
             if note := modality.end_of_training():
                 say(note)
     account = trainer.account()
-    say_bad_samples(experiment, seed, account["bad_samples"], args.output_dir)
+    say_bad_samples(experiment, seed, account["bad_samples"], folder)
     result = {
         "seed": seed,
         "steps": trainer.state.global_step,

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..modules.distributed import rank_and_ranks
+from ..utils.ranks import rank_and_ranks
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 TWICE = 1.0  # seconds in which a signal counts once: a terminal and a launcher may both send it
@@ -51,12 +51,13 @@ class Interruption(TrainerCallback):
         before = {number: signal.signal(number, self._receive) for number in watched}
         try:
             yield
-            self._agree(self._step + 1)  # for a signal after the last step
         finally:
             for number, handler in before.items():
                 signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not of Python
         if self.stopped:
             self._exit()
+        if self._signal:  # after the last agreement
+            os.kill(os.getpid(), self._signal)
 
     def on_train_begin(self, args, state, control, **kwargs):
         """Starts to count steps and seconds."""
@@ -79,6 +80,11 @@ class Interruption(TrainerCallback):
     def on_save(self, args, state, control, **kwargs):
         """Keeps the folder of the checkpoint, for the message."""
         self._saved = os.path.join(args.output_dir, f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}")
+
+    def after_last_step(self, step: int) -> bool:
+        """Agrees for the last time. Returns True if the run stops and has no checkpoint of its last step."""
+        self._agree(self._step + 1)
+        return bool(self.stopped) and (self._saved is None or not self._saved.endswith(f"-{step}"))
 
     def _receive(self, number: int, frame) -> None:
         """Keeps the first signal. A second one ends the process at once."""

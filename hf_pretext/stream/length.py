@@ -3,16 +3,9 @@
 checkpoint of 4 steps, planned for 4 + --max_steps 8 -> learning rate of step 4 of 8, a log line, an entry for the card
 """
 
-import json
-import math
-from pathlib import Path
-
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import TrainerCallback, TrainingArguments
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import TrainerCallback, TrainerState, TrainingArguments
 from transformers.utils import logging
-
-from .mixture import Mixture
 
 log = logging.get_logger(__name__)
 
@@ -27,36 +20,39 @@ def option_of(length: dict[str, float]) -> str:
     return f"--max_steps {length['steps']}" if "steps" in length else f"--num_train_epochs {length['epochs']}"
 
 
-def length_left(values: tuple, args: TrainingArguments, stream: dict, steps: int, data: Mixture) -> tuple:
-    """Returns the lengths of training of a run that resumes.
+def length_left(values: tuple, steps: int) -> tuple:
+    """Returns the lengths of training of a run that resumes: one that has done all steps does no more, where Trainer
+    would do one.
 
-    After another global batch size, it still ends after the same number of samples. A run that has done all steps does
-    no more, where Trainer would do one. values: from Trainer: epochs, steps of an epoch, ..., samples of a step, ...,
-    steps. stream: state of the stream. steps: done before the checkpoint."""
-    epochs, steps_per_epoch, examples, samples, batch, batches_per_epoch, max_steps = values
-    if args.max_steps < 0 and stream["samples_seen"] != steps * batch:
-        left = max(math.ceil((args.num_train_epochs * len(data) - stream["samples_seen"]) / batch), 0)
-        max_steps, epochs = steps + left, steps // steps_per_epoch + math.ceil(left / steps_per_epoch) + 1
+    values: from Trainer: epochs, steps of an epoch, ..., steps. steps: done before the checkpoint."""
+    epochs, steps_per_epoch, *more, max_steps = values
     if steps >= max_steps:
         epochs = steps // steps_per_epoch  # Trainer starts in this epoch
-    return epochs, steps_per_epoch, examples, samples, batch, batches_per_epoch, max_steps
+    return (epochs, steps_per_epoch, *more, max_steps)
 
 
 class Lengthening(TrainerCallback):
     """Plans the learning rates of a resumed run over its new length, if its length has changed.
 
-    history: `{"step", "from", "to"}` of each change, in steps."""
+    history: `{"step", "from", "to"}` of each change; from and to are lengths in samples."""
 
     def __init__(self):
         self.history: list[dict[str, int]] = []
-        self._planned: int | None = None  # steps, before the change
+        self._planned: int | None = None  # samples, before the change
+        self._step, self._seen, self._batch = (
+            0,
+            0,
+            1,
+        )  # before this part of the run; samples of a step
 
-    def resume(self, checkpoint: str, args: TrainingArguments, stream: dict, rows: int | None) -> int:
-        """Returns the number of steps before a checkpoint. stream: state of the stream. rows: of the data, if known.
+    def resume(
+        self, checkpoint: str, args: TrainingArguments, stream: dict, before: TrainerState, batch: int, rows: int | None
+    ) -> None:
+        """Compares the length that is asked for with that of the run so far. stream: state of the stream. before: state
+        of the trainer. batch: samples of a step now. rows: of the data, if known.
 
         Raises `ValueError` if training is asked to end before the checkpoint."""
-        before = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
-        asked, steps, seen = length_of(args), before["global_step"], stream["samples_seen"]
+        asked, steps, seen = length_of(args), before.global_step, stream["samples_seen"]
         shorter = asked.get("epochs", 0) < stream["length"].get("epochs", float("inf"))
         if asked.get("steps", steps) < steps or ("epochs" in asked and shorter and asked["epochs"] * rows < seen):
             raise ValueError(
@@ -64,12 +60,14 @@ class Lengthening(TrainerCallback):
                 f"Give at least as many, or resume from an earlier checkpoint."
             )
         self.history = list(stream["lengthened"])
-        self._planned = before["max_steps"] if asked != stream["length"] else None
-        return steps
+        self._step, self._seen, self._batch = steps, seen, batch
+        planned = seen + (before.max_steps - steps) * stream["global_batch"]
+        self._planned = planned if asked != stream["length"] else None
 
     def on_train_begin(self, args, state, control, lr_scheduler=None, **kwargs):
         """Changes the learning rates, logs the change and adds it to the history."""
-        if self._planned in (None, state.max_steps):
+        samples = self._seen + (state.max_steps - self._step) * self._batch
+        if self._planned is None or abs(samples - self._planned) < self._batch:  # the end is rounded up to a step
             return
         if isinstance(lr_scheduler, LambdaLR):  # else the first step has the rate that was planned before
             rates = [
@@ -79,13 +77,13 @@ class Lengthening(TrainerCallback):
             for group, rate in zip(lr_scheduler.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate
             lr_scheduler._last_lr = rates
-        change = {"step": state.global_step, "from": self._planned, "to": state.max_steps}
+        change = {"step": state.global_step, "from": self._planned, "to": samples}
         self.history.append(change)
         if state.is_world_process_zero:
-            log.warning(f"{describe(change)}. The learning rate follows the schedule of {change['to']:,} steps.")
+            log.warning(f"{describe(change)}. The learning rate follows the schedule of {samples:,} samples.")
 
 
 def describe(change: dict[str, int]) -> str:
-    """Describes a change of the length: "Lengthened at step 4 from 4 to 8 steps"."""
+    """Describes a change of the length: "Lengthened at step 4 from 32 to 64 samples"."""
     verb = "Lengthened" if change["to"] > change["from"] else "Shortened"
-    return f"{verb} at step {change['step']:,} from {change['from']:,} to {change['to']:,} steps"
+    return f"{verb} at step {change['step']:,} from {change['from']:,} to {change['to']:,} samples"

@@ -40,8 +40,17 @@ class LittleData(TrainerCallback):
             missing = LOOKED_AT - len(self._texts)
             if missing > 0 and "input_ids" in batch:
                 self._texts += texts_of(batch, missing)
-                if len(self._texts) == LOOKED_AT and (note := texts_note(self._texts)):
-                    log.warning(note)
+                if len(self._texts) == LOOKED_AT:
+                    self._warn()
+
+    def on_train_end(self, args, state, control, **kwargs):
+        """Judges the texts of a run that was too short to see enough of them."""
+        if 2 * FEW <= len(self._texts) < LOOKED_AT:
+            self._warn()
+
+    def _warn(self) -> None:
+        if note := texts_note(self._texts):
+            log.warning(note)
 
 
 def passes_notes(data: Mixture, order: MixedOrder, step: int, steps: int) -> Iterator[str]:

@@ -18,7 +18,7 @@ CHUNK = 2**20  # bytes of a file that are in memory at once
 def write_manifest(folder: Path, **facts) -> None:
     """Writes the manifest of a checkpoint whose other files are complete, and flushes all files and folders to disk.
 
-    facts: other entries, for JSON: step, parent, global_batch, resumable."""
+    facts: other entries, for JSON: parent, step, global_batch, resumable."""
     paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     content = {**facts, "files": {path.relative_to(folder).as_posix(): entry_of(path) for path in paths}}
     write_json(folder / MANIFEST, {**content, "blake2b": hash_of(content)})

@@ -7,7 +7,6 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,16 +14,12 @@ from accelerate.utils import set_seed
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import logging
 
 from ..data.sources import Source
 from ..modeling import PretextModel
-from ..modules.distributed import gather_objects, on_main_process
-from ..utils.files import write_json
-from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, finish_checkpoint, name_best, rotate
-from .divergence import FiniteTrainer
-from .interruption import Interruption
+from ..utils.ranks import gather_objects, on_each_process, on_main_process
+from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, place_after
 from .length import Lengthening, length_left, length_of
 from .little_data import LittleData
 from .loader import StreamLoader
@@ -32,16 +27,17 @@ from .mixture import Mixture
 from .pace import Pace
 from .reader import reading_notes
 from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
+from .saving import SavingTrainer
 from .schedule import Schedule, schedule_after
 from .settings import StreamSettings
 from .sole_run import sole_run
-from .state import STREAM_STATE, check_length, load_state, state_of
+from .state import check_length, load_state, state_of
 from .workers import explained_workers
 
 log = logging.get_logger(__name__)
 
 
-class StreamTrainer(FiniteTrainer):
+class StreamTrainer(SavingTrainer):
     """Trains on a source of rows, or on a mixture of sources, in a reproducible order.
 
     processing: row -> example in the workers, batch -> model inputs on the device. Its processor is saved with every
@@ -61,13 +57,11 @@ class StreamTrainer(FiniteTrainer):
         self.processing, self.stream = processing, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
         check_length(self.mixture, args.max_steps)
-        self.pace, self.interruption = Pace(), Interruption()
+        self.pace = Pace()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
-        self._saving = False
-        self._parent: str | None = None  # name of the checkpoint before the next one
         self.lengthening = Lengthening()
         super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
         self._little_data = LittleData(self.mixture, self.is_world_process_zero())
@@ -118,17 +112,23 @@ class StreamTrainer(FiniteTrainer):
 
         Raises `ValueError` for a damaged checkpoint, other data or another order of samples, and while another run
         writes to the output folder, before any file is changed."""
+        with sole_run(self.args.output_dir):  # first: another run may be writing the checkpoint to resume from
+            return self._train_alone(resume_from_checkpoint, **kwargs)
+
+    def _train_alone(self, resume_from_checkpoint: str | None, **kwargs):
         if resume_from_checkpoint:
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
-        self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
         steps, before = (self._initial_global_step, self._state_before) if resume_from_checkpoint else (0, {})
-        alone, watching = sole_run(self.args.output_dir), self.interruption.watching()
-        with alone, watching, self.pace.running(before.get("seconds")), explained_workers():
+        with self.interruption.watching(), self.pace.running(before.get("seconds")), explained_workers():
             if self.args.should_save:  # also without a checkpoint: a killed run may have left them
                 forget_after(self.args.output_dir, steps, before.get("records"))
                 shutil.rmtree(os.path.join(self.args.output_dir, STAGING), ignore_errors=True)
                 begin_from(self.args.output_dir, resume_from_checkpoint)
                 self.mixture.contents()  # hashed before the first step, since files may change later
+            self._parent = resume_from_checkpoint and place_after(self.args.output_dir, resume_from_checkpoint)
+            if self._parent:
+                self.accelerator.wait_for_everyone()  # it may have been moved
+                resume_from_checkpoint = str(self._parent)
             if self.args.world_size > 1 or resume_from_checkpoint:
                 # ranks must draw different corruptions; a checkpoint has no generator state for additional ranks
                 set_seed(self.args.seed + self._start, device_specific=True)
@@ -145,12 +145,15 @@ class StreamTrainer(FiniteTrainer):
         checkpoint, warning = on_main_process(lambda: checkpoint_to_resume(self.args.output_dir, asked))
         batch = self.get_total_train_batch_size(self.args)
         together = batch if self.mixture.one_source_a_step else 1
-        self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
+        self._state_before = on_each_process(  # each process may have its own copy of the data
+            lambda: load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
+        )
         rows = None if self.mixture.endless else len(self.mixture)
-        self._initial_global_step = self.lengthening.resume(checkpoint, self.args, self._state_before, rows)
+        before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
+        self.lengthening.resume(checkpoint, self.args, self._state_before, before, batch, rows)
+        self._initial_global_step = before.global_step
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
-        before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
         given = None if self._created_lr_scheduler else self.lr_scheduler
         self.schedule = schedule_after(self._state_before, before, self.args, batch, self.mixture, given)
         self.args.ignore_data_skip = True  # the stream starts at the right sample
@@ -171,11 +174,11 @@ class StreamTrainer(FiniteTrainer):
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
-        """Computes the lengths of training, like Trainer. For a run that resumes, see `length_left`; a run with another
-        global batch size than before still ends after the same number of samples (`Schedule.lengths`)."""
-        values, before = super().set_initial_training_values(args, dataloader), self._state_before
-        if before:
-            values = length_left(values, args, before, self._initial_global_step, self.mixture)
+        """Computes the lengths of training, like Trainer. A run that has done all steps does no more (`length_left`);
+        one with another global batch size still ends after the same number of samples (`Schedule.lengths`)."""
+        values = super().set_initial_training_values(args, dataloader)
+        if self._state_before:
+            values = length_left(values, self._initial_global_step)
         return self.schedule.lengths(values, args, self.mixture) if self.schedule else values
 
     def create_scheduler(self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None) -> LRScheduler:
@@ -195,35 +198,6 @@ class StreamTrainer(FiniteTrainer):
 
     def _prepare_inputs(self, inputs: dict) -> dict:
         return self.processing.finish(super()._prepare_inputs(inputs))
-
-    def _save_checkpoint(self, model, trial) -> None:
-        """Saves a checkpoint, like Trainer, but in a temporary folder that is renamed when all ranks have written. So
-        all checkpoint folders are complete, whenever a run is killed."""
-        run, limit = Path(self._get_output_dir(trial)), self.args.save_total_limit
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        written = run / STAGING / name
-        if self.args.should_save:
-            shutil.rmtree(run / STAGING, ignore_errors=True)  # left by a killed run
-        self.accelerator.wait_for_everyone()
-        self._saving, self.args.save_total_limit = True, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self._saving, self.args.save_total_limit = False, limit
-        name_best(self.state, run, name)
-        state = self._state_of_stream()
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self.state.save_to_json(str(written / TRAINER_STATE_NAME))
-            write_json(written / STREAM_STATE, {**state, "contents": self.mixture.contents()})
-            facts = {"step": self.state.global_step, "parent": self._parent, "global_batch": state["global_batch"]}
-            finish_checkpoint(written, run, **facts, resumable=not self.args.save_only_model)
-            rotate(run, limit, self.state.best_model_checkpoint)
-        self._parent = name
-
-    def _get_output_dir(self, trial) -> str:
-        folder = super()._get_output_dir(trial)
-        return os.path.join(folder, STAGING) if self._saving else folder
 
     def _state_of_stream(self) -> dict:
         """Returns the state of the stream that resuming needs. Call it on every rank."""

@@ -181,8 +181,8 @@ def test_a_changed_length_and_weights_of_a_chosen_step_are_shown_where_they_are_
     lengthened = [{"step": 1000, "from": 1000, "to": 4000}, {"step": 2000, "from": 4000, "to": 3500}]
     results["seeds"][0] |= {"seed": 7, "steps": 3500, "weights": weights, "lengthened": lengthened}
     card = render(results)
-    assert "Seed 7 was lengthened at step 1,000 from 1,000 to 4,000 steps. From there on, the learning rate" in card
-    assert "Seed 7 was shortened at step 2,000 from 4,000 to 3,500 steps." in card
+    assert "Seed 7 was lengthened at step 1,000 from 1,000 to 4,000 samples. From there on, the learning rate" in card
+    assert "Seed 7 was shortened at step 2,000 from 4,000 to 3,500 samples." in card
     assert "seed 7 are those of step 3,000 of 3,500: the one with the smallest `eval_loss` (0.5123) of all" in card
 
 

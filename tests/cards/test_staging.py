@@ -128,10 +128,12 @@ def test_what_is_staged_stays_when_a_checkpoint_is_rotated_away_or_lies_on_anoth
 
 def test_a_manifest_goes_with_the_state_of_training_and_abandoned_checkpoints_stay_here(run, tmp_path):
     (run / "checkpoint-2" / "manifest.json").write_text("{}")
-    (run / "checkpoints.json").write_text("{}")
+    for name in ("checkpoints.json", "run.lock"):
+        (run / name).write_text("{}")
     (run / "abandoned" / "checkpoint-4").mkdir(parents=True)
     left_out = stage(run, tmp_path / "shared")
-    assert not {"abandoned/", "checkpoints.json", "manifest.json"} & {*left_out, *os.listdir(tmp_path / "shared")}
+    unshared = {"abandoned/", "checkpoints.json", "manifest.json", "run.lock"}
+    assert not unshared & {*left_out, *os.listdir(tmp_path / "shared")}
     assert stage(run / "checkpoint-2", tmp_path / "weights") == []
     assert not (tmp_path / "weights" / "manifest.json").exists()
     stage(run / "checkpoint-2", tmp_path / "state", training_state=True)

@@ -9,8 +9,12 @@ import torch
 import towers
 from conftest import CONFIGS, IMAGE
 from host_syncs import host_syncs
+from transformers import TrainingArguments
 
 from hf_pretext import MaskedLMForPreTraining, RotationForPreTraining
+from hf_pretext.data.sources import open_source
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.trainer import PretextTrainer
 
 LABELS = torch.tensor([7, 7, 8, 9, 9, 1])
 COUNTED = {
@@ -134,3 +138,18 @@ def test_a_training_step_waits_at_most_this_often(name):
     with host_syncs() as seen:
         model(**batch).loss.backward()
     assert seen.total() <= most, seen
+
+
+def test_a_step_of_a_trainer_waits_no_more_often_than_its_model(tmp_path, emoji):
+    """Augmentation on the device with all its colour changes included."""
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, max_steps=1, per_device_train_batch_size=4, disable_tqdm=True, save_strategy="no"
+    )
+    colors = Augmentation(color_jitter=0.4, hue=0.1, grayscale=0.2, channel_shuffle=0.2)
+    trainer = PretextTrainer(rotation()[0], args, open_source(emoji(count=8)), Image(default_processor(IMAGE), colors))
+    trainer.train()
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.create_optimizer()
+    with host_syncs() as seen:
+        trainer.training_step(trainer.model, batch)
+    assert not seen, seen

@@ -169,12 +169,12 @@ def test_a_finished_run_is_lengthened_and_says_so(done, tmp_path, caplog):
     shutil.copytree(folder, tmp_path / "run")
     options = ("--eval_dataset", "none", "--resume_from_checkpoint", "last")
     results = main(ROTATION, *options, "--max_steps", 5, output_dir=tmp_path / "run")
-    assert "Lengthened at step 2 from 2 to 5 steps" in caplog.text
+    assert "Lengthened at step 2 from 16 to 40 samples" in caplog.text
     (run,) = results["seeds"]
     assert (run["steps"], run["samples_seen"]) == (5, 5 * 8) and run["digest"] != before["seeds"][0]["digest"]
-    assert run["lengthened"] == [{"step": 2, "from": 2, "to": 5}] and run["weights"] == {"step": 5}
+    assert run["lengthened"] == [{"step": 2, "from": 16, "to": 40}] and run["weights"] == {"step": 5}
     card = (tmp_path / "run" / "README.md").read_text()
-    assert "Seed 0 was lengthened at step 2 from 2 to 5 steps." in card and "`max_steps` 5" in card
+    assert "Seed 0 was lengthened at step 2 from 16 to 40 samples." in card and "`max_steps` 5" in card
     trained, first = (load_file(path / "model.safetensors") for path in (tmp_path / "run", folder))
     assert any(not torch.equal(trained[name], first[name]) for name in trained)
     assert main(ROTATION, *options, "--max_steps", 5, output_dir=tmp_path / "run")["seeds"] == results["seeds"]
@@ -191,7 +191,7 @@ def test_a_finished_run_is_lengthened_in_epochs(tmp_path, emoji):
     options += ("--resume_from_checkpoint", "last", "--max_steps", -1)
     results = main(ROTATION, *options, "--num_train_epochs", 2, output_dir=tmp_path / "run")
     steps = first["seeds"][0]["steps"]
-    assert results["seeds"][0]["lengthened"] == [{"step": steps, "from": steps, "to": 2 * steps}]
+    assert results["seeds"][0]["lengthened"] == [{"step": steps, "from": 8 * steps, "to": 16 * steps}]
     assert steps == 3 and results["seeds"][0]["steps"] == 6
 
 

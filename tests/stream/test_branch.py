@@ -1,5 +1,6 @@
 """Which checkpoint is last, which one a run resumes from, which ones are kept; without training."""
 
+import itertools
 import json
 import os
 from pathlib import Path
@@ -16,25 +17,26 @@ from hf_pretext.stream.branch import (
     finish_checkpoint,
     last_checkpoint,
     name_best,
+    place_after,
     rotate,
 )
-from hf_pretext.stream.manifest import read_manifest
+from hf_pretext.stream.manifest import hash_of, read_manifest
 
 
 @pytest.fixture
 def save(tmp_path):
     """Saves checkpoints of a run, each with a file of the same size, and gives back the run's folder."""
+    seconds = itertools.count()
 
     def save(*steps, **facts):
         for step in steps:
             written = tmp_path / STAGING / f"checkpoint-{step}"
             written.mkdir(parents=True)
             (written / "optimizer.pt").write_text(f"{step:9}")
-            (written / "stream.json").write_text("{}")
-            before = branch_of(tmp_path)
-            parent = before[-1].name if before else None
+            (written / "stream.json").write_text(json.dumps({"seconds": next(seconds)}))  # no two are equal
+            parent = next(iter(branch_of(tmp_path)[::-1]), None)
             finish_checkpoint(
-                written, tmp_path, **{"step": step, "parent": parent, "global_batch": 8, "resumable": True, **facts}
+                written, tmp_path, parent, **{"step": step, "global_batch": 8, "resumable": True, **facts}
             )
         return tmp_path
 
@@ -59,7 +61,8 @@ def test_a_folder_without_a_record_has_its_checkpoints_by_step(tmp_path):
 def test_a_saved_checkpoint_is_last_and_knows_the_one_before(save):
     run = save(2, 4)
     assert last_checkpoint(run) == str(run / "checkpoint-4") and checkpoint_to_resume(run, "last")[1] is None
-    assert read_manifest(run / "checkpoint-4")["parent"] == "checkpoint-2"
+    parent = {"name": "checkpoint-2", "blake2b": hash_of(read_manifest(run / "checkpoint-2"))}
+    assert read_manifest(run / "checkpoint-4")["parent"] == parent
     assert read_manifest(run / "checkpoint-2")["parent"] is None
     assert names(run) == ["checkpoint-2", "checkpoint-4", RECORD]
     save(4)  # again at the same step
@@ -108,11 +111,47 @@ def test_a_run_that_starts_or_comes_from_elsewhere_abandons_all_and_one_without_
     begin_from(run, "elsewhere/checkpoint-2")
     assert last_checkpoint(run) is None and names(run / "abandoned") == ["checkpoint-2", "checkpoint-4"]
     save(6)
-    begin_from(run, f"{run}/abandoned/checkpoint-4")
-    assert names(run / "abandoned") == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
-    save(8)
     begin_from(run, None)
     assert last_checkpoint(run) is None
+
+
+def test_a_run_that_goes_back_to_an_abandoned_checkpoint_gets_its_branch_back(save):
+    run = save(2, 4, 6)
+    begin_from(run, f"{run}/checkpoint-2")
+    save(4, 5)
+    begin_from(run, f"{run}/checkpoint-2")  # two branches are abandoned, each with a checkpoint-4
+    assert names(run / "abandoned") == ["checkpoint-4", "checkpoint-4.2", "checkpoint-5", "checkpoint-6"]
+    save(3)
+    asked = f"{run}/abandoned/checkpoint-5"
+    begin_from(run, asked)
+    assert place_after(run, asked) == run / "checkpoint-5"
+    assert names(run) == ["abandoned", "checkpoint-2", "checkpoint-4", "checkpoint-5", RECORD]
+    assert [path.name for path in branch_of(run)] == ["checkpoint-2", "checkpoint-4", "checkpoint-5"]
+    assert names(run / "abandoned") == ["checkpoint-3", "checkpoint-4", "checkpoint-6"]
+    assert checkpoint_to_resume(run, "last") == (f"{run}/checkpoint-5", None)
+    begin_from(run, f"{run}/abandoned/checkpoint-6")
+    assert [path.name for path in branch_of(run)] == ["checkpoint-2", "checkpoint-4", "checkpoint-6"]
+    assert names(run / "abandoned") == ["checkpoint-3", "checkpoint-4.2", "checkpoint-5"]
+    content = read_manifest(run / "checkpoint-6")
+    assert content["parent"]["blake2b"] == hash_of(read_manifest(run / "checkpoint-4"))  # its own, not the other one
+
+
+def test_a_run_killed_while_it_moves_a_branch_back_has_a_last_checkpoint(save, monkeypatch):
+    run, rename, moves = save(2, 4, 6), Path.rename, []
+    begin_from(run, f"{run}/checkpoint-2")
+    save(3)
+
+    def dies(path, target):
+        moves.append(path.name)
+        if len(moves) == 3:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "rename", dies)
+        begin_from(run, f"{run}/abandoned/checkpoint-6")
+    assert moves == ["checkpoint-3", "checkpoint-4", "checkpoint-6"]
+    assert last_checkpoint(run) == str(run / "checkpoint-4") and (run / "abandoned" / "checkpoint-6").exists()
 
 
 def test_last_falls_back_to_the_newest_intact_checkpoint(save):
@@ -122,12 +161,14 @@ def test_last_falls_back_to_the_newest_intact_checkpoint(save):
     chosen, warning = checkpoint_to_resume(run, "last")
     assert chosen == str(run / "checkpoint-4")
     assert warning == (
-        "Damaged: checkpoint-8: optimizer.pt is missing; checkpoint-6: the content of optimizer.pt has changed. "
-        f"Resuming from {run}/checkpoint-4, the newest intact checkpoint."
+        "Not resumed: checkpoint-8: optimizer.pt is missing; checkpoint-6: the content of optimizer.pt has changed. "
+        f"Resuming from {run}/checkpoint-4, the newest checkpoint that can be."
     )
     for step in (2, 4):
         (run / f"checkpoint-{step}" / "manifest.json").unlink()
-    with pytest.raises(ValueError, match="has no intact checkpoint: checkpoint-8: optimizer.pt .*; checkpoint-2: mani"):
+    with pytest.raises(
+        ValueError, match="has no checkpoint to resume from: checkpoint-8: optimizer.pt .*; checkpoint-2: mani"
+    ):
         checkpoint_to_resume(run, "last")
 
 
@@ -150,11 +191,14 @@ def test_a_checkpoint_without_a_manifest_is_refused_with_the_way_out(save):
 
 
 def test_weights_without_optimizer_are_not_resumed(save):
-    run = save(2)
-    save(4, resumable=False)
-    for asked in ("last", f"{run}/checkpoint-4"):
-        with pytest.raises(ValueError, match="4 was written with --save_only_model, .* --encoder .*/checkpoint-4"):
+    run = save(2, resumable=False)
+    for asked in ("last", f"{run}/checkpoint-2"):
+        with pytest.raises(ValueError, match="2 was written with --save_only_model, .* --encoder .*/checkpoint-2"):
             checkpoint_to_resume(run, asked)
+    save(4)
+    save(6, resumable=False)
+    chosen, warning = checkpoint_to_resume(run, "last")
+    assert chosen == f"{run}/checkpoint-4" and "checkpoint-6 was written with --save_only_model" in warning
 
 
 def test_rotation_is_by_step_whatever_the_clock_says_and_spares_the_best(save):

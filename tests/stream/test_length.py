@@ -1,13 +1,9 @@
 """How long a resumed run trains: what was asked for, what is left, and a changed length."""
 
-import json
-
 import pytest
-from streamed import numbered
-from transformers import TrainingArguments
+from transformers import TrainerState, TrainingArguments
 
 from hf_pretext.stream.length import Lengthening, length_left, length_of
-from hf_pretext.stream.mixture import Mixture
 
 
 def asked(**length):
@@ -19,45 +15,52 @@ def test_a_length_is_of_steps_where_they_are_given():
     assert length_of(asked(num_train_epochs=2)) == {"epochs": 2}
 
 
-@pytest.mark.parametrize(
-    ("length", "steps", "seen", "left"),
-    [
-        ({"max_steps": 30}, 20, 160, 10),
-        ({"max_steps": 20}, 20, 160, 0),
-        ({"num_train_epochs": 2}, 20, 160, 6),  # 101 rows in steps of 8
-        ({"num_train_epochs": 2}, 26, 208, 0),
-        ({"num_train_epochs": 2}, 20, 40, 21),  # all steps were of 2 samples
-        ({"num_train_epochs": 2}, 20, 120, 11),  # after steps of 4 and of 8 samples
-        ({"num_train_epochs": 2}, 20, 999, 0),
-    ],
-)
-def test_a_resumed_run_does_the_steps_that_are_left(length, steps, seen, left):
-    epoch, total = 13, length.get("max_steps", 26)
-    epochs = -(-total // epoch)  # as Trainer counts them
-    values = length_left((epochs, epoch, 101, 202, 8, 13, total), asked(**length), {"samples_seen": seen}, steps,
-                         Mixture(numbered()))  # fmt: skip
-    assert values[-1] == steps + left or (left == 0 and values[-1] <= steps)
-    assert len(range(steps // epoch, values[0])) * epoch >= left and (left or values[0] <= steps // epoch)
-
-
-@pytest.fixture
-def checkpoint(tmp_path):
-    (tmp_path / "trainer_state.json").write_text(json.dumps({"global_step": 20, "max_steps": 26}))
-    return str(tmp_path)
+@pytest.mark.parametrize(("steps", "epochs"), [(20, 3), (25, 3), (26, 2), (30, 2)])
+def test_a_run_that_has_done_all_steps_does_no_more(steps, epochs):
+    values = length_left((3, 13, 101, 202, 8, 13, 26), steps)
+    assert values == (epochs, 13, 101, 202, 8, 13, 26)
+    assert len(range(steps // 13, epochs)) > 0 or steps >= 26  # Trainer starts in epoch steps // 13
 
 
 def stream(**length):
-    return {"length": length, "lengthened": [], "samples_seen": 160}
+    return {"length": length, "lengthened": [], "samples_seen": 160, "global_batch": 8}
 
 
-def test_fewer_steps_or_epochs_than_done_are_refused(checkpoint):
+BEFORE = TrainerState(global_step=20, max_steps=26)
+
+
+def test_fewer_steps_or_epochs_than_done_are_refused():
     resume = Lengthening().resume
-    assert resume(checkpoint, asked(max_steps=20), stream(steps=26), None) == 20
-    assert resume(checkpoint, asked(num_train_epochs=2), stream(epochs=2), 70) == 20  # rounded up to steps
+    resume("run/checkpoint-20", asked(max_steps=20), stream(steps=26), BEFORE, 8, None)
+    resume("run/checkpoint-20", asked(num_train_epochs=2), stream(epochs=2), BEFORE, 8, 70)  # rounded up to steps
     for args, before, words in (
         (asked(max_steps=19), stream(steps=26), r"--max_steps 19 would end before .* done 20 steps \(160 samples\)"),
         (asked(num_train_epochs=1.5), stream(epochs=2), "--num_train_epochs 1.5 would end before"),
         (asked(num_train_epochs=1.5), stream(steps=26), "--num_train_epochs 1.5 would end before"),
     ):
         with pytest.raises(ValueError, match=words):
-            resume(checkpoint, args, before, 101)
+            resume("run/checkpoint-20", args, before, BEFORE, 8, 101)
+
+
+@pytest.mark.parametrize(
+    ("args", "before", "batch", "steps", "change"),
+    [
+        (asked(max_steps=40), stream(steps=26), 8, 40, {"step": 20, "from": 208, "to": 320}),
+        (
+            asked(max_steps=26),
+            stream(steps=26),
+            4,
+            26,
+            None,
+        ),  # the option has not changed: the run says what that means
+        (asked(max_steps=32), stream(steps=26), 4, 32, None),  # as many samples as before
+        (asked(num_train_epochs=4), stream(epochs=2), 16, 36, {"step": 20, "from": 208, "to": 416}),
+        (asked(num_train_epochs=3), stream(epochs=2), 16, 26, {"step": 20, "from": 208, "to": 256}),  # steps are equal
+        (asked(max_steps=22), stream(steps=26), 8, 22, {"step": 20, "from": 208, "to": 176}),
+    ],
+)
+def test_a_changed_length_is_counted_in_samples(args, before, batch, steps, change):
+    lengthening = Lengthening()
+    lengthening.resume("run/checkpoint-20", args, before, BEFORE, batch, 101)
+    lengthening.on_train_begin(args, TrainerState(global_step=20, max_steps=steps), None)
+    assert lengthening.history == ([change] if change else [])
