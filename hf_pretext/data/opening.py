@@ -1,6 +1,6 @@
 """Opens a Hub id, a folder, files or the output of `save_to_disk` as a `datasets` object.
 
-"path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset or DatasetDict
+"path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset, Tars or DatasetDict
 """
 
 import csv
@@ -15,9 +15,11 @@ import datasets
 import fsspec
 import pyarrow as pa
 from datasets import Dataset, Image, IterableDataset
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
 
 from .contents import File, files_of
-from .remote import file_facts, patient_hub, short_names
+from .remote import file_facts, is_remote, patient_hub, short_names
+from .tars import Tars, are_tars
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
@@ -44,8 +46,8 @@ def split_names(dataset: str) -> list[str]:
 
 def open_dataset(
     dataset: str, split: str, sample_by: str | None = None, option: str = ""
-) -> tuple[Dataset | IterableDataset | Mapping, dict[str, File] | None]:
-    """Opens a path, glob or Hub id. Returns a `datasets` object and its files by name.
+) -> tuple[Dataset | IterableDataset | Tars | Mapping, dict[str, File] | None]:
+    """Opens a path, glob, URL of a tar, or Hub id. Returns a `datasets` object or `Tars`, and its files by name.
 
     The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
     of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
@@ -60,8 +62,8 @@ def open_dataset(
             return load_files(list(map(str, files)), dataset, sample_by)
         return image_folder(files, path)
     files = sorted(glob.glob(str(path), recursive=True))
-    if files:
-        return load_files(files, dataset, sample_by)
+    if files or (is_remote(dataset) and are_tars([dataset])):
+        return load_files(files or [dataset], dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
     try:
@@ -74,9 +76,13 @@ def open_dataset(
         ) from error
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset:
-    """Returns a split of a Hub dataset as a stream with known features."""
-    data = datasets.load_dataset(dataset, split=split, streaming=True)
+def hub_dataset(dataset: str, split: str) -> IterableDataset | Tars:
+    """Returns a split of a Hub dataset as a stream with known features, or its tars."""
+    builder = datasets.load_dataset_builder(dataset)
+    files = list(map(str, (getattr(builder.config, "data_files", None) or {}).get(split, [])))
+    if isinstance(builder, WebDataset) and are_tars(files):  # not its stream, which judges by the first samples
+        return Tars(files, builder.info.features)
+    data = builder.as_streaming_dataset(split=split)
     return data if data.features is not None else data._resolve_features()
 
 
@@ -126,7 +132,7 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
 
 def load_files(
     files: list[str], name: str, sample_by: str | None = None
-) -> tuple[Dataset | IterableDataset, dict[str, File] | None]:
+) -> tuple[Dataset | IterableDataset | Tars, dict[str, File] | None]:
     """Opens Parquet files and tars as a stream, other files as a table on disk.
 
     Returns the data and, for a table, its files by name. Raises `ValueError` for files of several
@@ -144,6 +150,8 @@ def load_files(
     if builder == "text":
         options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")
     try:
+        if are_tars(files):
+            return Tars(files), None
         data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
     except Exception as error:  # each format raises other types
         reason = error.__cause__ or error
