@@ -96,10 +96,11 @@ class Source:
                 self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
         return self._is_hopeless(piece, start, error) and not is_gone(error)
 
-    def row_bytes(self) -> float:
+    def row_bytes(self, known: float | None = None) -> float:
         """Returns the approximate size of a row in memory, in bytes: the mean of the first rows of several pieces.
 
-        The rows are read only once. Raises as `read` does."""
+        The rows are read only once, and not for a size that is `known`, by another process. Raises as `read` does."""
+        self._row_bytes = self._row_bytes if known is None else known
         if self._row_bytes is None:
             pieces = [piece for piece, count in enumerate(self.counts) if count]
             chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})

@@ -3,6 +3,7 @@
 sources of rows -> StreamLoader -> steps -> checkpoint-N/stream.json -> the same steps again
 """
 
+import dataclasses
 import os
 import shutil
 from collections import Counter
@@ -30,7 +31,7 @@ from .little_data import LittleData
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
-from .reader import reading_notes
+from .reader import parts_notes, reading_notes
 from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
 from .schedule import Schedule, schedule_after
 from .settings import StreamSettings
@@ -120,6 +121,8 @@ class StreamTrainer(FiniteTrainer):
         writes to the output folder, before any file is changed."""
         if resume_from_checkpoint:
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
+        else:
+            self._choose_parts()
         self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
         steps, before = (self._initial_global_step, self._state_before) if resume_from_checkpoint else (0, {})
         alone, watching = sole_run(self.args.output_dir), self.interruption.watching()
@@ -146,6 +149,7 @@ class StreamTrainer(FiniteTrainer):
         batch = self.get_total_train_batch_size(self.args)
         together = batch if self.mixture.one_source_a_step else 1
         self._state_before = load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
+        self.stream = dataclasses.replace(self.stream, parts=self._state_before["parts"])
         rows = None if self.mixture.endless else len(self.mixture)
         self._initial_global_step = self.lengthening.resume(checkpoint, self.args, self._state_before, rows)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
@@ -157,6 +161,12 @@ class StreamTrainer(FiniteTrainer):
         if warning and self.is_world_process_zero():
             log.warning(warning)
         return checkpoint
+
+    def _choose_parts(self) -> None:
+        """Sets the number of parts of a run that does not resume."""
+        for note in parts_notes(self.stream, self.args.world_size) if self.is_world_process_zero() else ():
+            log.warning(note)
+        self.stream = self.stream.on(self.args.world_size)
 
     def _prepare(self) -> None:
         """Hook before the first step of a run that does not resume."""
@@ -245,6 +255,10 @@ class StreamTrainer(FiniteTrainer):
 
 def loader_of(trainer: StreamTrainer) -> StreamLoader:
     """Returns the loader of a trainer's rank, which starts after the samples seen."""
+    sources = trainer.mixture.sources
+    sizes = on_main_process(lambda: [source.row_bytes() for source in sources])  # one process reads rows for them
+    for source, size in zip(sources, sizes, strict=True):
+        source.row_bytes(size)
     args, workers, before = trainer.args, trainer.args.dataloader_num_workers, trainer._state_before
     return StreamLoader(
         trainer.mixture,
