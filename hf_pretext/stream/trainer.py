@@ -122,7 +122,7 @@ class StreamTrainer(FiniteTrainer):
         if resume_from_checkpoint:
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
         else:
-            self._choose_parts()
+            self.stream = with_parts(self.stream, self.args.world_size, self.is_world_process_zero())
         self._parent = Path(resume_from_checkpoint).name if resume_from_checkpoint else None
         steps, before = (self._initial_global_step, self._state_before) if resume_from_checkpoint else (0, {})
         alone, watching = sole_run(self.args.output_dir), self.interruption.watching()
@@ -162,12 +162,6 @@ class StreamTrainer(FiniteTrainer):
             log.warning(warning)
         return checkpoint
 
-    def _choose_parts(self) -> None:
-        """Sets the number of parts of a run that does not resume."""
-        for note in parts_notes(self.stream, self.args.world_size) if self.is_world_process_zero() else ():
-            log.warning(note)
-        self.stream = self.stream.on(self.args.world_size)
-
     def _prepare(self) -> None:
         """Hook before the first step of a run that does not resume."""
 
@@ -175,9 +169,6 @@ class StreamTrainer(FiniteTrainer):
         """Returns the loader of this rank, which starts after the samples seen. It is already sharded, so accelerate
         does not prepare it."""
         self._loader = loader_of(self)
-        if self.is_world_process_zero():
-            for note in reading_notes(self.mixture.sources, self._loader.reader.order, self.args.world_size):
-                log.warning(note)
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
@@ -253,14 +244,22 @@ class StreamTrainer(FiniteTrainer):
         }
 
 
+def with_parts(settings: StreamSettings, ranks: int, main_process: bool) -> StreamSettings:
+    """Returns the settings with the number of parts of a new run. The main process logs how it was chosen."""
+    for note in parts_notes(settings, ranks) if main_process else ():
+        log.warning(note)
+    return settings.on(ranks)
+
+
 def loader_of(trainer: StreamTrainer) -> StreamLoader:
-    """Returns the loader of a trainer's rank, which starts after the samples seen."""
+    """Returns the loader of a trainer's rank, which starts after the samples seen. Warns about rows that are read more
+    than once."""
     sources = trainer.mixture.sources
     sizes = on_main_process(lambda: [source.row_bytes() for source in sources])  # one process reads rows for them
     for source, size in zip(sources, sizes, strict=True):
         source.row_bytes(size)
     args, workers, before = trainer.args, trainer.args.dataloader_num_workers, trainer._state_before
-    return StreamLoader(
+    loader = StreamLoader(
         trainer.mixture,
         trainer.processing,
         trainer._train_batch_size,
@@ -277,3 +276,7 @@ def loader_of(trainer: StreamTrainer) -> StreamLoader:
         prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
         pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
     )
+    if trainer.is_world_process_zero():
+        for note in reading_notes(sources, loader.reader.order, args.world_size):
+            log.warning(note)
+    return loader
