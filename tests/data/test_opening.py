@@ -137,9 +137,7 @@ def test_a_folder_of_only_unreadable_images_names_the_package(tmp_path, monkeypa
     monkeypatch.setattr(formats, "has_heic", lambda: False)
     formats.image_suffixes.cache_clear()
     (tmp_path / "a.heic").touch()
-    with pytest.raises(
-        ValueError, match=r"contains no image.*1 .heic \(to read them: pip install 'hf_pretext\[heic"
-    ):
+    with pytest.raises(ValueError, match=r"contains no image.*1 .heic \(to read them: pip install 'hf_pretext\[heic"):
         open_source(str(tmp_path))
     formats.image_suffixes.cache_clear()
 

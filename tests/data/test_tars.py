@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import subprocess
+import sys
 import tarfile
 
 import datasets
@@ -196,6 +198,25 @@ def test_a_tar_at_a_url_is_read_like_a_local_one(tmp_path, monkeypatch):
         assert texts(open_source(url, needed=("text",))) == texts(here)
         with pytest.raises(ValueError, match=r"b\.tar can't be read as .tar files"):
             open_source(url.replace("a.tar", "b.tar"))
+
+
+OPEN = """
+from hf_pretext.data.sources import open_source
+source = open_source("someone/images", needed=("image", "text"))
+print(type(source.rows).__name__, source.columns, [len(row) for row in source.read(0, 0, 3)])
+"""
+
+
+def test_tars_on_the_hub_are_not_judged_by_their_first_samples(tmp_path):
+    (tmp_path / "repository").mkdir()
+    members = [("0.jpg", b"x"), ("1.png", b"x"), ("1.txt", b"a"), ("2.jpg", b"x"), ("2.txt", b"b")]
+    write(tmp_path / "repository" / "a.tar", members)
+    with serve(tmp_path / "hub") as hub:
+        hub.add("dataset", "someone/images", tmp_path / "repository")
+        environment = hub.environment(tmp_path / "cache")
+        typed = [sys.executable, "-c", OPEN]
+        done = subprocess.run(typed, capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout == "TarRows {'image': 'jpg', 'text': 'txt'} [1, 2, 2]\n", done.stderr
 
 
 def header(name, size, kind=tarfile.REGTYPE):
