@@ -63,7 +63,10 @@ def find_column(
 def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
     """Returns the candidate columns of images, texts, labels, ...: those of its type, and those of its usual names."""
     typed = [column for column, feature in features.items() if kind in TYPES and isinstance(feature, TYPES[kind])]
-    usual = [column for column in features if column.lower() in USUAL_NAMES.get(kind, ())]
+    names = USUAL_NAMES.get(kind, ())
+    usual = [column for column in features if column.lower() in names]
+    if not usual and kind in ("text", "label"):  # fields of the JSON members of a tar
+        usual = [column for column in features if column.lower() in {f"json.{name}" for name in names}]
     return typed, [column for column in usual if kind != "text" or holds_text(features[column])]
 
 

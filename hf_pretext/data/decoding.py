@@ -15,6 +15,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .formats import further_formats
+
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
 HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # Pillow raises an error above this
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # the other formats of Pillow are rare in training data
@@ -63,7 +65,7 @@ def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) 
     if isinstance(value, (dict, bytes, bytearray)):
         value = content_of(value)
         with guarded():
-            value = Image.open(io.BytesIO(value), formats=FORMATS)
+            value = Image.open(io.BytesIO(value), formats=FORMATS + further_formats(value))
     if not isinstance(value, Image.Image):
         raise BadSample(f"image is {type(value).__name__}, not bytes or Pillow image")
     if value.width * value.height > max_pixels:

@@ -1,6 +1,6 @@
 """Opens a Hub id, a folder, files or the output of `save_to_disk` as a `datasets` object.
 
-"path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset or DatasetDict
+"path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset, Tars or DatasetDict
 """
 
 import csv
@@ -15,16 +15,20 @@ import datasets
 import fsspec
 import pyarrow as pa
 from datasets import Dataset, Image, IterableDataset
+from datasets.packaged_modules.webdataset.webdataset import WebDataset
+from transformers.utils import logging
 
 from .contents import File, files_of
-from .remote import file_facts, patient_hub, short_names
+from .formats import image_suffixes, left_out_note
+from .remote import file_facts, is_remote, patient_hub, short_names
+from .tars import Tars, are_tars
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
 TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 METADATA = ("metadata.csv", "metadata.jsonl")  # of an image folder, as in `datasets`
 COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+log = logging.get_logger(__name__)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
@@ -32,7 +36,7 @@ def split_names(dataset: str) -> list[str]:
     """Returns the split names of a path, glob or Hub id; `["train"]` for data without splits."""
     path = Path(dataset).expanduser()
     if path.is_dir():
-        files = data_files(path)
+        files = of_one_group(all_files(path))
         return sorted({split for file in files if (split := split_of(file, path))}) or ["train"]
     if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
         return ["train"]
@@ -44,8 +48,8 @@ def split_names(dataset: str) -> list[str]:
 
 def open_dataset(
     dataset: str, split: str, sample_by: str | None = None, option: str = ""
-) -> tuple[Dataset | IterableDataset | Mapping, dict[str, File] | None]:
-    """Opens a path, glob or Hub id. Returns a `datasets` object and its files by name.
+) -> tuple[Dataset | IterableDataset | Tars | Mapping, dict[str, File] | None]:
+    """Opens a path, glob, URL of a tar, or Hub id. Returns a `datasets` object or `Tars`, and its files by name.
 
     The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
     of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
@@ -55,13 +59,18 @@ def open_dataset(
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
             return datasets.load_from_disk(str(path)), None
-        files = of_split(data_files(path), split, path)
-        if files and files[0].suffix.lower() not in IMAGE_SUFFIXES:
+        everything = all_files(path)
+        chosen = of_one_group(everything)
+        note = left_out_note(everything, {*chosen, *notes_among(everything, chosen)})
+        files = of_split(chosen, split, path)
+        if note and files:
+            log.warning_once(f"{dataset}: {note}.")
+        if files and files[0].suffix.lower() not in image_suffixes():
             return load_files(list(map(str, files)), dataset, sample_by)
-        return image_folder(files, path)
+        return image_folder(files, path, note)
     files = sorted(glob.glob(str(path), recursive=True))
-    if files:
-        return load_files(files, dataset, sample_by)
+    if files or (is_remote(dataset) and are_tars([dataset])):
+        return load_files(files or [dataset], dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
     try:
@@ -74,21 +83,35 @@ def open_dataset(
         ) from error
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset:
-    """Returns a split of a Hub dataset as a stream with known features."""
-    data = datasets.load_dataset(dataset, split=split, streaming=True)
+def hub_dataset(dataset: str, split: str) -> IterableDataset | Tars:
+    """Returns a split of a Hub dataset as a stream with known features, or its tars."""
+    builder = datasets.load_dataset_builder(dataset)
+    files = list(map(str, (getattr(builder.config, "data_files", None) or {}).get(split, [])))
+    if isinstance(builder, WebDataset) and are_tars(files):  # not its stream, which judges by the first samples
+        return Tars(files, builder.info.features)
+    data = builder.as_streaming_dataset(split=split)
     return data if data.features is not None else data._resolve_features()
 
 
-def data_files(folder: Path) -> list[Path]:
-    """Returns the sorted data files below a folder, all of one group: shards (Parquet, tars), else images, else tables.
+def all_files(folder: Path) -> list[Path]:
+    """Returns all files below a folder, sorted."""
+    return sorted(file for file in folder.rglob("*") if file.is_file())
+
+
+def of_one_group(files: list[Path]) -> list[Path]:
+    """Returns the data files among files, all of one group: shards (Parquet, tars), else images, else tables.
 
     Images take precedence over tables, because image folders often contain tables of labels or text notes."""
-    candidates = sorted(file for file in folder.rglob("*") if file.is_file())
-    for kinds in (SHARDS, IMAGE_SUFFIXES, TABLES):
-        if files := [file for file in candidates if kind_of(file) in kinds]:
-            return files
+    for kinds in (SHARDS, image_suffixes(), TABLES):
+        if chosen := [file for file in files if kind_of(file) in kinds]:
+            return chosen
     return []
+
+
+def notes_among(files: list[Path], images: list[Path]) -> list[Path]:
+    """Returns the files that may describe images: metadata, and texts with the name of an image."""
+    texts = {image.with_suffix(".txt") for image in images}
+    return [file for file in files if file.name in METADATA or file in texts]
 
 
 def kind_of(file: str | Path) -> str:
@@ -106,7 +129,7 @@ def split_of(file: Path, folder: Path) -> str | None:
     words = [word for words in SPLITS.values() for word in words]
     if below and top in words:
         return top
-    if file.suffix.lower() in IMAGE_SUFFIXES:
+    if file.suffix.lower() in image_suffixes():
         return None
     return next((word for word in words if re.match(rf"{word}(?![a-z])", file.name)), None)
 
@@ -126,7 +149,7 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
 
 def load_files(
     files: list[str], name: str, sample_by: str | None = None
-) -> tuple[Dataset | IterableDataset, dict[str, File] | None]:
+) -> tuple[Dataset | IterableDataset | Tars, dict[str, File] | None]:
     """Opens Parquet files and tars as a stream, other files as a table on disk.
 
     Returns the data and, for a table, its files by name. Raises `ValueError` for files of several
@@ -144,6 +167,8 @@ def load_files(
     if builder == "text":
         options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")
     try:
+        if are_tars(files):
+            return Tars(files), None
         data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
     except Exception as error:  # each format raises other types
         reason = error.__cause__ or error
@@ -163,17 +188,19 @@ def has_blank_line(file: str) -> bool:
         return any(not line.isspace() for line in itertools.dropwhile(lambda line: line != "\n", text))
 
 
-def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, File]]:
+def image_folder(paths: list[Path], folder: Path, left_out: str | None = None) -> tuple[Dataset, dict[str, File]]:
     """Returns a table of image paths with labels and captions, and the files by name.
 
     The label of an image is the name of its folder. The columns of `metadata.csv` or `metadata.jsonl` are added; their
     `file_name` is relative to the folder of the metadata file. Without metadata files, the `.txt` file with the name of
-    an image becomes its column `text`. Raises `ValueError` for a folder without images, or metadata that can't be read.
+    an image becomes its column `text`. left_out: a note on other files, for the error. Raises `ValueError` for a folder
+    without images, or metadata that can't be read.
     """
     if not paths:
         raise ValueError(
-            f"{folder} contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}) and no other supported file "
+            f"{folder} contains no image ({', '.join(sorted(image_suffixes()))}) and no other supported file "
             f"({', '.join([*SHARDS, *TABLES])}). Give a folder that contains data files, at any depth."
+            + (f" {left_out}." if left_out else "")
         )
     metadata, note_files = notes_on(paths, folder)
     names = list(dict.fromkeys(name for row in metadata for name in row))
@@ -201,10 +228,11 @@ def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:
         for row in metadata_rows(file):
             if "file_name" not in row:
                 raise ValueError(f"{file} has no column file_name. Add it, with the path of each row's image.")
-            metadata[file.parent / row["file_name"]] = {
+            metadata[file.parent / str(row["file_name"])] = {
                 name: row[name] for name in row if name not in ("file_name", "image")
             }
     if files:
+        report_unmatched(folder, paths, metadata)
         return [metadata.get(path, {}) for path in paths], files
     texts = {path: path.with_suffix(".txt") for path in paths}
     text_files = {text for text in texts.values() if text.is_file()}
@@ -212,6 +240,19 @@ def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:
         return [{} for _ in paths], []
     read = {text: text.read_text(encoding="utf-8", errors="replace").strip() for text in text_files}
     return [{"text": read.get(texts[path])} for path in paths], sorted(text_files)
+
+
+def report_unmatched(folder: Path, paths: list[Path], metadata: Mapping[Path, dict]) -> None:
+    """Logs the number and three examples of metadata rows whose image does not exist, and of images without a row."""
+    images = set(paths)
+    missing = [path for path in metadata if path not in images and not path.is_file()]
+    for what, some in (
+        (f"of {len(metadata):,} metadata rows have no image (column file_name)", missing),
+        (f"of {len(paths):,} images have no metadata row", [path for path in paths if path not in metadata]),
+    ):
+        if some:
+            examples = ", ".join(str(path.relative_to(folder)) for path in some[:3])
+            log.warning_once(f"{folder}: {len(some):,} {what}: {examples}{', ...' if len(some) > 3 else ''}")
 
 
 def metadata_rows(file: Path) -> list[dict]:

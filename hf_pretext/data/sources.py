@@ -18,7 +18,8 @@ from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
 from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
-from .shards import ParquetRows, TarRows
+from .shards import ParquetRows
+from .tars import TarRows, Tars, are_tars
 
 READ_TOGETHER = 256  # most rows per read
 PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
@@ -95,10 +96,11 @@ class Source:
                 self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
         return self._is_hopeless(piece, start, error) and not is_gone(error)
 
-    def row_bytes(self) -> float:
+    def row_bytes(self, known: float | None = None) -> float:
         """Returns the approximate size of a row in memory, in bytes: the mean of the first rows of several pieces.
 
-        The rows are read only once. Raises as `read` does."""
+        The rows are read only once, and not for a size that is `known`, by another process. Raises as `read` does."""
+        self._row_bytes = self._row_bytes if known is None else known
         if self._row_bytes is None:
             pieces = [piece for piece, count in enumerate(self.counts) if count]
             chosen = sorted({pieces[i * len(pieces) // PIECES_PROBED] for i in range(PIECES_PROBED)})
@@ -141,17 +143,18 @@ def open_source(
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder or a glob, a `datasets` object, or any sequence or iterable of dicts. Files
-        may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files
-        (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None to detect
-        it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the unit of a
-        row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
+    dataset: a Hub id (streamed), a folder or a glob, the URL of a tar, a `datasets` object, or any sequence or iterable
+        of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and
+        text files (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None
+        to detect it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the
+        unit of a row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
     data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
+    data = as_tars(data)
     if isinstance(data, IterableDataset) and data.features is None:
         data = data._resolve_features()
     features = getattr(data, "features", None)
@@ -161,9 +164,18 @@ def open_source(
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         features = features_of(first)
     asked = dict(columns or {})
+    if isinstance(data, Tars):
+        asked = {kind: column and data.named(column) for kind, column in asked.items()}
     kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
     chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
     return Source(data, chosen, name, features, files)
+
+
+def as_tars(data):
+    """Returns the tars of a stream that `datasets` made of uncompressed tars; other data as it is."""
+    kwargs = getattr(data._ex_iterable, "kwargs", {}) if isinstance(data, IterableDataset) else {}
+    tars = list(map(str, kwargs.get("tar_paths", [])))  # only of a stream without map or filter
+    return Tars(tars, data.features) if are_tars(tars) else data
 
 
 def open_splits(
@@ -193,14 +205,13 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
 
     Raises `ValueError` for an iterator, which can be iterated only once.
     """
+    if isinstance(data, Tars):
+        return TarRows(data, columns)
     if isinstance(data, IterableDataset):
         kwargs = getattr(data._ex_iterable, "kwargs", {})  # only of a stream without map or filter
         builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
         if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
             return ParquetRows(list(map(str, kwargs["files"])), columns)
-        tars = list(map(str, kwargs.get("tar_paths", [])))
-        if tars and all(tar.endswith(".tar") for tar in tars):
-            return TarRows(tars, columns, data.features)
         how = getattr(builder, "config_id", None)  # differs between lines and paragraphs, for example
         made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)

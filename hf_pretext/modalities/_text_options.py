@@ -13,7 +13,8 @@ from ..utils.settings import accepts_ints
 class TextArguments:
     """Options of texts.
 
-    text_column: Column of the texts or captions. If not set: detected from the column names and types.
+    text_column: Column of the texts or captions; in tars also a field of a JSON member, as json.caption. If not set:
+        detected from the column names and types.
     eval_text_column: Column of the texts in --eval_dataset. If not set: detected from the column names and types.
     sample_by: Unit of a document in plain text files: line, paragraph (separated by blank lines) or document (the full
         file). If not set: paragraph if a file has a blank line, else line.

@@ -189,7 +189,7 @@ def facts(experiment: Experiment, records: dict[int, dict]) -> dict:
         "inputs": list(request.objective.inputs),
         "card": {name: getattr(request.options, name) for name in CARD_SETTINGS},
         **experiment.data_facts,
-        "stream": dataclasses.asdict(request.stream),
+        "stream": dataclasses.asdict(request.stream.on(request.first.world_size)),
         "settings": changed_arguments(request),
         "processes": request.first.world_size,
         "layout": "channels_last" if experiment.trial.convolutional else "contiguous",

@@ -111,7 +111,7 @@ class StreamLoader:
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
         together = batch_size * ranks * accumulation if data.one_source_a_step else 1
-        order = make_order(data.sources, data.weights, settings, seed, windows, together)
+        order = make_order(data.sources, data.weights, settings, seed, windows, together, ranks)
         self.reader = Reader(data.sources, order, settings.buffer_bytes)
         self.sample_log = SampleLog(
             folder, rank, ranks, rows, settings.max_bad_fraction, settings.record_samples, start, watched

@@ -17,7 +17,7 @@ from ..data.rows import size_of
 from ..data.sources import Source
 from ..utils.threads import DaemonThreads
 from .order import FAR, SPARE, GlobalOrder, MixedOrder, Window
-from .settings import StreamSettings
+from .settings import PARTS, StreamSettings
 
 THREADS = 4
 SLACK = 4  # windows of each part that fit in the buffer: one in use, one read ahead, a reserve for larger rows
@@ -157,21 +157,36 @@ def make_order(
     seed: int,
     windows: Sequence[int] | None = None,
     together: int = 1,
+    ranks: int = 1,
 ) -> MixedOrder:
     """Makes the order of the samples.
 
     windows: rows of a window of each source, of a resumed run; default: as many as `settings.window` and
     `settings.buffer_bytes` allow. together: consecutive samples that are of one source: the samples of a step, or 1.
-    With a step, the number of parts is the greatest common divisor of it and `settings.parts`."""
-    parts = settings.parts if together == 1 else math.gcd(settings.parts, together)
+    With a step, the number of parts is the greatest common divisor of it and `settings.parts`. ranks: the order does
+    not depend on it up to `PARTS` ranks, unless the memory of one rank is too small for the windows of all parts."""
+    parts = settings.on(ranks).parts
+    parts = parts if together == 1 else math.gcd(parts, together)
     if windows is None:
-        share = settings.buffer_bytes / (SLACK * parts * len(sources))
+        held = parts if ranks <= PARTS else parts // math.gcd(parts, ranks)  # parts whose windows a rank has in memory
+        share = settings.buffer_bytes / (SLACK * held * len(sources))
         windows = [max(1, min(settings.window, int(share / source.row_bytes()))) for source in sources]
     orders = [
         GlobalOrder(source.counts, seed + k, parts, window)
         for k, (source, window) in enumerate(zip(sources, windows, strict=True))
     ]
     return MixedOrder(orders, weights, seed, together)
+
+
+def parts_notes(settings: StreamSettings, ranks: int) -> list[str]:
+    """Returns a note about the number of parts of a new run if it depends on the number of ranks; else `[]`."""
+    if settings.parts is not None or ranks <= PARTS:
+        return []
+    parts = settings.on(ranks).parts
+    return [
+        f"--parts is {parts} for {ranks} processes, since more than {PARTS} would read the same rows. The order of the "
+        f"samples depends on it: a resume on any number of processes keeps it; a new run gets it with --parts {parts}."
+    ]
 
 
 def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> list[str]:
@@ -181,8 +196,8 @@ def reading_notes(sources: Sequence[Source], order: MixedOrder, ranks: int) -> l
     if times > 1:
         better = ranks * -(-order.lanes // ranks)
         notes.append(
-            f"--parts {order.lanes} is not divisible by {ranks} processes: each row is read by {times} of them. With "
-            f"--parts {better}, each row is read by one."
+            f"--parts {order.lanes} is not divisible by {ranks} processes: each row is read by {times} of them. In "
+            f"a new run with --parts {better}, each row is read by one."
         )
     for source, of_source in zip(sources, order.orders, strict=True):
         if source.endless:

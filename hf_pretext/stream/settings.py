@@ -1,6 +1,6 @@
 """Settings of the stream: reading, shuffling, and the handling of bad samples."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from huggingface_hub.dataclasses import strict
@@ -18,9 +18,10 @@ class StreamSettings:
     """How data is read and shuffled, and how bad samples are handled.
 
     parts: Number of parts of the data. Samples are taken from the parts in turn; more parts shuffle better. Give a
-        multiple of the number of processes.
+        multiple of the number of processes. If not set: 16 for up to 16 processes, else one for each process; a resumed
+        run keeps its number.
     window: Number of rows of a part that are shuffled together (size of the shuffle buffer). Reduced if rows are large
-        (see --buffer_bytes).
+        (see --buffer_bytes), by the same amount for any number of processes up to 16.
     buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.
     max_image_pixels: Images with more pixels count as bad samples, and are not decoded.
     max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad.
@@ -31,7 +32,7 @@ class StreamSettings:
 
     _argument_group_name: ClassVar[str] = "stream"
 
-    parts: int = PARTS
+    parts: int | None = None
     window: int = WINDOW
     buffer_bytes: int = 2**30
     max_image_pixels: int = MAX_PIXELS
@@ -41,7 +42,15 @@ class StreamSettings:
 
     def validate_ranges(self):
         for name in ("parts", "window", "buffer_bytes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}.")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie between 0 and 1, but is {self.max_bad_fraction}.")
+
+    def on(self, ranks: int) -> "StreamSettings":
+        """Returns the settings with the number of parts that a new run has on so many ranks.
+
+        Up to `PARTS` ranks the default is the same, and so is the order of the samples. With more ranks, several of
+        them would read the same rows."""
+        return replace(self, parts=self.parts or max(PARTS, ranks))

@@ -16,7 +16,7 @@ STREAM_STATE = "stream.json"
 
 
 def state_of(data: Mixture, order: MixedOrder, settings: StreamSettings) -> dict:
-    """Returns everything that the order of the samples depends on, for JSON."""
+    """Returns everything that the order of the samples depends on, for JSON. settings: with a number of parts."""
     return {
         "seed": order.seed,
         "parts": settings.parts,
@@ -38,7 +38,7 @@ def load_state(
     check_is_checkpoint(checkpoint)
     state = json.loads((Path(checkpoint) / STREAM_STATE).read_text())
     for name, value in {"seed": seed, "parts": settings.parts, "mixture_weights": data.weights}.items():
-        if state[name] != value:
+        if state[name] != value and not (name == "parts" and value is None):
             raise ValueError(
                 f"{checkpoint} was trained with {name} {state[name]}, not {value}: the order of samples would change. "
                 f"Give --{name} {state[name]}, or start a new run."

@@ -3,6 +3,7 @@
 sources of rows -> StreamLoader -> steps -> checkpoint-N/stream.json -> the same steps again
 """
 
+import dataclasses
 import os
 import shutil
 from collections import Counter
@@ -25,7 +26,7 @@ from .little_data import LittleData
 from .loader import StreamLoader
 from .mixture import Mixture
 from .pace import Pace
-from .reader import reading_notes
+from .reader import parts_notes, reading_notes
 from .sample_log import DIGEST_RANGE, forget_after, sizes_of_records
 from .saving import SavingTrainer
 from .schedule import Schedule, schedule_after
@@ -118,6 +119,8 @@ class StreamTrainer(SavingTrainer):
     def _train_alone(self, resume_from_checkpoint: str | None, **kwargs):
         if resume_from_checkpoint:
             resume_from_checkpoint = self._resume(resume_from_checkpoint)
+        else:
+            self.stream = with_parts(self.stream, self.args.world_size, self.is_world_process_zero())
         steps, before = (self._initial_global_step, self._state_before) if resume_from_checkpoint else (0, {})
         with self.interruption.watching(), self.pace.running(before.get("seconds")), explained_workers():
             if self.args.should_save:  # also without a checkpoint: a killed run may have left them
@@ -148,6 +151,7 @@ class StreamTrainer(SavingTrainer):
         self._state_before = on_each_process(  # each process may have its own copy of the data
             lambda: load_state(checkpoint, self.mixture, self.stream, self.data_seed, together)
         )
+        self.stream = dataclasses.replace(self.stream, parts=self._state_before["parts"])
         rows = None if self.mixture.endless else len(self.mixture)
         before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
         self.lengthening.resume(checkpoint, self.args, self._state_before, before, batch, rows)
@@ -168,9 +172,6 @@ class StreamTrainer(SavingTrainer):
         """Returns the loader of this rank, which starts after the samples seen. It is already sharded, so accelerate
         does not prepare it."""
         self._loader = loader_of(self)
-        if self.is_world_process_zero():
-            for note in reading_notes(self.mixture.sources, self._loader.reader.order, self.args.world_size):
-                log.warning(note)
         return self._loader
 
     def set_initial_training_values(self, args: TrainingArguments, dataloader: StreamLoader) -> tuple:
@@ -217,10 +218,22 @@ class StreamTrainer(SavingTrainer):
         }
 
 
+def with_parts(settings: StreamSettings, ranks: int, main_process: bool) -> StreamSettings:
+    """Returns the settings with the number of parts of a new run. The main process logs how it was chosen."""
+    for note in parts_notes(settings, ranks) if main_process else ():
+        log.warning(note)
+    return settings.on(ranks)
+
+
 def loader_of(trainer: StreamTrainer) -> StreamLoader:
-    """Returns the loader of a trainer's rank, which starts after the samples seen."""
+    """Returns the loader of a trainer's rank, which starts after the samples seen. Warns about rows that are read more
+    than once."""
+    sources = trainer.mixture.sources
+    sizes = on_main_process(lambda: [source.row_bytes() for source in sources])  # one process reads rows for them
+    for source, size in zip(sources, sizes, strict=True):
+        source.row_bytes(size)
     args, workers, before = trainer.args, trainer.args.dataloader_num_workers, trainer._state_before
-    return StreamLoader(
+    loader = StreamLoader(
         trainer.mixture,
         trainer.processing,
         trainer._train_batch_size,
@@ -237,3 +250,7 @@ def loader_of(trainer: StreamTrainer) -> StreamLoader:
         prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
         pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),
     )
+    if trainer.is_world_process_zero():
+        for note in reading_notes(sources, loader.reader.order, args.world_size):
+            log.warning(note)
+    return loader

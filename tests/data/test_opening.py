@@ -1,6 +1,7 @@
 """Values of --dataset, and the errors for data that can't be opened."""
 
 import json
+import logging
 
 import datasets
 import pytest
@@ -8,6 +9,7 @@ from conftest import EMOJI
 from made_images import all_rows, png
 from PIL import Image
 
+from hf_pretext.data import formats
 from hf_pretext.data.sources import open_source, open_splits
 
 
@@ -103,3 +105,53 @@ def test_metadata_without_a_file_name_is_refused(tmp_path):
     (tmp_path / "metadata.csv").rename(tmp_path / "metadata.jsonl")
     with pytest.raises(ValueError, match="metadata.jsonl can't be read"):
         open_source(str(tmp_path), needed=("image", "text"))
+
+
+@pytest.fixture
+def said(caplog):
+    logging.getLogger("transformers").addHandler(caplog.handler)
+    yield caplog
+    logging.getLogger("transformers").removeHandler(caplog.handler)
+
+
+def test_files_that_are_left_out_are_counted_by_suffix_with_what_reads_them(tmp_path, monkeypatch, said):
+    monkeypatch.setattr(formats, "has_heic", lambda: False)
+    formats.image_suffixes.cache_clear()
+    for i in range(40):
+        (tmp_path / f"{i}.HEIC").touch()
+    for name in ("README.md", ".hidden", "a.txt", "b.txt"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"can't be read|no rows"):  # the texts are empty
+        open_source(str(tmp_path))
+    (tmp_path / "a.png").write_bytes(png())
+    said.clear()
+    for splits in (open_splits(str(tmp_path)), open_splits(str(tmp_path))):
+        assert len(splits["train"]) == 1
+    formats.image_suffixes.cache_clear()
+    (note,) = [record.getMessage() for record in said.records]
+    heic = "40 .heic (to read them: pip install 'hf_pretext[heic]')"
+    assert note == f"{tmp_path}: 41 files are left out, by suffix: {heic}, 1 .txt."
+
+
+def test_a_folder_of_only_unreadable_images_names_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "has_heic", lambda: False)
+    formats.image_suffixes.cache_clear()
+    (tmp_path / "a.heic").touch()
+    with pytest.raises(ValueError, match=r"contains no image.*1 .heic \(to read them: pip install 'hf_pretext\[heic"):
+        open_source(str(tmp_path))
+    formats.image_suffixes.cache_clear()
+
+
+def test_rows_without_an_image_and_images_without_a_row_are_reported(tmp_path, said):
+    for split in ("train", "test"):
+        (tmp_path / split).mkdir()
+        for i in range(2):
+            (tmp_path / split / f"{i}.png").write_bytes(png())
+    rows = ["train/0.png,a", "test/0.png,b", "test/1.png,c", *(f"train/gone{i}.png,d" for i in range(5))]
+    (tmp_path / "metadata.csv").write_text("\n".join(["file_name,text", *rows]))
+    assert [row["text"] for row in all_rows(open_source(str(tmp_path), needed=("image", "text")))] == ["a", None]
+    assert [record.getMessage() for record in said.records] == [
+        f"{tmp_path}: 5 of 8 metadata rows have no image (column file_name): train/gone0.png, train/gone1.png, "
+        "train/gone2.png, ...",
+        f"{tmp_path}: 1 of 2 images have no metadata row: train/1.png",
+    ]

@@ -10,8 +10,9 @@ from made_files import ROWS, fresh_cache, jsonl, keep_even, lines, parquet, tars
 
 from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
-from hf_pretext.data.shards import ParquetRows, TarRows
+from hf_pretext.data.shards import ParquetRows
 from hf_pretext.data.sources import open_source
+from hf_pretext.data.tars import TarRows
 from hf_pretext.stream.state import difference
 
 own_cache = pytest.fixture(autouse=True)(fresh_cache)

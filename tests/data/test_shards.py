@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_files import damaged_group, fresh_cache, lines, unreadable, write_tar
 
-from hf_pretext.data import remote, shards, sources
+from hf_pretext.data import remote, sources, tars
 from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.shards import ParquetRows
 from hf_pretext.data.sources import Source, open_source
@@ -149,7 +149,7 @@ def test_a_remote_file_out_of_reach_is_an_error_not_bad_rows(tmp_path, monkeypat
 def test_counts_that_cost_a_pass_are_kept_until_the_file_changes(tmp_path, own_cache, monkeypatch):
     write_tar(tmp_path / "a.tar", 30)
     passes = []
-    monkeypatch.setattr(shards, "tar_index", lambda *args, own=shards.tar_index: passes.append(args[0]) or own(*args))
+    monkeypatch.setattr(tars, "tar_index", lambda *args, own=tars.tar_index: passes.append(args[0]) or own(*args))
     for _ in range(3):
         assert len(open_source(str(tmp_path), columns={"text": "txt"}, needed=("text",))) == 30
     assert len(passes) == 1 and len(list(own_cache.iterdir())) == 1

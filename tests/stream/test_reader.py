@@ -5,16 +5,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from streamed import Counter, Number, Words, lenient, numbered
 
+from hf_pretext.data import shards
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.order import RowsOf
-from hf_pretext.stream.reader import make_order, reading_notes
+from hf_pretext.stream.reader import SLACK, make_order, parts_notes, reading_notes
 from hf_pretext.stream.settings import StreamSettings
 
 
@@ -103,10 +105,92 @@ def test_what_is_read_twice_is_reported():
     assert notes(numbered(16), 4) == []
     assert notes(numbered(0), 8) == []
     (note,) = notes(numbered(16), 3)
-    assert "--parts 16 is not divisible by 3 processes: each row is read by 3 of them. With --parts 18" in note
+    assert (
+        "--parts 16 is not divisible by 3 processes: each row is read by 3 of them. In a new run with --parts 18"
+        in note
+    )
     (note,) = notes(numbered(2), 2)
     assert "2 shards" in note and "read from its start about 8 times an epoch" in note and "--parts 2" in note
     assert "a resumed run first reads all samples that were seen before" in notes(open_source(Counter()), 1)[0]
+
+
+@pytest.fixture(scope="module")
+def large_rows():
+    return open_source([{"text": "x" * 100_000}] * 4096, needed=("text",))
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 5, 8, 16])
+def test_up_to_16_ranks_the_order_is_the_same(large_rows, ranks):
+    first = make_order([large_rows], None, StreamSettings(), 0)
+    order = make_order([large_rows], None, StreamSettings(), 0, ranks=ranks)
+    assert (order.orders[0].parts, order.orders[0].window) == (16, 167) == (first.lanes, first.orders[0].window)
+    assert [order.orders[0][g] for g in range(100)] == [first.orders[0][g] for g in range(100)]
+    assert parts_notes(StreamSettings(), ranks) == []
+
+
+@pytest.mark.parametrize(("ranks", "parts"), [(17, None), (64, None), (512, None), (512, 512), (512, 1024)])
+def test_above_16_ranks_each_row_is_read_by_one_rank_and_the_window_stays_large(large_rows, ranks, parts):
+    settings = StreamSettings(parts=parts)
+    order = make_order([large_rows], None, settings, 0, ranks=ranks)
+    assert order.lanes == (parts or ranks) and order.lanes % ranks == 0
+    assert order.orders[0].window >= 128
+    assert not any("each row is read by" in note for note in reading_notes([large_rows], order, ranks))
+    held = order.lanes // ranks * SLACK * order.orders[0].window * large_rows.row_bytes()
+    assert held <= settings.buffer_bytes  # of a rank
+    notes = parts_notes(settings, ranks)
+    assert notes == [] if parts else f"--parts is {ranks} for {ranks} processes" in notes[0]
+
+
+def test_a_resume_on_fewer_ranks_keeps_parts_and_windows(large_rows):
+    before = make_order([large_rows], None, StreamSettings(), 0, ranks=64)
+    windows = [order.window for order in before.orders]
+    after = make_order([large_rows], None, StreamSettings(parts=before.lanes), 0, windows, ranks=4)
+    assert [after.orders[0][g] for g in range(0, 4096, 7)] == [before.orders[0][g] for g in range(0, 4096, 7)]
+
+
+def test_an_explicit_number_of_parts_divides_the_buffer_up_to_16_ranks(large_rows):
+    window = make_order([large_rows], None, StreamSettings(parts=512), 0, ranks=16).orders[0].window
+    assert window == make_order([large_rows], None, StreamSettings(parts=512), 0).orders[0].window == 5
+
+
+class Counted:
+    """A file that counts the bytes that are read from it."""
+
+    total = 0
+
+    def __init__(self, file):
+        self.file = file
+
+    def __getattr__(self, name):
+        return getattr(self.file, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.file.close()
+
+    def read(self, *size):
+        content = self.file.read(*size)
+        Counted.total += len(content)
+        return content
+
+
+def test_four_ranks_together_read_a_parquet_file_once(tmp_path, monkeypatch):
+    path, random = tmp_path / "a.parquet", np.random.default_rng(0)
+    table = pa.table({"image": [random.bytes(4000) for _ in range(16_000)]})
+    pq.write_table(table, path, row_group_size=32, write_statistics=False)
+    monkeypatch.setattr(shards, "open_file", lambda *args, own=shards.open_file, **more: Counted(own(*args, **more)))
+    keys, size = [], None
+    for rank in range(4):
+        source = open_source(str(path), columns={"image": "image"})
+        size = source.row_bytes(size)  # one rank reads for all, as in `loader_of`
+        order = make_order([source], None, StreamSettings(window=16), 0, ranks=4)
+        reader = reader_module.Reader([source], order, 2**30)
+        keys += [reader.row(g)["key"] for g in range(rank, 16_000, 4)]
+        reader.close()
+    assert len(set(keys)) == len(keys) == 16_000
+    assert path.stat().st_size < Counted.total < 1.1 * path.stat().st_size
 
 
 HANGING = """

@@ -36,7 +36,7 @@ def test_the_state_is_one_integer(tmp_path):
 @pytest.fixture
 def saved(tmp_path):
     """A checkpoint's state, its data, and what writes changes of it."""
-    data, settings = Mixture(numbered()), StreamSettings()
+    data, settings = Mixture(numbered()), StreamSettings(parts=16)
     state = state_of(data, make_order(data.sources, None, settings, 3), settings)
 
     def save(**changes):
@@ -56,7 +56,7 @@ def test_a_state_that_agrees_is_given_back_as_it_was(saved):
     ("changes", "said"),
     [
         ({"seed": 4}, "with seed 4, not 3.*Give --seed 4"),
-        ({"parts": 8}, "with parts 8, not 16.*Give --parts 8"),
+        ({"parts": 8}, "with parts 8, not 16.*Give --parts 8"),  # 16 is given
         ({"mixture_weights": [1, 2]}, "with mixture_weights .*, not None"),
         ({"together": 64}, "with 64 samples per step, but this run has 1"),
     ],
@@ -64,6 +64,14 @@ def test_a_state_that_agrees_is_given_back_as_it_was(saved):
 def test_another_order_is_refused(saved, changes, said):
     with pytest.raises(ValueError, match=said):
         load_state(*saved(**changes), seed=3)
+
+
+def test_the_number_of_parts_is_that_of_the_run_unless_another_one_is_asked_for(saved):
+    checkpoint, data, _ = saved(parts=64)
+    assert load_state(checkpoint, data, StreamSettings(), seed=3)["parts"] == 64
+    assert load_state(checkpoint, data, StreamSettings(parts=64), seed=3)["parts"] == 64
+    with pytest.raises(ValueError, match="with parts 64, not 32.*Give --parts 64"):
+        load_state(checkpoint, data, StreamSettings(parts=32), seed=3)
 
 
 def test_other_data_is_refused_or_seen_in_an_order_of_its_own(saved):
