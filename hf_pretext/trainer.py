@@ -21,7 +21,6 @@ from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders
-from .modules.distributed import on_main_process
 from .stream.branch import LAST
 from .stream.loader import StreamLoader
 from .stream.mixture import Mixture
@@ -29,6 +28,7 @@ from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
 from .utils.libraries import check_libraries
 from .utils.options import refuse_options
+from .utils.ranks import on_main_process
 
 log = logging.get_logger(__name__)
 

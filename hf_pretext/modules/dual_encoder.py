@@ -24,7 +24,7 @@ from transformers import (
 from ..encoders import build_encoder, check_encoder, image_sides
 from ..features import width
 from ..modeling import PretextModel
-from .distributed import rank_and_ranks
+from ..utils.ranks import rank_and_ranks
 
 HIGHEST_SCALE = 100.0  # maximum logit scale, as in CLIP
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .distributed import moved, rank_and_ranks
+from ..utils.ranks import rank_and_ranks
+from .distributed import moved
 
 TILE = 2**22  # number of scores in memory at a time, on a CPU
 DEVICE_TILE = 2**24  # on other devices, where starting a kernel costs more

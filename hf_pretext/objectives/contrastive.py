@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling import PretextOutput
-from ..modules.distributed import gather, rank_and_ranks
+from ..modules.distributed import gather
 from ..modules.dual_encoder import (
     TwoTowers,
     blank,
@@ -34,6 +34,7 @@ from ..modules.dual_encoder import (
     scale_of,
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
+from ..utils.ranks import rank_and_ranks
 
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # initial log scale, and bias
 COMPARED = 256  # images of a batch that count for the accuracy

@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 from transformers import Trainer, TrainingArguments
 
-from ..modules.distributed import rank_and_ranks
 from ..utils.finite import largest, listed, not_finite
+from ..utils.ranks import rank_and_ranks
 from .branch import branch_of, step_of
 
 NEVER = 2**62  # later than any step

@@ -17,7 +17,7 @@ from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..modules.distributed import rank_and_ranks
+from ..utils.ranks import rank_and_ranks
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 TWICE = 1.0  # seconds in which a signal counts once: a terminal and a launcher may both send it

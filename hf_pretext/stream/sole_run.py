@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..modules.distributed import on_main_process, rank_and_ranks
 from ..utils.lock import FolderLock
+from ..utils.ranks import on_main_process, rank_and_ranks
 
 _locked: set[Path] = set()  # folders that this process has locked: a recipe locks the folder of its trainer
 

@@ -20,8 +20,8 @@ from transformers.utils import logging
 
 from ..data.sources import Source
 from ..modeling import PretextModel
-from ..modules.distributed import gather_objects, on_main_process
 from ..utils.files import write_json
+from ..utils.ranks import gather_objects, on_main_process
 from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, finish_checkpoint, name_best, rotate
 from .divergence import FiniteTrainer
 from .interruption import Interruption
