@@ -1,13 +1,12 @@
-"""Reads any range of rows directly from shards: Parquet files and WebDataset tars.
+"""Reads any range of samples directly from WebDataset tars.
 
-urls -> positions of the rows (from Parquet footers, or from one pass over a tar's headers; cached on disk) -> rows
+urls -> positions of the samples (from one pass over a tar's headers; cached on disk) -> rows
 
-Resuming in the middle reads only the needed row groups and members. A remote tar is fetched in ranges, not whole.
+Resuming in the middle reads only the needed members. A remote tar is fetched in ranges, not whole.
 """
 
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,57 +14,8 @@ from datasets import Features
 
 from .contents import files_of
 from .decoding import UNREADABLE
-from .remote import READ_AHEAD, cached, digest, file_facts, is_remote, open_file, read_bytes, short_names
+from .remote import cached, digest, file_facts, is_remote, open_file, read_bytes, short_names
 from .rows import BLOCK, MEDIA, Rows
-
-# Readers stay open in the middle of a row group, so each must use little memory for row groups of any size
-AT_ONCE = 16  # rows per read
-LOCAL_BUFFER = 2**20  # bytes per column
-
-
-class ParquetRows(Rows):
-    """Rows of Parquet files, local or at any fsspec URL. A piece is a row group; only the columns in use are read."""
-
-    reads_from_start = True
-    piece = "row group"
-
-    def __init__(self, urls: Sequence[str], columns: Mapping[str, str]):
-        facts = file_facts(urls)
-        self.stamp = digest([urls, facts])
-        names, counts, places = short_names(urls), [], []
-        self.groups: list[tuple[str, int]] = []
-        for url, name, of_file in zip(urls, names, cached(urls, facts, "parquet", self._groups), strict=True):
-            before = 0
-            for group, count in enumerate(of_file.tolist()):
-                counts.append(count)
-                places.append((name, before))
-                self.groups.append((url, group))
-                before += count
-        super().__init__(columns, counts, places, files_of(names, urls, facts), any(map(is_remote, urls)))
-        self.footer = lru_cache(256)(footer)
-
-    @staticmethod
-    def _groups(url: str) -> np.ndarray:
-        metadata = footer(url)
-        return np.array([metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)], np.int64)
-
-    def url(self, piece: int) -> str:
-        return self.groups[piece][0]
-
-    def open(self, piece: int, start: int) -> Iterator[dict]:
-        import pyarrow.parquet as pq
-
-        url, group = self.groups[piece]
-        buffer = READ_AHEAD if is_remote(url) else LOCAL_BUFFER
-        with open_file(url) as handle, pq.ParquetFile(handle, metadata=self.footer(url), buffer_size=buffer) as file:
-            for batch in file.iter_batches(
-                AT_ONCE, row_groups=[group], columns=list(self.columns.values()), use_threads=False
-            ):
-                rows = batch.slice(start).to_pylist()[::-1]
-                start = max(start - len(batch), 0)
-                del batch
-                while rows:  # frees each row after it is yielded
-                    yield self._renamed(rows.pop())
 
 
 class TarRows(Rows):
@@ -120,14 +70,6 @@ class TarRows(Rows):
                     return {UNREADABLE: f"damaged {field}: {error}"}
             row[field] = value
         return self._renamed(row)
-
-
-def footer(url: str):
-    """Returns the metadata of a Parquet file."""
-    import pyarrow.parquet as pq
-
-    with open_file(url) as handle:
-        return pq.read_metadata(handle)
 
 
 def tar_index(url: str, fields: Sequence[str]) -> np.ndarray:

@@ -16,9 +16,11 @@ from .columns import features_of, find_one_of
 from .contents import File
 from .decoding import UNREADABLE
 from .opening import SPLITS, choose_split, open_dataset, split_names
-from .remote import can_be_reached, is_gone, patiently
+from .parquet import ParquetFiles, ParquetRows
+from .ranges import is_network
+from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
-from .shards import ParquetRows, TarRows
+from .shards import TarRows
 
 READ_TOGETHER = 256  # most rows per read
 PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
@@ -83,16 +85,18 @@ class Source:
 
     def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
         """Returns True if a retry can't succeed: the file is missing, or is known to be damaged at this row."""
-        return is_gone(error) or (is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS))
+        if is_gone(error):
+            return True
+        if self.rows.confirms_damage:
+            return not is_network(error.__cause__ if isinstance(error, BrokeOff) else error)
+        return is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS)
 
     def _is_damaged(self, piece: int, start: int, error: Exception) -> bool:
         """Returns True if an unreadable remote file is damaged, False if it is missing or can't be reached.
 
         Stores the first damaged row, so that later reads do not retry it."""
-        if not self._is_hopeless(piece, start, error):
-            url = self.rows.url(piece)
-            if is_damage(error) and (url is None or can_be_reached(url)):
-                self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
+        if not self._is_hopeless(piece, start, error) and is_damage(error) and self.rows.is_served(piece):
+            self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
         return self._is_hopeless(piece, start, error) and not is_gone(error)
 
     def row_bytes(self) -> float:
@@ -193,11 +197,13 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
 
     Raises `ValueError` for an iterator, which can be iterated only once.
     """
+    if isinstance(data, ParquetFiles):
+        return ParquetRows(data, columns)
     if isinstance(data, IterableDataset):
         kwargs = getattr(data._ex_iterable, "kwargs", {})  # only of a stream without map or filter
         builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
         if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
-            return ParquetRows(list(map(str, kwargs["files"])), columns)
+            return ParquetRows(ParquetFiles(list(map(str, kwargs["files"])), data.features), columns)
         tars = list(map(str, kwargs.get("tar_paths", [])))
         if tars and all(tar.endswith(".tar") for tar in tars):
             return TarRows(tars, columns, data.features)
