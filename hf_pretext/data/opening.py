@@ -9,9 +9,9 @@ import glob
 import itertools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import datasets
 import fsspec
@@ -20,7 +20,7 @@ from datasets import Dataset, Image, IterableDataset
 
 from ..utils.paths import without_query
 from .contents import File, files_of
-from .parquet import ParquetFiles
+from .parquet import ParquetFiles, parquet_files
 from .remote import file_facts, patient_hub, short_names
 from .urls import is_url, listed
 
@@ -50,16 +50,16 @@ def split_names(dataset: str) -> list[str]:
 
 
 def open_dataset(
-    dataset: str, split: str, sample_by: str | None = None, option: str = ""
+    dataset: str, split: str, sample_by: str | None, option: str, share: Callable[[Callable[[], Any]], Any]
 ) -> tuple[Dataset | IterableDataset | ParquetFiles | Mapping, dict[str, File] | None]:
     """Opens a path, glob, URL, list of files or Hub id. Returns a `datasets` object and its files by name.
 
     The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
-    of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
-    does not exist or can't be read.
+    of a plain text file. option: prefix of the option names in error messages. share: see `open_source`. Raises
+    `ValueError` for a dataset that does not exist or can't be read.
     """
     if is_url(dataset):
-        return open_urls(dataset, split, sample_by, option)
+        return share(lambda: open_urls(dataset, split, sample_by, option))
     path = Path(dataset).expanduser()
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
@@ -75,7 +75,7 @@ def open_dataset(
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
     try:
         with patient_hub():
-            return hub_dataset(dataset, split), None
+            return share(lambda: hub_dataset(dataset, split)), None
     except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
         raise ValueError(
             f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
@@ -104,10 +104,15 @@ def data_urls(dataset: str) -> dict[str, PurePath | None]:
     return files if None in files.values() else of_one_group(files)
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset:
-    """Returns a split of a Hub dataset as a stream with known features."""
+def hub_dataset(dataset: str, split: str) -> IterableDataset | ParquetFiles:
+    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files."""
     data = datasets.load_dataset(dataset, split=split, streaming=True)
-    return data if data.features is not None else data._resolve_features()
+    return parquet_files(data) or (data if data.features is not None else data._resolve_features())
+
+
+def alone(compute: Callable[[], Any]) -> Any:
+    """Returns what a function returns, computed by each rank."""
+    return compute()
 
 
 def data_files(folder: Path) -> dict[Path, Path]:

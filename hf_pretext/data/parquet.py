@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Features
+from datasets import Features, IterableDataset
 
 from ..utils.files import atomic_path
 from ..utils.paths import without_query
@@ -22,7 +22,7 @@ from .remote import READ_AHEAD, digest, listed_facts, patiently, served_fact, sh
 from .rows import Rows
 
 TAIL = 2**16  # bytes at the end of a file that are read first: most footers are shorter
-CHECKED = 3  # files whose server is asked whether they are those of the cached index
+CHECKED = 2  # files whose server is asked whether they are those of the cached index
 # Readers stay open in the middle of a row group, so each must use little memory for row groups of any size
 AT_ONCE = 16  # rows per read
 LOCAL_BUFFER = 2**20  # bytes per column
@@ -62,6 +62,15 @@ class ParquetFiles:
     def metadata(self, number: int) -> pq.FileMetaData:
         """Returns the metadata of a file."""
         return pq.read_metadata(pa.BufferReader(self.index["footer"][number].as_buffer()))
+
+
+def parquet_files(data: IterableDataset) -> ParquetFiles | None:
+    """Returns the Parquet files of a stream without map or filter; None for any other stream."""
+    kwargs = getattr(data._ex_iterable, "kwargs", {})
+    builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
+    if "row_groups_list" not in kwargs or getattr(getattr(builder, "config", None), "filters", None):
+        return None
+    return ParquetFiles(list(map(str, kwargs["files"])), data.features)
 
 
 class ParquetRows(Rows):

@@ -193,9 +193,6 @@ class RemoteFile(io.RawIOBase):
         self.at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.at, os.SEEK_END: self.known[0]}[whence]
         return self.at
 
-    def tell(self) -> int:
-        return self.at
-
     def read(self, count: int = -1) -> bytes:
         start = self.at
         stop = self.known[0] if count is None or count < 0 else min(start + count, self.known[0])

@@ -6,17 +6,19 @@ Images stay undecoded bytes or paths here, because one damaged image must not en
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
+from ..utils.paths import without_query
 from .columns import features_of, find_one_of
 from .contents import File
 from .decoding import UNREADABLE
-from .opening import SPLITS, choose_split, open_dataset, split_names
-from .parquet import ParquetFiles, ParquetRows
+from .opening import SPLITS, alone, choose_split, open_dataset, split_names
+from .parquet import ParquetFiles, ParquetRows, parquet_files
 from .ranges import is_network
 from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
@@ -142,18 +144,24 @@ def open_source(
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
     sample_by: str | None = None,
     option: str = "",
+    share: Callable[[Callable[[], Any]], Any] = alone,
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder or a glob, a `datasets` object, or any sequence or iterable of dicts. Files
-        may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files
-        (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None to detect
-        it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the unit of a
-        row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
+    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
+        any sequence or iterable of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or
+        Arrow, JSON lines, CSV and text files (which `datasets` converts to a table on disk). columns: `{canonical name:
+        name in the data, or None to detect it}`. needed: required canonical columns; of a tuple, the first that the
+        dataset has. sample_by: the unit of a row of a plain text file (see `TextArguments`). option: prefix of the
+        option names in error messages.
+        share: gives all ranks what its argument returns on one (`on_main_process`), if all ranks open the dataset
+        together; by default each rank asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
-    name = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
+    name, data, files = type(dataset).__name__, dataset, None
+    if isinstance(dataset, str):
+        name = without_query(dataset)
+        data, files = open_dataset(dataset, split, sample_by, option, share)
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     if isinstance(data, IterableDataset) and data.features is None:
@@ -202,8 +210,8 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
     if isinstance(data, IterableDataset):
         kwargs = getattr(data._ex_iterable, "kwargs", {})  # only of a stream without map or filter
         builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
-        if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
-            return ParquetRows(ParquetFiles(list(map(str, kwargs["files"])), data.features), columns)
+        if (parquet := parquet_files(data)) is not None:
+            return ParquetRows(parquet, columns)
         tars = list(map(str, kwargs.get("tar_paths", [])))
         if tars and all(tar.endswith(".tar") for tar in tars):
             return TarRows(tars, columns, data.features)

@@ -34,7 +34,9 @@ def listed(dataset: str, suffixes: Iterable[str]) -> dict[str, PurePosixPath | N
         lines = lines_of(dataset[1:])
         return {file: None for line in lines for file in listed(line, suffixes)}
     if not is_remote(dataset):
-        return dict.fromkeys(sorted(glob.glob(dataset, recursive=True)) or [dataset])
+        if not (files := sorted(glob.glob(dataset, recursive=True))):
+            raise ValueError(f"{dataset}: no such file.")
+        return dict.fromkeys(files)
     try:
         dataset = with_commit(dataset)
         system, path = fsspec.core.url_to_fs(dataset)
