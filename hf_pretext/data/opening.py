@@ -36,15 +36,13 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 def split_names(dataset: str) -> list[str]:
     """Returns the split names of a path, glob, URL or Hub id; `["train"]` for data without splits."""
-    if is_url(dataset):
-        return names_of_splits(data_urls(dataset))
     path = Path(dataset).expanduser()
     if path.is_dir():
         return names_of_splits(data_files(path))
-    if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
+    if not is_url(dataset) and (glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset)):
         return ["train"]
     try:
-        return datasets.get_dataset_split_names(dataset)
+        return names_of_splits(data_urls(dataset)) if is_url(dataset) else datasets.get_dataset_split_names(dataset)
     except Exception:  # `open_dataset` reports the error
         return ["train"]
 

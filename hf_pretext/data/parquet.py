@@ -26,7 +26,9 @@ CHECKED = 2  # files whose server is asked whether they are those of the cached 
 # Readers stay open in the middle of a row group, so each must use little memory for row groups of any size
 AT_ONCE = 16  # rows per read
 LOCAL_BUFFER = 2**20  # bytes per column
-AT_A_TIME = 2**25  # bytes of a remote row group that is read at once; larger ones are read in blocks of READ_AHEAD
+# A remote row group of so many bytes is read at once and held while its reader is open (one for each part); a larger
+# one is read in blocks of READ_AHEAD
+AT_A_TIME = 2**25
 GAP = 2**20  # bytes between two columns that are read too, to save a request
 INDEX = pa.schema(
     {"size": pa.int64(), "stamp": pa.string(), "rows": pa.list_(pa.int64()), "footer": pa.large_binary()}

@@ -159,11 +159,15 @@ def _client():
     return type(get_session())(follow_redirects=True, timeout=TIMEOUT)
 
 
+if hasattr(os, "register_at_fork"):  # connections must not be shared with a child process
+    os.register_at_fork(after_in_child=_client.cache_clear)
+
+
 def retry_after(error) -> float | None:
     """Returns the seconds that a server asks to wait, from an error or response of any HTTP library, or None."""
     for place in (error, getattr(error, "response", None), getattr(error, "__cause__", None)):
-        if (wait := getattr(place, "wait", None)) is not None and not callable(wait):
-            return float(wait)
+        if isinstance(place, BadAnswer) and place.wait is not None:
+            return place.wait
         headers = getattr(place, "headers", None) or {}
         value = headers.get("Retry-After") or headers.get("retry-after")
         if value is not None:

@@ -148,7 +148,6 @@ def listed_facts(urls: Sequence[str]) -> list[Fact | None]:
 
 def file_facts(urls: Sequence[str]) -> list[Fact]:
     """Returns for each file its size in bytes and its stamp, as `listed_facts`; of an HTTP server by a request each."""
-
     return side_by_side(lambda url, fact: fact or served_fact(url), urls, listed_facts(urls))
 
 
