@@ -23,6 +23,7 @@ from .ranges import is_network
 from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import TarRows
+from .urls import is_url
 
 READ_TOGETHER = 256  # most rows per read
 PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
@@ -36,7 +37,7 @@ class Source:
     def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
         """columns: `{canonical name: name in the data}`. files: the files of `data` by name.
 
-        The attribute `revision` is the commit of the Hub repository of the rows, None for other data. Raises
+        The attribute `revision` is the commit of a Hub dataset that was opened by its id, None for other data. Raises
         `ValueError` for a source without rows."""
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
@@ -47,7 +48,7 @@ class Source:
         self._damaged: dict[int, int] = {}  # first damaged row of each damaged remote piece
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
-        self.revision = revision_of(self.rows.url(0))
+        self.revision = None if is_url(name) else revision_of(self.rows.url(0))
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
 

@@ -14,6 +14,7 @@ from range_server import serve
 from hf_pretext.data import parquet, remote
 from hf_pretext.data.ranges import BadAnswer, Changed
 from hf_pretext.data.sources import open_source
+from hf_pretext.stream.loader import StreamLoader
 
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
 DELAY = 0.02  # seconds before each answer
@@ -121,10 +122,14 @@ def test_columns_far_apart_are_two_requests(tmp_path, monkeypatch):
 def test_a_web_page_in_place_of_a_file_is_no_bad_row(folder, pauses):
     with serve(folder) as server:
         source = opened(f"{server.url}/a.parquet")
+        loader = StreamLoader(source, str, 2, num_workers=0)
         server.page = True
         with pytest.raises(BadAnswer, match=r"a.parquet: 127.0.0.1 answered 200 with a web page \(text/html\)"):
             source.read(1, 0, 10)
         assert pauses == list(remote.PAUSES)  # it was patient
+        with pytest.raises(BadAnswer, match="a.parquet: 127.0.0.1 answered 200 with a web page"):
+            next(iter(loader))
+        assert not loader.sample_log.reasons
         server.page = False
         assert unreadable(source.read(1, 0, 10)) == []
         server.page = True
