@@ -1,6 +1,7 @@
 """Opens a Hub id, a folder, files or the output of `save_to_disk` as a `datasets` object.
 
-"path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset, Tars or DatasetDict
+"path/to/images", "shards/*.tar", "user/name", "s3://bucket/folder" -> Dataset, IterableDataset, DatasetDict, Tars or
+ParquetFiles
 """
 
 import csv
@@ -8,8 +9,9 @@ import glob
 import itertools
 import json
 import re
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePath
+from typing import Any, TypeVar
 
 import datasets
 import fsspec
@@ -18,64 +20,70 @@ from datasets import Dataset, Image, IterableDataset
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
+from ..utils.paths import without_query
 from .contents import File, files_of
 from .formats import image_suffixes, left_out_note
-from .remote import file_facts, is_remote, patient_hub, short_names
+from .parquet import ParquetFiles, parquet_files
+from .remote import file_facts, patient_hub, short_names
 from .tars import Tars, are_tars
+from .urls import is_url, listed
 
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
 TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 METADATA = ("metadata.csv", "metadata.jsonl")  # of an image folder, as in `datasets`
 COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
+FILE = TypeVar("FILE", str, Path)
 log = logging.get_logger(__name__)
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
 
 def split_names(dataset: str) -> list[str]:
-    """Returns the split names of a path, glob or Hub id; `["train"]` for data without splits."""
+    """Returns the split names of a path, glob, URL or Hub id; `["train"]` for data without splits."""
     path = Path(dataset).expanduser()
     if path.is_dir():
-        files = of_one_group(all_files(path))
-        return sorted({split for file in files if (split := split_of(file, path))}) or ["train"]
-    if glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset):
+        return names_of_splits(data_files(path))
+    if not is_url(dataset) and (glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset)):
         return ["train"]
     try:
-        return datasets.get_dataset_split_names(dataset)
+        return names_of_splits(data_urls(dataset)) if is_url(dataset) else datasets.get_dataset_split_names(dataset)
     except Exception:  # `open_dataset` reports the error
         return ["train"]
 
 
 def open_dataset(
-    dataset: str, split: str, sample_by: str | None = None, option: str = ""
-) -> tuple[Dataset | IterableDataset | Tars | Mapping, dict[str, File] | None]:
-    """Opens a path, glob, URL of a tar, or Hub id. Returns a `datasets` object or `Tars`, and its files by name.
+    dataset: str, split: str, sample_by: str | None, option: str, share: Callable[[Callable[[], Any]], Any]
+) -> tuple[Dataset | IterableDataset | ParquetFiles | Tars | Mapping, dict[str, File] | None]:
+    """Opens a path, glob, URL, list of files or Hub id. Returns a `datasets` object, `ParquetFiles` or `Tars`, and its
+    files by name.
 
     The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
-    of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
-    does not exist or can't be read.
+    of a plain text file. option: prefix of the option names in error messages. share: see `open_source`. Raises
+    `ValueError` for a dataset that does not exist or can't be read.
     """
+    if is_url(dataset):
+        return share(lambda: open_urls(dataset, split, sample_by, option))
     path = Path(dataset).expanduser()
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
             return datasets.load_from_disk(str(path)), None
         everything = all_files(path)
         chosen = of_one_group(everything)
-        note = left_out_note(everything, {*chosen, *notes_among(everything, chosen)})
-        files = of_split(chosen, split, path)
+        note = left_out_note(list(everything), {*chosen, *notes_among(everything, chosen)})
+        files = of_split(chosen, split, str(path))
         if note and files:
             log.warning_once(f"{dataset}: {note}.")
         if files and files[0].suffix.lower() not in image_suffixes():
             return load_files(list(map(str, files)), dataset, sample_by)
         return image_folder(files, path, note)
     files = sorted(glob.glob(str(path), recursive=True))
-    if files or (is_remote(dataset) and are_tars([dataset])):
-        return load_files(files or [dataset], dataset, sample_by)
+    if files:
+        return load_files(files, dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
     try:
         with patient_hub():
-            return hub_dataset(dataset, split), None
+            return share(lambda: hub_dataset(dataset, split)), None
     except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
         raise ValueError(
             f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
@@ -83,32 +91,63 @@ def open_dataset(
         ) from error
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset | Tars:
-    """Returns a split of a Hub dataset as a stream with known features, or its tars."""
+def open_urls(dataset: str, split: str, sample_by: str | None, option: str) -> tuple:
+    """Opens the files of a URL or of a list of files. Returns the same as `open_dataset`."""
+    name = without_query(dataset)
+    try:
+        files = of_split(data_urls(dataset), split, name)
+        if not files or kind_of(files[0]) in image_suffixes():
+            raise ValueError(
+                "no Parquet files, tars or tables. Images are read from local folders: copy them, or pack them into "
+                "tars (img2dataset makes tars from a list of image URLs)."
+            )
+        return load_files(files, name, sample_by)
+    except Exception as error:  # each library raises other types
+        raise ValueError(f"--{option}dataset {name} can't be opened: {without_query(str(error))}") from None
+
+
+def data_urls(dataset: str) -> dict[str, PurePath | None]:
+    """Returns the data files of a URL or of a list of files, `{file: path below the folder or None}`, of one group."""
+    files = listed(dataset, {*SHARDS, *TABLES, *image_suffixes()})
+    return files if None in files.values() else of_one_group(files)
+
+
+def hub_dataset(dataset: str, split: str) -> IterableDataset | ParquetFiles | Tars:
+    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files or tars."""
     builder = datasets.load_dataset_builder(dataset)
     files = list(map(str, (getattr(builder.config, "data_files", None) or {}).get(split, [])))
     if isinstance(builder, WebDataset) and are_tars(files):  # not its stream, which judges by the first samples
         return Tars(files, builder.info.features)
     data = builder.as_streaming_dataset(split=split)
-    return data if data.features is not None else data._resolve_features()
+    return parquet_files(data) or (data if data.features is not None else data._resolve_features())
 
 
-def all_files(folder: Path) -> list[Path]:
-    """Returns all files below a folder, sorted."""
-    return sorted(file for file in folder.rglob("*") if file.is_file())
+def alone(compute: Callable[[], Any]) -> Any:
+    """Returns what a function returns, computed by each rank."""
+    return compute()
 
 
-def of_one_group(files: list[Path]) -> list[Path]:
-    """Returns the data files among files, all of one group: shards (Parquet, tars), else images, else tables.
+def all_files(folder: Path) -> dict[Path, Path]:
+    """Returns all files below a folder, sorted, `{file: path below the folder}`."""
+    return {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def data_files(folder: Path) -> dict[Path, Path]:
+    """Returns the sorted data files below a folder, `{file: path below the folder}`, all of one group."""
+    return of_one_group(all_files(folder))
+
+
+def of_one_group(files: Mapping[FILE, PurePath]) -> dict[FILE, PurePath]:
+    """Returns the data files among files: shards (Parquet, tars), else images, else tables.
 
     Images take precedence over tables, because image folders often contain tables of labels or text notes."""
     for kinds in (SHARDS, image_suffixes(), TABLES):
-        if chosen := [file for file in files if kind_of(file) in kinds]:
+        if chosen := {file: path for file, path in files.items() if kind_of(file) in kinds}:
             return chosen
-    return []
+    return {}
 
 
-def notes_among(files: list[Path], images: list[Path]) -> list[Path]:
+def notes_among(files: Iterable[Path], images: Iterable[Path]) -> list[Path]:
     """Returns the files that may describe images: metadata, and texts with the name of an image."""
     texts = {image.with_suffix(".txt") for image in images}
     return [file for file in files if file.name in METADATA or file in texts]
@@ -116,30 +155,37 @@ def notes_among(files: list[Path], images: list[Path]) -> list[Path]:
 
 def kind_of(file: str | Path) -> str:
     """Returns the lowercase suffix of a file, without the suffix of its compression."""
-    suffixes = [suffix.lower() for suffix in Path(file).suffixes] or [""]
+    suffixes = [suffix.lower() for suffix in Path(without_query(str(file))).suffixes] or [""]
     return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSION else suffixes[-1]
 
 
-def split_of(file: Path, folder: Path) -> str | None:
-    """Returns the split name in the path of a file, or None.
+def split_of(path: PurePath | None) -> str | None:
+    """Returns the split name in the path of a file below its folder, or None.
 
     The name is the file's top folder ("train/cat/1.jpg") or, for files other than images, the beginning of the file
     name ("train-00000-of-00004.parquet")."""
-    top, *below = file.relative_to(folder).parts
+    if path is None:
+        return None
+    top, *below = path.parts
     words = [word for words in SPLITS.values() for word in words]
     if below and top in words:
         return top
-    if file.suffix.lower() in image_suffixes():
+    if path.suffix.lower() in image_suffixes():
         return None
-    return next((word for word in words if re.match(rf"{word}(?![a-z])", file.name)), None)
+    return next((word for word in words if re.match(rf"{word}(?![a-z])", path.name)), None)
 
 
-def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
+def names_of_splits(files: Mapping[FILE, PurePath | None]) -> list[str]:
+    """Returns the split names in the paths of files; `["train"]` if there are none."""
+    return sorted({split for path in files.values() if (split := split_of(path))}) or ["train"]
+
+
+def of_split(files: Mapping[FILE, PurePath | None], split: str, folder: str) -> list[FILE]:
     """Returns the files of one split; all files if no path contains a split name. Raises `ValueError` for an unknown
     split."""
-    splits = {file: split_of(file, folder) for file in files}
+    splits = {file: split_of(path) for file, path in files.items()}
     if not any(splits.values()):
-        return files
+        return list(files)
     chosen = [file for file in files if splits[file] == split]
     if not chosen:
         known = ", ".join(sorted({s for s in splits.values() if s}))
@@ -149,8 +195,8 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
 
 def load_files(
     files: list[str], name: str, sample_by: str | None = None
-) -> tuple[Dataset | IterableDataset | Tars, dict[str, File] | None]:
-    """Opens Parquet files and tars as a stream, other files as a table on disk.
+) -> tuple[Dataset | IterableDataset | ParquetFiles | Tars, dict[str, File] | None]:
+    """Opens Parquet files as `ParquetFiles`, tars as `Tars`, other files as a table on disk.
 
     Returns the data and, for a table, its files by name. Raises `ValueError` for files of several
     formats, of an unsupported format, or that `datasets` can't read.
@@ -163,6 +209,8 @@ def load_files(
         raise ValueError(
             f"{name} has files of the formats {', '.join(sorted(kinds))}. Give files of one supported format: {known}."
         )
+    if kind == ".parquet":
+        return ParquetFiles(files), None
     options = {"sep": "\t"} if kind == ".tsv" else {}
     if builder == "text":
         options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")

@@ -1,9 +1,10 @@
-"""Reads sizes and ranges of local and remote files (fsspec), retries failed requests, and caches facts about files.
+"""Sizes and stamps of local and remote files, retries of failed requests, and a cache of facts about files.
 
 urls -> sizes and stamps -> one array per file, cached on disk until the file changes
 """
 
 import hashlib
+import io
 import itertools
 import json
 import time
@@ -18,34 +19,46 @@ from huggingface_hub import get_session
 from transformers.utils import logging
 
 from ..utils.files import atomic_path
+from ..utils.paths import without_query
+from .ranges import HTTP, Changed, Fact, RemoteFile, fetch, is_remote, retry_after
 
 THREADS = 16  # for requests of sizes and footers of remote files
 READ_AHEAD = 2**23  # bytes per request, if a file is read from start to end
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry of a remote request
+LONGEST = 300  # seconds before a retry, where a server asks for a pause
 BUSY = (429, 500, 502, 503, 504)  # HTTP status codes of temporary failures
 STAMPS = ("ETag", "etag", "mtime", "blob_id", "last_commit")  # in the information of a file system on a file
-GONE = (FileNotFoundError, PermissionError)
+GONE = (FileNotFoundError, PermissionError, Changed)
 log = logging.get_logger(__name__)
 
 
 def is_gone(error: Exception) -> bool:
-    """Returns True if a file is missing or access is denied, so that a retry can't succeed."""
+    """Returns True if a file is missing or has changed, or access is denied, so that a retry can't succeed."""
     return isinstance(error, GONE) or isinstance(error.__cause__, GONE)
 
 
 def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool] = is_gone):
     """Returns `act()`; if `remote`, retries it after each of `PAUSES`, because servers fail temporarily.
 
-    hopeless: returns True for an error that a retry can't fix. Raises the error of `act`."""
+    A server that asks for a longer pause (Retry-After) gets it, up to `LONGEST` seconds. hopeless: returns True for an
+    error that a retry can't fix. Raises the error of `act`."""
     for pause in PAUSES if remote else ():
         try:
             return act()
         except Exception as error:  # each library raises other types
             if hopeless(error):
                 raise
-            log.warning(f"Reading failed ({type(error).__name__}: {error}); trying again in {pause} s.")
-            time.sleep(pause)
+            reason = without_query(f"{type(error).__name__}: {error}")
+            rest(pause, retry_after(error), f"Reading failed ({reason})")
     return act()
+
+
+def rest(pause: float, asked: float | None, what: str) -> None:
+    """Logs what failed, and sleeps for a pause in seconds, or for the longer one that a server asked for."""
+    longer = min(asked or 0, LONGEST)
+    pause, why = (longer, ", as the server asks") if longer > pause else (pause, "")
+    log.warning(f"{what}; trying again in {pause:g} s{why}.")
+    time.sleep(pause)
 
 
 @contextmanager
@@ -62,8 +75,7 @@ def patient_hub() -> Iterator[None]:
             if response.status_code not in BUSY:
                 return response
             response.close()
-            log.warning(f"The Hub is busy ({response.status_code}); trying again in {pause} s.")
-            time.sleep(pause)
+            rest(pause, retry_after(response), f"The Hub is busy ({response.status_code})")
         return send_once(request, **options)
 
     client.send = send
@@ -107,63 +119,79 @@ def cached(urls: Sequence[str], facts: Sequence[tuple[int, str]], kind: str, mak
     return side_by_side(one, urls, facts)
 
 
-def file_facts(urls: Sequence[str]) -> list[tuple[int, str]]:
-    """Returns for each file its size in bytes and a stamp that changes with its content.
+def listed_facts(urls: Sequence[str]) -> list[Fact | None]:
+    """Returns for each file its size and a stamp that changes with its content; None for a file at an HTTP server.
 
-    The stamp is the ETag, modification time, blob or commit; "" if the file system has none of them."""
+    The stamp is the ETag, modification time, blob or commit; "" if the file system has none of them. Files of one
+    remote folder cost one listing."""
     import fsspec
 
-    def one(url: str) -> tuple[int, str]:
+    folders = Counter(url.rpartition("/")[0] for url in urls if is_remote(url))
+
+    def one(url: str) -> Fact | None:
+        if url.startswith(HTTP):
+            return None
         system, path = fsspec.core.url_to_fs(url)
-        info = patiently(lambda: system.info(path), is_remote(url))
+        info = listings.get(url.rpartition("/")[0], {}).get(path)
+        info = info or patiently(lambda: system.info(path), is_remote(url))
         stamps = [info[name] for name in STAMPS if info.get(name) is not None]
         return int(info["size"]), str(stamps[0] if stamps else "")
 
+    def listing(folder: str) -> dict[str, dict]:
+        system, path = fsspec.core.url_to_fs(folder)
+        return {info["name"]: info for info in patiently(lambda: system.ls(path, detail=True), remote=True)}
+
+    several = [folder for folder, files in folders.items() if files > 1 and not folder.startswith(HTTP)]
+    listings = dict(zip(several, side_by_side(listing, several), strict=True))
     return side_by_side(one, urls)
+
+
+def file_facts(urls: Sequence[str]) -> list[Fact]:
+    """Returns for each file its size in bytes and its stamp, as `listed_facts`; of an HTTP server by a request each."""
+    return side_by_side(lambda url, fact: fact or served_fact(url), urls, listed_facts(urls))
+
+
+def served_fact(url: str) -> Fact:
+    """Returns size and stamp of a file, from the answer to a request of its last byte."""
+    answer = patiently(lambda: fetch(url, -1), is_remote(url))
+    return answer.size, answer.stamp
+
+
+class PatientFile(RemoteFile):
+    """A remote file that retries each request: reading it from start to end takes many of them."""
+
+    def _fetch(self, start: int, stop: int) -> bytes:
+        return patiently(lambda: RemoteFile._fetch(self, start, stop), remote=True)
 
 
 def open_file(url: str, through: bool = False):
     """Opens a file for reading. Remote files are read in exact ranges or, with `through`, in blocks of `READ_AHEAD`."""
-    import fsspec
-
     if not is_remote(url):
         return open(url, "rb")
-    system, path = fsspec.core.url_to_fs(url)
-    return system.open(path, "rb", cache_type="readahead" if through else "none", block_size=READ_AHEAD)
+    fact = file_facts([url])[0]
+    return io.BufferedReader(PatientFile(url, fact), READ_AHEAD) if through else RemoteFile(url, fact)
 
 
 def read_bytes(url: str, start: int, stop: int) -> bytes:
-    """Returns bytes `start` to `stop` (exclusive) of a file."""
-    with open_file(url) as handle:
-        handle.seek(start)
-        return handle.read(stop - start)
-
-
-def can_be_reached(url: str) -> bool:
-    """Returns True if the first byte of a remote file can be read; an unreadable row is then damage, not a network
-    failure."""
-    try:
-        return bool(patiently(lambda: read_bytes(url, 0, 1), remote=True))
-    except Exception:  # each library raises other types
-        return False
-
-
-def is_remote(url: str) -> bool:
-    """Returns True for a URL with a protocol ("://")."""
-    return "://" in url
+    """Returns bytes `start` to `stop` (exclusive) of a file. Raises as `fetch` does."""
+    return fetch(url, start, stop).content
 
 
 def short_names(urls: Sequence[str]) -> list[str]:
-    """Returns the names of files, or their paths below the common folder if names repeat.
+    """Returns the names of files, or their paths below the common folder if names repeat. Queries are left out.
 
     Raises `ValueError` for a file given twice, because two rows would have the same key."""
     twice = next((url for url, times in Counter(urls).items() if times > 1), None)
     if twice is not None:
+        twice = without_query(twice)
         raise ValueError(f"{twice} is given twice. Give each file once; set --mixture_weights to draw data more often.")
-    names = [Path(url).name for url in urls]
+    public = [without_query(url) for url in urls]
+    if len(set(public)) < len(public):  # files that differ in their query
+        public = [f"{name}#{digest(url)}" for name, url in zip(public, urls, strict=True)]
+    names = [Path(url).name for url in public]
     if len(set(names)) == len(names):
         return names
-    parts = [url.split("/") for url in urls]
+    parts = [url.split("/") for url in public]
     shared = next(i for i, words in enumerate(itertools.zip_longest(*parts)) if len(set(words)) > 1)
     return ["/".join(words[shared:]) for words in parts]
 

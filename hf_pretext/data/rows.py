@@ -41,7 +41,7 @@ class BrokeOff(Exception):
 def is_damage(error: Exception) -> bool:
     """Returns True if damaged content may have caused an error.
 
-    Some network errors have the same types; `can_be_reached` distinguishes them."""
+    Some network errors have the same types; `Rows.is_served` distinguishes them."""
     error = error.__cause__ if isinstance(error, BrokeOff) else error
     # pyarrow raises a plain OSError; network errors are of subclasses, or have an errno
     return isinstance(error, DAMAGE) or (type(error) is OSError and error.errno is None)
@@ -58,12 +58,14 @@ class Rows:
     counts: number of rows of each piece. places: for each piece, the name of its file and the number of rows of the
     file before it. files: sizes of the files, `{name: bytes}`. contents: of the files, to notice changes. lost:
     `[(file, reason)]` of rows that can't be read.
-    reads_from_start: True if a row in the middle of a piece requires reading the piece from its start. piece: name of a
-    piece in messages. stamp: a hash that changes with the content of the rows; None if only reading the rows can show
+    reads_from_start: True if a row in the middle of a piece requires reading the piece from its start. confirms_damage:
+    True if reading raises an error of the content only after two reads gave the same bytes. piece: name of a piece in
+    messages. stamp: a hash that changes with the content of the rows; None if only reading the rows can show
     a change. kept_open: number of readers that stay open where they stopped.
     """
 
     reads_from_start = False
+    confirms_damage = False
     piece = "shard"
     stamp: str | None = None
 
@@ -92,6 +94,17 @@ class Rows:
     def url(self, piece: int) -> str | None:
         """Returns the path or URL of the file of a piece; None for pieces without a known file."""
         return None
+
+    def is_served(self, piece: int) -> bool:
+        """Returns True if the file of a piece has the size and stamp that it had when it was opened.
+
+        A row that can't be read is then damage, not a network failure."""
+        url = self.url(piece)
+        file = next((file for file in self.contents.files.values() if file.path == url), None)
+        try:
+            return file is None or file_facts([url]) == [(file.size, file.stamp)]
+        except Exception:  # each library raises other types
+            return False
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece.

@@ -6,20 +6,24 @@ Images stay undecoded bytes or paths here, because one damaged image must not en
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
+from ..utils.paths import without_query
 from .columns import features_of, find_one_of
 from .contents import File
 from .decoding import UNREADABLE
-from .opening import SPLITS, choose_split, open_dataset, split_names
-from .remote import can_be_reached, is_gone, patiently
+from .opening import SPLITS, alone, choose_split, open_dataset, split_names
+from .parquet import ParquetFiles, ParquetRows, parquet_files
+from .ranges import is_network
+from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
-from .shards import ParquetRows
 from .tars import TarRows, Tars, are_tars
+from .urls import is_url
 
 READ_TOGETHER = 256  # most rows per read
 PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
@@ -33,7 +37,7 @@ class Source:
     def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
         """columns: `{canonical name: name in the data}`. files: the files of `data` by name.
 
-        The attribute `revision` is the commit of the Hub repository of the rows, None for other data. Raises
+        The attribute `revision` is the commit of a Hub dataset that was opened by its id, None for other data. Raises
         `ValueError` for a source without rows."""
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
@@ -44,7 +48,7 @@ class Source:
         self._damaged: dict[int, int] = {}  # first damaged row of each damaged remote piece
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
-        self.revision = revision_of(self.rows.url(0))
+        self.revision = None if is_url(name) else revision_of(self.rows.url(0))
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
 
@@ -84,16 +88,18 @@ class Source:
 
     def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
         """Returns True if a retry can't succeed: the file is missing, or is known to be damaged at this row."""
-        return is_gone(error) or (is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS))
+        if is_gone(error):
+            return True
+        if self.rows.confirms_damage:
+            return not is_network(error.__cause__ if isinstance(error, BrokeOff) else error)
+        return is_damage(error) and broke_at(start, error) >= self._damaged.get(piece, ENDLESS)
 
     def _is_damaged(self, piece: int, start: int, error: Exception) -> bool:
         """Returns True if an unreadable remote file is damaged, False if it is missing or can't be reached.
 
         Stores the first damaged row, so that later reads do not retry it."""
-        if not self._is_hopeless(piece, start, error):
-            url = self.rows.url(piece)
-            if is_damage(error) and (url is None or can_be_reached(url)):
-                self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
+        if not self._is_hopeless(piece, start, error) and is_damage(error) and self.rows.is_served(piece):
+            self._damaged[piece] = min(self._damaged.get(piece, ENDLESS), broke_at(start, error))
         return self._is_hopeless(piece, start, error) and not is_gone(error)
 
     def row_bytes(self, known: float | None = None) -> float:
@@ -140,18 +146,24 @@ def open_source(
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
     sample_by: str | None = None,
     option: str = "",
+    share: Callable[[Callable[[], Any]], Any] = alone,
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder or a glob, the URL of a tar, a `datasets` object, or any sequence or iterable
-        of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and
-        text files (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None
-        to detect it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the
-        unit of a row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
+    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
+        any sequence or iterable of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or
+        Arrow, JSON lines, CSV and text files (which `datasets` converts to a table on disk). columns: `{canonical name:
+        name in the data, or None to detect it}`. needed: required canonical columns; of a tuple, the first that the
+        dataset has. sample_by: the unit of a row of a plain text file (see `TextArguments`). option: prefix of the
+        option names in error messages.
+        share: gives all ranks what its argument returns on one (`on_main_process`), if all ranks open the dataset
+        together; by default each rank asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
-    name = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
+    name, data, files = type(dataset).__name__, dataset, None
+    if isinstance(dataset, str):
+        name = without_query(dataset)
+        data, files = open_dataset(dataset, split, sample_by, option, share)
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     data = as_tars(data)
@@ -207,11 +219,13 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
     """
     if isinstance(data, Tars):
         return TarRows(data, columns)
+    if isinstance(data, ParquetFiles):
+        return ParquetRows(data, columns)
     if isinstance(data, IterableDataset):
         kwargs = getattr(data._ex_iterable, "kwargs", {})  # only of a stream without map or filter
         builder = getattr(getattr(data._ex_iterable, "generate_tables_fn", None), "__self__", None)
-        if "row_groups_list" in kwargs and not getattr(getattr(builder, "config", None), "filters", None):
-            return ParquetRows(list(map(str, kwargs["files"])), columns)
+        if (parquet := parquet_files(data)) is not None:
+            return ParquetRows(parquet, columns)
         how = getattr(builder, "config_id", None)  # differs between lines and paragraphs, for example
         made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transformers import HfArgumentParser
 
-from ..utils.paths import relative
+from ..utils.paths import relative, without_query
 from ..utils.settings import field_docs, make_settings
 
 # The options of TrainingArguments that --help shows; --help_all shows every one.
@@ -132,7 +132,8 @@ def resume_command(recipe: str, processes: int) -> str:
     option = ["--resume_from_checkpoint", "last"]
     if Path(sys.argv[0]).stem != recipe or processes > 1:
         return f"the same command with {' '.join(option)}"
-    return shlex.join(sys.orig_argv + option * (sys.orig_argv[-2:] != option))  # the last of two values counts
+    arguments = list(map(without_query, sys.orig_argv))
+    return shlex.join(arguments + option * (arguments[-2:] != option))  # the last of two values counts
 
 
 class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):

@@ -22,6 +22,7 @@ from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
 from ..stream.mixture import Mixture
 from ..utils.paths import relative
+from ..utils.ranks import on_main_process
 from .build import Blueprint, Start, by_name
 
 if TYPE_CHECKING:
@@ -141,7 +142,9 @@ def open_data(
     if set(inputs.by_name) == {TEXT} and not inputs.views:
         return open_corpus(request, inputs, model)
     sources = [open_rows(request, inputs, dataset) for dataset in request.datasets]
-    others = [source for kind in request.objective.inputs for source in sources_alone(request, kind)]
+    others = [
+        source for kind in request.objective.inputs for source in sources_alone(request, kind, share=on_main_process)
+    ]
     if TEXT in inputs.by_name:
         for source in (*sources, *others):  # so that a resumed run detects a changed tokenizer
             source.rows.files[f"tokenizer {fingerprint(inputs.by_name[TEXT].tokenizer)}"] = 0
@@ -158,18 +161,19 @@ def open_data(
 def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
     """Opens one dataset. Raises `ValueError` for a column of further captions without captions."""
     columns = {**asked_columns(request), **further_columns(request)}
-    source = open_source(dataset, request.options.split, columns, (*inputs.needed, *further_columns(request)))
+    needed = (*inputs.needed, *further_columns(request))
+    source = open_source(dataset, request.options.split, columns, needed, share=on_main_process)
     for modality in inputs.modalities:
         modality.check_columns(source)
     return source
 
 
-def sources_alone(request: "Request", kind: str) -> list[Source]:
-    """Opens the datasets of which only one kind of data is used."""
+def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
+    """Opens the datasets of which only one kind of data is used. further: arguments of `open_source`."""
     texts = request.settings.get(TextArguments)
     options = {"split": request.options.split, "columns": {kind: None}, "needed": (kind,)}
     sample_by = texts.sample_by if texts else None
-    return [open_source(dataset, **options, sample_by=sample_by) for dataset in alone(request, kind)]
+    return [open_source(dataset, **options, sample_by=sample_by, **further) for dataset in alone(request, kind)]
 
 
 def open_corpus(
@@ -179,9 +183,8 @@ def open_corpus(
 
     Returns the same as `open_data`."""
     corpus, split, texts = inputs.by_name[TEXT], request.options.split, request.settings[TextArguments]
-    sources = [
-        open_source(dataset, split, asked_columns(request), (TEXT,), texts.sample_by) for dataset in request.datasets
-    ]
+    opened = partial(open_source, split=split, columns=asked_columns(request), needed=(TEXT,), share=on_main_process)
+    sources = [opened(dataset, sample_by=texts.sample_by) for dataset in request.datasets]
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
     rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)

@@ -11,7 +11,8 @@ class RunArguments:
     """Options for the data, the encoder, the evaluation, the seeds and the model card.
 
     dataset: Training data, without labels: a Hub id (streamed), a folder, or files (images, Parquet, WebDataset tars,
-        Arrow, JSON lines, CSV or plain text). Several datasets are mixed.
+        Arrow, JSON lines, CSV or plain text). Files may be URLs (https://, s3://, gs://, hf://), globs, or a list:
+        @list.txt names a file with one path or URL a line. Several datasets are mixed.
     mixture_weights: Sampling weight of each dataset. If not set, each dataset is sampled in proportion to its number of
         rows.
     split: Split of the training data.

@@ -5,21 +5,27 @@ import os
 import re
 from pathlib import Path
 
+# user, password and query of a URL may hold a token
+SECRETS = re.compile(r"(?P<protocol>[a-z][a-z0-9+.-]*://)(?:[^/\s@'\"]*@)?(?P<path>[^\s'\"]*)", re.IGNORECASE)
 HASHED = re.compile(r"#[0-9a-f]{16}")
 
 
 def relative(value, to_current: bool = True):
     """Returns a path for publication, without the names of private folders.
 
-    A path below the current folder is relative to it. A path below the cache starts with `$HF_HOME`, and a path below
-    the home folder with `~`. Any other absolute path keeps its last name only, after `...`. In a list, converts each
-    element. Returns other values unchanged.
+    A URL loses its user, password and query. A path below the current folder is relative to it. A path below the cache
+    starts with `$HF_HOME`, and a path below the home folder with `~`. Any other absolute path keeps its last name only,
+    after `...`. In a list, converts each element. Returns other values unchanged.
 
     to_current: False for a result that does not depend on the current folder."""
     from huggingface_hub import constants
 
     if isinstance(value, list):
         return [relative(part, to_current) for part in value]
+    if isinstance(value, str) and "://" in value:
+        return without_query(value)
+    if isinstance(value, str) and value.startswith("@"):  # a file that lists others
+        return "@" + relative(value[1:], to_current)
     if isinstance(value, str) and Path(value).is_absolute():
         places = {"$HF_HOME": constants.HF_HOME, "~": Path.home()}
         for name, folder in {**({"": Path.cwd()} if to_current else {}), **places}.items():
@@ -27,6 +33,16 @@ def relative(value, to_current: bool = True):
                 return os.path.join(name, os.path.relpath(value, folder))
         return os.path.join("...", Path(value).name)
     return value
+
+
+def without_query(text: str) -> str:
+    """Returns a text with its URLs without user, password and, for HTTP, query: they may hold a token."""
+
+    def public(url: re.Match) -> str:
+        by_http = url["protocol"].lower().startswith("http")  # a "?" of other protocols is part of a glob
+        return url["protocol"] + (url["path"].partition("?")[0] if by_http else url["path"])
+
+    return SECRETS.sub(public, text)
 
 
 def without_paths(config):

@@ -9,8 +9,8 @@ import pytest
 from made_files import ROWS, fresh_cache, jsonl, keep_even, lines, parquet, tars, write_tar
 
 from hf_pretext.data.decoding import UNREADABLE
+from hf_pretext.data.parquet import ParquetRows
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
-from hf_pretext.data.shards import ParquetRows
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tars import TarRows
 from hf_pretext.stream.state import difference

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from streamed import Counter, Number, Words, lenient, numbered
 
-from hf_pretext.data import shards
+from hf_pretext.data.parquet import ParquetRows
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream import reader as reader_module
 from hf_pretext.stream.loader import StreamLoader
@@ -180,7 +180,8 @@ def test_four_ranks_together_read_a_parquet_file_once(tmp_path, monkeypatch):
     path, random = tmp_path / "a.parquet", np.random.default_rng(0)
     table = pa.table({"image": [random.bytes(4000) for _ in range(16_000)]})
     pq.write_table(table, path, row_group_size=32, write_statistics=False)
-    monkeypatch.setattr(shards, "open_file", lambda *args, own=shards.open_file, **more: Counted(own(*args, **more)))
+    opened = ParquetRows._opened_file
+    monkeypatch.setattr(ParquetRows, "_opened_file", lambda *args: Counted(opened(*args)))
     keys, size = [], None
     for rank in range(4):
         source = open_source(str(path), columns={"image": "image"})
