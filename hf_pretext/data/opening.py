@@ -185,7 +185,10 @@ def load_files(
             f"{name} has files of the formats {', '.join(sorted(kinds))}. Give files of one supported format: {known}."
         )
     if kind == ".parquet":
-        return ParquetFiles(files), None
+        try:
+            return ParquetFiles(files), None
+        except OSError as error:  # names the file
+            raise ValueError(str(error)) from error
     options = {"sep": "\t"} if kind == ".tsv" else {}
     if builder == "text":
         options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")
