@@ -71,14 +71,7 @@ def open_dataset(
         return load_files(files, dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
-    try:
-        with patient_hub():
-            return share(lambda: hub_dataset(dataset, split)), None
-    except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
-        raise ValueError(
-            f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
-            f"reached. Check the spelling, the split, the network and your access. Error of the Hub: {error}"
-        ) from error
+    return share(lambda: hub_dataset(dataset, split, option)), None
 
 
 def open_urls(dataset: str, split: str, sample_by: str | None, option: str) -> tuple:
@@ -102,10 +95,19 @@ def data_urls(dataset: str) -> dict[str, PurePath | None]:
     return files if None in files.values() else of_one_group(files)
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset | ParquetFiles:
-    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files."""
-    data = datasets.load_dataset(dataset, split=split, streaming=True)
-    return parquet_files(data) or (data if data.features is not None else data._resolve_features())
+def hub_dataset(dataset: str, split: str, option: str) -> IterableDataset | ParquetFiles:
+    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files.
+
+    Raises `ValueError` for a dataset that can't be reached."""
+    try:
+        with patient_hub():
+            data = datasets.load_dataset(dataset, split=split, streaming=True)
+            return parquet_files(data) or (data if data.features is not None else data._resolve_features())
+    except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
+        raise ValueError(
+            f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
+            f"reached. Check the spelling, the split, the network and your access. Error of the Hub: {error}"
+        ) from error
 
 
 def alone(compute: Callable[[], Any]) -> Any:
