@@ -81,14 +81,7 @@ def open_dataset(
         return load_files(files, dataset, sample_by)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
-    try:
-        with patient_hub():
-            return share(lambda: hub_dataset(dataset, split)), None
-    except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
-        raise ValueError(
-            f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
-            f"reached. Check the spelling, the split, the network and your access. Error of the Hub: {error}"
-        ) from error
+    return share(lambda: hub_dataset(dataset, split, option)), None
 
 
 def open_urls(dataset: str, split: str, sample_by: str | None, option: str) -> tuple:
@@ -112,14 +105,23 @@ def data_urls(dataset: str) -> dict[str, PurePath | None]:
     return files if None in files.values() else of_one_group(files)
 
 
-def hub_dataset(dataset: str, split: str) -> IterableDataset | ParquetFiles | Tars:
-    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files or tars."""
-    builder = datasets.load_dataset_builder(dataset)
-    files = list(map(str, (getattr(builder.config, "data_files", None) or {}).get(split, [])))
-    if isinstance(builder, WebDataset) and are_tars(files):  # not its stream, which judges by the first samples
-        return Tars(files, builder.info.features)
-    data = builder.as_streaming_dataset(split=split)
-    return parquet_files(data) or (data if data.features is not None else data._resolve_features())
+def hub_dataset(dataset: str, split: str, option: str) -> IterableDataset | ParquetFiles | Tars:
+    """Returns a split of a Hub dataset as a stream with known features, or as its Parquet files or tars.
+
+    Raises `ValueError` for a dataset that can't be reached."""
+    try:
+        with patient_hub():
+            builder = datasets.load_dataset_builder(dataset)
+            files = list(map(str, (getattr(builder.config, "data_files", None) or {}).get(split, [])))
+            if isinstance(builder, WebDataset) and are_tars(files):  # its stream would judge by the first samples
+                return Tars(files, builder.info.features)
+            data = builder.as_streaming_dataset(split=split)
+            return parquet_files(data) or (data if data.features is not None else data._resolve_features())
+    except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
+        raise ValueError(
+            f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
+            f"reached. Check the spelling, the split, the network and your access. Error of the Hub: {error}"
+        ) from error
 
 
 def alone(compute: Callable[[], Any]) -> Any:
@@ -210,7 +212,10 @@ def load_files(
             f"{name} has files of the formats {', '.join(sorted(kinds))}. Give files of one supported format: {known}."
         )
     if kind == ".parquet":
-        return ParquetFiles(files), None
+        try:
+            return ParquetFiles(files), None
+        except OSError as error:  # names the file
+            raise ValueError(str(error)) from error
     options = {"sep": "\t"} if kind == ".tsv" else {}
     if builder == "text":
         options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")

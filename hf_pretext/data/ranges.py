@@ -56,7 +56,7 @@ def is_remote(url: str) -> bool:
 
 
 def fetch(url: str, start: int, stop: int | None = None, known: Fact = UNKNOWN) -> Answer:
-    """Returns bytes `start` to `stop` (exclusive) of a file; with a negative `start`, its last bytes.
+    """Returns bytes `start` to `stop` (exclusive) of a file; with a negative `start`, as many of its last bytes.
 
     known: size and stamp that the file must have. One request, without a retry. Raises `FileNotFoundError`,
     `PermissionError`, `Changed` for other content than `known`, and `BadAnswer` for any other failure of a server."""
@@ -80,8 +80,11 @@ def fetch(url: str, start: int, stop: int | None = None, known: Fact = UNKNOWN) 
 def _by_fsspec(url: str, start: int, stop: int | None, known: Fact) -> Answer:
     import fsspec
 
+    size = known[0]
+    if size == 0:  # no range of it can be asked for
+        return Answer(b"", *known)
     system, path = fsspec.core.url_to_fs(url)
-    content, size = system.cat_file(path, start=start, end=stop), known[0]
+    content = system.cat_file(path, start=start, end=stop)
     length = min(-start, size) if stop is None else min(stop, size) - start
     if size >= 0 and len(content) != length:
         raise BadAnswer(f"{without_query(url)}: {len(content):,} bytes arrived, {length:,} were expected.")

@@ -20,13 +20,14 @@ from transformers.utils import logging
 
 from ..utils.files import atomic_path
 from ..utils.paths import without_query
-from .ranges import HTTP, Changed, Fact, RemoteFile, fetch, is_remote, retry_after
+from .ranges import HTTP, UNKNOWN, Changed, Fact, RemoteFile, fetch, is_remote, retry_after
 
 THREADS = 16  # for requests of sizes and footers of remote files
 READ_AHEAD = 2**23  # bytes per request, if a file is read from start to end
 PAUSES = (0.5, 1, 2, 4, 8)  # seconds before each retry of a remote request
 LONGEST = 300  # seconds before a retry, where a server asks for a pause
 BUSY = (429, 500, 502, 503, 504)  # HTTP status codes of temporary failures
+REFUSED = (401, 403, 404, 410)  # HTTP status codes that a retry does not change
 STAMPS = ("ETag", "etag", "mtime", "blob_id", "last_commit")  # in the information of a file system on a file
 GONE = (FileNotFoundError, PermissionError, Changed)
 log = logging.get_logger(__name__)
@@ -34,7 +35,8 @@ log = logging.get_logger(__name__)
 
 def is_gone(error: Exception) -> bool:
     """Returns True if a file is missing or has changed, or access is denied, so that a retry can't succeed."""
-    return isinstance(error, GONE) or isinstance(error.__cause__, GONE)
+    refused = getattr(getattr(error, "response", None), "status_code", None) in REFUSED
+    return refused or isinstance(error, GONE) or isinstance(error.__cause__, GONE)
 
 
 def patiently(act: Callable, remote: bool, hopeless: Callable[[Exception], bool] = is_gone):
@@ -172,9 +174,9 @@ def open_file(url: str, through: bool = False):
     return io.BufferedReader(PatientFile(url, fact), READ_AHEAD) if through else RemoteFile(url, fact)
 
 
-def read_bytes(url: str, start: int, stop: int) -> bytes:
-    """Returns bytes `start` to `stop` (exclusive) of a file. Raises as `fetch` does."""
-    return fetch(url, start, stop).content
+def read_bytes(url: str, start: int, stop: int, known: Fact = UNKNOWN) -> bytes:
+    """Returns bytes `start` to `stop` (exclusive) of a file. Arguments and errors are those of `fetch`."""
+    return fetch(url, start, stop, known).content
 
 
 def short_names(urls: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from ..utils.paths import without_query
 from .ranges import is_remote
 from .remote import patiently
 
-ON_HUB = re.compile(r"(hf://datasets/[^/@]+/[^/@]+)(@refs/[^/]+/[^/]+|@[^/]+)?(/.*)?")
+HUB_FOLDER = re.compile(r"(hf://datasets/[^/@]+/[^/@]+)(@refs/[^/]+/[^/]+|@[^/]+)?(/.*)?")
 
 
 def is_url(dataset: str) -> bool:
@@ -66,7 +66,7 @@ def listed(dataset: str, suffixes: Iterable[str]) -> dict[str, PurePosixPath | N
 
 def with_commit(url: str) -> str:
     """Returns the URL of files on the Hub with the commit of its branch: they can't change. Others are unchanged."""
-    if not (match := ON_HUB.fullmatch(url)):
+    if not (match := HUB_FOLDER.fullmatch(url)):
         return url
     from huggingface_hub import HfApi
 

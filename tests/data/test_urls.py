@@ -126,5 +126,8 @@ def test_files_on_the_hub_are_of_one_commit(folder, tmp_path, monkeypatch):
         assert len(source) == 6
         hub.log.clear()
         assert [row["text"] for row in source.read(0, 0, 3)] == [f"train-0 {i}" for i in range(3)]
-        assert [method for method, _ in hub.log] == ["GET", "GET"]  # the Hub refers to its storage
+        hub_log = [method for method, _ in hub.log]
+        with pytest.raises(ValueError, match="--dataset hf://datasets/someone/none can't be opened"):
+            texts("hf://datasets/someone/none")
+        assert hub_log == ["GET", "GET"]  # the Hub refers to its storage
     HfFileSystem.clear_instance_cache()
