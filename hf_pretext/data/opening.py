@@ -3,27 +3,26 @@
 "path/to/images", "shards/*.tar", "user/name" -> Dataset, IterableDataset or DatasetDict
 """
 
-import csv
 import glob
-import itertools
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import datasets
-import fsspec
 import pyarrow as pa
 from datasets import Dataset, Image, IterableDataset
 
-from .contents import File, files_of
-from .remote import file_facts, patient_hub, short_names
+from .contents import File
+from .lines import Reading, kind_of
+from .metadata import notes_on
+from .remote import patient_hub
+from .shards import footer
+from .tables import Table, check_lost, open_table
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
 TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
-METADATA = ("metadata.csv", "metadata.jsonl")  # of an image folder, as in `datasets`
-COMPRESSION = {".gz", ".zst", ".xz", ".bz2"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
 
@@ -42,31 +41,38 @@ def split_names(dataset: str) -> list[str]:
         return ["train"]
 
 
-def open_dataset(
-    dataset: str, split: str, sample_by: str | None = None, option: str = ""
-) -> tuple[Dataset | IterableDataset | Mapping, dict[str, File] | None]:
-    """Opens a path, glob or Hub id. Returns a `datasets` object and its files by name.
+class Opened(NamedTuple):
+    """An open dataset. files: by name; None for streamed files, Hub datasets and the output of `save_to_disk`. lost:
+    `[(file, reason)]` of files, or parts of files, that can't be read."""
 
-    The files are None for streamed files, Hub datasets and the output of `save_to_disk`. sample_by: the unit of a row
-    of a plain text file. option: prefix of the option names in error messages. Raises `ValueError` for a dataset that
-    does not exist or can't be read.
+    data: Dataset | IterableDataset | Mapping | Table
+    files: dict[str, File] | None = None
+    lost: Sequence[tuple[str, str]] = ()
+
+
+def open_dataset(dataset: str, split: str, reading: Reading | None = None, option: str = "") -> Opened:
+    """Opens a path, glob or Hub id.
+
+    option: prefix of the option names in error messages. Raises `ValueError` for a dataset that does not exist or can't
+    be read.
     """
+    reading = reading or Reading()
     path = Path(dataset).expanduser()
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
-            return datasets.load_from_disk(str(path)), None
+            return Opened(datasets.load_from_disk(str(path)))
         files = of_split(data_files(path), split, path)
         if files and files[0].suffix.lower() not in IMAGE_SUFFIXES:
-            return load_files(list(map(str, files)), dataset, sample_by)
-        return image_folder(files, path)
+            return load_files(list(map(str, files)), dataset, reading)
+        return image_folder(files, path, reading)
     files = sorted(glob.glob(str(path), recursive=True))
     if files:
-        return load_files(files, dataset, sample_by)
+        return load_files(files, dataset, reading)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
         raise ValueError(f"--{option}dataset {dataset}: no such file or folder. Check the path, or give a Hub id.")
     try:
         with patient_hub():
-            return hub_dataset(dataset, split), None
+            return Opened(hub_dataset(dataset, split))
     except Exception as error:  # the Hub's client raises many types; the user's remedy is the same for all
         raise ValueError(
             f"--{option}dataset {dataset} is neither an existing path nor a Hub dataset (split {split!r}) that can be "
@@ -89,12 +95,6 @@ def data_files(folder: Path) -> list[Path]:
         if files := [file for file in candidates if kind_of(file) in kinds]:
             return files
     return []
-
-
-def kind_of(file: str | Path) -> str:
-    """Returns the lowercase suffix of a file, without the suffix of its compression."""
-    suffixes = [suffix.lower() for suffix in Path(file).suffixes] or [""]
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSION else suffixes[-1]
 
 
 def split_of(file: Path, folder: Path) -> str | None:
@@ -124,105 +124,63 @@ def of_split(files: list[Path], split: str, folder: Path) -> list[Path]:
     return chosen
 
 
-def load_files(
-    files: list[str], name: str, sample_by: str | None = None
-) -> tuple[Dataset | IterableDataset, dict[str, File] | None]:
+def load_files(files: list[str], name: str, reading: Reading) -> Opened:
     """Opens Parquet files and tars as a stream, other files as a table on disk.
 
-    Returns the data and, for a table, its files by name. Raises `ValueError` for files of several
-    formats, of an unsupported format, or that `datasets` can't read.
+    Raises `ValueError` for files of several formats, of an unsupported format, or if too many can't be read.
     """
     kinds = {kind_of(file) for file in files}
     kind = next(iter(kinds))
-    builder = {**SHARDS, **TABLES}.get(kind)
-    if len(kinds) > 1 or builder is None:
+    format = {**SHARDS, **TABLES}.get(kind)
+    if len(kinds) > 1 or format is None:
         known = ", ".join([*SHARDS, *TABLES])
         raise ValueError(
             f"{name} has files of the formats {', '.join(sorted(kinds))}. Give files of one supported format: {known}."
         )
-    options = {"sep": "\t"} if kind == ".tsv" else {}
-    if builder == "text":
-        options["sample_by"] = sample_by or ("paragraph" if any(map(has_blank_line, files)) else "line")
+    if kind in TABLES:
+        return Opened(*open_table(files, format, name, reading))
+    lost = broken_parquet(files) if kind == ".parquet" else {}
+    check_lost(lost, files, name, reading.max_bad_fraction)
+    files = [file for file in files if file not in lost]
     try:
-        data = datasets.load_dataset(builder, data_files=files, split="train", streaming=kind in SHARDS, **options)
+        data = datasets.load_dataset(format, data_files=files, split="train", streaming=True)
     except Exception as error:  # each format raises other types
         reason = error.__cause__ or error
         raise ValueError(
             f"{name} can't be read as {kind} files. Check that they are complete and valid. "
             f"{type(reason).__name__}: {reason}"
         ) from error
-    if kind in SHARDS:
-        return data, None
-    return data, files_of(short_names(files), files, file_facts(files))
+    return Opened(data, lost=list(lost.items()))
 
 
-def has_blank_line(file: str) -> bool:
-    """Returns True if a plain text file, compressed or not, has an empty line between two lines of text."""
-    with fsspec.open(file, "rt", encoding="utf-8", errors="replace", compression="infer") as lines:
-        text = itertools.dropwhile(str.isspace, lines)
-        return any(not line.isspace() for line in itertools.dropwhile(lambda line: line != "\n", text))
+def broken_parquet(files: Sequence[str]) -> dict[str, str]:
+    """Returns the Parquet files whose footer can't be read, with the reasons."""
+    broken = {}
+    for file in files:
+        try:
+            footer(file)
+        except (OSError, pa.ArrowException) as error:
+            broken[file] = f"no Parquet file, or cut: {error}"
+    return broken
 
 
-def image_folder(paths: list[Path], folder: Path) -> tuple[Dataset, dict[str, File]]:
-    """Returns a table of image paths with labels and captions, and the files by name.
+def image_folder(paths: list[Path], folder: Path, reading: Reading) -> Opened:
+    """Returns a table of image paths with labels and captions.
 
-    The label of an image is the name of its folder. The columns of `metadata.csv` or `metadata.jsonl` are added; their
-    `file_name` is relative to the folder of the metadata file. Without metadata files, the `.txt` file with the name of
-    an image becomes its column `text`. Raises `ValueError` for a folder without images, or metadata that can't be read.
+    The label of an image is the name of its folder. The other columns are those of `notes_on`. Raises `ValueError` for
+    a folder without images, or metadata that can't be read.
     """
     if not paths:
         raise ValueError(
             f"{folder} contains no image ({', '.join(sorted(IMAGE_SUFFIXES))}) and no other supported file "
             f"({', '.join([*SHARDS, *TABLES])}). Give a folder that contains data files, at any depth."
         )
-    metadata, note_files = notes_on(paths, folder)
-    names = list(dict.fromkeys(name for row in metadata for name in row))
-    columns = {
-        "label": [path.parent.name for path in paths],
-        **{name: [row.get(name) for row in metadata] for name in names},
-    }
-    try:
-        data = Dataset.from_dict({"image": [str(path) for path in paths], **columns})
-    except pa.ArrowException as error:
-        raise ValueError(
-            f"{folder}: a metadata column contains values of different types. Use one type per column. {error}"
-        ) from error
-    files = {path: path.stat() for path in [*paths, *note_files]}
+    notes = notes_on(paths, folder, reading)
+    columns = {"image": list(map(str, paths)), "label": [path.parent.name for path in paths], **notes.columns}
+    data = Dataset.from_dict(columns).cast_column("image", Image(decode=False))
+    files = {path: path.stat() for path in [*paths, *notes.files]}
     files = {str(path.relative_to(folder)): File(str(path), of.st_size, str(of.st_mtime)) for path, of in files.items()}
-    return data.cast_column("image", Image(decode=False)), files
-
-
-def notes_on(paths: list[Path], folder: Path) -> tuple[list[dict], list[Path]]:
-    """Returns the metadata of each image, `{column: value}`, and the files it was read from.
-
-    Raises `ValueError` for a metadata file without the column `file_name`, or one that can't be read."""
-    files, metadata = sorted(file for name in METADATA for file in folder.rglob(name)), {}
-    for file in files:
-        for row in metadata_rows(file):
-            if "file_name" not in row:
-                raise ValueError(f"{file} has no column file_name. Add it, with the path of each row's image.")
-            metadata[file.parent / row["file_name"]] = {
-                name: row[name] for name in row if name not in ("file_name", "image")
-            }
-    if files:
-        return [metadata.get(path, {}) for path in paths], files
-    texts = {path: path.with_suffix(".txt") for path in paths}
-    text_files = {text for text in texts.values() if text.is_file()}
-    if not text_files:
-        return [{} for _ in paths], []
-    read = {text: text.read_text(encoding="utf-8", errors="replace").strip() for text in text_files}
-    return [{"text": read.get(texts[path])} for path in paths], sorted(text_files)
-
-
-def metadata_rows(file: Path) -> list[dict]:
-    """Returns the rows of a metadata file. Raises `ValueError` for a file that can't be read."""
-    try:
-        with open(file, encoding="utf-8", newline="") as lines:
-            if file.suffix == ".csv":
-                return list(csv.DictReader(lines))
-            return [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError, csv.Error) as error:
-        raise ValueError(f"{file} can't be read as a {file.suffix} file in UTF-8: {error}") from error
+    return Opened(data, files)
 
 
 def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name: str):

@@ -15,10 +15,12 @@ from transformers.utils import logging
 from .columns import features_of, find_one_of
 from .contents import File
 from .decoding import UNREADABLE
-from .opening import SPLITS, choose_split, open_dataset, split_names
+from .lines import Reading
+from .opening import SPLITS, Opened, choose_split, open_dataset, split_names
 from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
+from .tables import Table, TableRows
 
 READ_TOGETHER = 256  # most rows per read
 PIECES_PROBED, PROBED = 4, 8  # pieces, and rows of each, that are read to estimate the size of a row
@@ -29,8 +31,9 @@ log = logging.get_logger(__name__)
 class Source:
     """Undecoded rows with canonical columns, in pieces of known row counts."""
 
-    def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
-        """columns: `{canonical name: name in the data}`. files: the files of `data` by name.
+    def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None, lost=()):
+        """columns: `{canonical name: name in the data}`. files: the files of `data` by name. lost: files that can't be
+        read, with the reasons.
 
         The attribute `revision` is the commit of the Hub repository of the rows, None for other data. Raises
         `ValueError` for a source without rows."""
@@ -44,6 +47,7 @@ class Source:
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         self.revision = revision_of(self.rows.url(0))
+        self.rows.lost = [*lost, *self.rows.lost]
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
 
@@ -136,20 +140,21 @@ def open_source(
     split: str = "train",
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
-    sample_by: str | None = None,
+    reading: Reading | None = None,
     option: str = "",
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
     dataset: a Hub id (streamed), a folder or a glob, a `datasets` object, or any sequence or iterable of dicts. Files
         may be images, Parquet files and WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files
-        (which `datasets` converts to a table on disk). columns: `{canonical name: name in the data, or None to detect
-        it}`. needed: required canonical columns; of a tuple, the first that the dataset has. sample_by: the unit of a
-        row of a plain text file (see `TextArguments`). option: prefix of the option names in error messages.
+        (converted to a table on disk). columns: `{canonical name: name in the data, or None to detect it}`. needed:
+        required canonical columns; of a tuple, the first that the dataset has. reading: how files are read. option:
+        prefix of the option names in error messages.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
     name = dataset if isinstance(dataset, str) else type(dataset).__name__
-    data, files = open_dataset(dataset, split, sample_by, option) if isinstance(dataset, str) else (dataset, None)
+    opened = open_dataset(dataset, split, reading, option) if isinstance(dataset, str) else Opened(dataset)
+    data = opened.data
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     if isinstance(data, IterableDataset) and data.features is None:
@@ -163,13 +168,14 @@ def open_source(
     asked = dict(columns or {})
     kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
     chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
-    return Source(data, chosen, name, features, files)
+    return Source(data, chosen, name, features, opened.files, opened.lost)
 
 
 def open_splits(
     dataset: str | Mapping | Dataset | IterableDataset,
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
+    reading: Reading | None = None,
     option: str = "",
 ) -> dict[str, Source]:
     """Returns the existing splits of a dataset, named "train", "validation" and "test".
@@ -182,7 +188,7 @@ def open_splits(
         available = split_names(dataset)
     names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
     return {
-        split: open_source(dataset, name or "train", columns, needed, option=option)
+        split: open_source(dataset, name or "train", columns, needed, reading, option)
         for split, name in names.items()
         if name is not None or split == "train"
     }
@@ -204,6 +210,8 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
         how = getattr(builder, "config_id", None)  # differs between lines and paragraphs, for example
         made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)
+    if isinstance(data, Table):
+        return TableRows(data, columns, name, files)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)
     if iter(data) is data:

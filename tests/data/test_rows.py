@@ -12,6 +12,7 @@ from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.shards import ParquetRows, TarRows
 from hf_pretext.data.sources import open_source
+from hf_pretext.data.tables import TableRows
 from hf_pretext.stream.state import difference
 
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
@@ -65,11 +66,11 @@ def halve(row):
 KINDS = {
     parquet: ParquetRows,
     tars: TarRows,
-    jsonl: MapRows,
-    jsonl_gz: MapRows,
-    csv: MapRows,
-    text: MapRows,
-    arrow: MapRows,
+    jsonl: TableRows,
+    jsonl_gz: TableRows,
+    csv: TableRows,
+    text: TableRows,
+    arrow: TableRows,
     saved: MapRows,
     lambda folder: lines(): MapRows,
     lambda folder: datasets.Dataset.from_list(lines()): MapRows,
