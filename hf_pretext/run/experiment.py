@@ -83,7 +83,7 @@ class Request:
 
     @property
     def reading(self) -> Reading:
-        """How data files are read. Raises `ValueError` for an unknown encoding, or a separator of several characters."""
+        """How data files are read. Raises `ValueError` for an unknown encoding, or a separator of several letters."""
         texts, options = self.settings.get(TextArguments), self.options
         sample_by = texts.sample_by if texts else None
         return Reading(sample_by, options.encoding, options.separator, self.stream.max_bad_fraction)
