@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from recipe_runs import MASKED_LM, main, on_two_processes, smoke_run
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source
 from hf_pretext.features import pool
 
