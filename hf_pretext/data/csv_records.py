@@ -5,8 +5,10 @@ lines of a CSV file -> names of the columns -> records (lists of texts) with the
 
 import csv
 import itertools
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import math
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from .lines import BLOCK, LONGEST, CutOff, Line, Reading, kind_of, lines_of
 
@@ -29,74 +31,85 @@ class Csv:
             self.universal = True
             first = self._first_lines()
         self.separator = reading.separator or separator_of(first, SEPARATORS[kind_of(url)])
-        names, *others = [fields for _, fields in records(iter(first), self.separator)] or [[]]
+        names, *others = [fields for _, fields in careful_records(Lines([], first), self.separator)] or [[]]
         # as R writes row names, which have no name in the header
         lengths = {len(fields) for fields in others if isinstance(fields, list)}
         self.row_names = len(others) > 1 and lengths == {len(names) + 1}
         self.columns = distinct(names if isinstance(names, list) else [names])
+        self.fields = len(self.columns) + self.row_names
 
-    def records(self) -> Iterator[list[Record]]:
-        """Yields the records below the header in lists. Raises as `lines_of` does, after the last complete record."""
-        parsed = itertools.islice(records(self._lines(), self.separator), 1, None)
-        some: list[Record] = []
+    def records(self, quick: Callable[[list[Line]], Any] | None = None) -> Iterator[list[Record] | Any]:
+        """Yields the records below the header in lists. Raises as `lines_of` does, after the last complete record.
+
+        quick: takes a block of lines and returns its records in any form, which is yielded as it is; or None if some
+        are bad or have several lines."""
+        lines = Lines(self._lines())
+        lines.put_back(lines.block())
+        next(careful_records(lines, self.separator), None)  # the header
+        while block := lines.block():
+            if quick is not None and (parsed := quick(block)) is not None:
+                yield parsed
+                continue
+            lines.put_back(block)
+            yield from self._in_lists(careful_records(lines, self.separator, block[-1][0]))
+
+    def _in_lists(self, records: Iterator[Record]) -> Iterator[list[Record]]:
         cut = None
         while cut is None:
+            some: list[Record] = []
             try:
-                for line, fields in itertools.islice(parsed, AT_ONCE):
+                for line, fields in itertools.islice(records, AT_ONCE):
                     some.append((line, self._checked(fields)))
             except CutOff as error:
                 cut = error
             if not some:
                 break
             yield some
-            some = []
         if cut is not None:
             raise cut
 
     def _checked(self, fields: list[str] | str) -> list[str] | str:
-        expected = len(self.columns) + self.row_names
-        if isinstance(fields, list) and len(fields) != expected:
+        if isinstance(fields, list) and len(fields) != self.fields:
             return f"bad CSV: {len(fields)} fields, the header has {len(self.columns)} (separator {self.separator!r})"
         return fields[self.row_names :] if isinstance(fields, list) else fields
 
-    def _lines(self) -> Iterator[Line]:
-        for lines in lines_of(self.url, self.encoding, self.universal):
-            yield from lines
+    def _lines(self) -> Iterator[list[Line]]:
+        return lines_of(self.url, self.encoding, self.universal)
 
     def _first_lines(self) -> list[Line]:
-        first: list[Line] = []
-        try:
-            for line in itertools.islice(self._lines(), SNIFFED):
-                first.append(line)
-        except CutOff:
-            if not first:
-                raise
-        return first
+        return next(self._lines(), [])[:SNIFFED]
 
 
 class Lines:
-    """Iterator over lines that takes lines back."""
+    """Iterator over the lines of blocks, which takes lines back. waiting: the next lines."""
 
-    def __init__(self, lines: Iterator[Line]):
-        self.lines = lines
+    def __init__(self, blocks: Iterable[list[Line]], waiting: Sequence[Line] = ()):
+        self.blocks, self.waiting = iter(blocks), deque(waiting)
 
     def __iter__(self) -> "Lines":
         return self
 
     def __next__(self) -> Line:
-        return next(self.lines)
+        if not self.waiting:
+            self.waiting.extend(next(self.blocks))
+        return self.waiting.popleft()
+
+    def block(self) -> list[Line]:
+        """Returns the rest of a block, or the next block; `[]` at the end."""
+        block = list(self.waiting) or next(self.blocks, [])
+        self.waiting.clear()
+        return block
 
     def put_back(self, lines: Sequence[Line]) -> None:
         """The next lines will be these."""
-        if lines:
-            self.lines = itertools.chain(lines, self.lines)
+        self.waiting.extendleft(reversed(lines))
 
 
-def records(lines: Iterator[Line], separator: str) -> Iterator[Record]:
-    """Yields the records of numbered lines, the header first. Blank lines are left out."""
-    lines = Lines(lines)
+def careful_records(lines: Lines, separator: str, last: float = math.inf) -> Iterator[Record]:
+    """Yields the records that begin in the waiting lines, up to the line `last`. Blank lines are left out."""
     padding = " \t\r".replace(separator, "")
-    for number, content in lines:
+    while lines.waiting and lines.waiting[0][0] <= last:
+        number, content = next(lines)
         text = content.decode(errors="surrogateescape")
         if number == 1:
             text = text.removeprefix("\ufeff")
@@ -142,7 +155,7 @@ def separator_of(lines: Sequence[Line], candidates: Sequence[str]) -> str:
     else the default, the first of the candidates."""
     in_header = []
     for separator in candidates:
-        counts = [len(fields) for _, fields in records(iter(lines), separator) if isinstance(fields, list)]
+        counts = [len(fields) for _, fields in careful_records(Lines([], lines), separator) if isinstance(fields, list)]
         if counts and counts[0] > 1:
             in_header.append(separator)
             if len(set(counts)) == 1:

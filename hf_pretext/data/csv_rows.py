@@ -4,13 +4,17 @@ records (lists of texts) -> votes on the types of columns, in a first pass -> Ar
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 
-from .column_types import FAULTS, Types, Votes, at_line, fault_array
-from .csv_records import Record
+from .column_types import FAULTS, Fault, Types, Votes, at_line, fault_array
+from .csv_records import Csv, Record
+from .lines import LONGEST, Line
 
 TEXT = pa.large_string()
 BOOLS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
@@ -21,20 +25,66 @@ MISSING = (  # words for a missing number, as in pandas; in a column of texts th
 SPACES = " \t"
 
 
-def votes_of(records: Sequence[Record], columns: Sequence[str]) -> Votes:
+class Part(NamedTuple):
+    """Records of a CSV file. columns: texts, null for empty ones. faults: reasons of bad records by their index, and
+    the lines where they begin; the texts of a bad record are null."""
+
+    columns: list[pa.Array]
+    faults: dict[int, tuple[int, str]]
+
+
+def parts_of(file: Csv) -> Iterator[Part]:
+    """Yields the records of a CSV file. Raises as `lines_of` does."""
+    yield Part([pa.nulls(0, TEXT)] * len(file.columns), {})  # a file may have no records
+    for part in file.records(partial(quick_part, file)):
+        yield part if isinstance(part, Part) else part_of(part, len(file.columns))
+
+
+def quick_part(file: Csv, block: Sequence[Line]) -> Part | None:
+    """Returns the records of lines, parsed by pyarrow; None if it refuses some, or if records have several lines."""
+    content = b"\n".join(line for _, line in block)
+    names = list(map(str, range(file.fields)))
+    try:
+        table = pyarrow.csv.read_csv(
+            pa.BufferReader(content),
+            pyarrow.csv.ReadOptions(use_threads=False, block_size=len(content) + 1, column_names=names),
+            pyarrow.csv.ParseOptions(delimiter=file.separator, newlines_in_values=False),
+            pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, TEXT), null_values=[""], strings_can_be_null=True
+            ),
+        )
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    filled = sum(bool(line.strip()) for _, line in block)
+    if len(table) != filled or max(map(len, (line for _, line in block))) > LONGEST:
+        return None
+    return Part([column.combine_chunks() for column in table.columns[file.row_names :]], {})
+
+
+def part_of(records: Sequence[Record], count: int) -> Part:
+    """Returns records as a part. count: number of columns."""
+    faults = {i: (line, fields) for i, (line, fields) in enumerate(records) if isinstance(fields, str)}
+    rows = [[None] * count if isinstance(fields, str) else fields for _, fields in records]
+    try:
+        columns = arrays(rows)
+    except UnicodeEncodeError:
+        for i, fields in enumerate(rows):
+            if i not in faults and (reason := undecodable(fields)) is not None:
+                faults[i], rows[i] = (records[i][0], reason), [None] * count
+        columns = arrays(rows)
+    return Part(columns, faults)
+
+
+def votes_of(part: Part, columns: Sequence[str]) -> Votes:
     """Returns for each column the type that fits all its values, with their number.
 
     The words of `MISSING` count as values of the type `binary`, empty values as null."""
     votes = {}
-    parsed, reasons = text_columns(records, len(columns))
-    good = pa.array([reason is None for reason in reasons], pa.bool_())
-    for name, texts in zip(columns, parsed, strict=True):
-        texts = texts.filter(good)
+    for name, texts in zip(columns, part.columns, strict=True):
         filled = texts.drop_null()
-        words = pc.is_in(filled, pa.array(MISSING, TEXT))
-        values = filled.filter(pc.invert(words))
+        values = filled.filter(pc.invert(pc.is_in(filled, pa.array(MISSING, TEXT))))
         counts = {number_type(values): len(values), pa.binary(): len(filled) - len(values)}
-        votes[name] = Counter({**counts, pa.null(): len(texts) - len(filled)})
+        votes[name] = Counter({**counts, pa.null(): len(texts) - len(filled) - len(part.faults)})
     return votes
 
 
@@ -67,33 +117,23 @@ def settled(votes: Votes) -> Types:
     return Types(pa.schema(fields), frozenset())
 
 
-def table_of(records: Sequence[Record], columns: Sequence[str], types: Types, name: str) -> pa.Table:
+def table_of(part: Part, columns: Sequence[str], types: Types, name: str) -> pa.Table:
     """Returns a table of records, with the columns of `types` and the hidden column of faults. name: of the file."""
-    parsed, reasons = text_columns(records, len(columns))
-    texts = dict(zip(columns, parsed, strict=True))
+    texts, count = dict(zip(columns, part.columns, strict=True)), len(part.columns[0])
     arrays = [
-        typed(texts[field.name], field.type) if field.name in texts else pa.nulls(len(records), field.type)
+        typed(texts[field.name], field.type) if field.name in texts else pa.nulls(count, field.type)
         for field in types.schema
     ]
-    faults = [
-        [] if reason is None else [at_line(reason, line, name)]
-        for (line, _), reason in zip(records, reasons, strict=True)
-    ]
+    faults: list[list[Fault]] = [[]] * count
+    for i, (line, reason) in part.faults.items():
+        faults[i] = [at_line(reason, line, name)]
     return pa.table([*arrays, fault_array(faults)], [*types.schema.names, FAULTS])
 
 
-def text_columns(records: Sequence[Record], count: int) -> tuple[list[pa.Array], list[str | None]]:
-    """Returns the columns as texts, null for empty ones, and for each record the reason why it is bad, or None.
-
-    All texts of a bad record are null."""
-    reasons: list[str | None] = []
-    rows = []
-    for _, fields in records:
-        reason = fields if isinstance(fields, str) else undecodable(fields)
-        reasons.append(reason)
-        rows.append([None] * count if reason is not None else fields)
-    columns = [pa.array(column, TEXT) for column in zip(*rows, strict=True)] or [pa.nulls(0, TEXT)] * count
-    return [pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column) for column in columns], reasons
+def arrays(rows: Sequence[Sequence[str | None]]) -> list[pa.Array]:
+    """Returns the columns of rows as texts, null for empty ones. Raises `UnicodeEncodeError` for invalid bytes."""
+    columns = [pa.array(column, TEXT) for column in zip(*rows, strict=True)]
+    return [pc.if_else(pc.equal(column, ""), pa.scalar(None, TEXT), column) for column in columns]
 
 
 def undecodable(fields: Sequence[str]) -> str | None:

@@ -67,19 +67,15 @@ def json_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator
 
 
 def csv_summary(url: str, reading: Reading) -> bytes:
-    def parts() -> Iterator[Votes]:
-        file = Csv(url, reading)
-        yield csv_rows.votes_of([], file.columns)  # a file may have no records
-        for records in file.records():
-            yield csv_rows.votes_of(records, file.columns)
-
-    return tally(parts())
+    file = Csv(url, reading)
+    return tally(csv_rows.votes_of(part, file.columns) for part in csv_rows.parts_of(file))
 
 
 def csv_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[pa.Table]:
     file = Csv(url, reading)
-    for records in file.records():
-        yield csv_rows.table_of(records, file.columns, types, name)
+    for part in csv_rows.parts_of(file):
+        if file.columns:
+            yield csv_rows.table_of(part, file.columns, types, name)
 
 
 # plain text
