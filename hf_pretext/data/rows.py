@@ -93,6 +93,11 @@ class Rows:
         """Returns the path or URL of the file of a piece; None for pieces without a known file."""
         return None
 
+    def folder(self, piece: int, index: int) -> str | None:
+        """Returns the folder from which relative paths in a row start; None if it is unknown."""
+        url = self.url(piece)
+        return None if url is None else os.path.dirname(url)
+
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece.
 

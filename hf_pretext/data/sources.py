@@ -12,11 +12,12 @@ from functools import partial
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
-from .columns import features_of, find_one_of
+from .columns import PATHS, features_of, find_one_of, holds_paths
 from .contents import File
-from .decoding import UNREADABLE
+from .decoding import UNREADABLE, BadSample
 from .lines import Reading
 from .opening import SPLITS, Opened, choose_split, open_dataset, split_names
+from .paths import check_no_url, followed
 from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows
@@ -40,6 +41,7 @@ class Source:
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
+        self._paths = [kind for kind in PATHS if kind in self.features and holds_paths(self.features[kind])]
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
         self._row_bytes: float | None = None
@@ -50,6 +52,11 @@ class Source:
         self.rows.lost = [*lost, *self.rows.lost]
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
+        if self._paths:
+            first = self.read_rows(0, 0, min(PROBED, self.counts[0]))
+            for kind in self._paths:
+                check_no_url([row.get(kind) for row in first], self.columns[kind], name)
+            self.rows.close()
 
     @property
     def endless(self) -> bool:
@@ -63,6 +70,19 @@ class Source:
         return sum(self.counts)
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        """Returns rows `start` to `stop` (exclusive) of a piece, as `read_rows` does, with their paths followed."""
+        rows = self.read_rows(piece, start, stop)
+        return [self._followed(row, piece, i) for i, row in enumerate(rows, start)] if self._paths else rows
+
+    def _followed(self, row: dict, piece: int, index: int) -> dict:
+        try:
+            folder = self.rows.folder(piece, index)
+            paths = {kind: followed(row[kind], folder, self.rows.remote) for kind in self._paths if kind in row}
+            return {**row, **paths}
+        except BadSample as error:
+            return {UNREADABLE: str(error)}
+
+    def read_rows(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece.
 
         A row that can't be read is `{UNREADABLE: reason}`, so that a damaged file causes bad samples and does not end a
@@ -82,7 +102,7 @@ class Source:
             elif stop - start == 1:
                 rows = []
             else:  # these rows can be read one by one, and only some may be damaged
-                return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
+                return [row for i in range(start, stop) for row in self.read_rows(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
 
     def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
