@@ -55,10 +55,12 @@ def total(summaries: Sequence[bytes]) -> Votes:
 
 
 def json_summary(url: str, reading: Reading) -> bytes:
+    """Returns the types of a JSON file."""
     return tally(map(json_rows.votes_of, json_rows.json_lines(url, reading)))
 
 
 def json_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[pa.Table]:
+    """Yields the tables of a JSON file."""
     for lines in json_rows.json_lines(url, reading):
         yield pa.concat_tables(json_rows.tables(lines, types, name))
 
@@ -67,11 +69,13 @@ def json_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator
 
 
 def csv_summary(url: str, reading: Reading) -> bytes:
+    """Returns the types of a CSV file."""
     file = Csv(url, reading)
     return tally(csv_rows.votes_of(part, file.columns) for part in csv_rows.parts_of(file))
 
 
 def csv_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[pa.Table]:
+    """Yields the tables of a CSV file."""
     file = Csv(url, reading)
     for part in csv_rows.parts_of(file):
         if file.columns:
@@ -82,10 +86,12 @@ def csv_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[
 
 
 def text_summary(url: str, reading: Reading) -> bytes:
+    """Returns the type of plain text."""
     return dumped({"text": Counter({pa.string(): 1})})
 
 
 def text_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[pa.Table]:
+    """Yields the tables of a plain text file."""
     for lines in texts_of(url, reading.sample_by, reading.encoding):
         texts, faults = [], []
         for number, line in lines:
@@ -109,6 +115,7 @@ def decoded(line: bytes, longest: int) -> tuple[str | None, str | None]:
 
 
 def arrow_summary(url: str, reading: Reading) -> bytes:
+    """Returns the schema of an Arrow file."""
     with pa.memory_map(url) as file:
         return opened(file).schema.serialize().to_pybytes()
 
@@ -120,6 +127,7 @@ def first_schema(summaries: Sequence[bytes]) -> Types:
 
 
 def arrow_tables(url: str, reading: Reading, types: Types, name: str) -> Iterator[pa.Table]:
+    """Yields the batches of an Arrow file. The rows of a damaged batch are bad."""
     with pa.memory_map(url) as file:
         for number, batch in enumerate(batches_of(file), 1):
             try:

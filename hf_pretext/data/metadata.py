@@ -12,7 +12,7 @@ from .csv_records import Csv
 from .csv_rows import undecodable
 from .json_rows import fitted, json_lines, loaded, slow_votes_of
 from .lines import CutOff, Reading
-from .tables import check_reasons
+from .table import check_reasons
 
 METADATA = ("metadata.csv", "metadata.jsonl")  # as in `datasets`
 Row = dict[str, Any]

@@ -18,7 +18,7 @@ from .lines import Reading, kind_of
 from .metadata import notes_on
 from .remote import patient_hub
 from .shards import footer
-from .tables import Table, check_lost, open_table
+from .table import Table, check_lost, open_table
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed

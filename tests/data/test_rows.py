@@ -12,7 +12,7 @@ from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.shards import ParquetRows, TarRows
 from hf_pretext.data.sources import open_source
-from hf_pretext.data.tables import TableRows
+from hf_pretext.data.table import TableRows
 from hf_pretext.stream.state import difference
 
 own_cache = pytest.fixture(autouse=True)(fresh_cache)

@@ -65,6 +65,7 @@ class TableRows(MapRows):
         self.table, self.stamp = table, table.stamp
 
     def folder(self, piece: int, index: int) -> str | None:
+        """Returns the folder of the file of a row."""
         row = self.places[piece][1] + index
         return self.table.folders[bisect_right(self.table.ends, row)]
 
