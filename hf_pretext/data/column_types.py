@@ -39,9 +39,10 @@ def at_line(reason: str, line: int, name: str) -> Fault:
 
 
 def add_votes(votes: Votes, more: Mapping[str, Mapping[pa.DataType, int]]) -> None:
-    """Adds the votes of a further part of the data."""
+    """Adds the votes of a further part of the data. Columns whose names Arrow can't store are left out."""
     for column, counts in more.items():
-        votes.setdefault(column, Counter()).update(counts)
+        if "\0" not in column and column != FAULTS:
+            votes.setdefault(column, Counter()).update(counts)
 
 
 def settled(votes: Votes) -> Types:

@@ -16,8 +16,8 @@ from .columns import PATHS, features_of, find_one_of, holds_paths
 from .contents import File
 from .decoding import UNREADABLE, BadSample
 from .lines import Reading
+from .media_paths import check_no_url, followed
 from .opening import SPLITS, Opened, choose_split, open_dataset, split_names
-from .paths import check_no_url, followed
 from .remote import can_be_reached, is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .shards import ParquetRows, TarRows

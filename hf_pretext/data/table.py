@@ -42,6 +42,10 @@ Lost = list[tuple[str, str]]
 log = logging.get_logger(__name__)
 
 
+class CacheError(ValueError):
+    """The cache can't be written."""
+
+
 class Table(NamedTuple):
     """Rows of files, on disk. data: with the hidden column of faults. ends: number of rows up to the end of each file.
     folders: of the files. stamp: changes with the files."""
@@ -118,8 +122,12 @@ class Conversion:
                     paths[name] = stored([url, fact, how], lambda path, url=url, name=name: make(url, name, path))
                 except CutOff as error:
                     self.lost[name] = str(error)
+                except CacheError:
+                    raise
                 except OSError as error:
                     self.lost[name] = f"unreadable: {error.strerror or error}"
+                except (ValueError, pa.ArrowException) as error:  # damage that no reader has recognised
+                    self.lost[name] = f"{type(error).__name__}: {error}"
         return paths
 
 
@@ -137,7 +145,7 @@ def open_table(urls: Sequence[str], format: str, name: str, reading: Reading) ->
 def stored(key: list, make: Callable[[Path], object]) -> Path:
     """Returns a file below `HF_HOME`, and makes it if it does not exist. Of several processes, one makes it.
 
-    make: writes the file. Raises its errors, and `ValueError` if the cache can't be written."""
+    make: writes the file. Raises its errors, and `CacheError` if the cache can't be written."""
     from huggingface_hub import constants
 
     folder = Path(constants.HF_HOME) / "hf_pretext" / "tables"
@@ -152,7 +160,7 @@ def stored(key: list, make: Callable[[Path], object]) -> Path:
                     make(temporary)
     except OSError as error:
         if error.errno in FULL or str(error.filename or "").startswith(str(folder)):
-            raise ValueError(
+            raise CacheError(
                 f"The cache {folder} can't be written ({error.strerror}). Free some space, or set HF_HOME to a folder "
                 "on another disk."
             ) from error

@@ -191,6 +191,21 @@ def test_a_bad_line_of_csv_is_one_bad_row(line, tmp_path):
     assert [row["text"] for i, row in enumerate(rows) if i != 2] == [f"text, {i}" for i in range(50) if i != 2]
 
 
+def test_names_of_columns_that_arrow_can_not_store(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"text,a\x00b,hf_pretext.faults,\xff\none,2,3,4\n")
+    (tmp_path / "a.jsonl").write_bytes(b'{"text": "one", "a\\u0000b": 2, "hf_pretext.faults": 3, "\\ud800": 4}\n')
+    for name in ("a.csv", "a.jsonl"):
+        assert texts(opened(tmp_path / name)) == ["one"]
+
+
+def test_a_cache_that_can_not_be_written_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "home").write_text("no folder")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    with pytest.raises(ValueError, match="The cache .*home.* can't be written.*HF_HOME"):
+        opened(tmp_path / "a.txt")
+
+
 @pytest.mark.parametrize("sample_by", ["line", "paragraph"])
 def test_invalid_bytes_in_plain_text_are_one_bad_row(sample_by, tmp_path):
     between = b"\n" if sample_by == "line" else b"\n\n"

@@ -10,7 +10,7 @@ from made_images import all_rows, png
 
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image
 from hf_pretext.data.lines import Reading
-from hf_pretext.data.paths import followed
+from hf_pretext.data.media_paths import followed
 from hf_pretext.data.sources import open_source
 
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
