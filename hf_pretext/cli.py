@@ -137,6 +137,8 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--dataset": {"required": True, "help": "Labelled dataset: a Hub id, a folder or files."},
             "--label": {"help": "Column of the labels. Default: detected."},
             "--column": {"help": "Column of the images, texts, audio or videos. Default: detected."},
+            "--encoding": {"help": "Encoding of JSON, CSV and text files, e.g. cp1252. Default: UTF-8."},
+            "--separator": {"help": "Character between the fields of CSV files. Default: detected."},
             "--rows": {"type": positive, "help": "Maximum number of rows of each split. Default: all."},
             "--image_size": {
                 "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",

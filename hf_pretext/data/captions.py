@@ -10,9 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from datasets import Features, Value
 
-from .columns import holds_text
-from .corpus import AT_ONCE
-from .decoding import to_text
+from .corpus import AT_ONCE, one_text, texts_in
 from .sources import Source
 
 CAPTION_DRAWS = 3
@@ -36,9 +34,10 @@ class Captions:
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> str:
         """Returns the column "text" if `random` is None, else the text of a drawn column: a random choice of a dict's
-        texts, or random keywords of a list. An empty column is replaced by "text". Raises `BadSample` for a row whose
-        column "text" is missing or blank."""
-        caption = to_text(row["text"])
+        texts, or random keywords of a list. An empty column is replaced by "text". If "text" is a list or dict of
+        captions, one of them is drawn; the first one if `random` is None. Raises `BadSample` for a row whose column
+        "text" is missing or blank."""
+        caption = one_text(row["text"], random)
         if random is None or len(self.columns) == 1:
             return caption
         column, which, many = random.random(CAPTION_DRAWS)
@@ -49,18 +48,6 @@ class Captions:
         if isinstance(value, dict):
             return texts[int(which * len(texts))]
         return " ".join(random.permutation(texts)[: 1 + int(many * len(texts))])
-
-
-def holds_captions(feature) -> bool:
-    """Returns True for a column of strings, lists of strings, dicts of strings, or of unknown type."""
-    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", feature)]
-    return all(map(holds_text, inner))
-
-
-def texts_in(value) -> list[str]:
-    """Returns the texts in a column's value (a text, list or dict), without blank texts."""
-    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
 
 
 def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:

@@ -6,7 +6,7 @@ features {"jpg": Image(), "cls": Value("int64")} -> {"image": "jpg", "label": "c
 from collections.abc import Mapping, Sequence
 
 import PIL.Image
-from datasets import Audio, ClassLabel, Features, Image, Value, Video
+from datasets import Audio, ClassLabel, Features, Image, Json, Value, Video
 
 USUAL_NAMES = {
     "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
@@ -15,6 +15,15 @@ USUAL_NAMES = {
     "video": ("video", "clip", "mp4", "webm", "mkv", "avi"),
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
+CAPTION_LISTS = ("captions", "sentences", "texts")  # names of columns of several texts, used after the usual ones
+PATHS = {  # names of columns of paths, used if a dataset has no other column of the kind
+    "image": ("file_name", "filename", "image_path", "image_file", "filepath", "file_path", "path"),
+    "audio": ("audio_path", "file_name", "filename", "file_path", "path"),
+    "video": ("video_path", "file_name", "filename", "file_path", "path"),
+}
+URLS = ("url", "image_url", "img_url", "coco_url", "flickr_url")
+STRINGS = ("string", "large_string", "string_view")
+DOWNLOAD = "download the images with img2dataset (pip install img2dataset) and give its output folder."
 TYPES = {"image": Image, "audio": Audio, "video": Video, "label": ClassLabel}
 
 
@@ -27,6 +36,7 @@ def find_one_of(
     `kinds` if the dataset has none of them."""
     named = [kind for kind in kinds if asked.get(kind) is not None]
     present = [kind for kind in kinds if any(candidates(features, kind))]
+    present = present or [kind for kind in kinds if second_choice(features, kind)]
     kind = next(iter([*named, *present, kinds[0]]))
     return kind, find_column(features, kind, asked.get(kind), name, prefix)
 
@@ -45,17 +55,19 @@ def find_column(
     if asked is not None:
         if asked not in features:
             raise ValueError(f"{name} has no column {asked!r} ({option}). Its columns: {listing}.")
-        if kind == "text" and not holds_text(features[asked]):
+        if kind == "text" and not holds_captions(features[asked]):
             raise ValueError(f"{name}: the column {asked!r} ({option}) contains no texts. Its columns: {listing}.")
         return asked
     typed, usual = candidates(features, kind)
+    if not typed and not usual:
+        usual = second_choice(features, kind)
     for some in ([c for c in typed if c in usual], typed, usual):
         if len(some) == 1:
             return some[0]
     if not typed and not usual:
-        raise ValueError(
-            f"{name}: no column of {kind}s was detected. Name the column with {option}. Columns: {listing}."
-        )
+        urls = [column for column in features if kind == "image" and column.lower() in URLS]
+        advice = f"The column {urls[0]!r} has URLs: {DOWNLOAD}" if urls else f"Name the column with {option}."
+        raise ValueError(f"{name}: no column of {kind}s was detected. {advice} Columns: {listing}.")
     choice = ", ".join(dict.fromkeys(typed + usual))
     raise ValueError(f"{name} has several columns of {kind}s: {choice}. Choose one with {option}. Columns: {listing}.")
 
@@ -70,9 +82,29 @@ def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
     return typed, [column for column in usual if kind != "text" or holds_text(features[column])]
 
 
+def second_choice(features: Features, kind: str) -> list[str]:
+    """Returns the columns of lists or dicts of texts by their usual names; for other kinds, the columns of paths."""
+    if kind == "text":
+        names = (*USUAL_NAMES["text"], *CAPTION_LISTS)
+        return [column for column in features if column.lower() in names and holds_captions(features[column])]
+    return [column for column in features if column.lower() in PATHS.get(kind, ()) and holds_paths(features[column])]
+
+
+def holds_paths(feature) -> bool:
+    """Returns True for a column of strings."""
+    return isinstance(feature, Value) and feature.dtype in STRINGS
+
+
+def holds_captions(feature) -> bool:
+    """Returns True for a column of strings, lists of strings, dicts of strings (as by language), JSON, or of unknown
+    type."""
+    inner = feature.values() if isinstance(feature, dict) else [getattr(feature, "feature", feature)]
+    return isinstance(feature, Json) or all(map(holds_text, inner))
+
+
 def holds_text(feature) -> bool:
     """Returns True for a column of strings or of unknown type."""
-    return isinstance(feature, Value) and feature.dtype in ("string", "large_string", "string_view", "null")
+    return isinstance(feature, Value) and feature.dtype in (*STRINGS, "null")
 
 
 def type_name(feature) -> str:

@@ -80,7 +80,9 @@ def write(source: Source, tokenizer: PreTrainedTokenizerBase, column: str, folde
         name = source.columns[column]
         raise ValueError(f"{source.name} has no text in its column {name!r}. Choose a column that contains texts.")
     if bad:
-        log.warning(f"{source.name}: {bad:,} of {len(source):,} texts are missing or blank and are left out.")
+        log.warning(
+            f"{source.name}: {bad:,} of {len(source):,} texts are missing, blank or unreadable and are left out."
+        )
     for name, kind in (("tokens", dtype), ("starts", np.bool_)):
         np.save(folder / f"{name}.npy", np.memmap(folder / name, kind, "r"))
         os.unlink(folder / name)
@@ -113,9 +115,27 @@ def text_or_none(row: dict, column: str) -> str | None:
     if UNREADABLE in row:
         return None
     try:
-        return to_text(row[column])
+        return one_text(row[column])
     except BadSample:
         return None
+
+
+def one_text(value, random: np.random.Generator | None = None) -> str:
+    """Returns a text; of a list or dict of texts, a random one, or the first if `random` is None.
+
+    Raises `BadSample` for a value without a text."""
+    if not isinstance(value, (list, tuple, dict)):
+        return to_text(value)
+    texts = texts_in(value)
+    if not texts:
+        raise BadSample(f"a {type(value).__name__} without a text")
+    return texts[0 if random is None else int(random.integers(len(texts)))]
+
+
+def texts_in(value) -> list[str]:
+    """Returns the texts in a column's value (a text, list or dict), without blank texts."""
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
+    return [text for text in values if isinstance(text, str) and text.strip()]
 
 
 def word_begins(words: Sequence[int | None]) -> np.ndarray:

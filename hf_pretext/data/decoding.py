@@ -15,7 +15,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .formats import further_formats
+from .image_suffixes import further_formats
 
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
 HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # Pillow raises an error above this

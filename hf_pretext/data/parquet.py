@@ -61,6 +61,13 @@ class ParquetFiles:
         """Returns size and stamp of each file."""
         return list(zip(self.index["size"].to_pylist(), self.index["stamp"].to_pylist(), strict=True))
 
+    @property
+    def lost(self) -> dict[str, str]:
+        """Files whose footer can't be read, with the reason."""
+        readable = self.index["rows"].is_valid().to_pylist()
+        names = zip(short_names(self.urls), readable, strict=True)
+        return {name: "no Parquet file, or damaged or cut: its rows are left out" for name, fine in names if not fine}
+
     def metadata(self, number: int) -> pq.FileMetaData:
         """Returns the metadata of a file."""
         return pq.read_metadata(pa.BufferReader(self.index["footer"][number].as_buffer()))
@@ -95,9 +102,7 @@ class ParquetRows(Rows):
                 self.groups.append((number, group))
                 before += count
         super().__init__(columns, counts, places, files_of(names, urls, facts), any(map(is_remote, urls)))
-        readable = files.index["rows"].is_valid().to_pylist()
-        why = "no Parquet file, or damaged or cut: its rows are left out"
-        self.lost = [(name, why) for name, fine in zip(names, readable, strict=True) if not fine]
+        self.lost = list(files.lost.items())
         self.of_files, self.facts = files, facts
         self.metadata = lru_cache(256)(files.metadata)
 

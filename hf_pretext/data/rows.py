@@ -106,6 +106,11 @@ class Rows:
         except Exception:  # each library raises other types
             return False
 
+    def folder(self, piece: int, index: int) -> str | None:
+        """Returns the folder from which relative paths in a row start; None if it is unknown."""
+        url = self.url(piece)
+        return None if url is None else os.path.dirname(url)
+
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece.
 

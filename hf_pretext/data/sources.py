@@ -14,14 +14,17 @@ from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
 from ..utils.paths import without_query
-from .columns import features_of, find_one_of
+from .columns import PATHS, features_of, find_one_of, holds_paths
 from .contents import File
-from .decoding import UNREADABLE
-from .opening import SPLITS, alone, choose_split, open_dataset, split_names
+from .decoding import UNREADABLE, BadSample
+from .lines import Reading
+from .media_paths import check_no_url, followed
+from .opening import SPLITS, Opened, alone, choose_split, open_dataset, split_names
 from .parquet import ParquetFiles, ParquetRows, parquet_files
 from .ranges import is_network
 from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
+from .table import Table, TableRows
 from .tars import TarRows, Tars, are_tars
 from .urls import is_url
 
@@ -34,14 +37,16 @@ log = logging.get_logger(__name__)
 class Source:
     """Undecoded rows with canonical columns, in pieces of known row counts."""
 
-    def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None):
-        """columns: `{canonical name: name in the data}`. files: the files of `data` by name.
+    def __init__(self, data, columns: Mapping[str, str], name: str = "dataset", features=None, files=None, lost=()):
+        """columns: `{canonical name: name in the data}`. files: the files of `data` by name. lost: files that can't be
+        read, with the reasons.
 
         The attribute `revision` is the commit of a Hub dataset that was opened by its id, None for other data. Raises
         `ValueError` for a source without rows."""
         self.name, self.columns, self.prefix = name, dict(columns), ""
         features = data.features if features is None else features
         self.features = {canonical: features[column] for canonical, column in self.columns.items()}
+        self._paths = [kind for kind in PATHS if kind in self.features and holds_paths(self.features[kind])]
         self.rows = rows_of(data, self.columns, name, files)
         self.counts = self.rows.counts
         self._row_bytes: float | None = None
@@ -49,8 +54,14 @@ class Source:
         if not sum(self.counts):
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         self.revision = None if is_url(name) else revision_of(self.rows.url(0))
+        self.rows.lost = [*lost, *self.rows.lost]
         for where, why in self.rows.lost:
             log.warning(f"{name}: {where} is {why}.")
+        if self._paths:
+            first = self.read_rows(0, 0, min(PROBED, self.counts[0]))
+            for kind in self._paths:
+                check_no_url([row.get(kind) for row in first], self.columns[kind], name)
+            self.rows.close()
 
     @property
     def endless(self) -> bool:
@@ -64,6 +75,19 @@ class Source:
         return sum(self.counts)
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
+        """Returns rows `start` to `stop` (exclusive) of a piece, as `read_rows` does, with their paths followed."""
+        rows = self.read_rows(piece, start, stop)
+        return [self._followed(row, piece, i) for i, row in enumerate(rows, start)] if self._paths else rows
+
+    def _followed(self, row: dict, piece: int, index: int) -> dict:
+        try:
+            folder = self.rows.folder(piece, index)
+            paths = {kind: followed(row[kind], folder, self.rows.remote) for kind in self._paths if kind in row}
+            return {**row, **paths}
+        except BadSample as error:
+            return {UNREADABLE: str(error)}
+
+    def read_rows(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece.
 
         A row that can't be read is `{UNREADABLE: reason}`, so that a damaged file causes bad samples and does not end a
@@ -83,7 +107,7 @@ class Source:
             elif stop - start == 1:
                 rows = []
             else:  # these rows can be read one by one, and only some may be damaged
-                return [row for i in range(start, stop) for row in self.read(piece, i, i + 1)]
+                return [row for i in range(start, stop) for row in self.read_rows(piece, i, i + 1)]
         return rows + [{UNREADABLE: reason}] * (stop - start - len(rows))
 
     def _is_hopeless(self, piece: int, start: int, error: Exception) -> bool:
@@ -144,7 +168,7 @@ def open_source(
     split: str = "train",
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
-    sample_by: str | None = None,
+    reading: Reading | None = None,
     option: str = "",
     share: Callable[[Callable[[], Any]], Any] = alone,
 ) -> Source:
@@ -152,18 +176,16 @@ def open_source(
 
     dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
         any sequence or iterable of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or
-        Arrow, JSON lines, CSV and text files (which `datasets` converts to a table on disk). columns: `{canonical name:
-        name in the data, or None to detect it}`. needed: required canonical columns; of a tuple, the first that the
-        dataset has. sample_by: the unit of a row of a plain text file (see `TextArguments`). option: prefix of the
-        option names in error messages.
-        share: gives all ranks what its argument returns on one (`on_main_process`), if all ranks open the dataset
-        together; by default each rank asks the server.
+        Arrow, JSON lines, CSV and text files (converted to a table on disk). columns: `{canonical name: name in the
+        data, or None to detect it}`. needed: required canonical columns; of a tuple, the first that the dataset has.
+        reading: how files are read. option: prefix of the option names in error messages. share: gives all ranks what
+        its argument returns on one (`on_main_process`), if all ranks open the dataset together; by default each rank
+        asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
-    name, data, files = type(dataset).__name__, dataset, None
-    if isinstance(dataset, str):
-        name = without_query(dataset)
-        data, files = open_dataset(dataset, split, sample_by, option, share)
+    name = without_query(dataset) if isinstance(dataset, str) else type(dataset).__name__
+    opened = open_dataset(dataset, split, reading, option, share) if isinstance(dataset, str) else Opened(dataset)
+    data = opened.data
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
     data = as_tars(data)
@@ -180,7 +202,7 @@ def open_source(
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
     kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
     chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
-    return Source(data, chosen, name, features, files)
+    return Source(data, chosen, name, features, opened.files, opened.lost)
 
 
 def as_tars(data):
@@ -194,6 +216,7 @@ def open_splits(
     dataset: str | Mapping | Dataset | IterableDataset,
     columns: Mapping[str, str | None] | None = None,
     needed: tuple[str | tuple[str, ...], ...] = ("image",),
+    reading: Reading | None = None,
     option: str = "",
 ) -> dict[str, Source]:
     """Returns the existing splits of a dataset, named "train", "validation" and "test".
@@ -206,7 +229,7 @@ def open_splits(
         available = split_names(dataset)
     names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
     return {
-        split: open_source(dataset, name or "train", columns, needed, option=option)
+        split: open_source(dataset, name or "train", columns, needed, reading, option)
         for split, name in names.items()
         if name is not None or split == "train"
     }
@@ -229,6 +252,8 @@ def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, Fil
         how = getattr(builder, "config_id", None)  # differs between lines and paragraphs, for example
         made_by = None if builder is None and not kwargs else f"{type(builder).__name__} {how}"
         return StreamRows(undecoded(data, columns), columns, name, made_by)
+    if isinstance(data, Table):
+        return TableRows(data, columns, name, files)
     if hasattr(data, "__len__") and hasattr(data, "__getitem__"):
         return MapRows(undecoded(data, columns) if isinstance(data, Dataset) else data, columns, name, files)
     if iter(data) is data:

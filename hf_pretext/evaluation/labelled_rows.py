@@ -12,6 +12,7 @@ from datasets import ClassLabel, Value
 
 from ..data.corpus import text_or_none
 from ..data.decoding import UNREADABLE
+from ..data.lines import Reading
 from ..data.sources import Source, open_splits
 from .transfer import Labels
 
@@ -53,17 +54,18 @@ class LabelledRows:
         columns: Mapping[str, str | None] | None = None,
         limit: int | None = None,
         captions: bool = False,
+        reading: Reading | None = None,
     ):
         """needed: canonical columns of the inputs (see `open_source`). label: column of the labels; default: detected.
         columns: canonical names to names in the data; default: detected. limit: maximum number of rows of each split,
-        evenly spaced. captions: keeps the captions of the rows.
+        evenly spaced. captions: keeps the captions of the rows. reading: how files are read.
 
         Raises `ValueError` for a set without rows, for missing columns, and for a label column whose values are no
         single labels."""
         self.keeps_captions = captions
         kinds = [kind for kind in needed if not (captions and kind == "text")]
         asked = {**(columns or {}), "label": label}
-        sources = open_splits(dataset, asked, (*kinds, "label", *(["text"] if captions else [])), option=EVALUATION)
+        sources = open_splits(dataset, asked, (*kinds, "label", *(["text"] if captions else [])), reading, EVALUATION)
         train = sources["train"]
         self.name, self.revision, self.label = train.name, train.revision, train.columns["label"]
         feature = train.features["label"]

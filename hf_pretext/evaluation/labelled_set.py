@@ -15,6 +15,7 @@ from tqdm.std import tqdm
 from ..data.captions import label_number
 from ..data.corpus import AT_ONCE, text_or_none
 from ..data.decoding import UNREADABLE, BadSample
+from ..data.lines import Reading
 from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
 from ..utils.progress import progress
@@ -43,16 +44,18 @@ class LabelledSet(LabelledRows):
         workers: int = 0,
         limit: int | None = None,
         captions: bool | None = None,
+        reading: Reading | None = None,
     ):
         """inputs: inputs of training, fitted to their encoders. Random augmentation is switched off, except for views.
         label, columns, limit: see `LabelledRows`. batch_size: rows of a batch. workers: processes that decode.
-        captions: leaves out rows without a caption; default: True if texts are combined with another kind.
+        captions: leaves out rows without a caption; default: True if texts are combined with another kind. reading: how
+        files are read.
 
         Raises `ValueError` like `LabelledRows`, for fewer than two classes, and for a split without readable rows."""
         kinds = tuple(inputs.by_name)
         self.texts_alone = kinds == ("text",)
         captions = ("text" in kinds and len(kinds) > 1) if captions is None else captions
-        super().__init__(dataset, inputs.needed, label, columns, limit, captions)
+        super().__init__(dataset, inputs.needed, label, columns, limit, captions, reading)
         self.drawing, self.inputs, self.kinds = inputs, inputs.evaluation(), kinds
         self.batch_size, self.workers = batch_size, workers
         self.pixels: dict[str, Tensor] | None = {}

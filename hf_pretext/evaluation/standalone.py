@@ -13,6 +13,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig
 from transformers.utils import CONFIG_NAME
 
 from .. import registry
+from ..data.lines import Reading
 from ..encoders import WEIGHTS, build_encoder, takes_kind
 from ..modalities import Inputs, modality_classes
 from ..modeling import load
@@ -39,6 +40,8 @@ def evaluate(
     rows: int | None = None,
     image_size: int | None = None,
     revision: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
     device: torch.device | str | None = None,
 ) -> dict:
     """Measures linear probes and kNN of a frozen encoder, and of three random encoders of the same architecture. Layer
@@ -47,19 +50,20 @@ def evaluate(
     source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), or of any encoder of one kind
     of data. dataset, label, column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of
     rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images are
-    scaled to [-1, 1] at this size. revision: branch, tag or commit of a repository. device: default: the accelerator,
-    else the CPU.
+    scaled to [-1, 1] at this size. revision: branch, tag or commit of a repository. encoding, separator: of
+    the data files (see `RunArguments`). device: default: the accelerator, else the CPU.
 
     Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` if the source has no such
     encoder, or no processor or tokenizer; if the Hub denies access; and if the set has no labels.
     """
+    reading = Reading(encoding=encoding, separator=separator)
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
     modality = modality_classes([kind])[kind].from_saved(
         processor_folder(folder, kind), encoder, str(source), image_size
     )
-    labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows)
+    labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
     methods = methods_of(modality.fractions)
     options = {"device": device, "methods": methods}
     trained = {"as trained": encoder_transfer(encoder, labelled, kind, description="trained", **options)}

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.captions import holds_captions
-from ..data.columns import type_name
+from ..data.columns import holds_captions, type_name
 from ..data.sources import Source
 from ..features import pool
 

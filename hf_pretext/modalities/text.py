@@ -16,8 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.captions import LETTERS, Captions, part_of
-from ..data.corpus import BatchedTexts, PackedTexts, check_pads, room, source_of, tokenised, word_begins
-from ..data.decoding import to_text
+from ..data.corpus import BatchedTexts, PackedTexts, check_pads, one_text, room, source_of, tokenised, word_begins
 from ..data.sources import Source
 from ..data.tokenizer import brought_tokenizer, load_tokenizer, train_tokenizer
 from ..encoders import TRIED
@@ -152,7 +151,7 @@ class Text(Modality):
 
         Raises `BadSample` for a row without a text."""
         if not any(name in row for name in SHOWN):  # a document
-            text = to_text(row["text"])
+            text = one_text(row["text"], random)
             text = text if random is None else part_of(text, LETTERS * self.max_length, random)
             return {**self.tokenised(text), "cut": 0}  # other epochs use other parts
         return self.tokenised(self.captions(row, random))

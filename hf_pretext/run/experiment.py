@@ -15,9 +15,11 @@ import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
 from ..cards.licenses import check_language, check_license
+from ..data.lines import Reading
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import Method, methods_of
 from ..modalities import Inputs, PairArguments
+from ..modalities.text import TextArguments
 from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
@@ -78,6 +80,13 @@ class Request:
     def encoder_function(self) -> Callable[..., PreTrainedConfig]:
         """The recipe's function that returns the config of a fresh encoder."""
         return self.recipe.smoke_encoder if self.options.smoke else self.recipe.encoder
+
+    @property
+    def reading(self) -> Reading:
+        """How data files are read. Raises `ValueError` for an unknown encoding, or a separator of several letters."""
+        texts, options = self.settings.get(TextArguments), self.options
+        sample_by = texts.sample_by if texts else None
+        return Reading(sample_by, options.encoding, options.separator, self.stream.max_bad_fraction)
 
     @property
     def main_process(self) -> bool:

@@ -17,7 +17,7 @@ from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, modality_classes
-from ..modalities.text import CaptionArguments, TextArguments
+from ..modalities.text import CaptionArguments
 from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
 from ..stream.mixture import Mixture
@@ -114,13 +114,14 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
     if full is not None:
         with start.named_in_errors():
             request.objective.native(full)
-    split, texts = request.options.split, request.settings[TextArguments]
+    split, reading = request.options.split, request.reading
     column = {TEXT: asked_columns(request)[TEXT]}
     if len(request.objective.inputs) == 1:
-        return open_source(request.datasets[0], split, column, (TEXT,), texts.sample_by)
+        return open_source(request.datasets[0], split, column, (TEXT,), reading)
     captions = {**column, **{k: v for k, v in further_columns(request).items() if k != "pair_label"}}
     sources = [
-        (open_source(dataset, split, captions, tuple(captions)), tuple(captions)) for dataset in request.datasets
+        (open_source(dataset, split, captions, tuple(captions), reading), tuple(captions))
+        for dataset in request.datasets
     ]
     sources += [(source, (TEXT,)) for source in sources_alone(request, TEXT)]
     return distinct_captions(sources)
@@ -162,7 +163,7 @@ def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
     """Opens one dataset. Raises `ValueError` for a column of further captions without captions."""
     columns = {**asked_columns(request), **further_columns(request)}
     needed = (*inputs.needed, *further_columns(request))
-    source = open_source(dataset, request.options.split, columns, needed, share=on_main_process)
+    source = open_source(dataset, request.options.split, columns, needed, request.reading, share=on_main_process)
     for modality in inputs.modalities:
         modality.check_columns(source)
     return source
@@ -170,10 +171,8 @@ def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
 
 def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
     """Opens the datasets of which only one kind of data is used. further: arguments of `open_source`."""
-    texts = request.settings.get(TextArguments)
-    options = {"split": request.options.split, "columns": {kind: None}, "needed": (kind,)}
-    sample_by = texts.sample_by if texts else None
-    return [open_source(dataset, **options, sample_by=sample_by, **further) for dataset in alone(request, kind)]
+    options = {"split": request.options.split, "columns": {kind: None}, "needed": (kind,), "reading": request.reading}
+    return [open_source(dataset, **options, **further) for dataset in alone(request, kind)]
 
 
 def open_corpus(
@@ -182,9 +181,9 @@ def open_corpus(
     """Opens datasets of texts: tokenised once, packed if `model` supports it, else in batches of similar lengths.
 
     Returns the same as `open_data`."""
-    corpus, split, texts = inputs.by_name[TEXT], request.options.split, request.settings[TextArguments]
-    opened = partial(open_source, split=split, columns=asked_columns(request), needed=(TEXT,), share=on_main_process)
-    sources = [opened(dataset, sample_by=texts.sample_by) for dataset in request.datasets]
+    corpus, split, columns = inputs.by_name[TEXT], request.options.split, asked_columns(request)
+    opened = partial(open_source, split=split, columns=columns, needed=(TEXT,), share=on_main_process)
+    sources = [opened(dataset, reading=request.reading) for dataset in request.datasets]
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
     rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)
@@ -214,6 +213,7 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
         asked_columns(request, "eval_"),
         workers=request.first.dataloader_num_workers,
         limit=options.eval_rows,
+        reading=dataclasses.replace(request.reading, sample_by=None),
     )
 
 

@@ -16,6 +16,10 @@ class RunArguments:
     mixture_weights: Sampling weight of each dataset. If not set, each dataset is sampled in proportion to its number of
         rows.
     split: Split of the training data.
+    encoding: Encoding of JSON, CSV and plain text files, e.g. cp1252. If not set: UTF-8, or UTF-16 with a byte order
+        mark.
+    separator: Character between the fields of CSV files; `tab` for a tab. If not set: comma, semicolon or tab, as in
+        the first lines.
     encoder: Pretrained encoder (Hub id or folder) to continue pretraining from. A folder with only a config.json gives
         random weights. If not set, the recipe's encoder is used, with random weights.
     eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
@@ -37,6 +41,8 @@ class RunArguments:
     dataset: list[str] = field(default_factory=list)
     mixture_weights: list[float] | None = None
     split: str = "train"
+    encoding: str | None = None
+    separator: str | None = None
     encoder: str | None = None
     eval_dataset: str | None = None
     eval_label: str | None = None

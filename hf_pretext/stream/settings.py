@@ -24,7 +24,8 @@ class StreamSettings:
         (see --buffer_bytes), by the same amount for any number of processes up to 16.
     buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.
     max_image_pixels: Images with more pixels count as bad samples, and are not decoded.
-    max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad.
+    max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad. Data is refused if a larger
+        share of its files, or of the lines of its texts and tables, can't be read.
     record_samples: Write the keys (shard and row) of the samples of each step to samples-rank*.jsonl in the output
         folder.
     allow_changed_source: Resume although the data has changed. The rest of the run uses a new order of samples.

@@ -1,10 +1,13 @@
 """Captions: texts of any type of column, distinct captions, and comparisons of captions."""
 
+import json
+
 import datasets
 import numpy as np
 import pytest
 
 from hf_pretext.data import captions
+from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 
 
@@ -64,3 +67,29 @@ def test_case_and_spaces_do_not_distinguish_captions():
     assert captions.normalised(" Eine  STRASSE\n") == captions.normalised("eine straße") == "eine strasse"
     assert captions.label_number("A  dog") == captions.label_number("a dog") != captions.label_number("a cat")
     assert captions.label_number("a dog") == -143_298_910_849_180_985  # in every process
+
+
+@pytest.mark.parametrize("value", [["a", " ", "b", "c"], {"en": "a", "de": None, "fr": "b", "it": "c"}])
+def test_one_caption_of_a_list_or_of_languages_is_drawn(value):
+    draw = captions.Captions()
+    assert draw({"text": value}, None) == "a"
+    drawn = [draw({"text": value}, np.random.default_rng(seed)) for seed in range(300)]
+    assert {text: drawn.count(text) // 60 for text in set(drawn)} == {"a": 1, "b": 1, "c": 1}
+    assert drawn == [draw({"text": value}, np.random.default_rng(seed)) for seed in range(300)]
+    for empty in ([], [" "], {"en": None}):
+        with pytest.raises(BadSample, match="without a text"):
+            draw({"text": empty}, None)
+
+
+def test_a_single_caption_draws_nothing():
+    random = np.random.default_rng(0)
+    assert captions.Captions()({"text": "a dog"}, random) == "a dog"
+    assert random.random() == np.random.default_rng(0).random()
+
+
+def test_lists_of_captions_from_a_file(tmp_path):
+    rows = [{"image": "1.png", "captions": [f"a{i}", f"b{i}"]} for i in range(3)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = open_source(str(tmp_path), needed=("image", "text"))
+    assert [captions.Captions()(row, None) for row in source.read(0, 0, 3)] == ["a0", "a1", "a2"]
+    assert list(captions.captions_of(source, ["text"])) == ["a0", "b0", "a1", "b1", "a2", "b2"]

@@ -37,3 +37,24 @@ def test_of_several_columns_the_first_existing_one_is_opened():
     assert open_source(both, columns={"video": "video"}, needed=needed).columns["video"] == "video"  # as asked
     with pytest.raises(ValueError, match=r"no column of audios was detected. Name the column with --audio_column"):
         open_source([{"label": 1}], needed=needed)
+
+
+def test_lists_and_dicts_of_texts_are_captions_if_no_column_has_single_ones():
+    text, number = datasets.Value("string"), datasets.Value("int64")
+    several, languages = datasets.List(text), {"en": text, "de": text}
+    for name in ("text", "caption", "captions", "sentences"):
+        for feature in (several, languages, datasets.Json()):
+            assert find_column({"image": datasets.Image(), name: feature}, "text") == name
+    assert find_column({"text": text, "captions": several}, "text") == "text"
+    assert find_column({"all": several}, "text", asked="all") == "all"
+    for feature in (datasets.List(number), {"a": number}):
+        with pytest.raises(ValueError, match="contains no texts"):
+            find_column({"text": feature}, "text", asked="text")
+
+
+def test_a_column_of_paths_is_the_last_choice():
+    path, image = datasets.Value("string"), datasets.Image()
+    assert find_column({"jpg": image, "file_name": path}, "image") == "jpg"
+    assert find_column({"text": path, "file_name": path}, "image") == "file_name"
+    with pytest.raises(ValueError, match="several columns of images: file_name, path"):
+        find_column({"file_name": path, "path": path}, "image")

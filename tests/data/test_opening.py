@@ -9,7 +9,8 @@ from conftest import EMOJI
 from made_images import all_rows, png
 from PIL import Image
 
-from hf_pretext.data import formats
+from hf_pretext.data import image_suffixes as formats
+from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source, open_splits
 
 
@@ -103,7 +104,7 @@ def test_metadata_without_a_file_name_is_refused(tmp_path):
     with pytest.raises(ValueError, match="has no column file_name"):
         open_source(str(tmp_path), needed=("image", "text"))
     (tmp_path / "metadata.csv").rename(tmp_path / "metadata.jsonl")
-    with pytest.raises(ValueError, match="metadata.jsonl can't be read"):
+    with pytest.raises(ValueError, match="2 of 2 rows can't be read.*\n  not JSON: line 1 of metadata.jsonl"):
         open_source(str(tmp_path), needed=("image", "text"))
 
 
@@ -155,3 +156,30 @@ def test_rows_without_an_image_and_images_without_a_row_are_reported(tmp_path, s
         "train/gone2.png, ...",
         f"{tmp_path}: 1 of 2 images have no metadata row: train/1.png",
     ]
+
+
+def test_bad_rows_of_metadata_are_counted_and_named(tmp_path, caplog):
+    for i in range(40):
+        (tmp_path / f"{i}.png").write_bytes(png())
+    lines = [f"{i}.png,{'NA' if i == 1 else f'text {i}'}".encode() for i in range(40)]
+    (tmp_path / "metadata.csv").write_bytes(
+        b"\n".join([b"file_name;text", *[line.replace(b",", b";") for line in lines]])
+    )
+    expected = {f"{i}.png": "NA" if i == 1 else f"text {i}" for i in range(40)}
+
+    def captions(**options):
+        rows = all_rows(open_source(str(tmp_path), needed=("image", "text"), reading=Reading(**options)))
+        return {row["image"]["path"].rpartition("/")[2]: row["text"] for row in rows}
+
+    assert captions() == expected
+    lines[3] = b"3.png,caf\xe9"
+    (tmp_path / "metadata.csv").write_bytes(b"\n".join([b"file_name,text", *lines]))
+    assert captions() == {**expected, "3.png": None}
+    assert "1 of 40 rows can't be read" in caplog.text and "not UTF-8: line 5 of metadata.csv" in caplog.text
+    with pytest.raises(ValueError, match="metadata.csv: 1 of 40 rows.*--encoding, for example cp1252"):
+        captions(max_bad_fraction=0.01)
+    assert captions(encoding="latin-1") == {**expected, "3.png": "café"}
+    (tmp_path / "metadata.csv").unlink()
+    rows = [{"file_name": f"{i}.png", "text": 7 if i == 3 else f"text {i}"} for i in range(40)]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert captions() == {**expected, "1.png": "text 1", "3.png": None}

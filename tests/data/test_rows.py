@@ -12,6 +12,7 @@ from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.parquet import ParquetRows
 from hf_pretext.data.rows import MapRows, ReplayRows, StreamRows
 from hf_pretext.data.sources import open_source
+from hf_pretext.data.table import TableRows
 from hf_pretext.data.tars import TarRows
 from hf_pretext.stream.state import difference
 
@@ -66,11 +67,11 @@ def halve(row):
 KINDS = {
     parquet: ParquetRows,
     tars: TarRows,
-    jsonl: MapRows,
-    jsonl_gz: MapRows,
-    csv: MapRows,
-    text: MapRows,
-    arrow: MapRows,
+    jsonl: TableRows,
+    jsonl_gz: TableRows,
+    csv: TableRows,
+    text: TableRows,
+    arrow: TableRows,
     saved: MapRows,
     lambda folder: lines(): MapRows,
     lambda folder: datasets.Dataset.from_list(lines()): MapRows,

@@ -11,7 +11,8 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import BertConfig, CLIPTextConfig, PreTrainedTokenizerFast, SiglipTextConfig, SiglipTextModel
 
-from hf_pretext.data.captions import Captions, distinct_captions, holds_captions, label_number, part_of
+from hf_pretext.data.captions import Captions, distinct_captions, label_number, part_of
+from hf_pretext.data.columns import holds_captions
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder

@@ -13,6 +13,7 @@ from conftest import REPOSITORY
 from recipe_runs import MASKED_LM, main, on_two_processes, smoke_run
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer
 
+from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source
 from hf_pretext.features import pool
 
@@ -113,7 +114,7 @@ def test_the_reviews_are_split_in_blocks_of_each_label():
 def test_documents_of_plain_text_files(tmp_path, content, options, documents, packed):
     path = tmp_path / ("own.txt.gz" if packed else "own.txt")
     path.write_bytes(gzip.compress(content.encode()) if packed else content.encode())
-    source = open_source(str(path), needed=("text",), sample_by=options[0] if options else None)
+    source = open_source(str(path), needed=("text",), reading=Reading(options[0] if options else None))
     outcome = [row["text"].strip() for piece, count in enumerate(source.counts) for row in source.read(piece, 0, count)]
     assert [text for text in outcome if text] == documents
 

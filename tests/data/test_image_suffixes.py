@@ -6,7 +6,7 @@ import pytest
 from made_images import all_rows
 from PIL import Image, features
 
-from hf_pretext.data import formats
+from hf_pretext.data import image_suffixes as formats
 from hf_pretext.data.decoding import BadSample, open_image, to_image, upright_size
 from hf_pretext.data.sources import open_source
 
