@@ -18,7 +18,8 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from .image_files import check_structure
+from .deep_images import DEEP, check_colors, is_deep, range_of, to_8_bits
+from .image_files import check_rows, check_structure, check_tiles
 from .limits import LIMITS, BadSample, Limits
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # the other formats of Pillow are rare in training data
@@ -26,7 +27,6 @@ UNREADABLE = "unreadable"  # key of the reason in a row that could not be read
 SHRINKS = (8, 4, 2)  # factors by which libjpeg can downscale an image while it decodes
 TURNED = range(2, 9)  # EXIF orientations that need a rotation or reflection
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # 16-bit greyscale modes of Pillow
 HIGHEST_RATE = 768_000  # sampling rate in Hz; resampling takes memory in proportion to it
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 # FFmpeg's names of formats. Playlists (HLS, concat) are excluded, because they open other files and URLs
@@ -89,23 +89,33 @@ def to_rgb(image: Image.Image, shrink: int = 1) -> Image.Image:
     """Decodes any image to upright RGB, transparent pixels on white; of an animation, the first frame.
 
     shrink: 1, 2, 4 or 8. The sides of a JPEG are divided by it during decoding, which is many times faster. Other
-    formats keep their size. Raises `BadSample` for a damaged image, or floating-point pixels.
+    formats keep their size. Raises `BadSample` for a damaged image, or pixels of unknown range.
     """
     with guarded():
         if shrink > 1 and image.format == "JPEG":
             image.draft("RGB", (image.width // shrink, image.height // shrink))
-        image.load()
-        if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
-            image = ImageOps.exif_transpose(image)
-        if image.mode in DEEP:  # Pillow's conversion clips at 255
-            values = np.asarray(image).astype(np.float32) / 257
-            image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-        elif image.mode in TRANSPARENT or "transparency" in image.info:
+        image = loaded(image)
+        if image.mode in TRANSPARENT or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        elif image.mode == "F":
-            raise BadSample("pixels are floating-point numbers, and their range is unknown")
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Decodes an image to 8 bits, upright. Raises `BadSample` for missing rows, or pixels of unknown range."""
+    check_tiles(image)
+    file, deep = getattr(image, "fp", None), is_deep(image)
+    image.load()
+    if image.format == "PNG" and isinstance(file, io.BytesIO):
+        check_rows(image, file.getvalue())
+    if image.mode == "F":
+        raise BadSample("pixels are floating-point numbers, and their range is unknown")
+    ends = range_of(image) if image.mode in DEEP else None
+    if deep and ends is None:
+        check_colors(image)
+    if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
+        image = ImageOps.exif_transpose(image)
+    return image if ends is None else to_8_bits(image, *ends)
 
 
 def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:

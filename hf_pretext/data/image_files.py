@@ -1,10 +1,13 @@
-"""Checks the structure of JPEG and PNG files before they are decoded: few bytes can ask for hours of decoding.
+"""Checks what Pillow does not: the cost of JPEG and PNG files before they are decoded, and whether pixels are missing.
 
-The other formats that are read need no check: of an animation only the first frame is decoded, and Pillow limits the
-size of unpacked texts and profiles.
+Few bytes can ask for hours of decoding. The other formats need no check of their cost: of an animation only the first
+frame is decoded, and Pillow limits the size of unpacked texts and profiles.
 """
 
 import re
+import zlib
+
+from PIL import Image
 
 from .limits import BadSample
 
@@ -15,6 +18,8 @@ JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 SCAN = b"\xff\xda"
 MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")  # without escaped bytes, restarts and fill bytes of a scan
 END = 0xD9
+IMAGE_LENGTH = 257  # tag of TIFF
+CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG, by its type of colours
 
 
 def check_structure(content: bytes) -> None:
@@ -57,3 +62,36 @@ def check_png(content: bytes) -> None:
         chunks += 1
         if chunks > CHUNKS:
             raise BadSample(f"more than {CHUNKS:,} chunks of a PNG")
+
+
+def check_tiles(image: Image.Image) -> None:
+    """Raises `BadSample` for an opened image whose file has no pixels for its last rows. They would be black."""
+    tiles = [tile for tile in getattr(image, "tile", None) or () if tile.extents]
+    height = image.tag_v2[IMAGE_LENGTH] if image.format == "TIFF" else image.height  # not yet turned by Pillow
+    if tiles and (rows := max(tile.extents[3] for tile in tiles)) < height:
+        raise BadSample(f"damaged image: it ends after {rows:,} of {height:,} rows")
+
+
+def check_rows(image: Image.Image, content: bytes) -> None:
+    """Raises `BadSample` for a decoded PNG with too few rows in an intact stream. Pillow leaves the others black.
+
+    content: the file. It is unpacked a second time, so only if the last row is black."""
+    last = image.crop((0, image.height - 1, image.width, image.height))
+    bits, color, interlaced = content[24], content[25], content[28]
+    if interlaced or last.getbbox(alpha_only=False) is not None:  # interlaced: Pillow notices
+        return
+    size = 1 + -(-image.width * bits * CHANNELS[color] // 8)
+    rows = unpacked_size(content, size * image.height) // size
+    if rows < image.height:
+        raise BadSample(f"damaged image: it ends after {rows:,} of {image.height:,} rows")
+
+
+def unpacked_size(content: bytes, most: int) -> int:
+    """Returns the number of bytes of a PNG's rows, at most `most`."""
+    place, size, unpacker = len(PNG), 0, zlib.decompressobj()
+    while place < len(content) and size < most and not unpacker.eof:
+        length = int.from_bytes(content[place : place + 4], "big")
+        if content[place + 4 : place + 8] == b"IDAT":
+            size += len(unpacker.decompress(content[place + 8 : place + 8 + length]))
+        place += 12 + length
+    return min(size, most)

@@ -98,8 +98,8 @@ class ImageArguments:
 class Augmentation:
     """Augmentation of training images. Evaluation images are not augmented.
 
-    crop_scale: Smallest share of the image area that a random crop keeps, above 0 and at most 1. With 1 the full image
-        is resized to a square.
+    crop_scale: Smallest share of the image area that a random crop keeps, above 0 and at most 1. With 1 there is
+        no random crop: images are resized and cropped as in evaluation.
     horizontal_flip: Probability of a horizontal flip, 0 to 1.
     color_jitter: Strength x of colour jitter, 0 to 1. Brightness, contrast and saturation are multiplied by random
         factors from [1 - x, 1 + x].
@@ -205,15 +205,18 @@ class Image(Modality):
 
         Raises `BadSample` for an image that can't be read."""
         if self.augmentation is None or random is None:
-            image = to_pixels(open_image(row["image"], self.limits))
-            pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
-            return {"pixel_values": pixels[0]}
+            return {"pixel_values": self._processed(row)}
         draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # one call: each costs as much as a crop
         *crop, flip = draws[: CROP_DRAWS + 1].tolist()
-        image = self._cropped(row, crop)
+        image = self._cropped(row, crop) if self.augmentation.crop_scale < 1 else self._processed(row)
         if flip < self.augmentation.horizontal_flip:
             image = image.flip(-1)
         return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
+
+    def _processed(self, row: dict) -> Tensor:
+        """Returns an image that the processor resized and cropped, uint8 `(3, S, S)`."""
+        image = to_pixels(open_image(row["image"], self.limits))
+        return self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
 
     def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
         """Returns a random crop, uint8 `(3, S, S)`. draws: four numbers, uniform in [0, 1), see `random_box`.

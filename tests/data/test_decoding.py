@@ -51,9 +51,8 @@ def test_lossless_webp_and_jpeg():
 def test_any_mode_becomes_rgb(mode):
     format = {"CMYK": "TIFF"}.get(mode, "PNG")
     buffer = io.BytesIO()
-    (
-        Image.fromarray(PIXELS[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)
-    ).save(buffer, format)
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    (deep if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)).save(buffer, format)
     image = to_image(buffer.getvalue())
     assert image.shape == (3, 20, 30) and image.dtype == torch.uint8
 

@@ -87,3 +87,71 @@ def test_a_png_of_too_many_chunks_or_of_huge_texts_is_refused():
     for kind in (b"zTXt", b"iCCP"):  # 10 MB in 10 kB
         with pytest.raises(BadSample, match="too large"):
             to_image(header + chunk(kind, b"k\0\0" + zlib.compress(bytes(10**7))) + rest)
+
+
+def short_png(rows: int, side=SIDE, mode="RGB", interlaced=0) -> bytes:
+    """A PNG whose header says `side` rows, with an intact stream of fewer rows."""
+    channels, color = {"RGB": (3, 2), "L": (1, 0), "RGBA": (4, 6)}[mode]
+    header = struct.pack(">IIBBBBB", side, side, 8, color, 0, 0, interlaced)
+    stream = zlib.compress((b"\0" + bytes([7] * side * channels)) * rows)
+    parts = (stream[: len(stream) // 2], stream[len(stream) // 2 :])
+    chunks = [chunk(b"IHDR", header), *(chunk(b"IDAT", part) for part in parts), chunk(b"IEND", b"")]
+    return image_files.PNG + b"".join(chunks)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA"])
+def test_a_png_of_too_few_rows_is_damaged(mode):
+    assert to_image(short_png(SIDE, mode=mode)).shape == (3, SIDE, SIDE)
+    with pytest.raises(BadSample, match="ends after 10 of 2,000 rows"):
+        to_image(short_png(10, 2000, mode))
+    for rows in (1, 10, SIDE - 1):
+        with pytest.raises(BadSample, match="damaged image"):
+            to_image(short_png(rows, mode=mode))
+        with pytest.raises(BadSample, match="damaged image"):
+            to_image(short_png(rows // 2, mode=mode, interlaced=1))
+
+
+def test_a_png_with_a_black_last_row_is_intact():
+    for mode, color in (("RGB", "black"), ("L", 0), ("RGBA", (0, 0, 0, 0)), ("P", 0), ("1", 0), ("I;16", 0)):
+        for format in ("PNG", "TIFF", "GIF", "BMP") if mode in ("RGB", "L", "1") else ("PNG",):
+            assert to_image(encoded(format, Image.new(mode, (30, 20), color))).shape == (3, 20, 30)
+
+
+def test_a_tiff_without_its_last_strips_is_damaged():
+    content = bytearray(encoded("TIFF"))
+    directory = int.from_bytes(content[4:8], "little")
+    for i in range(int.from_bytes(content[directory : directory + 2], "little")):
+        entry = directory + 2 + 12 * i
+        if content[entry : entry + 2] == (257).to_bytes(2, "little"):  # ImageLength; rows of a strip stay
+            content[entry + 8 : entry + 12] = (SIDE + 9).to_bytes(4, "little")
+    with pytest.raises(BadSample, match=f"ends after {SIDE} of {SIDE + 9} rows"):
+        to_image(bytes(content))
+
+
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("PNG", {}),
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("GIF", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+        ("BMP", {}),
+        ("TIFF", {}),
+        ("TIFF", {"compression": "tiff_lzw"}),
+        ("PPM", {}),
+    ],
+)
+def test_a_file_cut_at_any_byte_is_damaged_or_complete(format, options):
+    """A few formats end with bytes that no pixel needs."""
+    image = IMAGE.resize((16, 16)).convert("RGB")
+    content = encoded(format, image, **options)
+    expected, taken = to_image(content), 0
+    for length in range(len(content)):
+        try:
+            assert torch.equal(to_image(content[:length]), expected)
+            taken += 1
+        except BadSample:
+            pass
+    assert taken < 30
