@@ -5,33 +5,33 @@
 
 import io
 import math
+import os
+import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from itertools import islice
 
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .deep_images import DEEP, check_colors, is_deep, range_of, to_8_bits
+from .image_files import check_rows, check_structure, check_tiles
 from .image_suffixes import further_formats
+from .limits import LIMITS, BadSample, Limits
 
-MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
-HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # Pillow raises an error above this
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM")  # the other formats of Pillow are rare in training data
 UNREADABLE = "unreadable"  # key of the reason in a row that could not be read
 SHRINKS = (8, 4, 2)  # factors by which libjpeg can downscale an image while it decodes
 TURNED = range(2, 9)  # EXIF orientations that need a rotation or reflection
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # 16-bit greyscale modes of Pillow
+HIGHEST_RATE = 768_000  # sampling rate in Hz; resampling takes memory in proportion to it
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 # FFmpeg's names of formats. Playlists (HLS, concat) are excluded, because they open other files and URLs
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif"
-
-
-class BadSample(ValueError):
-    """A sample can't be used; the message is the reason."""
 
 
 @contextmanager
@@ -50,26 +50,26 @@ def guarded(what: str = "image") -> Iterator[None]:
         raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
-def to_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Tensor:
+def to_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Tensor:
     """Decodes an image to upright RGB pixels.
 
     value: `{"bytes", "path"}` (the undecoded form in the `datasets` library), bytes or a Pillow image.
-    Returns uint8 `(3, H, W)`. Raises `BadSample` for an unreadable image, or one of more than `max_pixels`.
+    Returns uint8 `(3, H, W)`. Raises `BadSample` for an unreadable image, or one above the limits.
     """
-    return to_pixels(open_image(value, max_pixels))
+    return to_pixels(open_image(value, limits))
 
 
-def open_image(value: dict | bytes | Image.Image, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Opens an image and reads only its header. Raises `BadSample` for content that is not an image, or more than
-    `max_pixels`."""
+def open_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Image.Image:
+    """Opens an image and reads only its header. Raises `BadSample` for content that is not an image, or above the
+    limits (see also `check_structure`)."""
     if isinstance(value, (dict, bytes, bytearray)):
-        value = content_of(value)
+        value = content_of(value, limits=limits)
         with guarded():
+            check_structure(value)
             value = Image.open(io.BytesIO(value), formats=FORMATS + further_formats(value))
     if not isinstance(value, Image.Image):
         raise BadSample(f"image is {type(value).__name__}, not bytes or Pillow image")
-    if value.width * value.height > max_pixels:
-        raise BadSample(f"{value.width}x{value.height} pixels, more than {max_pixels:,} (--max_image_pixels)")
+    limits.check_pixels(value.width, value.height)
     return value
 
 
@@ -90,23 +90,33 @@ def to_rgb(image: Image.Image, shrink: int = 1) -> Image.Image:
     """Decodes any image to upright RGB, transparent pixels on white; of an animation, the first frame.
 
     shrink: 1, 2, 4 or 8. The sides of a JPEG are divided by it during decoding, which is many times faster. Other
-    formats keep their size. Raises `BadSample` for a damaged image, or floating-point pixels.
+    formats keep their size. Raises `BadSample` for a damaged image, or pixels of unknown range.
     """
     with guarded():
         if shrink > 1 and image.format == "JPEG":
             image.draft("RGB", (image.width // shrink, image.height // shrink))
-        image.load()
-        if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
-            image = ImageOps.exif_transpose(image)
-        if image.mode in DEEP:  # Pillow's conversion clips at 255
-            values = np.asarray(image).astype(np.float32) / 257
-            image = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-        elif image.mode in TRANSPARENT or "transparency" in image.info:
+        image = loaded(image)
+        if image.mode in TRANSPARENT or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-        elif image.mode == "F":
-            raise BadSample("pixels are floating-point numbers, and their range is unknown")
         return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def loaded(image: Image.Image) -> Image.Image:
+    """Decodes an image to 8 bits, upright. Raises `BadSample` for missing rows, or pixels of unknown range."""
+    check_tiles(image)
+    file, deep = getattr(image, "fp", None), is_deep(image)
+    image.load()
+    if image.format == "PNG" and isinstance(file, io.BytesIO):
+        check_rows(image, file.getvalue())
+    if image.mode == "F":
+        raise BadSample("pixels are floating-point numbers, and their range is unknown")
+    ends = range_of(image) if image.mode in DEEP else None
+    if deep and ends is None:
+        check_colors(image)
+    if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
+        image = ImageOps.exif_transpose(image)
+    return image if ends is None else to_8_bits(image, *ends)
 
 
 def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:
@@ -117,18 +127,23 @@ def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: fastest to resize
 
 
-def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:
+def to_sound(
+    value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0, limits: Limits = LIMITS
+) -> Tensor:
     """Decodes a part of a sound file to mono (the mean of the channels) at `sampling_rate` in Hz.
 
     seconds: length of the part; a shorter sound is returned whole. at: start of the part, from 0 (first possible) to 1
     (last possible). Only the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
-    Raises `BadSample` for a damaged, empty or cut file; `ImportError` without `soundfile`.
+    Raises `BadSample` for a damaged, empty or cut file, or one above the limits; `ImportError` without `soundfile`.
     """
     soundfile = needed("soundfile", "audio")
     from scipy.signal import resample_poly
 
-    content = content_of(value, "sound")
+    content = content_of(value, "sound", limits)
     with guarded("sound"), soundfile.SoundFile(io.BytesIO(content)) as file:
+        if file.samplerate > HIGHEST_RATE:
+            raise BadSample(f"damaged sound: a sampling rate of {file.samplerate:,} Hz")
+        limits.check_seconds(file.frames / file.samplerate)
         length = min(math.ceil(seconds * file.samplerate), file.frames)
         file.seek(int(at * (file.frames - length)))
         samples = file.read(length, dtype="float32", always_2d=True).mean(1)
@@ -144,22 +159,26 @@ def to_sound(value: dict | bytes, sampling_rate: int, seconds: float, at: float 
     return torch.from_numpy(samples[: round(seconds * sampling_rate)].astype(np.float32, copy=False))
 
 
-def sound_of_video(value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0) -> Tensor:
+def sound_of_video(
+    value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0, limits: Limits = LIMITS
+) -> Tensor:
     """Decodes a part of the sound of a video to mono; takes the arguments of `to_sound`.
 
     The sound is first decoded in full. Returns float32 `(T,)`, T at most `seconds * sampling_rate`. Raises `BadSample`
-    for a damaged video, or one without sound; `ImportError` without `av`.
+    for a damaged video, one without sound, or one above the limits; `ImportError` without `av`.
     """
     av = needed("av", "video")
-    content = content_of(value, "video")
+    content = content_of(value, "video", limits)
     with (
         guarded("sound of a video"),
         av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS}) as file,
     ):
         if not file.streams.audio:
             raise BadSample("video without sound")
-        resampler, parts = av.AudioResampler(format="fltp", rate=sampling_rate), []
+        resampler, parts, decoded = av.AudioResampler(format="fltp", rate=sampling_rate), [], 0
         for frame in file.decode(file.streams.audio[0]):
+            decoded += frame.samples / frame.sample_rate
+            limits.check_seconds(decoded)
             parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
         parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
     samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -173,17 +192,17 @@ def sound_of_video(value: dict | bytes, sampling_rate: int, seconds: float, at: 
 
 
 def to_video(
-    value: dict | bytes, frames: int, at: float = 0.0, stride: int | None = None, max_pixels: int = MAX_PIXELS
+    value: dict | bytes, frames: int, at: float = 0.0, stride: int | None = None, limits: Limits = LIMITS
 ) -> Tensor:
     """Decodes frames of a video to RGB pixels.
 
     stride: distance between the frames, in frames; None spreads them over the whole video. In a video too short for the
     stride, frames are closer together or repeated. at: place of the first frame, from 0 (first possible) to 1 (last
-    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged or cut video, or frames of more than
-    `max_pixels`; `ImportError` without `av`.
+    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged or cut video, or one above the
+    limits; `ImportError` without `av`.
     """
     av = needed("av", "video")
-    content = content_of(value, "video")
+    content = content_of(value, "video", limits)
 
     def opened():
         return av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS})
@@ -193,7 +212,9 @@ def to_video(
             if not file.streams.video:
                 raise BadSample("file without video")
             promised = file.streams.video[0].frames  # 0 if the container has no frame count
-            available = sum(packet.size > 0 for packet in file.demux(file.streams.video[0]))
+            packets = islice(file.demux(file.streams.video[0]), limits.frames + 1)
+            available = sum(packet.size > 0 for packet in packets)
+            limits.check_frames(available)
         if available < max(promised, 1):
             raise BadSample(f"damaged video: it ends after {available:,} of {promised:,} frames")
         apart = (available - 1) / max(frames - 1, 1)
@@ -203,8 +224,7 @@ def to_video(
         decoded = {}
         with opened() as file:
             stream = file.streams.video[0]
-            if stream.width * stream.height > max_pixels:
-                raise BadSample(f"{stream.width}x{stream.height} pixels, more than {max_pixels:,} (--max_image_pixels)")
+            limits.check_pixels(stream.width, stream.height)
             for number, frame in zip(range(numbers[-1] + 1), file.decode(stream), strict=False):
                 if number in numbers:
                     decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
@@ -230,25 +250,38 @@ def to_text(value) -> str:
     return value
 
 
-def content_of(value: dict | bytes, what: str = "image") -> bytes:
+def content_of(value: dict | bytes, what: str = "image", limits: Limits = LIMITS) -> bytes:
     """Returns the bytes of a value in the undecoded form of the `datasets` library, `{"bytes", "path"}`, or of bytes.
 
-    Raises `BadSample` for a missing or empty content, or a file that can't be read."""
+    Raises `BadSample` for a missing or empty content, too many bytes, or a file that can't be read."""
     if isinstance(value, dict):
-        value = value["bytes"] if value.get("bytes") is not None else read_file(value.get("path"))
+        value = value["bytes"] if value.get("bytes") is not None else read_file(value.get("path"), limits)
     if not isinstance(value, (bytes, bytearray)):
         raise BadSample(f"{what} is {type(value).__name__}, not bytes")
     if not value:
         raise BadSample(f"empty {what}: the file or value has 0 bytes")
+    limits.check_bytes(len(value))
     return value
 
 
-def read_file(path: str | None) -> bytes:
-    """Returns the content of a file. Raises `BadSample` for a missing path, or a file that can't be read."""
-    if not path:
+def read_file(path: str | None, limits: Limits = LIMITS) -> bytes:
+    """Returns the content of a regular file. Raises `BadSample` for a missing path, a pipe, device or folder, too many
+    bytes, or a file that can't be read."""
+    if path is None or path == "":
         raise BadSample("neither bytes nor a path")
     try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise BadSample(f"unreadable file: {error.strerror}") from error
+        with open(os.fspath(path), "rb", opener=without_blocking) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise BadSample("unreadable file: it is a pipe, device or socket, not a regular file")
+            limits.check_bytes(status.st_size)
+            return file.read(status.st_size)
+    except BadSample:
+        raise
+    except Exception as error:  # of a path with a NUL byte or of another type, for example
+        raise BadSample(f"unreadable file: {getattr(error, 'strerror', None) or error}") from error
+
+
+def without_blocking(path: str, flags: int) -> int:
+    """Opens a file for `open`. A pipe without a writer would block it."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOCTTY)

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..data.decoding import MAX_PIXELS
+from ..data.limits import LIMITS, Limits
 from ..data.sources import Source
 
 MIDDLE = 0.5  # position in time that evaluation uses, from 0 (start) to 1 (end)
@@ -24,7 +24,7 @@ class Context:
     start: folder or Hub id of the encoder that training starts from. option: name of the option that sets `start`.
     config: config of that encoder or of the full model. texts: returns the texts to train a tokenizer on; it is only
     called for training one. flexible: True if --max_length is a recipe's default for another encoder than `start`. Then
-    the length is adapted to the positions of `start`. max_image_pixels: see `StreamSettings`.
+    the length is adapted to the positions of `start`. limits: of one sample, see `StreamSettings`.
     """
 
     start: str | None = None
@@ -32,7 +32,7 @@ class Context:
     config: PreTrainedConfig | None = None
     texts: Callable[[], Source] | None = None
     flexible: bool = False
-    max_image_pixels: int = MAX_PIXELS
+    limits: Limits = LIMITS
 
     @property
     def image_size(self) -> int | None:

@@ -20,6 +20,7 @@ from transformers import AutoFeatureExtractor, PreTrainedModel, Wav2Vec2FeatureE
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
 from ..data.decoding import sound_of_video, to_sound
+from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, noise
 from ..utils.foreign import refuse_custom_code
 from ..utils.paths import relative
@@ -79,6 +80,7 @@ class Audio(Modality):
 
     processor: a transformers feature extractor. It sets the sampling rate. seconds: length of a part, in seconds.
     padded: True if all waveforms are padded to `seconds`; else to the longest of a batch, with an attention_mask.
+    limits: of one sound.
     """
 
     name = "audio"
@@ -92,9 +94,12 @@ class Audio(Modality):
     packages = ("soundfile",)
     usage = USAGE
 
-    def __init__(self, processor, seconds: float, padded: bool = False, brought_by: str | None = None):
+    def __init__(
+        self, processor, seconds: float, padded: bool = False, brought_by: str | None = None, limits: Limits = LIMITS
+    ):
         """brought_by: folder or Hub id of the feature extractor; None for a default one, which `fit` replaces."""
         self.processor, self.seconds, self.padded, self.brought_by = processor, seconds, padded, brought_by
+        self.limits = limits
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Audio":
@@ -108,8 +113,8 @@ class Audio(Modality):
                 "preprocessor_config.json."
             )
         if processor is None:
-            return cls(Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE), settings.seconds)
-        return cls(processor, settings.seconds, brought_by=brought_by)
+            processor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE)
+        return cls(processor, settings.seconds, brought_by=brought_by, limits=context.limits)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Audio":
@@ -178,7 +183,7 @@ class Audio(Modality):
         Raises `BadSample` for audio that can't be read."""
         column = self.column(row)
         decode = to_sound if column == "audio" else sound_of_video
-        return self.extracted(decode(row[column], self.processor.sampling_rate, self.seconds, at))
+        return self.extracted(decode(row[column], self.processor.sampling_rate, self.seconds, at, self.limits))
 
     def extracted(self, sound: Tensor) -> Example:
         """Returns the encoder's input for a waveform (`(T,)`): `(T,)` or `(frames, mels)`, and an attention_mask if

@@ -20,8 +20,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.decoding import (
-    HIGHEST_MAX_PIXELS,
-    MAX_PIXELS,
     SHRINKS,
     open_image,
     pixels_of,
@@ -29,6 +27,7 @@ from ..data.decoding import (
     to_rgb,
     upright_size,
 )
+from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, image_sides, noise
 from ..modules.colors import COLOR_DRAWS, change_colors
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
@@ -99,8 +98,8 @@ class ImageArguments:
 class Augmentation:
     """Augmentation of training images. Evaluation images are not augmented.
 
-    crop_scale: Smallest share of the image area that a random crop keeps, above 0 and at most 1. With 1 the full image
-        is resized to a square.
+    crop_scale: Smallest share of the image area that a random crop keeps, above 0 and at most 1. With 1 there is
+        no random crop: images are resized and cropped as in evaluation.
     horizontal_flip: Probability of a horizontal flip, 0 to 1.
     color_jitter: Strength x of colour jitter, 0 to 1. Brightness, contrast and saturation are multiplied by random
         factors from [1 - x, 1 + x].
@@ -142,7 +141,7 @@ class Image(Modality):
 
     processor: a transformers image processor. It sets size and normalisation. Evaluation uses it unchanged, so the
     processor that is saved with the checkpoint gives the features of the evaluation. augmentation: None for evaluation.
-    max_image_pixels: largest image that is decoded, in pixels.
+    limits: of one image.
     """
 
     name = "image"
@@ -156,13 +155,8 @@ class Image(Modality):
     usage = USAGE
     outputs = ("pixel_values", "colors")
 
-    def __init__(self, processor, augmentation: Augmentation | None = None, max_image_pixels: int = MAX_PIXELS):
-        """Raises `ValueError` if `max_image_pixels` is not positive or above the limit of Pillow."""
-        if not 0 < max_image_pixels <= HIGHEST_MAX_PIXELS:
-            raise ValueError(
-                f"max_image_pixels must be above 0 and at most {HIGHEST_MAX_PIXELS:,}, but is {max_image_pixels:,}."
-            )
-        self.processor, self.augmentation, self.max_pixels = processor, augmentation, max_image_pixels
+    def __init__(self, processor, augmentation: Augmentation | None = None, limits: Limits = LIMITS):
+        self.processor, self.augmentation, self.limits = processor, augmentation, limits
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
         self._kept: dict[str, Tensor] = {}
@@ -172,9 +166,8 @@ class Image(Modality):
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
         """Builds the modality from options. Raises `ValueError` for a processor that `check_processor` rejects."""
         processor = load_processor(context.start, options[ImageArguments].image_size, context.image_size or USUAL_SIZE)
-        images = cls(processor, options[Augmentation], context.max_image_pixels)
-        check_processor(images.evaluation())
-        return images
+        check_processor(cls(processor))  # without the limits, which its image may exceed
+        return cls(processor, options[Augmentation], context.limits)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
@@ -212,15 +205,18 @@ class Image(Modality):
 
         Raises `BadSample` for an image that can't be read."""
         if self.augmentation is None or random is None:
-            image = to_pixels(open_image(row["image"], self.max_pixels))
-            pixels = self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"]
-            return {"pixel_values": pixels[0]}
+            return {"pixel_values": self._processed(row)}
         draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)  # one call: each costs as much as a crop
         *crop, flip = draws[: CROP_DRAWS + 1].tolist()
-        image = self._cropped(row, crop)
+        image = self._cropped(row, crop) if self.augmentation.crop_scale < 1 else self._processed(row)
         if flip < self.augmentation.horizontal_flip:
             image = image.flip(-1)
         return {"pixel_values": image, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
+
+    def _processed(self, row: dict) -> Tensor:
+        """Returns an image that the processor resized and cropped, uint8 `(3, S, S)`."""
+        image = to_pixels(open_image(row["image"], self.limits))
+        return self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
 
     def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
         """Returns a random crop, uint8 `(3, S, S)`. draws: four numbers, uniform in [0, 1), see `random_box`.
@@ -231,7 +227,7 @@ class Image(Modality):
         smallest = self.augmentation.crop_scale
         image = self._kept.get(row.get("key"))
         if image is None:
-            encoded = open_image(row["image"], self.max_pixels)
+            encoded = open_image(row["image"], self.limits)
             size = upright_size(encoded)
             box = random_box(size, smallest, draws)
             shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
@@ -248,7 +244,7 @@ class Image(Modality):
 
     def evaluation(self) -> "Image":
         """Returns the modality without augmentation."""
-        return Image(self.processor, None, self.max_pixels)
+        return Image(self.processor, None, self.limits)
 
     def finish(self, batch: Batch) -> Batch:
         """Returns normalised float pixel_values, `(B, 3, H, W)`, in training with changed colours."""

@@ -14,7 +14,8 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
 
-from ..data.decoding import MAX_PIXELS, to_video
+from ..data.decoding import to_video
+from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, image_sides, noise
 from ..utils.foreign import refuse_custom_code
 from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
@@ -69,7 +70,7 @@ class Video(Modality):
     """Videos.
 
     processor: a transformers video processor. It sets size and normalisation. frames, stride: see `num_frames` and
-    `frame_stride` in `VideoArguments`. max_image_pixels: largest frame that is decoded, in pixels.
+    `frame_stride` in `VideoArguments`. limits: of one video.
     """
 
     name = "video"
@@ -83,9 +84,9 @@ class Video(Modality):
     packages = ("torchvision",)
     usage = USAGE
 
-    def __init__(self, processor, frames: int, stride: int | None = None, max_image_pixels: int = MAX_PIXELS):
+    def __init__(self, processor, frames: int, stride: int | None = None, limits: Limits = LIMITS):
         """Raises `ValueError` for a processor with outputs of varying size."""
-        self.processor, self.frames, self.stride, self.max_pixels = processor, frames, stride, max_image_pixels
+        self.processor, self.frames, self.stride, self.limits = processor, frames, stride, limits
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
         self.encoder_input = INPUTS[0]
@@ -96,7 +97,7 @@ class Video(Modality):
         settings: VideoArguments = options[VideoArguments]
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
-        return cls(processor, settings.num_frames, settings.frame_stride, context.max_image_pixels)
+        return cls(processor, settings.num_frames, settings.frame_stride, context.limits)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":
@@ -139,7 +140,7 @@ class Video(Modality):
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
         """Returns a clip, uint8 `(F, 3, S, S)`. Raises `BadSample` for a video that can't be read."""
-        clip = to_video(row["video"], self.frames, at, self.stride, self.max_pixels)
+        clip = to_video(row["video"], self.frames, at, self.stride, self.limits)
         asis = {"do_rescale": False, "do_normalize": False, "do_sample_frames": False}
         (frames,) = self.processor([clip], return_tensors="pt", **asis)[self.processor.model_input_names[0]]
         return {self.encoder_input: frames}

@@ -46,7 +46,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
         texts = partial(texts_to_learn_from, request, start, full)
         # a recipe's max_length fits only its own encoder
         flexible = start.of(kind) is not None and "max_length" not in request.given
-        return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.max_image_pixels)
+        return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.limits)
 
     classes = modality_classes(objective.inputs, objective.views)
     modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]

@@ -20,6 +20,7 @@ from hf_pretext.data.decoding import (
     to_video,
     upright_size,
 )
+from hf_pretext.data.limits import Limits
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 
@@ -50,9 +51,8 @@ def test_lossless_webp_and_jpeg():
 def test_any_mode_becomes_rgb(mode):
     format = {"CMYK": "TIFF"}.get(mode, "PNG")
     buffer = io.BytesIO()
-    (
-        Image.fromarray(PIXELS[..., 0].astype(np.uint16)) if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)
-    ).save(buffer, format)
+    deep = Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 257)
+    (deep if mode == "I;16" else Image.fromarray(PIXELS).convert(mode)).save(buffer, format)
     image = to_image(buffer.getvalue())
     assert image.shape == (3, 20, 30) and image.dtype == torch.uint8
 
@@ -93,8 +93,8 @@ def test_invalid_images_are_bad_samples(value, reason):
 
 def test_a_huge_image_is_refused_by_its_header(monkeypatch):
     with pytest.raises(BadSample, match="30x20 pixels, more than 500"):
-        to_image(encoded(), max_pixels=500)
-    assert to_image(encoded(), max_pixels=600).shape == (3, 20, 30)
+        to_image(encoded(), Limits(pixels=500))
+    assert to_image(encoded(), Limits(pixels=600)).shape == (3, 20, 30)
 
 
 def test_a_decompression_bomb_is_refused_before_its_memory_is_taken():
@@ -311,7 +311,7 @@ def test_invalid_videos_are_bad_samples(content, reason):
 
 def test_huge_frames_and_playlists_are_refused(tmp_path):
     with pytest.raises(BadSample, match="64x48 pixels, more than 3,000"):
-        to_video(video(), frames=2, max_pixels=3000)
+        to_video(video(), frames=2, limits=Limits(pixels=3000))
     (tmp_path / "secret.mp4").write_bytes(video())
     playlist = f"#EXTM3U\n#EXTINF:3,\nfile://{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n"
     with pytest.raises(BadSample, match="damaged video"):

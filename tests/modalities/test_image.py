@@ -6,7 +6,7 @@ import PIL.Image
 import pytest
 import torch
 from torchvision.transforms import v2
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, ViTImageProcessor
 
 from hf_pretext.data.decoding import pixels_of, to_rgb
 from hf_pretext.modalities.image import (
@@ -59,6 +59,18 @@ def test_training_example_is_a_crop_of_the_right_size_with_its_draws():
     batch = processing.finish({name: value[None] for name, value in example.items()})
     assert list(batch) == ["pixel_values"]
     assert batch["pixel_values"].min() >= -1 and batch["pixel_values"].max() <= 1
+
+
+def test_a_crop_scale_of_1_gives_the_geometry_of_evaluation():
+    squashing = ViTImageProcessor(size={"height": 32, "width": 32})
+    for processor in (default_processor(32), squashing):
+        training = Image(processor, NO_CHANGE)
+        for height, width in ((48, 64), (200, 40), (32, 32)):
+            one = {**row(height, width), "key": f"{height}"}
+            for random in (0, 1):
+                example = training(one, np.random.default_rng(random))
+                assert torch.equal(example["pixel_values"], training.evaluation()(one, None)["pixel_values"])
+                assert example["colors"].shape == (COLOR_DRAWS,)
 
 
 def test_decoded_images_are_kept_up_to_a_limit(monkeypatch):

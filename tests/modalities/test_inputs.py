@@ -26,12 +26,13 @@ from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.evaluation.labelled_set import LabelledSet
-from hf_pretext.modalities import Inputs, PairArguments, inputs_options, modality_classes
+from hf_pretext.modalities import Context, Inputs, PairArguments, inputs_options, modality_classes
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Augmentation, Image, ImageArguments, default_processor
 from hf_pretext.modalities.text import CaptionArguments, Corpus, Text, TextArguments
 from hf_pretext.modalities.video import Video, default_video_processor
 from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.stream.settings import StreamSettings
 
 ROWS, BATCH, SIDE = 16, 4, 16
 WORDS = ["red", "green", "blue", "a long grey word", "white", "black", "pink and purple", "brown"]
@@ -247,6 +248,31 @@ def test_a_row_that_lacks_a_kind_gives_fewer(files, tokenizer):
         inputs({"sound": 1}, random)
     with pytest.raises(BadSample, match="damaged|not an image"):
         inputs({"image": {"bytes": b"no image", "path": None}, "text": "red"}, random)
+
+
+@pytest.mark.parametrize("kind", ["image", "audio", "video"])
+@pytest.mark.parametrize(
+    ("option", "kinds"),
+    [
+        ({"max_sample_bytes": 50}, {"image", "audio", "video"}),
+        ({"max_image_pixels": 100}, {"image", "video"}),
+        ({"max_video_frames": 5}, {"video"}),
+        ({"max_sound_seconds": 0.1}, {"audio"}),
+    ],
+)
+def test_the_limits_of_a_run_reach_each_kind(files, kind, option, kinds):
+    made = modality_classes([kind])[kind]
+    row = open_source(str(files / "rows.jsonl"), needed=(kind,)).read(0, 2, 3)[0]
+    for settings, refuses in ((StreamSettings(), False), (StreamSettings(**option), kind in kinds)):
+        options = {each: each() for each in made.options}
+        modality = made.from_options(options, Context(limits=settings.limits))
+        for random in (None, np.random.default_rng(0)):  # evaluation, training
+            call = modality.evaluation() if random is None else modality
+            if refuses:
+                with pytest.raises(BadSample, match=next(iter(option))):
+                    call(row, random, 0.5)
+            else:
+                assert call(row, random, 0.5)
 
 
 def test_columns_of_one_name_are_kept_apart(files, tokenizer):

@@ -41,6 +41,8 @@ BAD_SETTINGS = {
         ROTATION, ["--max_bad_fraction", 2], "max_bad_fraction must lie between 0 and 1, but is 2.0",
     ),
     "images of no pixels": (ROTATION, ["--max_image_pixels", 0], "max_image_pixels must be above 0"),
+    "samples of no bytes": (ROTATION, ["--max_sample_bytes", 0], "max_sample_bytes must be at least 1, but is 0"),
+    "sounds of no length": (ROTATION, ["--max_sound_seconds", 0], "max_sound_seconds must be above 0, but is 0"),
     "too few weights": (CONTRASTIVE, ["--caption_weights", "1"], "caption_weights needs 2 numbers"),
     "a sigmoid that is smoothed": (
         CONTRASTIVE,

@@ -1,5 +1,7 @@
 """The same samples for any workers, ranks and place to begin; bad ones replaced without moving any other."""
 
+import os
+
 import datasets
 import numpy as np
 import pytest
@@ -105,6 +107,18 @@ def test_bad_rows_are_replaced_and_reported(workers, tmp_path):
     assert len(refused) == 3  # each row once
     assert {line["reason"] for line in refused} == {"broken on purpose: truly"}
     assert all(set(line) == {"shard", "row", "reason"} and line["shard"].startswith("Iter") for line in refused)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_rows_whose_path_is_a_pipe_or_a_device_are_replaced(workers, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for number in range(20):
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(tmp_path / f"{number}.png")
+    bad = {3: str(tmp_path / "pipe"), 7: "/dev/zero", 9: "/dev/urandom", 12: "nul\0.png", 15: str(tmp_path)}
+    rows = [{"image": {"bytes": None, "path": bad.get(i, str(tmp_path / f"{i}.png"))}} for i in range(20)]
+    outcome, loader = batches(5, open_source(rows), batch_size=4, num_workers=workers, settings=lenient())
+    assert set(numbers(outcome)) == set(range(20)) - set(bad)
+    assert set(loader.sample_log.reasons) == {"unreadable file"} and loader.sample_log.reasons.total() >= 5
 
 
 def _sound(row, random):

@@ -1,0 +1,87 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, TiffImagePlugin
+
+from hf_pretext.data.decoding import BadSample, to_image
+
+RAMP = np.arange(4096).reshape(64, 64)
+EIGHT_BITS = torch.from_numpy((RAMP / 4095 * 255).round().astype(np.uint8)).expand(3, 64, 64)
+
+
+def tiff(values: np.ndarray, tags=None, types=None) -> bytes:
+    info, buffer = TiffImagePlugin.ImageFileDirectory_v2(), io.BytesIO()
+    for tag, value in (tags or {}).items():
+        info[tag] = value
+    Image.fromarray(values).save(buffer, "TIFF", tiffinfo=info)
+    return buffer.getvalue()
+
+
+def png(values: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def packed() -> bytes:
+    """A TIFF of 12 bits a sample: two samples in three bytes."""
+    content, (a, b) = bytearray(tiff(RAMP.astype(np.uint16))), RAMP.reshape(-1, 2).T
+    data = np.stack([a >> 4, (a & 15) << 4 | b >> 8, b & 255], 1).astype(np.uint8).tobytes()
+    directory = int.from_bytes(content[4:8], "little")
+    for i in range(int.from_bytes(content[directory : directory + 2], "little")):
+        entry = directory + 2 + 12 * i
+        tag = int.from_bytes(content[entry : entry + 2], "little")
+        value = {258: 12, 279: len(data), 273: len(content)}.get(tag)
+        if value is not None:
+            content[entry + 8 : entry + 12] = value.to_bytes(4, "little")
+    return bytes(content) + data
+
+
+def test_all_16_bit_values_are_scaled_as_before():
+    values = np.arange(2**16, dtype=np.uint16).reshape(256, 256)
+    expected = torch.from_numpy((values.astype(np.float32) / 257).round().astype(np.uint8)).expand(3, 256, 256)
+    assert torch.equal(to_image(png(values)), expected)
+    assert torch.equal(to_image(tiff(values)), expected)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        packed(),
+        tiff(RAMP.astype(np.uint16), {281: 4095}),
+        tiff(RAMP.astype(np.int32), {281: 4095}),
+        tiff(RAMP[::-1, ::-1].astype(np.uint16), {281: 4095, 262: 0}),  # 0 is white
+    ],
+)
+def test_the_range_is_what_a_tiff_states(content):
+    assert torch.equal(to_image(content), EIGHT_BITS)
+
+
+@pytest.mark.parametrize("values", [RAMP, RAMP * 2**19, RAMP // 4095])
+def test_32_bit_integers_without_a_range_are_refused(values):
+    with pytest.raises(BadSample, match="32-bit integers, and their range is unknown"):
+        to_image(tiff(values.astype(np.int32)))
+
+
+def colors(highest: int) -> bytes:
+    """A PNG of 16-bit colours, which Pillow reads but does not write."""
+    import struct
+    import zlib
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + struct.pack(">3H", 0, highest, 0) * 4 for _ in range(4))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("make", [lambda highest: png(np.full((4, 4), highest, np.uint16)), colors])
+def test_12_bits_in_16_are_refused_not_almost_black(make):
+    assert to_image(make(0)).max() == 0
+    assert to_image(make(4096)).max() == 16
+    assert to_image(make(65535)).max() == 255
+    with pytest.raises(BadSample, match="without a value above 4,095"):
+        to_image(make(4095))

@@ -1,0 +1,92 @@
+import io
+import os
+import socket
+import struct
+import subprocess
+import sys
+
+import pytest
+from media import RATE, TONE, film, sound, video
+from PIL import Image
+
+from hf_pretext.data.decoding import BadSample, content_of, read_file, sound_of_video, to_image, to_sound, to_video
+from hf_pretext.data.limits import Limits
+
+buffer = io.BytesIO()
+Image.new("RGB", (30, 20)).save(buffer, "PNG")
+PNG = buffer.getvalue()
+
+
+def listening(path) -> None:
+    """Makes a socket."""
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(str(path))
+
+
+NOT_FILES = {
+    "pipe": (os.mkfifo, "it is a pipe, device or socket"),
+    "zero": (lambda path: path.symlink_to("/dev/zero"), "it is a pipe, device or socket"),
+    "random": (lambda path: path.symlink_to("/dev/urandom"), "it is a pipe, device or socket"),
+    "socket": (listening, "No such device"),
+    "folder": (lambda path: path.mkdir(), "Is a directory"),
+    "circle": (lambda path: path.symlink_to(path), "Too many levels"),
+    "missing": (lambda path: None, "No such file"),
+}
+
+
+def test_a_path_that_is_no_regular_file_is_a_bad_sample(tmp_path):
+    """In a process of its own, which can be ended: without the check some of them hang."""
+    for name, (make, _) in NOT_FILES.items():
+        make(tmp_path / name)
+    code = (
+        "import sys\nfrom hf_pretext.data.decoding import BadSample, to_image\n"
+        "for path in sys.argv[1:]:\n"
+        "    try:\n        to_image({'bytes': None, 'path': path})\n"
+        "    except BadSample as error:\n        print(error)"
+    )
+    command = [sys.executable, "-c", code, *(str(tmp_path / name) for name in NOT_FILES)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    for line, (_, reason) in zip(done.stdout.splitlines(), NOT_FILES.values(), strict=True):
+        assert line.startswith(f"unreadable file: {reason}")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800", "a" * 10_000, 0, 1, -1, True, ["a"], {"a": 1}, 2.5, b"\0"])
+def test_a_value_that_is_no_path_is_a_bad_sample(path):
+    with pytest.raises(BadSample, match="unreadable file: .+"):
+        content_of({"bytes": None, "path": path})
+
+
+def test_too_many_bytes_are_a_bad_sample_in_a_row_and_in_a_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(PNG)
+    row, file = {"bytes": PNG, "path": None}, {"bytes": None, "path": str(tmp_path / "a.png")}
+    for value in (PNG, bytearray(PNG), row, file):
+        assert to_image(value, Limits(bytes=len(PNG))).shape == (3, 20, 30)
+        for decode in (to_image, lambda value, limits: to_sound(value, RATE, 1.0, limits=limits)):
+            with pytest.raises(BadSample, match=rf"{len(PNG)} bytes, more than {len(PNG) - 1} \(--max_sample_bytes\)"):
+                decode(value, Limits(bytes=len(PNG) - 1))
+    with open(tmp_path / "sparse", "wb") as sparse:
+        sparse.truncate(2**40)
+    with pytest.raises(BadSample, match="1,099,511,627,776 bytes, more than"):
+        read_file(str(tmp_path / "sparse"))
+
+
+def test_too_many_frames():
+    assert to_video(video(), 2, limits=Limits(frames=30)).shape[0] == 2
+    with pytest.raises(BadSample, match=r"more than 29 frames \(--max_video_frames\)"):
+        to_video(video(), 2, limits=Limits(frames=29))
+
+
+def test_too_many_seconds_of_sound():
+    content = film(seconds=2.0)
+    assert len(to_sound(sound(), RATE, 0.5, limits=Limits(seconds=1.0))) == RATE // 2
+    assert len(sound_of_video(content, RATE, 0.5, limits=Limits(seconds=2.2))) == RATE // 2
+    for decode, value in ((to_sound, sound()), (sound_of_video, content)):
+        with pytest.raises(BadSample, match=r"seconds of sound \(--max_sound_seconds\)"):
+            decode(value, RATE, 0.5, limits=Limits(seconds=0.9))
+
+
+def test_a_sampling_rate_that_needs_gigabytes_to_resample():
+    content = bytearray(sound(samples=TONE))
+    content[24:28] = struct.pack("<I", 500_000_003)
+    with pytest.raises(BadSample, match="500,000,003 Hz"):
+        to_sound(bytes(content), RATE, seconds=1.0)
