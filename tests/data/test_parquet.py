@@ -11,6 +11,7 @@ from made_files import damaged_group, fresh_cache, unreadable
 from range_server import serve
 
 from hf_pretext.data import parquet, remote
+from hf_pretext.data.lines import Reading
 from hf_pretext.data.ranges import BadAnswer, Changed
 from hf_pretext.data.sources import open_source
 from hf_pretext.stream.loader import StreamLoader
@@ -200,7 +201,9 @@ def test_files_with_a_damaged_footer_are_left_out_and_named(folder, where):
         for file in folder.glob("*.parquet"):
             fsspec.filesystem("memory").pipe(f"/cut/{file.name}", file.read_bytes())
         url = {"local": str(folder / "*.parquet"), "server": f"{server.url}/*.parquet", "memory": "memory://cut"}[where]
-        source = opened(url)
+        with pytest.raises(ValueError, match="2 of 3 files can't be read: more than --max_bad_fraction 0.05"):
+            opened(url)
+        source = opened(url, reading=Reading(max_bad_fraction=0.7))
         assert len(texts(source)) == 20
         assert [name for name, _ in source.rows.lost] == ["b.parquet", "c.parquet"]
         with pytest.raises(ValueError, match="b.parquet is no Parquet file, or is damaged or cut"):

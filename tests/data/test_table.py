@@ -281,10 +281,10 @@ def test_a_parquet_file_without_its_footer_is_lost(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:-20])
     source = opened(tmp_path, Reading(max_bad_fraction=0.1))
     assert texts(source) == [f"text {i}" for i in range(1, 10)]
-    assert [name for name, _ in source.rows.lost] == [str(path)]
+    assert [name for name, _ in source.rows.lost] == ["0.parquet"]
     with pytest.raises(ValueError, match="1 of 10 files can't be read"):
         opened(tmp_path, Reading())
-    with pytest.raises(ValueError, match=r"1 of 1 files can't be read.*\n  .*0.parquet: no Parquet file, or cut"):
+    with pytest.raises(ValueError, match="0.parquet is no Parquet file, or is damaged or cut"):
         opened(path)
 
 
