@@ -14,7 +14,8 @@ class BadSample(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """A sample above one of these limits is a bad sample. `StreamSettings` has the options that set them.
+    """A sample above one of these limits is a bad sample. `StreamSettings`, `VideoArguments` and `AudioArguments` have
+    the options that set them.
 
     bytes: size of an encoded sample. pixels: of an image, or a frame of a video. frames: of a video. seconds: length of
     a sound.

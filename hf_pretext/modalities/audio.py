@@ -9,7 +9,7 @@ attention_mask. For spectrogram encoders the feature extractor sets the length.
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -61,6 +61,7 @@ class AudioArguments:
     seconds: Length of the part of each audio clip that the encoder takes, in seconds.
     feature_extractor: Folder or Hub id of a feature extractor. Default: the feature extractor of --encoder, or else the
         default of the encoder's architecture.
+    max_sound_seconds: Sounds that are longer, in seconds, count as bad samples.
     """
 
     _argument_group_name: ClassVar[str] = "sounds"
@@ -69,10 +70,12 @@ class AudioArguments:
     eval_audio_column: str | None = None
     seconds: float = 2.0
     feature_extractor: str | None = None
+    max_sound_seconds: float = LIMITS.seconds
 
     def validate_seconds(self):
-        if self.seconds <= 0:
-            raise ValueError(f"seconds must be above 0, but is {self.seconds}.")
+        for name in ("seconds", "max_sound_seconds"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, but is {getattr(self, name)}.")
 
 
 class Audio(Modality):
@@ -114,7 +117,8 @@ class Audio(Modality):
             )
         if processor is None:
             processor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE)
-        return cls(processor, settings.seconds, brought_by=brought_by, limits=context.limits)
+        limits = replace(context.limits, seconds=settings.max_sound_seconds)
+        return cls(processor, settings.seconds, brought_by=brought_by, limits=limits)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Audio":

@@ -5,7 +5,7 @@ batch (B, F, 3, S, S) uint8 -> normalise -> (B, F, 3, S, S) float               
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,6 +49,7 @@ class VideoArguments:
         spread over the full video.
     video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
         processor, or else in its config, or else 224.
+    max_video_frames: Videos of more frames count as bad samples.
     """
 
     _argument_group_name: ClassVar[str] = "videos"
@@ -58,9 +59,10 @@ class VideoArguments:
     num_frames: int = 16
     frame_stride: int | None = None
     video_size: int | None = None
+    max_video_frames: int = LIMITS.frames
 
     def validate_ranges(self):
-        for name in ("num_frames", "frame_stride", "video_size"):
+        for name in ("num_frames", "frame_stride", "video_size", "max_video_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
@@ -97,7 +99,8 @@ class Video(Modality):
         settings: VideoArguments = options[VideoArguments]
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
-        return cls(processor, settings.num_frames, settings.frame_stride, context.limits)
+        limits = replace(context.limits, frames=settings.max_video_frames)
+        return cls(processor, settings.num_frames, settings.frame_stride, limits)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":

@@ -26,8 +26,6 @@ class StreamSettings:
     buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.
     max_sample_bytes: Images, sounds and videos of more bytes, in a row or in a file, count as bad samples.
     max_image_pixels: Images, and frames of videos, of more pixels count as bad samples, and are not decoded.
-    max_video_frames: Videos of more frames count as bad samples.
-    max_sound_seconds: Sounds that are longer, in seconds, count as bad samples.
     max_bad_fraction: Training stops if a larger share of the last 1,000 samples is bad. Data is refused if a larger
         share of its files, or of the lines of its texts and tables, can't be read.
     record_samples: Write the keys (shard and row) of the samples of each step to samples-rank*.jsonl in the output
@@ -42,19 +40,17 @@ class StreamSettings:
     buffer_bytes: int = 2**30
     max_sample_bytes: int = LIMITS.bytes
     max_image_pixels: int = LIMITS.pixels
-    max_video_frames: int = LIMITS.frames
-    max_sound_seconds: float = LIMITS.seconds
     max_bad_fraction: float = 0.05
     record_samples: bool = False
     allow_changed_source: bool = False
 
     @property
     def limits(self) -> Limits:
-        """The limits of one sample."""
-        return Limits(self.max_sample_bytes, self.max_image_pixels, self.max_video_frames, self.max_sound_seconds)
+        """The limits of one sample of any kind."""
+        return Limits(self.max_sample_bytes, self.max_image_pixels)
 
     def validate_ranges(self):
-        for name in ("parts", "window", "buffer_bytes", "max_sample_bytes", "max_video_frames"):
+        for name in ("parts", "window", "buffer_bytes", "max_sample_bytes"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
@@ -63,8 +59,6 @@ class StreamSettings:
                 f"max_image_pixels must be above 0 and at most {HIGHEST_MAX_PIXELS:,}, but is "
                 f"{self.max_image_pixels:,}."
             )
-        if not self.max_sound_seconds > 0:
-            raise ValueError(f"max_sound_seconds must be above 0, but is {self.max_sound_seconds}.")
         if not 0 <= self.max_bad_fraction <= 1:
             raise ValueError(f"max_bad_fraction must lie between 0 and 1, but is {self.max_bad_fraction}.")
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_files import fresh_cache, unreadable
 from made_images import all_rows
+from mutations import mutated
 
 from hf_pretext.data.decoding import UNREADABLE
 from hf_pretext.data.lines import Reading
@@ -338,24 +339,6 @@ def test_an_encoding_is_named_or_given(name, tmp_path):
 
 
 # mutations
-
-
-def mutated(content: bytes, rng: random.Random) -> bytes:
-    content = bytearray(content)
-    for _ in range(rng.randint(1, 5)):
-        at = rng.randrange(len(content))
-        act = rng.randrange(4)
-        if act == 0:
-            content[at] = rng.randrange(256)
-        elif act == 1:
-            del content[at : at + rng.randint(1, 30)]
-        elif act == 2:
-            content[at:at] = rng.randbytes(rng.randint(1, 10))
-        else:
-            content[at:at] = rng.choice([b'"', b"\n", b"\r", b"\x00", b"{", b"[", b"\\", b"\xff", b","])
-        if not content:
-            break
-    return bytes(content[: rng.randrange(len(content) + 1)] if rng.random() < 0.2 else content)
 
 
 def clean_file(kind: str) -> bytes:

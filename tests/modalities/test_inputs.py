@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import datasets
@@ -263,9 +264,12 @@ def test_a_row_that_lacks_a_kind_gives_fewer(files, tokenizer):
 def test_the_limits_of_a_run_reach_each_kind(files, kind, option, kinds):
     made = modality_classes([kind])[kind]
     row = open_source(str(files / "rows.jsonl"), needed=(kind,)).read(0, 2, 3)[0]
-    for settings, refuses in ((StreamSettings(), False), (StreamSettings(**option), kind in kinds)):
-        options = {each: each() for each in made.options}
-        modality = made.from_options(options, Context(limits=settings.limits))
+    for given, refuses in (({}, False), (option, kind in kinds)):
+        settings, *own = (
+            make(**{name: value for name, value in given.items() if name in {field.name for field in fields(make)}})
+            for make in (StreamSettings, *made.options)
+        )
+        modality = made.from_options({type(each): each for each in own}, Context(limits=settings.limits))
         for random in (None, np.random.default_rng(0)):  # evaluation, training
             call = modality.evaluation() if random is None else modality
             if refuses:
