@@ -107,7 +107,7 @@ class TarRows(Rows):
         self.fields = sorted({member for member, _ in self.paths.values()})
         self.needed = sorted({member for canonical, (member, _) in self.paths.items() if canonical in NEEDED})
         self.media = {field for field in self.fields if isinstance(tars.features[field], MEDIA)}
-        self.urls, self.index = tars.urls, []
+        self.urls, self.facts, self.index = tars.urls, tars.facts, []
         names, counts, places, self.owners, cut = short_names(tars.urls), [], [], [], []
         for owner, (name, of_file) in enumerate(zip(names, tars.index, strict=True)):
             spans = np.stack([spans_of(of_file, tars.members[field]) for field in self.fields], 1)
@@ -154,7 +154,7 @@ class TarRows(Rows):
         present = spans[spans[..., 0] >= 0]
         begin = int(present[:, 0].min()) if len(present) else 0
         end = int(present.sum(1).max()) if len(present) else 0
-        content = memoryview(read_bytes(self.urls[owner], begin, end))
+        content = memoryview(read_bytes(self.urls[owner], begin, end, self.facts[owner]))
         return [self._sample(content, begin, span, first + start + i) for i, span in enumerate(spans.tolist())]
 
     def _sample(self, content: memoryview, begin: int, spans: list[list[int]], number: int) -> dict:

@@ -13,10 +13,12 @@ import pytest
 from loopback_hub import serve
 from made_files import fresh_cache, tars, write_tar
 from made_images import all_rows, png
+from range_server import serve as serve_files
 
 from hf_pretext.data import remote
 from hf_pretext.data import tars as tars_module
 from hf_pretext.data.decoding import UNREADABLE
+from hf_pretext.data.ranges import Changed
 from hf_pretext.data.rows import StreamRows
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tars import MOST_COLUMNS, TarRows, tar_index
@@ -258,3 +260,13 @@ def test_2000_damaged_tars_raise_nothing_and_lose_only_what_is_damaged(tmp_path)
             continue
         rows = all_rows(source)
         assert len(rows) == len(source) and (len(rows) >= 20 or source.rows.lost)
+
+
+def test_a_tar_on_a_server_that_changes_is_an_error_that_names_it(tmp_path):
+    path = write(tmp_path / "a.tar", [(f"{i}.txt", b"one") for i in range(3)])
+    with serve_files(tmp_path) as server:
+        source = open_source(f"{server.url}/a.tar", needed=("text",))
+        assert texts(source) == ["one"] * 3
+        path.write_bytes(path.read_bytes().replace(b"one", b"two"))
+        with pytest.raises(Changed, match="a.tar has changed since it was opened"):
+            source.read(0, 0, 3)
