@@ -211,7 +211,7 @@ def check_reasons(reasons: Sequence[str], rows: int, name: str, most: float) -> 
         return
     bad, shown = f"{name}: {len(reasons):,} of {rows:,} rows can't be read", reasons[:SHOWN]
     if len(reasons) <= most * rows:
-        log.warning(f"{bad} and count as bad samples. The first: {shown[0]}.")
+        log.warning_once(f"{bad} and count as bad samples. The first: {shown[0]}.")
         return
     kinds = {reason.partition(":")[0] for reason in shown}
     fixes = "".join(fix for kind, fix in FIXES.items() if kind in kinds)
