@@ -4,18 +4,16 @@ lines of a CSV file -> names of the columns -> records (lists of texts) with the
 """
 
 import csv
-import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from .lines import BLOCK, LONGEST, CutOff, Line, Reading, kind_of, lines_of
+from .lines import BLOCK, LONGEST, Line, Reading, in_lists, kind_of, lines_of
 
 SEPARATORS = {".csv": (",", ";", "\t"), ".tsv": ("\t", ",", ";")}  # the first is the default
 SNIFFED = 100  # lines that decide the separator
 MOST_LINES = 10_000  # lines of a record, so that an open quote does not swallow the rest
-AT_ONCE = 10_000  # records of a list
 Record = tuple[int, list[str] | str]  # number of its first line; its fields, or the reason why it can't be read
 csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than long texts have
 
@@ -51,22 +49,8 @@ class Csv:
                 yield parsed
                 continue
             lines.put_back(block)
-            yield from self._in_lists(careful_records(lines, self.separator, block[-1][0]))
-
-    def _in_lists(self, records: Iterator[Record]) -> Iterator[list[Record]]:
-        cut = None
-        while cut is None:
-            some: list[Record] = []
-            try:
-                for line, fields in itertools.islice(records, AT_ONCE):
-                    some.append((line, self._checked(fields)))
-            except CutOff as error:
-                cut = error
-            if not some:
-                break
-            yield some
-        if cut is not None:
-            raise cut
+            records = careful_records(lines, self.separator, block[-1][0])
+            yield from in_lists((line, self._checked(fields)) for line, fields in records)
 
     def _checked(self, fields: list[str] | str) -> list[str] | str:
         if isinstance(fields, list) and len(fields) != self.fields:

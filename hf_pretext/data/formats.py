@@ -134,12 +134,7 @@ def arrow_tables(url: str, reading: Reading, types: Types, name: str) -> Iterato
                 batch.validate(full=True)
                 table = table_cast(pa.Table.from_batches([batch]), types.schema)
                 faults: list[Fault] = []
-            except (
-                ValueError,
-                TypeError,
-                KeyError,
-                NotImplementedError,
-            ) as error:  # pyarrow's errors, and datasets' own
+            except (ValueError, TypeError, KeyError, NotImplementedError) as error:  # of pyarrow and datasets
                 table = pa.table([pa.nulls(len(batch), field.type) for field in types.schema], types.schema)
                 faults = [Fault(None, f"damaged Arrow: batch {number:,} of {name} ({str(error)[:200]})")]
             yield pa.table([*table.columns, fault_array([faults] * len(batch))], [*types.schema.names, FAULTS])

@@ -16,12 +16,11 @@ import pyarrow as pa
 import pyarrow.json
 
 from .column_types import FAULTS, JSON, Fault, Types, Votes, at_line, fault_array
-from .lines import LONGEST, CutOff, Line, Reading, blocks_of, lines_of
+from .lines import LONGEST, CutOff, Line, Reading, blocks_of, in_lists, lines_of
 
 DEEPEST = 100  # levels of lists and dicts; pyarrow crashes at some ten thousands
 BRACKETS = re.compile(rb'"(?:[^"\\]|\\.)*"|([\[{])|([\]}])')
 BETWEEN = re.compile(r"[\s,\]]*")  # elements of a document
-ELEMENTS = 10_000  # of a document, in a list
 BOM = b"\xef\xbb\xbf"
 REFUSED = (pa.ArrowException, UnicodeDecodeError)
 PYTHON = {pa.string(): str, pa.bool_(): bool, pa.int64(): int, pa.float64(): (int, float)}
@@ -43,7 +42,7 @@ def json_lines(url: str, reading: Reading) -> Iterator[list[Line]]:
         except (CutOff, StopIteration):  # damage in the first line
             start = []
         if start or first.startswith(b"["):
-            yield from numbered(itertools.chain(start, elements))
+            yield from in_lists(enumerate(itertools.chain(start, elements), 1))
             return
     for lines in itertools.chain([block], blocks):
         if filled := [line for line in lines if line[1].strip()]:
@@ -75,24 +74,6 @@ def elements_of(url: str, reading: Reading) -> Iterator[bytes]:
         except (ValueError, RecursionError) as error:
             raise CutOff(f"not JSON in element {number:,}: {error}") from error
         yield json.dumps({"text": element} if isinstance(element, str) else element).encode()
-
-
-def numbered(elements: Iterator[bytes]) -> Iterator[list[Line]]:
-    """Yields elements in lists, with numbers from 1. Raises as `elements` does, after the last complete one."""
-    number, cut = 1, None
-    while cut is None:
-        some: list[Line] = []
-        try:
-            for element in itertools.islice(elements, ELEMENTS):
-                some.append((number, element))
-                number += 1
-        except CutOff as error:
-            cut = error
-        if not some:
-            break
-        yield some
-    if cut is not None:
-        raise cut
 
 
 # first pass: types

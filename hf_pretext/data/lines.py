@@ -11,18 +11,21 @@ import lzma
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from ..utils.paths import without_query
 from .remote import open_file
 from .rows import DAMAGE
 
 BLOCK = 2**22  # bytes read at once
+AT_ONCE = 10_000  # items of a list
 LONGEST = 2**28  # bytes of a line or paragraph; a longer one is a bad row
 LONGEST_DOCUMENT = 2**31 - 2  # bytes of a text in Arrow
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 COMPRESSION = {*OPENERS, ".zst"}
 Line = tuple[int, bytes]  # number in the file, from 1, and UTF-8 bytes without the line break
+ITEM = TypeVar("ITEM")
 KEEP = "hf_pretext.keep"  # name of an error handler of `codecs`
 
 
@@ -56,6 +59,23 @@ class Reading:
 
 class CutOff(Exception):
     """A file is damaged or cut; the message is the reason."""
+
+
+def in_lists(items: Iterator[ITEM]) -> Iterator[list[ITEM]]:
+    """Yields items in lists of at most `AT_ONCE`. Raises `CutOff` as `items` does, after the items before it."""
+    cut = None
+    while cut is None:
+        some: list[ITEM] = []
+        try:
+            for item in itertools.islice(items, AT_ONCE):
+                some.append(item)
+        except CutOff as error:
+            cut = error
+        if not some:
+            break
+        yield some
+    if cut is not None:
+        raise cut
 
 
 def kind_of(file: str | Path) -> str:

@@ -5,7 +5,7 @@ import sys
 
 ON_MAIN_PROCESS = """
 import torch.distributed as dist
-from hf_pretext.utils.ranks import on_main_process
+from hf_pretext.utils.ranks import on_each_process, on_main_process
 
 dist.init_process_group("gloo")
 print("value", on_main_process(dist.get_rank))
@@ -17,6 +17,17 @@ try:
     on_main_process(fails)
 except ValueError as error:
     print("error", error)
+
+print("each", on_each_process(dist.get_rank))
+
+def fails_on_the_last():
+    if dist.get_rank():
+        raise ValueError("damaged on the last")
+
+try:
+    on_each_process(fails_on_the_last)
+except ValueError as error:
+    print("each error", error)
 dist.destroy_process_group()
 """
 
@@ -28,4 +39,5 @@ def test_what_the_main_process_gives_or_raises_comes_to_all(tmp_path):
         [*launch, "--rdzv_endpoint", "localhost:0", str(tmp_path / "script.py")], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["error damaged on 0"] * 2 + ["value 0"] * 2
+    lines = ["each 0", "each error damaged on the last", "error damaged on 0", "value 0"]
+    assert sorted(done.stdout.splitlines()) == sorted(2 * lines)
