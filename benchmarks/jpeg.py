@@ -7,8 +7,8 @@ and batching take as long with both.
     python benchmarks/jpeg.py                   # about a minute on 1 core
 
 With Pillow 13.0 (libjpeg-turbo 3.2) and torchvision 0.29 all pixels are equal. On a calm core torchvision decodes in
-1.22 ms what takes Pillow 1.33 ms, and it needs no copy of the pixels (0.24 ms). That makes 1.15 to 1.19 times the images
-per second of a worker. A second decoder is not worth its code for less than 1.25 times, so the loader decodes with
+1.22 ms what takes Pillow 1.33 ms, and it needs no copy of the pixels (0.24 ms). That makes 1.15 to 1.19 times the
+images per second of a worker. A second decoder is not worth its code for less than 1.25 times, so the loader uses
 Pillow only.
 """
 
