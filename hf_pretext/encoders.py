@@ -5,6 +5,8 @@ config -> a fresh encoder; path -> its config; encoder + noise of a kind -> last
 
 import copy
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -78,29 +80,36 @@ def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
     return real
 
 
-@torch.no_grad()
 def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str | None:
     """Returns None if the encoder returns a last hidden state for one of the batches, else its first error in one line.
 
     The training modes of the encoder and the global generators stay unchanged."""
-    modes, reasons = {module: module.training for module in encoder.modules()}, []
+    reasons = []
+    with tried(encoder):
+        for batch in batches:
+            try:
+                hidden = getattr(encoder(**batch), "last_hidden_state", None)
+            except Exception as error:  # architectures raise errors of many types
+                reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:REASON])
+                continue
+            if isinstance(hidden, Tensor) and hidden.ndim > 2 and len(hidden) == TRIED:
+                return None
+            reasons.append("its output has no last_hidden_state with one vector for each token or position.")
+    return reasons[0]
+
+
+@contextmanager
+def tried(encoder: PreTrainedModel) -> Iterator[None]:
+    """Sets `eval()` without gradients, and restores the training modes and the global generators at the end."""
+    modes = {module: module.training for module in encoder.modules()}
     devices = [encoder.device] if encoder.device.type == "cuda" else []
     encoder.eval()
     try:
-        with torch.random.fork_rng(devices=devices):
-            for batch in batches:
-                try:
-                    hidden = getattr(encoder(**batch), "last_hidden_state", None)
-                except Exception as error:  # architectures raise errors of many types
-                    reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:REASON])
-                    continue
-                if isinstance(hidden, Tensor) and hidden.ndim > 2 and len(hidden) == TRIED:
-                    return None
-                reasons.append("its output has no last_hidden_state with one vector for each token or position.")
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            yield
     finally:
         for module, training in modes.items():
             module.training = training
-    return reasons[0]
 
 
 def noise(encoder: PreTrainedModel, *shape: int) -> Tensor:

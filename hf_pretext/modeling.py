@@ -72,7 +72,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     usage: ClassVar[str] = ""  # code that loads a checkpoint, instead of `Modality.usage`
     formula: ClassVar[str] = ""  # the loss as LaTeX, shown in the card
     limits: ClassVar[tuple[str, ...]] = ()  # known failures, one sentence each, shown in the card
-    capabilities: ClassVar[tuple[str, ...]] = ()  # any of "embed", "match", "predict_tokens", "generate", "ask"
+    capabilities: ClassVar[tuple[str, ...]] = ()  # names of the methods below that it implements
+    fixed_options: ClassVar[Mapping[str, tuple[Any, str]]] = {}  # options of a run with a fixed value, and the reason
     learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
@@ -185,6 +186,11 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
         masked (`(B, L)`, bool): the masked positions. The ids in `batch` are masked already."""
         raise NotImplementedError(f"{type(self).__name__} does not implement predict_tokens().")
+
+    def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Returns normalised images `(B, C, H, W)` by title, which show what the model saw and what it predicted. The
+        model is in `eval()`, where all draws repeat. The card shows them."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement illustrate().")
 
     def packs(self, length: int) -> bool:
         """Returns True if attention does not cross documents in packed sequences of `length` tokens."""

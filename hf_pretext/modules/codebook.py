@@ -10,11 +10,9 @@ encoder's tokens (BEiT v2 uses CLIP's, https://huggingface.co/papers/2208.06366)
 DALL-E's codebook, as in FLAVA (https://huggingface.co/papers/2112.04482).
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -26,35 +24,27 @@ from ..encoders import check_encoder
 from ..features import last_hidden, width
 from ..utils.progress import progress as progress_bar
 from .kmeans import PASSES, distinct, k_means, nearest
+from .normalisation import HALF, NormalisationTask
 from .patches import patchify
 
 CLASS_TOKENS = 2  # maximum before the patches of an image: DeiT has a second one, for distillation
 CELL, LEAST = 8, 0.1  # of DALL-E's codebook: side of a cell in pixels, and the value that stands for black
-CHANNELS = 3
-HALF = (0.5, 0.5, 0.5)
 
 
 @strict
 @dataclass
-class CodebookTask:
+class CodebookTask(NormalisationTask):
     """Settings of objectives whose targets are visual tokens.
 
     codebook: the model that gives the visual tokens of patches, a folder or Hub id: a FLAVA model or its codebook, or
         an image encoder whose features are clustered; default: the pixels of patches are clustered.
     codebook_size: number of visual tokens. FLAVA's codebook has a fixed size and ignores this setting.
     codebook_patches: number of patches that the clusters are fitted to; at least codebook_size.
-    image_mean, image_std: mean and standard deviation that pixels in [0, 1] are normalised with, one number per
-        channel; a recipe takes them from the image processor. Codebooks of features and FLAVA's codebook need it to
-        convert the pixels to their own normalisation.
     """
-
-    _argument_group_name: ClassVar[str] = "objective"
 
     codebook: str | None = None
     codebook_size: int = 512
     codebook_patches: int = 200_000
-    image_mean: list[float] | None = None
-    image_std: list[float] | None = None
 
     def validate_codebook(self):
         if not 2 <= self.codebook_size <= self.codebook_patches:
@@ -62,34 +52,6 @@ class CodebookTask:
                 f"codebook_size must be at least 2 and at most codebook_patches={self.codebook_patches}, but is "
                 f"{self.codebook_size}. Give a codebook_size in this range, or more codebook_patches."
             )
-
-    def validate_normalisation(self):
-        mean, std = self.image_mean, self.image_std
-        if (mean is None) != (std is None) or (
-            mean and (len(mean) != CHANNELS or len(std) != CHANNELS or min(std) <= 0)
-        ):
-            raise ValueError(
-                f"image_mean and image_std must be {CHANNELS} numbers each, with image_std above 0, but are {mean} and "
-                f"{std}. Give both, or neither."
-            )
-
-
-def with_normalisation_of(task: CodebookTask, processor) -> CodebookTask:
-    """Returns the settings with the image processor's mean and standard deviation, unless they are set already."""
-    if task.image_mean is not None:
-        return task
-    mean, std = normalisation_of(processor)
-    return dataclasses.replace(task, image_mean=mean, image_std=std)
-
-
-def normalisation_of(processor) -> tuple[list[float], list[float]]:
-    """Returns the mean and standard deviation, one number per channel, of an image processor for pixels in [0, 1].
-
-    Returns 0 and 1 for a processor that does not normalise."""
-    if not getattr(processor, "do_normalize", False):
-        return [0.0] * CHANNELS, [1.0] * CHANNELS
-    values = (processor.image_mean, processor.image_std)  # one per channel, or one for all
-    return tuple(torch.as_tensor(value, dtype=torch.float64).expand(CHANNELS).tolist() for value in values)
 
 
 def exact(method: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from ..encoders import build_encoder, encoder_config
-from .codebook import PatchCodebook, ReadyCodebook, normalisation_of
+from .codebook import PatchCodebook, ReadyCodebook
+from .normalisation import normalisation_of
 
 
 def codebook_config(codebook: PatchCodebook | ReadyCodebook) -> dict[str, Any]:

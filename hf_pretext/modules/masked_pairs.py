@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..encoders import build_encoder
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
-from .codebook import CodebookTask, with_normalisation_of
+from .codebook import CodebookTask
 from .codebook_sources import codebook_config, codebook_from, open_codebook
 from .masking import (
     IGNORED,
@@ -27,6 +27,7 @@ from .masking import (
     with_tokens_of,
     without_special,
 )
+from .normalisation import with_normalisation_of
 from .patches import random_patches
 
 

@@ -149,7 +149,7 @@ def reordered(tiles: Tensor, order: Tensor) -> Tensor:
 
 
 def mosaic(tiles: Tensor, between: int = 1) -> Tensor:
-    """Returns one image for the tiles of each, `(B, n * n, C, t, t)` to `(B, C, s, s)`, with white pixels between them."""
+    """Puts tiles together, `(B, n * n, C, t, t)` to `(B, C, s, s)`, with `between` white pixels between them."""
     batch, cells, channels, side, _ = tiles.shape
     grid = round(cells**0.5)
     tiles = F.pad(tiles, (0, between, 0, between), value=float(tiles.max()))

@@ -11,8 +11,9 @@ from torch import nn
 from transformers import AutoModel, BertModel, FlavaConfig, FlavaForPreTraining, ViTImageProcessor
 
 from hf_pretext.modeling import PretextModel
-from hf_pretext.modules.codebook import PatchCodebook, normalisation_of
+from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.codebook_sources import codebook_config, codebook_from, open_codebook
+from hf_pretext.modules.normalisation import normalisation_of
 
 
 @dataclass

@@ -1,0 +1,86 @@
+"""Dense predictions: a vector for each cell of a grid over the image, from several levels of any image encoder.
+
+hidden states of L levels -> maps (B, C, h, w) -> each to the grid (B, dim, *grid) -> sum -> (B, outputs, *grid)
+"""
+
+from math import isqrt
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..encoders import image_sides, noise, tried
+from ..features import last_hidden
+
+GROUPS = 8  # of the group norm: the width of a head is a multiple of it
+
+
+class DenseHead(nn.Module):
+    """Predicts a vector for each cell of a grid (hypercolumns: Hariharan et al. 2015).
+
+    Each level has its own 1 x 1 convolution; their results are resized to the grid and added. So cells smaller than
+    those of the encoder's last map can be predicted, for which the first levels have the detail.
+
+    encoder: any image encoder. outputs: length of the predicted vectors. dim: width of the head, a multiple of
+    `GROUPS`. levels: number of levels; encoders of one resolution give evenly spaced layers, others the last layer of
+    each resolution.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, outputs: int, dim: int = 128, levels: int = 4):
+        super().__init__()
+        with tried(encoder):
+            height, width = image_sides(encoder)[0]
+            pixels = noise(encoder, 1, encoder_channels(encoder), height, width)
+            maps = maps_of(encoder, encoder(pixel_values=pixels, output_hidden_states=True))
+        self.levels = chosen([tuple(each.shape[1:]) for each in maps], levels)
+        self.projections = nn.ModuleList([nn.Conv2d(maps[level].shape[1], dim, 1) for level in self.levels])
+        self.predict = nn.Sequential(nn.GroupNorm(GROUPS, dim), nn.ReLU(), nn.Conv2d(dim, outputs, 1))
+
+    def forward(self, encoder: PreTrainedModel, outputs, grid: tuple[int, int]) -> Tensor:
+        """Returns the predictions `(B, outputs, *grid)` from the outputs of the encoder with hidden states."""
+        maps = maps_of(encoder, outputs)
+        projected = [layer(maps[level]) for layer, level in zip(self.projections, self.levels, strict=True)]
+        return self.predict(sum(resized(each, grid) for each in projected))
+
+
+def encoder_channels(encoder: PreTrainedModel) -> int:
+    """Returns the number of colour channels that an encoder takes."""
+    return getattr(encoder.config, "num_channels", 3)
+
+
+def resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Resizes a map `(B, C, h, w)` to `(B, C, *grid)`: bilinear to more cells, else the mean of each cell."""
+    if values.shape[2] > grid[0]:
+        return F.adaptive_avg_pool2d(values, grid)
+    return F.interpolate(values, size=grid, mode="bilinear") if values.shape[2:] != grid else values
+
+
+def maps_of(encoder: PreTrainedModel, outputs) -> list[Tensor]:
+    """Returns all hidden states as maps `(B, C, h, w)`; the last one is the encoder's output, after its last norm.
+
+    Tokens become the square map of their patches, without class and register tokens."""
+    states = getattr(outputs, "reshaped_hidden_states", None) or outputs.hidden_states
+    channels_last = getattr(getattr(encoder, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
+    maps = [each.permute(0, 3, 1, 2) if each.ndim == 4 and channels_last else as_map(each) for each in states]
+    return [*maps[:-1], as_map(last_hidden(encoder, outputs))]
+
+
+def as_map(hidden: Tensor) -> Tensor:
+    """Returns tokens `(B, T, C)` as a square map of patches `(B, C, n, n)`, with n * n the largest square number up to
+    T; the first tokens are class and register tokens. Maps stay as they are."""
+    if hidden.ndim == 4:
+        return hidden
+    side = isqrt(hidden.shape[1])
+    return hidden[:, hidden.shape[1] - side * side :].mT.unflatten(2, (side, side))
+
+
+def chosen(shapes: list[tuple[int, ...]], levels: int) -> list[int]:
+    """Chooses levels from the shapes of an encoder's maps: the last one of each resolution and width, at most `levels`,
+    counted from the end; of maps of one shape, evenly spaced ones. Returns negative indices, the encoder's output last.
+    """
+    last = len(shapes) - 1
+    different = [at for at in range(len(shapes)) if at == last or shapes[at] != shapes[at + 1]]
+    if len(different) == 1:
+        levels = min(levels, last)
+        different = sorted({last - round(last * at / levels) for at in range(levels)})
+    return [at - len(shapes) for at in different[-levels:]]

@@ -1,0 +1,72 @@
+"""CIE Lab colours: lightness L, and the colour axes a (green to red) and b (blue to yellow).
+
+RGB in [0, 1] (B, 3, H, W) <-> Lab (B, 3, H, W); bins of the ab plane (Q, 2); colours -> weights of their nearest bins
+
+sRGB (IEC 61966-2-1) under the white point D65. The bins are those of Zhang, Isola and Efros, "Colorful Image
+Colorization", ECCV 2016, https://huggingface.co/papers/1603.08511, but computed from the sRGB gamut.
+"""
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE = (0.95047, 1.0, 1.08883)  # D65
+LINEAR_XYZ, SLOPE = 0.008856, 7.787  # below it, the cube root is replaced by a line of this slope
+LINEAR_RGB, SLOPE_RGB = 0.04045, 12.92
+LEVELS = 33  # of each channel, at which the gamut is sampled
+NEAREST, DEVIATION = 5, 5.0  # bins that describe a colour, and the deviation of their Gaussian weights in units of ab
+
+
+@cache
+def matrix(device: torch.device, inverse: bool = False) -> Tensor:
+    """Returns the matrix from linear RGB to XYZ relative to white, or its inverse, `(3, 3)`. Made once for each device,
+    since a copy from the CPU waits for it."""
+    to_xyz = (torch.tensor(RGB_TO_XYZ) / torch.tensor(WHITE)[:, None]).double()
+    return (torch.linalg.inv(to_xyz) if inverse else to_xyz).float().to(device)
+
+
+def lab_of(rgb: Tensor) -> Tensor:
+    """Converts sRGB in [0, 1], `(B, 3, H, W)`, float32, to Lab: L in [0, 100], a and b in about [-108, 98]."""
+    linear = torch.where(rgb > LINEAR_RGB, ((rgb + 0.055) / 1.055) ** 2.4, rgb / SLOPE_RGB)
+    xyz = torch.einsum("dc,bchw->bdhw", matrix(rgb.device), linear)
+    f = torch.where(xyz > LINEAR_XYZ, xyz ** (1 / 3), SLOPE * xyz + 16 / 116)
+    x, y, z = f.unbind(1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
+
+
+def rgb_of(lab: Tensor) -> Tensor:
+    """Converts Lab, `(B, 3, H, W)`, to sRGB. Colours outside the gamut are clamped to [0, 1]."""
+    y = (lab[:, 0] + 16) / 116
+    f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], dim=1)
+    cube = f**3
+    xyz = torch.where(cube > LINEAR_XYZ, cube, (f - 16 / 116) / SLOPE)
+    linear = torch.einsum("dc,bchw->bdhw", matrix(lab.device, inverse=True), xyz).clamp(0, 1)
+    bright = linear > LINEAR_RGB / SLOPE_RGB
+    return torch.where(bright, 1.055 * linear ** (1 / 2.4) - 0.055, linear * SLOPE_RGB)
+
+
+def ab_bins(size: int) -> Tensor:
+    """Returns the centres of all squares of the ab plane with side `size` that contain a colour of sRGB: `(Q, 2)`."""
+    level = torch.linspace(0, 1, LEVELS, device="cpu", dtype=torch.float32)
+    cube = torch.cartesian_prod(level, level, level).T.reshape(1, 3, -1, 1)
+    return ((lab_of(cube)[0, 1:, :, 0].T / size).round() * size).unique(dim=0)
+
+
+def soft_bins(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
+    """Describes colours by their `NEAREST` bins, with Gaussian weights.
+
+    ab: `(B, 2, h, w)`. bins: `(Q, 2)`. Returns the weights `(B, h, w, NEAREST)`, with sum 1, and the indices of the
+    bins `(B, h, w, NEAREST)`, the nearest first.
+    """
+    distance, nearest = torch.cdist(ab.movedim(1, -1).flatten(0, 2), bins).topk(NEAREST, largest=False)
+    weights = (-distance.square() / (2 * DEVIATION**2)).softmax(-1)
+    shape = (len(ab), *ab.shape[2:], NEAREST)
+    return weights.view(shape), nearest.view(shape)
+
+
+def smoothed(shares: Tensor, bins: Tensor) -> Tensor:
+    """Smooths the shares of bins, `(Q,)`, by the Gaussian of `soft_bins`, so that no bin of the gamut is empty."""
+    near = (-torch.cdist(bins, bins).square() / (2 * DEVIATION**2)).exp()
+    return shares @ (near / near.sum(1, keepdim=True))
