@@ -127,6 +127,14 @@ def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
     return [tuple(size) if isinstance(size, (tuple, list)) else (size, size)]
 
 
+def patch_side(encoder: PreTrainedModel) -> int | None:
+    """Returns the side of an encoder's patches in pixels; None for an encoder without square patches of one size."""
+    embedding = getattr(getattr(encoder, "timm_model", None), "patch_embed", None)
+    size = getattr(embedding, "patch_size", None) or getattr(encoder.config, "patch_size", None)
+    size = size[0] if isinstance(size, (tuple, list)) and len(set(size)) == 1 else size
+    return size if isinstance(size, int) else None
+
+
 def is_shape_alone(path: str) -> bool:
     """Returns True for a folder with a config.json but without weights, which stands for a fresh encoder."""
     return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))

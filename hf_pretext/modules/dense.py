@@ -13,6 +13,7 @@ from ..encoders import image_sides, noise, tried
 from ..features import last_hidden
 
 GROUPS = 8  # of the group norm: the width of a head is a multiple of it
+RESOLUTIONS = 4  # maximum number of resolutions that are read
 
 
 class DenseHead(nn.Module):
@@ -22,17 +23,17 @@ class DenseHead(nn.Module):
     those of the encoder's last map can be predicted, for which the first levels have the detail.
 
     encoder: any image encoder. outputs: length of the predicted vectors. dim: width of the head, a multiple of
-    `GROUPS`. levels: number of levels; encoders of one resolution give evenly spaced layers, others the last layer of
-    each resolution.
+    `GROUPS`. layers: number of levels of an encoder of one resolution, evenly spaced. Other encoders have a level for
+    the last layer of each resolution, at most `RESOLUTIONS`.
     """
 
-    def __init__(self, encoder: PreTrainedModel, outputs: int, dim: int = 128, levels: int = 4):
+    def __init__(self, encoder: PreTrainedModel, outputs: int, dim: int = 128, layers: int = 1):
         super().__init__()
         with tried(encoder):
             height, width = image_sides(encoder)[0]
             pixels = noise(encoder, 1, encoder_channels(encoder), height, width)
             maps = maps_of(encoder, encoder(pixel_values=pixels, output_hidden_states=True))
-        self.levels = chosen([tuple(each.shape[1:]) for each in maps], levels)
+        self.levels = chosen([tuple(each.shape[1:]) for each in maps], layers)
         self.projections = nn.ModuleList([nn.Conv2d(maps[level].shape[1], dim, 1) for level in self.levels])
         self.predict = nn.Sequential(nn.GroupNorm(GROUPS, dim), nn.ReLU(), nn.Conv2d(dim, outputs, 1))
 
@@ -74,13 +75,12 @@ def as_map(hidden: Tensor) -> Tensor:
     return hidden[:, hidden.shape[1] - side * side :].mT.unflatten(2, (side, side))
 
 
-def chosen(shapes: list[tuple[int, ...]], levels: int) -> list[int]:
-    """Chooses levels from the shapes of an encoder's maps: the last one of each resolution and width, at most `levels`,
-    counted from the end; of maps of one shape, evenly spaced ones. Returns negative indices, the encoder's output last.
-    """
+def chosen(shapes: list[tuple[int, ...]], layers: int) -> list[int]:
+    """Chooses levels from the shapes of an encoder's maps (see `DenseHead`). Returns negative indices; -1 is the
+    encoder's output, which is always among them."""
     last = len(shapes) - 1
-    different = [at for at in range(len(shapes)) if at == last or shapes[at] != shapes[at + 1]]
-    if len(different) == 1:
-        levels = min(levels, last)
-        different = sorted({last - round(last * at / levels) for at in range(levels)})
-    return [at - len(shapes) for at in different[-levels:]]
+    levels = [at for at in range(len(shapes)) if at == last or shapes[at] != shapes[at + 1]][-RESOLUTIONS:]
+    if len(levels) == 1:
+        layers = min(layers, last)
+        levels = sorted(last - round(last * at / layers) for at in range(layers))
+    return [at - len(shapes) for at in levels]

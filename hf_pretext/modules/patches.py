@@ -1,12 +1,18 @@
-"""Cuts images into patches, and draws random patches.
+"""Cuts images into patches, and draws random patches: single ones, rectangles, or one square.
 
 pixel_values (B, C, H, W) -> patches (B, N, C * size * size), row by row
 """
+
+from math import isqrt, log
 
 import torch
 from torch import Tensor
 
 from .draws import drawn_by
+
+BLOCKS = 16  # rectangles that are drawn; usually a few of them suffice
+LEAST_BLOCK = 16 / 196  # share of the patches: in BEiT, 16 of 14 x 14
+ASPECT = 0.3  # least ratio of the sides of a rectangle, as in BEiT
 
 
 def patchify(pixel_values: Tensor, size: int) -> Tensor:
@@ -24,9 +30,73 @@ def patchify(pixel_values: Tensor, size: int) -> Tensor:
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
+def unpatchify(patches: Tensor, size: int) -> Tensor:
+    """Puts patches of `size` x `size` pixels of square images together, the inverse of `patchify`: `(B, N, C * size *
+    size)` to `(B, C, S, S)`."""
+    side = isqrt(patches.shape[1])
+    grid = patches.reshape(len(patches), side, side, -1, size, size)
+    return grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
 def random_patches(
     batch: int, patches: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draws a share `ratio` of the patches of each image, at least one: `(batch, patches)`, bool."""
     draw = torch.rand(batch, patches, device=device, **drawn_by(generator))
-    return draw.argsort(1).argsort(1) < max(round(patches * ratio), 1)
+    return draw.argsort(1).argsort(1) < share_of(patches, ratio)
+
+
+def share_of(patches: int, ratio: float) -> int:
+    """Returns the number of patches in a share `ratio` of them, at least one."""
+    return max(round(patches * ratio), 1)
+
+
+def square_side(side: int, ratio: float) -> int:
+    """Returns the side of a square that has about a share `ratio` of `side` x `side` patches, but not all of them."""
+    return min(max(round(side * ratio**0.5), 1), side - 1)
+
+
+def square_of_patches(
+    batch: int, side: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws the place of one square of patches with a share `ratio` of the area, as close as possible: `(batch, side *
+    side)`, bool."""
+    length = square_side(side, ratio)
+    start = torch.randint(side - length + 1, (2, batch, 1), device=device, **drawn_by(generator))
+    at = torch.arange(side, device=device)
+    rows, columns = (at >= start) & (at < start + length)  # (batch, side) each
+    return (rows[:, :, None] & columns[:, None]).flatten(1)
+
+
+def blocks_of_patches(
+    batch: int, side: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
+) -> Tensor:
+    """Draws rectangles of patches, as in BEiT, until a share `ratio` of the patches is drawn: `(batch, side * side)`,
+    bool. The number of patches is exact and the same in each row: the last rectangle lacks its last rows.
+    """
+    patches = side * side
+    count = share_of(patches, ratio)
+    top, left, height, width = draw_blocks(batch, side, count, device, generator)
+    at = torch.arange(side, device=device)
+    rows = (at >= top[..., None]) & (at < (top + height)[..., None])  # (batch, BLOCKS, side)
+    columns = (at >= left[..., None]) & (at < (left + width)[..., None])
+    covered = (rows[..., None] & columns[:, :, None]).flatten(2)  # (batch, BLOCKS, patches)
+    first = torch.where(covered.any(1), covered.int().argmax(1), BLOCKS)  # the first block that covers a patch
+    order = first * patches + torch.arange(patches, device=device)
+    return order.argsort(1).argsort(1) < count
+
+
+def draw_blocks(
+    batch: int, side: int, count: int, device: torch.device, generator: torch.Generator | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draws `BLOCKS` rectangles in grids of `side` x `side` patches: an area of `LEAST_BLOCK` of the grid to `count`
+    patches, a ratio of the sides from `ASPECT` to its inverse, and a place. Returns top, left, height and width,
+    `(batch, BLOCKS)` each, in patches."""
+    draws = torch.rand(4, batch, BLOCKS, device=device, **drawn_by(generator))
+    least = min(max(round(LEAST_BLOCK * side * side), 1), count)
+    area = least + draws[0] * (count - least)
+    aspect = torch.exp((2 * draws[1] - 1) * -log(ASPECT))  # height / width
+    height = (area * aspect).sqrt().round().clamp(1, side).long()
+    width = (area / aspect).sqrt().round().clamp(1, side).long()
+    top, left = ((draw * (side - length + 1)).long() for draw, length in ((draws[2], height), (draws[3], width)))
+    return top, left, height, width

@@ -14,7 +14,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..encoders import TRIED, image_sides, noise, refusal
+from ..encoders import TRIED, image_sides, noise, patch_side, refusal
 from ..features import last_hidden, pool
 from .draws import drawn_by
 
@@ -56,7 +56,7 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: in
             f"Tiles need square images, but got {height}x{width} (height x width). Set a square crop in the image "
             "processor, or give --image_size."
         )
-    cell, patch = width // grid, patch_size(encoder)
+    cell, patch = width // grid, patch_side(encoder) or 1
     side = cell - (round(cell / share) if gap is None else gap)
     if gap is None and side >= patch:
         side -= side % patch
@@ -66,12 +66,6 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: in
             "a smaller --grid or a larger --image_size."
         )
     return side
-
-
-def patch_size(encoder: PreTrainedModel) -> int:
-    """Returns the side of an encoder's patches in pixels; 1 for an encoder without patches of one size."""
-    patch = getattr(encoder.config, "patch_size", None)
-    return patch if isinstance(patch, int) else 1
 
 
 def cut_tiles(
@@ -125,7 +119,7 @@ def check_takes(encoder: PreTrainedModel, side: int, options: dict) -> None:
     taken = _taken.setdefault(encoder, set())
     if side in taken or encoder._compiled_call_impl is not None:
         return
-    patch = patch_size(encoder)
+    patch = patch_side(encoder) or 1
     reason = f"{side} is not a multiple of its patch size {patch}" if side % patch else None
     reason = reason or refusal(encoder, [{"pixel_values": noise(encoder, TRIED, 3, side, side), **options}])
     if reason is not None:

@@ -22,6 +22,7 @@ from ..modules.dense import GROUPS, DenseHead
 from ..modules.lab import ab_bins, lab_of, rgb_of, smoothed, soft_bins
 from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_normalisation_of
 
+LAYERS = 4  # of an encoder of one resolution, that the head reads
 COUNTED = 2_000  # images from which the shares of the colours are counted
 COLOR_OPTIONS = ("color_jitter", "hue", "grayscale", "channel_shuffle")
 
@@ -86,7 +87,7 @@ class ColorizationForPreTraining(PretextModel):
     def __init__(self, full_model: PreTrainedModel, task: ColorizationTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
         bins, mean, std = ab_bins(self.task.bin_size), self.task.image_mean or HALF, self.task.image_std or HALF
-        self.pretext_head = DenseHead(self.encoder, len(bins), self.task.head_dim)
+        self.pretext_head = DenseHead(self.encoder, len(bins), self.task.head_dim, LAYERS)
         self.pretext_head.register_buffer("bins", bins)
         self.pretext_head.register_buffer("weights", torch.ones(len(bins)))
         for name, values in (("mean", mean), ("std", std)):
