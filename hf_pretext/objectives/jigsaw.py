@@ -105,7 +105,7 @@ class JigsawForPreTraining(PretextModel):
             }
         )
         # saved in the checkpoint: a label means the same permutation forever
-        self.pretext_head.register_buffer("permutations", torch.from_numpy(distant(tiles, task.num_permutations)))
+        self.pretext_head.register_buffer("permutations", torch.tensor(distant(tiles, task.num_permutations)))
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
