@@ -65,7 +65,9 @@ class Recipe:
         status 130, and after SIGTERM during training with 143.
         """
         objective = objective_class(self.objective)
-        command_line = CommandLine(option_types(objective), f"{self.name}.py", self.doc, self.settings, self.smoke)
+        fixed = {name: value for name, (value, _) in objective.fixed_options.items()}
+        settings = {**fixed, **self.settings}
+        command_line = CommandLine(option_types(objective), f"{self.name}.py", self.doc, settings, self.smoke)
         values = command_line.parse(argv)
         if values.get("log_level", "passive") == "passive":  # the run prints its own messages
             silence_libraries()

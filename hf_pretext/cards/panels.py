@@ -1,6 +1,6 @@
 """Panels under the curves of report.png: the trained model's outputs on test examples.
 
-models, labelled set -> a function that draws into a figure, and the panel's height
+models, labelled set -> functions that draw into a figure, and the heights of their panels
 """
 
 from collections.abc import Callable, Mapping
@@ -15,19 +15,43 @@ from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
-from .report import draw_fractions, draw_neighbours, draw_pairs
+from .report import draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED = 8, 6  # rows, and images in each row
+SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 Models = Mapping[str, PretextModel]
 Panel = tuple[Callable, float]
 
 
-def panel_of(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
-    """Returns a function that draws into a figure, and the panel's height in inches; None if no panel fits the model.
+def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> list[Panel]:
+    """Returns the panels that fit the model: functions that draw into a figure, and their heights in inches.
 
     models: the first seed's models as {"trained": ..., "random": ...}. results: content of results.json."""
+    panels = [
+        illustration_panel(models["trained"], labelled, device),
+        transfer_panel(models, labelled, results, device),
+    ]
+    return [panel for panel in panels if panel is not None]
+
+
+def illustration_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
+    """Returns the panel of test images with what the model saw of them and what it predicted (see
+    `PretextModel.illustrate`); None for a model that draws nothing."""
+    if "illustrate" not in model.capabilities or not labelled.pixels:
+        return None
+    image, pixels = labelled.inputs.by_name["image"], labelled.pixels["test"]
+    with evaluated(model, device), torch.no_grad():
+        batch = image.finish({"pixel_values": pixels[evenly(len(pixels), SHOWN)].to(device)})
+        rows = {
+            title: image.images_of({"pixel_values": each.cpu()}) for title, each in model.illustrate(**batch).items()
+        }
+    return partial(draw_rows, rows=rows), ROW * len(rows)
+
+
+def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
+    """Returns the panel of what the encoders are good for: neighbours, captions or masked words."""
     model = models["trained"]
     if "embed" in model.capabilities and {"image", "text"} <= set(model.inputs):
         return pairs_panel(model, labelled, device)

@@ -6,7 +6,7 @@ history of each seed, panel (see `panels`) -> one image
 import math
 import os
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from torch import Tensor
@@ -20,22 +20,22 @@ CURVES, ABREAST = 3.6, 5  # height of a row in inches, and curves in a row
 NAMED = 20  # maximum number of labels in a legend
 
 
-def draw(path: str | os.PathLike, results: dict, panel: tuple[Callable, float] | None = None) -> None:
+def draw(path: str | os.PathLike, results: dict, panels: Sequence[tuple[Callable, float]] = ()) -> None:
     """Writes the image atomically: a failure leaves an earlier file unchanged.
 
-    panel: a function that draws the lower part into a figure, and the height of that part in inches."""
+    panels: functions that draw the lower parts into figures, and the heights of these parts in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     names = curve_names(results)
     rows = math.ceil(len(names) / ABREAST)
-    heights = [CURVES * (1 + 0.7 * (rows - 1)), *([panel[1]] if panel is not None else [])]
+    heights = [CURVES * (1 + 0.7 * (rows - 1)), *(height for _, height in panels)]
     figure = Figure(figsize=(12, sum(heights)), layout="constrained", dpi=110)
     FigureCanvasAgg(figure)
     parts = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=heights))
     curves(parts[0], results, names)
-    if panel is not None:
-        panel[0](parts[1])
+    for (draw_panel, _), part in zip(panels, parts[1:], strict=True):
+        draw_panel(part)
     with atomic_path(path) as temporary:
         figure.savefig(temporary)
 
@@ -72,6 +72,18 @@ def curves(figure, results: dict, names: list[str]) -> None:
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False, fontsize=8)
+
+
+def draw_rows(figure, rows: dict[str, Tensor]) -> None:
+    """Draws one row of images for each title. rows: images `(n, 3, H, W)` uint8 by title."""
+    grid = figure.subplots(len(rows), 1 + len(next(iter(rows.values()))), squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, (title, images) in zip(grid, rows.items(), strict=True):
+        line[0].text(0, 0.5, title, fontsize=9, va="center", transform=line[0].transAxes).set_in_layout(False)
+        for axes, image in zip(line[1:], images, strict=True):
+            show_image(axes, image)
+    figure.suptitle("test images: what the model sees, and what it predicts", fontsize=10)
 
 
 def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]]) -> None:

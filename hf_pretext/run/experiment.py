@@ -187,6 +187,7 @@ def ask(
     check_language(options.language)
     arguments = {seed: training_arguments(seed, options.seeds, command_line, values) for seed in options.seeds}
     refuse_options(arguments[options.seeds[0]], given)
+    check_fixed(objective, values)
     check_libraries(arguments[options.seeds[0]])
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
@@ -197,6 +198,15 @@ def ask(
             "Give an --eval_dataset, or leave --eval_strategy out."
         )
     return request
+
+
+def check_fixed(objective: type[PretextModel], values: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for another value of an option that the objective fixes (see `fixed_options`)."""
+    for name, (value, reason) in objective.fixed_options.items():
+        if values.get(name, value) != value:
+            raise ValueError(
+                f"--{name} {values[name]}: {reason}, so {objective.objective} needs {value}. Leave it out."
+            )
 
 
 def out_of_place(given: Mapping[str, Any]) -> set[str]:

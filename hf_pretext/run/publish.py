@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..cards import REPORT, RESULTS
 from ..cards import publish as write_card
-from ..cards.panels import panel_of
+from ..cards.panels import panels_of
 from ..cards.report import draw
 from ..cards.terminal import show
 from ..cards.usage import tried
@@ -30,17 +30,17 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
 
     repository: Hub repository of --push_to_hub. began: start of the evaluation, from `time.perf_counter`, in
     seconds."""
-    folder, panel = output_folder(experiment), None
+    folder, panels = output_folder(experiment), []
     results["usage"] = tried(results, folder)
     if experiment.labelled is not None:
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - began})
         try_to_write_card(folder)  # first, because drawing may fail
         with survived("The report has no test examples"):
-            panel = panel_of(experiment.panel_models(), experiment.labelled, results, experiment.request.first.device)
+            panels = panels_of(experiment.panel_models(), experiment.labelled, results, experiment.request.first.device)
     results["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / RESULTS, results)
     with survived("The report was not written"):
-        draw(folder / REPORT, results, panel)
+        draw(folder / REPORT, results, panels)
     try_to_write_card(folder)
     experiment.request.say("")
     with survived("The metrics can't be shown"):

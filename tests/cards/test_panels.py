@@ -61,7 +61,7 @@ def test_indices_are_spread_evenly_and_none_comes_twice(count, wanted, expected)
 
 def test_each_query_has_its_neighbours_by_both_encoders(images):
     who = ("trained", "random")
-    panel = panels.panel_of(encoders_of(*who), images, results_of(*who), CPU)
+    panel = panels.transfer_panel(encoders_of(*who), images, results_of(*who), CPU)
     columns = 2 + 2 * panels.RANKED + 1  # the query, the neighbours by each, and room between them
     figure = drawn(panel)
     assert len(figure.axes) == panels.QUERIES * columns
@@ -72,7 +72,7 @@ def test_each_query_has_its_neighbours_by_both_encoders(images):
 
 
 def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
-    draw, _ = panels.panel_of(encoders_of("trained"), images, results_of("trained"), CPU)
+    draw, _ = panels.transfer_panel(encoders_of("trained"), images, results_of("trained"), CPU)
     pixels, same = draw.keywords["nearest"]["trained"]
     labels, queries = images.labels.splits, panels.evenly(len(NAMES), panels.QUERIES)
     known = dict(zip(images.pixels["train"][:, 0, 0, 0].tolist(), labels["train"], strict=True))
@@ -84,7 +84,7 @@ def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
 def test_a_caption_is_shown_with_the_images_ranked_first_for_it(tokenizer, monkeypatch):
     monkeypatch.setattr(panels, "QUERIES", 99)
     labelled = captioned(tokenizer)
-    panel = panels.panel_of({"trained": Knowing(tokenizer)}, labelled, {}, CPU)
+    panel = panels.transfer_panel({"trained": Knowing(tokenizer)}, labelled, {}, CPU)
     ranked = panel[0].keywords["ranked"]
     assert [len(pixels) for pixels, _ in ranked.values()] == [panels.RANKED] * len(NAMES)
     assert all(own[0] for _, own in ranked.values())  # it knows them all
@@ -98,13 +98,13 @@ def test_a_set_too_large_to_be_kept_has_no_panel_of_images(tokenizer, images, mo
     labelled = captioned(tokenizer)
     for some in (images, labelled):
         monkeypatch.setattr(some, "pixels", None)
-    assert panels.panel_of(encoders_of("trained"), images, results_of("trained"), CPU) is None
-    assert panels.panel_of({"trained": Knowing(tokenizer)}, labelled, {}, CPU) is None
+    assert panels.transfer_panel(encoders_of("trained"), images, results_of("trained"), CPU) is None
+    assert panels.transfer_panel({"trained": Knowing(tokenizer)}, labelled, {}, CPU) is None
 
 
 def test_sounds_have_no_panel():
     model = type("Model", (nn.Module,), {"inputs": ("audio",), "capabilities": ()})()
-    assert panels.panel_of({"trained": model}, None, {}, CPU) is None
+    assert panels.transfer_panel({"trained": model}, None, {}, CPU) is None
 
 
 def test_one_long_word_of_each_text_is_masked_and_guessed(tokenizer):

@@ -53,8 +53,8 @@ def test_many_curves_are_in_several_rows_without_empty_frames(results):
 
 def test_a_panel_adds_its_height_to_the_image(results, tmp_path):
     some, sizes = with_curves(results, history(loss=(2.0, 1.0))), []
-    for panel in (None, (lambda figure: figure.subplots(), 2.0)):
-        report.draw(tmp_path / "report.png", some, panel)
+    for panels in ([], [(lambda figure: figure.subplots(), 2.0)]):
+        report.draw(tmp_path / "report.png", some, panels)
         with Image.open(tmp_path / "report.png") as image:
             sizes.append(image.size)
     assert sizes[0][0] == sizes[1][0] and sizes[1][1] - sizes[0][1] == pytest.approx(2 * 110, abs=1)
@@ -72,7 +72,7 @@ def test_the_file_holds_no_path_and_nothing_is_left_next_to_it(results, tmp_path
 def test_a_drawing_that_fails_leaves_the_old_image(results, tmp_path):
     (tmp_path / "report.png").write_bytes(b"as it was")
     with pytest.raises(ZeroDivisionError):
-        report.draw(tmp_path / "report.png", with_curves(results, history(loss=(2.0, 1.0))), (lambda _: 1 / 0, 2.0))
+        report.draw(tmp_path / "report.png", with_curves(results, history(loss=(2.0, 1.0))), [(lambda _: 1 / 0, 2.0)])
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"as it was"]
 
 

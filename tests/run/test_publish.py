@@ -35,7 +35,7 @@ def steps(monkeypatch):
         return take
 
     monkeypatch.setattr(module, "tried", step("try the lines", {"lines": "import", "output": None}))
-    monkeypatch.setattr(module, "panel_of", step("make a panel", ("panel", 3.0)))
+    monkeypatch.setattr(module, "panels_of", step("make a panel", [("panel", 3.0)]))
     monkeypatch.setattr(module, "draw", step("draw"))
     monkeypatch.setattr(module, "write_card", step("write the card"))
     monkeypatch.setattr(module, "show", step("show"))
@@ -65,7 +65,7 @@ def test_results_are_written_as_they_are_returned(steps, experiment, tmp_path):
 def test_a_card_is_there_before_the_test_set_is_drawn(steps, experiment):
     publish(experiment(labelled="some"), {}, None, time.perf_counter())
     assert steps.names == ["try the lines", "write the card", "make a panel", "draw", "write the card", "show"]
-    assert steps.arguments["draw"][-1] == ("panel", 3.0)
+    assert steps.arguments["draw"][-1] == [("panel", 3.0)]
 
 
 def test_what_fails_at_the_end_loses_no_results(steps, experiment, tmp_path, caplog):

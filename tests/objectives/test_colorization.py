@@ -1,0 +1,144 @@
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, IMAGE
+from contract import check_contract
+from transformers import ViTImageProcessor
+
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modules.lab import lab_of
+from hf_pretext.objectives.colorization import ColorizationForPreTraining
+
+SMALL = {"color_grid": 4, "head_dim": 16, "bin_size": 20}
+
+
+def model_of(name: str = "resnet", **settings) -> ColorizationForPreTraining:
+    return ColorizationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), **{**SMALL, **settings})
+
+
+def images_of(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 3, IMAGE, IMAGE) * 2 - 1
+
+
+@pytest.mark.parametrize("name", ["vit", "swin", "resnet", "convnext", "timm_vit_tiny"])
+def test_contract(name, tmp_path):
+    check_contract(
+        ColorizationForPreTraining, build_encoder(CONFIGS[name]()), {"pixel_values": images_of()}, tmp_path, **SMALL
+    )
+
+
+def reference(model, images: np.ndarray) -> float:
+    """The loss cell by cell, in NumPy, from the model's own logits."""
+    cells = model.task.color_grid
+    rgb = torch.tensor(images.reshape(len(images), 3, cells, IMAGE // cells, cells, -1).mean((3, 5))) / 2 + 0.5
+    ab = lab_of(rgb)[:, 1:].numpy()
+    logits = model(pixel_values=torch.tensor(images)).logits.detach().numpy()
+    bins, weights, total = model.pretext_head.bins.numpy(), model.pretext_head.weights.numpy(), []
+    for b, y, x in np.ndindex(len(images), cells, cells):
+        distance = np.sqrt(((ab[b, :, y, x] - bins) ** 2).sum(1))
+        nearest = distance.argsort()[:5]
+        near = np.exp(-(distance[nearest] ** 2) / (2 * 5**2))
+        scores = logits[b, :, y, x] - logits[b, :, y, x].max()
+        log_p = scores - np.log(np.exp(scores).sum())
+        total.append(-weights[nearest[0]] * (near / near.sum() * log_p[nearest]).sum())
+    return float(np.mean(total))
+
+
+def test_loss_is_that_of_the_reference():
+    model = model_of().eval()
+    model.pretext_head.weights.copy_(torch.rand(len(model.pretext_head.bins)) + 0.5)
+    images = images_of()
+    assert model(pixel_values=images).loss.item() == pytest.approx(reference(model, images.numpy()), rel=1e-4)
+
+
+def test_the_encoder_sees_grey_of_the_same_lightness():
+    model, images = model_of(), images_of()
+    gray, ab = model.split(images)
+    assert gray.shape == images.shape and ab.shape == (3, 2, 4, 4)
+    torch.testing.assert_close(gray[:, 0], gray[:, 1], atol=1e-4, rtol=0)
+    torch.testing.assert_close(lab_of(gray / 2 + 0.5)[:, 0], lab_of(images / 2 + 0.5)[:, 0], atol=1e-2, rtol=0)
+    assert lab_of(gray / 2 + 0.5)[:, 1:].abs().max() < 0.05
+    again, _ = model.split(gray)
+    torch.testing.assert_close(again, gray, atol=1e-4, rtol=0)
+
+
+def test_the_normalisation_is_that_of_the_processor():
+    processor = ViTImageProcessor(image_mean=[0.2, 0.4, 0.6], image_std=[0.3, 0.2, 0.1])
+    task = ColorizationForPreTraining.complete(model_of().task, {"image": processor})
+    assert task.image_mean == [0.2, 0.4, 0.6]
+    rgb, model = torch.rand(2, 3, IMAGE, IMAGE), model_of(image_mean=task.image_mean, image_std=task.image_std)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (task.image_mean, task.image_std))
+    usual = model_of()
+    torch.testing.assert_close(model.split((rgb - mean) / std)[1], usual.split(rgb * 2 - 1)[1], atol=1e-3, rtol=0)
+
+
+def test_autocast_changes_no_target():
+    model, images = model_of(), images_of()
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = model.split(images)
+    assert all(torch.equal(*pair) for pair in zip(lower, model.split(images), strict=True))
+
+
+def test_rare_colors_get_more_weight_and_the_mean_is_1():
+    model = model_of()
+    red = torch.tensor([0.8, -0.8, -0.8]).view(3, 1, 1).expand(1, 3, IMAGE, IMAGE)
+    blue = torch.tensor([-0.8, -0.8, 0.8]).view(3, 1, 1).expand(1, 3, IMAGE, IMAGE)
+    batch = torch.cat([red] * 9 + [blue])
+    seen = []
+
+    def batches():
+        while True:
+            seen.append(len(batch))
+            yield {"pixel_values": batch}
+
+    model.prepare(batches())
+    assert sum(seen) == 2_000
+    labels = [int(model.eval()(pixel_values=image).labels[0, 0, 0]) for image in (red, blue)]
+    weights = model.pretext_head.weights
+    common, rare = weights[labels[0]], weights[labels[1]]
+    assert rare > 2 * common
+    assert (0.9 * common + 0.1 * rare).item() < 1 < weights.max().item()
+    assert model.prepared()["weights"] == [round(float(weights.min()), 3), round(float(weights.max()), 3)]
+    equal = model_of(rebalance=1.0)
+    equal.prepare(batches())
+    torch.testing.assert_close(equal.pretext_head.weights, torch.ones(len(weights)))
+
+
+def test_the_gradient_of_a_rare_bin_is_larger_by_its_weight():
+    model, image = model_of().eval(), images_of(1)
+    gradients = []
+    for weight in (1.0, 3.0):
+        model.pretext_head.weights.fill_(weight)
+        logits = model(pixel_values=image)
+        gradients.append(torch.autograd.grad(logits.loss, logits.logits)[0])
+    torch.testing.assert_close(gradients[1], 3 * gradients[0])
+
+
+def test_the_predicted_color_is_the_annealed_mean():
+    model = model_of(temperature=0.5)
+    logits = torch.randn(1, len(model.pretext_head.bins), 2, 2)
+    p = torch.exp(logits / 0.5) / torch.exp(logits / 0.5).sum(1, keepdim=True)
+    expected = torch.stack([(p * model.pretext_head.bins[:, c].view(1, -1, 1, 1)).sum(1) for c in (0, 1)], dim=1)
+    torch.testing.assert_close(model.colors(logits), expected, atol=1e-3, rtol=1e-4)
+
+
+def test_illustration_has_the_lightness_of_the_image():
+    model, images = model_of().eval(), images_of()
+    shown = model.illustrate(pixel_values=images * 0.3)
+    assert list(shown) == ["image", "grey input", "predicted colours"]
+    assert all(value.shape == images.shape for value in shown.values())
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"bin_size": 1}, "bin_size must be between 2 and 50"),
+        ({"color_grid": 0}, "color_grid must be at least 1"),
+        ({"rebalance": 2.0}, "rebalance must be between 0 and 1"),
+        ({"temperature": 0.0}, "temperature must be above 0"),
+        ({"head_dim": 12}, "head_dim must be a multiple of 8"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        model_of(**settings)
