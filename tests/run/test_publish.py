@@ -74,7 +74,7 @@ def test_what_fails_at_the_end_loses_no_results(steps, experiment, tmp_path, cap
     assert json.loads((tmp_path / "results.json").read_text()) == results
     for words in ("no test examples", "report was not written", "card was not written", "metrics can't be shown"):
         assert words in caplog.text
-    assert steps.arguments["draw"][-1] is None and steps.names[-1] == "push"
+    assert steps.arguments["draw"][-1] == [] and steps.names[-1] == "push"
 
 
 def test_it_is_pushed_where_that_is_asked_for_alone(steps, experiment, tmp_path):
@@ -95,5 +95,5 @@ def test_texts_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path):
     results = json.loads((REPOSITORY / "model_cards" / "masked_lm_reviews" / "results.json").read_text())
     predictions = [("the $100 million #1 hit made $____, 50% off", "$200", ["$5", "\\frac", "_", "^"])]
     panel = partial(draw_fractions, transfer=results["transfer"], predictions=predictions)
-    draw(tmp_path / "r.png", results, (panel, 4.2))
+    draw(tmp_path / "r.png", results, [(panel, 4.2)])
     assert (tmp_path / "r.png").stat().st_size > 10_000
