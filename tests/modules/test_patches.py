@@ -4,7 +4,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_pretext.modules.patches import patchify, random_patches
+from hf_pretext.modules.patches import (
+    ASPECT,
+    blocks_of_patches,
+    draw_blocks,
+    patchify,
+    random_patches,
+    square_of_patches,
+    unpatchify,
+)
+
+CPU = torch.device("cpu")
 
 
 def draw(batch: int, patches: int, ratio: float, seed: int = 0) -> torch.Tensor:
@@ -50,3 +60,44 @@ def test_patches_are_drawn_again_for_each_image_and_all_alike():
 
 def test_the_same_generator_draws_the_same_patches():
     assert torch.equal(draw(8, 16, 0.5), draw(8, 16, 0.5)) and not torch.equal(draw(8, 16, 0.5), draw(8, 16, 0.5, 1))
+
+
+def test_unpatchify_is_the_inverse_of_patchify():
+    pixels = torch.randn(2, 3, 12, 12)
+    assert torch.equal(unpatchify(patchify(pixels, 4), 4), pixels)
+
+
+def test_blocks_have_the_sizes_and_aspects_of_beit():
+    """Of 14 x 14 patches, 75 hidden: areas of 16 to 75 patches, ratios of the sides from 0.3 to 1 / 0.3."""
+    top, left, height, width = draw_blocks(5_000, 14, 75, CPU)
+    assert (top >= 0).all() and (left >= 0).all() and (top + height <= 14).all() and (left + width <= 14).all()
+    area, ratio = (height * width).float(), height / width
+    assert 12 <= area.min() <= 20 and 66 <= area.max() <= 84 and abs(area.mean() - (16 + 75) / 2) < 2
+    assert 0.75 * ASPECT < ratio.min() < 1.1 * ASPECT and 0.9 / ASPECT < ratio.max() < 1 / (0.75 * ASPECT)
+    assert ratio.log().mean().abs() < 0.02  # as often high as wide
+    assert torch.bincount(top[height == 7]).std() < 0.15 * torch.bincount(top[height == 7]).float().mean()
+
+
+@pytest.mark.parametrize(("side", "ratio"), [(14, 0.4), (8, 0.6), (4, 0.4), (16, 0.9), (2, 0.5)])
+def test_blocks_hide_an_exact_share_in_few_pieces(side, ratio):
+    drawn = blocks_of_patches(200, side, ratio, CPU)
+    assert drawn.shape == (200, side * side) and (drawn.sum(1) == round(side * side * ratio)).all()
+    assert len(drawn.unique(dim=0)) > 1
+    single = random_patches(200, side * side, ratio, CPU)
+    if side > 4:  # neighbours share their fate
+        assert edges(drawn, side) < 0.7 * edges(single, side)
+
+
+def edges(drawn: torch.Tensor, side: int) -> float:
+    """Neighbouring patches of which one is drawn, per image."""
+    grid = drawn.unflatten(1, (side, side))
+    return float((grid[:, 1:] != grid[:, :-1]).sum() + (grid[:, :, 1:] != grid[:, :, :-1]).sum()) / len(drawn)
+
+
+@pytest.mark.parametrize(("side", "ratio", "length"), [(8, 0.25, 4), (8, 0.3, 4), (4, 0.99, 3), (8, 0.001, 1)])
+def test_one_square_of_patches(side, ratio, length):
+    drawn = square_of_patches(300, side, ratio, CPU).unflatten(1, (side, side))
+    rows, columns = drawn.any(2), drawn.any(1)
+    assert (rows.sum(1) == length).all() and (columns.sum(1) == length).all()
+    assert (drawn.sum((1, 2)) == length**2).all() and (rows.int().diff(dim=1).abs().sum(1) <= 2).all()
+    assert rows.any(0).all() and columns.any(0).all()  # at any place
