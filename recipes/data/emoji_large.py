@@ -58,7 +58,7 @@ def write(folder: Path, side: int) -> None:
         table = pa.concat_tables(pq.read_table(path) for path in sorted(EMBEDDED.glob(f"{split}-*.parquet")))
         column = table.schema.get_field_index("image")
         rows = tqdm(table.select(["style", "name", "image"]).to_pylist(), f"rendering {split}", leave=False)
-        images = [{**row["image"], "bytes": picture(drawings[row["style"]][row["name"]], render)} for row in rows]
+        images = [{**row["image"], "bytes": webp(drawings[row["style"]][row["name"]], render)} for row in rows]
         field = table.schema.field(column)
         table = table.set_column(column, field, pa.array(images, field.type))
         pq.write_table(table, folder / f"{split}.parquet", row_group_size=256)
@@ -99,7 +99,7 @@ def documents(icons: dict) -> dict[str, str]:
     return found
 
 
-def picture(drawing: str, render: Callable[..., bytes]) -> bytes:
+def webp(drawing: str, render: Callable[..., bytes]) -> bytes:
     """Returns the drawing as a lossless WebP file in RGB."""
     file = io.BytesIO()
     Image.open(io.BytesIO(bytes(render(svg_string=drawing)))).convert("RGB").save(file, "WEBP", lossless=True)
