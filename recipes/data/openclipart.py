@@ -2,6 +2,7 @@
 
     python recipes/data/openclipart.py                # prints the folder, which has one Parquet file
     python recipes/data/openclipart.py path/to/svgs   # renders your own folder of SVG files
+    python recipes/data/openclipart.py --side 128     # another size, in pixels
 
 The captions are as noisy as those of the web. The drawings are in the public domain. They come from the Debian package
 `openclipart-svg` (25 MB), whose hash is checked; no file of it is part of this repository. The download needs apt and
@@ -9,12 +10,13 @@ dpkg (Debian, Ubuntu). Your own folder of SVG files needs neither. To render, ru
 `pip install 'hf_pretext[openclipart]'` first.
 """
 
+import argparse
 import hashlib
 import subprocess
-import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -37,25 +39,30 @@ FEATURES = datasets.Features(
 )
 
 
-def openclipart(drawings: Path | None = None) -> Path:
+def openclipart(drawings: Path | None = None, side: int = SIDE) -> Path:
     """Returns the folder with the Parquet file of all drawings that have a title. Makes it on the first call.
 
-    drawings: a folder of SVG files; default: the Debian package. Raises `ValueError` if the folder does not exist, if
-    the package cannot be downloaded, or if no drawing can be rendered.
+    drawings: a folder of SVG files; default: the Debian package.
+    side: height and width of the images in pixels.
+
+    Raises `ValueError` if the folder does not exist, if the side is below 1, if the package cannot be downloaded, if
+    resvg_py is missing, or if no drawing can be rendered.
     """
     if drawings is not None and not drawings.is_dir():
         raise ValueError(f"There is no folder {drawings}. Give an existing folder of SVG files.")
-    name = "openclipart"
+    check_side(side)
+    name = "openclipart" if side == SIDE else f"openclipart_{side}px"
     if drawings is not None:
         files = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in svgs(drawings)]
         name += f"-{hashlib.sha256(repr(files).encode()).hexdigest()[:8]}"
-    return made_once(Path(constants.HF_HOME) / "hf_pretext" / name, lambda folder: write(drawings, folder))
+    return made_once(Path(constants.HF_HOME) / "hf_pretext" / name, lambda folder: write(drawings, folder, side))
 
 
-def write(drawings: Path | None, folder: Path) -> None:
+def write(drawings: Path | None, folder: Path, side: int) -> None:
     """Writes the drawings that have a title to a Parquet file in `folder`. Downloads them if `drawings` is None."""
+    render = renderer(side)  # before the download, which it may make pointless
     with tempfile.TemporaryDirectory() as name:
-        rows = list(rendered(drawings or fetch(Path(name))))
+        rows = list(rendered(drawings or fetch(Path(name)), render))
     if not rows:
         raise ValueError(f"{drawings} has no SVG file with a title that can be rendered. Give another folder.")
     datasets.Dataset.from_list(rows, FEATURES).to_parquet(folder / "train.parquet")
@@ -83,18 +90,32 @@ def fetch(folder: Path) -> Path:
     return folder / "usr" / "share" / "openclipart" / "svg"
 
 
-def rendered(drawings: Path) -> Iterator[dict]:
-    """Yields one row per drawing that has a title. Skips files that are damaged or larger than `LARGEST`."""
+def check_side(side: int) -> None:
+    """Raises `ValueError` if no image can have this height and width."""
+    if side < 1:
+        raise ValueError(f"--side {side} is no size of an image. Give a number of pixels, 1 or more.")
+
+
+def renderer(side: int) -> Callable[..., bytes]:
+    """Returns a function that renders an SVG file (`svg_path`) or document (`svg_string`) on white, as a PNG file.
+
+    side: height and width of the images in pixels. Raises `ValueError` if resvg_py is missing.
+    """
     try:
         from resvg_py import svg_to_bytes
     except ImportError as error:
         raise ValueError("Rendering drawings needs resvg_py. Run: pip install 'hf_pretext[openclipart]'") from error
+    return partial(svg_to_bytes, width=side, height=side, dpi=96, background="white")
+
+
+def rendered(drawings: Path, render: Callable[..., bytes]) -> Iterator[dict]:
+    """Yields one row per drawing that has a title. Skips files that are damaged or larger than `LARGEST`."""
     for path in tqdm(svgs(drawings), desc="rendering drawings", leave=False):
         title, keywords = title_and_keywords(path)
         if not title or path.stat().st_size > LARGEST:
             continue
         try:
-            png = bytes(svg_to_bytes(svg_path=str(path), width=SIDE, height=SIDE, dpi=96, background="white"))
+            png = bytes(render(svg_path=str(path)))
         except (ValueError, RuntimeError, OSError):  # damaged drawings
             continue
         yield {"image": {"bytes": png, "path": None}, "text": title, "keywords": keywords}
@@ -120,4 +141,8 @@ def title_and_keywords(path: Path) -> tuple[str, list[str]]:
 
 
 if __name__ == "__main__":
-    print(openclipart(Path(sys.argv[1]) if len(sys.argv) > 1 else None))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("drawings", type=Path, nargs="?", help="a folder of SVG files; default: the Debian package")
+    parser.add_argument("--side", type=int, default=SIDE, help="height and width of the images in pixels")
+    arguments = parser.parse_args()
+    print(openclipart(arguments.drawings, arguments.side))

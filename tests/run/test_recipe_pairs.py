@@ -150,6 +150,10 @@ def test_drawings_of_a_folder(tmp_path, monkeypatch):
     assert (row["text"], row["keywords"]) == ("red square", ["square"])
     assert row["image"].size == (96, 96) and row["image"].convert("RGB").getpixel((48, 48)) == (255, 0, 0)
     assert openclipart(drawings) == folder
+    large = openclipart(drawings, side=128)
+    assert large != folder
+    (row,) = datasets.load_dataset("parquet", data_files=str(large / "train.parquet"), split="train")
+    assert row["image"].size == (128, 128)
     (drawings / "b.svg").write_text(SVG.format(title="blue square", keyword="square", colour="#00f"))
     changed = openclipart(drawings)
     assert changed != folder and len(datasets.load_dataset("parquet", data_dir=str(changed), split="train")) == 2
