@@ -143,6 +143,10 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--image_size": {
                 "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",
             },
+            "--fine_tune": {
+                "type": positive, "default": 0, "metavar": "EPOCHS",
+                "help": "Also fine-tune an image encoder for these epochs. Default: no fine-tuning.",
+            },
             "--revision": REVISION,
             "--output": {"help": "JSON file to write the metrics to."},
         },

@@ -76,6 +76,7 @@ def transfer_part(results: dict, transfer: dict) -> dict:
         "verdicts": tables.verdict(transfer),
         "protocol": wording.protocol(results, transfer),
         "first_seed": tables.first_seed(transfer),
+        "chosen_layers": tables.chosen_layers(transfer),
     }
 
 

@@ -22,8 +22,8 @@ RESULTS_PAGE = """# Results
 
 Made by `make cards` from the recorded results in `model_cards/`.
 
-- All metrics are on the test split: of the frozen encoder and, for image-text pairs, of the full model. Values are \
-mean ± standard deviation over {seeds} seeds.
+- All metrics are on the test split: of the frozen encoder, of the fine-tuned encoder where the \
+metric says so, and, for image-text pairs, of the full model. Values are mean ± standard deviation over {seeds} seeds.
 - The random encoder has the same architecture and is untrained. Bold: the gain over random exceeds twice the spread \
 over seeds, 2·√(s₁² + s₂²), where s₁ and s₂ are the standard deviations.
 - The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained \
@@ -42,7 +42,7 @@ def measured_rows(results: dict) -> list[tuple[str, bool, str, str]]:
     for method in transfer["methods"]:
         name = f"{method}_top1"
         values = (figure(transfer["figures"][who][name]) for who in ("trained", "random"))
-        rows.append((words(method), transfer["beats_random"][name], *values))
+        rows.append((words(method, transfer), transfer["beats_random"][name], *values))
     for measure in headlines(results):
         values = (figure(by_who[who][measure]) for who in ("trained", "random"))
         rows.append((measure_words(measure), lost is not None and measure not in lost, *values))
@@ -108,7 +108,7 @@ def claim(results: dict) -> str:
     label, accuracies = results["transfer"]["label"], []
     for method in results["transfer"]["methods"]:
         by_who = {COMPARED.get(who, who): figure(metrics[f"{method}_top1"]) for who, metrics in figures.items()}
-        accuracies.append(f"{words(method)} (label `{label}`): {compared(by_who)}")
+        accuracies.append(f"{words(method, results['transfer'])} (label `{label}`): {compared(by_who)}")
     sentences += [f"{'; '.join(accuracies)}. Other metrics on the test split:"]
     for measure in headlines(results):
         by_who = {who: figure(metrics[measure]) for who, metrics in results["measures"].items()}

@@ -92,7 +92,7 @@ def figures(results: dict) -> list[tuple[str, str]]:
         for method in transfer["methods"]:
             trained, random = (figure(metrics[f"{method}_top1"]) for metrics in pair)
             value = f"{trained} (random {random}), `{transfer['label']}` of {transfer['dataset']}"
-            lines.append((words(method), value))
+            lines.append((words(method, transfer), value))
     for name in headlines(results):
         trained, random = (figure(results["measures"][who][name]) for who in ("trained", "random"))
         lines.append((measure_words(name), f"{trained} (random {random})"))

@@ -11,7 +11,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
 from ..registry import modality_class, objective_class
 from .results import transfers
-from .tables import KINDS, words
+from .tables import KINDS, measured_encoder, words
 
 LIBRARY = "transformers"
 LOCAL = "local"  # type of a dataset that is not on the Hub
@@ -41,7 +41,7 @@ def metadata(results: dict) -> ModelCardData:
 
 
 def evaluated(results: dict) -> list[EvalResult]:
-    """Returns the transfer metrics of the frozen encoder on test, for the model-index; none for a smoke run."""
+    """Returns the transfer metrics on test, for the model-index; none for a smoke run."""
     if results["smoke"]:
         return []
     entries = []
@@ -54,13 +54,13 @@ def evaluated(results: dict) -> list[EvalResult]:
             entries.append(
                 EvalResult(
                     task_type=modality_class(data).task_type,
-                    task_name=f"frozen encoder, label {transfer['label']}",
+                    task_name=f"{measured_encoder(method)}, label {transfer['label']}",
                     dataset_type=transfer["dataset"] if transfer.get("revision") else LOCAL,
                     dataset_name=transfer["dataset"],
                     dataset_split="test",
                     dataset_revision=transfer.get("revision"),
                     metric_type="accuracy" if kind == "top1" else "balanced_accuracy",
-                    metric_name=f"{words(method)}, {accuracy}, {over(results)}",
+                    metric_name=f"{words(method, transfer)}, {accuracy}, {over(results)}",
                     metric_value=mean,
                 )
             )
@@ -88,7 +88,7 @@ def eval_files(results: dict) -> dict[str, str]:
             task_id=f"{transfer['label']}-{method}",
             value=transfer["figures"]["trained"][f"{method}_top1"]["mean"],
             dataset_revision=transfer["revision"],
-            notes=f"frozen encoder, top-1 on test, {over(results)}",
+            notes=f"{measured_encoder(method)}, top-1 on test, {over(results)}",
         )
         for method in transfer["methods"]
         if transfer["figures"]["trained"][f"{method}_top1"]["mean"] is not None

@@ -6,6 +6,7 @@ results -> rows, sentences
 import html
 
 from ..evaluation.baselines import baselines
+from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.transfer import beats
 from .results import transfers
 from .wording import measure_words
@@ -52,19 +53,28 @@ def figure(value: dict | None) -> str:
     return f"{value['mean']:.3f}" + (f" ± {value['std']:.3f}" if value["std"] is not None else "")
 
 
-def words(method: str) -> str:
-    """Returns the name of a method in words: "linear probe, 10% of labels" for "linear_probe_10%"."""
+def words(method: str, transfer: dict) -> str:
+    """Returns the name of a method in words: "linear probe, 10% of labels" for "linear_probe_10%". transfer: its
+    results, which have the epochs of fine-tuning."""
+    if method == FINE_TUNE:
+        count = transfer[FINE_TUNE]["epochs"]
+        return f"fine-tuning ({count} epoch{'s' * (count != 1)})"
     name, _, share = method.partition("probe_")
     return (
         f"{name.replace('_', ' ')}probe, {share} of labels" if share else method.replace("_", " ").replace("knn", "kNN")
     )
 
 
+def measured_encoder(method: str) -> str:
+    """Returns in words which encoder a method measures."""
+    return "fine-tuned encoder" if method == FINE_TUNE else "frozen encoder"
+
+
 def columns(transfer: dict) -> dict[str, tuple[str, str]]:
     """Returns the columns of a transfer table: metric name -> (method, kind of accuracy), both in words."""
     methods = transfer["methods"]
     kinds = list(KINDS) if len(methods) <= FEW else ["top1"]
-    return {f"{method}_{kind}": (words(method), KINDS[kind]) for method in methods for kind in kinds}
+    return {f"{method}_{kind}": (words(method, transfer), KINDS[kind]) for method in methods for kind in kinds}
 
 
 def table(results: dict, transfer: dict) -> list[list[str]]:
@@ -110,7 +120,7 @@ def verdict(transfer: dict) -> list[str]:
         answer = transfer["beats_random"][name]
         means = {who: figures[name]["mean"] for who, figures in transfer["figures"].items()}
         if means["trained"] is None or means["random"] is None:
-            sentences.append(f"{words(method)}: not measured")
+            sentences.append(f"{words(method, transfer)}: not measured")
             continue
         gain = f"{means['trained'] - means['random']:+.3f} over random"
         result = {
@@ -119,15 +129,27 @@ def verdict(transfer: dict) -> list[str]:
             None: f"no verdict ({gain}; a verdict needs 3 seeds each of the trained and the random encoder)",
         }[answer]
         ahead = [f"{who} better, by {by:.3f}" for who, by in ahead_of_it(transfer, method)]
-        sentences.append("; ".join([f"{words(method)}: {result}", *ahead]))
+        sentences.append("; ".join([f"{words(method, transfer)}: {result}", *ahead]))
     return sentences
+
+
+def chosen_layers(transfer: dict) -> str:
+    """Returns the layers that were chosen for each method on frozen features, as a sentence."""
+    methods = [method for method in transfer["methods"] if method != FINE_TUNE]
+    names = "; ".join(words(method, transfer) for method in methods)
+    layers = "; ".join(
+        f"{who} {', '.join(str(transfer['details'][who][0][method]['layer']) for method in methods)}"
+        for who in ("trained", "random")
+    )
+    return f"Chosen layers ({names}): {layers}."
 
 
 def first_seed(transfer: dict) -> list[str]:
     """Returns the top-1 accuracy of the first seed for each method, as "kNN: 0.631"."""
     trained = transfer["figures"]["trained"]
     return [
-        f"{words(method)}: {shown(trained[f'{method}_top1']['values'][0], '{:.3f}')}" for method in transfer["methods"]
+        f"{words(method, transfer)}: {shown(trained[f'{method}_top1']['values'][0], '{:.3f}')}"
+        for method in transfer["methods"]
     ]
 
 
@@ -154,7 +176,7 @@ def shortcomings(results: dict) -> list[str]:
             for who, by in ahead_of_it(transfer, method):
                 label = code_span(transfer["label"])
                 sentences.append(
-                    f"Label {label}, {words(method)}: {who} better than this encoder's features, by {by:.3f}."
+                    f"Label {label}, {words(method, transfer)}: {who} better than this encoder's features, by {by:.3f}."
                 )
     if "zero_shot_top1" in (unshown(results) or ()):
         sentences.append("The top-1 accuracy of zero-shot classification does not beat that of an untrained model.")

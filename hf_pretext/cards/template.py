@@ -16,7 +16,7 @@ def environment():
     made = Environment(
         loader=PackageLoader("hf_pretext", "cards"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"figure": tables.figure, "words": tables.words, "measure_words": wording.measure_words}
+    made.filters |= {"figure": tables.figure, "measure_words": wording.measure_words}
     made.filters |= {"left_out": wording.left_out}
     made.filters |= {"hours": tables.hours, "epochs": tables.epochs, "code": tables.code_span, "shown": tables.shown}
     return made

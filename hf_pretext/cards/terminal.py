@@ -10,7 +10,7 @@ from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, measured, table, verdict
 from .usage import lines
 
-TABLE_WIDTH = 96
+TABLE_WIDTH = 120
 
 
 def console():
@@ -34,9 +34,11 @@ def show_transfer(results: dict) -> None:
         grid = Table(
             title=Text(f"{title}, {len(transfer['classes'])} classes{kind}")
         )  # plain text: names may contain rich markup
-        grid.add_column("frozen encoder", no_wrap=True)
+        grid.add_column("encoder", no_wrap=True)
         for method, accuracy in columns(transfer).values():
-            grid.add_column(f"{method}\n{accuracy}".replace(", ", "\n"), justify="right", no_wrap=True)
+            grid.add_column(
+                f"{method}\n{accuracy}".replace(", ", "\n").replace(" (", "\n("), justify="right", no_wrap=True
+            )
         for row in table(results, transfer):
             grid.add_row(*row)
         screen.print(grid)

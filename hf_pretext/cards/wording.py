@@ -4,6 +4,7 @@ results -> sentences
 """
 
 from ..evaluation.baselines import baselines
+from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.labelled_rows import ONLY_RETRIEVAL
 from ..evaluation.measure import Measure, measures
 from ..registry import modality_class
@@ -65,7 +66,23 @@ def protocol(results: dict, transfer: dict) -> str:
         sentences.append(FEW_LABELS)
     if "knn" in methods and "knn" in results:
         sentences.append(f"kNN: cosine, k = {results['knn']['k']}, temperature {results['knn']['temperature']}.")
+    if FINE_TUNE in methods:
+        sentences.append(fine_tuned(transfer[FINE_TUNE]))
     return " ".join([*sentences, *(each.protocol for each in by_kind)])
+
+
+def fine_tuned(settings: dict) -> str:
+    """Returns the sentences on how fine-tuning is measured. settings: see `FineTuning`."""
+    epochs, rates = settings["epochs"], " or ".join(map(str, settings["learning_rates"]))
+    return (
+        "Fine-tuning: all weights of the encoder, and a linear classifier on the mean of its output, are trained on "
+        f"the train split, with {epochs} epoch{'s' * (epochs != 1)} in batches of {settings['batch_size']}. AdamW has "
+        f"weight decay {settings['weight_decay']}, warmup over {settings['warmup']:.0%} of the steps and a cosine "
+        f"schedule. Label smoothing is {settings['label_smoothing']}; images are cropped and flipped at random. The "
+        f"learning rate, {rates}, is chosen on the validation split; a layer has {settings['layer_decay']} times the "
+        "rate of the layer after it. Trained and random encoders have the same budget and the same random numbers. "
+        "With more epochs, a random encoder may catch up."
+    )
 
 
 def prepared(results: dict) -> str:

@@ -5,15 +5,17 @@ encoders of several seeds + a labelled set -> {"trained", "random", "pixels", "m
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 
 import torch
 from transformers import PreTrainedModel
 
 from ..features import Pooling, extract
 from ..utils.paths import relative
+from .fine_tune import FINE_TUNE, FineTuning, fine_tune
 from .labelled_set import LabelledSet
 from .measure import evaluated
-from .transfer import METHODS, SPLITS, Method, beats, mean_and_spread, recompute_batch_norm, transfer
+from .transfer import METHODS, SPLITS, Method, beats, best_layer, mean_and_spread, recompute_batch_norm, transfer
 
 METRICS = ("top1", "mean_class")
 UNMEASURED = {"mean": None, "std": None, "values": []}  # metrics of a method that a baseline does not support
@@ -29,17 +31,23 @@ def encoder_transfer(
     dtype: torch.dtype | None = None,
     description: str = "encoder",
     splits: Sequence[str] = SPLITS,
+    fine_tuning: FineTuning | None = None,
 ) -> dict:
     """Measures each method on the features of every layer of one encoder (see `transfer`).
 
     kind: kind of data of the encoder, for example "image". description: label of the progress bar. splits: at least
-    train and validation. Returns the metrics by method. Raises `ValueError` for features that are not finite."""
+    train and validation. fine_tuning: also measures a fine-tuned copy of an image encoder, as a method that has only
+    the output as its layer. Returns the metrics by method. Raises `ValueError` for features that are not finite."""
     features = {
         split: extract(encoder, labelled.batches(split, kind), "all", pooling, device, dtype, f"{description}: {split}")
         for split in splits
     }
     by_layer = {layer: {split: features[split][layer] for split in splits} for layer in features["train"]}
-    return transfer(by_layer, labelled.labels, methods)
+    measured = transfer(by_layer, labelled.labels, methods)
+    if fine_tuning is not None:
+        tuned = fine_tune(encoder, labelled, fine_tuning, pooling, device, f"{description}: fine-tuning")
+        measured[FINE_TUNE] = best_layer({-1: tuned})
+    return measured
 
 
 def random_transfer(
@@ -49,11 +57,13 @@ def random_transfer(
     train: a trained encoder has statistics of its data, so a fair baseline needs the choice.
 
     build: makes the encoder. options: of `encoder_transfer`. Returns `{variant: transfer}`, with one variant for an
-    encoder without batch norm."""
+    encoder without batch norm. Fine-tuning replaces the statistics, so only the first variant has it."""
     encoder = build()
     variants = {"initial statistics": encoder_transfer(encoder, labelled, kind, **options)}
     if recompute_batch_norm(encoder, labelled.batches("train", kind)):
-        variants["recomputed statistics"] = encoder_transfer(encoder, labelled, kind, **options)
+        variants["recomputed statistics"] = encoder_transfer(
+            encoder, labelled, kind, **{**options, "fine_tuning": None}
+        )
     return variants
 
 
@@ -87,8 +97,9 @@ def over_seeds(transfers: Sequence[dict], method: str, metric: str) -> dict:
     return mean_and_spread([measured[method]["test"][metric] for measured in transfers])
 
 
-def described(labelled: LabelledSet) -> dict:
-    """Describes a labelled set for results.json: source, label, classes, rows of each split, rows left out."""
+def described(labelled: LabelledSet, fine_tuning: FineTuning | None = None) -> dict:
+    """Describes a labelled set for results.json: source, label, classes, rows of each split, rows left out. With
+    fine-tuning, also its settings."""
     return {
         "dataset": relative(labelled.name),
         "revision": labelled.revision,
@@ -96,6 +107,7 @@ def described(labelled: LabelledSet) -> dict:
         "classes": labelled.labels.names,
         "rows": {split: len(values) for split, values in labelled.labels.splits.items()},
         "left_out": dict(labelled.left_out),
+        **({FINE_TUNE: asdict(fine_tuning)} if fine_tuning else {}),
     }
 
 

@@ -22,6 +22,7 @@ from ..utils.foreign import check_folder, refuse_custom_code
 from ..utils.hub import brought
 from .baselines import baseline_transfer
 from .comparison import compare, described, encoder_transfer, random_transfer
+from .fine_tune import FineTuning, check_fine_tuning, check_in_memory
 from .labelled_set import LabelledSet
 from .transfer import chosen_together, methods_of
 
@@ -43,15 +44,17 @@ def evaluate(
     encoding: str | None = None,
     separator: str | None = None,
     device: torch.device | str | None = None,
+    fine_tune: int = 0,
 ) -> dict:
     """Measures linear probes and kNN of a frozen encoder, and of three random encoders of the same architecture. Layer
-    and strength of the probe are chosen on validation for both.
+    and strength of the probe are chosen on validation for both. `fine_tune` also measures fine-tuned copies of them.
 
     source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), or of any encoder of one kind
     of data. dataset, label, column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of
     rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images are
     scaled to [-1, 1] at this size. revision: branch, tag or commit of a repository. encoding, separator: of
-    the data files (see `RunArguments`). device: default: the accelerator, else the CPU.
+    the data files (see `RunArguments`). device: default: the accelerator, else the CPU. fine_tune: epochs of
+    fine-tuning, for image encoders; 0 for none.
 
     Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` if the source has no such
     encoder, or no processor or tokenizer; if the Hub denies access; and if the set has no labels.
@@ -60,24 +63,36 @@ def evaluate(
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
+    check_fine_tuning(fine_tune, (kind,))
     modality = modality_classes([kind])[kind].from_saved(
         processor_folder(folder, kind), encoder, str(source), image_size
     )
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
-    methods = methods_of(modality.fractions)
-    options = {"device": device, "methods": methods}
+    options = {"methods": methods_of(modality.fractions), "device": device}
+    if fine_tune:
+        check_in_memory(labelled)
+        options["fine_tuning"] = FineTuning(fine_tune)
+    return {
+        "objective": {"name": objective},
+        "encoder": {"class": type(encoder).__name__},
+        "transfer": compared(encoder, kind, labelled, **options),
+    }
+
+
+def compared(encoder: PreTrainedModel, kind: str, labelled: LabelledSet, **options) -> dict:
+    """Returns the transfer of an encoder, of random encoders and of baselines. options: of `encoder_transfer`."""
     trained = {"as trained": encoder_transfer(encoder, labelled, kind, description="trained", **options)}
     random = [
         random_transfer(partial(fresh, encoder, seed), labelled, kind, description=f"random {seed}", **options)
         for seed in SEEDS
     ]
-    baselines = baseline_transfer(kind, labelled, methods)
-    compared = compare(chosen_together([trained]), chosen_together(random), baselines, labelled.labels.majority())
-    transfer = {**described(labelled), "kind": kind, "test_seen_in_pretraining": None, "random_seeds": list(SEEDS)}
+    baselines = baseline_transfer(kind, labelled, options["methods"])
     return {
-        "objective": {"name": objective},
-        "encoder": {"class": type(encoder).__name__},
-        "transfer": {**transfer, **compared},
+        **described(labelled, options.get("fine_tuning")),
+        "kind": kind,
+        "test_seen_in_pretraining": None,
+        "random_seeds": list(SEEDS),
+        **compare(chosen_together([trained]), chosen_together(random), baselines, labelled.labels.majority()),
     }
 
 

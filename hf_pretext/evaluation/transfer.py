@@ -141,7 +141,8 @@ def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
     """Chooses one layer and one variant for all seeds, by the mean top-1 on validation. A separate choice for each seed
     would fit the noise of its validation metrics.
 
-    by_seed: for each seed `{variant: result of transfer}`. Returns for each seed its metrics at this layer and variant.
+    by_seed: for each seed `{variant: result of transfer}`; the first variant has all methods. Returns for each seed its
+    metrics at this layer and variant.
     """
     chosen = [{} for _ in by_seed]
     first = next(iter(by_seed[0].values()))
@@ -151,6 +152,7 @@ def chosen_together(by_seed: Sequence[dict[str, dict]]) -> list[dict]:
                 [seed[variant][method]["layers"][layer]["validation"]["top1"] for seed in by_seed]
             )
             for variant in by_seed[0]
+            if method in by_seed[0][variant]
             for layer in by_seed[0][variant][method]["layers"]
         }
         variant, layer = max(scores, key=scores.get)

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, TrainingArguments
 
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
+from ..evaluation.fine_tune import check_fine_tuning
 from ..features import last_hidden
 from ..modalities import Context, Inputs
 from ..modeling import PretextModel, read_objective
@@ -31,6 +32,19 @@ FINISHED = "run.json"  # written last
 def finished(folder: str) -> bool:
     """Returns True if the folder contains a finished run of one seed."""
     return (Path(folder) / FINISHED).exists()
+
+
+def check_evaluation(request: "Request") -> None:
+    """Raises `ValueError` for options of the evaluation without a labelled set, or for another kind of data."""
+    strategy, epochs = request.first.eval_strategy, request.options.fine_tune
+    check_fine_tuning(epochs, request.objective.inputs)
+    asked = {"--eval_strategy": "" if strategy == "no" else strategy.value, "--fine_tune": epochs}
+    for option, value in asked.items():
+        if value and not request.evaluated:
+            raise ValueError(
+                f"{option} {value} needs a labelled set, but --eval_dataset is none. Give an --eval_dataset, or leave "
+                f"{option} out."
+            )
 
 
 def check_output(request: "Request") -> None:

@@ -120,9 +120,13 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
 
 
 def transfer_options(experiment: Experiment, kind: str) -> dict:
-    """Returns the arguments of the transfer functions for one kind of data: methods, device and dtype."""
-    device = experiment.request.first.device
-    return {"methods": experiment.methods(kind), "device": device, "dtype": precision(experiment, kind)}
+    """Returns the arguments of the transfer functions for one kind of data: methods, device, dtype and fine-tuning."""
+    return {
+        "methods": experiment.methods(kind),
+        "device": experiment.request.first.device,
+        "dtype": precision(experiment, kind),
+        "fine_tuning": experiment.fine_tuning(kind),
+    }
 
 
 def compared(
@@ -133,7 +137,7 @@ def compared(
     of_trained, of_random = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
     baselines = baseline_transfer(kind, labelled, experiment.methods(kind))
     return {
-        **described(labelled),
+        **described(labelled, experiment.fine_tuning(kind)),
         "kind": kind,
         "test_seen_in_pretraining": labelled.split_by_us
         and labelled.name in [source.name for source in experiment.data.sources],

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig, TrainingArguments
 
 from ..cards.licenses import check_language, check_license
 from ..data.lines import Reading
+from ..evaluation.fine_tune import KIND, FineTuning
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import Method, methods_of
 from ..modalities import Inputs, PairArguments
@@ -29,7 +30,7 @@ from ..utils.machine import default_workers, has_bf16
 from ..utils.options import refuse_options
 from ..utils.paths import relative, without_paths
 from .build import Blueprint
-from .checks import Trial, check_finished, check_output, check_start, kinds_alone, try_out
+from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
 from .inputs import open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
@@ -140,6 +141,12 @@ class Experiment:
         fractions = self.request.options.eval_fractions
         return methods_of(fractions or self.inputs.by_name[kind].fractions)
 
+    def fine_tuning(self, kind: str) -> FineTuning | None:
+        """Returns the settings of fine-tuning an encoder of this kind; None for no fine-tuning, or if the kind is not
+        images."""
+        epochs = self.request.options.fine_tune
+        return FineTuning(epochs, bf16=self.request.first.bf16) if epochs and kind == KIND else None
+
     def identity(self, seed: int) -> dict:
         """Returns all values that change the result of a run, except its length, as JSON types."""
         changed = {**changed_arguments(self.request), "seed": seed, **dataclasses.asdict(self.blueprint.task)}
@@ -192,11 +199,7 @@ def ask(
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)
-    if request.first.eval_strategy != "no" and not request.evaluated:
-        raise ValueError(
-            f"--eval_strategy {request.first.eval_strategy.value} needs a labelled set, but --eval_dataset is none. "
-            "Give an --eval_dataset, or leave --eval_strategy out."
-        )
+    check_evaluation(request)
     return request
 
 

@@ -13,6 +13,7 @@ from ..data.captions import distinct_captions
 from ..data.corpus import fingerprint
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
+from ..evaluation.fine_tune import check_in_memory
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.zero_shot import ZeroShotArguments
@@ -204,9 +205,10 @@ def say_batch_norm(request: "Request", model: PretextModel) -> None:
 
 
 def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
-    """Opens the labelled set of --eval_dataset. Raises `ValueError` like `LabelledSet`."""
+    """Opens the labelled set of --eval_dataset. Raises `ValueError` like `LabelledSet`, and for a set that --fine_tune
+    can't use."""
     options = request.options
-    return LabelledSet(
+    labelled = LabelledSet(
         options.eval_dataset,
         inputs,
         options.eval_label,
@@ -215,6 +217,9 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
         limit=options.eval_rows,
         reading=dataclasses.replace(request.reading, sample_by=None),
     )
+    if options.fine_tune:
+        check_in_memory(labelled)
+    return labelled
 
 
 def facts(request: "Request") -> dict[str, Any]:

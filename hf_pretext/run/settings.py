@@ -28,6 +28,8 @@ class RunArguments:
     eval_rows: Maximum number of rows of each split of --eval_dataset. If not set, all rows.
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
+    fine_tune: Epochs of fine-tuning the image encoder on --eval_dataset, next to kNN and linear probes; the same for
+        trained and random encoders. 0: no fine-tuning.
     seeds: Random seeds; one run is trained for each. Give at least three: fewer give no verdict on whether the encoder
         beats a random one.
     smoke: Test run of all steps with a tiny encoder and a few training steps.
@@ -48,6 +50,7 @@ class RunArguments:
     eval_label: str | None = None
     eval_rows: int | None = None
     eval_fractions: list[float] | None = None
+    fine_tune: int = 0
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     smoke: bool = False
     license: str | None = None
