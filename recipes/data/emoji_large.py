@@ -75,10 +75,10 @@ def fetch(style: str) -> dict[str, str]:
     if npm is None:
         raise ValueError(f"npm, which downloads {package}, is not installed. Install Node.js. {INSTEAD}")
     with tempfile.TemporaryDirectory() as name:
-        done = subprocess.run([npm, "pack", "--silent", package], cwd=name, capture_output=True, text=True)
+        done = subprocess.run([npm, "pack", "--loglevel=error", package], cwd=name, capture_output=True, text=True)
         files = list(Path(name).glob("*.tgz"))
         if done.returncode or not files:
-            raise ValueError(f"npm cannot download {package}: {done.stderr.strip()[-500:]} {INSTEAD}")
+            raise ValueError(f"npm cannot download {package}: {done.stderr.strip()[:300]} {INSTEAD}")
         content = files[0].read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected:
@@ -89,14 +89,14 @@ def fetch(style: str) -> dict[str, str]:
 
 def documents(icons: dict) -> dict[str, str]:
     """Returns an SVG document for each icon of an Iconify set, by name. Icons that are not square are centred."""
-    found = {}
+    drawings = {}
     for name, icon in icons["icons"].items():
         width, height = ({**icons, **icon}.get(key, 16) for key in ("width", "height"))  # 16 is Iconify's default
-        found[name] = (
+        drawings[name] = (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="1" height="1" '
             f'viewBox="0 0 {width} {height}">{icon["body"]}</svg>'
         )
-    return found
+    return drawings
 
 
 def webp(drawing: str, render: Callable[..., bytes]) -> bytes:
