@@ -113,10 +113,9 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
 
     @classmethod
     def with_encoders(cls, config: PreTrainedConfig, encoders: Mapping[str, PreTrainedConfig]) -> PreTrainedConfig:
-        """Returns the config of the full model with some of its encoders replaced.
+        """Returns the config of the full model with some of its encoders replaced. encoders: new configs, by kind.
 
-        config: config of the full model. encoders: new encoder configs, by kind of data. Raises `ValueError` if the
-        full model of the objective is not made of separate encoders."""
+        Raises `ValueError` if the full model of the objective is not made of separate encoders."""
         options = " and ".join(f"--{kind}_encoder" for kind in encoders)
         reason = f"the encoders of {cls.objective} are parts of one model and can't be replaced"
         raise ValueError(f"{options}: {reason}. Start from a full model with --encoder.")
@@ -160,7 +159,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         A resumed run skips it, because the checkpoint contains the result. batches: training batches, without end."""
 
     def prepared(self) -> dict:
-        """Returns what `prepare` learned, as JSON types for results.json, e.g. the codebook's size and perplexity."""
+        """Returns what `prepare` learned, as JSON types for results.json; `{}` for nothing."""
         return {}
 
     def before_round(self, batches: Iterable[dict[str, Tensor]]) -> None:
@@ -182,14 +181,12 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         raise NotImplementedError(f"{type(self).__name__} does not implement match().")
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
-        """Returns the logits of the masked tokens, row by row, `(M, vocabulary)`.
-
-        masked (`(B, L)`, bool): the masked positions. The ids in `batch` are masked already."""
+        """Returns the logits of the masked tokens (`(B, L)`, bool), row by row, `(M, vocabulary)`. The ids in `batch`
+        are masked already."""
         raise NotImplementedError(f"{type(self).__name__} does not implement predict_tokens().")
 
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Returns normalised images `(B, C, H, W)` by title, which show what the model saw and what it predicted. The
-        model is in `eval()`, where all draws repeat. The card shows them."""
+        """Returns normalised images `(B, C, H, W)` by title: what the model in `eval()` sees and what it predicts."""
         raise NotImplementedError(f"{type(self).__name__} does not implement illustrate().")
 
     def packs(self, length: int) -> bool:
@@ -199,9 +196,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     # helpers for objectives and the trainer
 
     def output(self, losses: dict[str, Tensor], logs: dict[str, Tensor], **more: Tensor) -> PretextOutput:
-        """Returns a `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached.
-
-        Raises `ValueError` if `losses` is empty: all losses of this kind of batch have the weight 0."""
+        """Returns a `PretextOutput` whose loss is the sum of `losses` and whose `logs` are detached. Raises
+        `ValueError` if `losses` is empty: all losses of this kind of batch have the weight 0."""
         if not losses:
             reason = "no loss for this kind of batch: the weights of all its losses are 0"
             raise ValueError(f"{type(self).__name__} has {reason}. Set a weight above 0, or leave this data out.")
@@ -209,8 +205,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         return PretextOutput(loss=sum(losses.values()), losses=losses, logs=logs, **more)
 
     def generator(self) -> torch.Generator | None:
-        """Returns the random generator of the corruption: None (the global generator) in training; with a fixed seed in
-        `eval()`, so that evaluation losses are comparable."""
+        """Returns the generator of the corruption: None (the global one) in training, with a fixed seed in `eval()`."""
         return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
 
     def freeze_unused(self, *batches: Mapping[str, Tensor]) -> list[str]:
@@ -248,11 +243,10 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         for model in self.trained_encoders():
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
-    def init_weights(self) -> None:
+    def init_weights(self, *modules: nn.Module) -> None:
         """Does nothing: heads keep PyTorch's initialisation, encoders keep theirs, and weights are tied already."""
 
-    def _init_weights(self, module: nn.Module) -> None:
-        """Does nothing, like `init_weights`."""
+    _init_weights = init_weights
 
 
 def load(folder_or_repo: str | PathLike, **kwargs) -> PretextModel:

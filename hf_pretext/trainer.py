@@ -80,7 +80,7 @@ class PretextTrainer(StreamTrainer):
         model = self.accelerator.unwrap_model(self.model)
         if type(model).prepare is not PretextModel.prepare:
             self.learn_from_data(model.prepare)
-            if self.is_world_process_zero():
+            if self.is_world_process_zero() and model.prepared():
                 log.warning(f"Prepared from the data before training: {model.prepared()}.")
 
     def begins_epoch(self) -> bool:

@@ -1,14 +1,12 @@
 """Encoders, settings and data that the recipes on emoji images share."""
 
 import sys
-from pathlib import Path
 
 from emoji_pairs import ABOUT_EMOJI, DATA, EMOJI
 
 LARGE_SIDE = 128  # pixels of the larger emoji
+DATA_64 = {"dataset": [EMOJI], "eval_dataset": EMOJI}
 SETTINGS = {
-    "dataset": [EMOJI],
-    "eval_dataset": EMOJI,
     "eval_label": "group",
     "eval_fractions": [0.01, 0.1, 1.0],
     "image_size": 64,
@@ -24,8 +22,7 @@ SETTINGS = {
     "save_total_limit": 1,
 }
 SMOKE = {
-    "dataset": [EMOJI],
-    "eval_dataset": EMOJI,
+    **DATA_64,
     "seeds": [0],
     "max_steps": 4,
     "per_device_train_batch_size": 8,

@@ -23,7 +23,7 @@ NAMED = 20  # maximum number of labels in a legend
 def draw(path: str | os.PathLike, results: dict, panels: Sequence[tuple[Callable, float]] = ()) -> None:
     """Writes the image atomically: a failure leaves an earlier file unchanged.
 
-    panels: functions that draw the lower parts into figures, and the heights of these parts in inches."""
+    panels: functions that draw the lower parts, and the heights of these parts in inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -76,7 +76,8 @@ def curves(figure, results: dict, names: list[str]) -> None:
 
 def draw_rows(figure, rows: dict[str, Tensor]) -> None:
     """Draws one row of images for each title. rows: images `(n, 3, H, W)` uint8 by title."""
-    grid = figure.subplots(len(rows), 1 + len(next(iter(rows.values()))), squeeze=False)
+    count = len(next(iter(rows.values())))
+    grid = figure.subplots(len(rows), 1 + count, squeeze=False, width_ratios=[1.4] + [1] * count)
     for axes in grid.flat:
         axes.set_axis_off()
     for line, (title, images) in zip(grid, rows.items(), strict=True):

@@ -52,5 +52,5 @@ def positions(side: int, dim: int, device: torch.device) -> Tensor:
     first half of the values encodes the column, the second the row."""
     at = torch.arange(side, dtype=torch.float64)[:, None] / 10000 ** (torch.arange(dim // 4) / (dim / 4))
     one = torch.cat([at.sin(), at.cos()], dim=1)  # (side, dim / 2)
-    both = torch.cat([one[None].expand(side, -1, -1), one[:, None].expand(-1, side, -1)], dim=2)
-    return both.flatten(0, 1).float().to(device)
+    grid = torch.cat([one[None].expand(side, -1, -1), one[:, None].expand(-1, side, -1)], dim=2)
+    return grid.flatten(0, 1).float().to(device)

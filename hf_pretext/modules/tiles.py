@@ -20,7 +20,7 @@ from .draws import drawn_by
 
 LEAST_DEVIATION = 1e-2  # of the pixels of a tile; a constant tile has 0
 LIMIT = "Tiles are encoded separately, so the encoder does not learn what is larger than a tile."
-_taken: WeakKeyDictionary[PreTrainedModel, set[int]] = WeakKeyDictionary()  # sides of tiles that an encoder takes
+_sides: WeakKeyDictionary[PreTrainedModel, set[int]] = WeakKeyDictionary()  # sides of tiles that an encoder takes
 
 
 @strict
@@ -116,8 +116,8 @@ def encode_tiles(encoder: PreTrainedModel, tiles: Tensor, tile_size: int | None 
 def check_takes(encoder: PreTrainedModel, side: int, options: dict) -> None:
     """Raises `ValueError` for an encoder that does not take images of `side` x `side` pixels, or ignores some of them.
     Each side is tried once, on noise, and never on a compiled encoder."""
-    taken = _taken.setdefault(encoder, set())
-    if side in taken or encoder._compiled_call_impl is not None:
+    sides = _sides.setdefault(encoder, set())
+    if side in sides or encoder._compiled_call_impl is not None:
         return
     patch = patch_side(encoder) or 1
     reason = f"{side} is not a multiple of its patch size {patch}" if side % patch else None
@@ -128,4 +128,4 @@ def check_takes(encoder: PreTrainedModel, side: int, options: dict) -> None:
             f"{type(encoder).__name__} does not take tiles of {side}x{side} pixels: {reason.rstrip('.')}. Give "
             f"--tile_size {usual}, to resize the tiles to its usual size, or another encoder."
         )
-    taken.add(side)
+    sides.add(side)

@@ -1,8 +1,8 @@
 """Masked image modelling: hide a part of the image and predict its pixels or its visual tokens.
 
-Context encoders: Pathak et al., CVPR 2016, https://huggingface.co/papers/1604.07379
-BEiT: Bao, Dong, Piao and Wei, ICLR 2022, https://huggingface.co/papers/2106.08254
-MAE: He et al., CVPR 2022, https://huggingface.co/papers/2111.06377
+Context encoders: Pathak et al., CVPR 2016, https://huggingface.co/papers/1604.07379;
+BEiT: Bao, Dong, Piao and Wei, ICLR 2022, https://huggingface.co/papers/2106.08254;
+MAE: He et al., CVPR 2022, https://huggingface.co/papers/2111.06377;
 SimMIM: Xie et al., CVPR 2022, https://huggingface.co/papers/2111.09886
 
     pixel_values (B, 3, S, S) -> M of N patches hidden: left out, or replaced by a learned patch -> encoder -> decoder
