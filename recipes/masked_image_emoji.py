@@ -2,12 +2,13 @@
 
 accelerate launch recipes/masked_image_emoji.py                # the full recipe: 3 seeds, then the metrics
 python recipes/masked_image_emoji.py --seed 0                  # one seed
-python recipes/masked_image_emoji.py --smoke                   # test run of all steps with a tiny encoder, takes seconds
+python recipes/masked_image_emoji.py --smoke                   # a test of all steps, takes seconds
 python recipes/masked_image_emoji.py --dataset path/to/images  # your own images; no labels needed
 
 Not measured yet.
 
-The results are those of the settings below. model_cards/masked_image_emoji has the card, the metrics and the plots.
+The results are those of the settings below. model_cards/masked_image_emoji has the card, the metrics
+and the plots.
 """
 
 from emoji_images import DATA_64, SETTINGS, SMOKE, tiny_vit, vit

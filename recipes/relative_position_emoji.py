@@ -2,14 +2,14 @@
 
 accelerate launch recipes/relative_position_emoji.py                # the full recipe: 3 seeds, then the metrics
 python recipes/relative_position_emoji.py --seed 0                  # one seed
-python recipes/relative_position_emoji.py --smoke                   # test run of all steps with a tiny encoder, takes seconds
+python recipes/relative_position_emoji.py --smoke                   # a test of all steps, takes seconds
 python recipes/relative_position_emoji.py --dataset path/to/images  # your own images; no labels needed
 
 Not measured yet.
 
-The results are those of the settings below. model_cards/relative_position_emoji has the card, the metrics and the plots.
-The emoji are downloaded and rendered once (see recipes/data/emoji_large.py); --smoke uses only data of this
-repository.
+The results are those of the settings below. model_cards/relative_position_emoji has the card, the metrics
+and the plots. The emoji are downloaded and rendered once (see recipes/data/emoji_large.py). --smoke uses only data
+of this repository.
 """
 
 from emoji_images import LARGE, SETTINGS, SMOKE, resnet, tiny_resnet

@@ -25,6 +25,7 @@ from ..encoders import build_encoder, check_encoder, image_sides
 from ..features import width
 from ..modeling import PretextModel
 from ..utils.ranks import rank_and_ranks
+from .losses import widened
 
 HIGHEST_SCALE = 100.0  # maximum logit scale, as in CLIP
 GOOD = {"image": "ViT, Swin, ConvNeXt, or timm's through transformers", "text": "BERT, RoBERTa or CLIP's text model"}
@@ -134,7 +135,7 @@ def normalised(embeddings: Tensor) -> Tensor:
     """Normalises embeddings `(B, D)` to length 1, in float32 or higher precision.
 
     Training in bf16 needs this too: its 8 bits of precision would change the scores."""
-    return F.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
+    return F.normalize(widened(embeddings), dim=-1)
 
 
 def check_pairs(images: Tensor, texts: Tensor, labels: Tensor | None, training: bool) -> None:

@@ -30,7 +30,7 @@ def matrix(device: torch.device, inverse: bool = False) -> Tensor:
 def lab_of(rgb: Tensor) -> Tensor:
     """Converts sRGB in [0, 1], `(B, 3, H, W)`, float32, to Lab: L in [0, 100], a and b in about [-108, 98]."""
     linear = torch.where(rgb > LINEAR_RGB, ((rgb + 0.055) / 1.055) ** 2.4, rgb / SLOPE_RGB)
-    xyz = torch.einsum("dc,bchw->bdhw", matrix(rgb.device), linear)
+    xyz = torch.einsum("dc,bchw->bdhw", matrix(rgb.device).to(rgb.dtype), linear)
     f = torch.where(xyz > LINEAR_XYZ, xyz ** (1 / 3), SLOPE * xyz + 16 / 116)
     x, y, z = f.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
@@ -42,7 +42,7 @@ def rgb_of(lab: Tensor) -> Tensor:
     f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], dim=1)
     cube = f**3
     xyz = torch.where(cube > LINEAR_XYZ, cube, (f - 16 / 116) / SLOPE)
-    linear = torch.einsum("dc,bchw->bdhw", matrix(lab.device, inverse=True), xyz).clamp(0, 1)
+    linear = torch.einsum("dc,bchw->bdhw", matrix(lab.device, inverse=True).to(lab.dtype), xyz).clamp(0, 1)
     bright = linear > LINEAR_RGB / SLOPE_RGB
     return torch.where(bright, 1.055 * linear ** (1 / 2.4) - 0.055, linear * SLOPE_RGB)
 
@@ -60,7 +60,7 @@ def soft_bins(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
     ab: `(B, 2, h, w)`. bins: `(Q, 2)`. Returns the weights `(B, h, w, NEAREST)`, with sum 1, and the indices of the
     bins `(B, h, w, NEAREST)`, the nearest first.
     """
-    distance, nearest = torch.cdist(ab.movedim(1, -1).flatten(0, 2), bins).topk(NEAREST, largest=False)
+    distance, nearest = torch.cdist(ab.movedim(1, -1).flatten(0, 2), bins.to(ab.dtype)).topk(NEAREST, largest=False)
     weights = (-distance.square() / (2 * DEVIATION**2)).softmax(-1)
     shape = (len(ab), *ab.shape[2:], NEAREST)
     return weights.view(shape), nearest.view(shape)

@@ -18,6 +18,11 @@ TILE = 2**22  # number of scores in memory at a time, on a CPU
 DEVICE_TILE = 2**24  # on other devices, where starting a kernel costs more
 
 
+def widened(values: Tensor) -> Tensor:
+    """Returns values in float32 if their dtype has fewer digits, for losses of models in bfloat16 or float16."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Returns the mean of -log softmax(logits)[label], `()`, in float32 or higher precision.
 

@@ -20,6 +20,7 @@ from ..features import last_hidden, pool
 from ..modeling import PretextModel, PretextOutput
 from ..modules.dense import GROUPS, DenseHead
 from ..modules.lab import ab_bins, lab_of, rgb_of, smoothed, soft_bins
+from ..modules.losses import widened
 from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_normalisation_of
 
 LAYERS = 4  # of an encoder of one resolution, that the head reads
@@ -102,7 +103,7 @@ class ColorizationForPreTraining(PretextModel):
     def forward(self, pixel_values: Tensor) -> PretextOutput:
         head, (gray, ab) = self.pretext_head, self.split(pixel_values)
         outputs = self.encoder(pixel_values=gray, output_hidden_states=True)
-        logits = head(self.encoder, outputs, ab.shape[2:]).float()  # (B, Q, g, g)
+        logits = widened(head(self.encoder, outputs, ab.shape[2:]))  # (B, Q, g, g)
         weights, nearest = soft_bins(ab, head.bins)  # (B, g, g, 5) each
         labels = nearest[..., 0]
         near = logits.log_softmax(1).movedim(1, -1).gather(-1, nearest)  # (B, g, g, 5)
@@ -121,7 +122,7 @@ class ColorizationForPreTraining(PretextModel):
 
         It computes in float32: the cube root of dark colours has no digits left in bfloat16."""
         with torch.autocast(pixel_values.device.type, enabled=False):
-            rgb = (pixel_values.float() * self.pretext_head.std + self.pretext_head.mean).clamp(0, 1)
+            rgb = (widened(pixel_values) * self.pretext_head.std + self.pretext_head.mean).clamp(0, 1)
             light = lab_of(rgb)[:, :1]
             ab = lab_of(F.adaptive_avg_pool2d(rgb, self.task.color_grid))[:, 1:]
             return self.normalised(F.pad(light, (0, 0, 0, 0, 0, 2))).to(pixel_values.dtype), ab
@@ -133,7 +134,9 @@ class ColorizationForPreTraining(PretextModel):
     def colors(self, logits: Tensor) -> Tensor:
         """Returns the predicted colours ab, `(B, 2, g, g)`: the mean of the bins, with probabilities that are sharpened
         by the temperature (annealed mean)."""
-        return torch.einsum("bqhw,qc->bchw", (logits / self.task.temperature).softmax(1), self.pretext_head.bins)
+        with torch.autocast(logits.device.type, enabled=False):
+            shares = (logits / self.task.temperature).softmax(1)
+            return torch.einsum("bqhw,qc->bchw", shares, self.pretext_head.bins.to(shares.dtype))
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Counts how often each bin occurs in `COUNTED` images, and gives rare bins higher weights, with a mean of 1

@@ -27,6 +27,7 @@ from ..modules.codebook import CodebookTask
 from ..modules.codebook_sources import codebook_config, codebook_from, open_codebook
 from ..modules.decoder import PatchDecoder
 from ..modules.dense import GROUPS, DenseHead
+from ..modules.losses import widened
 from ..modules.masking import check_share, visual_tokens
 from ..modules.normalisation import with_normalisation_of
 from ..modules.patches import (
@@ -177,14 +178,14 @@ class MaskedImageForPreTraining(PretextModel):
         visible, hidden = self.draw(patches)  # (B, N - M), (B, M)
         encode = self.encode_visible if self.task.visible_only else self.encode_replaced
         states, logits = encode(pixel_values, patches, visible, hidden)
-        features, logits = pool(states), logits.float()
+        features, logits = pool(states), widened(logits)
         if self.task.target == "codes":
             codes = visual_tokens(self.pretext_head["codebook"], pixel_values, self.training)
             labels = codes.gather(1, hidden)
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
             logs = {"accuracy": (logits.argmax(-1) == labels).float().mean()}
         else:
-            labels = self.normalized(selected(patches, hidden).float())
+            labels = self.normalized(widened(selected(patches, hidden)))
             loss = (F.mse_loss if self.task.pixel_loss == "l2" else F.l1_loss)(logits, labels)
             with torch.no_grad():
                 logs = {"explained": 1 - F.mse_loss(logits, labels) / labels.var(correction=0)}

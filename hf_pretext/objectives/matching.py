@@ -26,7 +26,7 @@ from ..modeling import PretextOutput
 from ..modules.distributed import gather, gather_sequences
 from ..modules.draws import drawn_by
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
-from ..modules.losses import softmax_loss_of_ranks
+from ..modules.losses import softmax_loss_of_ranks, widened
 from ..modules.masking import IGNORED
 
 
@@ -245,7 +245,7 @@ def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy in which right pairs (label 1) and wrong pairs (label 0) have the same total weight. `()`.
 
     logits, labels: `(n,)`. Labels `IGNORED` are left out."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = widened(logits)
     loss = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
     return mean_of_classes(loss, labels)
 

@@ -11,7 +11,14 @@ from conftest import CONFIGS, IMAGE
 from host_syncs import host_syncs
 from transformers import TrainingArguments
 
-from hf_pretext import MaskedLMForPreTraining, RotationForPreTraining
+from hf_pretext import (
+    ColorizationForPreTraining,
+    JigsawForPreTraining,
+    MaskedImageForPreTraining,
+    MaskedLMForPreTraining,
+    RelativePositionForPreTraining,
+    RotationForPreTraining,
+)
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.trainer import PretextTrainer
@@ -74,6 +81,11 @@ def rotation():
     return model, {"pixel_values": torch.randn(4, 3, IMAGE, IMAGE)}
 
 
+def image(model_class, **settings):
+    encoder = CONFIGS["resnet" if "gap" in settings else "vit"]()
+    return model_class.from_encoder(encoder, **settings), {"pixel_values": torch.randn(4, 3, IMAGE, IMAGE)}
+
+
 def contrastive(**settings):
     labels = {"labels": LABELS} if settings.get("positives") == "label" else {}
     return towers.pair_of("vit", **settings), {**towers.batch_of(), **labels}
@@ -110,6 +122,14 @@ def flava(kind: str, **settings):
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
     "rotation": (rotation, 0),
+    "jigsaw": (lambda: image(JigsawForPreTraining, gap=3, channel_shift=1), 0),
+    "relative_position": (lambda: image(RelativePositionForPreTraining, gap=3, pixelated_share=0.5), 0),
+    "relative_position, projected": (lambda: image(RelativePositionForPreTraining, gap=3, color="project"), 0),
+    "colorization": (lambda: image(ColorizationForPreTraining), 0),
+    "masked_image": (lambda: image(MaskedImageForPreTraining), 0),
+    "masked_image, blocks": (lambda: image(MaskedImageForPreTraining, region="blocks", pixel_loss="l1"), 0),
+    "masked_image, square": (lambda: image(MaskedImageForPreTraining, region="square"), 0),
+    "masked_image, visible": (lambda: image(MaskedImageForPreTraining, visible_only=True), 0),
     "contrastive": (contrastive, 1),
     "contrastive, label smoothing": (lambda: contrastive(label_smoothing=0.1), 1),
     "contrastive, patch dropout": (lambda: contrastive(patch_dropout=0.5), 1),
