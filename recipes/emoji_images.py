@@ -44,8 +44,10 @@ def large_emoji() -> str:
 LARGE = {"dataset": lambda: [large_emoji()], "eval_dataset": large_emoji}
 
 
-def resnet(image_size: int):
-    """Returns the config of a shallow ResNet of basic blocks. Early downsampling keeps wide layers cheap."""
+def resnet(image_size: int, early: bool = True):
+    """Returns the config of a shallow ResNet of basic blocks.
+
+    early: downsampling in the first stage, which keeps wide layers cheap."""
     from transformers import ResNetConfig
 
     return ResNetConfig(
@@ -53,8 +55,14 @@ def resnet(image_size: int):
         hidden_sizes=[64, 128, 256, 256],
         depths=[1, 1, 1, 1],
         layer_type="basic",
-        downsample_in_first_stage=True,
+        downsample_in_first_stage=early,
     )
+
+
+def tile_resnet(image_size: int):
+    """Returns the config of this ResNet for small tiles, whose maps must not become 1x1 before the last stage: strided
+    convolutions of such maps give gradients that are NaN in bfloat16 on some CPUs."""
+    return resnet(image_size, early=False)
 
 
 def tiny_resnet(image_size: int):

@@ -12,7 +12,7 @@ and the plots. The emoji are downloaded and rendered once (see recipes/data/emoj
 of this repository.
 """
 
-from emoji_images import LARGE, SETTINGS, SMOKE, resnet, tiny_resnet
+from emoji_images import LARGE, SETTINGS, SMOKE, tile_resnet, tiny_resnet
 
 from hf_pretext import Recipe
 
@@ -20,7 +20,7 @@ recipe = Recipe(
     name="relative_position_emoji",
     objective="relative_position",
     doc=__doc__,
-    encoder=resnet,
+    encoder=tile_resnet,
     smoke_encoder=tiny_resnet,
     fetch=LARGE,
     settings={
