@@ -64,12 +64,11 @@ def built(name: str):
 # what is learned
 
 
-@pytest.mark.parametrize(("name", "epochs"), [("resnet", 6), ("vit", 6)])
+@pytest.mark.parametrize(("name", "epochs"), [("resnet", 6), ("vit", 12)])
 def test_it_learns_changes_nothing_else_and_is_the_same_once_more(name, epochs, stripes):
     encoder, settings = built(name), FineTuning(epochs, (3e-3,), 16)
     before, random_state = copy.deepcopy(encoder.state_dict()), torch.get_rng_state()
     measured = fine_tune(encoder, stripes, settings)
-    print(measured)
     assert measured["test"]["top1"] > 0.85 and measured["learning_rate"] in settings.learning_rates
     assert set(measured) == {"validation", "test", "learning_rate"} and set(measured["test"]) == {"top1", "mean_class"}
     assert all(torch.equal(value, encoder.state_dict()[key]) for key, value in before.items())
@@ -87,8 +86,7 @@ def test_the_rate_is_the_one_that_is_best_on_validation(stripes):
 
 
 def test_bf16(stripes):
-    measured = fine_tune(built("vit"), stripes, FineTuning(4, (3e-3,), 16, bf16=True))
-    print(measured)
+    measured = fine_tune(built("vit"), stripes, FineTuning(8, (3e-3,), 16, bf16=True))
     assert measured["test"]["top1"] > 0.7
 
 
