@@ -58,7 +58,7 @@ def push_command(options: argparse.Namespace) -> None:
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
-    """Evaluate a frozen encoder on a labelled dataset (kNN, linear probes), compared with random encoders."""
+    """Evaluate an encoder on a labelled dataset (kNN, linear probes, fine-tuning), compared with random encoders."""
     from .cards.terminal import show_transfer
     from .evaluation.labelled_rows import OR_SKIP
     from .evaluation.standalone import evaluate

@@ -184,8 +184,8 @@ def parameter_groups(model: Classifier, pixel_values: Tensor, settings: FineTuni
 
     pixel_values: images `(B, 3, H, W)`, to find the depths with. rate: learning rate of the classifier. Parameters that
     the output does not depend on are left out."""
-    found, top = depths(model.encoder, pixel_values)
-    named = {f"encoder.{name}": depth for name, depth in found.items()}
+    depth_of, top = depths(model.encoder, pixel_values)
+    named = {f"encoder.{name}": depth for name, depth in depth_of.items()}
     named |= {f"head.{name}": top for name, _ in model.head.named_parameters()}
     parameters, groups = dict(model.named_parameters()), {}
     for name, depth in named.items():
@@ -209,11 +209,11 @@ def depths(encoder: PreTrainedModel, pixel_values: Tensor) -> tuple[dict[str, in
     training = encoder.training
     outputs = encoder.eval()(pixel_values=pixel_values, output_hidden_states=True)
     encoder.train(training)
-    hidden, found, left = outputs.hidden_states or (), {}, dict(encoder.named_parameters())
+    hidden, depth_of, left = outputs.hidden_states or (), {}, dict(encoder.named_parameters())
     for depth, state in enumerate((*hidden, outputs.last_hidden_state)):
         if not left or not state.requires_grad:
             continue
         gradients = torch.autograd.grad(state.sum(), list(left.values()), retain_graph=True, allow_unused=True)
-        found |= {name: depth for name, gradient in zip(left, gradients, strict=True) if gradient is not None}
-        left = {name: parameter for name, parameter in left.items() if name not in found}
-    return found, len(hidden)
+        depth_of |= {name: depth for name, gradient in zip(left, gradients, strict=True) if gradient is not None}
+        left = {name: parameter for name, parameter in left.items() if name not in depth_of}
+    return depth_of, len(hidden)

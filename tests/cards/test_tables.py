@@ -85,10 +85,11 @@ def test_a_spread_is_said_of_several_seeds_alone(value, expected):
         ("linear_probe", "linear probe"),
         ("linear_probe_10%", "linear probe, 10% of labels"),
         ("knn", "kNN"),
+        ("fine_tune", "fine-tuning (5 epochs)"),
     ],
 )
 def test_methods_in_words(method, expected):
-    assert in_words(method) == expected
+    assert in_words(method, {"fine_tune": {"epochs": 5}}) == expected
 
 
 def test_accuracies_per_class_are_shown_where_there_is_room():

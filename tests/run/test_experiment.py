@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
-from recipe_runs import FLAVA, ROTATION, planned, refused, requested
+from recipe_runs import FLAVA, MASKED_LM, ROTATION, planned, refused, requested
 
+from hf_pretext.evaluation.fine_tune import FineTuning
 from hf_pretext.run.experiment import announcement, changed_arguments, out_of_place
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -29,6 +30,24 @@ def test_licence_that_the_hub_does_not_know():
 def test_evaluation_while_training_without_a_labelled_set():
     message = refused(ROTATION, "--eval_dataset", "none", "--eval_strategy", "steps")
     assert "--eval_strategy steps needs a labelled set" in message
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "message"),
+    [
+        (ROTATION, ("--fine_tune", -1), "--fine_tune is -1, but must be a number of epochs, or 0"),
+        (ROTATION, ("--fine_tune", 2, "--eval_dataset", "none"), "--fine_tune 2 needs a labelled set, but"),
+        (MASKED_LM, ("--fine_tune", 2), "--fine_tune 2 trains only image encoders, but this encoder takes text"),
+    ],
+)
+def test_fine_tuning_without_images_or_labels(recipe, options, message):
+    assert message in refused(recipe, *options)
+
+
+def test_fine_tuning_on_more_images_than_fit_in_memory(monkeypatch):
+    monkeypatch.setattr("hf_pretext.evaluation.labelled_set.KEPT_BYTES", 1000)
+    message = refused(ROTATION, "--fine_tune", 1)
+    assert "--fine_tune needs the images of the labelled set in memory, but" in message and "--eval_rows" in message
 
 
 def test_seeds_that_repeat():
@@ -158,6 +177,14 @@ def test_methods_know_the_shares_of_labels_that_are_asked_for(experiment):
     options = dataclasses.replace(experiment.request.options, eval_fractions=[0.1, 1.0])
     asked = dataclasses.replace(experiment, request=dataclasses.replace(experiment.request, options=options))
     assert list(asked.methods("image")) == ["linear_probe_10%", "linear_probe_100%", "knn"]
+
+
+def test_fine_tuning_is_of_images_in_the_precision_of_the_run(experiment):
+    assert experiment.fine_tuning("image") is None
+    options = dataclasses.replace(experiment.request.options, fine_tune=5)
+    asked = dataclasses.replace(experiment, request=dataclasses.replace(experiment.request, options=options))
+    assert asked.fine_tuning("image") == FineTuning(5, bf16=experiment.request.first.bf16)
+    assert asked.fine_tuning("text") is None and asked.identity(0) == experiment.identity(0)
 
 
 def test_an_announcement_says_what_is_trained_on_what(experiment):
