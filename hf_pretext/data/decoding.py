@@ -46,7 +46,8 @@ def guarded(what: str = "image") -> Iterator[None]:
     except UnidentifiedImageError:
         raise BadSample("not an image") from None
     except Exception as error:  # a damaged file may raise anything: OSError, struct.error, KeyError, ...
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = getattr(error, "error_string", None) or str(error)  # without the address that soundfile adds
+        reason = next(iter(reason.splitlines()), "") or type(error).__name__
         raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
@@ -226,7 +227,9 @@ def to_video(
             stream = file.streams.video[0]
             limits.check_pixels(stream.width, stream.height)
             for number, frame in zip(range(numbers[-1] + 1), file.decode(stream), strict=False):
+                limits.check_pixels(frame.width, frame.height)  # may be more than the container says
                 if number in numbers:
+                    limits.check_clip(frames, frame.width, frame.height)
                     decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
         if missing := set(numbers) - set(decoded):
             raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
@@ -242,12 +245,27 @@ def needed(package: str, extra: str):
 
 
 def to_text(value) -> str:
-    """Returns the value if it is a text. Raises `BadSample` for other types and for blank texts."""
+    """Returns the value if it is a text.
+
+    Raises `BadSample` for other types, and for texts that are blank or have half a surrogate pair."""
     if not isinstance(value, str):
         raise BadSample(f"text is {type(value).__name__}, not a string")
     if not value.strip():
         raise BadSample("blank text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadSample("text with half a surrogate pair") from None  # tokenizers raise an error
     return value
+
+
+def is_text(value) -> bool:
+    """Returns True if `to_text` returns the value."""
+    try:
+        to_text(value)
+    except BadSample:
+        return False
+    return True
 
 
 def content_of(value: dict | bytes, what: str = "image", limits: Limits = LIMITS) -> bytes:
