@@ -141,6 +141,10 @@ def test_above_16_ranks_each_row_is_read_by_one_rank_and_the_window_stays_large(
     assert notes == [] if parts else f"--parts is {ranks} for {ranks} processes" in notes[0]
 
 
+def test_the_loader_of_a_rank_knows_how_many_there_are():
+    assert StreamLoader(numbered(0), Number(), 8, ranks=64).reader.order.lanes == 64
+
+
 def test_a_resume_on_fewer_ranks_keeps_parts_and_windows(large_rows):
     before = make_order([large_rows], None, StreamSettings(), 0, ranks=64)
     windows = [order.window for order in before.orders]
