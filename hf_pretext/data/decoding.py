@@ -135,7 +135,8 @@ def to_sound(
 
     seconds: length of the part; a shorter sound is returned whole. at: start of the part, from 0 (first possible) to 1
     (last possible). Only the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
-    Raises `BadSample` for a damaged, empty or cut file, or one above the limits; `ImportError` without `soundfile`.
+    Raises `BadSample` for a damaged or empty file, or one above the limits; `ImportError` without `soundfile`. A WAV
+    that was cut is a shorter sound.
     """
     soundfile = needed("soundfile", "audio")
     from scipy.signal import resample_poly
@@ -199,8 +200,8 @@ def to_video(
 
     stride: distance between the frames, in frames; None spreads them over the whole video. In a video too short for the
     stride, frames are closer together or repeated. at: place of the first frame, from 0 (first possible) to 1 (last
-    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged or cut video, or one above the
-    limits; `ImportError` without `av`.
+    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged video, one with fewer frames than its
+    container says, or one above the limits; `ImportError` without `av`.
     """
     av = needed("av", "video")
     content = content_of(value, "video", limits)

@@ -65,7 +65,7 @@ def test_more_than_the_buffer_is_read_once_more_and_reported(caplog):
     keys = [reader.row(g)["key"] for g in range(600)]
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert len(set(keys)) == 600
-    assert "Raise it, or give a smaller --window" in caplog.text
+    assert "Raise it, or give a smaller --window (in a new run)" in caplog.text
     assert reader._held() < 2**20 + 65 * 50_100  # what it may hold, and the one window in use
 
 
