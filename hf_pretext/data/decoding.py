@@ -46,7 +46,8 @@ def guarded(what: str = "image") -> Iterator[None]:
     except UnidentifiedImageError:
         raise BadSample("not an image") from None
     except Exception as error:  # a damaged file may raise anything: OSError, struct.error, KeyError, ...
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = getattr(error, "error_string", None) or str(error)  # without the address that soundfile adds
+        reason = next(iter(reason.splitlines()), "") or type(error).__name__
         raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
@@ -134,7 +135,8 @@ def to_sound(
 
     seconds: length of the part; a shorter sound is returned whole. at: start of the part, from 0 (first possible) to 1
     (last possible). Only the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
-    Raises `BadSample` for a damaged, empty or cut file, or one above the limits; `ImportError` without `soundfile`.
+    Raises `BadSample` for a damaged or empty file, or one above the limits; `ImportError` without `soundfile`. A WAV
+    that was cut is a shorter sound.
     """
     soundfile = needed("soundfile", "audio")
     from scipy.signal import resample_poly
@@ -198,8 +200,8 @@ def to_video(
 
     stride: distance between the frames, in frames; None spreads them over the whole video. In a video too short for the
     stride, frames are closer together or repeated. at: place of the first frame, from 0 (first possible) to 1 (last
-    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged or cut video, or one above the
-    limits; `ImportError` without `av`.
+    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged video, one with fewer frames than its
+    container says, or one above the limits; `ImportError` without `av`.
     """
     av = needed("av", "video")
     content = content_of(value, "video", limits)
@@ -226,7 +228,9 @@ def to_video(
             stream = file.streams.video[0]
             limits.check_pixels(stream.width, stream.height)
             for number, frame in zip(range(numbers[-1] + 1), file.decode(stream), strict=False):
+                limits.check_pixels(frame.width, frame.height)  # may be more than the container says
                 if number in numbers:
+                    limits.check_clip(frames, frame.width, frame.height)
                     decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
         if missing := set(numbers) - set(decoded):
             raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
@@ -242,12 +246,27 @@ def needed(package: str, extra: str):
 
 
 def to_text(value) -> str:
-    """Returns the value if it is a text. Raises `BadSample` for other types and for blank texts."""
+    """Returns the value if it is a text.
+
+    Raises `BadSample` for other types, and for texts that are blank or have half a surrogate pair."""
     if not isinstance(value, str):
         raise BadSample(f"text is {type(value).__name__}, not a string")
     if not value.strip():
         raise BadSample("blank text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadSample("text with half a surrogate pair") from None  # tokenizers raise an error
     return value
+
+
+def is_text(value) -> bool:
+    """Returns True if `to_text` returns the value."""
+    try:
+        to_text(value)
+    except BadSample:
+        return False
+    return True
 
 
 def content_of(value: dict | bytes, what: str = "image", limits: Limits = LIMITS) -> bytes:

@@ -11,7 +11,7 @@ from .limits import BadSample
 DEEP = ("I", "I;16", "I;16L", "I;16B", "I;16N")  # greyscale modes of Pillow. Outside of TIFF, "I" is of 16 bits too
 WHITE = 2**16 - 1
 TWELVE_BITS = 2**12 - 1
-BITS, PHOTOMETRIC, HIGHEST, FORMAT, HIGHEST_SIGNED = 258, 262, 281, 339, 341  # tags of TIFF
+BITS, PHOTOMETRIC, HIGHEST, FORMAT, LOWEST_SIGNED, HIGHEST_SIGNED = 258, 262, 281, 339, 340, 341  # tags of TIFF
 SIGNED, WHITE_IS_ZERO = 2, 0
 
 
@@ -23,16 +23,17 @@ def is_deep(image: Image.Image) -> bool:
 def range_of(image: Image.Image) -> tuple[float, float]:
     """Returns the values of black and white of a greyscale image with a mode in `DEEP`.
 
-    In a TIFF MaxSampleValue, or else BitsPerSample. PNG and PPM use all 16 bits. Raises `BadSample` for 32-bit or
-    signed integers without MaxSampleValue."""
+    In a TIFF SMinSampleValue (default 0) and MaxSampleValue or SMaxSampleValue, or else BitsPerSample. PNG and PPM use
+    all 16 bits. Raises `BadSample` for 32-bit or signed integers without a highest value."""
     tags = image.tag_v2 if image.format == "TIFF" else {}
-    bits, white = tags.get(BITS, (16,))[0], tags.get(HIGHEST_SIGNED, tags.get(HIGHEST))
-    white = white[0] if isinstance(white, tuple) else white
+    bits = tags.get(BITS, (32 if image.mode == "I" and image.format is None else 16,))[0]
+    black, white = tags.get(LOWEST_SIGNED, 0), tags.get(HIGHEST_SIGNED, tags.get(HIGHEST))
+    black, white = (value[0] if isinstance(value, tuple) else value for value in (black, white))
     if not white:
         if bits > 16 or SIGNED in tags.get(FORMAT, ()):
             raise BadSample(f"pixels are {bits}-bit integers, and their range is unknown: MaxSampleValue is not set")
         white = 2**bits - 1
-    return (white, 0) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (0, white)
+    return (white, black) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (black, white)
 
 
 def to_8_bits(image: Image.Image, black: float, white: float) -> Image.Image:

@@ -230,7 +230,8 @@ class Image(Modality):
             encoded = open_image(row["image"], self.limits)
             size = upright_size(encoded)
             box = random_box(size, smallest, draws)
-            shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
+            shrinks = () if isinstance(row["image"], PIL.Image.Image) else SHRINKS  # it would stay small
+            shrink = next((n for n in shrinks if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
             decoded = to_rgb(encoded, shrink)
             box = scaled_box(box, size, (decoded.height, decoded.width))
             may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # for another crop

@@ -59,6 +59,17 @@ def test_the_range_is_what_a_tiff_states(content):
     assert torch.equal(to_image(content), EIGHT_BITS)
 
 
+def test_values_below_zero_are_not_cut_off():
+    """An X-ray in Hounsfield units, for example."""
+    for tags in ({340: -1024, 341: 3071}, {340: -1024.0, 281: 3071}):
+        assert torch.equal(to_image(tiff((RAMP - 1024).astype(np.int32), tags)), EIGHT_BITS)
+
+
+def test_the_range_of_32_bit_integers_in_memory_is_unknown():
+    with pytest.raises(BadSample, match="32-bit integers, and their range is unknown"):
+        to_image(Image.fromarray((RAMP * 2**10).astype(np.int32)))
+
+
 @pytest.mark.parametrize("values", [RAMP, RAMP * 2**19, RAMP // 4095])
 def test_32_bit_integers_without_a_range_are_refused(values):
     with pytest.raises(BadSample, match="32-bit integers, and their range is unknown"):
