@@ -312,6 +312,24 @@ def test_separators_are_detected(separator, name, tmp_path):
     assert texts(opened(tmp_path)) == [f"one, two; {i}" for i in range(200)]
 
 
+def test_more_fields_than_names_shift_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("text,n\n" + "".join(f"a {i},{i},\n" for i in range(9)))
+    assert texts(opened(tmp_path / "a.csv")) == [f"a {i}" for i in range(9)]
+    (tmp_path / "r.csv").write_text("text,n\n" + "".join(f"{i},a {i},{i}\n" for i in range(9)))  # row names of R
+    assert texts(opened(tmp_path / "r.csv")) == [f"a {i}" for i in range(9)]
+    (tmp_path / "b.csv").write_text("text\n" + "".join(f"{i}, a comma\n" for i in range(9)))
+    with pytest.raises(ValueError, match=r"9 of 9 rows.*--separator.*\n.*2 fields, the header has 1"):
+        opened(tmp_path / "b.csv", Reading())
+
+
+def test_repeated_names_of_columns_hide_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("a,a,a.1,text\n1,2,3,x\n")
+    assert [row["text"] for row in all_rows(opened(tmp_path / "a.csv"))] == ["x"]
+    for column, value in (("a", 1), ("a.1", 2), ("a.1.1", 3)):
+        source = open_source(str(tmp_path / "a.csv"), columns={"label": column}, needed=("label",))
+        assert all_rows(source) == [{"label": value}]
+
+
 def test_a_separator_can_be_given(tmp_path):
     (tmp_path / "a.csv").write_text("text|n,m\na,b|1\n")
     assert texts(opened(tmp_path, Reading(separator="|"))) == ["a,b"]
