@@ -46,8 +46,9 @@ class Reading:
     def __post_init__(self):
         """Raises `ValueError` for an unknown encoding, or a separator of several characters."""
         try:
+            b"a".decode(self.encoding or "utf-8", "replace")
             utf_8 = self.encoding is None or codecs.lookup(self.encoding).name == "utf-8"
-        except LookupError:
+        except LookupError:  # unknown, or not of texts, as rot13
             raise ValueError(
                 f"--encoding {self.encoding} is unknown. Give an encoding of Python, for example utf-8, cp1252 or gbk."
             ) from None

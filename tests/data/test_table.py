@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import random
+import time
 
 import datasets
 import numpy as np
@@ -352,8 +353,23 @@ def test_an_encoding_is_named_or_given(name, tmp_path):
     assert texts(opened(tmp_path, Reading(encoding="cp1252"))) == expected
     (tmp_path / name).write_bytes("\n".join(lines).encode("utf-16"))  # with a byte order mark
     assert texts(opened(tmp_path, Reading())) == expected
-    with pytest.raises(ValueError, match="--encoding latin-99 is unknown"):
-        Reading(encoding="latin-99")
+    for encoding in ("latin-99", "rot13"):
+        with pytest.raises(ValueError, match=f"--encoding {encoding} is unknown"):
+            Reading(encoding=encoding)
+
+
+def test_thousands_of_different_keys_take_seconds(tmp_path):
+    rows = [{"text": "a", "x": "u" if i % 2 else i, "d": {f"key {i}": i}} for i in range(4000)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    started = time.process_time()
+    assert texts(opened(tmp_path / "a.jsonl")) == ["a"] * 4000
+    assert time.process_time() - started < 5  # it was 13, and grew with the square
+
+
+def test_a_parquet_file_without_a_column_is_named(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 20}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"caption": ["b"] * 20}), tmp_path / "b.parquet")
+    assert reasons(opened(tmp_path))[-1] == "the file can't be read: ValueError: b.parquet has no column 'text'"
 
 
 # mutations

@@ -171,3 +171,16 @@ def test_one_of_many_tables_at_a_server_that_fails_is_not_left_out(tmp_path, mon
             patch.setattr(ranges, "fetch", failing)
             texts(f"@{tmp_path / 'list.txt'}")
         assert len(texts(f"@{tmp_path / 'list.txt'}")) == 30
+
+
+def test_a_list_with_a_byte_order_mark_at_a_url_with_a_query(folder):
+    (folder / "list.txt").write_bytes(
+        b"\xef\xbb\xbftrain-0.parquet\r\n\r\n# no file\r\ntrain-1.parquet # the second\r\n"
+    )
+    with serve(folder) as server:
+        for place in (str(folder), server.url):
+            query = "?token=a/b" if place == server.url else ""
+            assert texts(f"@{place}/list.txt{query}") == [f"train-{i} {j}" for i in range(2) for j in range(3)]
+    (folder / "list.txt").write_text("# nothing\n\n")
+    with pytest.raises(ValueError, match="list.txt names no file"):
+        texts(f"@{folder}/list.txt")
