@@ -67,13 +67,13 @@ def to_8_bits(image: Image.Image, black: float, white: float, asked: bool) -> Im
 
 
 def check_colors(image: Image.Image, asked: int | None = None) -> None:
-    """Raises `BadSample` for a decoded colour image that is deep in its file: as `check_depth`, and for another value of
-    white than that of 16 bits (`asked`, --image_white). Only the upper 8 bits were read: 12-bit colours keep four."""
+    """Raises `BadSample` for a decoded colour image that is deep in its file: as `check_depth`, and for a white
+    (`asked`, --image_white) other than that of 16 bits. Only the upper 8 bits were read: 12-bit colours keep four."""
     if asked == WHITE:
         return
     if asked:
         raise BadSample(
-            f"16-bit colours, which are read with 8 bits: --image_white {asked} can't scale them. Convert them to 8 bits"
+            f"16-bit colours are read with 8 bits: --image_white {asked} can't scale them. Convert them to 8 bits"
         )
     ranges = dict(zip(image.getbands(), image.getextrema(), strict=True))
     check_depth(max(highest for band, (_, highest) in ranges.items() if band != "A") << 8)

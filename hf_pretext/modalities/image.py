@@ -180,7 +180,9 @@ class Image(Modality):
         return cls(processor, options[Augmentation], context.limits, given.image_white)
 
     @classmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
+    def from_saved(
+        cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
+    ) -> "Image":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_processor(folder) is None:
             raise ValueError(
@@ -188,7 +190,7 @@ class Image(Modality):
                 "encoder's image processor in its folder (for an encoder in a sub-folder, give the model's folder), or "
                 "give --image_size, which scales images to [-1, 1]."
             )
-        return cls(load_processor(folder, size, size or USUAL_SIZE))
+        return cls(load_processor(folder, size, size or USUAL_SIZE), white=white)
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
@@ -205,7 +207,7 @@ class Image(Modality):
         """Returns sentences for a card on the augmentation and the value of white, from the results of a run."""
         settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
         white = results.get("image_white")
-        scaled = f"In images of more than 8 bits, the pixel value {white} is white (`--image_white`); scale yours alike."
+        scaled = f"In images of more than 8 bits, {white} is the value of white (`--image_white`); scale yours alike."
         return [f"Augmentation: {settings or 'none'}.", *([scaled] if white else [])]
 
     def largest(self) -> str:
