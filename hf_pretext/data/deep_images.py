@@ -34,7 +34,9 @@ def range_of(image: Image.Image, asked: int | None = None) -> tuple[float, float
     lowest, stated = (value[0] if isinstance(value, tuple) else value for value in (lowest, stated))
     highest = asked * WHITE / maxval_of(image) if asked else stated or highest_of_bits(image, tags)
     if not lowest < highest:
-        raise BadSample(f"the lowest value of its pixels is {lowest}, and the highest {highest} (--image_white)")
+        raise BadSample(
+            f"the lowest value of its pixels is {lowest:.10g}, and the highest {highest:.10g} (--image_white)"
+        )
     ends = (highest, lowest) if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else (lowest, highest)
     return (*ends, bool(asked))
 
@@ -50,7 +52,7 @@ def highest_of_bits(image: Image.Image, tags) -> int:
 
 def maxval_of(image: Image.Image) -> int:
     """Returns the highest value in a PPM file. Pillow multiplies pixels so that it becomes 65,535."""
-    args = image.tile[0].args if image.format == "PPM" and image.mode == "I" and image.tile else ()
+    args = image.tile[0].args if image.format == "PPM" and image.mode == "I" and image.tile else None
     return args[1] if isinstance(args, tuple) else WHITE
 
 

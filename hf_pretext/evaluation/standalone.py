@@ -55,9 +55,8 @@ def evaluate(
     of a repository. encoding, separator: of the data files (see `RunArguments`). device: default: the accelerator, else
     the CPU.
 
-    Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError` if
-    the source has no such encoder, or no processor or tokenizer; if the Hub denies access; and if the set has no
-    labels.
+    Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError`
+    if the source has no such encoder, or no processor or tokenizer; if the Hub denies access; without labels.
     """
     reading = Reading(encoding=encoding, separator=separator)
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import transformers
 from conftest import CONFIGS, EMOJI
+from PIL import Image
 from recipe_runs import (
     BRIEFLY,
     CONTRASTIVE,
@@ -20,7 +21,6 @@ from recipe_runs import (
     saved,
     shakespeare_tokenizer,
 )
-from PIL import Image
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
