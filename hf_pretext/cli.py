@@ -143,6 +143,10 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--image_size": {
                 "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",
             },
+            "--image_white": {
+                "type": positive,
+                "help": "Pixel value of white in images of more than 8 bits, as in training. Default: of the file.",
+            },
             "--revision": REVISION,
             "--output": {"help": "JSON file to write the metrics to."},
         },

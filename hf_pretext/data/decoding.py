@@ -51,13 +51,14 @@ def guarded(what: str = "image") -> Iterator[None]:
         raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
-def to_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Tensor:
+def to_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS, white: int | None = None) -> Tensor:
     """Decodes an image to upright RGB pixels.
 
-    value: `{"bytes", "path"}` (the undecoded form in the `datasets` library), bytes or a Pillow image.
+    value: `{"bytes", "path"}` (the undecoded form in the `datasets` library), bytes or a Pillow image. white: see
+    `to_rgb`.
     Returns uint8 `(3, H, W)`. Raises `BadSample` for an unreadable image, or one above the limits.
     """
-    return to_pixels(open_image(value, limits))
+    return to_pixels(open_image(value, limits), white=white)
 
 
 def open_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Image.Image:
@@ -82,39 +83,39 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def to_pixels(image: Image.Image, shrink: int = 1) -> Tensor:
+def to_pixels(image: Image.Image, shrink: int = 1, white: int | None = None) -> Tensor:
     """Decodes any image to RGB pixels (see `to_rgb`). Returns uint8 `(3, H, W)`."""
-    return pixels_of(to_rgb(image, shrink))
+    return pixels_of(to_rgb(image, shrink, white))
 
 
-def to_rgb(image: Image.Image, shrink: int = 1) -> Image.Image:
+def to_rgb(image: Image.Image, shrink: int = 1, white: int | None = None) -> Image.Image:
     """Decodes any image to upright RGB, transparent pixels on white; of an animation, the first frame.
 
     shrink: 1, 2, 4 or 8. The sides of a JPEG are divided by it during decoding, which is many times faster. Other
-    formats keep their size. Raises `BadSample` for a damaged image, or pixels of unknown range.
+    formats keep their size. white: value of white in images of more than 8 bits; None: what the file states, else
+    65,535 (see `range_of`). Raises `BadSample` for a damaged image, or pixels of unknown range.
     """
     with guarded():
         if shrink > 1 and image.format == "JPEG":
             image.draft("RGB", (image.width // shrink, image.height // shrink))
-        image = loaded(image)
+        image = loaded(image, white)
         if image.mode in TRANSPARENT or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def loaded(image: Image.Image) -> Image.Image:
-    """Decodes an image to 8 bits, upright. Raises `BadSample` for missing rows, or pixels of unknown range."""
+def loaded(image: Image.Image, white: int | None = None) -> Image.Image:
+    """Decodes an image to 8 bits, upright. white: see `to_rgb`. Raises `BadSample` for missing rows, or pixels of
+    unknown range."""
     check_tiles(image)
     file, deep = getattr(image, "fp", None), is_deep(image)
+    ends = range_of(image, white) if image.mode in DEEP else None
     image.load()
     if image.format == "PNG" and isinstance(file, io.BytesIO):
         check_rows(image, file.getvalue())
-    if image.mode == "F":
-        raise BadSample("pixels are floating-point numbers, and their range is unknown")
-    ends = range_of(image) if image.mode in DEEP else None
     if deep and ends is None:
-        check_colors(image)
+        check_colors(image, white)
     if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
         image = ImageOps.exif_transpose(image)
     return image if ends is None else to_8_bits(image, *ends)
