@@ -40,6 +40,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/rotation.py
 	$(BIN)/python benchmarks/stream.py
 	$(BIN)/python benchmarks/bad_samples.py
+	$(BIN)/python benchmarks/data_faults.py
 	$(BIN)/python benchmarks/jpeg.py
 	$(BIN)/python benchmarks/masked_lm.py
 	$(BIN)/python benchmarks/contrastive.py

@@ -147,6 +147,10 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
                 "type": positive, "default": 0, "metavar": "EPOCHS",
                 "help": "Also fine-tune an image encoder for these epochs. Default: no fine-tuning.",
             },
+            "--image_white": {
+                "type": positive,
+                "help": "Pixel value of white in images of more than 8 bits, as in training. Default: of the file.",
+            },
             "--revision": REVISION,
             "--output": {"help": "JSON file to write the metrics to."},
         },

@@ -26,9 +26,11 @@ from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.run.train import weights_of
+from hf_pretext.stream import trainer as stream_trainer
 from hf_pretext.stream.branch import branch_of, last_checkpoint
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.pace import epochs_of_sources
+from hf_pretext.stream.reader import SLACK
 from hf_pretext.stream.sample_log import read_lines
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer
@@ -247,6 +249,27 @@ def test_resume_on_different_source_is_refused(trainer_of):
     refused = trainer_of(count=39, stream=StreamSettings(allow_changed_source=True), max_steps=8)
     refused.train(resume_from_checkpoint="last")
     assert refused.state.global_step == 8 and refused.samples_seen == 64
+
+
+def test_a_resume_keeps_the_parts_and_windows_of_the_run(trainer_of):
+    """Without --parts: as on another number of ranks, which would give others."""
+    options = dict(stream=StreamSettings(parts=3, window=5), save_steps=3)
+    unbroken = trainer_of(**options)
+    unbroken.train()
+    resumed = trainer_of(stream=StreamSettings(), save_steps=3)
+    resumed.train(resume_from_checkpoint=str(Path(resumed.args.output_dir) / "checkpoint-3"))
+    assert resumed.account() == unbroken.account()
+    state = json.loads((Path(resumed.args.output_dir) / "checkpoint-6" / "stream.json").read_text())
+    assert (state["parts"], state["windows"]) == (3, [5])
+    other = trainer_of("other")
+    other.train()
+    assert other.account() != unbroken.account()
+    assert json.loads((Path(other.args.output_dir) / "checkpoint-6" / "stream.json").read_text())["parts"] == 16
+
+
+def test_all_ranks_have_the_windows_of_the_main_process(trainer_of, monkeypatch):
+    monkeypatch.setattr(stream_trainer, "on_main_process", lambda compute: [2**30 / (SLACK * 16 * 7)])
+    assert trainer_of().get_train_dataloader().reader.order.orders[0].window == 7
 
 
 class Change(TrainerCallback):

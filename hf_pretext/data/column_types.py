@@ -55,14 +55,12 @@ def settled(votes: Votes) -> Types:
                 continue
             for i, (known, votes_of_known) in enumerate(groups):
                 if (common := common_type(known, type_)) is not None:
-                    groups[i] = (common, votes_of_known + count)
+                    groups[i] = (JSON if fields_in(common) > MOST_FIELDS else common, votes_of_known + count)
                     break
             else:
-                groups.append((type_, count))
+                groups.append((JSON if fields_in(type_) > MOST_FIELDS else type_, count))
         winner = max(groups, key=lambda group: group[1], default=(pa.null(), 0))[0]
-        if fields_in(winner) > MOST_FIELDS:
-            winner = JSON
-        elif len(groups) > 1:
+        if winner != JSON and len(groups) > 1:
             mixed.add(column)
         fields.append((column, winner))
     return Types(pa.schema(fields), frozenset(mixed))
@@ -70,6 +68,8 @@ def settled(votes: Votes) -> Types:
 
 def common_type(one: pa.DataType, other: pa.DataType) -> pa.DataType | None:
     """Returns a type that fits the values of two types; None if there is none."""
+    if one == JSON:  # dicts of very many fields
+        return JSON if pa.types.is_struct(other) or pa.types.is_list(other) else None
     if {True, False} == {pa.types.is_timestamp(one), pa.types.is_timestamp(other)}:  # texts that look like dates
         return next((type_ for type_ in (one, other) if is_string(type_)), None)
     schemas = [pa.schema([("", type_)]) for type_ in (one, other)]
@@ -107,8 +107,9 @@ def fault_array(faults: Iterable[Sequence[Fault]]) -> pa.Array:
 def dumped(votes: Votes) -> bytes:
     """Serialises votes. `loaded_votes` reads them."""
     types = list(dict.fromkeys(type_ for counts in votes.values() for type_ in counts))
+    numbers = {type_: i for i, type_ in enumerate(types)}
     names = {
-        column: {str(types.index(type_)): count for type_, count in counts.items()} for column, counts in votes.items()
+        column: {str(numbers[type_]): count for type_, count in counts.items()} for column, counts in votes.items()
     }
     return pa.schema([(str(i), type_) for i, type_ in enumerate(types)], {"votes": json.dumps(names)}).serialize()
 

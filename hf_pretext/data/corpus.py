@@ -16,7 +16,7 @@ from transformers.utils import logging
 
 from ..utils.files import made_once
 from ..utils.progress import progress
-from .decoding import UNREADABLE, BadSample, to_text
+from .decoding import UNREADABLE, BadSample, is_text, to_text
 from .packing import best_fit, pieces
 from .remote import digest
 from .sources import Source
@@ -133,9 +133,9 @@ def one_text(value, random: np.random.Generator | None = None) -> str:
 
 
 def texts_in(value) -> list[str]:
-    """Returns the texts in a column's value (a text, list or dict), without blank texts."""
+    """Returns the texts in a column's value (a text, list or dict), without those that `to_text` refuses."""
     values = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else [value]
-    return [text for text in values if isinstance(text, str) and text.strip()]
+    return [text for text in values if is_text(text)]
 
 
 def word_begins(words: Sequence[int | None]) -> np.ndarray:

@@ -30,9 +30,11 @@ class Csv:
             first = self._first_lines()
         self.separator = reading.separator or separator_of(first, SEPARATORS[kind_of(url)])
         names, *others = [fields for _, fields in careful_records(Lines([], first), self.separator)] or [[]]
-        # as R writes row names, which have no name in the header
-        lengths = {len(fields) for fields in others if isinstance(fields, list)}
-        self.row_names = len(others) > 1 and lengths == {len(names) + 1}
+        rows = [fields for fields in others if isinstance(fields, list)]
+        one_more = len(rows) > 1 and len(names) > 1 and all(len(fields) == len(names) + 1 for fields in rows)
+        trailing = one_more and not any(fields[-1] for fields in rows)  # a separator at the end of each line
+        names = [*names, ""] if trailing else names
+        self.row_names = one_more and not trailing  # as R writes them, without a name in the header
         self.columns = distinct(names if isinstance(names, list) else [names])
         self.fields = len(self.columns) + self.row_names
 
@@ -150,9 +152,12 @@ def separator_of(lines: Sequence[Line], candidates: Sequence[str]) -> str:
 def distinct(names: Sequence[str]) -> list[str]:
     """Returns distinct names of columns: "Unnamed: 0" for an empty one, "a.1" for a second "a", as pandas does."""
     seen: Counter[str] = Counter()
-    result = []
+    result: dict[str, None] = {}
     for i, name in enumerate(names):
         name = name.encode(errors="replace").decode() or f"Unnamed: {i}"
-        result.append(f"{name}.{seen[name]}" if seen[name] else name)
-        seen[name] += 1
-    return result
+        unique = name
+        while unique in result:
+            seen[name] += 1
+            unique = f"{name}.{seen[name]}"
+        result[unique] = None
+    return list(result)

@@ -46,17 +46,19 @@ def guarded(what: str = "image") -> Iterator[None]:
     except UnidentifiedImageError:
         raise BadSample("not an image") from None
     except Exception as error:  # a damaged file may raise anything: OSError, struct.error, KeyError, ...
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = getattr(error, "error_string", None) or str(error)  # without the address that soundfile adds
+        reason = next(iter(reason.splitlines()), "") or type(error).__name__
         raise BadSample(f"damaged {what}: {reason[:200]}") from error
 
 
-def to_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Tensor:
+def to_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS, white: int | None = None) -> Tensor:
     """Decodes an image to upright RGB pixels.
 
-    value: `{"bytes", "path"}` (the undecoded form in the `datasets` library), bytes or a Pillow image.
+    value: `{"bytes", "path"}` (the undecoded form in the `datasets` library), bytes or a Pillow image. white: see
+    `to_rgb`.
     Returns uint8 `(3, H, W)`. Raises `BadSample` for an unreadable image, or one above the limits.
     """
-    return to_pixels(open_image(value, limits))
+    return to_pixels(open_image(value, limits), white=white)
 
 
 def open_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Image.Image:
@@ -81,39 +83,39 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def to_pixels(image: Image.Image, shrink: int = 1) -> Tensor:
+def to_pixels(image: Image.Image, shrink: int = 1, white: int | None = None) -> Tensor:
     """Decodes any image to RGB pixels (see `to_rgb`). Returns uint8 `(3, H, W)`."""
-    return pixels_of(to_rgb(image, shrink))
+    return pixels_of(to_rgb(image, shrink, white))
 
 
-def to_rgb(image: Image.Image, shrink: int = 1) -> Image.Image:
+def to_rgb(image: Image.Image, shrink: int = 1, white: int | None = None) -> Image.Image:
     """Decodes any image to upright RGB, transparent pixels on white; of an animation, the first frame.
 
     shrink: 1, 2, 4 or 8. The sides of a JPEG are divided by it during decoding, which is many times faster. Other
-    formats keep their size. Raises `BadSample` for a damaged image, or pixels of unknown range.
+    formats keep their size. white: value of white in images of more than 8 bits; None: what the file states, else
+    65,535 (see `range_of`). Raises `BadSample` for a damaged image, or pixels of unknown range.
     """
     with guarded():
         if shrink > 1 and image.format == "JPEG":
             image.draft("RGB", (image.width // shrink, image.height // shrink))
-        image = loaded(image)
+        image = loaded(image, white)
         if image.mode in TRANSPARENT or "transparency" in image.info:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
         return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def loaded(image: Image.Image) -> Image.Image:
-    """Decodes an image to 8 bits, upright. Raises `BadSample` for missing rows, or pixels of unknown range."""
+def loaded(image: Image.Image, white: int | None = None) -> Image.Image:
+    """Decodes an image to 8 bits, upright. white: see `to_rgb`. Raises `BadSample` for missing rows, or pixels of
+    unknown range."""
     check_tiles(image)
     file, deep = getattr(image, "fp", None), is_deep(image)
+    ends = range_of(image, white) if image.mode in DEEP else None
     image.load()
     if image.format == "PNG" and isinstance(file, io.BytesIO):
         check_rows(image, file.getvalue())
-    if image.mode == "F":
-        raise BadSample("pixels are floating-point numbers, and their range is unknown")
-    ends = range_of(image) if image.mode in DEEP else None
     if deep and ends is None:
-        check_colors(image)
+        check_colors(image, white)
     if image.getexif().get(ExifTags.Base.Orientation) in TURNED:  # otherwise Pillow only copies the image
         image = ImageOps.exif_transpose(image)
     return image if ends is None else to_8_bits(image, *ends)
@@ -134,7 +136,8 @@ def to_sound(
 
     seconds: length of the part; a shorter sound is returned whole. at: start of the part, from 0 (first possible) to 1
     (last possible). Only the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
-    Raises `BadSample` for a damaged, empty or cut file, or one above the limits; `ImportError` without `soundfile`.
+    Raises `BadSample` for a damaged or empty file, or one above the limits; `ImportError` without `soundfile`. A WAV
+    that was cut is a shorter sound.
     """
     soundfile = needed("soundfile", "audio")
     from scipy.signal import resample_poly
@@ -198,8 +201,8 @@ def to_video(
 
     stride: distance between the frames, in frames; None spreads them over the whole video. In a video too short for the
     stride, frames are closer together or repeated. at: place of the first frame, from 0 (first possible) to 1 (last
-    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged or cut video, or one above the
-    limits; `ImportError` without `av`.
+    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged video, one with fewer frames than its
+    container says, or one above the limits; `ImportError` without `av`.
     """
     av = needed("av", "video")
     content = content_of(value, "video", limits)
@@ -226,7 +229,9 @@ def to_video(
             stream = file.streams.video[0]
             limits.check_pixels(stream.width, stream.height)
             for number, frame in zip(range(numbers[-1] + 1), file.decode(stream), strict=False):
+                limits.check_pixels(frame.width, frame.height)  # may be more than the container says
                 if number in numbers:
+                    limits.check_clip(frames, frame.width, frame.height)
                     decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
         if missing := set(numbers) - set(decoded):
             raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
@@ -242,12 +247,27 @@ def needed(package: str, extra: str):
 
 
 def to_text(value) -> str:
-    """Returns the value if it is a text. Raises `BadSample` for other types and for blank texts."""
+    """Returns the value if it is a text.
+
+    Raises `BadSample` for other types, and for texts that are blank or have half a surrogate pair."""
     if not isinstance(value, str):
         raise BadSample(f"text is {type(value).__name__}, not a string")
     if not value.strip():
         raise BadSample("blank text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadSample("text with half a surrogate pair") from None  # tokenizers raise an error
     return value
+
+
+def is_text(value) -> bool:
+    """Returns True if `to_text` returns the value."""
+    try:
+        to_text(value)
+    except BadSample:
+        return False
+    return True
 
 
 def content_of(value: dict | bytes, what: str = "image", limits: Limits = LIMITS) -> bytes:

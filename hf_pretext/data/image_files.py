@@ -32,7 +32,7 @@ def check_structure(content: bytes) -> None:
 
 
 def check_jpeg(content: bytes) -> None:
-    """Raises `BadSample` for more than `SCANS` scans, or more than `SEGMENTS` segments before the first one."""
+    """Raises `BadSample` for more than `SCANS` scans, or `SEGMENTS` segments before the first one or after it."""
     place, segments = 2, 0
     while content[place : place + 2] != SCAN and place < len(content):
         marked = MARKER.match(content, place) is not None
@@ -41,15 +41,20 @@ def check_jpeg(content: bytes) -> None:
         if segments > SEGMENTS:
             raise BadSample(f"more than {SEGMENTS:,} segments before the pixels of a JPEG")
     # content after the image may look like scans: images of other sizes, or the video of a motion photo
-    if content.count(SCAN, place) > SCANS and (scans := count_scans(content, place)) > SCANS:
-        raise BadSample(f"{scans:,} scans of a JPEG, more than {SCANS}")
+    if content.count(SCAN, place) > SCANS and count_scans(content, place) > SCANS:
+        raise BadSample(f"more than {SCANS} scans of a JPEG")
 
 
 def count_scans(content: bytes, place: int) -> int:
-    """Returns the number of scans of a JPEG. place: of the first scan, in bytes."""
-    scans = 0
-    while (marker := MARKER.search(content, place)) and content[marker.end() - 1] != END:
+    """Returns the number of scans of a JPEG, at most `SCANS` + 1. place: of the first scan, in bytes.
+
+    Raises `BadSample` for more than `SEGMENTS` segments between the scans."""
+    scans = segments = 0
+    while scans <= SCANS and (marker := MARKER.search(content, place)) and content[marker.end() - 1] != END:
         scans += marker.group() == SCAN
+        segments += marker.group() != SCAN
+        if segments > SEGMENTS:
+            raise BadSample(f"more than {SEGMENTS:,} segments between the scans of a JPEG")
         place = marker.end() + int.from_bytes(content[marker.end() : marker.end() + 2], "big")
     return scans
 
@@ -65,10 +70,12 @@ def check_png(content: bytes) -> None:
 
 
 def check_tiles(image: Image.Image) -> None:
-    """Raises `BadSample` for an opened image whose file has no pixels for its last rows. They would be black."""
-    tiles = [tile for tile in getattr(image, "tile", None) or () if tile.extents]
-    height = image.tag_v2[IMAGE_LENGTH] if image.format == "TIFF" else image.height  # not yet turned by Pillow
-    if tiles and (rows := max(tile.extents[3] for tile in tiles)) < height:
+    """Raises `BadSample` for an opened TIFF that has no pixels for its last rows. They would be black."""
+    if image.format != "TIFF":  # the first frame of a GIF may be smaller than the image
+        return
+    height = image.tag_v2[IMAGE_LENGTH]  # not yet turned by Pillow
+    rows = max((tile.extents[3] for tile in image.tile if tile.extents), default=height)
+    if rows < height:
         raise BadSample(f"damaged image: it ends after {rows:,} of {height:,} rows")
 
 
@@ -92,6 +99,6 @@ def unpacked_size(content: bytes, most: int) -> int:
     while place < len(content) and size < most and not unpacker.eof:
         length = int.from_bytes(content[place : place + 4], "big")
         if content[place + 4 : place + 8] == b"IDAT":
-            size += len(unpacker.decompress(content[place + 8 : place + 8 + length]))
+            size += len(unpacker.decompress(content[place + 8 : place + 8 + length], most - size))
         place += 12 + length
     return min(size, most)

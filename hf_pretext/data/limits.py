@@ -6,6 +6,7 @@ All limits are counts, not times: a slower machine would otherwise see other sam
 from dataclasses import dataclass
 
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
+CLIP = 8  # times the pixels of a frame in all frames of a clip: 21 frames of 8K video
 
 
 class BadSample(ValueError):
@@ -35,6 +36,14 @@ class Limits:
         """Raises `BadSample` for an image or a frame of too many pixels."""
         if width * height > self.pixels:
             raise BadSample(f"{width}x{height} pixels, more than {self.pixels:,} (--max_image_pixels)")
+
+    def check_clip(self, frames: int, width: int, height: int) -> None:
+        """Raises `BadSample` for frames that together take too much memory. They are in memory at the same time."""
+        if frames * width * height > CLIP * self.pixels:
+            raise BadSample(
+                f"{frames} frames of {width}x{height} pixels, more than {CLIP * self.pixels:,} ({CLIP} times "
+                "--max_image_pixels)"
+            )
 
     def check_frames(self, frames: int) -> None:
         """Raises `BadSample` for a video of too many frames."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..utils.paths import without_query
+from .ranges import is_network, is_remote
 from .remote import open_file
 from .rows import DAMAGE
 
@@ -45,8 +46,9 @@ class Reading:
     def __post_init__(self):
         """Raises `ValueError` for an unknown encoding, or a separator of several characters."""
         try:
+            b"a".decode(self.encoding or "utf-8", "replace")
             utf_8 = self.encoding is None or codecs.lookup(self.encoding).name == "utf-8"
-        except LookupError:
+        except LookupError:  # unknown, or not of texts, as rot13
             raise ValueError(
                 f"--encoding {self.encoding} is unknown. Give an encoding of Python, for example utf-8, cp1252 or gbk."
             ) from None
@@ -117,7 +119,7 @@ def raw_blocks(url: str) -> Iterator[bytes]:
                 # unlike read, read1 returns the bytes before a damage
                 block = file.read1(BLOCK)
             except (*DAMAGE, OSError) as error:
-                if isinstance(error, OSError) and error.errno is not None:  # of the file system
+                if isinstance(error, OSError) and (error.errno is not None or is_network(error)):  # no damage
                     raise
                 raise CutOff(f"cut or damaged: {type(error).__name__}: {error}") from error
             if not block:
@@ -127,7 +129,7 @@ def raw_blocks(url: str) -> Iterator[bytes]:
 
 def decompressed(raw, url: str):
     """Returns a file that reads the decompressed content of `raw`, by the suffix of its name."""
-    suffix = Path(url).suffix.lower()
+    suffix = Path(without_query(url)).suffix.lower()
     if suffix == ".zst":
         import pyarrow as pa
 
@@ -200,14 +202,19 @@ def paragraphs_of(url: str, encoding: str | None) -> Iterator[list[Line]]:
 
 
 def has_blank_line(file: str, encoding: str | None = None) -> bool:
-    """Returns True if a plain text file, compressed or not, has an empty line between two lines of text."""
+    """Returns True if a plain text file, compressed or not, has an empty line between two lines of text.
+
+    Raises `OSError` for a remote file that can't be reached."""
 
     def lines() -> Iterator[str]:
         try:
             for some in lines_of(file, encoding, universal=True):
                 yield from (line.decode(errors="replace") for _, line in some)
-        except (CutOff, OSError):  # reported when the rows are read
+        except CutOff:  # reported when the rows are read
             return
+        except OSError:
+            if is_remote(file):
+                raise
 
     text = itertools.dropwhile(lambda line: not line.strip(), lines())
     return any(line.strip() for line in itertools.dropwhile(bool, text))

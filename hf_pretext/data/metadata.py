@@ -36,8 +36,9 @@ def notes_on(paths: Sequence[Path], folder: Path, reading: Reading) -> Notes:
     `file_name`, or one with too many unreadable rows."""
     files = sorted(file for name in METADATA for file in folder.rglob(name))
     if not files:
-        return texts_next_to(paths)
+        return texts_next_to(paths, folder, reading)
     metadata: dict[Path, Row] = {}
+    repeated = []
     for file in files:
         rows = metadata_rows(file, reading)
         if rows and not any("file_name" in row for row in rows):
@@ -45,30 +46,44 @@ def notes_on(paths: Sequence[Path], folder: Path, reading: Reading) -> Notes:
         for row in rows:
             name = row.pop("file_name", None)
             if isinstance(name, str):
+                repeated += [file.parent / name] if file.parent / name in metadata else []
                 metadata[file.parent / name] = row
-    report_unmatched(folder, paths, metadata)
+    report(folder, paths, metadata, repeated)
     names = dict.fromkeys(name for row in metadata.values() for name in row if name != "image")
     return Notes({name: [metadata.get(path, {}).get(name) for path in paths] for name in names}, files)
 
 
-def report_unmatched(folder: Path, paths: Sequence[Path], metadata: Mapping[Path, dict]) -> None:
-    """Logs the number and three examples of metadata rows whose image does not exist, and of images without a row."""
+def report(folder: Path, paths: Sequence[Path], metadata: Mapping[Path, dict], repeated: Sequence[Path]) -> None:
+    """Logs the number and three examples of metadata rows whose image does not exist, of images without a row, and of
+    rows of an image that already has one."""
     images = set(paths)
     missing = [path for path in metadata if path not in images and not path.is_file()]
     for what, some in (
         (f"of {len(metadata):,} metadata rows have no image (column file_name)", missing),
         (f"of {len(paths):,} images have no metadata row", [path for path in paths if path not in metadata]),
+        ("metadata rows name an image of an earlier row, which they replace (several captions: use a list)", repeated),
     ):
         if some:
             examples = ", ".join(str(path.relative_to(folder)) for path in some[:3])
             log.warning_once(f"{folder}: {len(some):,} {what}: {examples}{', ...' if len(some) > 3 else ''}")
 
 
-def texts_next_to(paths: Sequence[Path]) -> Notes:
-    """Returns the texts of the `.txt` files next to images; no column if there is no such file."""
+def texts_next_to(paths: Sequence[Path], folder: Path, reading: Reading) -> Notes:
+    """Returns the texts of the `.txt` files next to images; no column if there is no such file.
+
+    A text with invalid bytes is None. Raises `ValueError` if there are more of them than `reading.max_bad_fraction`."""
     texts = {path: path.with_suffix(".txt") for path in paths}
     files = sorted({text for text in texts.values() if text.is_file()})
-    read = {file: file.read_text(encoding="utf-8", errors="replace").strip() for file in files}
+    read: dict[Path, str] = {}
+    reasons = []
+    for file in files:
+        try:
+            read[file] = file.read_text(encoding=reading.encoding or "utf-8-sig").strip()
+        except UnicodeDecodeError as error:
+            reasons.append(f"not UTF-8: {file.relative_to(folder)} (byte 0x{error.object[error.start]:02x})")
+        except OSError as error:
+            reasons.append(f"unreadable: {file.relative_to(folder)} ({error.strerror})")
+    check_reasons(reasons, len(files), f"{folder}: captions in .txt files", reading.max_bad_fraction)
     return Notes({"text": [read.get(texts[path]) for path in paths]} if read else {}, files)
 
 

@@ -5,6 +5,7 @@ Tars or ParquetFiles
 """
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path, PurePath
@@ -79,6 +80,7 @@ def open_dataset(
             return Opened(datasets.load_from_disk(str(path)))
         everything = all_files(path)
         chosen = of_one_group(everything)
+        report_links(path)
         note = left_out_note(list(everything), {*chosen, *notes_among(everything, chosen)})
         files = of_split(chosen, split, str(path))
         if note and files:
@@ -86,7 +88,7 @@ def open_dataset(
         if files and files[0].suffix.lower() not in image_suffixes():
             return load_files(list(map(str, files)), dataset, reading)
         return image_folder(files, path, reading, note)
-    files = sorted(glob.glob(str(path), recursive=True))
+    files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
     if files:
         return load_files(files, dataset, reading)
     if any(c in dataset for c in "*?[~") or dataset.startswith((".", "/")) or not HUB_ID.fullmatch(dataset):
@@ -145,6 +147,17 @@ def hub_dataset(dataset: str, split: str, option: str) -> IterableDataset | Parq
 def all_files(folder: Path) -> dict[Path, Path]:
     """Returns all files below a folder, sorted, `{file: path below the folder}`."""
     return {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def report_links(folder: Path) -> None:
+    """Logs the links to folders below a folder: they are not followed, and may lead around in a circle."""
+    folders = (Path(at, name) for at, names, _ in os.walk(folder) for name in names)
+    links = sorted(str(link.relative_to(folder)) for link in folders if link.is_symlink())
+    if links:
+        log.warning_once(
+            f"{folder}: {len(links):,} linked folders are not followed: {', '.join(links[:3])}"
+            f"{', ...' if len(links) > 3 else ''}. Move the folders themselves there."
+        )
 
 
 def data_files(folder: Path) -> dict[Path, Path]:

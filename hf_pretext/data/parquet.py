@@ -112,6 +112,10 @@ class ParquetRows(Rows):
     def open(self, piece: int, start: int) -> Iterator[dict]:
         number, group = self.groups[piece]
         metadata, columns = self.metadata(number), list(self.columns.values())
+        paths = [metadata.schema.column(i).path for i in range(metadata.num_columns)]
+        for column in columns:
+            if not any(belongs(path, column) for path in paths):
+                raise ValueError(f"{self.places[piece][0]} has no column {column!r}")
         with forgotten_if_changed(self.of_files.cache), self._opened_file(number, group) as file:
             buffer = READ_AHEAD if isinstance(file, RemoteFile) else LOCAL_BUFFER
             with pq.ParquetFile(file, metadata=metadata, buffer_size=buffer) as parquet:
@@ -152,12 +156,17 @@ def forgotten_if_changed(cache: Path) -> Iterator[None]:
         raise
 
 
+def belongs(path: str, column: str) -> bool:
+    """Returns True if a path in a Parquet schema is of a column or of a part of it."""
+    return f"{path}.".startswith(f"{column}.")
+
+
 def spans_of(group: pq.RowGroupMetaData, columns: Iterable[str]) -> list[tuple[int, int]]:
     """Returns the ranges (start, stop) that hold columns of a row group; none if they are more than `AT_A_TIME`."""
     columns, chunks = set(columns), []
     for number in range(group.num_columns):
         chunk = group.column(number)
-        if chunk.path_in_schema in columns or any(chunk.path_in_schema.startswith(f"{column}.") for column in columns):
+        if any(belongs(chunk.path_in_schema, column) for column in columns):
             start = min(offset for offset in (chunk.dictionary_page_offset, chunk.data_page_offset) if offset)
             chunks.append((start, start + chunk.total_compressed_size))
     spans: list[tuple[int, int]] = []

@@ -22,6 +22,7 @@ HTTP = ("http://", "https://")
 TIMEOUT = 60  # seconds without a byte
 SLICED = 2**20  # bytes of a file that a server without ranges may send whole
 HUB_FILE = re.compile(r"hf://datasets/([^/@]+/[^/@]+)(?:@(refs/[^/]+/[^/]+|[^/]+))?/(.+)")
+PAST_THE_END = re.compile(r"bytes \*/(\d+)")
 CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -127,8 +128,8 @@ def _span(url: str, response) -> tuple[int, int, int]:
     kind = response.headers.get("Content-Type", "").partition(";")[0]
     if kind in ("text/html", "application/xhtml+xml") and not urlsplit(url).path.endswith((".html", ".htm")):
         raise BadAnswer(f"{shown}: {host} answered {status} with a web page ({kind}), not with the file.")
-    if status == 416 and response.headers.get("Content-Range") == "bytes */0":
-        return 0, 0, 0
+    if status == 416 and (past := PAST_THE_END.fullmatch(response.headers.get("Content-Range", ""))):
+        return 0, 0, int(past[1])  # an empty file, or one that was longer
     if span := CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "")) if status == 206 else None:
         return int(span[1]), int(span[2]) + 1, int(span[3])
     length = int(response.headers.get("Content-Length", -1))

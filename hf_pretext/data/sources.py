@@ -21,7 +21,7 @@ from .lines import Reading
 from .media_paths import check_no_url, followed
 from .opening import SPLITS, Opened, alone, choose_split, open_dataset, split_names
 from .parquet import ParquetFiles, ParquetRows, parquet_files
-from .ranges import is_network
+from .ranges import is_network, is_remote
 from .remote import is_gone, patiently
 from .rows import ENDLESS, BrokeOff, MapRows, ReplayRows, Rows, StreamRows, broke_at, is_damage, size_of, undecoded
 from .table import Table, TableRows
@@ -82,7 +82,8 @@ class Source:
     def _followed(self, row: dict, piece: int, index: int) -> dict:
         try:
             folder = self.rows.folder(piece, index)
-            paths = {kind: followed(row[kind], folder, self.rows.remote) for kind in self._paths if kind in row}
+            remote = self.rows.remote or is_remote(folder or "")  # tables of a server are stored on disk
+            paths = {kind: followed(row[kind], folder, remote) for kind in self._paths if kind in row}
             return {**row, **paths}
         except BadSample as error:
             return {UNREADABLE: str(error)}

@@ -28,6 +28,7 @@ from .contents import File, files_of
 from .decoding import UNREADABLE
 from .formats import FORMATS
 from .lines import CutOff, Reading, has_blank_line
+from .ranges import is_remote
 from .remote import digest, file_facts, short_names
 from .rows import MapRows, undecoded
 
@@ -125,6 +126,8 @@ class Conversion:
                 except CacheError:
                     raise
                 except OSError as error:
+                    if is_remote(url):  # a server that fails is no damage: other ranks may have read the file
+                        raise
                     self.lost[name] = f"unreadable: {error.strerror or error}"
                 except (ValueError, pa.ArrowException) as error:  # damage that no reader has recognised
                     self.lost[name] = f"{type(error).__name__}: {error}"

@@ -41,6 +41,7 @@ class Tars:
     """Uncompressed WebDataset tars, local or at any fsspec URL, and their columns.
 
     The members of a sample are adjacent and share their name up to the first dot; the rest of the name is the column.
+    A member of the same name begins the next sample.
     Suffixes of one kind (`MEMBERS`, in any case) are one column, with the name of the first one, unless a sample has
     several of them. A field of a JSON member is a column too: "json.caption", "json.a.b".
 
@@ -185,14 +186,17 @@ def tar_index(url: str) -> np.ndarray:
     The offset of a missing member is -1. In the last line, the field `END` has the offset 0 for a complete tar, -1 for
     a damaged or cut one. Names are in the order of the tar; of many names, the most frequent are kept."""
     members: dict[str, list[tuple[int, int, int]]] = {}  # by name: (sample, offset, size)
-    samples, key, damaged = 0, None, True
+    samples, key, seen, damaged = 0, None, set(), True
     with open_file(url, through=True) as handle:
         try:
             for header in members_of(handle):
                 stem, name = base_plus_ext(header.name)
-                if not header.isreg() or name in (None, "", END) or Path(header.name).name.startswith((".", "__")):
+                stored = header.isreg() and not header.issparse()  # a sparse file lies in several parts
+                if not stored or name in (None, "", END) or Path(header.name).name.startswith((".", "__")):
                     continue
-                samples, key = samples + (stem != key), stem
+                if stem != key or name in seen:  # a name that repeats: the samples share their key
+                    samples, key, seen = samples + 1, stem, set()
+                seen.add(name)
                 members.setdefault(name, []).append((samples - 1, header.offset_data, header.size))
             damaged = False
         except DAMAGED_HEADER:
@@ -214,7 +218,7 @@ def members_of(handle) -> Iterator[tarfile.TarInfo]:
         handle.seek(0)
         while (member := tar.next()) is not None:
             tar.members = []  # otherwise tarfile keeps all members in memory
-            if member.size < 0 or member.offset_data + member.size > total:
+            if member.size < 0 or (member.offset_data + member.size > total and not member.issparse()):
                 raise EOFError(f"{member.name} is cut")
             yield member
         handle.seek(tar.offset)  # tarfile also stops at a damaged header; the real end is a block of zeros

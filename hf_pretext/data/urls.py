@@ -13,7 +13,7 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from ..utils.paths import without_query
-from .ranges import is_remote
+from .ranges import HTTP, is_remote
 from .remote import patiently
 
 HUB_FOLDER = re.compile(r"(hf://datasets/[^/@]+/[^/@]+)(@refs/[^/]+/[^/]+|@[^/]+)?(/.*)?")
@@ -31,7 +31,8 @@ def listed(dataset: str, suffixes: Iterable[str]) -> dict[str, PurePosixPath | N
     file of one path, URL or glob a line, with comments after "#"; paths are relative to its folder. Raises `ValueError`
     for a protocol whose package is missing, a list that can't be read, and a URL without files."""
     if dataset.startswith("@"):
-        lines = lines_of(dataset[1:])
+        if not (lines := lines_of(dataset[1:])):
+            raise ValueError(f"{without_query(dataset[1:])} names no file. Give a path, URL or glob a line.")
         return {file: None for line in lines for file in listed(line, suffixes)}
     if not is_remote(dataset):
         if not (files := sorted(glob.glob(dataset, recursive=True))):
@@ -82,11 +83,11 @@ def lines_of(file: str) -> list[str]:
     """Returns the paths and URLs of a list of files."""
 
     def read() -> str:
-        with fsspec.open(file, "rt", encoding="utf-8") as opened:
+        with fsspec.open(file, "rt", encoding="utf-8-sig") as opened:
             return opened.read()
 
     lines = [line.partition(" #")[0].strip() for line in patiently(read, is_remote(file)).splitlines()]
-    folder = file.rpartition("/")[0]
+    folder = (file.partition("?")[0] if file.startswith(HTTP) else file).rpartition("/")[0]
     return [
         line if is_remote(line) or os.path.isabs(line) or not folder else f"{folder}/{line}"
         for line in lines

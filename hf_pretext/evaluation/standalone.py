@@ -40,6 +40,7 @@ def evaluate(
     column: str | None = None,
     rows: int | None = None,
     image_size: int | None = None,
+    image_white: int | None = None,
     revision: str | None = None,
     encoding: str | None = None,
     separator: str | None = None,
@@ -52,12 +53,12 @@ def evaluate(
     source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), or of any encoder of one kind
     of data. dataset, label, column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of
     rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images are
-    scaled to [-1, 1] at this size. revision: branch, tag or commit of a repository. encoding, separator: of
-    the data files (see `RunArguments`). device: default: the accelerator, else the CPU. fine_tune: epochs of
-    fine-tuning, for image encoders; 0 for none.
+    scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`. revision: branch, tag or commit
+    of a repository. encoding, separator: of the data files (see `RunArguments`). device: default: the accelerator, else
+    the CPU. fine_tune: epochs of fine-tuning, for image encoders; 0 for none.
 
-    Returns `{"objective", "encoder", "transfer"}` as in results.json. Raises `ValueError` if the source has no such
-    encoder, or no processor or tokenizer; if the Hub denies access; and if the set has no labels.
+    Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError`
+    if the source has no such encoder, or no processor or tokenizer; if the Hub denies access; without labels.
     """
     reading = Reading(encoding=encoding, separator=separator)
     folder = str(brought(source, revision, LOADED, registry.names("modalities")))
@@ -65,7 +66,7 @@ def evaluate(
     encoder, kind, objective = open_encoder(folder, source)
     check_fine_tuning(fine_tune, (kind,))
     modality = modality_classes([kind])[kind].from_saved(
-        processor_folder(folder, kind), encoder, str(source), image_size
+        processor_folder(folder, kind), encoder, str(source), image_size, image_white
     )
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
     options = {"methods": methods_of(modality.fractions), "device": device}
@@ -76,6 +77,7 @@ def evaluate(
         "objective": {"name": objective},
         "encoder": {"class": type(encoder).__name__},
         "transfer": compared(encoder, kind, labelled, **options),
+        **({} if image_white is None else {"image_white": image_white}),
     }
 
 

@@ -89,10 +89,13 @@ class Modality(ABC):
 
     @classmethod
     @abstractmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Modality":
+    def from_saved(
+        cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
+    ) -> "Modality":
         """Builds the modality for a saved encoder. size: overrides the size of the processor, in pixels.
 
-        source: name of the encoder in error messages. Raises `ValueError` if the folder has no processor."""
+        white: see `data.decoding.to_rgb`. source: name of the encoder in error messages. Raises `ValueError` if the
+        folder has no processor."""
 
     @staticmethod
     @abstractmethod

@@ -121,7 +121,7 @@ class Audio(Modality):
         return cls(processor, settings.seconds, brought_by=brought_by, limits=limits)
 
     @classmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Audio":
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Audio":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no feature extractor."""
         processor = saved_extractor(folder)
         if processor is None:

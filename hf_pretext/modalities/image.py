@@ -76,9 +76,11 @@ class ImageArguments:
     """Options of images.
 
     image_column: Column of the images. If not set: detected from the column names and types.
-    eval_image_column: Column of the images in --eval_dataset. If not set: detected from the column names and types.
+    eval_image_column: Column of the images in --eval_dataset. If not set: detected.
     image_size: Side of the square input images, in pixels. If not set: the size in the encoder's image processor, else
         in its config, else 224.
+    image_white: Pixel value that becomes white in images of more than 8 bits, e.g. 4095 for 12 bits. If not set: what
+        the file states, else 65535 for 16 bits.
     """
 
     _argument_group_name: ClassVar[str] = "images"
@@ -86,10 +88,15 @@ class ImageArguments:
     image_column: str | None = None
     eval_image_column: str | None = None
     image_size: int | None = None
+    image_white: int | None = None
 
     def validate_image_size(self):
         if self.image_size is not None and self.image_size < 1:
             raise ValueError(f"image_size must be at least 1 pixel, but is {self.image_size}.")
+
+    def validate_image_white(self):
+        if self.image_white is not None and self.image_white < 1:
+            raise ValueError(f"image_white must be at least 1, but is {self.image_white}. Give 4095 for 12 bits.")
 
 
 @accepts_ints
@@ -141,7 +148,7 @@ class Image(Modality):
 
     processor: a transformers image processor. It sets size and normalisation. Evaluation uses it unchanged, so the
     processor that is saved with the checkpoint gives the features of the evaluation. augmentation: None for evaluation.
-    limits: of one image.
+    limits: of one image. white: value of white in images of more than 8 bits, see `data.decoding.to_rgb`.
     """
 
     name = "image"
@@ -155,8 +162,10 @@ class Image(Modality):
     usage = USAGE
     outputs = ("pixel_values", "colors")
 
-    def __init__(self, processor, augmentation: Augmentation | None = None, limits: Limits = LIMITS):
-        self.processor, self.augmentation, self.limits = processor, augmentation, limits
+    def __init__(
+        self, processor, augmentation: Augmentation | None = None, limits: Limits = LIMITS, white: int | None = None
+    ):
+        self.processor, self.augmentation, self.limits, self.white = processor, augmentation, limits, white
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
         self._kept: dict[str, Tensor] = {}
@@ -165,12 +174,15 @@ class Image(Modality):
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
         """Builds the modality from options. Raises `ValueError` for a processor that `check_processor` rejects."""
-        processor = load_processor(context.start, options[ImageArguments].image_size, context.image_size or USUAL_SIZE)
+        given: ImageArguments = options[ImageArguments]
+        processor = load_processor(context.start, given.image_size, context.image_size or USUAL_SIZE)
         check_processor(cls(processor))  # without the limits, which its image may exceed
-        return cls(processor, options[Augmentation], context.limits)
+        return cls(processor, options[Augmentation], context.limits, given.image_white)
 
     @classmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Image":
+    def from_saved(
+        cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
+    ) -> "Image":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_processor(folder) is None:
             raise ValueError(
@@ -178,7 +190,7 @@ class Image(Modality):
                 "encoder's image processor in its folder (for an encoder in a sub-folder, give the model's folder), or "
                 "give --image_size, which scales images to [-1, 1]."
             )
-        return cls(load_processor(folder, size, size or USUAL_SIZE))
+        return cls(load_processor(folder, size, size or USUAL_SIZE), white=white)
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
@@ -192,9 +204,11 @@ class Image(Modality):
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Returns a sentence for a card that describes the augmentation, from the results of a run."""
+        """Returns sentences for a card on the augmentation and the value of white, from the results of a run."""
         settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
-        return [f"Augmentation: {settings or 'none'}."]
+        white = results.get("image_white")
+        scaled = f"In images of more than 8 bits, {white} is the value of white (`--image_white`); scale yours alike."
+        return [f"Augmentation: {settings or 'none'}.", *([scaled] if white else [])]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
@@ -215,7 +229,7 @@ class Image(Modality):
 
     def _processed(self, row: dict) -> Tensor:
         """Returns an image that the processor resized and cropped, uint8 `(3, S, S)`."""
-        image = to_pixels(open_image(row["image"], self.limits))
+        image = to_pixels(open_image(row["image"], self.limits), white=self.white)
         return self.processor(image, do_rescale=False, do_normalize=False, return_tensors="pt")["pixel_values"][0]
 
     def _cropped(self, row: dict, draws: Sequence[float]) -> Tensor:
@@ -230,8 +244,9 @@ class Image(Modality):
             encoded = open_image(row["image"], self.limits)
             size = upright_size(encoded)
             box = random_box(size, smallest, draws)
-            shrink = next((n for n in SHRINKS if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
-            decoded = to_rgb(encoded, shrink)
+            shrinks = () if isinstance(row["image"], PIL.Image.Image) else SHRINKS  # it would stay small
+            shrink = next((n for n in shrinks if box[2] >= n * self.size[0] and box[3] >= n * self.size[1]), 1)
+            decoded = to_rgb(encoded, shrink, self.white)
             box = scaled_box(box, size, (decoded.height, decoded.width))
             may_shrink = size[0] >= 2 * self.size[0] and size[1] >= 2 * self.size[1]  # for another crop
             if may_shrink or "key" not in row or 3 * decoded.height * decoded.width > self._room:
@@ -244,7 +259,7 @@ class Image(Modality):
 
     def evaluation(self) -> "Image":
         """Returns the modality without augmentation."""
-        return Image(self.processor, None, self.limits)
+        return Image(self.processor, None, self.limits, self.white)
 
     def finish(self, batch: Batch) -> Batch:
         """Returns normalised float pixel_values, `(B, 3, H, W)`, in training with changed colours."""
@@ -268,9 +283,10 @@ class Image(Modality):
         return {"pixel_values": self.normalised_(torch.randint(0, 256, (count, 3, *self.size)).float())}
 
     def facts(self) -> dict:
-        """Returns the size and the augmentation."""
+        """Returns the size, the augmentation, and the value of white if it is set."""
         augmentation = None if self.augmentation is None else dataclasses.asdict(self.augmentation)
-        return {"image_size": list(self.size), "augmentation": augmentation}
+        white = {} if self.white is None else {"image_white": self.white}
+        return {"image_size": list(self.size), "augmentation": augmentation, **white}
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns uint8 images, `(..., 3, S, S)`. Undoes the normalisation of finished batches."""

@@ -103,7 +103,7 @@ class Text(Modality):
         return texts
 
     @classmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Text":
+    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Text":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no tokenizer."""
         tokenizer = load_tokenizer("The tokenizer of", folder)
         if tokenizer is None:  # transformers would create an empty one

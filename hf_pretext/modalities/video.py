@@ -103,7 +103,9 @@ class Video(Modality):
         return cls(processor, settings.num_frames, settings.frame_stride, limits)
 
     @classmethod
-    def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None) -> "Video":
+    def from_saved(
+        cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
+    ) -> "Video":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_video_processor(folder) is None:
             raise ValueError(f"{source} has no video processor. Save the encoder's video processor in its folder.")

@@ -221,7 +221,7 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"mixture_weights"}
     if "dataset" in given:
         names |= {"text_column", "other_captions", "caption_weights", "pair_label", "images_alone", "texts_alone"}
-        names |= {"license", "language", "limits"}
+        names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
         names |= {"eval_text_column", "eval_label", "prompts"}
     if "other_captions" in given:

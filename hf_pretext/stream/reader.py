@@ -140,7 +140,7 @@ class Reader:
             if not self._warned:
                 log.warning(
                     f"The rows in use take more than --buffer_bytes {self.buffer_bytes:,}, so some are read several "
-                    "times. Raise it, or give a smaller --window."
+                    "times. Raise it, or give a smaller --window (in a new run)."
                 )
                 self._warned = True
             self._windows.popitem(last=False)

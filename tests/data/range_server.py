@@ -6,6 +6,7 @@ with serve(folder, delay=0.02) as server:
 """
 
 import hashlib
+import math
 import re
 import threading
 import time
@@ -17,7 +18,8 @@ from pathlib import Path
 
 class RangeServer(ThreadingHTTPServer):
     """Faults, which may be changed while it runs: page: each file is a web page, with status 200. busy: so many next
-    requests get a 429 with `Retry-After: 7`. scramble: each range has other bytes. ranges: False ignores ranges."""
+    requests get a 429 with `Retry-After: 7`. scramble: each range has other bytes. ranges: False ignores ranges.
+    down_from: ranges that start at this byte or later get a 503."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -26,6 +28,7 @@ class RangeServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder, self.delay = folder, delay
         self.page, self.busy, self.scramble, self.ranges = False, 0, False, True
+        self.down_from: float = math.inf
         self.requests: Counter[str] = Counter()
         self.paths: list[str] = []
         self.lock = threading.Lock()
@@ -77,6 +80,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(200, content, headers)
         start = int(asked[1]) if asked[1] else max(len(content) - int(asked[2]), 0)
         stop = min(int(asked[2]) + 1, len(content)) if asked[1] and asked[2] else len(content)
+        if start >= self.server.down_from and asked[1]:
+            return self.answer(503, b"", {})
         if start >= stop:
             return self.answer(416, b"", {**headers, "Content-Range": f"bytes */{len(content)}"})
         headers["Content-Range"] = f"bytes {start}-{stop - 1}/{len(content)}"

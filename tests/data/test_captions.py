@@ -17,7 +17,7 @@ from hf_pretext.data.sources import open_source
         ("a dog", ["a dog"]),
         (["a", " ", None, "b"], ["a", "b"]),
         ({"en": "a dog", "de": "ein Hund", "fr": None}, ["a dog", "ein Hund"]),
-        (("a", 3), ["a"]),
+        (("a", 3, "\ud83d"), ["a"]),
         (" \n", []),
         (None, []),
         (7, []),

@@ -200,7 +200,10 @@ def test_noise_in_an_image_raises_only_bad_sample():
             assert str(error)
 
 
-@pytest.mark.parametrize(("value", "reason"), [("", "blank"), (" \n", "blank"), (None, "NoneType"), (b"a", "bytes")])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("", "blank"), (" \n", "blank"), (None, "NoneType"), (b"a", "bytes"), ("a\ud83d", "half a surrogate pair")],
+)
 def test_text(value, reason):
     assert to_text("a word") == "a word"
     with pytest.raises(BadSample, match=reason):
@@ -250,6 +253,16 @@ def test_sound_of_several_channels_at_another_rate():
 def test_invalid_sounds_are_bad_samples(content, reason):
     with pytest.raises(BadSample, match=reason):
         to_sound(content(), RATE, seconds=1.0)
+
+
+def test_the_reason_of_a_damaged_sound_is_always_the_same():
+    """So that equal reasons are counted together."""
+    reasons = set()
+    for _ in range(3):
+        with pytest.raises(BadSample) as error:
+            to_sound(b"hello" * 100, RATE, seconds=1.0)
+        reasons.add(str(error.value))
+    assert reasons == {"damaged sound: Format not recognised."}
 
 
 def test_sound_of_a_video():

@@ -76,6 +76,19 @@ def test_too_many_frames():
         to_video(video(), 2, limits=Limits(frames=29))
 
 
+def test_frames_that_take_too_much_memory_together():
+    """16 frames of 9,000 x 9,000 pixels, in a GIF of 100 kB, took 19 GB."""
+    assert to_video(video(), 8, limits=Limits(pixels=48 * 64)).shape[0] == 8
+    with pytest.raises(BadSample, match=r"9 frames of 64x48 pixels, more than 24,576 \(8 times --max_image_pixels\)"):
+        to_video(video(), 9, limits=Limits(pixels=48 * 64))
+
+
+def test_frames_that_are_larger_than_the_container_says_are_not_decoded():
+    small, large = (video(5, size, "mpegts", "mpeg2video") for size in ((48, 64), (480, 640)))
+    with pytest.raises(BadSample, match="640x480 pixels, more than 5,000"):
+        to_video(small + large, 10, limits=Limits(pixels=5_000))
+
+
 def test_too_many_seconds_of_sound():
     content = film(seconds=2.0)
     assert len(to_sound(sound(), RATE, 0.5, limits=Limits(seconds=1.0))) == RATE // 2

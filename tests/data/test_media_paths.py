@@ -7,6 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from made_files import fresh_cache, unreadable
 from made_images import all_rows, png
+from range_server import serve
 
 from hf_pretext.data.decoding import UNREADABLE, BadSample, to_image
 from hf_pretext.data.lines import Reading
@@ -66,3 +67,12 @@ def test_urls_are_refused_with_the_tool_that_downloads_them(column, tmp_path):
     if column == "image":  # a single URL further down is a bad row
         write(tmp_path / "a.jsonl", rows[::-1])
         assert unreadable(all_rows(open_source(str(tmp_path), needed=("image", "text")))) == [10, 11]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_paths_in_a_table_of_a_server_are_not_followed(name, tmp_path):
+    (tmp_path / "1.png").write_bytes(png())
+    write(tmp_path / name, [{"image": path, "text": "a"} for path in (str(tmp_path / "1.png"), "1.png")])
+    with serve(tmp_path) as server:
+        rows = all_rows(open_source(f"{server.url}/{name}", needed=("image", "text")))
+    assert unreadable(rows) == [0, 1] and "remote table" in rows[0][UNREADABLE]

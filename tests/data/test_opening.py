@@ -183,3 +183,43 @@ def test_bad_rows_of_metadata_are_counted_and_named(tmp_path, caplog):
     rows = [{"file_name": f"{i}.png", "text": 7 if i == 3 else f"text {i}"} for i in range(40)]
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert captions() == {**expected, "1.png": "text 1", "3.png": None}
+
+
+def test_a_text_next_to_an_image_with_invalid_bytes_is_counted(tmp_path, caplog):
+    for i in range(40):
+        (tmp_path / f"{i:02}.png").write_bytes(png())
+        (tmp_path / f"{i:02}.txt").write_bytes(b"caf\xe9" if i == 3 else b"\xef\xbb\xbftext" if i == 4 else b"text\n")
+
+    def captions(**options):
+        rows = all_rows(open_source(str(tmp_path), needed=("image", "text"), reading=Reading(**options)))
+        return [row["text"] for row in rows]
+
+    assert captions() == [None if i == 3 else "text" for i in range(40)]
+    assert "1 of 40 rows can't be read" in caplog.text and "not UTF-8: 03.txt (byte 0xe9)" in caplog.text
+    assert captions(encoding="latin-1")[3] == "café"
+    with pytest.raises(ValueError, match="1 of 40 rows.*--encoding, for example cp1252"):
+        captions(max_bad_fraction=0.01)
+
+
+def test_rows_that_name_one_image_are_reported(tmp_path, said):
+    (tmp_path / "0.png").write_bytes(png())
+    (tmp_path / "metadata.csv").write_text("file_name,text\n0.png,a\n./0.png,b\n0.png,c\n")
+    assert [row["text"] for row in all_rows(open_source(str(tmp_path), needed=("image", "text")))] == ["c"]
+    (report,) = [record.getMessage() for record in said.records]
+    assert report.startswith(f"{tmp_path}: 2 metadata rows name an image of an earlier row")
+
+
+def test_folders_behind_links_are_reported(tmp_path, said):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "data").mkdir()
+    for folder in ("data", "other"):
+        (tmp_path / folder / "0.png").write_bytes(png())
+    (tmp_path / "data" / "linked").symlink_to(tmp_path / "other")
+    assert len(open_source(str(tmp_path / "data"))) == 1
+    (report,) = [record.getMessage() for record in said.records]
+    assert "1 linked folders are not followed: linked" in report
+
+
+def test_a_file_with_brackets_in_its_name(tmp_path):
+    (tmp_path / "[1] a.txt").write_text("a")
+    assert len(open_source(str(tmp_path / "[1] a.txt"), needed=("text",))) == 1

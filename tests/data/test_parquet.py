@@ -189,6 +189,15 @@ def test_a_file_that_changed_is_an_error_that_names_it(folder, pauses):
         assert "TEXT 2" in fresh.read(2, 0, 1)[0]["text"]
 
 
+def test_a_file_that_became_shorter_has_changed(folder, pauses):
+    with serve(folder) as server:
+        source = opened(f"{server.url}/a.parquet")
+        (folder / "a.parquet").write_bytes(b"PAR1")
+        with pytest.raises(Changed, match=r"a.parquet has changed since it was opened"):
+            source.read(0, 0, 10)
+        assert pauses == []
+
+
 def test_a_server_without_ranges_is_an_error_with_the_fix(folder, pauses, monkeypatch):
     with serve(folder) as server:
         server.ranges = False

@@ -6,6 +6,7 @@ import gzip
 import json
 import lzma
 import random
+import time
 
 import datasets
 import numpy as np
@@ -312,6 +313,24 @@ def test_separators_are_detected(separator, name, tmp_path):
     assert texts(opened(tmp_path)) == [f"one, two; {i}" for i in range(200)]
 
 
+def test_more_fields_than_names_shift_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("text,n\n" + "".join(f"a {i},{i},\n" for i in range(9)))
+    assert texts(opened(tmp_path / "a.csv")) == [f"a {i}" for i in range(9)]
+    (tmp_path / "r.csv").write_text("text,n\n" + "".join(f"{i},a {i},{i}\n" for i in range(9)))  # row names of R
+    assert texts(opened(tmp_path / "r.csv")) == [f"a {i}" for i in range(9)]
+    (tmp_path / "b.csv").write_text("text\n" + "".join(f"{i}, a comma\n" for i in range(9)))
+    with pytest.raises(ValueError, match=r"9 of 9 rows.*--separator.*\n.*2 fields, the header has 1"):
+        opened(tmp_path / "b.csv", Reading())
+
+
+def test_repeated_names_of_columns_hide_no_column(tmp_path):
+    (tmp_path / "a.csv").write_text("a,a,a.1,text\n1,2,3,x\n")
+    assert [row["text"] for row in all_rows(opened(tmp_path / "a.csv"))] == ["x"]
+    for column, value in (("a", 1), ("a.1", 2), ("a.1.1", 3)):
+        source = open_source(str(tmp_path / "a.csv"), columns={"label": column}, needed=("label",))
+        assert all_rows(source) == [{"label": value}]
+
+
 def test_a_separator_can_be_given(tmp_path):
     (tmp_path / "a.csv").write_text("text|n,m\na,b|1\n")
     assert texts(opened(tmp_path, Reading(separator="|"))) == ["a,b"]
@@ -334,8 +353,23 @@ def test_an_encoding_is_named_or_given(name, tmp_path):
     assert texts(opened(tmp_path, Reading(encoding="cp1252"))) == expected
     (tmp_path / name).write_bytes("\n".join(lines).encode("utf-16"))  # with a byte order mark
     assert texts(opened(tmp_path, Reading())) == expected
-    with pytest.raises(ValueError, match="--encoding latin-99 is unknown"):
-        Reading(encoding="latin-99")
+    for encoding in ("latin-99", "rot13"):
+        with pytest.raises(ValueError, match=f"--encoding {encoding} is unknown"):
+            Reading(encoding=encoding)
+
+
+def test_thousands_of_different_keys_take_seconds(tmp_path):
+    rows = [{"text": "a", "x": "u" if i % 2 else i, "d": {f"key {i}": i}} for i in range(4000)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    started = time.process_time()
+    assert texts(opened(tmp_path / "a.jsonl")) == ["a"] * 4000
+    assert time.process_time() - started < 5  # it was 13, and grew with the square
+
+
+def test_a_parquet_file_without_a_column_is_named(tmp_path):
+    pq.write_table(pa.table({"text": ["a"] * 20}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"caption": ["b"] * 20}), tmp_path / "b.parquet")
+    assert reasons(opened(tmp_path))[-1] == "the file can't be read: ValueError: b.parquet has no column 'text'"
 
 
 # mutations

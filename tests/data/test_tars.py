@@ -94,6 +94,21 @@ def test_first_samples_without_a_member_are_bad_samples(tmp_path, caplog):
     assert not any(UNREADABLE in row for row in all_rows(open_source(str(tmp_path))))  # nobody asked for texts
 
 
+def test_samples_of_one_key_are_not_merged(tmp_path):
+    members = [(f"x.{suffix}", content) for i in range(3) for suffix, content in (("jpg", png()), ("txt", b"%d" % i))]
+    source = open_source(str(write(tmp_path / "a.tar", members)), needed=("image", "text"))
+    assert texts(source) == ["0", "1", "2"]
+
+
+def test_a_sparse_member_is_missing_and_ends_no_tar(tmp_path):
+    for i in range(3):
+        (tmp_path / f"{i}.txt").write_text(f"{i}")
+    with open(tmp_path / "1.txt", "wb") as file:  # a hole, which `tar --sparse` does not store
+        file.truncate(10_000_000)
+    subprocess.run(["tar", "-Scf", "a.tar", "0.txt", "1.txt", "2.txt"], cwd=tmp_path, check=True)
+    assert texts(open_source(str(tmp_path / "a.tar"), needed=("text",))) == ["0", "2"]
+
+
 def test_a_missing_label_is_a_row_without_a_label(tmp_path):
     write(tmp_path / "a.tar", [("0.txt", b"a"), ("1.txt", b"b"), ("1.cls", b"1")])
     rows = all_rows(open_source(str(tmp_path), needed=("text", "label")))

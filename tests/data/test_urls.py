@@ -2,6 +2,8 @@
 
 import json
 import logging
+import math
+import random
 import sys
 
 import fsspec
@@ -14,7 +16,8 @@ from made_files import fresh_cache, write_tar
 from made_images import all_rows
 from range_server import serve
 
-from hf_pretext.data import remote
+from hf_pretext.data import lines, ranges, remote
+from hf_pretext.data.ranges import BadAnswer
 from hf_pretext.data.sources import open_source, open_splits
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.utils.paths import relative
@@ -131,3 +134,53 @@ def test_files_on_the_hub_are_of_one_commit(folder, tmp_path, monkeypatch):
             texts("hf://datasets/someone/none")
         assert hub_log == ["GET", "GET"]  # the Hub refers to its storage
     HfFileSystem.clear_instance_cache()
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.jsonl.zst", "a.csv", "a.txt"])
+def test_a_server_that_fails_loses_no_row_of_a_table(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "READ_AHEAD", 10_000)
+    monkeypatch.setattr(lines, "BLOCK", 10_000)
+    words = [random.Random(i).randbytes(20).hex() for i in range(3000)]
+    content = {"a.csv": "text,n\n" + "".join(f"{word},1\n" for word in words), "a.txt": "\n".join(words)}
+    default = "".join(f'{{"text": "{word}"}}\n' for word in words)
+    with pa.output_stream(str(tmp_path / name)) as file:  # compressed as its suffix says
+        file.write(content.get(name, default).encode())
+    with serve(tmp_path) as server:
+        for server.down_from in (0, 30_000):
+            with pytest.raises(ValueError, match=f"{name}: 127.0.0.1 answered 503"):
+                texts(f"{server.url}/{name}")
+        server.down_from = math.inf
+        assert texts(f"{server.url}/{name}?{TOKEN}") == words  # nothing of the failed reads was kept
+
+
+def test_one_of_many_tables_at_a_server_that_fails_is_not_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(remote, "PAUSES", ())
+    for i in range(30):
+        (tmp_path / f"{i}.jsonl").write_text(json.dumps({"text": "a" * (200 if i == 3 else 1)}) + "\n")
+    with serve(tmp_path) as server:
+        (tmp_path / "list.txt").write_text("".join(f"{server.url}/{i}.jsonl\n" for i in range(30)))
+        fetch = ranges.fetch
+
+        def failing(url, start, *more):
+            if url.endswith("/3.jsonl") and start >= 0:
+                raise BadAnswer(f"{url}: 503")
+            return fetch(url, start, *more)
+
+        with monkeypatch.context() as patch, pytest.raises(ValueError, match="3.jsonl: 503"):
+            patch.setattr(ranges, "fetch", failing)
+            texts(f"@{tmp_path / 'list.txt'}")
+        assert len(texts(f"@{tmp_path / 'list.txt'}")) == 30
+
+
+def test_a_list_with_a_byte_order_mark_at_a_url_with_a_query(folder):
+    (folder / "list.txt").write_bytes(
+        b"\xef\xbb\xbftrain-0.parquet\r\n\r\n# no file\r\ntrain-1.parquet # the second\r\n"
+    )
+    with serve(folder) as server:
+        for place in (str(folder), server.url):
+            query = "?token=a/b" if place == server.url else ""
+            assert texts(f"@{place}/list.txt{query}") == [f"train-{i} {j}" for i in range(2) for j in range(3)]
+    (folder / "list.txt").write_text("# nothing\n\n")
+    with pytest.raises(ValueError, match="list.txt names no file"):
+        texts(f"@{folder}/list.txt")

@@ -102,6 +102,15 @@ def test_a_crop_is_the_same_whether_its_image_is_kept_or_not(height, width):
     assert len(processing._kept) == 1
 
 
+def test_a_crop_leaves_a_pillow_image_of_a_row_as_it_is():
+    """It would stay small for the next epoch."""
+    buffer, random = io.BytesIO(), np.random.default_rng(0)
+    PIL.Image.fromarray(random.integers(0, 256, (640, 640, 3), np.uint8)).save(buffer, "JPEG")
+    image, images = PIL.Image.open(buffer), Image(ViTImageProcessor(size={"height": 8, "width": 8}), Augmentation())
+    first, second = (images({"image": image}, np.random.default_rng(0))["pixel_values"] for _ in range(2))
+    assert torch.equal(first, second) and image.size == (640, 640)
+
+
 def test_no_augmentation_leaves_the_image():
     image = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8)
     box = random_box((32, 32), 1.0, np.random.default_rng(0).random(4))

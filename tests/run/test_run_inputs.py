@@ -1,9 +1,11 @@
 """From options to data: which columns, which processors and tokenizers, what is packed; and data that does not fit."""
 
 import datasets
+import numpy as np
 import pytest
 import transformers
 from conftest import CONFIGS, EMOJI
+from PIL import Image
 from recipe_runs import (
     BRIEFLY,
     CONTRASTIVE,
@@ -195,6 +197,25 @@ def test_what_learns_from_pairs_alone():
 
 def test_image_size_of_nothing():
     assert "image_size must be at least 1 pixel, but is 0" in refused(ROTATION, "--image_size", 0)
+
+
+@pytest.mark.parametrize("white", [0, -1])
+def test_white_of_nothing(white):
+    assert f"image_white must be at least 1, but is {white}" in refused(ROTATION, "--image_white", white)
+
+
+def test_a_folder_of_12_bits_is_trained_on_with_its_white(tmp_path):
+    folder, random = tmp_path / "images", np.random.default_rng(0)
+    folder.mkdir()
+    for i in range(20):
+        Image.fromarray(random.integers(0, 4096, (64, 64), np.uint16)).save(folder / f"{i}.png")
+    options = ("--dataset", folder, "--image_white", 4095, *BRIEFLY)
+    results = main(ROTATION, *options, output_dir=tmp_path / "run")
+    assert results["image_white"] == 4095 and not sum(results["seeds"][0]["bad_samples"].values())
+    assert "4095 is the value of white" in (tmp_path / "run" / "README.md").read_text()
+    inputs, *_ = plan_inputs(requested(ROTATION, *options))
+    assert inputs.evaluation().facts()["image_white"] == 4095
+    assert "image_white" not in plan_inputs(requested(ROTATION))[0].facts()
 
 
 def test_processor_that_does_what_ours_does_not(tmp_path):

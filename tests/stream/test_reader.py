@@ -65,7 +65,7 @@ def test_more_than_the_buffer_is_read_once_more_and_reported(caplog):
     keys = [reader.row(g)["key"] for g in range(600)]
     logging.getLogger("transformers").removeHandler(caplog.handler)
     assert len(set(keys)) == 600
-    assert "Raise it, or give a smaller --window" in caplog.text
+    assert "Raise it, or give a smaller --window (in a new run)" in caplog.text
     assert reader._held() < 2**20 + 65 * 50_100  # what it may hold, and the one window in use
 
 
@@ -139,6 +139,10 @@ def test_above_16_ranks_each_row_is_read_by_one_rank_and_the_window_stays_large(
     assert held <= settings.buffer_bytes  # of a rank
     notes = parts_notes(settings, ranks)
     assert notes == [] if parts else f"--parts is {ranks} for {ranks} processes" in notes[0]
+
+
+def test_the_loader_of_a_rank_knows_how_many_there_are():
+    assert StreamLoader(numbered(0), Number(), 8, ranks=64).reader.order.lanes == 64
 
 
 def test_a_resume_on_fewer_ranks_keeps_parts_and_windows(large_rows):
