@@ -5,7 +5,7 @@ python recipes/colorization_emoji.py --seed 0                  # one seed
 python recipes/colorization_emoji.py --smoke                   # a test of all steps, takes seconds
 python recipes/colorization_emoji.py --dataset path/to/images  # your own images; no labels needed
 
-Not measured yet.
+Measured: nothing yet.
 
 The results are those of the settings below. model_cards/colorization_emoji has the card, the metrics
 and the plots.

@@ -5,7 +5,7 @@ python recipes/masked_image_resnet_emoji.py --seed 0                  # one seed
 python recipes/masked_image_resnet_emoji.py --smoke                   # a test of all steps, takes seconds
 python recipes/masked_image_resnet_emoji.py --dataset path/to/images  # your own images; no labels needed
 
-Not measured yet.
+Measured: nothing yet.
 
 The results are those of the settings below. model_cards/masked_image_resnet_emoji has the card, the metrics
 and the plots.

@@ -19,7 +19,11 @@ from ..features import last_hidden, pool
 from .draws import drawn_by
 
 LEAST_DEVIATION = 1e-2  # of the pixels of a tile; a constant tile has 0
-LIMIT = "Tiles are encoded separately, so the encoder does not learn what is larger than a tile."
+LIMITS = (
+    "Tiles are encoded separately, so the encoder does not learn what is larger than a tile.",
+    "If objects are in the middle of the images, the background reveals the place of a tile, and the encoder learns "
+    "less from the task than its accuracy suggests.",
+)
 _sides: WeakKeyDictionary[PreTrainedModel, set[int]] = WeakKeyDictionary()  # sides of tiles that an encoder takes
 
 

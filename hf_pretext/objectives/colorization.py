@@ -83,7 +83,10 @@ class ColorizationForPreTraining(PretextModel):
     capabilities = ("illustrate",)
     fixed_options = dict.fromkeys(COLOR_OPTIONS, (0.0, "colours are what colorization predicts"))
     formula = r"-\frac{1}{g^2}\sum_{h,w} v(Z_{hw}) \sum_q Z_{hwq} \log \hat Z_{hwq}"
-    limits = ("The encoder saw no colours in training, so it treats them as a random encoder would.",)
+    limits = (
+        "The encoder saw no colours in training, so it treats them as a random encoder would.",
+        "Many things have no fixed colour (clothes, cars, walls). The predicted colours are then the usual ones.",
+    )
 
     def __init__(self, full_model: PreTrainedModel, task: ColorizationTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)

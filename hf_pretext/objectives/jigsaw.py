@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from ..features import width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.draws import drawn_by
-from ..modules.tiles import LIMIT, TileTask, cut_tiles, encode_tiles, standardized, tile_side
+from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
 
 GAP = 7  # part of a cell's side that is the default gap: the paper cuts tiles of 64 pixels from cells of 75
 CANDIDATES = 100_000  # permutations from which the set is chosen
@@ -89,7 +89,7 @@ class JigsawForPreTraining(PretextModel):
     pipeline_tag = "image-feature-extraction"
     capabilities = ("illustrate",)
     formula = r"-\log p_\theta\left(k \mid t_{\sigma_k(1)}, \dots, t_{\sigma_k(n^2)}\right)"
-    limits = (LIMIT,)
+    limits = LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: JigsawTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ..features import width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.draws import drawn_by
-from ..modules.tiles import LIMIT, TileTask, cut_tiles, encode_tiles, standardized, tile_side
+from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
 
 GRID, CENTRE = 3, 4
 GAP = 3  # part of a cell's side that is the default gap: in the paper, tiles of 96 pixels are 48 apart
@@ -74,7 +74,7 @@ class RelativePositionForPreTraining(PretextModel):
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
     formula = r"-\frac{1}{8}\sum_{k} \log p_\theta(k \mid t_0, t_k)"
-    limits = (LIMIT,)
+    limits = LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: RelativePositionTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
