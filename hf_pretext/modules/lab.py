@@ -27,10 +27,25 @@ def matrix(device: torch.device, inverse: bool = False) -> Tensor:
     return (torch.linalg.inv(to_xyz) if inverse else to_xyz).float().to(device)
 
 
+def linear_of(rgb: Tensor) -> Tensor:
+    """Converts sRGB in [0, 1] to linear RGB, which is proportional to the light."""
+    return torch.where(rgb > LINEAR_RGB, ((rgb + 0.055) / 1.055) ** 2.4, rgb / SLOPE_RGB)
+
+
+def encoded(linear: Tensor) -> Tensor:
+    """Converts linear RGB in [0, 1] to sRGB, the inverse of `linear_of`."""
+    return torch.where(linear > LINEAR_RGB / SLOPE_RGB, 1.055 * linear ** (1 / 2.4) - 0.055, linear * SLOPE_RGB)
+
+
+def gray_of(rgb: Tensor) -> Tensor:
+    """Returns the grey of the same lightness, `(B, 1, H, W)` in sRGB, of colours in sRGB, `(B, 3, H, W)`."""
+    luminance = matrix(rgb.device)[1].to(rgb.dtype)  # a grey has the same value in all channels of linear RGB
+    return encoded(torch.einsum("c,bchw->bhw", luminance, linear_of(rgb)).clamp(0, 1))[:, None]
+
+
 def lab_of(rgb: Tensor) -> Tensor:
     """Converts sRGB in [0, 1], `(B, 3, H, W)`, float32, to Lab: L in [0, 100], a and b in about [-108, 98]."""
-    linear = torch.where(rgb > LINEAR_RGB, ((rgb + 0.055) / 1.055) ** 2.4, rgb / SLOPE_RGB)
-    xyz = torch.einsum("dc,bchw->bdhw", matrix(rgb.device).to(rgb.dtype), linear)
+    xyz = torch.einsum("dc,bchw->bdhw", matrix(rgb.device).to(rgb.dtype), linear_of(rgb))
     f = torch.where(xyz > LINEAR_XYZ, xyz ** (1 / 3), SLOPE * xyz + 16 / 116)
     x, y, z = f.unbind(1)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=1)
@@ -42,9 +57,7 @@ def rgb_of(lab: Tensor) -> Tensor:
     f = torch.stack([y + lab[:, 1] / 500, y, y - lab[:, 2] / 200], dim=1)
     cube = f**3
     xyz = torch.where(cube > LINEAR_XYZ, cube, (f - 16 / 116) / SLOPE)
-    linear = torch.einsum("dc,bchw->bdhw", matrix(lab.device, inverse=True).to(lab.dtype), xyz).clamp(0, 1)
-    bright = linear > LINEAR_RGB / SLOPE_RGB
-    return torch.where(bright, 1.055 * linear ** (1 / 2.4) - 0.055, linear * SLOPE_RGB)
+    return encoded(torch.einsum("dc,bchw->bdhw", matrix(lab.device, inverse=True).to(lab.dtype), xyz).clamp(0, 1))
 
 
 def ab_bins(size: int) -> Tensor:

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from ..features import last_hidden, pool
 from ..modeling import PretextModel, PretextOutput
 from ..modules.dense import GROUPS, DenseHead
-from ..modules.lab import ab_bins, lab_of, rgb_of, smoothed, soft_bins
+from ..modules.lab import ab_bins, gray_of, lab_of, rgb_of, smoothed, soft_bins
 from ..modules.losses import widened
 from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_normalisation_of
 
@@ -126,13 +126,12 @@ class ColorizationForPreTraining(PretextModel):
         It computes in float32: the cube root of dark colours has no digits left in bfloat16."""
         with torch.autocast(pixel_values.device.type, enabled=False):
             rgb = (widened(pixel_values) * self.pretext_head.std + self.pretext_head.mean).clamp(0, 1)
-            light = lab_of(rgb)[:, :1]
             ab = lab_of(F.adaptive_avg_pool2d(rgb, self.task.color_grid))[:, 1:]
-            return self.normalised(F.pad(light, (0, 0, 0, 0, 0, 2))).to(pixel_values.dtype), ab
+            return self.normalised(gray_of(rgb)).to(pixel_values.dtype), ab
 
-    def normalised(self, lab: Tensor) -> Tensor:
-        """Returns the normalised pixels, `(B, 3, H, W)`, of colours in Lab."""
-        return (rgb_of(lab) - self.pretext_head.mean) / self.pretext_head.std
+    def normalised(self, rgb: Tensor) -> Tensor:
+        """Returns the normalised pixels, `(B, 3, H, W)`, of sRGB in [0, 1] with three channels or one."""
+        return (rgb - self.pretext_head.mean) / self.pretext_head.std
 
     def colors(self, logits: Tensor) -> Tensor:
         """Returns the predicted colours ab, `(B, 2, g, g)`: the mean of the bins, with probabilities that are sharpened
@@ -168,5 +167,5 @@ class ColorizationForPreTraining(PretextModel):
         gray, _ = self.split(pixel_values)
         ab = F.interpolate(self.colors(self(pixel_values=pixel_values).logits), gray.shape[2:], mode="bilinear")
         light = lab_of((gray * self.pretext_head.std + self.pretext_head.mean).clamp(0, 1))[:, :1]
-        colored = self.normalised(torch.cat([light, ab], dim=1))
+        colored = self.normalised(rgb_of(torch.cat([light, ab], dim=1)))
         return {"image": pixel_values, "grey input": gray, "predicted colours": colored}

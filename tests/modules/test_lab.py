@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_pretext.modules.lab import NEAREST, ab_bins, lab_of, rgb_of, smoothed, soft_bins
+from hf_pretext.modules.lab import NEAREST, ab_bins, gray_of, lab_of, rgb_of, smoothed, soft_bins
 
 # sRGB of 8 bits and its CIE Lab under D65, as in Bruce Lindbloom's calculator (brucelindbloom.com), two digits
 PUBLISHED = {
@@ -36,6 +36,13 @@ def test_colors_come_back():
     torch.testing.assert_close(rgb_of(lab_of(images)), images, atol=1e-4, rtol=0)
     outside = rgb_of(image_of((50.0, 100.0, 100.0)))
     assert outside.min() >= 0 and outside.max() <= 1
+
+
+def test_grey_has_the_lightness_of_the_color():
+    images = torch.rand(4, 3, 16, 16)
+    lab = lab_of(gray_of(images).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(lab[:, 0], lab_of(images)[:, 0], atol=1e-2, rtol=0)
+    assert lab[:, 1:].abs().max() < 0.02
 
 
 @pytest.mark.parametrize(("size", "count"), [(10, 259), (20, 75)])

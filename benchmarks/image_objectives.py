@@ -1,0 +1,169 @@
+"""Compares the training step of each image objective with a bare loop of the same encodings, and MAE with SimMIM.
+
+    python benchmarks/image_objectives.py                 # about 3 minutes on 2 cores
+
+A bare step is plain PyTorch: encoder, head and loss on inputs and targets that were made before. So the ratio is the
+cost of what the objective does to a batch: cutting, hiding, converting colours, making targets. Steps of all kinds
+alternate, with the same optimizer; the ratio is the median over the turns. The last comparison is of one ViT that sees
+a quarter of the patches (`visible_only`), and one that sees all of them, with a learned patch in place of three
+quarters.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import PreTrainedModel, ResNetConfig, ViTConfig, set_seed
+
+from hf_pretext import (
+    ColorizationForPreTraining,
+    JigsawForPreTraining,
+    MaskedImageForPreTraining,
+    RelativePositionForPreTraining,
+)
+from hf_pretext.encoders import build_encoder
+from hf_pretext.modeling import PretextModel
+from hf_pretext.modules.patches import patchify
+from hf_pretext.utils.machine import describe, has_bf16
+
+SIDE, BATCH = 96, 32
+Loss = Callable[[], Tensor]
+
+
+def resnet() -> PreTrainedModel:
+    sizes = {"embedding_size": 32, "hidden_sizes": [64, 128, 256, 256], "depths": [1, 1, 1, 1], "layer_type": "basic"}
+    return build_encoder(ResNetConfig(**sizes)).to(memory_format=torch.channels_last)
+
+
+def vit() -> PreTrainedModel:
+    sizes = {"hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 3, "intermediate_size": 768}
+    return build_encoder(ViTConfig(image_size=SIDE, patch_size=8, **sizes))
+
+
+def jigsaw(model: PretextModel, pixels: Tensor) -> Loss:
+    """Returns the bare loss of tiles that are shuffled already."""
+    from hf_pretext.modules.tiles import standardized
+
+    tiles, labels = model.shuffled(pixels)
+    tiles, head = standardized(tiles).flatten(0, 1), model.pretext_head
+
+    def loss() -> Tensor:
+        features = model.encoder(tiles).last_hidden_state.mean((2, 3))
+        return F.cross_entropy(head["permutation"](head["tile"](features).view(len(labels), -1)), labels)
+
+    return loss
+
+
+def relative_position(model: PretextModel, pixels: Tensor) -> Loss:
+    """Returns the bare loss of tiles that are cut already."""
+    tiles, labels = model.tiles(pixels).flatten(0, 1), torch.arange(8, device=pixels.device).repeat(len(pixels))
+
+    def loss() -> Tensor:
+        each = model.encoder(tiles).last_hidden_state.mean((2, 3)).view(len(pixels), 9, -1)
+        others = each[:, [0, 1, 2, 3, 5, 6, 7, 8]]
+        pairs = torch.cat([each[:, 4, None].expand_as(others), others], dim=2).flatten(0, 1)
+        return F.cross_entropy(model.pretext_head(pairs), labels)
+
+    return loss
+
+
+def colorization(model: PretextModel, pixels: Tensor) -> Loss:
+    """Returns the bare loss of grey images and their nearest bins."""
+    gray, _ = model.split(pixels)
+    labels = model(pixel_values=pixels).labels
+
+    def loss() -> Tensor:
+        outputs = model.encoder(gray, output_hidden_states=True)
+        return F.cross_entropy(model.pretext_head(model.encoder, outputs, labels.shape[1:]), labels)
+
+    return loss
+
+
+def masked_image(model: PretextModel, pixels: Tensor) -> Loss:
+    """Returns the bare loss of images whose patches are hidden already."""
+    patches = patchify(pixels, model.patch)
+    visible, hidden = model.draw(patches)
+    targets = model(pixel_values=pixels).labels
+
+    def loss() -> Tensor:
+        encode = model.encode_visible if model.task.visible_only else model.encode_replaced
+        return F.mse_loss(encode(pixels, patches, visible, hidden)[1], targets)
+
+    return loss
+
+
+CASES = {
+    "jigsaw": (JigsawForPreTraining, resnet, {}, jigsaw),
+    "relative_position": (RelativePositionForPreTraining, resnet, {}, relative_position),
+    "colorization": (ColorizationForPreTraining, resnet, {}, colorization),
+    "masked_image, learned patch": (
+        MaskedImageForPreTraining,
+        vit,
+        {"mask_ratio": 0.75, "decoder_dim": 128},
+        masked_image,
+    ),
+    "masked_image, visible patches": (
+        MaskedImageForPreTraining,
+        vit,
+        {"mask_ratio": 0.75, "decoder_dim": 128, "decoder_layers": 2, "visible_only": True},
+        masked_image,
+    ),
+}
+
+
+class Step:
+    """A training step with AdamW."""
+
+    def __init__(self, model: nn.Module, loss: Loss, device: torch.device):
+        self.loss, self.device = loss, device
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+
+    def seconds(self) -> float:
+        """Takes one step. Returns its time, after all work on the GPU is done."""
+        begun = clock(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_bf16()):
+            loss = self.loss()
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return clock(self.device) - begun
+
+
+def clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=30)
+    options = parser.parse_args()
+    set_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    pixels = torch.rand(BATCH, 3, SIDE, SIDE, device=device) * 2 - 1
+    steps: dict[str, Step] = {}
+    for name, (objective, encoder, settings, bare) in CASES.items():
+        model = objective.from_encoder(encoder(), **settings).to(device).train()
+        steps[name] = Step(model, lambda model=model: model(pixel_values=pixels).loss, device)
+        steps[f"{name}, bare"] = Step(model, bare(model, pixels), device)
+    turns = [{name: step.seconds() for name, step in steps.items()} for _ in range(options.turns + 3)][3:]
+    results = {}
+    for name in CASES:
+        ratio = statistics.median(turn[name] / turn[f"{name}, bare"] for turn in turns)
+        rate = BATCH / statistics.median(turn[name] for turn in turns)
+        results[name] = {"images_per_second": rate, "step / bare step": ratio}
+        print(f"{name}: {rate:.0f} images/s, {ratio:.2f} times the bare step")
+    learned, visible = "masked_image, learned patch", "masked_image, visible patches"
+    results["visible / learned"] = statistics.median(turn[learned] / turn[visible] for turn in turns)
+    print(f"visible patches only: {results['visible / learned']:.2f} times the images per second of the learned patch")
+    print(json.dumps({"results": results, "side": SIDE, "batch": BATCH, "machine": describe(device)}))
+
+
+if __name__ == "__main__":
+    main()
