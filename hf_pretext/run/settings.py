@@ -25,11 +25,10 @@ class RunArguments:
     eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
         the evaluation.
     eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
-    eval_rows: Maximum number of rows of each split of --eval_dataset. If not set, all rows.
+    eval_rows: Maximum number of rows of each split of --eval_dataset. If not set: all.
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
-    fine_tune: Epochs of fine-tuning the image encoder on --eval_dataset, next to kNN and linear probes; the same for
-        trained and random encoders. 0: no fine-tuning.
+    fine_tune: Epochs of fine-tuning the image encoder on --eval_dataset.
     seeds: Random seeds; one run is trained for each. Give at least three: fewer give no verdict on whether the encoder
         beats a random one.
     smoke: Test run of all steps with a tiny encoder and a few training steps.

@@ -19,8 +19,8 @@ class StreamSettings:
     """How data is read and shuffled, and how bad samples are handled.
 
     parts: Number of parts of the data. Samples are taken from the parts in turn; more parts shuffle better. Give a
-        multiple of the number of processes. If not set: 16 for up to 16 processes, else one for each process; a resumed
-        run keeps its number.
+        multiple of the number of processes. If not set: 16, or one for each of more than 16 processes; a resumed run
+        keeps it.
     window: Number of rows of a part that are shuffled together (size of the shuffle buffer). Reduced if rows are large
         (see --buffer_bytes), by the same amount for any number of processes up to 16.
     buffer_bytes: Maximum size in bytes of the undecoded rows in the memory of a process.

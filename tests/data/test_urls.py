@@ -154,6 +154,7 @@ def test_a_server_that_fails_loses_no_row_of_a_table(name, tmp_path, monkeypatch
         assert texts(f"{server.url}/{name}?{TOKEN}") == words  # nothing of the failed reads was kept
 
 
+@pytest.mark.slow
 def test_one_of_many_tables_at_a_server_that_fails_is_not_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "PAUSES", ())
     for i in range(30):

@@ -38,6 +38,7 @@ def test_smoke_run_leaves_an_encoder_a_card_and_images(name, tmp_path):
         assert report.height > 1_400  # curves, what the model sees and predicts, and neighbours
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_the_weights_of_colors(tmp_path, monkeypatch):
     options = ["--eval_dataset", "none", "--max_steps", 6, "--save_steps", 2]
     main(COLORIZATION, *options, output_dir=tmp_path / "calm")
