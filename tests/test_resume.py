@@ -267,6 +267,7 @@ def test_a_changed_bit_in_a_file_of_one_process_takes_all_processes_to_the_check
     same(folder, unbroken_of_two)
 
 
+@pytest.mark.slow
 def test_uneven_and_empty_shards_and_filtered_rows_give_two_processes_the_same_steps(data, tmp_path):
     """70 rows in shards of 33, 0, 7 and 30, a third of them left out by a filter."""
     options = dict(ranks=2, per_device_train_batch_size=BATCH // 2, max_steps=8, save_steps=100, parts=16)

@@ -53,7 +53,7 @@ def epoch(hub, cache, column, start=0, batches=ROWS // 10) -> dict:
 KINDS = {"parquet": (parquet, "text"), "tars": (tars, "txt")}
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("tars", marks=pytest.mark.slow)])
 def test_all_samples_arrive_once_whatever_the_server_does(tmp_path, kind):
     make, column = KINDS[kind]
     (tmp_path / "repository").mkdir()

@@ -60,6 +60,7 @@ save_file(found, sys.argv[3])
 """
 
 
+@pytest.mark.slow
 def test_sides_load_without_this_package_and_the_whole_with_it(tmp_path):
     from safetensors.torch import load_file, save_file
 

@@ -126,6 +126,7 @@ def test_users_texts_without_labels(tmp_path):
     assert results["tokenizer"]["from"] is None and results["tokens"] > 1000
 
 
+@pytest.mark.slow
 def test_two_processes_train_one_tokenizer_and_share_one_corpus(tmp_path):
     options = ["--eval_dataset", "none", "--vocab_size", "400"]
     on_two_processes(MASKED_LM, *options, output_dir=tmp_path / "run", HF_HOME=str(tmp_path / "home"))

@@ -55,6 +55,7 @@ def test_checkpoint_loads_without_this_package(smoke):
         assert type(AutoModel.from_pretrained(folder)) is FlavaModel
 
 
+@pytest.mark.slow
 def test_two_processes_see_one_kind_a_step_and_all_learn(tmp_path):
     options = ["--eval_rows", "40", "--eval_dataset", "none", "--max_steps", "20", "--logging_steps", "1"]
     options += ["--per_device_train_batch_size", "4", "--record_samples"]

@@ -249,6 +249,7 @@ def test_killed_run_goes_on_and_ends_as_one_never_killed(tmp_path):
     assert [e["loss"] for e in outcome["seeds"][0]["history"]] == [e["loss"] for e in unbroken["seeds"][0]["history"]]
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_packing_and_resumed_bit_for_bit(tmp_path):
     options = ["--max_steps", "24", "--save_steps", "3", "--eval_dataset", "none"]
     options += ["--logging_steps", "1", "--record_samples", "--unit", "span"]

@@ -141,6 +141,7 @@ def test_captioning(cache, tmp_path):
     assert "pipeline_tag: image-to-text" in (tmp_path / "run" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_speed_of_a_sound(cache, tmp_path, sounds):
     settings = dict(dataset=[str(sounds)], eval_dataset=str(sounds), eval_label="pitch", seconds=0.5,
                     per_device_train_batch_size=4)  # fmt: skip
