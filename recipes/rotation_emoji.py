@@ -14,34 +14,10 @@ the test split, mean ± standard deviation: linear probe (label `group`): 0.572 
 The results are those of the settings below. model_cards/rotation_emoji has the card, the metrics and the plots.
 """
 
-from pathlib import Path
-
+from emoji_images import DATA_64, resnet, tiny_resnet
 from emoji_pairs import ABOUT_EMOJI
 
 from hf_pretext import Recipe
-
-EMOJI = Path(__file__).parent / "data" / "emoji"
-
-
-def resnet(image_size: int):
-    """Returns the config of a shallow ResNet of basic blocks. Early downsampling keeps wide layers cheap."""
-    from transformers import ResNetConfig
-
-    return ResNetConfig(
-        embedding_size=32,
-        hidden_sizes=[64, 128, 256, 256],
-        depths=[1, 1, 1, 1],
-        layer_type="basic",
-        downsample_in_first_stage=True,
-    )
-
-
-def tiny_resnet(image_size: int):
-    """Returns a tiny config for --smoke."""
-    from transformers import ResNetConfig
-
-    return ResNetConfig(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")
-
 
 recipe = Recipe(
     name="rotation_emoji",
@@ -50,8 +26,7 @@ recipe = Recipe(
     encoder=resnet,
     smoke_encoder=tiny_resnet,
     settings={
-        "dataset": [str(EMOJI)],
-        "eval_dataset": str(EMOJI),
+        **DATA_64,
         "eval_label": "group",
         "image_size": 64,
         "license": "apache-2.0",  # NOTICE has the licences of the images
