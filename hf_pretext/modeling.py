@@ -75,6 +75,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     capabilities: ClassVar[tuple[str, ...]] = ()  # names of the methods below that it implements
     fixed_options: ClassVar[Mapping[str, tuple[Any, str]]] = {}  # options of a run with a fixed value, and the reason
     learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
+    sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
 
@@ -235,8 +236,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
             try:
                 enable(gradient_checkpointing_kwargs, **kwargs)
             except (ValueError, NotImplementedError) as error:
-                reason = f"{type(model).__name__} does not support gradient checkpointing"
-                raise ValueError(f"{reason}. Leave --gradient_checkpointing out.") from error
+                raise ValueError(f"{type(model).__name__} can't use --gradient_checkpointing. Leave it out.") from error
 
     def gradient_checkpointing_disable(self) -> None:
         """Disables gradient checkpointing in every trained encoder."""

@@ -203,7 +203,7 @@ def test_gradient_checkpointing_acts_on_every_trained_encoder_and_names_one_that
     enabled = {kind: any(getattr(m, "gradient_checkpointing", False) for m in e.modules()) for kind, e in
                model.encoders.items()}  # fmt: skip
     assert enabled == {"image": False, "text": True}
-    with pytest.raises(ValueError, match="ResNetModel does not support gradient checkpointing"):
+    with pytest.raises(ValueError, match="ResNetModel can't use --gradient_checkpointing"):
         RotationForPreTraining.from_encoder(CONFIGS["resnet"]()).gradient_checkpointing_enable()
 
 

@@ -8,6 +8,7 @@ import argparse
 import re
 from pathlib import Path
 
+from ..evaluation.comparison import GRAY
 from ..utils.files import write_text
 from . import publish
 from .results import hardware, read_results
@@ -67,7 +68,8 @@ def readme_table(all_results: list[dict]) -> str:
     lines = ["| recipe | objective | linear probe of | trained | random | minutes |", "|" + "---|" * 6]
     for results in by_objective(all_results):
         rows = zip(results["transfer"]["methods"], measured_rows(results), strict=False)
-        _, beats, trained, random = [row for method, row in rows if method.startswith("linear_probe")][-1]
+        probes = [row for method, row in rows if method.startswith("linear_probe") and not method.endswith(GRAY)]
+        _, beats, trained, random = probes[-1]
         cells = [f"[{results['recipe']}](model_cards/{results['recipe']}/README.md)", results["objective"]["name"]]
         cells += [labels(results), bold(trained, beats), random, minutes(results)]
         lines.append(f"| {' | '.join(cells)} |")

@@ -6,6 +6,7 @@ results -> rows, sentences
 import html
 
 from ..evaluation.baselines import baselines
+from ..evaluation.comparison import GRAY
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.transfer import beats
 from .results import transfers
@@ -59,6 +60,8 @@ def words(method: str, transfer: dict) -> str:
     if method == FINE_TUNE:
         count = transfer[FINE_TUNE]["epochs"]
         return f"fine-tuning ({count} epoch{'s' * (count != 1)})"
+    if method.endswith(GRAY):
+        return f"{words(method.removesuffix(GRAY), transfer)}, grey images"
     name, _, share = method.partition("probe_")
     return (
         f"{name.replace('_', ' ')}probe, {share} of labels" if share else method.replace("_", " ").replace("knn", "kNN")

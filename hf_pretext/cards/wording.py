@@ -4,6 +4,7 @@ results -> sentences
 """
 
 from ..evaluation.baselines import baselines
+from ..evaluation.comparison import GRAY
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.labelled_rows import ONLY_RETRIEVAL
 from ..evaluation.measure import Measure, measures
@@ -20,6 +21,12 @@ CHOICES = (
 FEW_LABELS = (
     "Each linear probe is trained on the share of labels of the train split that its name gives. Below 100%, metrics "
     "are means over 5 random draws of the labels; all encoders and baselines use the same draws."
+)
+
+
+IN_GRAY = (
+    "On grey images: the images of all splits are converted to grey of the same lightness, as in pretraining; linear "
+    "probe with all labels."
 )
 
 
@@ -66,6 +73,8 @@ def protocol(results: dict, transfer: dict) -> str:
         sentences.append(FEW_LABELS)
     if "knn" in methods and "knn" in results:
         sentences.append(f"kNN: cosine, k = {results['knn']['k']}, temperature {results['knn']['temperature']}.")
+    if any(method.endswith(GRAY) for method in methods):
+        sentences.append(IN_GRAY)
     if FINE_TUNE in methods:
         sentences.append(fine_tuned(transfer[FINE_TUNE]))
     return " ".join([*sentences, *(each.protocol for each in by_kind)])

@@ -36,6 +36,6 @@ def baselines() -> list[Baseline]:
     return [vars(module)["BASELINE"] for module in modules_with("BASELINE")]
 
 
-def baseline_transfer(kind: str, labelled: LabelledSet, methods: Mapping[str, Method]) -> dict[str, dict]:
-    """Measures each baseline of a kind of data. Returns `{name: metrics}`."""
+def baseline_transfer(labelled: LabelledSet, kind: str, methods: Mapping[str, Method], **options) -> dict[str, dict]:
+    """Measures each baseline of a kind of data. Returns `{name: metrics}`. options: ignored; those of encoders."""
     return {each.name: each.transfer(labelled, methods) for each in baselines() if each.kind == kind}

@@ -18,6 +18,7 @@ from .measure import evaluated
 from .transfer import METHODS, SPLITS, Method, beats, best_layer, mean_and_spread, recompute_batch_norm, transfer
 
 METRICS = ("top1", "mean_class")
+GRAY = "_gray"  # end of the names of methods on gray images
 UNMEASURED = {"mean": None, "std": None, "values": []}  # metrics of a method that a baseline does not support
 
 
@@ -50,6 +51,12 @@ def encoder_transfer(
     return measured
 
 
+def trained_transfer(encoder: PreTrainedModel, labelled: LabelledSet, kind: str, **options) -> dict[str, dict]:
+    """Measures a trained encoder. options: of `encoder_transfer`. Returns `{"as trained": transfer}`, in the format of
+    `random_transfer`."""
+    return {"as trained": encoder_transfer(encoder, labelled, kind, **options)}
+
+
 def random_transfer(
     build: Callable[[], PreTrainedModel], labelled: LabelledSet, kind: str, **options
 ) -> dict[str, dict]:
@@ -65,6 +72,20 @@ def random_transfer(
             encoder, labelled, kind, **{**options, "fine_tuning": None}
         )
     return variants
+
+
+def with_gray(measure: Callable[..., dict[str, dict]], labelled: LabelledSet, gray: bool, **options) -> dict[str, dict]:
+    """Measures transfer on a labelled set and, if `gray` is set, again on its images in grey: the results on colours
+    alone would mislead for an encoder that saw only grey images.
+
+    measure: (labelled set, **options) -> `{name: transfer}`. options: as of `encoder_transfer`. On grey images, a
+    linear probe and kNN are measured, as the methods "linear_probe_gray" and "knn_gray"."""
+    measured = measure(labelled, **options)
+    if gray:
+        options = {**options, "methods": METHODS, "fine_tuning": None}
+        for name, on_gray in measure(labelled.in_gray(), **options).items():
+            measured[name] |= {f"{method}{GRAY}": result for method, result in on_gray.items()}
+    return measured
 
 
 def compare(

@@ -3,6 +3,7 @@
 --eval_dataset, --eval_label -> train / validation / test -> batches of encoder inputs, or of inputs of the objective
 """
 
+import copy
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -66,6 +67,15 @@ class LabelledSet(LabelledRows):
             self._read_texts(split, bar) if self.texts_alone else self._read(split, bar)
         bar.close()
         self.labels = self._numbered()
+
+    def in_gray(self) -> "LabelledSet":
+        """Returns the set with images in gray. It shares the decoded rows with this one."""
+        modalities = [copy.copy(modality) for modality in self.inputs.modalities]
+        for modality in modalities:
+            modality.gray = modality.name == "image"
+        gray = copy.copy(self)
+        gray.inputs = Inputs(*modalities)
+        return gray
 
     # batches
 

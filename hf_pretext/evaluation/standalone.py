@@ -21,7 +21,7 @@ from ..utils.finite import listed, not_finite
 from ..utils.foreign import check_folder, refuse_custom_code
 from ..utils.hub import brought
 from .baselines import baseline_transfer
-from .comparison import compare, described, encoder_transfer, random_transfer
+from .comparison import compare, described, random_transfer, trained_transfer, with_gray
 from .fine_tune import FineTuning, check_fine_tuning, check_in_memory
 from .labelled_set import LabelledSet
 from .transfer import chosen_together, methods_of
@@ -65,6 +65,7 @@ def evaluate(
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
     check_fine_tuning(fine_tune, (kind,))
+    gray = objective in registry.names("objectives") and registry.objective_class(objective).sees_gray
     modality = modality_classes([kind])[kind].from_saved(
         processor_folder(folder, kind), encoder, str(source), image_size, image_white
     )
@@ -76,19 +77,20 @@ def evaluate(
     return {
         "objective": {"name": objective},
         "encoder": {"class": type(encoder).__name__},
-        "transfer": compared(encoder, kind, labelled, **options),
+        "transfer": compared(encoder, kind, labelled, gray, **options),
         **({} if image_white is None else {"image_white": image_white}),
     }
 
 
-def compared(encoder: PreTrainedModel, kind: str, labelled: LabelledSet, **options) -> dict:
-    """Returns the transfer of an encoder, of random encoders and of baselines. options: of `encoder_transfer`."""
-    trained = {"as trained": encoder_transfer(encoder, labelled, kind, description="trained", **options)}
+def compared(encoder: PreTrainedModel, kind: str, labelled: LabelledSet, gray: bool, **options) -> dict:
+    """Returns the transfer of an encoder, of random encoders and of baselines. gray: see `with_gray`. options: of
+    `encoder_transfer`."""
+    measure = partial(with_gray, labelled=labelled, gray=gray, kind=kind, **options)
+    trained = measure(partial(trained_transfer, encoder), description="trained")
     random = [
-        random_transfer(partial(fresh, encoder, seed), labelled, kind, description=f"random {seed}", **options)
-        for seed in SEEDS
+        measure(partial(random_transfer, partial(fresh, encoder, seed)), description=f"random {seed}") for seed in SEEDS
     ]
-    baselines = baseline_transfer(kind, labelled, options["methods"])
+    baselines = measure(baseline_transfer)
     return {
         **described(labelled, options.get("fine_tuning")),
         "kind": kind,

@@ -31,6 +31,7 @@ from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, image_sides, noise
 from ..modules.colors import COLOR_DRAWS, change_colors
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
+from ..modules.lab import gray_of
 from ..utils.settings import accepts_ints
 from ._image_processor import (
     USUAL_SIZE,
@@ -148,7 +149,8 @@ class Image(Modality):
 
     processor: a transformers image processor. It sets size and normalisation. Evaluation uses it unchanged, so the
     processor that is saved with the checkpoint gives the features of the evaluation. augmentation: None for evaluation.
-    limits: of one image. white: value of white in images of more than 8 bits, see `data.decoding.to_rgb`.
+    limits: of one image. white: value of white in images of more than 8 bits, see `data.decoding.to_rgb`. gray: whether
+    images become gray, of the same lightness.
     """
 
     name = "image"
@@ -163,9 +165,15 @@ class Image(Modality):
     outputs = ("pixel_values", "colors")
 
     def __init__(
-        self, processor, augmentation: Augmentation | None = None, limits: Limits = LIMITS, white: int | None = None
+        self,
+        processor,
+        augmentation: Augmentation | None = None,
+        limits: Limits = LIMITS,
+        white: int | None = None,
+        gray: bool = False,
     ):
-        self.processor, self.augmentation, self.limits, self.white = processor, augmentation, limits, white
+        self.processor, self.augmentation, self.limits = processor, augmentation, limits
+        self.white, self.gray = white, gray
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
         self._kept: dict[str, Tensor] = {}
@@ -259,7 +267,7 @@ class Image(Modality):
 
     def evaluation(self) -> "Image":
         """Returns the modality without augmentation."""
-        return Image(self.processor, None, self.limits, self.white)
+        return Image(self.processor, None, self.limits, self.white, self.gray)
 
     def finish(self, batch: Batch) -> Batch:
         """Returns normalised float pixel_values, `(B, 3, H, W)`, in training with changed colours."""
@@ -267,6 +275,8 @@ class Image(Modality):
         pixels, draws = batch["pixel_values"].to(torch.float32, copy=True), batch.pop("colors", None)
         if self.augmentation is not None and self.augmentation.changes_colors and draws is not None:
             pixels = self.augmentation.change_colors(pixels, draws)
+        if self.gray:
+            pixels = (255 * gray_of(pixels / 255)).repeat(1, 3, 1, 1)
         return {**batch, "pixel_values": self.normalised_(pixels)}
 
     def normalised_(self, pixels: Tensor) -> Tensor:

@@ -81,6 +81,7 @@ class ColorizationForPreTraining(PretextModel):
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
     capabilities = ("illustrate",)
+    sees_gray = True
     fixed_options = dict.fromkeys(COLOR_OPTIONS, (0.0, "colours are what colorization predicts"))
     formula = r"-\frac{1}{g^2}\sum_{h,w} v(Z_{hw}) \sum_q Z_{hwq} \log \hat Z_{hwq}"
     limits = (

@@ -4,7 +4,7 @@ Experiment + trained seeds -> content of results.json
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -17,9 +17,10 @@ from ..evaluation.comparison import (
     compare,
     compare_measures,
     described,
-    encoder_transfer,
     pretext_metrics,
     random_transfer,
+    trained_transfer,
+    with_gray,
 )
 from ..evaluation.measure import chance_levels, measure_model
 from ..evaluation.transfer import chosen_together, mean_and_spread
@@ -83,14 +84,8 @@ def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed
     request, labelled, device = experiment.request, experiment.labelled, experiment.request.first.device
     model = experiment.as_fast_layout(experiment.blueprint.trained(request.arguments[seed].output_dir))
     pretext = pretext_metrics(model, labelled.pretext_batches("test"), device)
-    transfers = {
-        kind: {
-            "as trained": encoder_transfer(
-                encoder, labelled, kind, description=f"trained, seed {seed}", **transfer_options(experiment, kind)
-            )
-        }
-        for kind, encoder in model.encoders.items()
-    }
+    measure = partial(measured_transfer, experiment, f"trained, seed {seed}")
+    transfers = {kind: measure(kind, partial(trained_transfer, encoder)) for kind, encoder in model.encoders.items()}
     return OfSeed(pretext, transfers, measure_model(model, labelled, device, request.settings) if measured else {})
 
 
@@ -102,16 +97,8 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
     def build(kind: str) -> PreTrainedModel:
         return experiment.as_fast_layout(experiment.blueprint.random(seed).encoders[kind])
 
-    transfers = {
-        kind: random_transfer(
-            partial(build, kind),
-            experiment.labelled,
-            kind,
-            description=f"random, seed {seed}",
-            **transfer_options(experiment, kind),
-        )
-        for kind in kinds
-    }
+    measure = partial(measured_transfer, experiment, f"random, seed {seed}")
+    transfers = {kind: measure(kind, partial(random_transfer, partial(build, kind))) for kind in kinds}
     if not measured:
         return OfSeed({}, transfers, {})
     model = experiment.as_fast_layout(experiment.blueprint.random(seed))
@@ -119,14 +106,21 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
     return OfSeed({}, transfers, measure_model(model, experiment.labelled, request.first.device, request.settings))
 
 
-def transfer_options(experiment: Experiment, kind: str) -> dict:
-    """Returns the arguments of the transfer functions for one kind of data: methods, device, dtype and fine-tuning."""
-    return {
-        "methods": experiment.methods(kind),
-        "device": experiment.request.first.device,
-        "dtype": precision(experiment, kind),
-        "fine_tuning": experiment.fine_tuning(kind),
-    }
+def measured_transfer(
+    experiment: Experiment, description: str, kind: str, measure: Callable[..., dict[str, dict]]
+) -> dict[str, dict]:
+    """Measures transfer of one kind of data. description: of the progress bars. measure: see `with_gray`."""
+    return with_gray(
+        measure,
+        experiment.labelled,
+        experiment.request.objective.sees_gray,
+        kind=kind,
+        methods=experiment.methods(kind),
+        device=experiment.request.first.device,
+        dtype=precision(experiment, kind),
+        fine_tuning=experiment.fine_tuning(kind),
+        description=description,
+    )
 
 
 def compared(
@@ -135,7 +129,7 @@ def compared(
     """Returns the transfer of one kind's encoders: trained, random and baselines. All seeds use the same layer."""
     labelled = experiment.labelled
     of_trained, of_random = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
-    baselines = baseline_transfer(kind, labelled, experiment.methods(kind))
+    baselines = measured_transfer(experiment, "", kind, baseline_transfer)
     return {
         **described(labelled, experiment.fine_tuning(kind)),
         "kind": kind,

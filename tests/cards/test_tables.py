@@ -86,6 +86,8 @@ def test_a_spread_is_said_of_several_seeds_alone(value, expected):
         ("linear_probe_10%", "linear probe, 10% of labels"),
         ("knn", "kNN"),
         ("fine_tune", "fine-tuning (5 epochs)"),
+        ("linear_probe_gray", "linear probe, grey images"),
+        ("knn_gray", "kNN, grey images"),
     ],
 )
 def test_methods_in_words(method, expected):

@@ -15,6 +15,6 @@ def test_only_those_of_the_kind_are_measured(monkeypatch):
 
     some = [baseline("image", "pixels"), baseline("audio", "spectrum"), baseline("audio", "loudness")]
     monkeypatch.setattr(module, "baselines", lambda: some)
-    assert list(baseline_transfer("audio", "the set", {})) == ["spectrum", "loudness"]
-    assert baseline_transfer("image", "the set", {"knn": 1}) == {"pixels": {"of": ("pixels", "the set", {"knn": 1})}}
-    assert baseline_transfer("video", "the set", {}) == {}
+    assert list(baseline_transfer("the set", "audio", {}, device="cpu")) == ["spectrum", "loudness"]
+    assert baseline_transfer("the set", "image", {"knn": 1}) == {"pixels": {"of": ("pixels", "the set", {"knn": 1})}}
+    assert baseline_transfer("the set", "video", {}) == {}

@@ -14,12 +14,15 @@ from hf_pretext.evaluation.comparison import (
     encoder_transfer,
     pretext_metrics,
     random_transfer,
+    trained_transfer,
+    with_gray,
 )
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.pixels import pixel_transfer
 from hf_pretext.evaluation.transfer import METHODS, chosen_together, methods_of
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modules.lab import lab_of
 from hf_pretext.objectives.rotation import RotationForPreTraining
 
 
@@ -44,6 +47,24 @@ def test_random_encoders_and_baselines(labelled):
     assert set(compared["figures"]) == {"trained", "random", "pixels", "majority"}
     assert compared["beats_random"] == {"knn_top1": False, "linear_probe_top1": False}
     assert compared["figures"]["pixels"]["knn_top1"]["mean"] == pixels["knn"]["test"]["top1"]
+
+
+def test_images_in_grey_are_measured_next_to_those_in_colour(labelled):
+    seen = {}
+
+    def measure(labelled, **options):
+        seen[options["methods"] is METHODS] = next(iter(labelled.batches("test", "image")))["pixel_values"]
+        return trained_transfer(encoder, labelled, "image", **options)
+
+    encoder, methods = build_encoder(CONFIGS["resnet"]()), methods_of([0.5])
+    measured = with_gray(measure, labelled, True, methods=methods)["as trained"]
+    assert list(measured) == ["linear_probe_50%", "knn", "linear_probe_gray", "knn_gray"]
+    colored, gray = seen[False], seen[True]
+    assert torch.equal(gray[:, :1].expand_as(gray), gray) and not torch.equal(colored[:, :1], colored[:, 1:2])
+    light, of_gray = (lab_of((pixels + 1) / 2)[:, 0] for pixels in (colored, gray))
+    torch.testing.assert_close(of_gray, light, atol=0.05, rtol=0)  # the same lightness
+    assert measured["knn_gray"]["test"] != measured["knn"]["test"]
+    assert list(with_gray(measure, labelled, False, methods=methods)["as trained"]) == ["linear_probe_50%", "knn"]
 
 
 def test_probes_of_images_that_know_a_share_of_the_labels(labelled):

@@ -48,6 +48,15 @@ def test_metrics_are_those_of_the_protocol(ours):
     assert results["transfer"]["beats_random"] == {"linear_probe_top1": None, "knn_top1": None}  # of one seed
 
 
+def test_an_encoder_that_saw_only_grey_is_measured_on_grey_too(tmp_path):
+    model = hf_pretext.ColorizationForPreTraining.from_encoder(AutoModel.from_config(CONFIGS["resnet"]()), head_dim=8)
+    model.save_pretrained(tmp_path / "ours")
+    default_processor(32).save_pretrained(tmp_path / "ours")
+    figures = evaluate(tmp_path / "ours", str(EMOJI), "group", rows=ROWS)["transfer"]["figures"]
+    gray, colored = (figures["trained"][f"linear_probe{end}_top1"]["mean"] for end in ("_gray", ""))
+    assert gray and colored and figures["pixels"]["knn_gray_top1"] != figures["pixels"]["knn_top1"]
+
+
 def test_a_plain_encoder_from_the_command_line(ours, tmp_path, capsys):
     AutoModel.from_config(CONFIGS["resnet"]()).save_pretrained(tmp_path / "plain")
     shutil.copy(ours / "preprocessor_config.json", tmp_path / "plain")

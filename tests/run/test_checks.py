@@ -53,7 +53,7 @@ BAD_SETTINGS = {
     "an unknown tracker": (ROTATION, ["--report_to", "nonsense"], "--report_to nonsense is unknown. Give some of "),
     "an encoder that keeps its activations": (
         ROTATION, ["--gradient_checkpointing", "True"],
-        "ResNetModel does not support gradient checkpointing. Leave --gradient_checkpointing out",
+        "ResNetModel can't use --gradient_checkpointing. Leave it out",
     ),
     "a batch of one": (
         CONTRASTIVE, ["--per_device_train_batch_size", "1"], "contrastive needs at least 2 rows. Give --per_",
