@@ -13,25 +13,21 @@ without a known word are rarely retrieved. Each run is a separate process; --job
 
 import argparse
 import dataclasses
-import importlib.util
 import json
 import re
 import statistics
-import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from ablation import QUIET, recipe_of, run_all, where
+
 HERE = Path(__file__).parent
-RECIPES = HERE.parent / "recipes"
 SHOWN = {"R@1": "image_to_text_r1", "R@5": "image_to_text_r5", "R@10": "image_to_text_r10"}
 KNOWN = ("all words known", "some", "none")
 COLUMNS = [*(f"{split} {name}" for split in ("validation", "test") for name in SHOWN), *KNOWN]
 SMALL = frozenset(["a", "and", "for", "in", "of", "on", "the", "to", "with"])
-QUIET = ["--save_strategy", "no", "--disable_tqdm", "True", "--eval_dataset", "none"]
 
 
 def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int, layers: int):
@@ -92,15 +88,6 @@ VARIANTS = {  # options: of the recipe. sizes: of its encoders. vision, text: ot
     "images start from rotation": {"start": "rotation_emoji"},
     "BERT starts from masked LM on reviews": {"text": bert, "start": "masked_lm_reviews"},
 }
-
-
-def recipe_of(name: str):
-    """Imports a recipe by its name."""
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(RECIPES))
-    spec.loader.exec_module(module)
-    return module.recipe
 
 
 def with_towers(encoder: Callable, variant: dict) -> Callable:
@@ -186,50 +173,12 @@ def words_of(name: str) -> set[str]:
     return words - SMALL or words or {name}
 
 
-def run_all(variants: list[str], seeds: list[int], jobs: int, seconds: float, options: list[str]) -> dict:
-    """Runs all variants with all seeds. Returns the metrics of each variant, a dict per seed.
-
-    Leaves out runs that fail, and runs that do not finish within `seconds`.
-    """
-    longest_first = sorted(variants, key=lambda name: "start" not in VARIANTS[name])
-    queue = [(name, seed) for seed in seeds for name in longest_first]
-    results: dict[str, list[dict]] = {name: [] for name in variants}
-    running, end = {}, time.monotonic() + seconds
-    try:
-        while (queue or running) and time.monotonic() < end:
-            while queue and len(running) < jobs:
-                name, seed = queue.pop(0)
-                log = tempfile.TemporaryFile("w+")  # noqa: SIM115
-                command = [sys.executable, __file__, "--one", name, str(seed), "--options", *options]
-                running[subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)] = name, seed, log
-            for process in [process for process in running if process.poll() is not None]:
-                name, seed, log = running.pop(process)
-                log.seek(0)
-                lines = log.read().strip().splitlines()
-                if process.returncode:
-                    print(f"{name}, seed {seed} failed:", *lines[-20:], sep="\n", file=sys.stderr, flush=True)
-                    continue
-                results[name].append(json.loads(lines[-1]))
-                print(f"{name}, seed {seed}: {results[name][-1]}", flush=True)
-            time.sleep(0.2)
-    finally:
-        for process in running:
-            process.kill()
-    return {name: runs for name, runs in results.items() if runs}
-
-
 def table(results: dict[str, list[dict]], options: list[str]) -> str:
     """Returns the page in Markdown, with means over seeds."""
-    import torch
-
-    from hf_pretext.utils.machine import describe
-
-    device = describe(torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu"))
-    where = device.get("accelerator") or f"{device['cores']} cores of {device['processor']}"
     lines = [
         "Image-to-name retrieval, measured with `python benchmarks/contrastive_ablation.py"
         + (f" --options {' '.join(options)}" if options else "")
-        + f'` on {where}. Each row changes one setting of the recipe; "as it is" is the recipe without a change. The '
+        + f'` on {where()}. Each row changes one setting of the recipe; "as it is" is the recipe without a change. The '
         "last three columns are R@10 on test for names whose words all, partly or never occur in names of train.",
         "",
         "| changed | seeds | steps | " + " | ".join(COLUMNS) + " |",
@@ -275,7 +224,9 @@ def main() -> None:
     if options.of:
         print("\n".join(f"{name}: {value:.3f}" for name, value in measured(options.of).items()))
         return
-    results = run_all(options.variants, options.seeds, options.jobs, options.seconds, options.options)
+    longest_first = sorted(options.variants, key=lambda name: "start" not in VARIANTS[name])
+    given = ["--options", *options.options]
+    results = run_all([__file__], longest_first, options.seeds, options.jobs, options.seconds, given)
     options.output.write_text(table(results, options.options))
     print(options.output.read_text())
 

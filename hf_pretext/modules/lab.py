@@ -9,13 +9,14 @@ Colorization", ECCV 2016, https://huggingface.co/papers/1603.08511, but computed
 from functools import cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 RGB_TO_XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
 WHITE = (0.95047, 1.0, 1.08883)  # D65
 LINEAR_XYZ, SLOPE = 0.008856, 7.787  # below it, the cube root is replaced by a line of this slope
 LINEAR_RGB, SLOPE_RGB = 0.04045, 12.92
 LEVELS = 33  # of each channel, at which the gamut is sampled
+LARGEST = 128  # more than a or b of any colour
 NEAREST, DEVIATION = 5, 5.0  # bins that describe a colour, and the deviation of their Gaussian weights in units of ab
 
 
@@ -67,19 +68,40 @@ def ab_bins(size: int) -> Tensor:
     return ((lab_of(cube)[0, 1:, :, 0].T / size).round() * size).unique(dim=0)
 
 
-def soft_bins(ab: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
-    """Describes colours by their `NEAREST` bins, with Gaussian weights.
+class AbBins(nn.Module):
+    """The Q bins of `ab_bins`, which describe a colour by its `NEAREST` ones.
 
-    ab: `(B, 2, h, w)`. bins: `(Q, 2)`. Returns the weights `(B, h, w, NEAREST)`, with sum 1, and the indices of the
-    bins `(B, h, w, NEAREST)`, the nearest first.
+    A colour is compared with K of the Q bins: the ab plane is cut into squares of half a bin's side, and each square
+    knows the bins that can be among the nearest of a colour in it.
+
+    size: side of a bin in units of ab. Buffers: centers `(Q, 2)`; candidates `(n, n, K)`, bins of each square.
     """
-    distance, nearest = torch.cdist(ab.movedim(1, -1).flatten(0, 2), bins.to(ab.dtype)).topk(NEAREST, largest=False)
-    weights = (-distance.square() / (2 * DEVIATION**2)).softmax(-1)
-    shape = (len(ab), *ab.shape[2:], NEAREST)
-    return weights.view(shape), nearest.view(shape)
 
+    def __init__(self, size: int):
+        super().__init__()
+        centers, self.side = ab_bins(size), size / 2
+        middle = (torch.arange(int(2 * LARGEST / self.side) + 1) + 0.5) * self.side - LARGEST
+        distance = torch.cdist(torch.cartesian_prod(middle, middle), centers)
+        # from the middle of a square to a colour in it, to this colour's nearest bins: not farther than that
+        reach = distance.kthvalue(NEAREST, dim=1, keepdim=True).values + self.side * 2**0.5
+        count = int((distance <= reach).sum(1).max())
+        candidates = distance.topk(count, largest=False).indices.view(len(middle), len(middle), count)
+        self.register_buffer("centers", centers)
+        self.register_buffer("candidates", candidates.short())
 
-def smoothed(shares: Tensor, bins: Tensor) -> Tensor:
-    """Smooths the shares of bins, `(Q,)`, by the Gaussian of `soft_bins`, so that no bin of the gamut is empty."""
-    near = (-torch.cdist(bins, bins).square() / (2 * DEVIATION**2)).exp()
-    return shares @ (near / near.sum(1, keepdim=True))
+    def __len__(self) -> int:
+        return len(self.centers)
+
+    def forward(self, ab: Tensor) -> tuple[Tensor, Tensor]:
+        """Describes colours `(B, 2, h, w)`. Returns the Gaussian weights of their nearest bins `(B, h, w, NEAREST)`,
+        with sum 1, and the indices of these bins `(B, h, w, NEAREST)`, the nearest first."""
+        colors = ab.movedim(1, -1)  # (B, h, w, 2)
+        row, column = ((colors + LARGEST) / self.side).long().clamp(0, len(self.candidates) - 1).unbind(-1)
+        near = self.candidates[row, column].long()  # (B, h, w, K)
+        distance, order = (colors[..., None, :] - self.centers[near]).square().sum(-1).topk(NEAREST, largest=False)
+        return (-distance / (2 * DEVIATION**2)).softmax(-1), near.gather(-1, order)
+
+    def smoothed(self, shares: Tensor) -> Tensor:
+        """Smooths shares of the bins, `(Q,)`, by the Gaussian of `forward`, so that no bin of the gamut is empty."""
+        near = (-torch.cdist(self.centers, self.centers).square() / (2 * DEVIATION**2)).exp()
+        return shares @ (near / near.sum(1, keepdim=True))

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hf_pretext.modules.lab import NEAREST, ab_bins, gray_of, lab_of, rgb_of, smoothed, soft_bins
+from hf_pretext.modules.lab import NEAREST, AbBins, ab_bins, gray_of, lab_of, rgb_of
 
 # sRGB of 8 bits and its CIE Lab under D65, as in Bruce Lindbloom's calculator (brucelindbloom.com), two digits
 PUBLISHED = {
@@ -53,15 +53,18 @@ def test_bins_are_those_with_a_color_of_srgb(size, count):
     assert torch.cdist(ab, bins).amin(1).max() <= size / 2**0.5 + 1  # each colour is in a bin, or at the edge of one
 
 
-def test_a_color_is_described_by_its_nearest_bins():
-    bins, ab = ab_bins(10), (torch.rand(2, 2, 5, 7) - 0.5) * 60
-    weights, nearest = soft_bins(ab, bins)
-    assert weights.shape == nearest.shape == (2, 5, 7, NEAREST)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 5, 7))
-    distance = (ab[1, :, 3, 4] - bins).norm(dim=1)
-    assert nearest[1, 3, 4].tolist() == distance.argsort()[:NEAREST].tolist()
-    gaussian = torch.exp(-(distance[nearest[1, 3, 4]] ** 2) / 50)
-    torch.testing.assert_close(weights[1, 3, 4], gaussian / gaussian.sum(), atol=1e-5, rtol=1e-4)
+@pytest.mark.parametrize("size", [2, 10, 50])
+def test_a_color_is_described_by_its_nearest_bins(size):
+    bins = ab_bins(size)
+    ab = torch.cat([lab_of(torch.rand(2, 3, 30, 40))[:, 1:], (torch.rand(1, 2, 30, 40) - 0.5) * 250])  # some are none
+    weights, nearest = AbBins(size)(ab)
+    assert weights.shape == nearest.shape == (3, 30, 40, NEAREST)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3, 30, 40))
+    distance = torch.cdist(ab.movedim(1, -1).flatten(0, 2).double(), bins.double())
+    least, _ = distance.topk(NEAREST, largest=False)
+    torch.testing.assert_close(distance.gather(1, nearest.view(-1, NEAREST)), least, atol=1e-4, rtol=0)
+    gaussian = torch.exp(-(least[5] ** 2) / 50)
+    torch.testing.assert_close(weights.view(-1, NEAREST)[5].double(), gaussian / gaussian.sum(), atol=1e-4, rtol=1e-3)
 
 
 def test_smoothed_shares_sum_to_1_and_leave_no_near_bin_empty():
@@ -69,6 +72,6 @@ def test_smoothed_shares_sum_to_1_and_leave_no_near_bin_empty():
     shares = torch.zeros(len(bins))
     center = (bins == 0).all(1).nonzero().item()
     shares[center] = 1.0
-    result = smoothed(shares, bins)
+    result = AbBins(10).smoothed(shares)
     torch.testing.assert_close(result.sum(), torch.tensor(1.0))
     assert result.argmax() == center and (result[(bins.norm(dim=1) <= 10)] > 0.05).all()

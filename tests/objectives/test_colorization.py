@@ -33,7 +33,7 @@ def reference(model, images: np.ndarray) -> float:
     rgb = torch.tensor(images.reshape(len(images), 3, cells, IMAGE // cells, cells, -1).mean((3, 5))) / 2 + 0.5
     ab = lab_of(rgb)[:, 1:].numpy()
     logits = model(pixel_values=torch.tensor(images)).logits.detach().numpy()
-    bins, weights, total = model.pretext_head.bins.numpy(), model.pretext_head.weights.numpy(), []
+    bins, weights, total = model.pretext_head.bins.centers.numpy(), model.pretext_head.weights.numpy(), []
     for b, y, x in np.ndindex(len(images), cells, cells):
         distance = np.sqrt(((ab[b, :, y, x] - bins) ** 2).sum(1))
         nearest = distance.argsort()[:5]
@@ -118,7 +118,8 @@ def test_the_predicted_color_is_the_annealed_mean():
     model = model_of(temperature=0.5)
     logits = torch.randn(1, len(model.pretext_head.bins), 2, 2)
     p = torch.exp(logits / 0.5) / torch.exp(logits / 0.5).sum(1, keepdim=True)
-    expected = torch.stack([(p * model.pretext_head.bins[:, c].view(1, -1, 1, 1)).sum(1) for c in (0, 1)], dim=1)
+    centers = model.pretext_head.bins.centers
+    expected = torch.stack([(p * centers[:, c].view(1, -1, 1, 1)).sum(1) for c in (0, 1)], dim=1)
     torch.testing.assert_close(model.colors(logits), expected, atol=1e-3, rtol=1e-4)
 
 
