@@ -31,7 +31,7 @@ recipe = Recipe(
         "decoder_dim": 128,
         "decoder_layers": 2,
         "fine_tune": 5,
-        "num_train_epochs": 100,
+        "num_train_epochs": 28,
         "output_dir": "runs/masked_image_emoji",
     },
     smoke={**SMOKE, "decoder_dim": 32, "output_dir": "runs/masked_image_emoji-smoke"},
