@@ -87,10 +87,10 @@ def run(table: str, name: str, seed: int, given: list[str]) -> dict:
         seen = through_lens(data, Path(folder) / "lens") if LENS in changed else data
         options = [option for option in changed if option != LENS]
         quiet = [*QUIET, *(["--fine_tune", "0"] if "fine_tune" in recipe.settings else [])]
-        where = ["--dataset", seen, "--output_dir", f"{folder}/run", "--seeds", str(seed)]
-        done = recipe.main([*quiet, *where, *given, *options])
+        places = ["--dataset", seen, "--output_dir", f"{folder}/run", "--seeds", str(seed)]
+        done = recipe.main([*quiet, *places, *given, *options])
         model, images = hf_pretext.load(f"{folder}/run").eval(), images_of(f"{folder}/run")
-    return {"steps": done["seeds"][0]["steps"], **measured(recipe, model, images, data, seen)}
+        return {"steps": done["seeds"][0]["steps"], **measured(recipe, model, images, data, seen)}
 
 
 def images_of(folder: str):
@@ -148,9 +148,9 @@ def random_transfers(recipe, given: list[str]) -> dict:
 
 def page(table: str, results: dict[str, list[dict]], given: list[str]) -> str:
     """Returns the table in Markdown, with means over seeds."""
-    first = next(runs[0] for name, runs in results.items() if name != RANDOM)
-    pretext = [name for name in first["pretext"] if name != "loss"][:2]
-    methods = [name for name in first if name not in ("steps", "pretext")]
+    every = [runs[0] for runs in results.values()]
+    pretext = [name for name in max((one["pretext"] for one in every), key=len) if name != "loss"][:2]
+    methods = [name for name in every[0] if name not in ("steps", "pretext")]
     command = f"python benchmarks/image_ablation.py {table}" + (f" --options {' '.join(given)}" if given else "")
     lines = [
         f"Recipe {RECIPE_OF.get(table, table)}, measured with `{command}` on {where()}. One seed for each trained "

@@ -29,7 +29,7 @@ from hf_pretext import (
 )
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modeling import PretextModel
-from hf_pretext.modules.patches import patchify
+from hf_pretext.modules.patches import patchify, unpatchify
 from hf_pretext.utils.machine import describe, has_bf16
 
 SIDE, BATCH = 96, 32  # of the ResNet
@@ -87,16 +87,24 @@ def colorization(model: PretextModel, pixels: Tensor) -> Loss:
 
 
 def masked_image(model: PretextModel, pixels: Tensor) -> Loss:
-    """Returns the bare loss of images whose patches are hidden already."""
+    """Returns the bare loss of images whose hidden patches are drawn, and replaced where they are, already."""
     patches = patchify(pixels, model.patch)
     visible, hidden = model.draw(patches)
-    targets = model(pixel_values=pixels).labels
+    targets, predict = model(pixel_values=pixels).labels, model.pretext_head["predict"]
+    index, side = hidden[..., None], round(patches.shape[1] ** 0.5)
+    seen = unpatchify(patches.scatter(1, index.expand(-1, -1, patches.shape[2]), 0.0), model.patch)
 
-    def loss() -> Tensor:
-        encode = model.encode_visible if model.task.visible_only else model.encode_replaced
-        return F.mse_loss(encode(pixels, patches, visible, hidden)[1], targets)
+    def of_visible() -> Tensor:
+        with model.visible.only(visible, patches.shape[1]):
+            states = model.encoder(pixels).last_hidden_state
+        predicted = predict(states, visible, patches.shape[1])
+        return F.mse_loss(predicted.gather(1, index.expand(-1, -1, predicted.shape[2])), targets)
 
-    return loss
+    def of_all() -> Tensor:
+        predicted = predict(model.encoder, model.encoder(seen, output_hidden_states=True), (side, side)).flatten(2).mT
+        return F.mse_loss(predicted.gather(1, index.expand(-1, -1, predicted.shape[2])), targets)
+
+    return of_visible if model.task.visible_only else of_all
 
 
 CASES = {

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from .utils.progress import progress
 
 Pooling = Literal["mean", "cls"]
+CLASS_TOKENS = 2  # maximum before the patches of an image: DeiT has a second one, for distillation
 
 
 def width(encoder: PreTrainedModel) -> int:
@@ -58,6 +59,13 @@ def pool(hidden: Tensor, attention_mask: Tensor | None = None, pooling: Pooling 
         return hidden.mean(dim=1)
     weight = attention_mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+def prefix_tokens(encoder: PreTrainedModel) -> int:
+    """Returns the number of tokens before the patches of an image that an encoder's config names: register tokens, and
+    for timm's ViTs also the class token."""
+    registers = getattr(encoder.config, "num_register_tokens", 0)
+    return getattr(getattr(encoder, "timm_model", None), "num_prefix_tokens", registers)
 
 
 def last_hidden(encoder: PreTrainedModel, outputs) -> Tensor:

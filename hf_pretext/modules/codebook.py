@@ -21,13 +21,12 @@ from torch import Tensor, nn
 from transformers import FlavaImageCodebook, PreTrainedModel
 
 from ..encoders import check_encoder
-from ..features import last_hidden, width
+from ..features import CLASS_TOKENS, last_hidden, prefix_tokens, width
 from ..utils.progress import progress as progress_bar
 from .kmeans import PASSES, distinct, k_means, nearest
 from .normalisation import HALF, NormalisationTask
 from .patches import patchify
 
-CLASS_TOKENS = 2  # maximum before the patches of an image: DeiT has a second one, for distillation
 CELL, LEAST = 8, 0.1  # of DALL-E's codebook: side of a cell in pixels, and the value that stands for black
 
 
@@ -285,9 +284,7 @@ def patch_tokens(encoder: PreTrainedModel, hidden: Tensor, rows: int, columns: i
         gives, fits = "x".join(map(str, hidden.shape[2:])) + " cells", hidden.shape[2:] == (rows, columns)
         tokens = hidden.flatten(2).mT
     else:
-        registers = getattr(encoder.config, "num_register_tokens", 0)
-        registers = getattr(getattr(encoder, "timm_model", None), "num_prefix_tokens", registers)
-        others = hidden.shape[1] - patches - registers
+        others = hidden.shape[1] - patches - prefix_tokens(encoder)
         gives, fits = f"{hidden.shape[1]} tokens", 0 <= others <= CLASS_TOKENS
         tokens = hidden[:, -patches:]
     if not fits:

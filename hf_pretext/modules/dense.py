@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from ..encoders import image_sides, noise, tried
-from ..features import last_hidden
+from ..features import CLASS_TOKENS, last_hidden, prefix_tokens
 
 GROUPS = 8  # of the group norm: the width of a head is a multiple of it
 RESOLUTIONS = 4  # maximum number of resolutions that are read
@@ -31,7 +31,7 @@ class DenseHead(nn.Module):
         super().__init__()
         with tried(encoder):
             height, width = image_sides(encoder)[0]
-            pixels = noise(encoder, 1, encoder_channels(encoder), height, width)
+            pixels = noise(encoder, 1, 3, height, width)
             maps = maps_of(encoder, encoder(pixel_values=pixels, output_hidden_states=True))
         self.levels = chosen([tuple(each.shape[1:]) for each in maps], layers)
         self.projections = nn.ModuleList([nn.Conv2d(maps[level].shape[1], dim, 1) for level in self.levels])
@@ -44,35 +44,37 @@ class DenseHead(nn.Module):
         return self.predict(sum(resized(each, grid) for each in projected))
 
 
-def encoder_channels(encoder: PreTrainedModel) -> int:
-    """Returns the number of colour channels that an encoder takes."""
-    return getattr(encoder.config, "num_channels", 3)
-
-
 def resized(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resizes a map `(B, C, h, w)` to `(B, C, *grid)`: bilinear to more cells, else the mean of each cell."""
-    if values.shape[2] > grid[0]:
+    if values.shape[2:] == grid:
+        return values
+    if values.shape[2] > grid[0] or values.shape[3] > grid[1]:
         return F.adaptive_avg_pool2d(values, grid)
-    return F.interpolate(values, size=grid, mode="bilinear") if values.shape[2:] != grid else values
+    return F.interpolate(values, size=grid, mode="bilinear")
 
 
 def maps_of(encoder: PreTrainedModel, outputs) -> list[Tensor]:
-    """Returns all hidden states as maps `(B, C, h, w)`; the last one is the encoder's output, after its last norm.
-
-    Tokens become the square map of their patches, without class and register tokens."""
+    """Returns all hidden states as maps `(B, C, h, w)`; the last one is the encoder's output, after its last norm. For
+    tokens see `as_map`."""
     states = getattr(outputs, "reshaped_hidden_states", None) or outputs.hidden_states
     channels_last = getattr(getattr(encoder, "timm_model", None), "output_fmt", "NCHW") == "NHWC"
-    maps = [each.permute(0, 3, 1, 2) if each.ndim == 4 and channels_last else as_map(each) for each in states]
-    return [*maps[:-1], as_map(last_hidden(encoder, outputs))]
+    maps = [each.permute(0, 3, 1, 2) if each.ndim == 4 and channels_last else as_map(encoder, each) for each in states]
+    return [*maps[:-1], as_map(encoder, last_hidden(encoder, outputs))]
 
 
-def as_map(hidden: Tensor) -> Tensor:
-    """Returns tokens `(B, T, C)` as a square map of patches `(B, C, n, n)`, with n * n the largest square number up to
-    T; the first tokens are class and register tokens. Maps stay as they are."""
+def as_map(encoder: PreTrainedModel, hidden: Tensor) -> Tensor:
+    """Returns the tokens of an encoder, `(B, T, C)`, as a square map of patches `(B, C, n, n)`, without class and
+    register tokens. Maps stay as they are. Raises `ValueError` for patches of images that are not square."""
     if hidden.ndim == 4:
         return hidden
-    side = isqrt(hidden.shape[1])
-    return hidden[:, hidden.shape[1] - side * side :].mT.unflatten(2, (side, side))
+    tokens = hidden.shape[1]
+    side = isqrt(tokens - prefix_tokens(encoder))
+    if tokens - prefix_tokens(encoder) - side * side > CLASS_TOKENS:
+        raise ValueError(
+            f"{type(encoder).__name__} gives {tokens} tokens, which are no square map of patches. Give square images "
+            "(--image_size)."
+        )
+    return hidden[:, tokens - side * side :].mT.unflatten(2, (side, side))
 
 
 def chosen(shapes: list[tuple[int, ...]], layers: int) -> list[int]:

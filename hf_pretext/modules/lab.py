@@ -87,7 +87,7 @@ class AbBins(nn.Module):
         count = int((distance <= reach).sum(1).max())
         candidates = distance.topk(count, largest=False).indices.view(len(middle), len(middle), count)
         self.register_buffer("centers", centers)
-        self.register_buffer("candidates", candidates.short())
+        self.register_buffer("candidates", candidates.int())  # processes can't exchange shorter integers
 
     def __len__(self) -> int:
         return len(self.centers)

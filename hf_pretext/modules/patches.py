@@ -30,6 +30,16 @@ def patchify(pixel_values: Tensor, size: int) -> Tensor:
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
+def check_square(pixel_values: Tensor) -> None:
+    """Raises `ValueError` for images `(B, C, H, W)` that are not square."""
+    height, width = pixel_values.shape[-2:]
+    if height != width:
+        raise ValueError(
+            f"Square images are needed, but got {height}x{width} (height x width). Set a square crop in the image "
+            "processor, or give --image_size."
+        )
+
+
 def unpatchify(patches: Tensor, size: int) -> Tensor:
     """Puts patches of `size` x `size` pixels of square images together, the inverse of `patchify`: `(B, N, C * size *
     size)` to `(B, C, S, S)`."""
@@ -72,7 +82,8 @@ def blocks_of_patches(
     batch: int, side: int, ratio: float, device: torch.device, generator: torch.Generator | None = None
 ) -> Tensor:
     """Draws rectangles of patches, as in BEiT, until a share `ratio` of the patches is drawn: `(batch, side * side)`,
-    bool. The number of patches is exact and the same in each row: the last rectangle lacks its last rows.
+    bool. The number of patches is exact and the same in each row: the last rectangle lacks its last rows. If
+    `BLOCKS` rectangles do not suffice, further patches are taken row by row.
     """
     patches = side * side
     count = share_of(patches, ratio)

@@ -10,7 +10,7 @@ SimMIM: Xie et al., CVPR 2022, https://huggingface.co/papers/2111.09886
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isqrt
 from typing import Any, Literal
 
@@ -32,6 +32,7 @@ from ..modules.masking import check_share, visual_tokens
 from ..modules.normalisation import with_normalisation_of
 from ..modules.patches import (
     blocks_of_patches,
+    check_square,
     patchify,
     random_patches,
     share_of,
@@ -39,7 +40,7 @@ from ..modules.patches import (
     square_side,
     unpatchify,
 )
-from ..modules.visible import VisiblePatches, check_skips
+from ..modules.visible import VisiblePatches, check_skips, embeddings_of
 from ..utils.settings import make_settings
 
 PATCH = 16  # side of a patch of encoders without patches, in pixels
@@ -82,11 +83,20 @@ class MaskedImageTask(CodebookTask):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
-        if self.mask_size is not None and self.region != "random":
-            raise ValueError(f"mask_size is for region=random, not for region={self.region}. Leave it out.")
+        self.refuse("mask_size", self.region != "random", f"region=random, not for region={self.region}")
+        self.refuse("codebook", self.target == "pixels", "target=codes, not for target=pixels")
+        for name in ("pixel_loss", "normalize_patches"):
+            self.refuse(name, self.target == "codes", "target=pixels, not for target=codes")
+        self.refuse("decoder_layers", not self.visible_only, "visible_only")
         multiple = 32 if self.visible_only else GROUPS
         if self.decoder_dim < 1 or self.decoder_dim % multiple:
             raise ValueError(f"decoder_dim must be a multiple of {multiple}, but is {self.decoder_dim}.")
+
+    def refuse(self, name: str, without_effect: bool, use: str) -> None:
+        """Raises `ValueError` if the setting `name` was changed, but has no effect. use: what it is for."""
+        default = next(field.default for field in fields(self) if field.name == name)
+        if without_effect and getattr(self, name) != default:
+            raise ValueError(f"{name}={getattr(self, name)} is for {use}. Leave it at its default, {default}.")
 
 
 class MaskedImageForPreTraining(PretextModel):
@@ -123,7 +133,7 @@ class MaskedImageForPreTraining(PretextModel):
     def __init__(self, full_model: PreTrainedModel, task: MaskedImageTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
         task, self.patch = self.task, patch_of(self.task, self.encoder)
-        outputs = task.codebook_size if task.target == "codes" else 3 * self.patch**2
+        outputs = 3 * self.patch**2
         self.pretext_head = nn.ModuleDict()
         if task.target == "codes":
             self.pretext_head["codebook"] = codebook_from(self.parts["codebook"])
@@ -174,6 +184,7 @@ class MaskedImageForPreTraining(PretextModel):
         return {"codebook": {"kind": codebook.kind, "size": codebook.size, "perplexity": perplexity}}
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
+        check_square(pixel_values)
         patches = patchify(pixel_values, self.patch)  # (B, N, 3 * p * p)
         visible, hidden = self.draw(patches)  # (B, N - M), (B, M)
         encode = self.encode_visible if self.task.visible_only else self.encode_replaced
@@ -188,14 +199,14 @@ class MaskedImageForPreTraining(PretextModel):
             labels = self.normalized(widened(selected(patches, hidden)))
             loss = (F.mse_loss if self.task.pixel_loss == "l2" else F.l1_loss)(logits, labels)
             with torch.no_grad():
-                logs = {"explained": 1 - F.mse_loss(logits, labels) / labels.var(correction=0)}
+                logs = {"explained": 1 - F.mse_loss(logits, labels) / labels.var(correction=0).clamp(min=EPSILON)}
         return self.output({"hidden": loss}, logs, features=features, logits=logits, labels=labels)
 
     def draw(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """Draws the hidden patches, as many in each image, and sorts all patches `(B, N, d)` by it.
+        """Draws the hidden patches, as many in each image, and sorts all patches `(B, N, d)` of square images by it.
 
         Returns the indices of the visible patches `(B, N - M)` and of the hidden ones `(B, M)`, both ascending. Raises
-        `ValueError` for patches that are no square, and for a mask size that does not fit them."""
+        `ValueError` for a mask size that does not fit them, and if all patches or none would be hidden."""
         batch, count, _ = patches.shape
         side, unit, ratio = isqrt(count), self.unit(count), self.task.mask_ratio
         options = (ratio, patches.device, self.generator())
@@ -208,18 +219,23 @@ class MaskedImageForPreTraining(PretextModel):
             units = random_patches(batch, rows * rows, *options).unflatten(1, (rows, rows))
             hidden = units.repeat_interleave(unit, 1).repeat_interleave(unit, 2).flatten(1)
             amount = share_of(rows * rows, ratio) * unit**2
+        if not 0 < amount < count:
+            raise ValueError(
+                f"mask_ratio {ratio} hides {amount} of {count} patches, but some must be hidden and some visible. Give "
+                "another --mask_ratio, a smaller --patch_size or --mask_size, or a larger --image_size."
+            )
         order = hidden.int().argsort(dim=1, stable=True)  # their number is known, so the CPU need not wait for a count
         return order[:, : count - amount], order[:, count - amount :]
 
     def unit(self, count: int) -> int:
-        """Returns the side of the squares that are hidden, in patches. Raises `ValueError` if `count` patches are no
-        square, or can't be divided into such squares."""
+        """Returns the side of the squares that are hidden, in patches. Raises `ValueError` if `count` patches can't be
+        divided into such squares."""
         size, side = self.task.mask_size or self.patch, isqrt(count)
-        if side * side != count or size % self.patch or side % (size // self.patch):
+        if size % self.patch or side % (size // self.patch):
             raise ValueError(
-                f"{count} patches of {self.patch}x{self.patch} pixels are no square image, or can't be hidden in "
-                f"squares of {size}x{size} pixels. Give square images (--image_size), and a --mask_size that divides "
-                "their side and is a multiple of the patch size."
+                f"{side}x{side} patches of {self.patch}x{self.patch} pixels can't be hidden in squares of "
+                f"{size}x{size} pixels. Give a --mask_size that divides the side of the image and is a multiple of the "
+                "patch size."
             )
         return size // self.patch
 
@@ -281,9 +297,11 @@ class MaskedImageForPreTraining(PretextModel):
 
 
 def patch_of(task: MaskedImageTask, encoder: PreTrainedModel) -> int:
-    """Returns the side of a patch in pixels. Raises `ValueError` for a `patch_size` that the encoder does not have, if
-    it must skip patches."""
+    """Returns the side of a patch in pixels. Raises `ValueError` for an encoder without patches, or with patches of
+    another size, if it must skip some."""
     patch = patch_side(encoder)
+    if task.visible_only:
+        embeddings_of(encoder)
     if task.visible_only and task.patch_size not in (None, patch):
         raise ValueError(
             f"patch_size is {task.patch_size}, but {type(encoder).__name__} has patches of {patch} pixels, and with "

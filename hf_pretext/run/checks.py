@@ -198,7 +198,7 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         sizes = " with ".join(modality.largest() for modality in inputs.modalities)
-        encoder, hint = blueprint.start.encoder or "the encoder", size_hint(blueprint)
+        encoder, hint = blueprint.start.encoder or "the encoder", size_hint(blueprint, inputs)
         raise ValueError(f"{sizes} do not fit {encoder}: {reason}{hint}") from error
     if request.first.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -214,10 +214,11 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
     return Trial(hidden.ndim == 4, classes, sum(parameter.numel() for parameter in bare.parameters()))
 
 
-def size_hint(blueprint: Blueprint) -> str:
-    """Returns the hint for an error with the image size in the encoder's config; empty without an image size."""
+def size_hint(blueprint: Blueprint, inputs: Inputs) -> str:
+    """Returns the hint for an error with the image size in the encoder's config; empty if images have this size."""
     side = Context(config=blueprint.config).image_size
-    return f" Its config has image_size={side}: give --image_size {side}." if side else ""
+    sizes = [modality.shape().get("image_size", side) for modality in inputs.modalities]
+    return f" Its config has image_size={side}: give --image_size {side}." if side and {*sizes} != {side} else ""
 
 
 def kinds_alone(request: "Request") -> list[str]:

@@ -3,9 +3,12 @@
 import pytest
 import torch
 from conftest import CONFIGS, IMAGE, IMAGE_ENCODERS
+from transformers import Dinov2WithRegistersConfig
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modules.dense import DenseHead, as_map, chosen, maps_of, resized
+
+SMALL = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 16, "patch_size": 8}
 
 
 def outputs_of(encoder, batch: int = 2):
@@ -43,7 +46,16 @@ def test_levels(shapes, layers, levels):
 
 def test_tokens_become_the_map_of_their_patches():
     tokens = torch.arange(1 + 4 + 16).view(1, -1, 1)  # a class token, four registers, 4 x 4 patches
-    assert as_map(tokens).tolist() == [[[[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16], [17, 18, 19, 20]]]]
+    encoder = build_encoder(Dinov2WithRegistersConfig(**SMALL, num_register_tokens=4))
+    assert as_map(encoder, tokens).tolist() == [[[[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16], [17, 18, 19, 20]]]]
+    assert as_map(encoder, tokens[:, :9]).tolist() == [[[[5, 6], [7, 8]]]]  # not all nine tokens
+
+
+def test_patches_of_images_that_are_not_square_are_refused():
+    encoder = build_encoder(Dinov2WithRegistersConfig(**SMALL, num_register_tokens=0))
+    hidden = encoder(pixel_values=torch.randn(1, 3, 16, 24), interpolate_pos_encoding=True).last_hidden_state
+    with pytest.raises(ValueError, match="gives 7 tokens, which are no square map of patches. Give square images"):
+        as_map(encoder, hidden)
 
 
 @pytest.mark.parametrize("name", ["vit", "resnet", "swin", "timm_resnet18"])

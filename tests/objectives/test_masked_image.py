@@ -14,13 +14,15 @@ from hf_pretext.objectives.masked_image import MaskedImageForPreTraining
 
 PATCH, COUNT = 8, 16
 CONFIG = {**VIT, "patch_size": PATCH}
-SMALL = {"decoder_dim": 32, "decoder_layers": 2}
+SMALL = {"decoder_dim": 32}
+DECODER = {**SMALL, "decoder_layers": 2, "visible_only": True}
 CONVOLUTIONAL = ("resnet", "regnet", "timm_resnet18", "timm_efficientnet_b0")
 
 
 def model_of(name: str = "vit", **settings) -> MaskedImageForPreTraining:
     patch = {"patch_size": PATCH} if name in CONVOLUTIONAL else {}
-    return MaskedImageForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), **{**SMALL, **patch, **settings})
+    small = DECODER if settings.get("visible_only") else SMALL
+    return MaskedImageForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), **{**small, **patch, **settings})
 
 
 def images_of(count: int = 3) -> torch.Tensor:
@@ -43,7 +45,7 @@ def test_contract_with_a_learned_patch(name, tmp_path):
 def test_contract_with_visible_patches_only(name, tmp_path):
     encoder = build_encoder(CONFIGS[name]())
     batch = {"pixel_values": images_of()}
-    check_contract(MaskedImageForPreTraining, encoder, batch, tmp_path, visible_only=True, **SMALL)
+    check_contract(MaskedImageForPreTraining, encoder, batch, tmp_path, **DECODER)
 
 
 def fixed(monkeypatch, model, hidden: torch.Tensor) -> None:
@@ -109,7 +111,7 @@ class OneLayer(nn.Module):
         self.module = module
 
     def forward(self, encoder, outputs, grid):
-        return self.module(as_map(outputs.last_hidden_state))
+        return self.module(as_map(encoder, outputs.last_hidden_state))
 
 
 def test_loss_is_that_of_transformers_simmim(monkeypatch):
@@ -270,11 +272,15 @@ def test_encoders_that_cannot_skip_patches_are_refused(name):
 @pytest.mark.parametrize(
     ("name", "settings", "words"),
     [
-        ("resnet", {"visible_only": True}, "patches of None pixels"),
+        ("resnet", {"visible_only": True}, "ResNetModel has no sequence of patches, so it can't skip some"),
         ("vit", {"visible_only": True, "patch_size": 4}, "patch_size is 4, but ViTModel has patches of 8 pixels"),
         ("vit", {"mask_ratio": 1.0}, "mask_ratio must lie between 0 and 1"),
         ("vit", {"mask_size": 0}, "mask_size must be at least 1"),
-        ("vit", {"mask_size": 16, "region": "blocks"}, "mask_size is for region=random"),
+        ("vit", {"mask_size": 16, "region": "blocks"}, "mask_size=16 is for region=random, not for region=blocks"),
+        ("vit", {"codebook": "some/model"}, "codebook=some/model is for target=codes, .* default, None"),
+        ("vit", {"target": "codes", "pixel_loss": "l1"}, "pixel_loss=l1 is for target=pixels, .* default, l2"),
+        ("vit", {"target": "codes", "normalize_patches": False}, "normalize_patches=False is for target=pixels"),
+        ("vit", {"decoder_layers": 2}, "decoder_layers=2 is for visible_only. Leave it at its default, 4"),
         ("vit", {"decoder_dim": 48, "visible_only": True}, "decoder_dim must be a multiple of 32"),
         ("vit", {"decoder_dim": 12}, "decoder_dim must be a multiple of 8"),
     ],
@@ -293,5 +299,33 @@ def test_a_mask_size_that_does_not_divide_the_image_is_refused(settings):
 def test_images_that_are_no_multiple_of_the_patch_size_or_not_square_are_refused():
     with pytest.raises(ValueError, match="Images of 36x36 pixels can't be cut into patches of 8x8"):
         model_of("resnet")(pixel_values=torch.randn(2, 3, 36, 36))
-    with pytest.raises(ValueError, match="are no square image"):
-        model_of("resnet")(pixel_values=torch.randn(2, 3, 32, 48))
+    for height, width in ((32, 48), (16, 64)):  # the second has as many patches as a square image
+        with pytest.raises(ValueError, match=f"Square images are needed, but got {height}x{width}"):
+            model_of("resnet")(pixel_values=torch.randn(2, 3, height, width))
+
+
+@pytest.mark.parametrize("settings", [{}, {"visible_only": True}, {"region": "blocks"}])
+def test_a_ratio_that_hides_all_patches_is_refused(settings):
+    with pytest.raises(ValueError, match="mask_ratio 0.98 hides 16 of 16 patches"):
+        model_of(mask_ratio=0.98, **settings)(pixel_values=images_of())
+
+
+def test_a_square_that_hides_the_only_patch_is_refused():
+    with pytest.raises(ValueError, match="mask_ratio 0.6 hides 0 of 1 patches"):
+        model_of("resnet", region="square", patch_size=32)(pixel_values=images_of())
+
+
+def test_the_first_step_may_be_in_bfloat16():
+    model = model_of(visible_only=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(pixel_values=images_of()).loss.isfinite()
+
+
+def test_an_error_of_the_image_size_is_not_one_of_skipping_patches():
+    with pytest.raises(ValueError, match="doesn't match model"):
+        model_of(visible_only=True)(pixel_values=torch.randn(2, 3, 64, 64))
+
+
+def test_constant_images_have_a_finite_share_of_variance():
+    output = model_of()(pixel_values=torch.zeros(2, 3, 32, 32))
+    assert output.logs["explained"].isfinite()
