@@ -75,4 +75,5 @@ def finite(text: str) -> float | None:
 
 def hardware(machine: dict) -> str:
     """Returns the hardware that trained, in words: the accelerator, or the cores if there was none."""
-    return machine.get("accelerator") or f"{machine['cores']} cores of {machine['processor']}"
+    cores = machine["cores"]
+    return machine.get("accelerator") or f"{cores} core{'s' * (cores != 1)} of {machine['processor']}"
