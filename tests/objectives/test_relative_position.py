@@ -55,6 +55,15 @@ def test_projection_is_idempotent_and_hides_aberration():
     torch.testing.assert_close(projected(tiles + aberration), once)
 
 
+def test_autocast_leaves_no_aberration_in_projected_tiles():
+    tiles = torch.rand(4, 9, 3, 8, 8)
+    aberration = torch.tensor([-1.0, 2.0, -1.0]).view(3, 1, 1) * torch.rand(4, 9, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        once, again = projected(tiles), projected(tiles + aberration)
+    assert once.dtype == torch.float32
+    torch.testing.assert_close(again, once)
+
+
 def test_pixelated_tiles_have_fewer_different_pixels():
     tiles = torch.arange(400.0).view(20, 20).expand(200, 9, 3, -1, -1)
     result = pixelated(tiles, 0.4)
