@@ -49,11 +49,12 @@ class TileTask:
             raise ValueError(f"tile_size must be at least 1 pixel, but is {self.tile_size}.")
 
 
-def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: int | None, share: int) -> int:
+def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, task: TileTask, share: int) -> int:
     """Returns the side of the tiles of images `(B, C, S, S)` in pixels.
 
-    gap: see `TileTask`; None: at least 1 / `share` of a cell, so that the side is a multiple of the encoder's patch
-    size. Raises `ValueError` for images that are not square, and for a gap that leaves no tile."""
+    Without `task.gap`, the gap is 1 / `share` of a cell, or more: the side of tiles that are not resized is a multiple
+    of the encoder's patch size. Raises `ValueError` for images that are not square, and for a gap that leaves no
+    tile."""
     height, width = pixel_values.shape[-2:]
     if height != width:
         raise ValueError(
@@ -61,13 +62,13 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: in
             "processor, or give --image_size."
         )
     cell, patch = width // grid, patch_side(encoder) or 1
-    side = cell - (round(cell / share) if gap is None else gap)
-    if gap is None and side >= patch:
+    side = cell - (round(cell / share) if task.gap is None else task.gap)
+    if task.gap is None and task.tile_size is None and side >= patch:
         side -= side % patch
     if side < 1:
         raise ValueError(
-            f"Cells of {cell}x{cell} pixels have no room for a tile with a gap of {gap} pixels. Give a smaller --gap, "
-            "a smaller --grid or a larger --image_size."
+            f"Cells of {cell}x{cell} pixels have no room for a tile with a gap of {task.gap} pixels. Give a smaller "
+            "--gap, a smaller --grid or a larger --image_size."
         )
     return side
 

@@ -127,7 +127,7 @@ class JigsawForPreTraining(PretextModel):
         if task.gray_share:
             gray = torch.rand(batch, 1, 1, 1, **options) < task.gray_share
             pixel_values = torch.where(gray, pixel_values.mean(1, keepdim=True), pixel_values)
-        side = tile_side(self.encoder, pixel_values, task.grid, task.gap, GAP)
+        side = tile_side(self.encoder, pixel_values, task.grid, task, GAP)
         tiles = cut_tiles(pixel_values, task.grid, side, task.channel_shift, generator)
         labels = torch.randint(task.num_permutations, (batch,), **options)
         return reordered(tiles, self.pretext_head.permutations[labels]), labels

@@ -100,7 +100,7 @@ class RelativePositionForPreTraining(PretextModel):
     def tiles(self, pixel_values: Tensor) -> Tensor:
         """Cuts images `(B, 3, S, S)` into tiles without shortcuts, `(B, 9, 3, t, t)`, row by row."""
         task, generator = self.task, self.generator()
-        side = tile_side(self.encoder, pixel_values, GRID, task.gap, GAP)
+        side = tile_side(self.encoder, pixel_values, GRID, task, GAP)
         tiles = cut_tiles(pixel_values, GRID, side, generator=generator)
         if task.color == "drop":
             tiles = dropped(tiles, generator)

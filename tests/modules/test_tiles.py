@@ -6,7 +6,7 @@ import torch
 from conftest import CONFIGS, IMAGE_ENCODERS
 
 from hf_pretext.encoders import build_encoder
-from hf_pretext.modules.tiles import check_takes, cut_tiles, encode_tiles, standardized, tile_side
+from hf_pretext.modules.tiles import TileTask, check_takes, cut_tiles, encode_tiles, standardized, tile_side
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -77,19 +77,27 @@ def test_standardized_tiles_have_mean_0_and_deviation_1():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "gap", "side"),
-    [("resnet", 96, None, 27), ("resnet", 96, 5, 27), ("resnet", 96, 0, 32), ("vit", 96, None, 24), ("vit", 96, 2, 30)],
+    ("name", "settings", "side"),
+    [
+        ("resnet", {}, 27),
+        ("resnet", {"gap": 5}, 27),
+        ("resnet", {"gap": 0}, 32),
+        ("vit", {}, 24),
+        ("vit", {"gap": 2}, 30),
+        ("vit", {"tile_size": 32}, 27),  # resized, so it need not be a multiple of the patch size
+    ],
 )
-def test_side_of_a_tile(name, size, gap, side):
-    assert tile_side(build_encoder(CONFIGS[name]()), torch.zeros(1, 3, size, size), 3, gap, 7) == side
+def test_side_of_a_tile(name, settings, side):
+    encoder, images = build_encoder(CONFIGS[name]()), torch.zeros(1, 3, 96, 96)
+    assert tile_side(encoder, images, 3, TileTask(**settings), 7) == side
 
 
 def test_a_side_that_leaves_no_tile_is_refused():
     encoder = build_encoder(CONFIGS["resnet"]())
     with pytest.raises(ValueError, match="Cells of 10x10 pixels have no room for a tile with a gap of 10 pixels"):
-        tile_side(encoder, torch.zeros(1, 3, 30, 30), 3, 10, 7)
+        tile_side(encoder, torch.zeros(1, 3, 30, 30), 3, TileTask(gap=10), 7)
     with pytest.raises(ValueError, match=r"square images, but got 30x32 .* give --image_size"):
-        tile_side(encoder, torch.zeros(1, 3, 30, 32), 3, None, 7)
+        tile_side(encoder, torch.zeros(1, 3, 30, 32), 3, TileTask(), 7)
 
 
 @pytest.mark.parametrize("name", IMAGE_ENCODERS)
