@@ -24,6 +24,7 @@ from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardi
 
 GRID, CENTRE = 3, 4
 GAP = 3  # part of a cell's side that is the default gap: in the paper, tiles of 96 pixels are 48 apart
+APART = 41 / 96  # least distance of neighbours, as a share of a tile's side: the paper's 48 pixels less a jitter of 7
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)  # chromatic aberration moves green towards or away from red and blue
 NOISE = 0.01  # standard deviation in dropped channels, as a share of that of the kept channel
 COARSEST = 10  # side of the coarsest tile in pixels: the paper has 100 pixels in all
@@ -101,7 +102,7 @@ class RelativePositionForPreTraining(PretextModel):
         """Cuts images `(B, 3, S, S)` into tiles without shortcuts, `(B, 9, 3, t, t)`, row by row."""
         task, generator = self.task, self.generator()
         side = tile_side(self.encoder, pixel_values, GRID, task, GAP)
-        tiles = cut_tiles(pixel_values, GRID, side, generator=generator)
+        tiles = cut_tiles(pixel_values, GRID, side, generator=generator, apart=int(APART * side))
         if task.color == "drop":
             tiles = dropped(tiles, generator)
         elif task.color == "project":

@@ -57,6 +57,15 @@ def test_all_places_of_a_cell_are_drawn_equally_often():
     assert (counts[[0, 1, 2, 6, 7, 8]] / 16_000 - 1 / 6).abs().max() < 0.015
 
 
+@pytest.mark.parametrize(("apart", "least", "most"), [(0, 0, 8), (3, 3, 5), (4, 4, 4), (9, 4, 4)])
+def test_tiles_are_as_far_apart_as_asked_or_as_there_is_room(apart, least, most):
+    rows = torch.arange(36.0).view(1, 1, 36, 1).expand(2_000, 1, 36, 36)
+    tops = cut_tiles(rows, 3, 8, apart=apart)[..., 0, 0, 0].view(-1, 3, 3)  # cells of 12 pixels
+    distance = tops.diff(dim=1) - 8
+    assert (distance.min(), distance.max()) == (least, most)
+    assert (tops.mean((0, 2)) - torch.tensor([2.0, 14.0, 26.0])).abs().max() < 0.6  # about the middle
+
+
 def test_channels_are_moved_apart():
     images = torch.arange(20.0).expand(100, 3, 20, 20)
     tiles = cut_tiles(images, 2, 4, channel_shift=2)
@@ -96,6 +105,8 @@ def test_a_side_that_leaves_no_tile_is_refused():
     encoder = build_encoder(CONFIGS["resnet"]())
     with pytest.raises(ValueError, match="Cells of 10x10 pixels have no room for a tile with a gap of 10 pixels"):
         tile_side(encoder, torch.zeros(1, 3, 30, 30), 3, TileTask(gap=10), 7)
+    with pytest.raises(ValueError, match="Cells of 0x0 pixels have no room for a tile with a gap of 0 pixels"):
+        tile_side(encoder, torch.zeros(1, 3, 2, 2), 3, TileTask(), 7)
     with pytest.raises(ValueError, match=r"square images, but got 30x32 .* give --image_size"):
         tile_side(encoder, torch.zeros(1, 3, 30, 32), 3, TileTask(), 7)
 

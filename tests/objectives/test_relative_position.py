@@ -20,6 +20,15 @@ def test_contract(name, tmp_path):
     check_contract(RelativePositionForPreTraining, build_encoder(CONFIGS[name]()), batch, tmp_path)
 
 
+@pytest.mark.parametrize("side", [48, 96, 192])
+def test_neighbouring_tiles_are_about_as_far_apart_as_in_the_paper(side):
+    """There, tiles of 96 pixels are 48 pixels apart, give or take 7."""
+    tiles = model_of(color="keep").tiles(torch.arange(float(side)).expand(500, 3, side, side))
+    lefts = tiles[:, :, 0, 0, 0].view(-1, 3, 3)
+    distance = (lefts.diff(dim=2) - tiles.shape[-1]) / tiles.shape[-1]
+    assert distance.min() >= 0.35 and distance.max() <= 0.7 and distance.min() < distance.max()
+
+
 @pytest.mark.parametrize("color", ["drop", "project", "keep"])
 def test_loss_is_that_of_pairs_one_by_one(color):
     model = model_of(color=color, pixelated_share=0.5, standardize=True).eval()
