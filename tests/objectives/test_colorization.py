@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, IMAGE
-from contract import check_contract
+from contract import check_bfloat16, check_contract
 from transformers import ViTImageProcessor
 
 from hf_pretext.encoders import build_encoder
@@ -83,6 +83,11 @@ def smoothed(shares: np.ndarray, bins: np.ndarray) -> np.ndarray:
     """Shares of the bins, each spread over all bins by a Gaussian of deviation 5, in NumPy."""
     near = np.exp(-((bins[:, None] - bins[None]) ** 2).sum(2) / (2 * 5**2))
     return shares @ (near / near.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_bfloat16_gives_about_the_loss_of_float32(name):
+    check_bfloat16(model_of(name), {"pixel_values": images_of()})
 
 
 def test_weights_are_those_of_the_paper():

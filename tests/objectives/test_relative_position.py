@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CONFIGS
-from contract import check_contract
+from contract import check_bfloat16, check_contract
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.objectives.relative_position import RelativePositionForPreTraining, dropped, pixelated, projected
@@ -88,6 +88,11 @@ def test_pixels_of_one_square_are_one_of_them():
     tiles = torch.arange(20.0).expand(50, 9, 3, 20, 20)
     rows = pixelated(tiles, 1.0)[:, :, 0, 0]
     assert (rows <= torch.arange(20)).all() and (rows.diff(dim=-1) >= 0).all()
+
+
+@pytest.mark.parametrize("color", ["drop", "project", "keep"])
+def test_bfloat16_gives_about_the_loss_of_float32(color):
+    check_bfloat16(model_of("vit", color=color), {"pixel_values": torch.rand(4, 3, SIDE, SIDE)})
 
 
 @pytest.mark.parametrize(
