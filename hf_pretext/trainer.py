@@ -216,9 +216,9 @@ class RunningMeans:
         self._counts: Counter[str] = Counter()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds the values of a batch: `()` each, or `(devices,)` from `DataParallel`."""
+        """Adds the values of a batch: `()` each."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()
+            self._sums[name] = self._sums.get(name, 0) + value.detach().float()
             self._counts[name] += 1
 
     def pop(self) -> dict[str, Tensor]:

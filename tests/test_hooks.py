@@ -123,7 +123,7 @@ def test_what_splits_the_model_is_refused_on_every_device(tmp_path, monkeypatch,
     model = TeacherForPreTraining.from_encoder(CONFIGS["vit"]())
     with pytest.raises(ValueError, match="--fsdp would shard the model over devices.*Leave it out"):
         PretextTrainer(model, args, open_source(emoji(count=24)), Inputs(Image(default_processor(IMAGE))))
-    plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None}
+    plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None, "n_gpu": 1}
     refuse_options(SimpleNamespace(**plain))
     refuse_options(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
     with pytest.raises(ValueError, match="--deepspeed would shard"):
