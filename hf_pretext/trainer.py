@@ -9,6 +9,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,10 +52,13 @@ class PretextTrainer(StreamTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for refused options and missing libraries, and for epochs of data of unknown length."""
+        """Raises `ValueError` for refused options, values that the objective fixes, missing libraries, and epochs of
+        data of unknown length."""
         refuse_options(args)
         check_libraries(args)
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
+        if model.fixed_options:
+            check_fixed(type(model), processing.facts().get("augmentation") or {})
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
@@ -212,9 +216,9 @@ class RunningMeans:
         self._counts: Counter[str] = Counter()
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Adds the values of a batch: `()` each, or `(devices,)` from `DataParallel`."""
+        """Adds the values of a batch: `()` each."""
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0) + value.detach().float().mean()
+            self._sums[name] = self._sums.get(name, 0) + value.detach().float()
             self._counts[name] += 1
 
     def pop(self) -> dict[str, Tensor]:
@@ -222,6 +226,13 @@ class RunningMeans:
         means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
         self._sums, self._counts = {}, Counter()
         return means
+
+
+def check_fixed(objective: type[PretextModel], values: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for another value of an option that the objective fixes (see `fixed_options`)."""
+    for name, (value, reason) in objective.fixed_options.items():
+        if values.get(name, value) != value:
+            raise ValueError(f"--{name} {values[name]}: {reason}, so {objective.objective} needs --{name} {value}.")
 
 
 def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> None:

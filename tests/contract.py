@@ -56,3 +56,14 @@ def check_contract(
     assert saved.keys() == weights.keys() and all(torch.equal(weights[name], value) for name, value in saved.items())
     assert torch.equal(loaded(**batch).loss, loaded(**batch).loss)
     torch.testing.assert_close(loaded(**batch).loss, first.loss)
+
+
+@torch.no_grad()
+def check_bfloat16(model: PretextModel, batch: dict[str, torch.Tensor]) -> None:
+    """Autocast to bfloat16 changes no label, and logits and loss by its rounding. The loss stays in float32."""
+    exact = model.eval()(**batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        lower = model(**batch)
+    assert lower.loss.dtype == torch.float32 and torch.equal(lower.labels, exact.labels)
+    assert 0 < (lower.logits - exact.logits).std() < 0.03 * exact.logits.std()
+    torch.testing.assert_close(lower.loss, exact.loss, rtol=2e-3, atol=0)

@@ -15,8 +15,9 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool, width
 from hf_pretext.modalities import Inputs
-from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modeling import PretextModel
+from hf_pretext.objectives.colorization import ColorizationForPreTraining
 from hf_pretext.objectives.rotation import RotationTask
 from hf_pretext.trainer import PretextTrainer
 from hf_pretext.utils.options import refuse_options
@@ -106,12 +107,23 @@ def test_a_teacher_stays_in_float32(tmp_path):
     assert model(**batch).loss.isfinite()
 
 
+def test_a_trainer_made_by_hand_refuses_values_that_the_objective_fixes(tmp_path, emoji):
+    args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, max_steps=1, disable_tqdm=True)
+    model = ColorizationForPreTraining.from_encoder(CONFIGS["resnet"](), color_grid=4)
+    source, processor = open_source(emoji(count=24)), default_processor(IMAGE)
+    words = "--color_jitter 0.4: colours are what colorization predicts, so colorization needs --color_jitter 0.0"
+    with pytest.raises(ValueError, match=words):
+        PretextTrainer(model, args, source, Image(processor, Augmentation()))
+    for augmentation in (None, Augmentation(color_jitter=0.0)):
+        PretextTrainer(model, args, source, Image(processor, augmentation))
+
+
 def test_what_splits_the_model_is_refused_on_every_device(tmp_path, monkeypatch, emoji):
     args = TrainingArguments(output_dir=str(tmp_path), fsdp="full_shard", use_cpu=True)
     model = TeacherForPreTraining.from_encoder(CONFIGS["vit"]())
     with pytest.raises(ValueError, match="--fsdp would shard the model over devices.*Leave it out"):
         PretextTrainer(model, args, open_source(emoji(count=24)), Inputs(Image(default_processor(IMAGE))))
-    plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None}
+    plain = {"fsdp": None, "fsdp_config": None, "deepspeed": None, "n_gpu": 1}
     refuse_options(SimpleNamespace(**plain))
     refuse_options(TrainingArguments(output_dir=str(tmp_path), use_cpu=True))
     with pytest.raises(ValueError, match="--deepspeed would shard"):

@@ -185,19 +185,6 @@ def test_logs_hold_the_objectives_metrics_and_the_pace(trainer_of):
     assert entries[1]["epoch"] == pytest.approx(48 / 40)
 
 
-def test_logs_of_several_devices_in_one_process_are_their_means(trainer_of):
-    """`DataParallel` gives a vector for each scalar."""
-    trainer = trainer_of()
-
-    class Parallel(torch.nn.Module):
-        def forward(self, **batch):
-            loss = torch.tensor([1.0, 3.0])
-            return {"loss": loss, "losses": {"rotation": loss}, "logs": {"accuracy": torch.tensor([0.2, 0.4])}}
-
-    trainer.compute_loss(Parallel(), {})
-    assert trainer._terms.pop()["accuracy"].item() == pytest.approx(0.3)
-
-
 def test_sources_of_one_name_are_reported_apart_in_the_logs(trainer_of, emoji):
     sources = [open_source(emoji(count=count)) for count in (10, 30)]
     trainer = trainer_of(source=Mixture(sources, [1, 1]))

@@ -12,7 +12,7 @@ from ..evaluation.comparison import GRAY
 from ..utils.files import write_text
 from . import publish
 from .results import hardware, read_results
-from .tables import figure, unshown, words
+from .tables import MISSING, figure, unshown, words
 from .wording import headlines, measure_words
 
 TABLE = re.compile(r"(<!-- metrics: made by `make cards` -->\n).*?(<!-- /metrics -->)", re.DOTALL)
@@ -127,8 +127,8 @@ def claim(results: dict) -> str:
 
 
 def compared(by_who: dict[str, str]) -> str:
-    """Returns the value of the trained model and, in parentheses, those that it is compared with."""
-    others = ", ".join(f"{who} {value}" for who, value in by_who.items() if who != "trained")
+    """Returns the value of the trained model and, in parentheses, the measured ones that it is compared with."""
+    others = ", ".join(f"{who} {value}" for who, value in by_who.items() if who != "trained" and value != MISSING)
     return f"{by_who['trained']} ({others})"
 
 

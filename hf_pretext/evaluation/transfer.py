@@ -182,7 +182,9 @@ ROUNDING = 1e-9
 
 @torch.no_grad()
 def recompute_batch_norm(encoder: torch.nn.Module, batches) -> bool:
-    """Sets the statistics of batch norm from one pass over `batches`. Returns True if the encoder has batch norm."""
+    """Sets the statistics of batch norm from one pass over `batches`. Returns True if the encoder has batch norm.
+
+    A single example after larger batches is left out: in a map of 1 x 1 it has no variance."""
     norms = [m for m in encoder.modules() if isinstance(m, torch.nn.modules.batchnorm._BatchNorm)]
     if not norms:
         return False
@@ -191,8 +193,12 @@ def recompute_batch_norm(encoder: torch.nn.Module, batches) -> bool:
         norm.reset_running_stats()
         norm.momentum = None  # average over all batches
     encoder.train()
+    largest = 0
     for batch in batches:
-        encoder(**{name: value.to(encoder.device) for name, value in batch.items()})
+        count = len(next(iter(batch.values())))
+        largest = max(largest, count)
+        if count > 1 or largest == 1:
+            encoder(**{name: value.to(encoder.device) for name, value in batch.items()})
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()

@@ -62,7 +62,8 @@ def rgb_of(lab: Tensor) -> Tensor:
 
 
 def ab_bins(size: int) -> Tensor:
-    """Returns the centres of all squares of the ab plane with side `size` that contain a colour of sRGB: `(Q, 2)`."""
+    """Returns the centres of all squares of the ab plane with side `size` that contain a colour of sRGB with one of
+    `LEVELS` levels in each channel: `(Q, 2)`. More levels would add a few at the edge of the gamut."""
     level = torch.linspace(0, 1, LEVELS, device="cpu", dtype=torch.float32)
     cube = torch.cartesian_prod(level, level, level).T.reshape(1, 3, -1, 1)
     return ((lab_of(cube)[0, 1:, :, 0].T / size).round() * size).unique(dim=0)

@@ -32,8 +32,10 @@ _sides: WeakKeyDictionary[PreTrainedModel, set[int]] = WeakKeyDictionary()  # si
 class TileTask:
     """Settings of objectives that cut images into tiles.
 
-    gap: number of pixels by which the side of a tile is shorter than the side of its cell, so that edges and colours do
-        not continue from one tile into the next; default: as a share of the cell, about as in the paper.
+    gap: number of pixels by which the side of a tile is shorter than the side of its cell, so that edges and colours
+        seldom continue from one tile into the next; default: as a share of the cell, about as in the paper. Tiles of
+        neighbouring cells are up to two gaps apart, and in jigsaw puzzles they may touch. In relative position they are
+        at least about two fifths of a tile apart, or one gap if it is smaller.
     tile_size: side to which tiles are resized for the encoder, in pixels; default: tiles are not resized.
     """
 
@@ -49,11 +51,12 @@ class TileTask:
             raise ValueError(f"tile_size must be at least 1 pixel, but is {self.tile_size}.")
 
 
-def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: int | None, share: int) -> int:
+def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, task: TileTask, share: int) -> int:
     """Returns the side of the tiles of images `(B, C, S, S)` in pixels.
 
-    gap: see `TileTask`; None: at least 1 / `share` of a cell, so that the side is a multiple of the encoder's patch
-    size. Raises `ValueError` for images that are not square, and for a gap that leaves no tile."""
+    Without `task.gap`, the gap is 1 / `share` of a cell, or more: the side of tiles that are not resized is a multiple
+    of the encoder's patch size. Raises `ValueError` for images that are not square, and for a gap that leaves no
+    tile."""
     height, width = pixel_values.shape[-2:]
     if height != width:
         raise ValueError(
@@ -61,8 +64,9 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: in
             "processor, or give --image_size."
         )
     cell, patch = width // grid, patch_side(encoder) or 1
-    side = cell - (round(cell / share) if gap is None else gap)
-    if gap is None and side >= patch:
+    gap = round(cell / share) if task.gap is None else task.gap
+    side = cell - gap
+    if task.gap is None and task.tile_size is None and side >= patch:
         side -= side % patch
     if side < 1:
         raise ValueError(
@@ -73,22 +77,30 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, gap: in
 
 
 def cut_tiles(
-    pixel_values: Tensor, grid: int, side: int, channel_shift: int = 0, generator: torch.Generator | None = None
+    pixel_values: Tensor,
+    grid: int,
+    side: int,
+    channel_shift: int = 0,
+    generator: torch.Generator | None = None,
+    apart: int = 0,
 ) -> Tensor:
     """Cuts one tile of `side` x `side` pixels at a random place of each of `grid` x `grid` cells.
 
     pixel_values: `(B, C, S, S)`. channel_shift: each channel of a tile is moved by up to this number of pixels, as by
-    chromatic aberration; it stays in its cell. Returns `(B, grid * grid, C, side, side)`, row by row.
+    chromatic aberration; it stays in its cell. apart: least number of pixels between tiles of neighbouring cells, which
+    limits the places to the middle of the cell; as many as there is room for. Returns `(B, grid * grid, C, side,
+    side)`, row by row.
     """
     batch, channels, size, _ = pixel_values.shape
     cell, cells, options = size // grid, grid * grid, {"device": pixel_values.device, **drawn_by(generator)}
-    room = cell - side
+    edge = min(apart, cell - side)
+    room = cell - side - edge
     place = torch.randint(room + 1, (2, batch, cells, 1), **options)
     if channel_shift:
         shift = torch.randint(-channel_shift, channel_shift + 1, (2, batch, cells, channels), **options)
         place = (place + shift).clamp(0, room)
     number = torch.arange(cells, device=pixel_values.device)
-    corner = torch.stack([number // grid, number % grid]) * cell  # (2, cells)
+    corner = torch.stack([number // grid, number % grid]) * cell + edge // 2  # (2, cells)
     place = (place + corner[:, None, :, None]).expand(2, batch, cells, channels)
     rows, columns = place[..., None] + torch.arange(side, device=pixel_values.device)  # (B, cells, C, side)
     image = torch.arange(batch, device=pixel_values.device).view(-1, 1, 1, 1, 1)

@@ -150,8 +150,8 @@ class ColorizationForPreTraining(PretextModel):
             return torch.einsum("bqhw,qc->bchw", shares, self.pretext_head.bins.centers.to(shares.dtype))
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Counts how often each bin occurs in `COUNTED` images, and gives rare bins higher weights, with a mean of 1
-        over these images."""
+        """Counts how often each bin occurs in `COUNTED` images, and gives rare bins higher weights. As in the paper,
+        their mean over the smoothed shares of the bins is 1."""
         bins, seen = self.pretext_head.bins, 0
         counts = torch.zeros(len(bins), device=self.device)
         for batch in batches:

@@ -25,7 +25,8 @@ from ..modules.draws import drawn_by
 from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
 
 GAP = 7  # part of a cell's side that is the default gap: the paper cuts tiles of 64 pixels from cells of 75
-CANDIDATES = 100_000  # permutations from which the set is chosen
+DRAWN = 100_000  # permutations of 9 and more tiles, from which the set is chosen: 87,486 different ones of 9
+MOST = 50_000  # permutations of a set
 SEED = 0  # of the set of permutations
 
 
@@ -54,7 +55,7 @@ class JigsawTask(TileTask):
     def validate_permutations(self):
         if self.grid < 2:
             raise ValueError(f"grid must be at least 2 tiles, but is {self.grid}.")
-        most = min(factorial(self.grid**2), CANDIDATES)
+        most = min(factorial(self.grid**2), MOST)
         if not 2 <= self.num_permutations <= most:
             raise ValueError(
                 f"num_permutations must be between 2 and {most:,} for {self.grid**2} tiles, but is "
@@ -127,7 +128,7 @@ class JigsawForPreTraining(PretextModel):
         if task.gray_share:
             gray = torch.rand(batch, 1, 1, 1, **options) < task.gray_share
             pixel_values = torch.where(gray, pixel_values.mean(1, keepdim=True), pixel_values)
-        side = tile_side(self.encoder, pixel_values, task.grid, task.gap, GAP)
+        side = tile_side(self.encoder, pixel_values, task.grid, task, GAP)
         tiles = cut_tiles(pixel_values, task.grid, side, task.channel_shift, generator)
         labels = torch.randint(task.num_permutations, (batch,), **options)
         return reordered(tiles, self.pretext_head.permutations[labels]), labels
@@ -158,22 +159,27 @@ def mosaic(tiles: Tensor, between: int = 1) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def distant(tiles: int, count: int, candidates: int = CANDIDATES) -> np.ndarray:
+def distant(tiles: int, count: int) -> np.ndarray:
     """Chooses permutations that differ in many places: each is as far as possible, in Hamming distance, from the
     nearest one chosen before, and among equally far ones from all of them on average.
 
     Returns `(count, tiles)`, int64; the same permutations for the same arguments.
     """
-    random = np.random.default_rng(SEED)
-    if factorial(tiles) <= candidates:
-        orders = np.array(list(permutations(range(tiles))), dtype=np.int8)
-    else:
-        orders = random.permuted(np.tile(np.arange(tiles, dtype=np.int8), (candidates, 1)), axis=1)
+    orders = candidates_of(tiles)
     columns = np.ascontiguousarray(orders.T)
-    chosen = [int(random.integers(len(orders)))]
+    chosen = [int(np.random.default_rng(SEED).integers(len(orders)))]
     nearest, total = np.full(len(orders), tiles, np.int64), np.zeros(len(orders), np.int64)
     while len(chosen) < count:
         distance = (columns != columns[:, chosen[-1], None]).sum(0, dtype=np.int8)
         nearest, total = np.minimum(nearest, distance), total + distance
         chosen.append(int((nearest * tiles * count + total).argmax()))
     return orders[chosen].astype(np.int64)
+
+
+def candidates_of(tiles: int) -> np.ndarray:
+    """Returns the different permutations from which a set is chosen, `(n, tiles)`, int8, sorted: all of up to 8 tiles,
+    else the different ones of `DRAWN` random draws."""
+    if factorial(tiles) <= DRAWN:
+        return np.array(list(permutations(range(tiles))), dtype=np.int8)
+    drawn = np.tile(np.arange(tiles, dtype=np.int8), (DRAWN, 1))
+    return np.unique(np.random.default_rng(SEED).permuted(drawn, axis=1), axis=0)

@@ -24,6 +24,7 @@ from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardi
 
 GRID, CENTRE = 3, 4
 GAP = 3  # part of a cell's side that is the default gap: in the paper, tiles of 96 pixels are 48 apart
+APART = 41 / 96  # least distance of neighbours, as a share of a tile's side: the paper's 48 pixels less a jitter of 7
 GREEN_MAGENTA = (-1.0, 2.0, -1.0)  # chromatic aberration moves green towards or away from red and blue
 NOISE = 0.01  # standard deviation in dropped channels, as a share of that of the kept channel
 COARSEST = 10  # side of the coarsest tile in pixels: the paper has 100 pixels in all
@@ -100,8 +101,8 @@ class RelativePositionForPreTraining(PretextModel):
     def tiles(self, pixel_values: Tensor) -> Tensor:
         """Cuts images `(B, 3, S, S)` into tiles without shortcuts, `(B, 9, 3, t, t)`, row by row."""
         task, generator = self.task, self.generator()
-        side = tile_side(self.encoder, pixel_values, GRID, task.gap, GAP)
-        tiles = cut_tiles(pixel_values, GRID, side, generator=generator)
+        side = tile_side(self.encoder, pixel_values, GRID, task, GAP)
+        tiles = cut_tiles(pixel_values, GRID, side, generator=generator, apart=int(APART * side))
         if task.color == "drop":
             tiles = dropped(tiles, generator)
         elif task.color == "project":
@@ -122,8 +123,11 @@ def dropped(tiles: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
 def projected(tiles: Tensor) -> Tensor:
     """Returns tiles `(..., 3, t, t)` without the difference of green and magenta: their colours are projected on the
-    plane that is orthogonal to (-1, 2, -1)."""
-    return torch.einsum("...chw,cd->...dhw", tiles, projection(tiles.device).to(tiles.dtype))
+    plane that is orthogonal to (-1, 2, -1).
+
+    Autocast does not apply: in bfloat16, a hundredth of the difference would stay."""
+    with torch.autocast(tiles.device.type, enabled=False):
+        return torch.einsum("...chw,cd->...dhw", tiles, projection(tiles.device).to(tiles.dtype))
 
 
 @cache

@@ -25,6 +25,7 @@ from ..modeling import PretextModel
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
 from ..stream.state import check_length
+from ..trainer import check_fixed
 from ..utils.libraries import check_libraries
 from ..utils.machine import default_workers, has_bf16
 from ..utils.options import refuse_options
@@ -201,15 +202,6 @@ def ask(
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)
     check_evaluation(request)
     return request
-
-
-def check_fixed(objective: type[PretextModel], values: Mapping[str, Any]) -> None:
-    """Raises `ValueError` for another value of an option that the objective fixes (see `fixed_options`)."""
-    for name, (value, reason) in objective.fixed_options.items():
-        if values.get(name, value) != value:
-            raise ValueError(
-                f"--{name} {values[name]}: {reason}, so {objective.objective} needs {value}. Leave it out."
-            )
 
 
 def out_of_place(given: Mapping[str, Any]) -> set[str]:

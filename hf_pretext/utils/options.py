@@ -78,11 +78,18 @@ OF_THE_LAUNCHER = ("FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG")
 
 
 def refuse_options(args: TrainingArguments, given: Mapping[str, Any] | None = None) -> None:
-    """Raises `ValueError` for an option that would have no effect or lose weights, with the reason.
+    """Raises `ValueError` for an option that would have no effect or lose weights, with the reason, and for several
+    GPUs in one process.
 
     given: options of the command line. They show what was asked for where the default of transformers is refused."""
     for option, reason in refused_options(args):
         raise ValueError(f"{option} {reason}")
+    if args.n_gpu > 1:  # `DataParallel`
+        raise ValueError(
+            f"One process has {args.n_gpu} GPUs, which would train copies of the model that share its hooks and "
+            "compare only their parts of a batch. Start one process per GPU: accelerate launch --num_processes "
+            f"{args.n_gpu} <script>, or give it one GPU: CUDA_VISIBLE_DEVICES=0."
+        )
     if (given or {}).get("logging_nan_inf_filter"):
         raise ValueError(
             "--logging_nan_inf_filter True would log NaN losses as 0, but a loss that is NaN or infinite ends the run. "

@@ -260,3 +260,13 @@ def test_a_card_has_a_table_for_each_encoder(results):
     del text["figures"]["pixels"]["knn_top1"]
     text["figures"]["pixels"]["knn_top1"] = {"mean": None, "std": None, "values": []}  # by which it was not measured
     assert f"| {MISSING} |" in render(results)
+
+
+def test_a_claim_leaves_out_what_a_method_did_not_measure():
+    results = read_results(REPOSITORY / "model_cards" / "rotation_emoji")
+    assert "raw pixels 0.529" in claim(results)
+    results["transfer"]["figures"]["pixels"]["knn_top1"] = {"mean": None, "std": None, "values": []}
+    text = " ".join(claim(results).split())
+    assert MISSING not in text and "raw pixels 0.515" in text
+    random, majority = (figure(results["transfer"]["figures"][who]["knn_top1"]) for who in ("random", "majority"))
+    assert f"(untrained encoder {random}, majority class {majority})" in text

@@ -5,6 +5,7 @@ import pytest
 import torch
 from blobs import split_blobs
 from conftest import CONFIGS
+from transformers import ResNetConfig
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.transfer import (
@@ -95,6 +96,21 @@ def test_recomputed_statistics_are_those_of_the_data():
     torch.testing.assert_close(norm.running_mean, torch.cat(seen).mean((0, 2, 3)), atol=1e-4, rtol=1e-3)
     assert norm.momentum == momentum and not encoder.training
     assert not recompute_batch_norm(build_encoder(CONFIGS["vit"]()), batches)
+
+
+def test_a_last_batch_of_one_image_has_no_part_in_the_statistics():
+    """Its last map is 1 x 1, which has no variance. Batches that are all of one image count."""
+    config = ResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic", downsample_in_first_stage=True
+    )
+    encoder, images = build_encoder(config), torch.randn(9, 3, 64, 64)
+    statistics = []
+    for batches in (images.split(4), images[:8].split(4)):
+        assert recompute_batch_norm(encoder, [{"pixel_values": batch} for batch in batches])
+        statistics.append({name: value.clone() for name, value in encoder.named_buffers()})
+    assert all(torch.equal(value, statistics[1][name]) for name, value in statistics[0].items())
+    assert recompute_batch_norm(encoder, [{"pixel_values": image} for image in torch.randn(3, 1, 3, 96, 96)])
+    assert encoder.embedder.embedder.normalization.num_batches_tracked == 3
 
 
 # shares of the labels

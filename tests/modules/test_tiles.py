@@ -6,7 +6,7 @@ import torch
 from conftest import CONFIGS, IMAGE_ENCODERS
 
 from hf_pretext.encoders import build_encoder
-from hf_pretext.modules.tiles import check_takes, cut_tiles, encode_tiles, standardized, tile_side
+from hf_pretext.modules.tiles import TileTask, check_takes, cut_tiles, encode_tiles, standardized, tile_side
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -57,6 +57,15 @@ def test_all_places_of_a_cell_are_drawn_equally_often():
     assert (counts[[0, 1, 2, 6, 7, 8]] / 16_000 - 1 / 6).abs().max() < 0.015
 
 
+@pytest.mark.parametrize(("apart", "least", "most"), [(0, 0, 8), (3, 3, 5), (4, 4, 4), (9, 4, 4)])
+def test_tiles_are_as_far_apart_as_asked_or_as_there_is_room(apart, least, most):
+    rows = torch.arange(36.0).view(1, 1, 36, 1).expand(2_000, 1, 36, 36)
+    tops = cut_tiles(rows, 3, 8, apart=apart)[..., 0, 0, 0].view(-1, 3, 3)  # cells of 12 pixels
+    distance = tops.diff(dim=1) - 8
+    assert (distance.min(), distance.max()) == (least, most)
+    assert (tops.mean((0, 2)) - torch.tensor([2.0, 14.0, 26.0])).abs().max() < 0.6  # about the middle
+
+
 def test_channels_are_moved_apart():
     images = torch.arange(20.0).expand(100, 3, 20, 20)
     tiles = cut_tiles(images, 2, 4, channel_shift=2)
@@ -77,19 +86,29 @@ def test_standardized_tiles_have_mean_0_and_deviation_1():
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "gap", "side"),
-    [("resnet", 96, None, 27), ("resnet", 96, 5, 27), ("resnet", 96, 0, 32), ("vit", 96, None, 24), ("vit", 96, 2, 30)],
+    ("name", "settings", "side"),
+    [
+        ("resnet", {}, 27),
+        ("resnet", {"gap": 5}, 27),
+        ("resnet", {"gap": 0}, 32),
+        ("vit", {}, 24),
+        ("vit", {"gap": 2}, 30),
+        ("vit", {"tile_size": 32}, 27),  # resized, so it need not be a multiple of the patch size
+    ],
 )
-def test_side_of_a_tile(name, size, gap, side):
-    assert tile_side(build_encoder(CONFIGS[name]()), torch.zeros(1, 3, size, size), 3, gap, 7) == side
+def test_side_of_a_tile(name, settings, side):
+    encoder, images = build_encoder(CONFIGS[name]()), torch.zeros(1, 3, 96, 96)
+    assert tile_side(encoder, images, 3, TileTask(**settings), 7) == side
 
 
 def test_a_side_that_leaves_no_tile_is_refused():
     encoder = build_encoder(CONFIGS["resnet"]())
     with pytest.raises(ValueError, match="Cells of 10x10 pixels have no room for a tile with a gap of 10 pixels"):
-        tile_side(encoder, torch.zeros(1, 3, 30, 30), 3, 10, 7)
+        tile_side(encoder, torch.zeros(1, 3, 30, 30), 3, TileTask(gap=10), 7)
+    with pytest.raises(ValueError, match="Cells of 0x0 pixels have no room for a tile with a gap of 0 pixels"):
+        tile_side(encoder, torch.zeros(1, 3, 2, 2), 3, TileTask(), 7)
     with pytest.raises(ValueError, match=r"square images, but got 30x32 .* give --image_size"):
-        tile_side(encoder, torch.zeros(1, 3, 30, 32), 3, None, 7)
+        tile_side(encoder, torch.zeros(1, 3, 30, 32), 3, TileTask(), 7)
 
 
 @pytest.mark.parametrize("name", IMAGE_ENCODERS)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, IMAGE
-from contract import check_contract
+from contract import check_bfloat16, check_contract
 from transformers import ViTImageProcessor
 
 from hf_pretext.encoders import build_encoder
@@ -79,8 +79,19 @@ def test_autocast_changes_no_target():
     assert all(torch.equal(*pair) for pair in zip(lower, model.split(images), strict=True))
 
 
-def test_rare_colors_get_more_weight_and_the_mean_is_1():
-    model = model_of()
+def smoothed(shares: np.ndarray, bins: np.ndarray) -> np.ndarray:
+    """Shares of the bins, each spread over all bins by a Gaussian of deviation 5, in NumPy."""
+    near = np.exp(-((bins[:, None] - bins[None]) ** 2).sum(2) / (2 * 5**2))
+    return shares @ (near / near.sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_bfloat16_gives_about_the_loss_of_float32(name):
+    check_bfloat16(model_of(name), {"pixel_values": images_of()})
+
+
+def test_weights_are_those_of_the_paper():
+    model = model_of(rebalance=0.3)
     red = torch.tensor([0.8, -0.8, -0.8]).view(3, 1, 1).expand(1, 3, IMAGE, IMAGE)
     blue = torch.tensor([-0.8, -0.8, 0.8]).view(3, 1, 1).expand(1, 3, IMAGE, IMAGE)
     batch = torch.cat([red] * 9 + [blue])
@@ -96,8 +107,13 @@ def test_rare_colors_get_more_weight_and_the_mean_is_1():
     labels = [int(model.eval()(pixel_values=image).labels[0, 0, 0]) for image in (red, blue)]
     weights = model.pretext_head.weights
     common, rare = weights[labels[0]], weights[labels[1]]
-    assert rare > 2 * common
-    assert (0.9 * common + 0.1 * rare).item() < 1 < weights.max().item()
+    shares = np.zeros(len(weights))
+    shares[labels] = 0.9, 0.1
+    shares = smoothed(shares, model.pretext_head.bins.centers.double().numpy())
+    expected = 1 / (0.7 * shares + 0.3 / len(weights))
+    expected /= (expected * shares).sum()
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
+    assert rare > 2 * common and (weights.numpy() * shares).sum() == pytest.approx(1, rel=1e-5)
     assert model.prepared()["weights"] == [round(float(weights.min()), 3), round(float(weights.max()), 3)]
     equal = model_of(rebalance=1.0)
     equal.prepare(batches())
@@ -106,12 +122,14 @@ def test_rare_colors_get_more_weight_and_the_mean_is_1():
 
 def test_the_gradient_of_a_rare_bin_is_larger_by_its_weight():
     model, image = model_of().eval(), images_of(1)
-    gradients = []
+    gradients, rare = [], model(pixel_values=image).labels[0, 0, 0]
     for weight in (1.0, 3.0):
-        model.pretext_head.weights.fill_(weight)
-        logits = model(pixel_values=image)
-        gradients.append(torch.autograd.grad(logits.loss, logits.logits)[0])
-    torch.testing.assert_close(gradients[1], 3 * gradients[0])
+        model.pretext_head.weights[rare] = weight
+        output = model(pixel_values=image)
+        gradients.append(torch.autograd.grad(output.loss, output.logits)[0])
+    of_rare = (output.labels == rare)[:, None]
+    assert 0 < of_rare.sum() < of_rare.numel()
+    torch.testing.assert_close(gradients[1], torch.where(of_rare, 3 * gradients[0], gradients[0]))
 
 
 def test_the_predicted_color_is_the_annealed_mean():
@@ -127,7 +145,11 @@ def test_illustration_has_the_lightness_of_the_image():
     model, images = model_of().eval(), images_of()
     shown = model.illustrate(pixel_values=images * 0.3)
     assert list(shown) == ["image", "grey input", "predicted colours"]
-    assert all(value.shape == images.shape for value in shown.values())
+    lightness = [lab_of(value / 2 + 0.5)[:, :1] for value in shown.values()]
+    assert lightness[0].std() > 1
+    for title, value in zip(shown, lightness, strict=True):
+        torch.testing.assert_close(value, lightness[0], atol=0.1, rtol=0, msg=title)
+    assert (shown["predicted colours"] - shown["grey input"]).abs().max() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,12 @@ def image(model_class, **settings):
     return model_class.from_encoder(encoder, **settings), {"pixel_values": torch.randn(4, 3, IMAGE, IMAGE)}
 
 
+def masked_codes():
+    model, batch = image(MaskedImageForPreTraining, target="codes", codebook_size=8)
+    model.prepare(iter([batch]))
+    return model, batch
+
+
 def contrastive(**settings):
     labels = {"labels": LABELS} if settings.get("positives") == "label" else {}
     return towers.pair_of("vit", **settings), {**towers.batch_of(), **labels}
@@ -130,6 +136,7 @@ MOST = {
     "masked_image, blocks": (lambda: image(MaskedImageForPreTraining, region="blocks", pixel_loss="l1"), 0),
     "masked_image, square": (lambda: image(MaskedImageForPreTraining, region="square"), 0),
     "masked_image, visible": (lambda: image(MaskedImageForPreTraining, visible_only=True), 0),
+    "masked_image, codes": (masked_codes, 0),
     "contrastive": (contrastive, 1),
     "contrastive, label smoothing": (lambda: contrastive(label_smoothing=0.1), 1),
     "contrastive, patch dropout": (lambda: contrastive(patch_dropout=0.5), 1),

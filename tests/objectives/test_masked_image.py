@@ -329,3 +329,27 @@ def test_an_error_of_the_image_size_is_not_one_of_skipping_patches():
 def test_constant_images_have_a_finite_share_of_variance():
     output = model_of()(pixel_values=torch.zeros(2, 3, 32, 32))
     assert output.logs["explained"].isfinite()
+
+
+@pytest.mark.parametrize("name", ["deit", "beit", "ijepa", "vit_msn"])
+def test_other_encoders_that_the_docs_name_skip_patches(name, tmp_path):
+    positions = {"use_absolute_position_embeddings": True} if name == "beit" else {}
+    encoder = build_encoder(transformers.AutoConfig.for_model(name, **CONFIG, **positions))
+    batch = {"pixel_values": images_of()}
+    check_contract(MaskedImageForPreTraining, encoder, batch, tmp_path, **DECODER)
+
+
+def test_codes_of_the_features_of_an_encoder_come_back(tmp_path):
+    build_encoder(CONFIGS["dinov2"]()).save_pretrained(tmp_path / "features")
+    model, images = model_of(target="codes", codebook_size=8, codebook=str(tmp_path / "features")), images_of(8)
+    output = with_codes(model, images).eval()(pixel_values=images)
+    codebook = model.pretext_head["codebook"]
+    assert torch.equal(output.labels, codebook(images).gather(1, model.draw(patchify(images, PATCH))[1]))
+    assert codebook.kind == "features" and len(output.labels.unique()) > 1
+    model.save_pretrained(tmp_path / "model")
+    (tmp_path / "features").rename(tmp_path / "elsewhere")  # the checkpoint holds the encoder of the codebook
+    loaded = MaskedImageForPreTraining.from_pretrained(tmp_path / "model").eval()
+    assert loaded.prepared() == model.prepared()
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
+    again = loaded(pixel_values=images)
+    assert torch.equal(again.labels, output.labels) and torch.equal(again.loss, output.loss)

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import CONFIGS
-from contract import check_contract
+from contract import check_bfloat16, check_contract
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.objectives.relative_position import RelativePositionForPreTraining, dropped, pixelated, projected
@@ -18,6 +18,15 @@ def model_of(name: str = "resnet", **settings) -> RelativePositionForPreTraining
 def test_contract(name, tmp_path):
     batch = {"pixel_values": torch.randn(2, 3, SIDE, SIDE)}
     check_contract(RelativePositionForPreTraining, build_encoder(CONFIGS[name]()), batch, tmp_path)
+
+
+@pytest.mark.parametrize("side", [48, 96, 192])
+def test_neighbouring_tiles_are_about_as_far_apart_as_in_the_paper(side):
+    """There, tiles of 96 pixels are 48 pixels apart, give or take 7."""
+    tiles = model_of(color="keep").tiles(torch.arange(float(side)).expand(500, 3, side, side))
+    lefts = tiles[:, :, 0, 0, 0].view(-1, 3, 3)
+    distance = (lefts.diff(dim=2) - tiles.shape[-1]) / tiles.shape[-1]
+    assert distance.min() >= 0.35 and distance.max() <= 0.7 and distance.min() < distance.max()
 
 
 @pytest.mark.parametrize("color", ["drop", "project", "keep"])
@@ -55,6 +64,15 @@ def test_projection_is_idempotent_and_hides_aberration():
     torch.testing.assert_close(projected(tiles + aberration), once)
 
 
+def test_autocast_leaves_no_aberration_in_projected_tiles():
+    tiles = torch.rand(4, 9, 3, 8, 8)
+    aberration = torch.tensor([-1.0, 2.0, -1.0]).view(3, 1, 1) * torch.rand(4, 9, 1, 8, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        once, again = projected(tiles), projected(tiles + aberration)
+    assert once.dtype == torch.float32
+    torch.testing.assert_close(again, once)
+
+
 def test_pixelated_tiles_have_fewer_different_pixels():
     tiles = torch.arange(400.0).view(20, 20).expand(200, 9, 3, -1, -1)
     result = pixelated(tiles, 0.4)
@@ -70,6 +88,11 @@ def test_pixels_of_one_square_are_one_of_them():
     tiles = torch.arange(20.0).expand(50, 9, 3, 20, 20)
     rows = pixelated(tiles, 1.0)[:, :, 0, 0]
     assert (rows <= torch.arange(20)).all() and (rows.diff(dim=-1) >= 0).all()
+
+
+@pytest.mark.parametrize("color", ["drop", "project", "keep"])
+def test_bfloat16_gives_about_the_loss_of_float32(color):
+    check_bfloat16(model_of("vit", color=color), {"pixel_values": torch.rand(4, 3, SIDE, SIDE)})
 
 
 @pytest.mark.parametrize(

@@ -58,3 +58,11 @@ def test_settings_of_accelerates_loader_are_refused(tmp_path, name):
 
 def test_a_start_method_that_transformers_sets_on_a_mac_is_not_refused(tmp_path):
     refuse_options(arguments(tmp_path, dataloader_multiprocessing_context="fork"))
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    args = arguments(tmp_path)
+    assert args.n_gpu <= 1
+    args._n_gpu = 4
+    with pytest.raises(ValueError, match=r"One process has 4 GPUs.*accelerate launch --num_processes 4"):
+        refuse_options(args)
