@@ -1,7 +1,7 @@
 """Ablations of the recipes on emoji images: changes one setting at a time and measures pretext task and transfer.
 
     python benchmarks/image_ablation.py shortcuts                    # jigsaw with and without its shortcuts: see below
-    python benchmarks/image_ablation.py masked_image_resnet_emoji    # settings of a recipe
+    python benchmarks/image_ablation.py jigsaw_emoji                 # settings of a recipe
     python benchmarks/image_ablation.py shortcuts --variants "without gap" --seeds 0 1 2 --jobs 2
     python benchmarks/image_ablation.py shortcuts --options --max_steps 300    # options for all runs
 
@@ -39,8 +39,33 @@ SETTINGS = {  # of a recipe: what is changed -> options
         "a lens, channels moved by up to 2 pixels": [LENS, "--channel_shift", "2"],
         "a lens, all images grey": [LENS, "--gray_share", "1"],
     },
+    "jigsaw_emoji": {
+        "as it is": [],
+        "2 x 2 tiles": ["--grid", "2", "--num_permutations", "24"],
+        "colours kept: no grey images, no standardisation, more jitter": [
+            "--gray_share",
+            "0",
+            "--standardize",
+            "False",
+            "--color_jitter",
+            "0.4",
+        ],
+        "whole emoji (crops of 0.7 or more)": ["--crop_scale", "0.7"],
+        "small crops (0.1 or more)": ["--crop_scale", "0.1"],
+        "200 permutations": ["--num_permutations", "200"],
+        "images of 128 pixels": ["--image_size", "128"],
+    },
+    "relative_position_emoji": {
+        "as it is": [],
+        "two channels dropped": ["--color", "drop", "--standardize", "False"],
+        "colours kept": ["--color", "keep", "--standardize", "False"],
+        "whole emoji (crops of 0.7 or more)": ["--crop_scale", "0.7"],
+        "small crops (0.1 or more)": ["--crop_scale", "0.1"],
+        "half of the tiles pixelated": ["--pixelated_share", "0.5"],
+        "images of 128 pixels": ["--image_size", "128"],
+    },
 }
-RECIPE_OF = {"shortcuts": "jigsaw_emoji"}  # other names are those of the recipe
+RECIPE_OF = {"shortcuts": "jigsaw_emoji"}  # other tables have the name of their recipe
 
 
 def data_of(recipe) -> str:
