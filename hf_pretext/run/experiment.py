@@ -239,7 +239,10 @@ def training_arguments(
     values.setdefault("disable_tqdm", False)  # Trainer's default depends on the log level
     values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
     values.setdefault("ddp_find_unused_parameters", False)  # unused ones are frozen before training
-    return command_line.build(TrainingArguments, values=values)
+    args = command_line.build(TrainingArguments, values=values)
+    if args.n_gpu > 1:
+        args._n_gpu = 1  # else Trainer wraps the model in DataParallel, which `refuse_options` refuses
+    return args
 
 
 def changed_arguments(request: Request) -> dict:
@@ -268,8 +271,10 @@ def announcement(experiment: Experiment) -> str:
     names = " + ".join(relative(source.name) for source in data.sources)
     rows = names if data.endless else f"{len(data):,} {experiment.data_facts['samples']} of {names}"
     encoder = next(iter(experiment.trial.encoder_classes.values()))
+    gpus = torch.accelerator.device_count() if args.device.type != "cpu" and args.world_size == 1 else 1
+    others = f". Uses 1 of {gpus} GPUs; for all, start it with accelerate launch --num_processes {gpus}" * (gpus > 1)
     return (
         f"{request.recipe.name}: {request.objective.objective} on {rows}; {encoder} {start}, "
         f"seed{'s' * (len(request.arguments) > 1)} {seeds}; {args.device.type}, {precision}{layout}, processes: "
-        f"{args.world_size}"
+        f"{args.world_size}{others}"
     )

@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from recipe_runs import FLAVA, MASKED_LM, ROTATION, planned, refused, requested
+from transformers import TrainingArguments
 
 from hf_pretext.evaluation.fine_tune import FineTuning
 from hf_pretext.run.experiment import announcement, changed_arguments, out_of_place
@@ -185,6 +187,20 @@ def test_fine_tuning_is_of_images_in_the_precision_of_the_run(experiment):
     asked = dataclasses.replace(experiment, request=dataclasses.replace(experiment.request, options=options))
     assert asked.fine_tuning("image") == FineTuning(5, bf16=experiment.request.first.bf16)
     assert asked.fine_tuning("text") is None and asked.identity(0) == experiment.identity(0)
+
+
+def test_of_several_gpus_one_is_used_without_accelerate_and_it_is_said(experiment, monkeypatch):
+    def set_up(args):
+        vars(args).setdefault("_n_gpu", 4)
+        args.distributed_state = None
+        return torch.device("cuda")
+
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(set_up))
+    monkeypatch.setattr(torch.accelerator, "device_count", lambda: 4)
+    request = requested(ROTATION, "--bf16", "False")
+    assert request.first.n_gpu == 1
+    line = announcement(dataclasses.replace(experiment, request=request))
+    assert line.endswith("Uses 1 of 4 GPUs; for all, start it with accelerate launch --num_processes 4")
 
 
 def test_an_announcement_says_what_is_trained_on_what(experiment):
