@@ -29,7 +29,7 @@ recipe = Recipe(
         "crop_scale": 0.3,  # smaller crops show less of the white ground, which reveals the place of a tile
         "color_jitter": 0.1,
         "per_device_train_batch_size": 32,
-        "num_train_epochs": 14,
+        "num_train_epochs": 10,
         "output_dir": "runs/jigsaw_emoji",
     },
     smoke={**SMOKE, "num_permutations": 8, "output_dir": "runs/jigsaw_emoji-smoke"},

@@ -31,7 +31,7 @@ recipe = Recipe(
         "color": "project",
         "standardize": True,
         "per_device_train_batch_size": 32,
-        "num_train_epochs": 14,
+        "num_train_epochs": 10,
         "output_dir": "runs/relative_position_emoji",
     },
     smoke={**SMOKE, "output_dir": "runs/relative_position_emoji-smoke"},
