@@ -111,13 +111,15 @@ def claim(results: dict) -> str:
     for method in results["transfer"]["methods"]:
         by_who = {COMPARED.get(who, who): figure(metrics[f"{method}_top1"]) for who, metrics in figures.items()}
         accuracies.append(f"{words(method, results['transfer'])} (label `{label}`): {compared(by_who)}")
-    sentences += [f"{'; '.join(accuracies)}. Other metrics on the test split:"]
+    sentences += [
+        f"{'; '.join(accuracies)}. {'Other metrics' if headlines(results) else 'Pretext task'} on the test split:"
+    ]
     for measure in headlines(results):
         by_who = {who: figure(metrics[measure]) for who, metrics in results["measures"].items()}
         by_who = {"untrained model" if who == "random" else who: value for who, value in by_who.items()}
         sentences.append(f"{measure_words(measure)}: {compared(by_who)};")
     pretext = (f"{name} {figure(value)}" for name, value in results["pretext"].items())
-    sentences.append(f"pretext task: {', '.join(pretext)}.")
+    sentences.append(f"{'pretext task: ' * bool(headlines(results))}{', '.join(pretext)}.")
     lines = [""]
     for word in " ".join(sentences).split():
         if len(lines[-1]) + len(word) > 110:
