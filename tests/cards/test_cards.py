@@ -28,7 +28,10 @@ INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
 SHORT = {  # what is known to fall short
     "flava_emoji": {"linear_probe_top1"},
     "colorization_emoji": {"linear_probe_10%_top1", "linear_probe_100%_top1"},  # on images in colour
-    "jigsaw_emoji": {"linear_probe_1%_top1", "linear_probe_10%_top1", "linear_probe_100%_top1", "knn_top1"},
+    **dict.fromkeys(
+        ("jigsaw_emoji", "relative_position_emoji"),
+        {"linear_probe_1%_top1", "linear_probe_10%_top1", "linear_probe_100%_top1", "knn_top1"},
+    ),
 }
 
 
