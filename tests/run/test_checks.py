@@ -13,6 +13,8 @@ from transformers import AutoModel, TrainingArguments
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.objectives.contrastive import ContrastiveForPreTraining, ContrastiveTask
 from hf_pretext.objectives.rotation import RotationForPreTraining
 from hf_pretext.run.build import Blueprint, Start
@@ -280,9 +282,11 @@ def test_weights_that_load_with_other_values_are_named(monkeypatch):
         check_reloads(model)
 
 
-def test_a_config_with_a_size_of_images_gives_a_hint():
-    assert size_hint(SimpleNamespace(config=CONFIGS["vit"]())).endswith("image_size=32: give --image_size 32.")
-    assert size_hint(SimpleNamespace(config=CONFIGS["resnet"]())) == ""
+def test_a_config_with_another_size_of_images_gives_a_hint():
+    images = {size: Inputs(Image(default_processor(size))) for size in (32, 40)}
+    vit, resnet = (SimpleNamespace(config=CONFIGS[name]()) for name in ("vit", "resnet"))
+    assert size_hint(vit, images[40]).endswith("image_size=32: give --image_size 32.")
+    assert size_hint(vit, images[32]) == size_hint(resnet, images[40]) == ""
 
 
 def test_kinds_that_also_come_alone_are_those_that_options_name():
