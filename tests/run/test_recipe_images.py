@@ -36,7 +36,8 @@ def test_smoke_run_leaves_an_encoder_a_card_and_images(name, tmp_path):
     assert "fine-tuning (1 epoch)" in card and "## Limits" in card
     assert ("linear probe, grey images" in card) == (name == COLORIZATION)
     with Image.open(tmp_path / "run" / "report.png") as report:
-        assert report.height > 1_400  # curves, what the model sees and predicts, and neighbours
+        illustrated = "illustrate" in type(hf_pretext.load(tmp_path / "run")).capabilities
+        assert report.height > (1_400 if illustrated else 1_000)  # curves, what the model sees, and neighbours
 
 
 @pytest.mark.slow
