@@ -69,12 +69,10 @@ class LabelledSet(LabelledRows):
         self.labels = self._numbered()
 
     def in_gray(self) -> "LabelledSet":
-        """Returns the set with images in gray. It shares the decoded rows with this one."""
-        modalities = [copy.copy(modality) for modality in self.inputs.modalities]
-        for modality in modalities:
-            modality.gray = modality.name == "image"
-        gray = copy.copy(self)
-        gray.inputs = Inputs(*modalities)
+        """Returns the set with images in grey. It shares the decoded rows with this one."""
+        gray, inputs = copy.copy(self), self.inputs
+        modalities = [modality.in_gray() for modality in inputs.modalities]
+        gray.inputs = Inputs(*modalities, views=inputs.views, pair_label=inputs.pair_label)
         return gray
 
     # batches

@@ -138,6 +138,10 @@ class Modality(ABC):
         """Returns the modality without augmentation and without random captions."""
         return self
 
+    def in_gray(self) -> "Modality":
+        """Returns the modality without augmentation and with images in grey; others return themselves."""
+        return self
+
     def finish(self, batch: Batch) -> Batch:
         """Converts a batch of this modality's columns to model inputs, on the batch's device."""
         return batch

@@ -269,6 +269,10 @@ class Image(Modality):
         """Returns the modality without augmentation."""
         return Image(self.processor, None, self.limits, self.white, self.gray)
 
+    def in_gray(self) -> "Image":
+        """Returns the modality without augmentation, with images in grey of the same lightness."""
+        return Image(self.processor, None, self.limits, self.white, gray=True)
+
     def finish(self, batch: Batch) -> Batch:
         """Returns normalised float pixel_values, `(B, 3, H, W)`, in training with changed colours."""
         batch = dict(batch)
