@@ -28,14 +28,19 @@ def matrix(device: torch.device, inverse: bool = False) -> Tensor:
     return (torch.linalg.inv(to_xyz) if inverse else to_xyz).float().to(device)
 
 
+def power(base: Tensor, exponent: float) -> Tensor:
+    """Returns a power of numbers above or equal to 0. On a CPU it takes half the time of `base ** exponent`."""
+    return (base.log() * exponent).exp()
+
+
 def linear_of(rgb: Tensor) -> Tensor:
     """Converts sRGB in [0, 1] to linear RGB, which is proportional to the light."""
-    return torch.where(rgb > LINEAR_RGB, ((rgb + 0.055) / 1.055) ** 2.4, rgb / SLOPE_RGB)
+    return torch.where(rgb > LINEAR_RGB, power((rgb + 0.055) / 1.055, 2.4), rgb / SLOPE_RGB)
 
 
 def encoded(linear: Tensor) -> Tensor:
     """Converts linear RGB in [0, 1] to sRGB, the inverse of `linear_of`."""
-    return torch.where(linear > LINEAR_RGB / SLOPE_RGB, 1.055 * linear ** (1 / 2.4) - 0.055, linear * SLOPE_RGB)
+    return torch.where(linear > LINEAR_RGB / SLOPE_RGB, 1.055 * power(linear, 1 / 2.4) - 0.055, linear * SLOPE_RGB)
 
 
 def gray_of(rgb: Tensor) -> Tensor:

@@ -111,7 +111,7 @@ class ColorizationForPreTraining(PretextModel):
         logits = widened(head(self.encoder, outputs, ab.shape[2:]))  # (B, Q, g, g)
         weights, nearest = head.bins(ab)  # (B, g, g, 5) each
         labels = nearest[..., 0]
-        near = logits.log_softmax(1).movedim(1, -1).gather(-1, nearest)  # (B, g, g, 5)
+        near = logits.movedim(1, -1).log_softmax(-1).gather(-1, nearest)  # (B, g, g, 5)
         loss = -(head.weights[labels] * (weights * near).sum(-1)).mean()
         features = pool(last_hidden(self.encoder, outputs))
         logs = self.logged(logits, labels, ab)
