@@ -70,8 +70,8 @@ def tile_side(encoder: PreTrainedModel, pixel_values: Tensor, grid: int, task: T
         side -= side % patch
     if side < 1:
         raise ValueError(
-            f"Cells of {cell}x{cell} pixels have no room for a tile with a gap of {gap} pixels. Give a smaller --gap, "
-            "a smaller --grid or a larger --image_size."
+            f"Cells of {cell}x{cell} pixels have no room for a tile with a gap of {gap} pixels. Give a smaller --gap "
+            "or a larger --image_size."
         )
     return side
 
