@@ -52,9 +52,9 @@ def to_clip(
     over the clip. frames: number of frames; 0: no frames. at: start of the clip, from 0 (first possible) to 1 (last
     possible). sampling_rate: of the sound, in Hz; None: no sound. min_loudness: in dB, see `check_loudness`; None: any.
 
-    Frame i is the one shown at the middle of the i-th of `frames` equal parts, which last `frames / fps` together, around
-    the middle of the clip. Frames are upright (display matrix). Where a file is shorter than the clip, its last frame
-    repeats, and the sound is padded with zeros, which `mask` shows. Sound has one channel (see `one_channel`).
+    Frame i is the one shown at the middle of the i-th of `frames` equal parts. The parts last `frames / fps` together,
+    around the middle of the clip. Frames are upright (display matrix). Where a file is shorter than the clip, its last
+    frame repeats, and the sound is padded with zeros, which `mask` shows. Sound has one channel, see `one_channel`.
 
     Raises `BadSample` for a file that is damaged, cut (see `cut_files`), above the limits, or without the frames or the
     sound that are asked for; for sound that is not finite or below min_loudness. Raises `ImportError` without `av` for

@@ -139,7 +139,7 @@ def check_boxes(content: bytes) -> None:
 
 
 def number_at(content: bytes, at: int, keep: bool) -> tuple[int | None, int]:
-    """Returns a number of variable length and the place after it. keep: with the bit that marks the length, as in names.
+    """Returns a number of variable length and the place after it. keep: with the bit that marks the length.
 
     A number of only ones is an unknown size: None. Raises `BadSample` for a number that is not complete."""
     first = content[at] if at < len(content) else 0

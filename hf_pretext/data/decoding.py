@@ -31,14 +31,18 @@ SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
+class MissingPackage(ImportError):
+    """A package that decoding needs is not installed; no fault of a sample."""
+
+
 @contextmanager
 def guarded(what: str = "image") -> Iterator[None]:
-    """Turns any exception of a decoder into `BadSample`."""
+    """Turns any exception of a decoder into `BadSample`, except `MissingPackage`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged EXIF block, for example
             yield
-    except BadSample:
+    except (BadSample, MissingPackage):
         raise
     except UnidentifiedImageError:
         raise BadSample("not an image") from None
@@ -127,11 +131,11 @@ def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:
 
 
 def needed(package: str, extra: str):
-    """Imports and returns an optional package. Raises `ImportError` with the install command of its extra."""
+    """Imports and returns an optional package. Raises `MissingPackage` with the install command of its extra."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise ImportError(f"{package} is not installed. Install it: pip install 'hf_pretext[{extra}]'") from error
+        raise MissingPackage(f"{package} is not installed. Install it: pip install 'hf_pretext[{extra}]'") from error
 
 
 def to_text(value) -> str:

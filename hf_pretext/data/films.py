@@ -18,7 +18,7 @@ from .sounds import check_rate
 # FFmpeg's names of formats. Playlists (HLS, concat) are excluded, because they open other files and URLs
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,aac"
 BEFORE = 0.25  # seconds of sound that are decoded before a part, because codecs overlap their frames
-APART = 0.05  # seconds between two frames of sound; a smaller gap comes from rounded times
+APART = 0.01  # seconds between two frames of sound; a smaller gap or overlap comes from rounded times
 FIRST_STEP = 0.5  # seconds to seek farther back
 FARTHEST = 10.0  # seconds by which sound may lie before the images of its time in a file: FFmpeg's largest difference
 LAST = 0.5  # seconds before the end where its last packets are looked for
@@ -41,6 +41,7 @@ class Film:
     def __init__(self, content: bytes, limits: Limits):
         """Raises `BadSample` for a film that was cut (see `measure`), `ImportError` without `av`."""
         self.content, self.limits, self.file = content, limits, None
+        self.at_start, self.key_time = True, NEVER  # of the packets that are read
         self.in_order = film_format(content) == "avi"  # its packets have no presentation times
         self.open()
         self.main = next(iter(self.streams))
@@ -184,12 +185,13 @@ class Film:
     def _shown(self, times: Sequence[float], source: Iterator, jump: bool) -> Iterator:
         """jump: whether to leave out what is before a key frame."""
         packets, frames, clock, shown = deque(), deque(), [], None
+        self.key_time = NEVER
         for time in times:
             if jump and not (frames and frames[0][0] > time + SLACK) and read_until(time, source, packets):
                 self.streams["video"].codec_context.flush_buffers()
                 frames.clear()
                 clock.clear()
-                shown = None
+                shown, self.key_time = None, time_of(packets[0])
             while not frames or frames[0][0] <= time + SLACK:
                 if frames:
                     shown = frames.popleft()[1]
@@ -206,9 +208,9 @@ class Film:
     def decoded(self, packet, clock: list[float]) -> Iterator[tuple[float, object]]:
         """Yields time and frame of the frames that a packet completes.
 
-        clock: times of the packets since the key frame. Without presentation times, frames take them in ascending
-        order. Raises `BadSample` for too many pixels."""
-        if packet.size and self.in_order:
+        clock: times of the packets since the key frame, without those of frames that need an earlier key frame. Without
+        presentation times, frames take them in ascending order. Raises `BadSample` for too many pixels."""
+        if packet.size and self.in_order and time_of(packet) >= self.key_time:
             heapq.heappush(clock, time_of(packet))
         for frame in packet.decode():
             self.limits.check_pixels(frame.width, frame.height)  # may be more than the container states
