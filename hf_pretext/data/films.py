@@ -13,11 +13,10 @@ import numpy as np
 from .cut_files import ENOUGH, film_format, states_duration
 from .decoding import needed
 from .limits import BadSample, Limits
-from .sounds import check_rate
+from .sounds import BEFORE, check_rate
 
 # FFmpeg's names of formats. Playlists (HLS, concat) are excluded, because they open other files and URLs
 CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif,aac"
-BEFORE = 0.25  # seconds of sound that are decoded before a part, because codecs overlap their frames
 APART = 0.01  # seconds between two frames of sound; a smaller gap or overlap comes from rounded times
 FIRST_STEP = 0.5  # seconds to seek farther back
 FARTHEST = 10.0  # seconds by which sound may lie before the images of its time in a file: FFmpeg's largest difference
