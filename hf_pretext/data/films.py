@@ -173,36 +173,13 @@ class Film:
         the last key frame are not decoded. Raises `BadSample` if no frame can be decoded."""
         done = 0
         try:
-            for frame in self._shown(times, self.packets_from("video", times[0]), True):
+            for frame in frames_shown(self, times, self.packets_from("video", times[0]), True):
                 done += 1
                 yield frame
         except MissedFrame:
             self.open()
             packets = (packet for packet in self.packets() if packet.stream.type == "video")
-            yield from self._shown(times[done:], packets, False)
-
-    def _shown(self, times: Sequence[float], source: Iterator, jump: bool) -> Iterator:
-        """jump: whether to leave out what is before a key frame."""
-        packets, frames, clock, shown = deque(), deque(), [], None
-        self.key_time = NEVER
-        for time in times:
-            if jump and not (frames and frames[0][0] > time + SLACK) and read_until(time, source, packets):
-                self.streams["video"].codec_context.flush_buffers()
-                frames.clear()
-                clock.clear()
-                shown, self.key_time = None, time_of(packets[0])
-            while not frames or frames[0][0] <= time + SLACK:
-                if frames:
-                    shown = frames.popleft()[1]
-                elif (packet := packets.popleft() if packets else next(source, None)) is not None:
-                    frames.extend(self.decoded(packet, clock))
-                else:
-                    break
-            if shown is None and jump and not self.at_start:
-                raise MissedFrame
-            if shown is None and not frames:
-                raise BadSample("damaged video: no frame can be decoded")
-            yield frames[0][1] if shown is None else shown
+            yield from frames_shown(self, times[done:], packets, False)
 
     def decoded(self, packet, clock: list[float]) -> Iterator[tuple[float, object]]:
         """Yields time and frame of the frames that a packet completes.
@@ -247,6 +224,33 @@ class Film:
         if mask is None or not mask.any():
             raise BadSample("no sound in the seconds of the clip")
         return samples, mask, rate
+
+
+def frames_shown(film: Film, times: Sequence[float], source: Iterator, jump: bool) -> Iterator:
+    """Yields the frame that is shown at each of some ascending times; see `Film.frames_at`.
+
+    source: packets of images. jump: whether to leave out packets before a key frame; then a key frame after which the
+    frame of its time is missing raises `MissedFrame`."""
+    packets, frames, clock, shown = deque(), deque(), [], None
+    film.key_time = NEVER
+    for time in times:
+        if jump and not (frames and frames[0][0] > time + SLACK) and read_until(time, source, packets):
+            film.streams["video"].codec_context.flush_buffers()
+            frames.clear()
+            clock.clear()
+            shown, film.key_time = None, time_of(packets[0])
+        while not frames or frames[0][0] <= time + SLACK:
+            if frames:
+                shown = frames.popleft()[1]
+            elif (packet := packets.popleft() if packets else next(source, None)) is not None:
+                frames.extend(film.decoded(packet, clock))
+            else:
+                break
+        if shown is None and jump and not film.at_start:
+            raise MissedFrame
+        if shown is None and not frames:
+            raise BadSample("damaged video: no frame can be decoded")
+        yield frames[0][1] if shown is None else shown
 
 
 def read_until(time: float, source: Iterator, packets: deque) -> bool:
