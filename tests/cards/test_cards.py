@@ -25,7 +25,11 @@ from hf_pretext.utils.paths import relative
 results = pytest.fixture(recorded_results)
 
 INDIFFERENT = ("logging_steps", "save_steps", "save_total_limit", "output_dir")
-SHORT = {"flava_emoji": {"linear_probe_top1"}}  # what is known to fall short
+SHORT = {  # what is known to fall short
+    "flava_emoji": {"linear_probe_top1"},
+    "colorization_emoji": {"linear_probe_10%_top1", "linear_probe_100%_top1"},  # on images in colour
+    "jigsaw_emoji": {"linear_probe_1%_top1", "linear_probe_10%_top1", "linear_probe_100%_top1", "knn_top1"},
+}
 
 
 def test_there_is_a_card_for_every_recipe_that_does_not_say_that_nothing_was_measured():
@@ -53,8 +57,9 @@ class TestRecorded:
     def test_the_trained_encoder_beats_the_random_one_or_the_card_says_that_it_does_not(self, folder):
         beats = read_results(folder)["transfer"]["beats_random"]
         lost = {name for name, answer in beats.items() if answer is not True}
-        assert lost == SHORT.get(folder.name, set()) and len(lost) < len(beats)
-        assert (folder / "README.md").read_text().count("does NOT beat random") == len(lost)
+        card = (folder / "README.md").read_text()
+        assert lost == SHORT.get(folder.name, set()) and card.count("does NOT beat random") == len(lost)
+        assert ("No result here shows that this encoder is better" in card) == (len(lost) == len(beats))
 
     def test_the_recipe_still_says_what_was_run(self, folder, monkeypatch):
         results, recipe = read_results(folder), recipe_of(folder.name, monkeypatch)
