@@ -7,13 +7,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import pyarrow as pa
+from transformers.utils import logging
+
 from .column_types import Votes, settled
 from .columns import USUAL_NAMES
 from .folders import NEXT_TO, Folder, Wanted, next_to
-from .json_rows import fitted, loaded, str_of, type_of
+from .json_rows import array_of, fitted, loaded, str_of, type_of
 from .table import check_reasons
 from .tars import value_at
 
+log = logging.get_logger(__name__)
 VALUE = TypeVar("VALUE")
 WHAT = {"text": "texts in .txt files", "json": ".json files", "subtitles": "subtitles"}  # in messages
 
@@ -21,7 +25,7 @@ WHAT = {"text": "texts in .txt files", "json": ".json files", "subtitles": "subt
 class Notes(NamedTuple):
     """Columns about media, a value for each medium, and the files that they were read from."""
 
-    columns: dict[str, list]
+    columns: dict[str, list | pa.Array]
     files: list[str]
 
 
@@ -35,7 +39,7 @@ def notes_next_to(media: Sequence[str], known: Sequence[str], folder: Folder) ->
     known: columns that exist without notes. A text is stripped; subtitles are the content of the file, with their
     times. A note that can't be read is None. Raises `ValueError` if there are more of them than
     `reading.max_bad_fraction`."""
-    columns: dict[str, list] = {}
+    columns: dict[str, list | pa.Array] = {}
     read: list[str] = []
     for name in names_to_read(known, folder.wanted, any(next_to(media, folder.files, NEXT_TO["text"]))):
         paths = next_to(media, folder.files, NEXT_TO[name])
@@ -48,10 +52,11 @@ def notes_next_to(media: Sequence[str], known: Sequence[str], folder: Folder) ->
 
 def names_to_read(known: Sequence[str], wanted: Wanted, has_texts: bool) -> Iterator[str]:
     """Yields those of `NEXT_TO` that the objective may need. has_texts: True if there are texts next to media."""
-    others = wanted.names - {*known, *NEXT_TO}  # fields, or columns that do not exist: the error lists all
+    fields_asked = {name for name in wanted.names if name.startswith("json.")}
+    others = wanted.names - {*known, *NEXT_TO, *fields_asked}  # columns that do not exist: the error lists all
     no_text = "text" in wanted.detected and not has_texts
     no_label = "label" in wanted.detected and "label" not in known
-    for name, instead in {"text": False, "json": no_text or no_label, "subtitles": no_text}.items():
+    for name, instead in {"text": False, "json": no_text or no_label or fields_asked, "subtitles": no_text}.items():
         if others or instead or name in wanted.names or name in wanted.detected:
             yield name
 
@@ -85,10 +90,10 @@ def parsed(text: str) -> dict[str, Any]:
     return value
 
 
-def fields(paths: Sequence[str | None], objects: Mapping[str | None, dict], folder: Folder) -> dict[str, list]:
+def fields(paths: Sequence[str | None], objects: Mapping[str | None, dict], folder: Folder) -> dict[str, pa.Array]:
     """Returns a column "json.<field>" for each field of JSON objects, and "json.<field>.<field>" if it is asked for.
 
-    A value of another type than most of its column is None, and makes a note that can't be read."""
+    A value of another type than most of its column is None, with a warning."""
     asked = sorted(name for name in folder.wanted.names if name.startswith("json."))
     flat: dict[str | None, dict[str, Any]] = {}
     votes: Votes = {}
@@ -98,16 +103,15 @@ def fields(paths: Sequence[str | None], objects: Mapping[str | None, dict], fold
         flat[path] = values | {name: value for name, value in inner.items() if value is not None}
         for name, value in flat[path].items():
             votes.setdefault(name, Counter())[type_of(value)] += 1
-    reasons: dict[str | None, str] = {}
-    columns: dict[str, list] = {}
+    columns: dict[str, pa.Array] = {}
     for field in settled(votes).schema:
         fit = {path: fitted(values.get(field.name), field.type) for path, values in flat.items()}
-        reasons |= {
-            path: f"{why}: {folder.files[path]} (field {field.name!r})" for path, (_, why) in fit.items() if why
-        }
-        columns[field.name] = [fit[path][0] if path in fit else None for path in paths]
-    name = f"{folder.name}: {WHAT['json']}"
-    check_reasons(list(reasons.values()), len(objects), name, folder.reading.max_bad_fraction)
+        columns[field.name] = array_of([fit[path][0] if path in fit else None for path in paths], field.type)
+        if wrong := sorted((folder.files[path], reason) for path, (_, reason) in fit.items() if reason):
+            log.warning_once(
+                f"{folder.name}: {len(wrong):,} of {len(flat):,} values of {field.name!r} are left out. The first: "
+                f"{wrong[0][1]} in {wrong[0][0]}"
+            )
     return columns
 
 
