@@ -194,8 +194,8 @@ def open_source(
     if isinstance(dataset, str):
         opened = open_dataset(dataset, split, Wanted(needed, asked, further), reading, option, share)
         asked = {
-            **{kind: kind for kind in opened.kinds},
-            **{kind: name for kind, name in asked.items() if name is not None},
+            **dict(zip(opened.kinds, opened.kinds, strict=True)),
+            **{k: v for k, v in asked.items() if v is not None},
         }
     data = opened.data
     if isinstance(data, Mapping):  # a DatasetDict
@@ -211,12 +211,19 @@ def open_source(
         features = features_of(first)
     if isinstance(data, Tars):
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
+    chosen = columns_of(features, needed, asked, name, option, opened.note)
+    return Source(data, chosen, name, features, opened.files, opened.lost)
+
+
+def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:
+    """Returns `{canonical name: name in the data}` of the needed columns. note: about files that are left out.
+
+    Raises `ValueError` for a missing or ambiguous column."""
     kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
     try:
-        chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
+        return dict(find_one_of(features, some, asked, name, option) for some in kinds)
     except ValueError as error:
-        raise ValueError(f"{error} In the folder, {opened.note}." if opened.note else str(error)) from None
-    return Source(data, chosen, name, features, opened.files, opened.lost)
+        raise ValueError(f"{error} In the folder, {note}." if note else str(error)) from None
 
 
 def as_tars(data):

@@ -5,12 +5,11 @@ from importlib.util import find_spec
 import datasets
 import pytest
 import torch
-from made_files import fresh_cache
+from made_files import fresh_cache, logged
 from made_images import all_rows, png
 from media import CONTAINERS, SOUND_FORMATS, file_of, film, sound
 from range_server import serve
 from transformers import Wav2Vec2FeatureExtractor
-from transformers.utils import logging as transformers_logging
 
 from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source, open_splits
@@ -24,14 +23,7 @@ VIDEO_SUFFIXES = [suffix for suffix, (_, of_frames, _) in CONTAINERS.items() if 
 SOUND_SUFFIXES = [*SOUND_FORMATS, "m4a", "aac"]
 LATER = ("m4a", "aac", "avi")
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
-
-
-@pytest.fixture
-def said(caplog):
-    logger = transformers_logging.get_logger("transformers")
-    logger.addHandler(caplog.handler)
-    yield lambda: [record.getMessage() for record in caplog.records]
-    logger.removeHandler(caplog.handler)
+said = pytest.fixture(logged)
 
 
 def audio():

@@ -4,9 +4,8 @@ import json
 
 import datasets
 import pytest
-from made_files import fresh_cache
+from made_files import fresh_cache, logged
 from made_images import all_rows
-from transformers.utils import logging as transformers_logging
 
 from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source
@@ -15,15 +14,8 @@ SRT = "1\n00:00:00,500 --> 00:00:01,250\nHello.\n\n2\n00:00:02,000 --> 00:00:02,
 VTT = "WEBVTT\n\n00:00.500 --> 00:01.250\nHello.\n"
 SUFFIXES = {"video": "mp4", "audio": "wav", "image": "png"}
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
+said = pytest.fixture(logged)
 each_kind = pytest.mark.parametrize("kind", SUFFIXES)
-
-
-@pytest.fixture
-def said(caplog):
-    logger = transformers_logging.get_logger("transformers")
-    logger.addHandler(caplog.handler)
-    yield lambda: [record.getMessage() for record in caplog.records]
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture
