@@ -1,7 +1,5 @@
 """Folders of sounds and videos: suffixes, labels, metadata, pairs, what is not read, errors for wrong folders."""
 
-from importlib.util import find_spec
-
 import datasets
 import pytest
 import torch
@@ -21,7 +19,6 @@ from hf_pretext.stream.loader import StreamLoader
 AUDIO = ("audio", "video")  # what an objective of sounds needs: the first of the two
 VIDEO_SUFFIXES = [suffix for suffix, (_, of_frames, _) in CONTAINERS.items() if of_frames]
 SOUND_SUFFIXES = [*SOUND_FORMATS, "m4a", "aac"]
-LATER = ("m4a", "aac", "avi")
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
 said = pytest.fixture(logged)
 
@@ -54,10 +51,7 @@ def decodes(row):
     return all(len(value) and value.std() > 0 for value in values)
 
 
-later = pytest.mark.skipif(find_spec("hf_pretext.data.clips") is None, reason="needs the decoder of clips")
-
-
-@pytest.mark.parametrize("suffix", [pytest.param(each, marks=[later] * (each in LATER)) for each in SOUND_SUFFIXES])
+@pytest.mark.parametrize("suffix", SOUND_SUFFIXES)
 def test_a_sound_of_each_suffix_is_decoded_by_the_modality(suffix, tmp_path):
     source = open_source(write(tmp_path, {f"a.{suffix}": file_of(suffix)}), needed=(AUDIO,))
     (row,) = all_rows(source)
@@ -65,7 +59,7 @@ def test_a_sound_of_each_suffix_is_decoded_by_the_modality(suffix, tmp_path):
     assert decodes(row)
 
 
-@pytest.mark.parametrize("suffix", [pytest.param(each, marks=[later] * (each in LATER)) for each in VIDEO_SUFFIXES])
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
 def test_a_video_of_each_suffix_is_decoded_by_both_modalities(suffix, tmp_path):
     folder = write(tmp_path, {f"a.{suffix}": file_of(suffix)})
     for needed in (("video",), (AUDIO,), (AUDIO, "video")):  # a sound is that of the video
