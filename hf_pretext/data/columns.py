@@ -11,10 +11,12 @@ from datasets import Audio, ClassLabel, Features, Image, Json, Value, Video
 USUAL_NAMES = {
     "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
     "text": ("text", "caption", "sentence", "content", "document", "txt"),
-    "audio": ("audio", "sound", "speech", "wav", "flac", "mp3", "ogg"),
-    "video": ("video", "clip", "mp4", "webm", "mkv", "avi"),
+    "audio": ("audio", "sound", "speech", "wav", "flac", "mp3", "ogg", "opus", "m4a", "aac"),
+    "video": ("video", "clip", "mp4", "m4v", "mov", "webm", "mkv", "avi"),
+    "subtitles": ("subtitles", "srt", "vtt"),
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
+TEXTS = ("text", "subtitles")  # canonical columns of strings
 CAPTION_LISTS = ("captions", "sentences", "texts")  # names of columns of several texts, used after the usual ones
 PATHS = {  # names of columns of paths, used if a dataset has no other column of the kind
     "image": ("file_name", "filename", "image_path", "image_file", "filepath", "file_path", "path"),
@@ -79,7 +81,7 @@ def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
     usual = [column for column in features if column.lower() in names]
     if not usual and kind in ("text", "label"):  # fields of the JSON members of a tar
         usual = [column for column in features if column.lower() in {f"json.{name}" for name in names}]
-    return typed, [column for column in usual if kind != "text" or holds_text(features[column])]
+    return typed, [column for column in usual if kind not in TEXTS or holds_text(features[column])]
 
 
 def second_choice(features: Features, kind: str) -> list[str]:

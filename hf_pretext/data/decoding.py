@@ -1,17 +1,17 @@
-"""Decodes images, sound, video and text; content that can't be used raises `BadSample`, which does not end a run.
+"""Decodes images and texts, and opens files; content that can't be used raises `BadSample`, which does not end a run.
 
-{"bytes": ..., "path": ...} -> image (3, H, W) uint8 | sound (T,) float | video (F, 3, H, W) uint8
+{"bytes": ..., "path": ...} -> image (3, H, W) uint8
+
+Films and sounds are decoded in `clips.py`.
 """
 
 import io
-import math
 import os
 import stat
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from itertools import islice
 
 import numpy as np
 import torch
@@ -28,20 +28,21 @@ UNREADABLE = "unreadable"  # key of the reason in a row that could not be read
 SHRINKS = (8, 4, 2)  # factors by which libjpeg can downscale an image while it decodes
 TURNED = range(2, 9)  # EXIF orientations that need a rotation or reflection
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations that swap height and width
-HIGHEST_RATE = 768_000  # sampling rate in Hz; resampling takes memory in proportion to it
 TRANSPARENT = ("RGBA", "LA", "PA", "RGBa", "La")
-# FFmpeg's names of formats. Playlists (HLS, concat) are excluded, because they open other files and URLs
-CONTAINERS = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,gif"
+
+
+class MissingPackage(ImportError):
+    """A package that decoding needs is not installed; no fault of a sample."""
 
 
 @contextmanager
 def guarded(what: str = "image") -> Iterator[None]:
-    """Turns any exception of a decoder into `BadSample`."""
+    """Turns any exception of a decoder into `BadSample`, except `MissingPackage`."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a damaged EXIF block, for example
             yield
-    except BadSample:
+    except (BadSample, MissingPackage):
         raise
     except UnidentifiedImageError:
         raise BadSample("not an image") from None
@@ -129,121 +130,12 @@ def pixels_of(image: Image.Image, box: Sequence[int] | None = None) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)  # channels last in memory: fastest to resize
 
 
-def to_sound(
-    value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0, limits: Limits = LIMITS
-) -> Tensor:
-    """Decodes a part of a sound file to mono (the mean of the channels) at `sampling_rate` in Hz.
-
-    seconds: length of the part; a shorter sound is returned whole. at: start of the part, from 0 (first possible) to 1
-    (last possible). Only the part is decoded. Returns float32 `(T,)` in [-1, 1], T at most `seconds * sampling_rate`.
-    Raises `BadSample` for a damaged or empty file, or one above the limits; `ImportError` without `soundfile`. A WAV
-    that was cut is a shorter sound.
-    """
-    soundfile = needed("soundfile", "audio")
-    from scipy.signal import resample_poly
-
-    content = content_of(value, "sound", limits)
-    with guarded("sound"), soundfile.SoundFile(io.BytesIO(content)) as file:
-        if file.samplerate > HIGHEST_RATE:
-            raise BadSample(f"damaged sound: a sampling rate of {file.samplerate:,} Hz")
-        limits.check_seconds(file.frames / file.samplerate)
-        length = min(math.ceil(seconds * file.samplerate), file.frames)
-        file.seek(int(at * (file.frames - length)))
-        samples = file.read(length, dtype="float32", always_2d=True).mean(1)
-        if not length:
-            raise BadSample("empty sound")
-        if len(samples) < length:
-            raise BadSample(f"damaged sound: {length - len(samples):,} samples are missing at the end")
-        if not np.isfinite(samples).all():
-            raise BadSample("damaged sound: not all samples are finite")
-        if file.samplerate != sampling_rate:
-            shared = math.gcd(sampling_rate, file.samplerate)
-            samples = resample_poly(samples, sampling_rate // shared, file.samplerate // shared)
-    return torch.from_numpy(samples[: round(seconds * sampling_rate)].astype(np.float32, copy=False))
-
-
-def sound_of_video(
-    value: dict | bytes, sampling_rate: int, seconds: float, at: float = 0.0, limits: Limits = LIMITS
-) -> Tensor:
-    """Decodes a part of the sound of a video to mono; takes the arguments of `to_sound`.
-
-    The sound is first decoded in full. Returns float32 `(T,)`, T at most `seconds * sampling_rate`. Raises `BadSample`
-    for a damaged video, one without sound, or one above the limits; `ImportError` without `av`.
-    """
-    av = needed("av", "video")
-    content = content_of(value, "video", limits)
-    with (
-        guarded("sound of a video"),
-        av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS}) as file,
-    ):
-        if not file.streams.audio:
-            raise BadSample("video without sound")
-        resampler, parts, decoded = av.AudioResampler(format="fltp", rate=sampling_rate), [], 0
-        for frame in file.decode(file.streams.audio[0]):
-            decoded += frame.samples / frame.sample_rate
-            limits.check_seconds(decoded)
-            parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(frame)]
-        parts += [resampled.to_ndarray().mean(0) for resampled in resampler.resample(None)]
-    samples = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-    length = min(round(seconds * sampling_rate), len(samples))
-    if not length:
-        raise BadSample("empty sound of a video")
-    if not np.isfinite(samples).all():
-        raise BadSample("damaged sound of a video: not all samples are finite")
-    first = int(at * (len(samples) - length))
-    return torch.from_numpy(samples[first : first + length].astype(np.float32, copy=True))
-
-
-def to_video(
-    value: dict | bytes, frames: int, at: float = 0.0, stride: int | None = None, limits: Limits = LIMITS
-) -> Tensor:
-    """Decodes frames of a video to RGB pixels.
-
-    stride: distance between the frames, in frames; None spreads them over the whole video. In a video too short for the
-    stride, frames are closer together or repeated. at: place of the first frame, from 0 (first possible) to 1 (last
-    possible). Returns uint8 `(frames, 3, H, W)`. Raises `BadSample` for a damaged video, one with fewer frames than its
-    container says, or one above the limits; `ImportError` without `av`.
-    """
-    av = needed("av", "video")
-    content = content_of(value, "video", limits)
-
-    def opened():
-        return av.open(io.BytesIO(content), options={"format_whitelist": CONTAINERS})
-
-    with guarded("video"):
-        with opened() as file:
-            if not file.streams.video:
-                raise BadSample("file without video")
-            promised = file.streams.video[0].frames  # 0 if the container has no frame count
-            packets = islice(file.demux(file.streams.video[0]), limits.frames + 1)
-            available = sum(packet.size > 0 for packet in packets)
-            limits.check_frames(available)
-        if available < max(promised, 1):
-            raise BadSample(f"damaged video: it ends after {available:,} of {promised:,} frames")
-        apart = (available - 1) / max(frames - 1, 1)
-        apart = apart if stride is None else min(apart, stride)
-        first = at * (available - 1 - apart * (frames - 1))
-        numbers = [round(first + i * apart) for i in range(frames)]
-        decoded = {}
-        with opened() as file:
-            stream = file.streams.video[0]
-            limits.check_pixels(stream.width, stream.height)
-            for number, frame in zip(range(numbers[-1] + 1), file.decode(stream), strict=False):
-                limits.check_pixels(frame.width, frame.height)  # may be more than the container says
-                if number in numbers:
-                    limits.check_clip(frames, frame.width, frame.height)
-                    decoded[number] = torch.from_numpy(frame.to_ndarray(format="rgb24")).permute(2, 0, 1)
-        if missing := set(numbers) - set(decoded):
-            raise BadSample(f"damaged video: {len(missing)} of {frames} frames can't be decoded")
-        return torch.stack([decoded[number] for number in numbers])
-
-
 def needed(package: str, extra: str):
-    """Imports and returns an optional package. Raises `ImportError` with the install command of its extra."""
+    """Imports and returns an optional package. Raises `MissingPackage` with the install command of its extra."""
     try:
         return import_module(package)
     except ImportError as error:
-        raise ImportError(f"{package} is not installed. Install it: pip install 'hf_pretext[{extra}]'") from error
+        raise MissingPackage(f"{package} is not installed. Install it: pip install 'hf_pretext[{extra}]'") from error
 
 
 def to_text(value) -> str:

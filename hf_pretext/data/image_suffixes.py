@@ -1,13 +1,10 @@
 """Suffixes of image files, and the formats that an optional package reads.
 
-files of a folder -> those that are images here; bytes of an image -> further formats for Pillow
+suffixes of the files that are images here; bytes of an image -> further formats for Pillow
 """
 
-from collections import Counter
-from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 from PIL import features
 
@@ -18,7 +15,6 @@ HOW = {  # to read the files that can't be read without it
     **dict.fromkeys(AVIF, "pip install --upgrade pillow"),
 }
 BRANDS = {b"avif", b"avis", b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}  # of both formats
-NO_DATA = ("readme", "license", "licence")  # names of files, without their suffix, that are not reported
 
 
 def has_heic() -> bool:
@@ -52,18 +48,3 @@ def register_heic() -> None:
     import pillow_heif
 
     pillow_heif.register_heif_opener()
-
-
-def left_out_note(files: Sequence[Path], used: set[Path]) -> str | None:
-    """Returns the number of files by suffix that are not used, with the fix if a package reads them; None for none.
-
-    Hidden files and those of `NO_DATA` do not count."""
-    others = [file for file in files if file not in used and not file.name.startswith(".")]
-    counts = Counter(file.suffix.lower() for file in others if file.stem.lower() not in NO_DATA)
-    if not counts:
-        return None
-    words = [
-        f"{count:,} {suffix or 'without a suffix'}{f' (to read them: {HOW[suffix]})' if suffix in HOW else ''}"
-        for suffix, count in counts.most_common()
-    ]
-    return f"{sum(counts.values()):,} files are left out, by suffix: {', '.join(words)}"

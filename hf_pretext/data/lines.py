@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from ..utils.paths import without_query
+from ..utils.paths import suffix_of, without_query
 from .ranges import is_network, is_remote
 from .remote import open_file
 from .rows import DAMAGE
@@ -82,8 +82,9 @@ def in_lists(items: Iterator[ITEM]) -> Iterator[list[ITEM]]:
 
 def kind_of(file: str | Path) -> str:
     """Returns the lowercase suffix of a file, without the suffix of its compression."""
-    suffixes = [suffix.lower() for suffix in Path(without_query(str(file))).suffixes] or [""]
-    return suffixes[-2] if len(suffixes) > 1 and suffixes[-1] in COMPRESSION else suffixes[-1]
+    suffix = suffix_of(str(file))
+    inner = suffix_of(without_query(str(file))[: -len(suffix)]) if suffix in COMPRESSION else ""
+    return inner or suffix
 
 
 def as_surrogates(error: UnicodeError) -> tuple[str, int]:

@@ -1,90 +1,71 @@
-"""Reads the captions and labels of an image folder: `metadata.csv`, `metadata.jsonl`, or a text file next to an image.
+"""Reads the captions and labels of images, sounds or videos from `metadata.csv` and `metadata.jsonl`.
 
-images and metadata files -> one value per image and column
+media and metadata files -> one value per medium and column
 """
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from transformers.utils import logging
 
 from .column_types import Fault, at_line, settled
 from .csv_records import Csv
 from .csv_rows import undecodable
+from .folders import Folder
 from .json_rows import fitted, json_lines, loaded, slow_votes_of
 from .lines import CutOff, Reading
+from .media_suffixes import NAMES, ONE
+from .notes import Notes
 from .table import check_reasons
 
-METADATA = ("metadata.csv", "metadata.jsonl")  # as in `datasets`
 Row = dict[str, Any]
 log = logging.get_logger(__name__)
 
 
-class Notes(NamedTuple):
-    """Columns about images, a value for each image, and the files that they were read from."""
+def metadata_columns(media: Sequence[str], kind: str, files: Sequence[str], folder: Folder) -> Notes:
+    """Returns the columns of metadata files, with a value for each medium.
 
-    columns: dict[str, list]
-    files: list[Path]
-
-
-def notes_on(paths: Sequence[Path], folder: Path, reading: Reading) -> Notes:
-    """Returns the metadata of images.
-
-    The `file_name` in a metadata file is relative to the folder of the file. Without metadata files, the `.txt` file
-    with the name of an image becomes its column `text`. Raises `ValueError` for a metadata file without the column
-    `file_name`, or one with too many unreadable rows."""
-    files = sorted(file for name in METADATA for file in folder.rglob(name))
-    if not files:
-        return texts_next_to(paths, folder, reading)
-    metadata: dict[Path, Row] = {}
+    The `file_name` in a metadata file is relative to the folder of the file. Raises `ValueError` for a metadata file
+    without the column `file_name`, or one with too many unreadable rows."""
+    metadata: dict[str, Row] = {}  # by path below the folder
     repeated = []
     for file in files:
-        rows = metadata_rows(file, reading)
+        rows = metadata_rows(Path(file), folder.reading)
         if rows and not any("file_name" in row for row in rows):
-            raise ValueError(f"{file} has no column file_name. Add it, with the path of each row's image.")
+            raise ValueError(f"{file} has no column file_name. Add it, with the path of each row's {one(kind)}.")
         for row in rows:
             name = row.pop("file_name", None)
             if isinstance(name, str):
-                repeated += [file.parent / name] if file.parent / name in metadata else []
-                metadata[file.parent / name] = row
-    report(folder, paths, metadata, repeated)
-    names = dict.fromkeys(name for row in metadata.values() for name in row if name != "image")
-    return Notes({name: [metadata.get(path, {}).get(name) for path in paths] for name in names}, files)
+                path = os.path.normpath(os.path.join(os.path.dirname(folder.files[file]), name))
+                path = folder.files.get(path, path) if os.path.isabs(path) else path
+                repeated += [path] if path in metadata else []
+                metadata[path] = row
+    paths = [folder.files[medium] for medium in media]
+    report(folder.name, paths, kind, metadata, repeated)
+    names = dict.fromkeys(name for row in metadata.values() for name in row)
+    return Notes({name: [metadata.get(path, {}).get(name) for path in paths] for name in names}, list(files))
 
 
-def report(folder: Path, paths: Sequence[Path], metadata: Mapping[Path, dict], repeated: Sequence[Path]) -> None:
-    """Logs the number and three examples of metadata rows whose image does not exist, of images without a row, and of
-    rows of an image that already has one."""
-    images = set(paths)
-    missing = [path for path in metadata if path not in images and not path.is_file()]
+def one(kind: str) -> str:
+    """Returns the name of one medium: "image"."""
+    return ONE[kind].split()[1]
+
+
+def report(folder: str, paths: Sequence[str], kind: str, metadata: Mapping[str, dict], repeated: Sequence[str]) -> None:
+    """Logs the number and three examples of metadata rows whose medium does not exist, of media without a row, and of
+    rows of a medium that already has one."""
+    media = set(paths)
+    missing = [path for path in metadata if path not in media and not os.path.isfile(os.path.join(folder, path))]
+    replaced = f"metadata rows name {ONE[kind]} of an earlier row, which they replace (several captions: use a list)"
     for what, some in (
-        (f"of {len(metadata):,} metadata rows have no image (column file_name)", missing),
-        (f"of {len(paths):,} images have no metadata row", [path for path in paths if path not in metadata]),
-        ("metadata rows name an image of an earlier row, which they replace (several captions: use a list)", repeated),
+        (f"of {len(metadata):,} metadata rows have no {one(kind)} (column file_name)", missing),
+        (f"of {len(paths):,} {NAMES[kind]} have no metadata row", [path for path in paths if path not in metadata]),
+        (replaced, repeated),
     ):
         if some:
-            examples = ", ".join(str(path.relative_to(folder)) for path in some[:3])
-            log.warning_once(f"{folder}: {len(some):,} {what}: {examples}{', ...' if len(some) > 3 else ''}")
-
-
-def texts_next_to(paths: Sequence[Path], folder: Path, reading: Reading) -> Notes:
-    """Returns the texts of the `.txt` files next to images; no column if there is no such file.
-
-    A text with invalid bytes is None. Raises `ValueError` if there are more of them than `reading.max_bad_fraction`."""
-    texts = {path: path.with_suffix(".txt") for path in paths}
-    files = sorted({text for text in texts.values() if text.is_file()})
-    read: dict[Path, str] = {}
-    reasons = []
-    for file in files:
-        try:
-            read[file] = file.read_text(encoding=reading.encoding or "utf-8-sig").strip()
-        except UnicodeDecodeError as error:
-            reasons.append(f"not UTF-8: {file.relative_to(folder)} (byte 0x{error.object[error.start]:02x})")
-        except OSError as error:
-            reasons.append(f"unreadable: {file.relative_to(folder)} ({error.strerror})")
-    check_reasons(reasons, len(files), f"{folder}: captions in .txt files", reading.max_bad_fraction)
-    return Notes({"text": [read.get(texts[path]) for path in paths]} if read else {}, files)
+            log.warning_once(f"{folder}: {len(some):,} {what}: {', '.join(some[:3])}{', ...' if len(some) > 3 else ''}")
 
 
 def metadata_rows(file: Path, reading: Reading) -> list[Row]:

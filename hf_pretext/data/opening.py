@@ -5,57 +5,61 @@ Tars or ParquetFiles
 """
 
 import glob
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path, PurePath
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import datasets
-from datasets import Dataset, Image, IterableDataset
+from datasets import Dataset, IterableDataset
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
 from ..utils.paths import without_query
 from .contents import File
-from .image_suffixes import image_suffixes, left_out_note
+from .folders import SHARDS, TABLES, Folder, Listing, Selected, Wanted, listing, no_data, select
 from .lines import Reading, kind_of
-from .metadata import METADATA, notes_on
+from .media_folder import files_in_use, open_media
+from .media_suffixes import kinds_by_suffix, left_out_note, media_kind
 from .parquet import ParquetFiles, parquet_files
 from .remote import patient_hub
 from .table import Table, check_lost, open_table
 from .tars import Tars, are_tars
 from .urls import is_url, listed
 
-SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
-TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 SPLITS = {"train": ("train",), "validation": ("validation", "valid", "val", "dev"), "test": ("test",)}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w.-]+")
-FILE = TypeVar("FILE", str, Path)
 Share = Callable[[Callable[[], Any]], Any]  # gives all ranks what a function returns on one
 log = logging.get_logger(__name__)
 
 
-def split_names(dataset: str) -> list[str]:
-    """Returns the split names of a path, glob, URL or Hub id; `["train"]` for data without splits."""
+def split_names(dataset: str, wanted: Wanted) -> list[str]:
+    """Returns the split names of a path, glob, URL or Hub id; `["train"]` for data without splits.
+
+    wanted: decides which files of a folder are read."""
     path = Path(dataset).expanduser()
     if path.is_dir():
-        return names_of_splits(data_files(path))
+        return names_of_splits(select(listing(str(path)).files, wanted).files)
     if not is_url(dataset) and (glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset)):
         return ["train"]
     try:
-        return names_of_splits(data_urls(dataset)) if is_url(dataset) else datasets.get_dataset_split_names(dataset)
+        if is_url(dataset):
+            return names_of_splits(data_urls(dataset, wanted))
+        return datasets.get_dataset_split_names(dataset)
     except Exception:  # `open_dataset` reports the error
         return ["train"]
 
 
 class Opened(NamedTuple):
     """An open dataset. files: by name; None for streamed files, Hub datasets and the output of `save_to_disk`. lost:
-    `[(file, reason)]` of files, or parts of files, that can't be read."""
+    `[(file, reason)]` of files, or parts of files, that can't be read. kinds: of the media of a folder, each a column.
+    note: about files of a folder that are left out."""
 
     data: Dataset | IterableDataset | Mapping | Table | ParquetFiles | Tars
     files: dict[str, File] | None = None
     lost: Sequence[tuple[str, str]] = ()
+    kinds: Sequence[str] = ()
+    note: str | None = None
 
 
 def alone(compute: Callable[[], Any]) -> Any:
@@ -64,30 +68,21 @@ def alone(compute: Callable[[], Any]) -> Any:
 
 
 def open_dataset(
-    dataset: str, split: str, reading: Reading | None = None, option: str = "", share: Share = alone
+    dataset: str, split: str, wanted: Wanted, reading: Reading | None = None, option: str = "", share: Share = alone
 ) -> Opened:
     """Opens a path, glob, URL, list of files or Hub id.
 
-    option: prefix of the option names in error messages. share: see `open_source`. Raises `ValueError` for a dataset
-    that does not exist or can't be read.
+    wanted: decides which files of a folder are read. option: prefix of the option names in error messages. share: see
+    `open_source`. Raises `ValueError` for a dataset that does not exist or can't be read.
     """
     reading = reading or Reading()
     if is_url(dataset):
-        return open_urls(dataset, split, reading, option, share)
+        return open_urls(dataset, split, wanted, reading, option, share)
     path = Path(dataset).expanduser()
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
             return Opened(datasets.load_from_disk(str(path)))
-        everything = all_files(path)
-        chosen = of_one_group(everything)
-        report_links(path)
-        note = left_out_note(list(everything), {*chosen, *notes_among(everything, chosen)})
-        files = of_split(chosen, split, str(path))
-        if note and files:
-            log.warning_once(f"{dataset}: {note}.")
-        if files and files[0].suffix.lower() not in image_suffixes():
-            return load_files(list(map(str, files)), dataset, reading)
-        return image_folder(files, path, reading, note)
+        return open_folder(path, split, wanted, reading, option)
     files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
     if files:
         return load_files(files, dataset, reading)
@@ -96,7 +91,31 @@ def open_dataset(
     return Opened(share(lambda: hub_dataset(dataset, split, option)))
 
 
-def open_urls(dataset: str, split: str, reading: Reading, option: str, share: Share) -> Opened:
+def open_folder(path: Path, split: str, wanted: Wanted, reading: Reading, option: str) -> Opened:
+    """Opens a folder: its shards, media or tables. Logs what is left out. Returns the same as `open_dataset`."""
+    everything = listing(str(path))
+    folder = Folder(str(path), everything.files, wanted, reading)
+    selected = select(folder.files, wanted)
+    report_listing(folder.name, everything)
+    if not selected.files:
+        note = left_out_note(folder.files, ())
+        raise ValueError(
+            f"--{option}dataset {no_data(folder.name, folder.files, wanted)}" + (f" {note}." if note else "")
+        )
+    used = files_in_use(selected, folder)
+    files = of_split(selected.files, split, folder.name)
+    if selected.kind is None:
+        opened = load_files(files, folder.name, reading)
+    else:
+        media = open_media(Selected({file: folder.files[file] for file in files}, selected.kind), folder)
+        opened = Opened(media.data, media.files, kinds=media.kinds)
+    note = left_out_note(folder.files, used)
+    if note:
+        log.warning_once(f"{folder.name}: {note}.")
+    return opened._replace(note=note)
+
+
+def open_urls(dataset: str, split: str, wanted: Wanted, reading: Reading, option: str, share: Share) -> Opened:
     """Opens the files of a URL or of a list of files. Returns the same as `open_dataset`."""
     name = without_query(dataset)
 
@@ -109,20 +128,23 @@ def open_urls(dataset: str, split: str, reading: Reading, option: str, share: Sh
 
         return run
 
-    files = share(explained(lambda: of_split(data_urls(dataset), split, name)))
-    if not files or kind_of(files[0]) in image_suffixes():
+    files = share(explained(lambda: of_split(data_urls(dataset, wanted), split, name)))
+    if not files or media_kind(files[0], kinds_by_suffix()):
         raise ValueError(
-            f"--{option}dataset {name} can't be opened: no Parquet files, tars or tables. Images are read from local "
-            "folders: copy them, or pack them into tars (img2dataset makes tars from a list of image URLs)."
+            f"--{option}dataset {name} can't be opened: no Parquet files, tars or tables. Images, sounds and videos "
+            "are read from local folders: copy them, or pack them into tars (img2dataset makes tars from a list of "
+            "image URLs, video2dataset from one of videos)."
         )
     load = explained(lambda: load_files(files, name, reading))
     return share(load) if kind_of(files[0]) in SHARDS else load()  # each machine has its own cache of tables
 
 
-def data_urls(dataset: str) -> dict[str, PurePath | None]:
+def data_urls(dataset: str, wanted: Wanted) -> Mapping[str, str | None]:
     """Returns the data files of a URL or of a list of files, `{file: path below the folder or None}`, of one group."""
-    files = listed(dataset, {*SHARDS, *TABLES, *image_suffixes()})
-    return files if None in files.values() else of_one_group(files)
+    files = listed(dataset, {*SHARDS, *TABLES, *kinds_by_suffix()})
+    if None in files.values():
+        return dict.fromkeys(files)
+    return select({file: path.as_posix() for file, path in files.items()}, wanted).files
 
 
 def hub_dataset(dataset: str, split: str, option: str) -> IterableDataset | ParquetFiles | Tars:
@@ -144,68 +166,53 @@ def hub_dataset(dataset: str, split: str, option: str) -> IterableDataset | Parq
         ) from error
 
 
-def all_files(folder: Path) -> dict[Path, Path]:
-    """Returns all files below a folder, sorted, `{file: path below the folder}`."""
-    return {file: file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file()}
-
-
-def report_links(folder: Path) -> None:
-    """Logs the links to folders below a folder: they are not followed, and may lead around in a circle."""
-    folders = (Path(at, name) for at, names, _ in os.walk(folder) for name in names)
-    links = sorted(str(link.relative_to(folder)) for link in folders if link.is_symlink())
-    if links:
+def report_listing(folder: str, everything: Listing) -> None:
+    """Logs the links to folders below a folder, which are not followed, as they may lead around in a circle, and what
+    can't be listed."""
+    if links := everything.links:
         log.warning_once(
             f"{folder}: {len(links):,} linked folders are not followed: {', '.join(links[:3])}"
             f"{', ...' if len(links) > 3 else ''}. Move the folders themselves there."
         )
+    if closed := everything.closed:
+        log.warning_once(
+            f"{folder}: {len(closed):,} files or folders are left out: "
+            f"{', '.join(f'{path} ({reason})' for path, reason in closed[:3])}{', ...' if len(closed) > 3 else ''}"
+        )
 
 
-def data_files(folder: Path) -> dict[Path, Path]:
-    """Returns the sorted data files below a folder, `{file: path below the folder}`, all of one group."""
-    return of_one_group(all_files(folder))
-
-
-def of_one_group(files: Mapping[FILE, PurePath]) -> dict[FILE, PurePath]:
-    """Returns the data files among files: shards (Parquet, tars), else images, else tables.
-
-    Images take precedence over tables, because image folders often contain tables of labels or text notes."""
-    for kinds in (SHARDS, image_suffixes(), TABLES):
-        if chosen := {file: path for file, path in files.items() if kind_of(file) in kinds}:
-            return chosen
-    return {}
-
-
-def notes_among(files: Iterable[Path], images: Iterable[Path]) -> list[Path]:
-    """Returns the files that may describe images: metadata, and texts with the name of an image."""
-    texts = {image.with_suffix(".txt") for image in images}
-    return [file for file in files if file.name in METADATA or file in texts]
-
-
-def split_of(path: PurePath | None) -> str | None:
+def split_of(path: str | None, media: Mapping[str, str]) -> str | None:
     """Returns the split name in the path of a file below its folder, or None.
 
-    The name is the file's top folder ("train/cat/1.jpg") or, for files other than images, the beginning of the file
-    name ("train-00000-of-00004.parquet")."""
+    The name is the file's top folder ("train/cat/1.jpg") or, for files other than media, the beginning of the file name
+    ("train-00000-of-00004.parquet"). media: `kinds_by_suffix()`."""
     if path is None:
         return None
-    top, *below = path.parts
+    top, *below = path.split("/")
     words = [word for words in SPLITS.values() for word in words]
     if below and top in words:
         return top
-    if path.suffix.lower() in image_suffixes():
+    if media_kind(path, media):
         return None
-    return next((word for word in words if re.match(rf"{word}(?![a-z])", path.name)), None)
+    name = path.rpartition("/")[2]
+    return next((word for word in words if re.match(rf"{word}(?![a-z])", name)), None)
 
 
-def names_of_splits(files: Mapping[FILE, PurePath | None]) -> list[str]:
+def splits_of(files: Mapping[str, str | None]) -> dict[str, str | None]:
+    """Returns the split name of each file, or None."""
+    media = kinds_by_suffix()
+    return {file: split_of(path, media) for file, path in files.items()}
+
+
+def names_of_splits(files: Mapping[str, str | None]) -> list[str]:
     """Returns the split names in the paths of files; `["train"]` if there are none."""
-    return sorted({split for path in files.values() if (split := split_of(path))}) or ["train"]
+    return sorted({split for split in splits_of(files).values() if split}) or ["train"]
 
 
-def of_split(files: Mapping[FILE, PurePath | None], split: str, folder: str) -> list[FILE]:
+def of_split(files: Mapping[str, str | None], split: str, folder: str) -> list[str]:
     """Returns the files of one split; all files if no path contains a split name. Raises `ValueError` for an unknown
     split."""
-    splits = {file: split_of(path) for file, path in files.items()}
+    splits = splits_of(files)
     if not any(splits.values()):
         return list(files)
     chosen = [file for file in files if splits[file] == split]
@@ -225,6 +232,8 @@ def load_files(files: list[str], name: str, reading: Reading) -> Opened:
     format = {**SHARDS, **TABLES}.get(kind)
     if len(kinds) > 1 or format is None:
         known = ", ".join([*SHARDS, *TABLES])
+        if any(media_kind(file, kinds_by_suffix()) for file in files):
+            known += ". Images, sounds and videos are read from their folder: give the folder"
         raise ValueError(
             f"{name} has files of the formats {', '.join(sorted(kinds))}. Give files of one supported format: {known}."
         )
@@ -246,26 +255,6 @@ def load_files(files: list[str], name: str, reading: Reading) -> Opened:
             f"{name} can't be read as {kind} files. Check that they are complete and valid. "
             f"{type(reason).__name__}: {reason}"
         ) from error
-
-
-def image_folder(paths: list[Path], folder: Path, reading: Reading, left_out: str | None = None) -> Opened:
-    """Returns a table of image paths with labels and captions.
-
-    The label of an image is the name of its folder. The other columns are those of `notes_on`. left_out: a note on
-    other files, for the error. Raises `ValueError` for a folder without images, or metadata that can't be read.
-    """
-    if not paths:
-        raise ValueError(
-            f"{folder} contains no image ({', '.join(sorted(image_suffixes()))}) and no other supported file "
-            f"({', '.join([*SHARDS, *TABLES])}). Give a folder that contains data files, at any depth."
-            + (f" {left_out}." if left_out else "")
-        )
-    notes = notes_on(paths, folder, reading)
-    columns = {"image": list(map(str, paths)), "label": [path.parent.name for path in paths], **notes.columns}
-    data = Dataset.from_dict(columns).cast_column("image", Image(decode=False))
-    files = {path: path.stat() for path in [*paths, *notes.files]}
-    files = {str(path.relative_to(folder)): File(str(path), of.st_size, str(of.st_mtime)) for path, of in files.items()}
-    return Opened(data, files)
 
 
 def choose_split(data: Mapping[str, Dataset | IterableDataset], split: str, name: str):

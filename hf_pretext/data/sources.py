@@ -17,6 +17,7 @@ from ..utils.paths import without_query
 from .columns import PATHS, features_of, find_one_of, holds_paths
 from .contents import File
 from .decoding import UNREADABLE, BadSample
+from .folders import Wanted
 from .lines import Reading
 from .media_paths import check_no_url, followed
 from .opening import SPLITS, Opened, alone, choose_split, open_dataset, split_names
@@ -172,20 +173,30 @@ def open_source(
     reading: Reading | None = None,
     option: str = "",
     share: Callable[[Callable[[], Any]], Any] = alone,
+    further: Sequence[str | tuple[str, ...]] = (),
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
     dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
-        any sequence or iterable of dicts. Files may be images, Parquet files and WebDataset tars (both streamed), or
-        Arrow, JSON lines, CSV and text files (converted to a table on disk). columns: `{canonical name: name in the
-        data, or None to detect it}`. needed: required canonical columns; of a tuple, the first that the dataset has.
-        reading: how files are read. option: prefix of the option names in error messages. share: gives all ranks what
+        any sequence or iterable of dicts. Files may be images, sounds or videos of a folder, Parquet files and
+        WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files (converted to a table on disk).
+    columns: `{canonical name: name in the data, or None to detect it}`. needed: required canonical columns; of a tuple,
+        the first that the dataset has. further: canonical columns that the objective needs elsewhere; they decide, too,
+        which files of a folder are read.
+    reading: how files are read. option: prefix of the option names in error messages. share: gives all ranks what
         its argument returns on one (`on_main_process`), if all ranks open the dataset together; by default each rank
         asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
     name = without_query(dataset) if isinstance(dataset, str) else type(dataset).__name__
-    opened = open_dataset(dataset, split, reading, option, share) if isinstance(dataset, str) else Opened(dataset)
+    asked = dict(columns or {})
+    opened = Opened(dataset)
+    if isinstance(dataset, str):
+        opened = open_dataset(dataset, split, Wanted(needed, asked, further), reading, option, share)
+        asked = {
+            **dict(zip(opened.kinds, opened.kinds, strict=True)),
+            **{k: v for k, v in asked.items() if v is not None},
+        }
     data = opened.data
     if isinstance(data, Mapping):  # a DatasetDict
         data = choose_split(data, split, name)
@@ -198,12 +209,21 @@ def open_source(
         if first is None:
             raise ValueError(f"{name} has no rows. Give a dataset with at least one sample.")
         features = features_of(first)
-    asked = dict(columns or {})
     if isinstance(data, Tars):
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
-    kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
-    chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
+    chosen = columns_of(features, needed, asked, name, option, opened.note)
     return Source(data, chosen, name, features, opened.files, opened.lost)
+
+
+def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:
+    """Returns `{canonical name: name in the data}` of the needed columns. note: about files that are left out.
+
+    Raises `ValueError` for a missing or ambiguous column."""
+    kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
+    try:
+        return dict(find_one_of(features, some, asked, name, option) for some in kinds)
+    except ValueError as error:
+        raise ValueError(f"{error} In the folder, {note}." if note else str(error)) from None
 
 
 def as_tars(data):
@@ -227,7 +247,7 @@ def open_splits(
     if isinstance(dataset, Mapping):
         available = list(dataset)
     elif isinstance(dataset, str):
-        available = split_names(dataset)
+        available = split_names(dataset, Wanted(needed, columns or {}))
     names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
     return {
         split: open_source(dataset, name or "train", columns, needed, reading, option)

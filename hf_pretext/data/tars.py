@@ -14,19 +14,22 @@ from datasets import Audio, Features, Image, Value, Video
 from datasets.features.features import generate_from_arrow_type
 from datasets.packaged_modules.webdataset.webdataset import WebDataset, base_plus_ext
 
+from .columns import TEXTS
 from .contents import files_of
 from .decoding import UNREADABLE
+from .media_suffixes import SOUNDS, VIDEOS
 from .remote import cached, digest, file_facts, is_remote, open_file, patiently, read_bytes, short_names
 from .rows import BLOCK, MEDIA, Rows
 
 MEMBERS = {  # suffixes of one kind of data; kinds without an entry have one suffix
     "image": ("jpg", "jpeg", "jpe", "jfif", "png", "webp", "gif", "bmp", "tif", "tiff", "ppm", "heic", "heif", "avif"),
-    "audio": ("wav", "flac", "mp3", "ogg", "opus"),
-    "video": ("mp4", "m4v", "webm", "mkv", "mov", "avi"),
+    "audio": tuple(suffix[1:] for suffix in SOUNDS),
+    "video": tuple(suffix[1:] for suffix in VIDEOS),
     "text": ("txt", "text", "transcript", "caption"),
+    "subtitles": ("srt", "vtt"),
     "json": ("json", "jsn"),
 }
-FEATURES = {"image": Image(), "audio": Audio(), "video": Video(), "text": Value("string")}
+FEATURES = {"image": Image(), "audio": Audio(), "video": Video(), **dict.fromkeys(TEXTS, Value("string"))}
 NUMBERS = ("cls", "cls2", "index", "inx", "id")  # suffixes of members that hold an integer
 MOST_COLUMNS, LONGEST_NAME = 32, 64  # of the members of a tar: rarer ones and those of longer names are left out
 END = "__end__"  # of an index: its last line marks damage here
@@ -282,7 +285,7 @@ def json_features(name: str, values: Sequence) -> dict:
 def decoded(name: str, value: bytes):
     """Decodes a text, a number, JSON or an array, by the suffix of the member; other content stays bytes. Raises errors
     of many types for damaged content."""
-    if kind_of(name) == "text":
+    if kind_of(name) in TEXTS:
         return value.decode()
     decode = WebDataset.DECODERS.get(kind_of(name))
     return value if decode is None else decode(value)

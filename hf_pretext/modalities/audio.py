@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import AutoFeatureExtractor, PreTrainedModel, Wav2Vec2FeatureExtractor
 from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
 
-from ..data.decoding import sound_of_video, to_sound
+from ..data.clips import to_clip
 from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, noise
 from ..utils.foreign import refuse_custom_code
@@ -185,9 +185,9 @@ class Audio(Modality):
         """Returns the encoder's input, `(T,)` or `(frames, mels)`, and an attention_mask if lengths vary.
 
         Raises `BadSample` for audio that can't be read."""
-        column = self.column(row)
-        decode = to_sound if column == "audio" else sound_of_video
-        return self.extracted(decode(row[column], self.processor.sampling_rate, self.seconds, at, self.limits))
+        rate = self.processor.sampling_rate
+        clip = to_clip(row[self.column(row)], self.seconds, at=at, sampling_rate=rate, limits=self.limits)
+        return self.extracted(clip.sound[: int(clip.mask.nonzero()[-1]) + 1])
 
     def extracted(self, sound: Tensor) -> Example:
         """Returns the encoder's input for a waveform (`(T,)`): `(T,)` or `(frames, mels)`, and an attention_mask if

@@ -14,10 +14,11 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
 
-from ..data.decoding import to_video
+from ..data.clips import to_clip
 from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, image_sides, noise
 from ..utils.foreign import refuse_custom_code
+from ..utils.settings import accepts_ints
 from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
 from ._modality import Batch, Context, Example, Modality
 
@@ -37,6 +38,7 @@ print(encoder.__class__.__name__, features.shape)
 INPUTS = ("pixel_values_videos", "pixel_values")  # argument names of video encoders
 
 
+@accepts_ints
 @strict
 @dataclass
 class VideoArguments:
@@ -45,8 +47,8 @@ class VideoArguments:
     video_column: Column of the videos. If not set: detected from the column names and types.
     eval_video_column: Column of the videos in --eval_dataset. If not set: detected from the column names and types.
     num_frames: Number of frames of a clip.
-    frame_stride: Step from one frame of a clip to the next, in frames of the video. Default: the frames of a clip are
-        spread over the full video.
+    fps: Frames of a clip per second, so that a clip lasts `num_frames / fps` seconds at any frame rate of the video.
+        Default: the frames are spread over the full video.
     video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
         processor, or else in its config, or else 224.
     max_video_frames: Videos of more frames count as bad samples.
@@ -57,22 +59,24 @@ class VideoArguments:
     video_column: str | None = None
     eval_video_column: str | None = None
     num_frames: int = 16
-    frame_stride: int | None = None
+    fps: float | None = None
     video_size: int | None = None
     max_video_frames: int = LIMITS.frames
 
     def validate_ranges(self):
-        for name in ("num_frames", "frame_stride", "video_size", "max_video_frames"):
+        for name in ("num_frames", "video_size", "max_video_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
+        if self.fps is not None and not self.fps > 0:
+            raise ValueError(f"fps must be above 0, but is {self.fps}.")
 
 
 class Video(Modality):
     """Videos.
 
-    processor: a transformers video processor. It sets size and normalisation. frames, stride: see `num_frames` and
-    `frame_stride` in `VideoArguments`. limits: of one video.
+    processor: a transformers video processor. It sets size and normalisation. frames, fps: see `num_frames` and `fps`
+    in `VideoArguments`. limits: of one video.
     """
 
     name = "video"
@@ -86,9 +90,9 @@ class Video(Modality):
     packages = ("torchvision",)
     usage = USAGE
 
-    def __init__(self, processor, frames: int, stride: int | None = None, limits: Limits = LIMITS):
+    def __init__(self, processor, frames: int, fps: float | None = None, limits: Limits = LIMITS):
         """Raises `ValueError` for a processor with outputs of varying size."""
-        self.processor, self.frames, self.stride, self.limits = processor, frames, stride, limits
+        self.processor, self.frames, self.fps, self.limits = processor, frames, fps, limits
         self.size = target_size(processor)
         self.mean, self.std = pixel_statistics(processor)
         self.encoder_input = INPUTS[0]
@@ -100,7 +104,7 @@ class Video(Modality):
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
         limits = replace(context.limits, frames=settings.max_video_frames)
-        return cls(processor, settings.num_frames, settings.frame_stride, limits)
+        return cls(processor, settings.num_frames, settings.fps, limits)
 
     @classmethod
     def from_saved(
@@ -129,9 +133,9 @@ class Video(Modality):
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Returns a sentence for a card about the distance of frames."""
-        stride = results["frame_stride"]
-        return [f"Frames: {'spread over each video' if stride is None else f'{stride} apart'}, resized and cropped."]
+        """Returns a sentence for a card about the rate of frames."""
+        fps = results["fps"]
+        return [f"Frames: {'spread over each video' if fps is None else f'{fps:g} per second'}, resized and cropped."]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
@@ -145,7 +149,7 @@ class Video(Modality):
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
         """Returns a clip, uint8 `(F, 3, S, S)`. Raises `BadSample` for a video that can't be read."""
-        clip = to_video(row["video"], self.frames, at, self.stride, self.limits)
+        clip = to_clip(row["video"], fps=self.fps, frames=self.frames, at=at, limits=self.limits).frames
         asis = {"do_rescale": False, "do_normalize": False, "do_sample_frames": False}
         (frames,) = self.processor([clip], return_tensors="pt", **asis)[self.processor.model_input_names[0]]
         return {self.encoder_input: frames}
@@ -175,8 +179,8 @@ class Video(Modality):
         return self.finish({self.encoder_input: pixels})
 
     def facts(self) -> dict:
-        """Returns frame size, frame number and stride for results.json."""
-        return {"video_size": list(self.size), "num_frames": self.frames, "frame_stride": self.stride}
+        """Returns frame size, frame number and frame rate for results.json."""
+        return {"video_size": list(self.size), "num_frames": self.frames, "fps": self.fps}
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the middle frame of each clip, uint8 `(..., 3, S, S)`."""

@@ -120,8 +120,9 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
     if len(request.objective.inputs) == 1:
         return open_source(request.datasets[0], split, column, (TEXT,), reading)
     captions = {**column, **{k: v for k, v in further_columns(request).items() if k != "pair_label"}}
+    further = tuple(each.columns for each in modality_classes(request.objective.inputs).values())  # of the same files
     sources = [
-        (open_source(dataset, split, captions, tuple(captions), reading), tuple(captions))
+        (open_source(dataset, split, captions, tuple(captions), reading, further=further), tuple(captions))
         for dataset in request.datasets
     ]
     sources += [(source, (TEXT,)) for source in sources_alone(request, TEXT)]

@@ -45,6 +45,11 @@ def without_query(text: str) -> str:
     return SECRETS.sub(public, text)
 
 
+def suffix_of(file: str) -> str:
+    """Returns the last suffix of a path or URL, in lowercase: ".gz" of "a.txt.GZ"."""
+    return os.path.splitext(os.path.basename(without_query(file) if "://" in file else file))[1].lower()
+
+
 def without_paths(config):
     """Returns the content of a config.json without the folders that its parts were loaded from.
 

@@ -28,7 +28,7 @@ def make_settings(settings_class: type, **settings):
 
 def accepts_ints(settings: type) -> type:
     """Class decorator for strict dataclasses: fields of type float also accept an int, 1 for 1.0."""
-    floats = {field.name for field in dataclasses.fields(settings) if field.type is float}
+    floats = {field.name for field in dataclasses.fields(settings) if field.type in (float, float | None)}
     set_attribute = settings.__setattr__
 
     def set_field(self, name: str, value) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import logging
 import tarfile
 
 import numpy as np
@@ -18,6 +19,14 @@ def fresh_cache(tmp_path_factory, monkeypatch):
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(folder))
     return folder / "hf_pretext" / "rows"
+
+
+def logged(caplog):
+    """Yields a function that returns the messages that were logged so far."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield lambda: [record.getMessage() for record in caplog.records]
+    logger.removeHandler(caplog.handler)
 
 
 def lines(count=ROWS):

@@ -5,19 +5,15 @@ import sys
 import numpy as np
 import pytest
 import torch
-from media import RATE, TONE, film, sound, video
 from PIL import Image
 
 from hf_pretext.data import decoding
 from hf_pretext.data.decoding import (
     BadSample,
     open_image,
-    sound_of_video,
     to_image,
     to_pixels,
-    to_sound,
     to_text,
-    to_video,
     upright_size,
 )
 from hf_pretext.data.limits import Limits
@@ -214,123 +210,6 @@ def test_formats_that_run_programs_are_not_tried():
     postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\nshowpage\n"
     with pytest.raises(BadSample, match="not an image"):
         to_image(postscript)
-
-
-@pytest.mark.parametrize(("format", "error"), [("WAV", 1e-4), ("FLAC", 1e-4), ("OGG", 0.05), ("MP3", 0.05)])
-def test_sound(format, error):
-    found = to_sound({"bytes": sound(format), "path": None}, RATE, seconds=1.0)
-    assert found.dtype == torch.float32 and found.shape == (RATE,)
-    assert np.abs(found.numpy() - TONE)[2000:-2000].max() < error
-
-
-def test_a_part_of_a_sound():
-    ramp = np.arange(RATE, dtype=np.float32) / RATE
-    for at, first in ((0.0, 0.0), (0.5, 0.375), (1.0, 0.75)):
-        part = to_sound(sound(samples=ramp), RATE, seconds=0.25, at=at)
-        assert part.shape == (RATE // 4,) and part[0].item() == pytest.approx(first, abs=1e-3)
-    assert to_sound(sound(samples=ramp), RATE, seconds=9.0).shape == (RATE,)
-
-
-def test_sound_of_several_channels_at_another_rate():
-    both = np.stack([TONE, np.zeros_like(TONE)], axis=1)
-    found = to_sound(sound(samples=both), 8_000, seconds=1.0)
-    assert found.shape == (8_000,)
-    assert np.abs(found.numpy() - TONE[::2] / 2)[100:-100].max() < 1e-2
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (lambda: b"", "empty sound: the file or value has 0 bytes"),
-        (lambda: b"hello" * 100, "damaged sound"),
-        (lambda: None, "sound is NoneType, not bytes"),
-        (lambda: sound(samples=TONE[:0]), "empty sound"),
-        (lambda: sound("FLAC")[:3000], "damaged sound"),
-        (lambda: sound("OGG")[:50], "damaged sound"),
-        (lambda: encoded(), "damaged sound"),
-    ],
-)
-def test_invalid_sounds_are_bad_samples(content, reason):
-    with pytest.raises(BadSample, match=reason):
-        to_sound(content(), RATE, seconds=1.0)
-
-
-def test_the_reason_of_a_damaged_sound_is_always_the_same():
-    """So that equal reasons are counted together."""
-    reasons = set()
-    for _ in range(3):
-        with pytest.raises(BadSample) as error:
-            to_sound(b"hello" * 100, RATE, seconds=1.0)
-        reasons.add(str(error.value))
-    assert reasons == {"damaged sound: Format not recognised."}
-
-
-def test_sound_of_a_video():
-    content = film(seconds=2.0, silent=1.0)
-    late = sound_of_video({"bytes": content, "path": None}, 8_000, seconds=0.5, at=1.0)
-    assert late.dtype == torch.float32 and late.shape == (4_000,)
-    spectrum = torch.fft.rfft(late).abs()
-    assert spectrum.argmax().item() * 2 == pytest.approx(440, abs=4)  # bins of 2 Hz
-    assert sound_of_video(content, 8_000, seconds=0.5, at=0.0).abs().max() < 0.05 < late.abs().max()
-    assert len(sound_of_video(content, 8_000, seconds=99.0)) == pytest.approx(16_000, abs=1_500)  # padded by its codec
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (lambda: video(), "video without sound"),
-        (lambda: b"hello" * 100, "damaged sound of a video"),
-        (b"", "empty video: the file or value has 0 bytes"),
-    ],
-)
-def test_videos_without_sound_are_bad_samples(content, reason):
-    with pytest.raises(BadSample, match=reason):
-        sound_of_video(content() if callable(content) else content, RATE, seconds=1.0)
-
-
-@pytest.mark.parametrize(("format", "codec"), [("mp4", "mpeg4"), ("avi", "mpeg4"), ("webm", "libvpx")])
-def test_video(format, codec):
-    found = to_video({"bytes": video(format=format, codec=codec), "path": None}, frames=4)
-    assert found.shape == (4, 3, 48, 64) and found.dtype == torch.uint8
-    means = found.float().mean((1, 2, 3))
-    assert torch.allclose(means, torch.tensor([0.0, 80, 152, 232]), atol=4)  # frames 0, 10, 19 and 29
-
-
-def test_frames_of_a_video_at_a_stride():
-    def numbers(**options):
-        return (to_video(video(), 3, **options).float().mean((1, 2, 3)) / 8).tolist()
-
-    assert numbers(stride=2) == pytest.approx([0, 2, 4], abs=0.6)
-    assert numbers(stride=2, at=1.0) == pytest.approx([25, 27, 29], abs=0.6)
-    assert numbers(stride=100) == pytest.approx([0, 14, 29], abs=0.6)  # as far apart as the video allows
-    assert to_video(video(frames=2), frames=5).shape == (5, 3, 48, 64)
-
-
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (lambda: b"", "empty video: the file or value has 0 bytes"),
-        (lambda: b"hello" * 100, "damaged video|file without video"),
-        (lambda: 7, "video is int, not bytes"),
-        (lambda: video()[:-800], "damaged video|file without video"),  # the index of an mp4 is at its end
-        (lambda: video(format="avi")[:-3000], "ends after [0-9]+ of 30 frames"),
-        (lambda: sound(), "damaged video|file without video"),
-    ],
-)
-def test_invalid_videos_are_bad_samples(content, reason):
-    with pytest.raises(BadSample, match=reason):
-        to_video(content(), frames=30)
-
-
-def test_huge_frames_and_playlists_are_refused(tmp_path):
-    with pytest.raises(BadSample, match="64x48 pixels, more than 3,000"):
-        to_video(video(), frames=2, limits=Limits(pixels=3000))
-    (tmp_path / "secret.mp4").write_bytes(video())
-    playlist = f"#EXTM3U\n#EXTINF:3,\nfile://{tmp_path}/secret.mp4\n#EXT-X-ENDLIST\n"
-    with pytest.raises(BadSample, match="damaged video"):
-        to_video(playlist.encode(), frames=2)
-    with pytest.raises(BadSample, match="damaged video"):
-        to_video(f"ffconcat version 1.0\nfile '{tmp_path}/secret.mp4'\n".encode(), frames=2)
 
 
 def test_a_missing_package_is_reported(monkeypatch):

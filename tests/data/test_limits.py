@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 import pytest
-from media import RATE, TONE, film, sound, video
+from media import RATE, TONE, sound, video
 from PIL import Image
 
-from hf_pretext.data.decoding import BadSample, content_of, read_file, sound_of_video, to_image, to_sound, to_video
+from hf_pretext.data.clips import to_clip
+from hf_pretext.data.decoding import BadSample, content_of, read_file, to_image
 from hf_pretext.data.limits import Limits
 
 buffer = io.BytesIO()
@@ -61,7 +62,7 @@ def test_too_many_bytes_are_a_bad_sample_in_a_row_and_in_a_file(tmp_path):
     row, file = {"bytes": PNG, "path": None}, {"bytes": None, "path": str(tmp_path / "a.png")}
     for value in (PNG, bytearray(PNG), row, file):
         assert to_image(value, Limits(bytes=len(PNG))).shape == (3, 20, 30)
-        for decode in (to_image, lambda value, limits: to_sound(value, RATE, 1.0, limits=limits)):
+        for decode in (to_image, lambda value, limits: to_clip(value, 1.0, sampling_rate=RATE, limits=limits)):
             with pytest.raises(BadSample, match=rf"{len(PNG)} bytes, more than {len(PNG) - 1} \(--max_sample_bytes\)"):
                 decode(value, Limits(bytes=len(PNG) - 1))
     with open(tmp_path / "sparse", "wb") as sparse:
@@ -70,36 +71,21 @@ def test_too_many_bytes_are_a_bad_sample_in_a_row_and_in_a_file(tmp_path):
         read_file(str(tmp_path / "sparse"))
 
 
-def test_too_many_frames():
-    assert to_video(video(), 2, limits=Limits(frames=30)).shape[0] == 2
-    with pytest.raises(BadSample, match=r"more than 29 frames \(--max_video_frames\)"):
-        to_video(video(), 2, limits=Limits(frames=29))
-
-
 def test_frames_that_take_too_much_memory_together():
     """16 frames of 9,000 x 9,000 pixels, in a GIF of 100 kB, took 19 GB."""
-    assert to_video(video(), 8, limits=Limits(pixels=48 * 64)).shape[0] == 8
+    assert to_clip(video(), frames=8, limits=Limits(pixels=48 * 64)).frames.shape[0] == 8
     with pytest.raises(BadSample, match=r"9 frames of 64x48 pixels, more than 24,576 \(8 times --max_image_pixels\)"):
-        to_video(video(), 9, limits=Limits(pixels=48 * 64))
+        to_clip(video(), frames=9, limits=Limits(pixels=48 * 64))
 
 
 def test_frames_that_are_larger_than_the_container_says_are_not_decoded():
     small, large = (video(5, size, "mpegts", "mpeg2video") for size in ((48, 64), (480, 640)))
     with pytest.raises(BadSample, match="640x480 pixels, more than 5,000"):
-        to_video(small + large, 10, limits=Limits(pixels=5_000))
-
-
-def test_too_many_seconds_of_sound():
-    content = film(seconds=2.0)
-    assert len(to_sound(sound(), RATE, 0.5, limits=Limits(seconds=1.0))) == RATE // 2
-    assert len(sound_of_video(content, RATE, 0.5, limits=Limits(seconds=2.2))) == RATE // 2
-    for decode, value in ((to_sound, sound()), (sound_of_video, content)):
-        with pytest.raises(BadSample, match=r"seconds of sound \(--max_sound_seconds\)"):
-            decode(value, RATE, 0.5, limits=Limits(seconds=0.9))
+        to_clip(small + large, frames=10, limits=Limits(pixels=5_000))
 
 
 def test_a_sampling_rate_that_needs_gigabytes_to_resample():
     content = bytearray(sound(samples=TONE))
     content[24:28] = struct.pack("<I", 500_000_003)
     with pytest.raises(BadSample, match="500,000,003 Hz"):
-        to_sound(bytes(content), RATE, seconds=1.0)
+        to_clip(bytes(content), 1.0, sampling_rate=RATE)

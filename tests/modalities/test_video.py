@@ -6,7 +6,8 @@ from conftest import CONFIGS
 from media import video
 from transformers import AutoVideoProcessor, VJEPA2Config
 
-from hf_pretext.data.decoding import BadSample, to_video
+from hf_pretext.data.clips import to_clip
+from hf_pretext.data.decoding import BadSample
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities import Context, Inputs
 from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
@@ -25,15 +26,16 @@ def test_a_clip_is_what_the_saved_processor_makes_of_it(tmp_path):
     assert example["pixel_values_videos"].dtype == torch.uint8
     batch = films.finish({name: value[None] for name, value in example.items()})
     Inputs(films).processor.save_pretrained(tmp_path)
-    theirs = AutoVideoProcessor.from_pretrained(tmp_path)([to_video(ROW["video"], 4)], return_tensors="pt")
+    theirs = AutoVideoProcessor.from_pretrained(tmp_path)([to_clip(ROW["video"], frames=4).frames], return_tensors="pt")
     torch.testing.assert_close(batch["pixel_values_videos"], theirs["pixel_values"], atol=1e-5, rtol=0)
 
 
 def test_frames_are_where_they_are_asked_for():
-    films = fresh(frame_stride=2)
+    films = fresh(fps=5)  # of a video of 10 per second
     levels = [films(ROW, None, at)["pixel_values_videos"].float().mean((1, 2, 3)) / 8 for at in (0.0, 1.0)]
-    assert levels[0].tolist() == pytest.approx([0, 2, 4, 6], abs=0.6)
+    assert levels[0].tolist() == pytest.approx([1, 3, 5, 7], abs=0.6)
     assert levels[1].tolist() == pytest.approx([23, 25, 27, 29], abs=0.6)
+    assert films.preparation(films.facts()) == ["Frames: 5 per second, resized and cropped."]
     assert fresh().preparation(fresh().facts()) == ["Frames: spread over each video, resized and cropped."]
 
 
@@ -89,3 +91,5 @@ def test_a_processor_that_is_brought_is_used(tmp_path):
         Video.from_saved(str(tmp_path / "empty"), build_encoder(CONFIGS["videomae"]()), "it")
     with pytest.raises(Exception, match="num_frames must be at least 1"):
         VideoArguments(num_frames=0)
+    with pytest.raises(Exception, match="fps must be above 0"):
+        VideoArguments(fps=0)

@@ -11,7 +11,8 @@ from media import RATE, sound, video
 from PIL import Image
 from streamed import ROWS, Counter, Number, Words, batches, lenient, numbered, numbers
 
-from hf_pretext.data.decoding import UNREADABLE, to_sound, to_text, to_video
+from hf_pretext.data.clips import to_clip
+from hf_pretext.data.decoding import UNREADABLE, to_text
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.image import Image as ImageModality
@@ -122,11 +123,11 @@ def test_rows_whose_path_is_a_pipe_or_a_device_are_replaced(workers, tmp_path):
 
 
 def _sound(row, random):
-    return {"sound": to_sound(row["audio"], RATE, seconds=0.5, at=random.random())}
+    return {"sound": to_clip(row["audio"], 0.5, at=random.random(), sampling_rate=RATE).sound}
 
 
 def _video(row, random):
-    return {"video": to_video(row["video"], frames=4, at=random.random(), stride=2)}
+    return {"video": to_clip(row["video"], fps=5, frames=4, at=random.random()).frames}
 
 
 def _text(row, random):
@@ -141,7 +142,7 @@ def _text(row, random):
             datasets.Audio(),
             _sound,
             sound,
-            {b"RIFF" * 50: "damaged sound", b"": "empty sound"},
+            {b"RIFF" * 50: "cut file", b"": "empty sound"},
         ),
         ("video", datasets.Video(), _video, video, {b"hello": "damaged video", None: "neither bytes nor a path"}),
         (

@@ -162,6 +162,28 @@ print(type(encoder).__name__, tuple(encoder(**inputs).last_hidden_state.shape))
     assert config["pretext"] == {"objective": "playback_speed", "fastest": 2.0}
 
 
+@pytest.mark.slow
+def test_the_speed_of_sounds_in_class_folders(cache, tmp_path):
+    """A folder of wav and ogg files, next to a video and notes: trained, evaluated on its folders, resumed."""
+    rng, folder = np.random.default_rng(0), tmp_path / "data"
+    for i in range(60):
+        wave = np.sin(2 * np.pi * (220, 880)[i % 2] * np.arange(8000) / 16000) + 0.05 * rng.standard_normal(8000)
+        (folder / ("low", "high")[i % 2]).mkdir(parents=True, exist_ok=True)
+        soundfile.write(folder / ("low", "high")[i % 2] / f"{i}.{('wav', 'ogg')[i % 4 > 1]}", 0.3 * wave, 16000)
+    (folder / "low" / "0.mp4").write_bytes(film(seconds=0.5))
+    (folder / "low" / "0.txt").write_text("a low tone")
+    settings = dict(dataset=[str(folder)], eval_dataset=str(folder), seconds=0.5, per_device_train_batch_size=4)
+    results = run("playback_speed", wav2vec2, tmp_path / "run", **settings)
+    assert results["inputs"] == ["audio"] and results["transfer"]["classes"] == ["high", "low"]
+    (folder / "low" / "0.txt").write_text("a very low tone")  # nobody reads it
+    longer = {**settings, "resume_from_checkpoint": "last", "max_steps": 4}
+    (record,) = run("playback_speed", wav2vec2, tmp_path / "run", **longer)["seeds"]
+    assert record["steps"] == 4 and len(record["resumed"]) == 1
+    soundfile.write(folder / "high" / "1.wav", np.zeros(9000), 16000)
+    with pytest.raises(SystemExit, match="finished run with data .*high/1.wav': 16044.* not .*high/1.wav': 18044"):
+        run("playback_speed", wav2vec2, tmp_path / "run", **{**longer, "max_steps": 5})
+
+
 def test_sound_and_film_without_a_native_class(cache, tmp_path):
     """Two encoders in a sub-folder each: the card says which one to load, and `evaluate` finds its processor."""
     rows = [{"video": {"bytes": film(seconds=1.0), "path": None}, "label": "ab"[i % 2]} for i in range(20)]
