@@ -7,7 +7,7 @@ from ..evaluation.baselines import baselines
 from ..evaluation.comparison import GRAY
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.labelled_rows import ONLY_RETRIEVAL
-from ..evaluation.measure import Measure, measures
+from ..evaluation.measure import HELDOUT, Measure, measures
 from ..registry import modality_class
 
 OLD_ONLY_RETRIEVAL = "rows without a label, but for retrieval within their split"  # in older results
@@ -107,11 +107,20 @@ def fitting_measures(results: dict) -> list[Measure]:
 
 def measured(results: dict) -> str:
     """Returns the sentences on how the metrics of the full model are measured."""
-    return " ".join(filter(None, (measure.protocol(results) for measure in fitting_measures(results))))
+    sentences = [measure.protocol(results) for measure in fitting_measures(results)]
+    if "heldout" in results:
+        heldout = results["heldout"]
+        sentences.append(
+            f"Held-out classes: the same metrics on the test split ({heldout['rows']['test']:,} rows) of "
+            f"`{heldout['dataset']}`, whose {len(heldout['classes'])} classes are not in the training data."
+        )
+    return " ".join(filter(None, sentences))
 
 
 def measure_words(name: str) -> str:
     """Returns the name of a metric in words: "image to caption, R@10" for "image_to_text_r10"."""
+    if name.startswith(HELDOUT):
+        return f"{measure_words(name.removeprefix(HELDOUT))}, held-out classes"
     return next(filter(None, (measure.words(name) for measure in measures())), name.replace("_", " "))
 
 

@@ -24,12 +24,14 @@ OR_SKIP = ", or skip the evaluation with --eval_dataset none"  # end of errors, 
 
 
 class Row(NamedTuple):
-    """One row. place: (piece, index in the piece). label: None if the row has none. text: the caption, or None."""
+    """One row. place: (piece, index in the piece). label: None if the row has none. text: the caption, or None. by_kind:
+    labels that only one kind of data has, by kind."""
 
     source: Source
     place: tuple[int, int]
     label: object
     text: str | None
+    by_kind: Mapping[str, object]
 
 
 class LabelledRows:
@@ -55,25 +57,34 @@ class LabelledRows:
         limit: int | None = None,
         captions: bool = False,
         reading: Reading | None = None,
+        kind_labels: Mapping[str, str] | None = None,
     ):
         """needed: canonical columns of the inputs (see `open_source`). label: column of the labels; default: detected.
         columns: canonical names to names in the data; default: detected. limit: maximum number of rows of each split,
-        evenly spaced. captions: keeps the captions of the rows. reading: how files are read.
+        evenly spaced. captions: keeps the captions of the rows. reading: how files are read. kind_labels: columns of
+        labels by which the encoder of one kind of data is measured instead, by kind. A row needs all labels.
 
         Raises `ValueError` for a set without rows, for missing columns, and for a label column whose values are no
         single labels."""
         self.keeps_captions = captions
         kinds = [kind for kind in needed if not (captions and kind == "text")]
-        asked = {**(columns or {}), "label": label}
-        sources = open_splits(dataset, asked, (*kinds, "label", *(["text"] if captions else [])), reading, EVALUATION)
+        columns_of_kinds = {kind_label(kind): column for kind, column in (kind_labels or {}).items()}
+        asked = {**(columns or {}), "label": label, **columns_of_kinds}
+        needed = (*kinds, "label", *columns_of_kinds, *(["text"] if captions else []))
+        sources = open_splits(dataset, asked, needed, reading, EVALUATION)
         train = sources["train"]
         self.name, self.revision, self.label = train.name, train.revision, train.columns["label"]
-        feature = train.features["label"]
-        if not isinstance(feature, (ClassLabel, Value)):
-            raise ValueError(
-                f"{self.name}: the column {self.label!r} contains {type(feature).__name__} values instead of one label "
-                "per row. Give another column with --eval_label."
-            )
+        self.kind_labels = dict(kind_labels or {})
+        for name, column, option in (
+            ("label", self.label, "eval_label"),
+            *((kind_label(kind), column, f"eval_{kind}_label") for kind, column in self.kind_labels.items()),
+        ):
+            feature = train.features[name]
+            if not isinstance(feature, (ClassLabel, Value)):
+                raise ValueError(
+                    f"{self.name}: the column {column!r} contains {type(feature).__name__} values instead of one label "
+                    f"per row. Give another column with --{option}."
+                )
         self.left_out: Counter[str] = Counter()
         self._rows: dict[str, list[Row]] = {}
         self._split({split: self._usable(source, limit) for split, source in sources.items()})
@@ -92,7 +103,9 @@ class LabelledRows:
             if self.keeps_captions and text is None and UNREADABLE not in row:
                 self.left_out["rows without a text"] += 1
             else:
-                rows.append(Row(source, place, label_of(row, source.features["label"]), text))
+                labels = {kind: label_of(row, source.features, kind_label(kind)) for kind in self.kind_labels}
+                label = None if None in labels.values() else label_of(row, source.features)
+                rows.append(Row(source, place, label, text, labels))
         return rows
 
     def _split(self, usable: dict[str, list[Row]]) -> None:
@@ -126,18 +139,32 @@ class LabelledRows:
 
     def _numbered(self) -> Labels:
         """Returns the labels of the remaining rows. Raises `ValueError` for fewer than two classes."""
-        names = sorted({row.label for split in SPLITS for row in self._rows[split]}, key=str)
+        labels = {split: [row.label for row in self._rows[split]] for split in SPLITS}
+        if self.keeps_captions:
+            self.left_out[ONLY_RETRIEVAL] = len(self) - sum(map(len, labels.values()))
+        self.left_out = +self.left_out
+        return self._classes(labels, self.label, "eval_label")
+
+    def _numbered_kinds(self) -> dict[str, Labels]:
+        """Returns the labels of single kinds of data. Raises `ValueError` like `_numbered`."""
+        return {
+            kind: self._classes(
+                {split: [row.by_kind[kind] for row in self._rows[split]] for split in SPLITS},
+                column,
+                f"eval_{kind}_label",
+            )
+            for kind, column in self.kind_labels.items()
+        }
+
+    def _classes(self, labels: Mapping[str, Sequence], column: str, option: str) -> Labels:
+        names = sorted({label for of_split in labels.values() for label in of_split}, key=str)
         if len(names) < 2:
             raise ValueError(
-                f"{self.name}: the column {self.label!r} has {len(names)} classes, but classification needs 2 or more. "
-                f"Give another column with --eval_label{OR_SKIP}."
+                f"{self.name}: the column {column!r} has {len(names)} classes, but classification needs 2 or more. "
+                f"Give another column with --{option}{OR_SKIP}."
             )
         number = {name: i for i, name in enumerate(names)}
-        splits = {split: np.array([number[row.label] for row in self._rows[split]]) for split in SPLITS}
-        if self.keeps_captions:
-            unlabelled = len(self) - sum(map(len, splits.values()))
-            self.left_out[ONLY_RETRIEVAL] = unlabelled
-        self.left_out = +self.left_out
+        splits = {split: np.array([number[label] for label in of_split]) for split, of_split in labels.items()}
         return Labels(splits, [str(name) for name in names])
 
     def _parts(self, split: str) -> list[str]:
@@ -157,9 +184,14 @@ def without_labels(split: str) -> str:
     return f"{split} without labels"
 
 
-def label_of(row: dict, feature: ClassLabel | Value):
-    """Returns the label of a row, or None. A class label is returned as the name of its class."""
-    label = row.get("label")
+def kind_label(kind: str) -> str:
+    """Canonical column of the label that only one kind of data has."""
+    return f"label_of_{kind}"
+
+
+def label_of(row: dict, features: Mapping, name: str = "label"):
+    """Returns a label of a row, or None. A class label is returned as the name of its class."""
+    label, feature = row.get(name), features[name]
     if label is None or label == "" or label != label:  # NaN
         return None
     if isinstance(feature, ClassLabel):

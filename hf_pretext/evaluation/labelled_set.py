@@ -46,17 +46,18 @@ class LabelledSet(LabelledRows):
         limit: int | None = None,
         captions: bool | None = None,
         reading: Reading | None = None,
+        kind_labels: Mapping[str, str] | None = None,
     ):
         """inputs: inputs of training, fitted to their encoders. Random augmentation is switched off, except for views.
-        label, columns, limit: see `LabelledRows`. batch_size: rows of a batch. workers: processes that decode.
-        captions: leaves out rows without a caption; default: True if texts are combined with another kind. reading: how
-        files are read.
+        label, columns, limit, kind_labels: see `LabelledRows`. batch_size: rows of a batch. workers: processes that
+        decode. captions: leaves out rows without a caption; default: True if texts are combined with another kind.
+        reading: how files are read.
 
         Raises `ValueError` like `LabelledRows`, for fewer than two classes, and for a split without readable rows."""
         kinds = tuple(inputs.by_name)
         self.texts_alone = kinds == ("text",)
         captions = ("text" in kinds and len(kinds) > 1) if captions is None else captions
-        super().__init__(dataset, inputs.needed, label, columns, limit, captions, reading)
+        super().__init__(dataset, inputs.needed, label, columns, limit, captions, reading, kind_labels)
         self.drawing, self.inputs, self.kinds = inputs, inputs.evaluation(), kinds
         self.batch_size, self.workers = batch_size, workers
         self.pixels: dict[str, Tensor] | None = {}
@@ -66,7 +67,16 @@ class LabelledSet(LabelledRows):
         for split in list(self._rows):
             self._read_texts(split, bar) if self.texts_alone else self._read(split, bar)
         bar.close()
-        self.labels = self._numbered()
+        self.labels, self._kind_labels = self._numbered(), self._numbered_kinds()
+
+    def of_kind(self, kind: str) -> "LabelledSet":
+        """Returns the set with the labels by which the encoder of a kind of data is measured. It shares the decoded
+        rows with this one."""
+        if kind not in self._kind_labels:
+            return self
+        of_kind = copy.copy(self)
+        of_kind.labels, of_kind.label = self._kind_labels[kind], self.kind_labels[kind]
+        return of_kind
 
     def in_gray(self) -> "LabelledSet":
         """Returns the set with images in grey. It shares the decoded rows with this one."""

@@ -22,6 +22,7 @@ from ..modeling import PretextModel
 from .labelled_set import LabelledSet
 
 TEXTS_AT_ONCE = 256
+HELDOUT = "heldout_"  # begin of the names of metrics on classes that are not in the training data
 Metrics = dict[str, float]
 
 

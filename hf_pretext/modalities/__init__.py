@@ -41,6 +41,8 @@ class PairArguments:
         texts.
     pair_label: Column of the pair labels. With --positives label, pairs with equal values are positives of each other.
         If not set: the caption. Evaluation always uses the caption.
+    heldout_dataset: A second labelled dataset, whose classes are not in the training data. The metrics of the full
+        model (matching, retrieval) are measured on it, too.
     """
 
     _argument_group_name: ClassVar[str] = "pairs"
@@ -48,6 +50,7 @@ class PairArguments:
     images_alone: list[str] | None = None
     texts_alone: list[str] | None = None
     pair_label: str | None = None
+    heldout_dataset: str | None = None
 
 
 def modality_classes(kinds: Sequence[str], views: Iterable[str] = ()) -> dict[str, type[Modality]]:
@@ -61,18 +64,26 @@ def modality_classes(kinds: Sequence[str], views: Iterable[str] = ()) -> dict[st
 
 def inputs_options(kinds: Sequence[str], views: Iterable[str] = ()) -> tuple[type, ...]:
     """Returns all option dataclasses of some modalities. For several modalities these include `PairArguments` and an
-    `EncoderArguments` with a field `<kind>_encoder` for each. Raises `ValueError` for an unknown modality."""
+    `EncoderArguments` with fields `<kind>_encoder` and `eval_<kind>_label` for each. Raises `ValueError` for an unknown
+    modality."""
     of_kinds = [options for c in modality_classes(kinds, views).values() for options in c.options]
     several = (PairArguments, encoder_arguments(kinds)) if len(kinds) > 1 else ()
     return tuple(dict.fromkeys([*of_kinds, *several]))
 
 
 def encoder_arguments(kinds: Sequence[str]) -> type:
-    """Returns a dataclass with a field `<kind>_encoder` for each modality: the checkpoint its encoder starts from."""
-    fields = [(f"{kind}_encoder", str | None, field(default=None)) for kind in kinds]
+    """Returns a dataclass with two fields for each modality: `<kind>_encoder`, the checkpoint its encoder starts from,
+    and `eval_<kind>_label`, the label by which its encoder is measured."""
+    names = [name for kind in kinds for name in (f"{kind}_encoder", f"eval_{kind}_label")]
+    fields = [(name, str | None, field(default=None)) for name in names]
     made = make_dataclass("EncoderArguments", fields, namespace={"_argument_group_name": "encoders"})
-    helps = (f"    {kind}_encoder: Start the {kind} encoder from this checkpoint (Hub id or folder)." for kind in kinds)
-    made.__doc__ = "\n".join(["Checkpoints that the encoders start from.", "", *helps])
+    helps = (
+        f"    {kind}_encoder: Start the {kind} encoder from this checkpoint (Hub id or folder).\n"
+        f"    eval_{kind}_label: Column of the labels of --eval_dataset by which the {kind} encoder is measured. If "
+        "not set: --eval_label."
+        for kind in kinds
+    )
+    made.__doc__ = "\n".join(["Checkpoints that the encoders start from, and labels to measure them by.", "", *helps])
     return made
 
 

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModel, TrainingArguments
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..evaluation.fine_tune import check_fine_tuning
+from ..evaluation.measure import fitting
 from ..features import last_hidden
 from ..modalities import Context, Inputs
 from ..modeling import PretextModel, read_objective
@@ -38,13 +39,23 @@ def check_evaluation(request: "Request") -> None:
     """Raises `ValueError` for options of the evaluation without a labelled set, or for another kind of data."""
     strategy, epochs = request.first.eval_strategy, request.options.fine_tune
     check_fine_tuning(epochs, request.objective.inputs)
-    asked = {"--eval_strategy": "" if strategy == "no" else strategy.value, "--fine_tune": epochs}
+    heldout = request.pairs and request.pairs.heldout_dataset
+    asked = {
+        "--eval_strategy": "" if strategy == "no" else strategy.value,
+        "--fine_tune": epochs,
+        "--heldout_dataset": heldout,
+    }
     for option, value in asked.items():
         if value and not request.evaluated:
             raise ValueError(
                 f"{option} {value} needs a labelled set, but --eval_dataset is none. Give an --eval_dataset, or leave "
                 f"{option} out."
             )
+    if heldout and not fitting(request.objective):
+        raise ValueError(
+            f"--heldout_dataset {heldout}: {request.objective.objective} has no metrics of the full model, such as "
+            "retrieval. Leave --heldout_dataset out."
+        )
 
 
 def check_output(request: "Request") -> None:

@@ -22,8 +22,10 @@ from ..evaluation.comparison import (
     trained_transfer,
     with_gray,
 )
-from ..evaluation.measure import chance_levels, measure_model
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.measure import HELDOUT, chance_levels, measure_model
 from ..evaluation.transfer import chosen_together, mean_and_spread
+from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.finite import check_finite_weights
 from ..utils.machine import code_revision, describe, versions
@@ -50,8 +52,8 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
 
 def metrics(experiment: Experiment) -> dict:
     """Returns pretext metrics on the test split, transfer of every encoder with baselines, and measures of models."""
-    request, labelled = experiment.request, experiment.labelled
-    chance = chance_levels(request.objective, labelled)
+    request = experiment.request
+    chance = all_chance_levels(experiment)
     trained = [trained_metrics(experiment, seed, bool(chance)) for seed in request.arguments]
     random_seeds = list(dict.fromkeys([*request.arguments, *range(RANDOM_SEEDS)]))
     random_seeds = random_seeds[: max(RANDOM_SEEDS, len(request.arguments))]
@@ -62,6 +64,7 @@ def metrics(experiment: Experiment) -> dict:
     pretext = [each.pretext for each in trained]
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
+        **({"heldout": described(experiment.heldout)} if experiment.heldout is not None else {}),
         "pretext": {name: mean_and_spread([each[name] for each in pretext]) for name in pretext[0]},
         "transfer": transfers[first],
         **({"other_transfers": {kind: transfers[kind] for kind in others}} if others else {}),
@@ -86,7 +89,7 @@ def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed
     pretext = pretext_metrics(model, labelled.pretext_batches("test"), device)
     measure = partial(measured_transfer, experiment, f"trained, seed {seed}")
     transfers = {kind: measure(kind, partial(trained_transfer, encoder)) for kind, encoder in model.encoders.items()}
-    return OfSeed(pretext, transfers, measure_model(model, labelled, device, request.settings) if measured else {})
+    return OfSeed(pretext, transfers, measured_model(experiment, model) if measured else {})
 
 
 def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], measured: bool) -> OfSeed:
@@ -102,8 +105,32 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
     if not measured:
         return OfSeed({}, transfers, {})
     model = experiment.as_fast_layout(experiment.blueprint.random(seed))
+    return OfSeed({}, transfers, measured_model(experiment, model))
+
+
+def labelled_sets(experiment: Experiment) -> dict[str, LabelledSet]:
+    """Returns the sets on which full models are measured, by the prefix of the names of their metrics."""
+    sets = {"": experiment.labelled, HELDOUT: experiment.heldout}
+    return {prefix: labelled for prefix, labelled in sets.items() if labelled is not None}
+
+
+def all_chance_levels(experiment: Experiment) -> dict[str, float]:
+    """Returns the chance levels of the metrics of `measured_model`, by the same names."""
+    return {
+        f"{prefix}{name}": level
+        for prefix, labelled in labelled_sets(experiment).items()
+        for name, level in chance_levels(experiment.request.objective, labelled).items()
+    }
+
+
+def measured_model(experiment: Experiment, model: PretextModel) -> dict[str, float]:
+    """Returns the metrics of a full model on the test split of each labelled set."""
     request = experiment.request
-    return OfSeed({}, transfers, measure_model(model, experiment.labelled, request.first.device, request.settings))
+    return {
+        f"{prefix}{name}": value
+        for prefix, labelled in labelled_sets(experiment).items()
+        for name, value in measure_model(model, labelled, request.first.device, request.settings).items()
+    }
 
 
 def measured_transfer(
@@ -112,7 +139,7 @@ def measured_transfer(
     """Measures transfer of one kind of data. description: of the progress bars. measure: see `with_gray`."""
     return with_gray(
         measure,
-        experiment.labelled,
+        experiment.labelled.of_kind(kind),
         experiment.request.objective.sees_gray,
         kind=kind,
         methods=experiment.methods(kind),
@@ -127,7 +154,7 @@ def compared(
     experiment: Experiment, kind: str, trained: list[OfSeed], random: list[OfSeed], random_seeds: list[int]
 ) -> dict:
     """Returns the transfer of one kind's encoders: trained, random and baselines. All seeds use the same layer."""
-    labelled = experiment.labelled
+    labelled = experiment.labelled.of_kind(kind)
     of_trained, of_random = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
     baselines = measured_transfer(experiment, "", kind, baseline_transfer)
     return {

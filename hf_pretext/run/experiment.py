@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedConfig, TrainingArguments
 
+from .. import registry
 from ..cards.licenses import check_language, check_license
 from ..data.lines import Reading
 from ..evaluation.fine_tune import KIND, FineTuning
@@ -33,7 +34,7 @@ from ..utils.paths import relative, without_paths
 from .build import Blueprint
 from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
-from .inputs import open_data, open_labelled, plan_inputs
+from .inputs import open_data, open_heldout, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ class Request:
 class Experiment:
     """A checked run: its options, models, data and labelled set.
 
-    labelled: the labelled set; None without one, and on all processes but the main one. data_facts: entries of
+    labelled, heldout: the sets of --eval_dataset and --heldout_dataset; None without one, and on all processes but the
+    main one. data_facts: entries of
     results.json about the data. trial: facts about the model."""
 
     request: Request
@@ -120,6 +122,7 @@ class Experiment:
     inputs: Inputs
     data: Mixture
     labelled: LabelledSet | None
+    heldout: LabelledSet | None
     data_facts: Mapping[str, Any]
     trial: Trial
 
@@ -170,7 +173,9 @@ def plan(request: Request) -> Experiment:
     check_length(data, request.first.max_steps)
     trial = try_out(request, blueprint, inputs)
     labelled = open_labelled(request, inputs) if request.evaluated and request.main_process else None
-    experiment = Experiment(request, blueprint, inputs, data, labelled, {**facts, **more}, trial)
+    wanted = labelled is not None and request.pairs is not None and request.pairs.heldout_dataset
+    heldout = open_heldout(request, inputs, labelled) if wanted else None
+    experiment = Experiment(request, blueprint, inputs, data, labelled, heldout, {**facts, **more}, trial)
     check_finished(experiment)
     return experiment
 
@@ -215,7 +220,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"text_column", "other_captions", "caption_weights", "pair_label", "images_alone", "texts_alone"}
         names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
-        names |= {"eval_text_column", "eval_label", "prompts"}
+        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset"}
+        names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
     if "other_captions" in given:
         names |= {"caption_weights"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies

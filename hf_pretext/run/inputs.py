@@ -4,6 +4,7 @@ Request -> Inputs and config of the full model -> sources, mixed -> a labelled s
 """
 
 import dataclasses
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,13 @@ def asked_columns(request: "Request", prefix: str = "") -> dict[str, str | None]
     prefix: "eval_" for the columns of the labelled set."""
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
     return {kind: given.get(f"{prefix}{kind}_column") for kind in request.objective.inputs}
+
+
+def kind_labels(request: "Request") -> dict[str, str]:
+    """Returns `{kind: column}` from `--eval_<kind>_label`: labels by which the encoder of one kind is measured."""
+    given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
+    labels = {kind: given.get(f"eval_{kind}_label") for kind in request.objective.inputs}
+    return {kind: column for kind, column in labels.items() if column is not None}
 
 
 def further_columns(request: "Request") -> dict[str, str]:
@@ -209,18 +217,40 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
     """Opens the labelled set of --eval_dataset. Raises `ValueError` like `LabelledSet`, and for a set that --fine_tune
     can't use."""
     options = request.options
-    labelled = LabelledSet(
-        options.eval_dataset,
+    labelled = labelled_set(request, inputs, options.eval_dataset, kind_labels(request))
+    if options.fine_tune:
+        check_in_memory(labelled)
+    return labelled
+
+
+def open_heldout(request: "Request", inputs: Inputs, labelled: LabelledSet) -> LabelledSet:
+    """Opens the labelled set of --heldout_dataset. Raises `ValueError` like `LabelledSet`, and for a class that the
+    train split of `labelled` also has."""
+    heldout = labelled_set(request, inputs, request.pairs.heldout_dataset)
+    known = {labelled.labels.names[i] for i in set(labelled.labels.splits["train"].tolist())}
+    if shared := sorted(known & set(heldout.labels.names)):
+        raise ValueError(
+            f"--heldout_dataset {heldout.name} has classes that the train split of {labelled.name} has, too: "
+            f"{', '.join(shared[:3])}{', ...' * (len(shared) > 3)}. Give rows of other classes, or leave it out."
+        )
+    return heldout
+
+
+def labelled_set(
+    request: "Request", inputs: Inputs, dataset: str, labels: Mapping[str, str] | None = None
+) -> LabelledSet:
+    """Opens a labelled set with the options of --eval_dataset. labels: of one kind each, see `kind_labels`."""
+    options = request.options
+    return LabelledSet(
+        dataset,
         inputs,
         options.eval_label,
         asked_columns(request, "eval_"),
         workers=request.first.dataloader_num_workers,
         limit=options.eval_rows,
         reading=dataclasses.replace(request.reading, sample_by=None),
+        kind_labels=labels,
     )
-    if options.fine_tune:
-        check_in_memory(labelled)
-    return labelled
 
 
 def facts(request: "Request") -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import datasets
 import pytest
+import torch
 
 from hf_pretext.evaluation.labelled_rows import cut
 from hf_pretext.evaluation.labelled_set import LabelledSet
@@ -43,3 +44,25 @@ def test_hidden_labels_and_columns_that_hold_none(emoji):
         labelled(spoilt, "kind")
     with pytest.raises(ValueError, match="column 'many' contains List values instead of one label per row"):
         labelled(spoilt, "many")
+
+
+def test_an_encoder_is_measured_by_the_label_of_its_kind(emoji):
+    rows = emoji(count=60)
+    styles = [None if i == 3 else ["flat", "round", "wide"][i % 3] for i in range(60)]
+    data = rows.remove_columns("style").add_column("style", styles)
+    some = LabelledSet(data, Inputs(Image(default_processor(16))), "group", kind_labels={"image": "style"})
+    own = some.of_kind("image")
+    assert some.of_kind("video") is some and some.labels.names != own.labels.names == ["flat", "round", "wide"]
+    assert own.label == "style" and some.left_out["rows without a label"] == 1
+    numbers = {tuple(row.place): row for split in ("train", "validation", "test") for row in some._rows[split]}
+    assert all(row.by_kind["image"] == styles[row.place[1]] for row in numbers.values())
+    shown = [own.labels.names[i] for i in own.labels.splits["test"]]
+    assert shown == [styles[row.place[1]] for row in some._rows["test"]]
+    assert torch.equal(some.pixels["test"], own.pixels["test"])
+    with pytest.raises(ValueError, match="'one' has 1 classes.*--eval_image_label"):
+        LabelledSet(
+            rows.add_column("one", ["a"] * 60),
+            Inputs(Image(default_processor(16))),
+            "group",
+            kind_labels={"image": "one"},
+        )

@@ -9,7 +9,7 @@ import torch
 import transformers
 from conftest import CONFIGS, EMOJI, TEXT, VIT, timm
 from PIL import Image
-from recipe_runs import BRIEFLY, CONTRASTIVE, RECIPES, main, pair_shapes, smoke_run
+from recipe_runs import BRIEFLY, CONTRASTIVE, RECIPES, main, pair_shapes, refused, smoke_run
 from safetensors.torch import load_file
 from transformers import AutoModel, AutoProcessor, pipeline
 
@@ -27,8 +27,13 @@ pytestmark = pytest.mark.usefixtures("cache")
 
 @pytest.fixture(scope="module")
 def smoke(tmp_path_factory):
-    """One smoke run, as a user starts it."""
-    return smoke_run(CONTRASTIVE, "--use_cpu", output_dir=tmp_path_factory.mktemp("smoke") / "run")
+    """One smoke run, as a user starts it, that also measures classes that it has not seen."""
+    folder = tmp_path_factory.mktemp("smoke")
+    rows = datasets.load_dataset(str(EMOJI), split="test").select(range(60))
+    unseen = rows.map(lambda row, i: {"group": f"unseen {i % 2}"}, with_indices=True)
+    unseen.to_parquet(folder / "heldout" / "train-0.parquet")
+    options = ("--heldout_dataset", folder / "heldout", "--eval_text_label", "style")
+    return smoke_run(CONTRASTIVE, "--use_cpu", *options, output_dir=folder / "run")
 
 
 def test_smoke_run_leaves_every_file_and_shows_each_encoder(smoke):
@@ -45,6 +50,25 @@ def test_smoke_run_leaves_every_file_and_shows_each_encoder(smoke):
     measures = json.loads((folder / "results.json").read_text())["measures"]
     assert list(measures) == ["trained", "random", "chance"]
     assert len(measures["random"]["zero_shot_top1"]["values"]) == 3
+
+
+def test_held_out_classes_and_labels_of_one_kind_are_measured(smoke):
+    folder, output = smoke
+    results, card = json.loads((folder / "results.json").read_text()), (folder / "README.md").read_text()
+    names = results["measures"]["trained"].keys()
+    assert names == results["measures"]["chance"].keys()
+    assert {name for name in names if name.startswith("heldout_")} == {f"heldout_{n}" for n in names if "held" not in n}
+    few = results["heldout"]["rows"]["test"]
+    assert few == 12 and results["heldout"]["classes"] == ["unseen 0", "unseen 1"]
+    assert results["measures"]["chance"]["heldout_image_to_text_r10"]["mean"] == pytest.approx(10 / few, abs=0.1)
+    assert "image to caption, R@10, held-out classes" in output and f"test split ({few} rows)" in card
+    assert results["transfer"]["label"] == "group" and results["other_transfers"]["text"]["label"] == "style"
+
+
+def test_a_set_of_known_classes_is_not_held_out(tmp_path):
+    assert "has classes that the train split of" in refused(CONTRASTIVE, "--heldout_dataset", EMOJI)
+    message = refused(CONTRASTIVE, *BRIEFLY, "--heldout_dataset", EMOJI)
+    assert "needs a labelled set, but --eval_dataset is none" in message
 
 
 def test_transformers_alone_loads_it_and_finds_the_same(smoke):
