@@ -6,8 +6,8 @@ A bare step is plain PyTorch: encoder, head and loss on inputs and targets that 
 cost of what the objective does to a batch: cutting, hiding, converting colours, making targets. Steps of all kinds
 alternate, with the same optimizer; the ratio is the median over the turns. The last comparison is of one ViT-S/16 at
 224 pixels that sees a quarter of the patches (`visible_only`), and one that sees all of them, with a learned patch in
-place of three quarters. The decoder has the default size (4 layers of 256), and the size in masked_image_emoji (2 layers
-of 128).
+place of three quarters. The decoder has the default size (4 layers of 256), or the size in masked_image_emoji (2
+layers of 128).
 """
 
 import argparse

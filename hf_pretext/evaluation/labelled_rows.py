@@ -24,8 +24,8 @@ OR_SKIP = ", or skip the evaluation with --eval_dataset none"  # end of errors, 
 
 
 class Row(NamedTuple):
-    """One row. place: (piece, index in the piece). label: None if the row has none. text: the caption, or None. by_kind:
-    labels that only one kind of data has, by kind."""
+    """One row. place: (piece, index in the piece). label: None if the row has none. text: the caption, or None.
+    by_kind: labels that only one kind of data has, by kind."""
 
     source: Source
     place: tuple[int, int]

@@ -44,6 +44,7 @@ def check_evaluation(request: "Request") -> None:
         "--eval_strategy": "" if strategy == "no" else strategy.value,
         "--fine_tune": epochs,
         "--heldout_dataset": heldout,
+        "--report_dataset": request.options.report_dataset,
     }
     for option, value in asked.items():
         if value and not request.evaluated:

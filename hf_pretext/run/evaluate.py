@@ -64,7 +64,7 @@ def metrics(experiment: Experiment) -> dict:
     pretext = [each.pretext for each in trained]
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
-        **({"heldout": described(experiment.heldout)} if experiment.heldout is not None else {}),
+        **({"heldout": described(experiment.sets.heldout)} if experiment.sets.heldout is not None else {}),
         "pretext": {name: mean_and_spread([each[name] for each in pretext]) for name in pretext[0]},
         "transfer": transfers[first],
         **({"other_transfers": {kind: transfers[kind] for kind in others}} if others else {}),
@@ -110,7 +110,7 @@ def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], meas
 
 def labelled_sets(experiment: Experiment) -> dict[str, LabelledSet]:
     """Returns the sets on which full models are measured, by the prefix of the names of their metrics."""
-    sets = {"": experiment.labelled, HELDOUT: experiment.heldout}
+    sets = {"": experiment.labelled, HELDOUT: experiment.sets.heldout}
     return {prefix: labelled for prefix, labelled in sets.items() if labelled is not None}
 
 

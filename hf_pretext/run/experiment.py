@@ -34,7 +34,7 @@ from ..utils.paths import relative, without_paths
 from .build import Blueprint
 from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
-from .inputs import open_data, open_heldout, open_labelled, plan_inputs
+from .inputs import LabelledSets, open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
 
 if TYPE_CHECKING:
@@ -113,18 +113,21 @@ class Request:
 class Experiment:
     """A checked run: its options, models, data and labelled set.
 
-    labelled, heldout: the sets of --eval_dataset and --heldout_dataset; None without one, and on all processes but the
-    main one. data_facts: entries of
+    sets: the labelled sets. data_facts: entries of
     results.json about the data. trial: facts about the model."""
 
     request: Request
     blueprint: Blueprint
     inputs: Inputs
     data: Mixture
-    labelled: LabelledSet | None
-    heldout: LabelledSet | None
+    sets: LabelledSets
     data_facts: Mapping[str, Any]
     trial: Trial
+
+    @property
+    def labelled(self) -> LabelledSet | None:
+        """The set of --eval_dataset."""
+        return self.sets.labelled
 
     def as_fast_layout(self, module: torch.nn.Module) -> torch.nn.Module:
         """Converts a convolutional model to channels-last, which is faster on CPUs and GPUs. Returns the model."""
@@ -172,10 +175,8 @@ def plan(request: Request) -> Experiment:
     request = dataclasses.replace(request, task=task, arguments=arguments)
     check_length(data, request.first.max_steps)
     trial = try_out(request, blueprint, inputs)
-    labelled = open_labelled(request, inputs) if request.evaluated and request.main_process else None
-    wanted = labelled is not None and request.pairs is not None and request.pairs.heldout_dataset
-    heldout = open_heldout(request, inputs, labelled) if wanted else None
-    experiment = Experiment(request, blueprint, inputs, data, labelled, heldout, {**facts, **more}, trial)
+    sets = open_labelled(request, inputs)
+    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial)
     check_finished(experiment)
     return experiment
 
@@ -220,7 +221,7 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"text_column", "other_captions", "caption_weights", "pair_label", "images_alone", "texts_alone"}
         names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
-        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset"}
+        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
     if "other_captions" in given:
         names |= {"caption_weights"}

@@ -6,7 +6,7 @@ Request -> Inputs and config of the full model -> sources, mixed -> a labelled s
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import PreTrainedConfig, TrainingArguments
 
@@ -210,30 +210,42 @@ def say_batch_norm(request: "Request", model: PretextModel) -> None:
         request.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} separately.")
 
 
-# labelled set
+# labelled sets
 
 
-def open_labelled(request: "Request", inputs: Inputs) -> LabelledSet:
-    """Opens the labelled set of --eval_dataset. Raises `ValueError` like `LabelledSet`, and for a set that --fine_tune
-    can't use."""
-    options = request.options
+class LabelledSets(NamedTuple):
+    """The sets of --eval_dataset and --heldout_dataset, and the one whose examples the report shows. None without one,
+    and on all processes but the main one."""
+
+    labelled: LabelledSet | None = None
+    heldout: LabelledSet | None = None
+    shown: LabelledSet | None = None
+
+
+def open_labelled(request: "Request", inputs: Inputs) -> LabelledSets:
+    """Opens the labelled sets of a run. Raises `ValueError` like `LabelledSet`, for a set that --fine_tune can't use,
+    and for a held-out class that the train split of --eval_dataset also has."""
+    if not (request.evaluated and request.main_process):
+        return LabelledSets()
+    options, heldout = request.options, None
     labelled = labelled_set(request, inputs, options.eval_dataset, kind_labels(request))
     if options.fine_tune:
         check_in_memory(labelled)
-    return labelled
+    if request.pairs is not None and request.pairs.heldout_dataset:
+        heldout = labelled_set(request, inputs, request.pairs.heldout_dataset)
+        check_held_out(heldout, labelled)
+    shown = labelled_set(request, inputs, options.report_dataset) if options.report_dataset else labelled
+    return LabelledSets(labelled, heldout, shown)
 
 
-def open_heldout(request: "Request", inputs: Inputs, labelled: LabelledSet) -> LabelledSet:
-    """Opens the labelled set of --heldout_dataset. Raises `ValueError` like `LabelledSet`, and for a class that the
-    train split of `labelled` also has."""
-    heldout = labelled_set(request, inputs, request.pairs.heldout_dataset)
+def check_held_out(heldout: LabelledSet, labelled: LabelledSet) -> None:
+    """Raises `ValueError` for a held-out class that the train split of `labelled` also has."""
     known = {labelled.labels.names[i] for i in set(labelled.labels.splits["train"].tolist())}
     if shared := sorted(known & set(heldout.labels.names)):
         raise ValueError(
             f"--heldout_dataset {heldout.name} has classes that the train split of {labelled.name} has, too: "
             f"{', '.join(shared[:3])}{', ...' * (len(shared) > 3)}. Give rows of other classes, or leave it out."
         )
-    return heldout
 
 
 def labelled_set(

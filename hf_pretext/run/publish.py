@@ -36,7 +36,8 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - began})
         try_to_write_card(folder)  # first, because drawing may fail
         with survived("The report has no test examples"):
-            panels = panels_of(experiment.panel_models(), experiment.labelled, results, experiment.request.first.device)
+            models, device = experiment.panel_models(), experiment.request.first.device
+            panels = panels_of(models, experiment.sets.shown, results, device)
     results["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / RESULTS, results)
     with survived("The report was not written"):

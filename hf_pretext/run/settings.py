@@ -13,19 +13,19 @@ class RunArguments:
     dataset: Training data, without labels: a Hub id (streamed), a folder, or files (images, Parquet, WebDataset tars,
         Arrow, JSON lines, CSV or plain text). Files may be URLs (https://, s3://, gs://, hf://), globs, or a list:
         @list.txt names a file with one path or URL a line. Several datasets are mixed.
-    mixture_weights: Sampling weight of each dataset. If not set, each dataset is sampled in proportion to its number of
-        rows.
+    mixture_weights: Sampling weight of each dataset. If not set: its number of rows.
     split: Split of the training data.
     encoding: Encoding of JSON, CSV and plain text files, e.g. cp1252. If not set: UTF-8, or UTF-16 with a byte order
         mark.
     separator: Character between the fields of CSV files; `tab` for a tab. If not set: comma, semicolon or tab, as in
         the first lines.
-    encoder: Pretrained encoder (Hub id or folder) to continue pretraining from. A folder with only a config.json gives
-        random weights. If not set, the recipe's encoder is used, with random weights.
+    encoder: Pretrained encoder (Hub id or folder) to start from; a folder with only a config.json gives random weights.
+        If not set, the recipe's encoder is used, with random weights.
     eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
         the evaluation.
     eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
     eval_rows: Maximum number of rows of each split of --eval_dataset. If not set: all.
+    report_dataset: Labelled dataset whose examples report.png shows. Default: --eval_dataset.
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
     fine_tune: Epochs of fine-tuning the image encoder on --eval_dataset.
@@ -48,6 +48,7 @@ class RunArguments:
     eval_dataset: str | None = None
     eval_label: str | None = None
     eval_rows: int | None = None
+    report_dataset: str | None = None
     eval_fractions: list[float] | None = None
     fine_tune: int = 0
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])

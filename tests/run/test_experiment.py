@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from recipe_runs import FLAVA, MASKED_LM, ROTATION, planned, refused, requested
 from transformers import TrainingArguments
 
@@ -220,3 +221,16 @@ def test_an_announcement_says_what_is_trained_on_what(experiment):
 )
 def test_an_option_without_effect_is_refused_before_anything_is_written(options, message):
     assert message in refused(ROTATION, *options)
+
+
+def test_the_report_may_show_another_set(tmp_path):
+    few = tmp_path / "few"
+    for i in range(40):
+        (few / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (6 * i, 0, 0)).save(few / "ab"[i % 2] / f"{i}.png")
+    label = ("--eval_label", "group")
+    usual = planned(ROTATION, *label, output_dir=tmp_path / "run")
+    assert usual.sets.shown is usual.labelled
+    apart = planned(ROTATION, "--eval_dataset", few, "--report_dataset", few, output_dir=tmp_path / "run")
+    assert apart.sets.shown is not apart.labelled and apart.sets.shown.name == str(few)
+    assert "--report_dataset" in refused(ROTATION, "--eval_dataset", "none", "--report_dataset", few)

@@ -50,7 +50,8 @@ def experiment(tmp_path):
     def of(labelled=None, push=False):
         first = SimpleNamespace(output_dir=str(tmp_path), push_to_hub=push, device="cpu")
         request = SimpleNamespace(first=first, recipe=SimpleNamespace(name="bread"), say=print)
-        return SimpleNamespace(request=request, labelled=labelled, panel_models=dict)
+        sets = SimpleNamespace(shown=labelled)
+        return SimpleNamespace(request=request, labelled=labelled, sets=sets, panel_models=dict)
 
     return of
 
