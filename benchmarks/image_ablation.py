@@ -29,6 +29,7 @@ HERE = Path(__file__).parent
 MAGNIFIED = 1.02  # of the red channel, by a lens
 LENS = "lens"  # key of a variant: its images are seen through a lens
 RANDOM, RANDOM_SEEDS = "random encoder", (0, 1, 2)
+COLORS_KEPT = ["--gray_share", "0", "--standardize", "False", "--color_jitter", "0.4"]
 SETTINGS = {  # of a recipe: what is changed -> options
     "shortcuts": {
         "as it is": [],
@@ -42,15 +43,16 @@ SETTINGS = {  # of a recipe: what is changed -> options
     "jigsaw_emoji": {
         "as it is": [],
         "2 x 2 tiles": ["--grid", "2", "--num_permutations", "24"],
-        "colours kept: no grey images, no standardisation, more jitter": [
-            "--gray_share",
-            "0",
-            "--standardize",
-            "False",
-            "--color_jitter",
-            "0.4",
-        ],
+        "colours kept: no grey images, no standardisation, more jitter": COLORS_KEPT,
         "whole emoji (crops of 0.7 or more)": ["--crop_scale", "0.7"],
+        "colours kept, whole emoji": [*COLORS_KEPT, "--crop_scale", "0.7"],
+        "colours kept, whole emoji, 200 permutations": [
+            *COLORS_KEPT,
+            "--crop_scale",
+            "0.7",
+            "--num_permutations",
+            "200",
+        ],
         "small crops (0.1 or more)": ["--crop_scale", "0.1"],
         "200 permutations": ["--num_permutations", "200"],
         "images of 128 pixels": ["--image_size", "128"],

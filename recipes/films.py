@@ -1,0 +1,88 @@
+"""Encoders, settings and data that the recipes on films share: two small ResNets, one on log-mel, one on frames."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+DATA = Path(__file__).parent / "data"
+EMOJI_FILMS = str(DATA / "emoji_films")
+ABOUT_ATARI = (
+    "The films are of Atari games that are played at random, with the synthetic sounds of the console. The sounds of a "
+    "game differ from those of other games by their pitch and rhythm, which mean and deviation of log-mel already show."
+)
+SETTINGS = {
+    "eval_label": "json.game",
+    "eval_video_label": "json.reward_sign",  # frames give the game away
+    "eval_fractions": [0.1, 1.0],
+    "report_dataset": EMOJI_FILMS,  # no frames of the games are published
+    "limits": ABOUT_ATARI,
+    "seconds": 1.0,
+    "num_frames": 4,
+    "video_size": 64,
+    "min_loudness": -60.0,
+    "num_mel_bins": 64,
+    "per_device_train_batch_size": 64,
+    "learning_rate": 1.5e-3,
+    "weight_decay": 0.05,
+    "warmup_steps": 0.05,
+    "lr_scheduler_type": "cosine",
+    "logging_steps": 20,
+    "save_steps": 200,
+    "save_total_limit": 1,
+}
+SMOKE = {
+    "dataset": [EMOJI_FILMS],
+    "eval_dataset": EMOJI_FILMS,
+    "eval_video_label": None,
+    "heldout_dataset": None,
+    "seeds": [0],
+    "max_steps": 4,
+    "num_train_epochs": 1,
+    "per_device_train_batch_size": 8,
+    "eval_fractions": None,
+    "logging_steps": 2,
+    "save_steps": 2,
+}
+
+
+def atari(name: str) -> Callable[[], str]:
+    """Returns a function that returns a folder of Atari films ("atari" or "atari_heldout"), and builds it on the first
+    call."""
+
+    def folder() -> str:
+        sys.path.insert(0, str(DATA))
+        import atari
+
+        return str(getattr(atari, name)())
+
+    return folder
+
+
+ATARI = {"dataset": lambda: [atari("atari")()], "eval_dataset": atari("atari")}
+HELD_OUT = {"heldout_dataset": atari("atari_heldout")}
+
+
+def two_resnets(width: int = 32, depth: int = 4):
+    """Returns the config of a ResNet on log-mel, an image of one channel, and one on frames."""
+    from hf_pretext.modules.composite_config import CompositeConfig
+
+    encoders = {"audio": resnet(1, width, depth), "video": resnet(3, width, depth)}
+    return CompositeConfig(encoders={kind: config.to_diff_dict() for kind, config in encoders.items()})
+
+
+def tiny_resnets():
+    """Returns a tiny config for --smoke."""
+    return two_resnets(8, 2)
+
+
+def resnet(channels: int, width: int = 32, depth: int = 4):
+    """Returns the config of a ResNet of basic blocks, one for each of `depth` stages."""
+    from transformers import ResNetConfig
+
+    return ResNetConfig(
+        num_channels=channels,
+        embedding_size=width,
+        hidden_sizes=[width * 2**stage for stage in range(depth)],
+        depths=[1] * depth,
+        layer_type="basic",
+    )
