@@ -150,11 +150,16 @@ def noise(encoder: PreTrainedModel, *shape: int) -> Tensor:
 
 def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
     """Returns the candidates for an encoder's image size, `[(height, width)]`, in pixels."""
+    return [image_side(encoder) or (TRIED_SIDE, TRIED_SIDE)]
+
+
+def image_side(encoder: PreTrainedModel) -> tuple[int, int] | None:
+    """Returns the image size that an encoder's config names, (height, width) in pixels; None without one."""
     embedding = getattr(getattr(encoder, "timm_model", None), "patch_embed", None)
     names = ("image_size", "crop_size")
     sizes = [getattr(embedding, "img_size", None), *(getattr(encoder.config, name, None) for name in names)]
-    size = next((size for size in sizes if size is not None), TRIED_SIDE)
-    return [tuple(size) if isinstance(size, (tuple, list)) else (size, size)]
+    size = next((size for size in sizes if size is not None), None)
+    return size if size is None else tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def patch_side(encoder: PreTrainedModel) -> int | None:

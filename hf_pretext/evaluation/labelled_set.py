@@ -221,6 +221,7 @@ class Decoder(Dataset):
             try:
                 if UNREADABLE in row:
                     raise BadSample(row[UNREADABLE])
+                row = self.inputs.decoded(row, MIDDLE)
                 examples[modality.name] = modality(row, None, MIDDLE)
             except BadSample:
                 return modality.samples

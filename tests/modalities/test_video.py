@@ -2,21 +2,26 @@
 
 import pytest
 import torch
-from conftest import CONFIGS
+from conftest import CONFIGS, VIT
 from media import video
-from transformers import AutoVideoProcessor, VJEPA2Config
+from transformers import AutoVideoProcessor, VideoMAEConfig, VJEPA2Config
 
 from hf_pretext.data.clips import to_clip
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities import Context, Inputs
+from hf_pretext.modalities._clips import ClipArguments
+from hf_pretext.modalities.image import Augmentation
 from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
 
 ROW = {"video": {"bytes": video(), "path": None}}
 
 
-def fresh(**options) -> Video:
-    return Video.from_options({VideoArguments: VideoArguments(num_frames=4, video_size=32, **options)}, Context())
+def fresh(seconds=3.0, augmentation=None, **options) -> Video:
+    """The default length is that of the film: 30 frames, 10 a second."""
+    given = VideoArguments(**{"num_frames": 4, "video_size": 32, **options})
+    settings = {ClipArguments: ClipArguments(seconds), VideoArguments: given, Augmentation: augmentation}
+    return Video.from_options(settings, Context())
 
 
 def test_a_clip_is_what_the_saved_processor_makes_of_it(tmp_path):
@@ -31,12 +36,12 @@ def test_a_clip_is_what_the_saved_processor_makes_of_it(tmp_path):
 
 
 def test_frames_are_where_they_are_asked_for():
-    films = fresh(fps=5)  # of a video of 10 per second
+    films = fresh(fps=5, seconds=0.8)  # of a video of 10 per second
     levels = [films(ROW, None, at)["pixel_values_videos"].float().mean((1, 2, 3)) / 8 for at in (0.0, 1.0)]
     assert levels[0].tolist() == pytest.approx([1, 3, 5, 7], abs=0.6)
     assert levels[1].tolist() == pytest.approx([23, 25, 27, 29], abs=0.6)
-    assert films.preparation(films.facts()) == ["Frames: 5 per second, resized and cropped."]
-    assert fresh().preparation(fresh().facts()) == ["Frames: spread over each video, resized and cropped."]
+    assert films.preparation(films.facts())[0] == "Frames: 5 per second, in a clip of 0.8 seconds, resized and cropped."
+    assert fresh().preparation(fresh().facts())[0] == "Frames: spread over a clip of 3 seconds, resized and cropped."
 
 
 @pytest.mark.parametrize(
@@ -82,9 +87,11 @@ def test_a_processor_that_is_brought_is_used(tmp_path):
     processor.image_mean = [0.1, 0.2, 0.3]
     processor.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "videomae"}')
-    films = Video.from_saved(str(tmp_path), build_encoder(CONFIGS["videomae"]()), "it")
+    encoder = build_encoder(VideoMAEConfig(**{**VIT, "image_size": 48}, patch_size=8, num_frames=4))
+    films = Video.from_saved(str(tmp_path), encoder, "it")
     assert films.size == (48, 48) and films.frames == 4 and list(films.processor.image_mean) == [0.1, 0.2, 0.3]
-    smaller = Video.from_options({VideoArguments: VideoArguments(video_size=32)}, Context(start=str(tmp_path)))
+    settings = {ClipArguments: ClipArguments(), VideoArguments: VideoArguments(video_size=32), Augmentation: None}
+    smaller = Video.from_options(settings, Context(start=str(tmp_path)))
     assert smaller.size == (32, 32) and list(smaller.processor.image_mean) == [0.1, 0.2, 0.3]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="it has no video processor"):
