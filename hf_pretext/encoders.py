@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ WEIGHTS = (".safetensors", ".bin")  # extensions of weight files
 TRIED = 2  # batch size of the noise
 TRIED_SIDE = 64  # side of a noise image in pixels, if the config has no image size
 REASON = 160  # maximum length of an error that is quoted, in characters
+# Whether an encoder takes images, by its number of channels
+_takes_images: WeakKeyDictionary[PreTrainedModel, dict[int, bool]] = WeakKeyDictionary()
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
@@ -71,6 +74,33 @@ def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
     return refusal(encoder, modality_class(kind).trial(encoder)) is None
 
 
+@torch.compiler.assume_constant_result  # a traced function gets the result of a trial outside its graph
+def takes_images(encoder: PreTrainedModel, channels: int = 3) -> bool:
+    """Returns True if an encoder takes images `(B, channels, H, W)`: an encoder of videos takes no images.
+
+    It is tried once, on noise, and not in its compiled form."""
+    known = _takes_images.setdefault(encoder, {})
+    if channels not in known:
+        sides = image_sides(encoder)
+        images = [{"pixel_values": noise(encoder, TRIED, channels, *side)} for side in sides]
+        with uncompiled(encoder):
+            known[channels] = refusal(encoder, images) is None
+    return known[channels]
+
+
+@contextmanager
+def uncompiled(encoder: PreTrainedModel) -> Iterator[None]:
+    """Runs an encoder without torch.compile while the context lasts, see `modules.compiled`."""
+    compiled, call = vars(encoder).pop("forward", None), encoder._compiled_call_impl
+    encoder._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        encoder._compiled_call_impl = call
+        if compiled is not None:
+            encoder.forward = compiled
+
+
 @torch.no_grad()
 def zeros_like(encoder: PreTrainedModel) -> PreTrainedModel:
     """Returns a copy of an encoder on the CPU, with all weights set to zero."""
@@ -120,11 +150,16 @@ def noise(encoder: PreTrainedModel, *shape: int) -> Tensor:
 
 def image_sides(encoder: PreTrainedModel) -> list[tuple[int, int]]:
     """Returns the candidates for an encoder's image size, `[(height, width)]`, in pixels."""
+    return [image_side(encoder) or (TRIED_SIDE, TRIED_SIDE)]
+
+
+def image_side(encoder: PreTrainedModel) -> tuple[int, int] | None:
+    """Returns the image size that an encoder's config names, (height, width) in pixels; None without one."""
     embedding = getattr(getattr(encoder, "timm_model", None), "patch_embed", None)
     names = ("image_size", "crop_size")
     sizes = [getattr(embedding, "img_size", None), *(getattr(encoder.config, name, None) for name in names)]
-    size = next((size for size in sizes if size is not None), TRIED_SIDE)
-    return [tuple(size) if isinstance(size, (tuple, list)) else (size, size)]
+    size = next((size for size in sizes if size is not None), None)
+    return size if size is None else tuple(size) if isinstance(size, (tuple, list)) else (size, size)
 
 
 def patch_side(encoder: PreTrainedModel) -> int | None:

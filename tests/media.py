@@ -95,3 +95,11 @@ def file_of(suffix: str, rate: int = RATE) -> bytes:
         for stream in file.streams:
             file.mux(stream.encode())
     return buffer.getvalue()
+
+
+def finished(modality, row: dict, at: float = 0.5) -> dict:
+    """What an encoder gets of one row, without the axis of the batch."""
+    import torch
+
+    batch = {name: torch.as_tensor(value)[None] for name, value in modality(row, None, at).items()}
+    return {name: value[0] for name, value in modality.finish(batch).items()}

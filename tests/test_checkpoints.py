@@ -203,7 +203,7 @@ REFUSED = [
     *[("contrastive", name, "image inputs, but") for name in KINDS],
     *[(o, name, "example ViT, Swin, ConvNeXt") for name in ("resnet", "regnet") for o in ("contrastive", "matching")],
     *[("masked_lm", name, "for masked language modelling") for name in CONFIGS if KINDS.get(name) != "text"],
-    ("film", "vit", "video inputs, but ViTModel"),
+    ("film", "bert", "video inputs, but BertModel"),
     ("sound", "bert", "audio inputs, but BertModel"),
 ]
 

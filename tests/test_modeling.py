@@ -172,7 +172,7 @@ def test_an_encoder_is_tried_on_noise_of_each_kind_not_believed(device):
         takes = next((kind for kind, names in KINDS.items() if name in names), "image")
         state, statistics = torch.get_rng_state(), {k: v.clone() for k, v in encoder.named_buffers()}
         for kind in ("image", "text", "audio", "video"):
-            if kind == takes:
+            if kind == takes or (kind, takes) == ("video", "image"):  # an image encoder takes frames one by one
                 check_encoder(encoder, kind)
             else:
                 with pytest.raises(ValueError, match=f"{kind} inputs, but {type(encoder).__name__}"):

@@ -19,6 +19,7 @@ from ..data.decoding import UNREADABLE, BadSample
 from ..data.lines import Reading
 from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
+from ..stream.workers import leave_objects_of_parent
 from ..utils.progress import progress
 from .labelled_rows import LabelledRows
 
@@ -165,6 +166,7 @@ class LabelledSet(LabelledRows):
             batch_sampler=self._numbered_rows(split),
             num_workers=self.workers,
             collate_fn=decoder.together,
+            worker_init_fn=leave_objects_of_parent,
             generator=torch.Generator(),
         )
         return map(decoder.unpacked, loader)
@@ -231,6 +233,7 @@ class Decoder(Dataset):
             try:
                 if UNREADABLE in row:
                     raise BadSample(row[UNREADABLE])
+                row = self.inputs.decoded(row, MIDDLE)
                 examples[modality.name] = modality(row, None, MIDDLE)
             except BadSample:
                 return modality.samples

@@ -66,9 +66,9 @@ def evaluate(
     encoder, kind, objective = open_encoder(folder, source)
     check_fine_tuning(fine_tune, (kind,))
     gray = objective in registry.names("objectives") and registry.objective_class(objective).sees_gray
-    modality = modality_classes([kind])[kind].from_saved(
-        processor_folder(folder, kind), encoder, str(source), image_size, image_white
-    )
+    made = modality_classes([kind])[kind]
+    made.check_packages()
+    modality = made.from_saved(processor_folder(folder, kind), encoder, str(source), image_size, image_white)
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
     options = {"methods": methods_of(modality.fractions), "device": device}
     if fine_tune:

@@ -22,6 +22,7 @@ from ..data.captions import label_number
 from ..data.decoding import BadSample
 from ..registry import modality_class
 from ..stream.collate import collate
+from ._clips import Clips
 from ._modality import MIDDLE, Batch, Context, Example, Modality
 
 __all__ = ["MIDDLE", "Batch", "Context", "Example", "Inputs", "Modality", "PairArguments", "Processors"]
@@ -105,8 +106,9 @@ class Inputs:
     """Combines the modalities that an objective takes.
 
     views: how often a modality is drawn per row. The draws are stacked along a new axis: `{"image": 2}` gives
-    pixel_values `(2, 3, S, S)` per example. pair_label: column of the pair labels. Rows with several modalities get a
-    hash of its value as `labels`.
+    pixel_values `(2, 3, S, S)` per example. The views of a timed modality are spread over time: of `{"audio": 2}`, the
+    first is at the position that all modalities share, the second half of all positions later. pair_label: column of
+    the pair labels. Rows with several modalities get a hash of its value as `labels`.
 
     Two modalities can have a column of the same name. Then a modality without a time axis keeps the name, and the other
     modality's column is prefixed: "audio_attention_mask".
@@ -124,26 +126,42 @@ class Inputs:
                 f"{', '.join(self.by_name)}."
             )
         self._combined: Any = None
+        self._clips = Clips()
 
     def __call__(self, row: dict, random: np.random.Generator | None) -> Example:
         """Returns one example with all modalities of a row. Raises `BadSample` for a row that can't be used.
 
-        All modalities share one random position in time, so that audio and video are of the same moment."""
+        All modalities share one random position in time, so that audio and video are of the same moment. A film that
+        several of them read is decoded once."""
         kinds = [modality for modality in self.modalities if modality.column(row) is not None]
         if not kinds:
             raise BadSample(f"no {' or '.join(self.by_name)} in this row")
         timed = random is not None and any(modality.timed for modality in kinds)
         at, example = float(random.random()) if timed else MIDDLE, {}
+        decoded = self.decoded(row, at)
         for modality in kinds:
-            example |= self.renamed(modality.name, self._drawn(modality, row, random, at))
+            drawn = self._views(modality, row, decoded, random, at)
+            several = modality.name in self.views
+            example |= self.renamed(modality.name, collate(drawn, fills=modality.fills) if several else drawn[0])
         if self.pair_label is not None and len(kinds) > 1:
             example["labels"] = self.label_of(row)
         return example
 
-    def _drawn(self, modality: Modality, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        if modality.name not in self.views:
-            return modality(row, random, at)
-        return collate([modality(row, random, at) for _ in range(self.views[modality.name])], fills=modality.fills)
+    def decoded(self, row: dict, at: float) -> dict:
+        """Returns a row with decoded clips in place of its films and sounds, see `Clips`. Raises `BadSample`."""
+        return self._clips.decoded(row, self.modalities, at)
+
+    def _views(
+        self, modality: Modality, row: dict, decoded: dict, random: np.random.Generator | None, at: float
+    ) -> list[Example]:
+        """Draws all views of one modality. decoded: the row with the clips of the first view."""
+        views = self.views.get(modality.name, 1)
+        drawn = [modality(decoded, random, at)]
+        for view in range(1, views):
+            place = (at + view / views) % 1 if modality.timed else at
+            other = self._clips.decoded(row, [modality], place, keep=False) if modality.timed else decoded
+            drawn.append(modality(other, random, place))
+        return drawn
 
     def label_of(self, row: Mapping) -> int:
         """Returns an integer hash of a row's pair label. Raises `BadSample` if the row has no pair label."""
@@ -233,6 +251,7 @@ class Inputs:
     def evaluation(self) -> "Inputs":
         """Returns a copy without augmentation and without random captions. Its pair label is the caption."""
         other = copy.copy(self)
+        other._clips = Clips()
         other.modalities = tuple(modality.evaluation() for modality in self.modalities)
         other.by_name = {modality.name: modality for modality in other.modalities}
         other.pair_label = "text" if self.pair_label is not None and "text" in self.by_name else None

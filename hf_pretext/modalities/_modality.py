@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..data.limits import LIMITS, Limits
 from ..data.sources import Source
+from ._clips import Part
 
+EXTRAS = ("audio", "video")  # extras of the package with the name of a modality
+IMPORTED = {"pillow": "PIL"}  # packages with another name where they are imported
 MIDDLE = 0.5  # position in time that evaluation uses, from 0 (start) to 1 (end)
 Batch = dict[str, Tensor]
 Example = dict[str, Tensor | int]
@@ -47,13 +51,15 @@ class Modality(ABC):
     name: name of the modality and of its file. columns: canonical columns to read from; the first one that a row has is
     used. options: dataclasses of its options. samples: name of the samples in messages, in the plural. role: argument
     name of its processor in transformers' processors of several modalities. timed: True if the position in time `at` is
-    used. encoder_input: argument name of the encoder for this modality. outputs: all columns that an example may have.
-    processor: the transformers processor that is saved with each checkpoint. fills: padding value of each column that
-    is padded along time.
+    used; then `part` is what it needs of a film or sound, and its column may have a decoded `Clip`. encoder_input:
+    argument name of the encoder for this modality. outputs: all columns that an example may have. processor: the
+    transformers processor that is saved with each checkpoint. fills: padding value of each column that is padded along
+    time.
 
     Attributes for evaluation and cards. fractions: shares of the labels that linear probes are trained on; None for one
     linear probe on all labels and kNN. features_in_bf16: True if features may be extracted in bf16. task_type: name of
-    the classification task on the Hub. packages: packages that loading an encoder needs besides torch and transformers.
+    the classification task on the Hub. packages: packages that reading the data and loading an encoder need besides
+    torch and transformers.
     usage: Jinja template of the code that loads an encoder. Its variables are `folder`, `subfolder` (the argument, or
     empty), `hidden_of` (code that reads the hidden states) and `pooled` (code that pools them).
     """
@@ -73,6 +79,18 @@ class Modality(ABC):
     task_type: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     usage: ClassVar[str]
+    part: Part | None = None
+
+    @classmethod
+    def check_packages(cls) -> None:
+        """Raises `ValueError` with the install command if one of `packages` is missing."""
+        missing = [package for package in cls.packages if not is_installed(package)]
+        if missing:
+            extra = f"'hf_pretext[{cls.name}]'" if cls.name in EXTRAS else " ".join(missing)
+            raise ValueError(
+                f"{cls.samples.capitalize()} need {' and '.join(missing)}, not installed here. Install them: pip "
+                f"install {extra}"
+            )
 
     @classmethod
     def alone(cls) -> type["Modality"]:
@@ -165,3 +183,12 @@ class Modality(ABC):
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """Returns uint8 images of a batch or an example for a report; None if the modality has none."""
         return None
+
+
+def is_installed(package: str) -> bool:
+    """Returns True if a package can be imported."""
+    try:
+        import_module(IMPORTED.get(package, package))
+    except ImportError:
+        return False
+    return True

@@ -1,37 +1,44 @@
-"""Audio: a part of each clip, or of the sound of a video, through a feature extractor of transformers.
+"""Audio: a part of each clip, or of the sound of a video, as the feature extractor of an encoder gives it.
 
-row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> input_values (T,) or (frames, mels)
+row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> wave (T,) int16, sound_length         in a worker
+batch (B, T) int16 -> random changes -> normalise, or log-mel -> input_values (B, T) or (B, frames, mels)  on the device
+
+The device gives the same as the feature extractor, which is checked at the start (see `modules.log_mel`). An extractor
+that it can't match is used itself, in the workers. Image encoders of one channel take log-mel as an image: pixel_values
+`(B, 1, mels, frames)`.
 
 Padding depends on the encoder. Waveform encoders with `feat_extract_norm="group"` include padding in the norm, so their
-clips are cropped or padded to one length. With "layer", clips are padded to the longest of a batch, with an
-attention_mask. For spectrogram encoders the feature extractor sets the length.
+clips are padded to one length. With "layer", clips are padded to the longest of a batch, with an attention_mask. For
+log-mel the feature extractor sets the length.
 """
 
-import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
-import torch
-from huggingface_hub.dataclasses import strict
-from torch import Tensor
-from transformers import AutoFeatureExtractor, PreTrainedModel, Wav2Vec2FeatureExtractor
-from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_MAPPING
+from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 
-from ..data.clips import to_clip
-from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, noise
-from ..utils.foreign import refuse_custom_code
+from ..encoders import TRIED, takes_images
 from ..utils.paths import relative
-from ..utils.settings import accepts_ints
-from ._modality import Batch, Context, Example, Modality
+from ._audio_options import AudioArguments
+from ._clips import ClipArguments, Part
+from ._feature_extractor import (
+    USUAL_BINS,
+    check_seconds,
+    check_takes,
+    default_extractor,
+    noise_for,
+    saved_extractor,
+    spectrogram_frames,
+)
+from ._modality import Batch, Context, Example
+from ._waves import Waves
 
+__all__ = ["Audio", "AudioArguments"]
 SAMPLING_RATE = 16_000  # Hz
 LONGEST = 10.0  # seconds of a clip; used for saved encoders
-OF_CONFIG = ("num_mel_bins", "max_length")  # settings of a feature extractor that the encoder's config also has
-TRIED_FRAMES = 100  # of log-mel features; used if the config has no length
-TRIED_SAMPLES = 8_000  # of a waveform: half a second at 16 kHz
+WAVEFORM, LOG_MEL, IMAGE = "waveform", "log-mel", "log-mel image"  # what an encoder takes
 
 
 USAGE = """
@@ -42,72 +49,38 @@ extractor = AutoFeatureExtractor.from_pretrained("{{ folder }}"{{ subfolder }})
 encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
 audio = torch.zeros(extractor.sampling_rate).numpy()  # for your audio: one channel, at this sampling rate
 batch = extractor(audio, sampling_rate=extractor.sampling_rate, return_tensors="pt")
+{% if sound_input == "log-mel image" %}
+log_mel = batch[extractor.model_input_names[0]]{% if frames_first %}.transpose(1, 2){% endif %}  # (1, mels, frames)
+batch = {"pixel_values": log_mel[:, None]}  # an image of one channel
+{% endif %}
 with torch.no_grad():
     hidden = encoder(**batch{{ hidden_of }}
+{% if sound_input == "log-mel image" %}
+hidden = hidden.flatten(2).mT if hidden.ndim == 4 else hidden  # a map of features has its channels first
+{% endif %}
 features = hidden.mean(1)
 print(encoder.__class__.__name__, features.shape)
 """
 
 
-@accepts_ints
-@strict
-@dataclass
-class AudioArguments:
-    """Options of audio.
-
-    audio_column: Column of the audio. If not set: detected from the column names and types; without an audio column,
-        the sound of the videos.
-    eval_audio_column: Column of the audio in --eval_dataset. Default: as for audio_column.
-    seconds: Length of the part of each audio clip that the encoder takes, in seconds.
-    feature_extractor: Folder or Hub id of a feature extractor. Default: the feature extractor of --encoder, or else the
-        default of the encoder's architecture.
-    max_sound_seconds: Sounds that are longer, in seconds, count as bad samples.
-    """
-
-    _argument_group_name: ClassVar[str] = "sounds"
-
-    audio_column: str | None = None
-    eval_audio_column: str | None = None
-    seconds: float = 2.0
-    feature_extractor: str | None = None
-    max_sound_seconds: float = LIMITS.seconds
-
-    def validate_seconds(self):
-        for name in ("seconds", "max_sound_seconds"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be above 0, but is {getattr(self, name)}.")
-
-
-class Audio(Modality):
-    """Audio.
-
-    processor: a transformers feature extractor. It sets the sampling rate. seconds: length of a part, in seconds.
-    padded: True if all waveforms are padded to `seconds`; else to the longest of a batch, with an attention_mask.
-    limits: of one sound.
-    """
+class Audio(Waves):
+    """Audio, see `Waves`."""
 
     name = "audio"
     columns = ("audio", "video")
-    options = (AudioArguments,)
+    options = (ClipArguments, AudioArguments)
     samples = "audio clips"
     role = "feature_extractor"
     timed = True
     fractions = (0.01, 0.1, 1.0)
     task_type = "audio-classification"
-    packages = ("soundfile",)
+    packages = ("av", "soundfile", "soxr")
     usage = USAGE
-
-    def __init__(
-        self, processor, seconds: float, padded: bool = False, brought_by: str | None = None, limits: Limits = LIMITS
-    ):
-        """brought_by: folder or Hub id of the feature extractor; None for a default one, which `fit` replaces."""
-        self.processor, self.seconds, self.padded, self.brought_by = processor, seconds, padded, brought_by
-        self.limits = limits
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Audio":
         """Builds the modality from options. Raises `ValueError` if --feature_extractor is no feature extractor."""
-        settings: AudioArguments = options[AudioArguments]
+        settings, seconds = options[AudioArguments], options[ClipArguments].seconds
         given, brought_by = settings.feature_extractor, settings.feature_extractor or context.start
         processor = None if brought_by is None else saved_extractor(brought_by)
         if processor is None and given is not None:
@@ -116,9 +89,9 @@ class Audio(Modality):
                 "preprocessor_config.json."
             )
         if processor is None:
-            processor = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE)
+            processor, brought_by = Wav2Vec2FeatureExtractor(sampling_rate=SAMPLING_RATE), None
         limits = replace(context.limits, seconds=settings.max_sound_seconds)
-        return cls(processor, settings.seconds, brought_by=brought_by, limits=limits)
+        return cls(processor, seconds, brought_by=brought_by, limits=limits, settings=settings)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Audio":
@@ -127,23 +100,17 @@ class Audio(Modality):
         if processor is None:
             raise ValueError(f"{source} has no feature extractor. Save the encoder's feature extractor in its folder.")
         audio = cls(processor, LONGEST, brought_by=source)
+        front_end = audio.front_end
+        if front_end is not None and front_end.longest is not None:
+            audio = cls(processor, min(LONGEST, front_end.longest / processor.sampling_rate), brought_by=source)
         audio.fit(encoder)
         return audio
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Returns batches of noise: a waveform, or log-mel features with the frames or the bins first."""
-        config, name = encoder.config, encoder.main_input_name
-        name = name if name in ("input_values", "input_features") else "input_values"
-        names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
-        bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)
-        if bins is None:
-            return [{name: noise(encoder, TRIED, TRIED_SAMPLES)}]
-        frames = getattr(config, "max_length", None) or TRIED_FRAMES
-        shapes = [(frames, bins), (bins, frames)]
-        positions = getattr(config, "max_source_positions", None)
-        shapes += [(bins, 2 * positions)] if positions else []  # Whisper's encoder takes only this number of frames
-        return [{name: noise(encoder, TRIED, *shape)} for shape in shapes]
+        """Returns batches of noise: a waveform, log-mel with the frames or the bins first, or an image of one
+        channel."""
+        return noise_for(encoder)
 
     @staticmethod
     def words(results: Mapping) -> str:
@@ -152,116 +119,106 @@ class Audio(Modality):
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Returns a sentence for a card about length, padding and feature extractor."""
+        """Returns sentences for a card about length, padding, feature extractor and random changes."""
         extractor = results["feature_extractor"]["class"]
         seconds, padded = results["seconds"], results["sounds_padded"]
-        return [f"Audio: parts of {seconds:g} seconds, padded {padded}, processed by {extractor}."]
+        image = ", and given as an image of one channel" if results["sound_input"] == IMAGE else ""
+        changes = ", ".join(f"{name} {value:g}" for name, value in results["sound_changes"].items())
+        return [
+            f"Audio: parts of {seconds:g} seconds, padded {padded}, processed as by {extractor}{image}.",
+            *([f"Random changes of audio: {changes}."] if changes else []),
+        ]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
         return f"Audio clips of {self.seconds:g} seconds (--seconds)"
 
     @property
-    def encoder_input(self) -> str:
-        """Argument name of the encoder: `input_values` or `input_features`."""
-        return self.processor.model_input_names[0]
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """All columns that an example may have."""
-        return self.encoder_input, "attention_mask"
-
-    @property
-    def fills(self) -> dict[str, float]:
-        """Padding value of each column that is padded along time."""
-        return {self.encoder_input: self.processor.padding_value, "attention_mask": 0}
-
-    @property
-    def length(self) -> int:
-        """Number of samples of a part."""
-        return round(self.seconds * self.processor.sampling_rate)
+    def part(self) -> Part:
+        """What it needs of a film or sound."""
+        rate, quietest = self.processor.sampling_rate, self.settings.min_loudness
+        return Part(self.seconds, sampling_rate=rate, min_loudness=quietest, limits=self.limits)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        """Returns the encoder's input, `(T,)` or `(frames, mels)`, and an attention_mask if lengths vary.
+        """Returns a wave, int16 `(T,)`, its number of samples `sound_length`, and in training `sound_draws`, random
+        numbers for its changes. With an extractor in the workers: what the extractor returns.
 
         Raises `BadSample` for audio that can't be read."""
-        rate = self.processor.sampling_rate
-        clip = to_clip(row[self.column(row)], self.seconds, at=at, sampling_rate=rate, limits=self.limits)
-        return self.extracted(clip.sound[: int(clip.mask.nonzero()[-1]) + 1])
-
-    def extracted(self, sound: Tensor) -> Example:
-        """Returns the encoder's input for a waveform (`(T,)`): `(T,)` or `(frames, mels)`, and an attention_mask if
-        lengths vary."""
-        fixed = {"padding": "max_length", "max_length": self.length, "truncation": True} if self.padded else {}
-        rate = self.processor.sampling_rate
-        extracted = self.processor(sound.numpy(), sampling_rate=rate, return_tensors="pt", **fixed)
-        values = extracted[self.encoder_input][0]
-        if self.padded or (values.ndim > 1 and "attention_mask" not in extracted):  # all have the same length
-            return {self.encoder_input: values}
-        return {self.encoder_input: values, "attention_mask": torch.ones(len(values), dtype=torch.long)}
+        return self.example_of(self.part.clip(row[self.column(row)], at), random)
 
     def shape(self) -> dict[str, int | float]:
-        """Returns `sampling_rate`, in Hz, and `seconds`."""
-        return {"sampling_rate": self.processor.sampling_rate, "seconds": self.seconds}
+        """Returns `sampling_rate`, in Hz, `seconds`, and the size of log-mel: `num_mel_bins`, `spectrogram_frames`."""
+        return {
+            "sampling_rate": self.processor.sampling_rate,
+            "seconds": self.seconds,
+            "num_mel_bins": self.settings.num_mel_bins or USUAL_BINS,
+            "spectrogram_frames": spectrogram_frames(self.seconds),
+        }
 
     def fit(self, encoder: PreTrainedModel) -> None:
         """Replaces a default feature extractor by that of the encoder's architecture. Pads to one length if the
         encoder's norm includes padding.
 
-        Raises `ValueError` if the feature extractor has another output than the encoder's input."""
-        config = encoder.config
-        norm = getattr(config, "feat_extract_norm", None)
-        if self.brought_by is None:
-            self.processor = default_extractor(config, self.processor.sampling_rate)
+        Raises `ValueError` if the feature extractor has another output than the encoder's input, if clips are longer
+        than what it keeps, and for options without effect."""
+        norm = getattr(encoder.config, "feat_extract_norm", None)
+        self.as_image = encoder.main_input_name == "pixel_values" and takes_images(encoder, channels=1)
+        if self.brought_by is None and (self.as_image or encoder.main_input_name != "pixel_values"):
+            rate, bins = self.processor.sampling_rate, self.settings.num_mel_bins
+            self.processor = default_extractor(encoder, rate, self.seconds, bins)
             self.processor.return_attention_mask = norm == "layer"
         self.padded = norm == "group"
-        if self.encoder_input != encoder.main_input_name:
-            raise ValueError(
-                f"The feature extractor, {type(self.processor).__name__}, outputs {self.encoder_input}, but "
-                f"{type(encoder).__name__} takes {encoder.main_input_name}. Give the encoder's feature extractor with "
-                "--feature_extractor."
-            )
-
-    def noise(self, count: int = 2) -> Batch:
-        """Returns noise of the full length, processed: `(count, T)` or `(count, frames, mels)`."""
-        examples = [self.extracted(0.1 * torch.randn(self.length)) for _ in range(count)]
-        return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
-
-    def padding(self) -> str:
-        """Returns a description of the padding for results.json."""
-        example = self.extracted(torch.zeros(self.length))
-        if "attention_mask" in example:
-            return "to the longest of a batch"
-        return "to --seconds" if self.padded else "to the one length that the extractor gives"
+        self._front_end.clear()
+        check_input(self, encoder)
+        if self.front_end is not None:
+            check_seconds(self.seconds, self.front_end, self.processor)
+        check_options(self)
+        check_takes(encoder, self.noise(TRIED), self.processor)
 
     def facts(self) -> dict:
-        """Returns length, sampling rate, padding and feature extractor for results.json."""
-        extractor = {"from": relative(self.brought_by), "class": type(self.processor).__name__}
+        """Returns length, sampling rate, padding, feature extractor and random changes for results.json."""
+        front_end = self.front_end
+        of_waves = self.processor.model_input_names[0] == "input_values" and self.noise(1)[self.encoder_input].ndim == 2
         return {
             "seconds": self.seconds,
             "sampling_rate": self.processor.sampling_rate,
             "sounds_padded": self.padding(),
-            "feature_extractor": extractor,
+            "feature_extractor": {"from": relative(self.brought_by), "class": type(self.processor).__name__},
+            "extracted": "in the workers" if front_end is None else "on the device",
+            "sound_input": IMAGE if self.as_image else WAVEFORM if of_waves else LOG_MEL,
+            "frames_first": bool(front_end and front_end.frames_first),
+            "min_loudness": self.settings.min_loudness,
+            "sound_changes": self.settings.changes,
         }
 
 
-def saved_extractor(path: str):
-    """Returns the feature extractor of a folder or Hub id, or None if it has none.
+def check_input(audio: Audio, encoder: PreTrainedModel) -> None:
+    """Raises `ValueError` if the feature extractor has another output than the encoder's input."""
+    name, takes = type(audio.processor).__name__, type(encoder).__name__
+    if audio.encoder_input != encoder.main_input_name:
+        raise ValueError(
+            f"The feature extractor, {name}, outputs {audio.encoder_input}, but {takes} takes "
+            f"{encoder.main_input_name}. Give the encoder's feature extractor with --feature_extractor; an image "
+            "encoder needs num_channels=1 in its config, for log-mel as an image."
+        )
+    if audio.as_image and (audio.front_end is None or audio.front_end.frames_first is None):
+        raise ValueError(
+            f"{takes} takes log-mel as an image, but {name} gives no log-mel that this package can compute. Give a "
+            "--feature_extractor of the class ASTFeatureExtractor or WhisperFeatureExtractor."
+        )
 
-    Raises `ValueError` for one that needs custom code."""
-    try:
-        return AutoFeatureExtractor.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        refuse_custom_code(path, error)
-        return None
 
-
-def default_extractor(config, sampling_rate: int):
-    """Returns the feature extractor for an encoder without one: that of its architecture, with the sizes of its config.
-    Architectures without one get a `Wav2Vec2FeatureExtractor`.
-
-    sampling_rate: in Hz."""
-    extractor = FEATURE_EXTRACTOR_MAPPING.get(type(config), None) or Wav2Vec2FeatureExtractor
-    takes = inspect.signature(extractor.__init__).parameters
-    sizes = {name: getattr(config, name) for name in OF_CONFIG if name in takes and hasattr(config, name)}
-    return extractor(sampling_rate=sampling_rate, **sizes)
+def check_options(audio: Audio) -> None:
+    """Raises `ValueError` for options that have no effect with this feature extractor and encoder."""
+    name, waveform = type(audio.processor).__name__, audio.front_end is None or audio.front_end.frames_first is None
+    reasons = {option: f"{name} is run in the workers" for option in audio.changes if audio.front_end is None}
+    if waveform and "frequency_mask" in audio.changes:
+        reasons.setdefault("frequency_mask", "the encoder takes waveforms, which have no mel bins")
+    if waveform and "loudness_jitter" in audio.changes and getattr(audio.processor, "do_normalize", False):
+        reasons.setdefault("loudness_jitter", f"{name} normalises the loudness of each clip")
+    if audio.settings.num_mel_bins is not None and not audio.as_image:
+        reasons["num_mel_bins"] = "it is for image encoders; others have their number in their config"
+    if audio.settings.num_mel_bins is not None and audio.brought_by is not None:
+        reasons["num_mel_bins"] = f"the feature extractor of {relative(audio.brought_by)} has its number"
+    for option, reason in reasons.items():
+        raise ValueError(f"--{option} has no effect: {reason}. Leave it out.")

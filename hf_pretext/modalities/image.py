@@ -35,6 +35,7 @@ from ..modules.lab import gray_of
 from ..utils.settings import accepts_ints
 from ._image_processor import (
     USUAL_SIZE,
+    check_same,
     default_processor,
     load_processor,
     pixel_statistics,
@@ -53,7 +54,6 @@ __all__ = [
     "target_size",
 ]
 KEPT_BYTES = 2**28  # memory for decoded images, in each worker
-TOLERANCE = 0.05  # of normalised pixels: allows other rounding to integers, but no other mean or crop
 
 
 USAGE = """
@@ -317,19 +317,4 @@ def check_processor(images: Image) -> None:
     height, width = images.size
     ramp = torch.linspace(0, 255, 3 * (height + 9) * (width + 14)).view(height + 9, width + 14, 3)
     image = PIL.Image.fromarray(ramp.to(torch.uint8).numpy())
-    name = type(images.processor).__name__
-    try:
-        theirs = images.processor(image, return_tensors="pt")["pixel_values"][0]
-        batch = images({"image": image}, None)
-        ours = images.finish({name: value[None] for name, value in batch.items()})["pixel_values"][0]
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"The encoder's image processor, {name}, can't be used: {error}. Save another image processor with the "
-            "encoder, for example a CLIPImageProcessor, or remove its preprocessor_config.json to use a default one."
-        ) from error
-    if theirs.shape != ours.shape or (theirs - ours).abs().max() > TOLERANCE:
-        raise ValueError(
-            f"The encoder's image processor, {name}, does more than resize, crop, rescale and normalise, so the "
-            "encoder would be trained on other images. Save another image processor with the encoder, for example a "
-            "CLIPImageProcessor."
-        )
+    check_same(images, {"image": image}, lambda: images.processor(image, return_tensors="pt")["pixel_values"][0])

@@ -1,9 +1,13 @@
-"""Videos: a clip of each, with frames resized and cropped by a transformers video processor. No augmentation.
+"""Videos: a clip of each, with random crops and colours, and size and normalisation of a transformers processor.
 
-row {"video"} -> decode frames at `at` -> resize, crop -> pixel_values_videos (F, 3, S, S) uint8       in a worker
-batch (B, F, 3, S, S) uint8 -> normalise -> (B, F, 3, S, S) float                                      on the device
+row {"video"} -> decode frames at `at` -> one random crop, flip -> pixel_values_videos (F, 3, S, S) uint8  in a worker
+batch (B, F, 3, S, S) uint8 -> change colours, normalise -> (B, F, 3, S, S) float                          on the device
+
+Encoders of videos take frames together. Encoders of images take them one by one, see `features.encode`.
 """
 
+import copy
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -12,19 +16,45 @@ import numpy as np
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoVideoProcessor, PreTrainedModel, VideoMAEVideoProcessor
+from transformers import PreTrainedModel
 
-from ..data.clips import to_clip
+from ..data.clips import Clip
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, image_sides, noise
-from ..utils.foreign import refuse_custom_code
+from ..encoders import TRIED, image_sides, noise, refusal, takes_images
+from ..modules.colors import COLOR_DRAWS
+from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
 from ..utils.settings import accepts_ints
-from ._image_processor import USUAL_SIZE, pixel_statistics, target_size
+from ._clips import ClipArguments, Part
+from ._image_processor import (
+    USUAL_SIZE,
+    check_same,
+    converted,
+    default_video_processor,
+    is_of_videos,
+    load_video_processor,
+    pixel_statistics,
+    saved_processor,
+    saved_video_processor,
+    target_size,
+)
 from ._modality import Batch, Context, Example, Modality
+from .image import Augmentation
 
+__all__ = ["Video", "VideoArguments", "default_video_processor"]
 FRAMES = 16  # of a clip; used if the config has no number
 USAGE = """
 import torch
+{% if frames_encoded == "separately" %}
+from transformers import AutoImageProcessor, AutoModel
+
+processor = AutoImageProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
+encoder = AutoModel.from_pretrained("{{ folder }}"{{ subfolder }})
+video = torch.zeros({{ num_frames }}, 3, 100, 200, dtype=torch.uint8)  # for your video: RGB frames
+with torch.no_grad():
+    hidden = encoder(**processor(list(video), return_tensors="pt"){{ hidden_of }}
+of_frames = hidden.flatten(2).mean(2) if hidden.ndim == 4 else hidden.mean(1)
+features = of_frames.mean(0, keepdim=True)
+{% else %}
 from transformers import AutoModel, AutoVideoProcessor
 
 processor = AutoVideoProcessor.from_pretrained("{{ folder }}"{{ subfolder }})
@@ -33,8 +63,10 @@ video = torch.zeros({{ num_frames }}, 3, 100, 200, dtype=torch.uint8)  # for you
 with torch.no_grad():
     hidden = encoder(**processor([video], return_tensors="pt"){{ hidden_of }}
 features = hidden.mean(1)
+{% endif %}
 print(encoder.__class__.__name__, features.shape)
 """
+RESIZED = {"do_rescale": False, "do_normalize": False}  # arguments of a processor that gives uint8
 INPUTS = ("pixel_values_videos", "pixel_values")  # argument names of video encoders
 
 
@@ -47,8 +79,8 @@ class VideoArguments:
     video_column: Column of the videos. If not set: detected from the column names and types.
     eval_video_column: Column of the videos in --eval_dataset. If not set: detected from the column names and types.
     num_frames: Number of frames of a clip.
-    fps: Frames of a clip per second, so that a clip lasts `num_frames / fps` seconds at any frame rate of the video.
-        Default: the frames are spread over the full video.
+    fps: Frames per second, at any frame rate of the video. The frames last `num_frames / fps` seconds, in the middle of
+        the clip. Default: the frames are spread over the clip.
     video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
         processor, or else in its config, or else 224.
     max_video_frames: Videos of more frames count as bad samples.
@@ -75,56 +107,82 @@ class VideoArguments:
 class Video(Modality):
     """Videos.
 
-    processor: a transformers video processor. It sets size and normalisation. frames, fps: see `num_frames` and `fps`
-    in `VideoArguments`. limits: of one video.
+    processor: a transformers video processor; for an encoder of images, an image processor. It sets size and
+    normalisation. Evaluation uses it unchanged. frames, fps: see `num_frames` and `fps` in `VideoArguments`. seconds:
+    length of a clip; None: the full video. augmentation: the same for all frames of a clip; None for evaluation.
+    limits: of one video.
     """
 
     name = "video"
     columns = ("video",)
-    options = (VideoArguments,)
+    options = (ClipArguments, VideoArguments, Augmentation)
     samples = "videos"
     role = "video_processor"
     timed = True
     fractions = (0.01, 0.1, 1.0)
     task_type = "video-classification"
-    packages = ("torchvision",)
+    packages = ("av", "torchvision")
     usage = USAGE
 
-    def __init__(self, processor, frames: int, fps: float | None = None, limits: Limits = LIMITS):
+    def __init__(
+        self,
+        processor,
+        frames: int,
+        fps: float | None = None,
+        limits: Limits = LIMITS,
+        seconds: float | None = None,
+        augmentation: Augmentation | None = None,
+    ):
         """Raises `ValueError` for a processor with outputs of varying size."""
-        self.processor, self.frames, self.fps, self.limits = processor, frames, fps, limits
-        self.size = target_size(processor)
-        self.mean, self.std = pixel_statistics(processor)
+        self.frames, self.fps, self.limits = frames, fps, limits
+        self.seconds = frames / fps if seconds is None and fps is not None else seconds
+        self.augmentation = augmentation
+        self.use(processor)
         self.encoder_input = INPUTS[0]
+
+    def use(self, processor) -> None:
+        """Sets the processor. Raises `ValueError` for one with outputs of varying size."""
+        self.processor, self.size = processor, target_size(processor)
+        self.mean, self.std = (values[:, None, None] for values in pixel_statistics(processor))
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Video":
-        """Builds the modality from options. Raises `ValueError` for a processor with outputs of varying size."""
-        settings: VideoArguments = options[VideoArguments]
+        """Builds the modality from options. Raises `ValueError` for frames that last longer than the clip, and for a
+        processor that `check_video_processor` rejects."""
+        settings, seconds = options[VideoArguments], options[ClipArguments].seconds
+        lasts = settings.num_frames / settings.fps if settings.fps else 0
+        if lasts > seconds * (1 + 1e-6):
+            raise ValueError(
+                f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last {lasts:g} "
+                f"seconds, longer than a clip of {seconds:g} seconds (--seconds). Give --seconds {lasts:g}, fewer "
+                "frames or a higher --fps."
+            )
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
+        check_video_processor(cls(processor, 2))
         limits = replace(context.limits, frames=settings.max_video_frames)
-        return cls(processor, settings.num_frames, settings.fps, limits)
+        return cls(processor, settings.num_frames, settings.fps, limits, seconds, options[Augmentation])
 
     @classmethod
     def from_saved(
         cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
     ) -> "Video":
         """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
-        if size is None and saved_video_processor(folder) is None:
+        if size is None and saved_video_processor(folder) is None and saved_processor(folder) is None:
             raise ValueError(f"{source} has no video processor. Save the encoder's video processor in its folder.")
-        frames = getattr(encoder.config, "num_frames", getattr(encoder.config, "frames_per_clip", FRAMES))
-        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames)
+        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames_of(encoder) or FRAMES)
         videos.fit(encoder)
         return videos
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Returns batches of noise with the size and frame number of the encoder's config, for each of `INPUTS`."""
-        config = encoder.config
-        frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or FRAMES
+        """Returns batches of noise with the size and frame number of the encoder's config, for each of `INPUTS`, and
+        of single frames, for an encoder of images."""
+        frames = frames_of(encoder) or FRAMES
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
-        return [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
+        sides = image_sides(encoder)
+        videos = [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in sides]
+        return videos + [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in sides]
 
     @staticmethod
     def words(results: Mapping) -> str:
@@ -133,9 +191,16 @@ class Video(Modality):
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
-        """Returns a sentence for a card about the rate of frames."""
-        fps = results["fps"]
-        return [f"Frames: {'spread over each video' if fps is None else f'{fps:g} per second'}, resized and cropped."]
+        """Returns sentences for a card on the place of frames, how they are encoded, and the augmentation."""
+        fps, seconds = results["fps"], results["seconds"]
+        clip = "each video" if seconds is None else f"a clip of {seconds:g} seconds"
+        place = f"spread over {clip}" if fps is None else f"{fps:g} per second, in {clip}"
+        encoded = " The encoder takes them one by one, and features are means over the frames."
+        settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
+        return [
+            f"Frames: {place}, resized and cropped.{encoded if results['frames_encoded'] == 'separately' else ''}",
+            f"Augmentation of a video, the same for all its frames: {settings or 'none'}.",
+        ]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
@@ -145,19 +210,56 @@ class Video(Modality):
     @property
     def outputs(self) -> tuple[str, ...]:
         """All columns that an example may have."""
-        return (self.encoder_input,)
+        return self.encoder_input, "colors"
+
+    @property
+    def part(self) -> Part:
+        """What it needs of a film."""
+        return Part(self.seconds, self.fps, self.frames, limits=self.limits)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        """Returns a clip, uint8 `(F, 3, S, S)`. Raises `BadSample` for a video that can't be read."""
-        clip = to_clip(row["video"], fps=self.fps, frames=self.frames, at=at, limits=self.limits).frames
-        asis = {"do_rescale": False, "do_normalize": False, "do_sample_frames": False}
-        (frames,) = self.processor([clip], return_tensors="pt", **asis)[self.processor.model_input_names[0]]
-        return {self.encoder_input: frames}
+        """Returns a clip, uint8 `(F, 3, S, S)`, and in training colors, `(8,)`: random numbers for the colours.
+
+        Raises `BadSample` for a video that can't be read."""
+        frames = self.part.clip(row["video"], at).frames
+        if self.augmentation is None or random is None:
+            return {self.encoder_input: self.by_processor(frames, **RESIZED)}
+        draws = random.random(CROP_DRAWS + 1 + COLOR_DRAWS, dtype=np.float32)
+        *crop, flip = draws[: CROP_DRAWS + 1].tolist()
+        if self.augmentation.crop_scale < 1:
+            frames = crop_and_resize(
+                frames, random_box(frames.shape[-2:], self.augmentation.crop_scale, crop), self.size
+            )
+        else:
+            frames = self.by_processor(frames, **RESIZED)
+        if flip < self.augmentation.horizontal_flip:
+            frames = frames.flip(-1)
+        return {self.encoder_input: frames, "colors": torch.from_numpy(draws[CROP_DRAWS + 1 :])}
+
+    def by_processor(self, frames: Tensor, **options) -> Tensor:
+        """Returns what the processor makes of frames (uint8 `(F, 3, H, W)`): `(F, 3, S, S)`."""
+        if is_of_videos(self.processor):
+            made = self.processor([frames], return_tensors="pt", do_sample_frames=False, **options)
+            return made[self.processor.model_input_names[0]][0]
+        return self.processor(list(frames), return_tensors="pt", **options)["pixel_values"]
+
+    def evaluation(self) -> "Video":
+        """Returns the modality without augmentation."""
+        other = copy.copy(self)
+        other.augmentation = None
+        return other
 
     def finish(self, batch: Batch) -> Batch:
-        """Returns normalised float frames, `(B, F, 3, S, S)`, on the batch's device."""
-        pixels = batch[self.encoder_input].to(torch.float32, copy=True)
-        mean, std = (values.to(pixels.device)[:, None, None] for values in (self.mean, self.std))
+        """Returns normalised float frames, `(B, F, 3, S, S)`, on the batch's device; in training with changed
+        colours."""
+        batch = dict(batch)
+        pixels, draws = batch[self.encoder_input].to(torch.float32, copy=True), batch.pop("colors", None)
+        if self.augmentation is not None and self.augmentation.changes_colors and draws is not None:
+            frames, height = pixels.shape[1], pixels.shape[3]
+            below = pixels.transpose(1, 2).flatten(2, 3)  # one image of all frames, so that they change alike
+            changed = self.augmentation.change_colors(below, draws)
+            pixels = changed.unflatten(2, (frames, height)).transpose(1, 2)
+        mean, std = self.mean.to(pixels.device), self.std.to(pixels.device)
         return {**batch, self.encoder_input: pixels.sub_(mean).div_(std)}
 
     def shape(self) -> dict[str, int]:
@@ -165,13 +267,18 @@ class Video(Modality):
         return {"image_size": self.size[0], "num_frames": self.frames}
 
     def fit(self, encoder: PreTrainedModel) -> None:
-        """Sets `encoder_input` to the encoder's argument name. Raises `ValueError` if it is not one of `INPUTS`."""
+        """Sets `encoder_input` to the encoder's argument name, and an image processor for an encoder of images.
+
+        Raises `ValueError` for an encoder of another kind, or of other sizes."""
         name = encoder.main_input_name
         if name not in INPUTS:
             raise ValueError(
-                f"{type(encoder).__name__} takes {name}. Give a video encoder, which takes {' or '.join(INPUTS)}."
+                f"{type(encoder).__name__} takes {name}. Give a video encoder, which takes {' or '.join(INPUTS)}, or "
+                "an image encoder."
             )
-        self.encoder_input = name
+        self.encoder_input, images = name, takes_images(encoder)
+        self.use(converted(self.processor, videos=not images))
+        check_sizes(self, encoder, images)
 
     def noise(self, count: int = 2) -> Batch:
         """Returns normalised noise, `(count, F, 3, S, S)`."""
@@ -179,51 +286,53 @@ class Video(Modality):
         return self.finish({self.encoder_input: pixels})
 
     def facts(self) -> dict:
-        """Returns frame size, frame number and frame rate for results.json."""
-        return {"video_size": list(self.size), "num_frames": self.frames, "fps": self.fps}
+        """Returns frame size, frame number, rate, length of clips and augmentation for results.json."""
+        return {
+            "video_size": list(self.size),
+            "num_frames": self.frames,
+            "fps": self.fps,
+            "seconds": self.seconds,
+            "frames_encoded": "together" if is_of_videos(self.processor) else "separately",
+            "augmentation": None if self.augmentation is None else dataclasses.asdict(self.augmentation),
+        }
 
     def images_of(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Returns the middle frame of each clip, uint8 `(..., 3, S, S)`."""
         frames = batch[self.encoder_input][..., self.frames // 2, :, :, :]
         if frames.dtype == torch.uint8:
             return frames
-        mean, std = (values.to(frames.device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = self.mean.to(frames.device), self.std.to(frames.device)
         return (frames.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
 
-def saved_video_processor(path: str):
-    """Returns the video processor of a folder or Hub id, or None if it has none.
-
-    Raises `ValueError` for one that needs custom code."""
-    try:
-        return AutoVideoProcessor.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        refuse_custom_code(path, error)
-        return None
+def frames_of(encoder: PreTrainedModel) -> int | None:
+    """Returns the number of frames of a video that the encoder's config names; None without one."""
+    return getattr(encoder.config, "num_frames", None) or getattr(encoder.config, "frames_per_clip", None)
 
 
-def load_video_processor(path: str | None, size: int | None, fallback_size: int):
-    """Returns the video processor of an encoder, or a default one.
+def check_sizes(videos: Video, encoder: PreTrainedModel, images: bool) -> None:
+    """Raises `ValueError` for an encoder that takes only other numbers of frames or pixels. It is tried, on noise, if
+    its config names others.
 
-    path: folder or Hub id of a pretrained encoder, or None for a fresh one. size: overrides the processor's size, in
-    pixels. fallback_size: size of a default processor without a `size`, in pixels."""
-    processor = None if path is None else saved_video_processor(path)
-    if processor is None:
-        return default_video_processor(size or fallback_size)
-    if size is not None:
-        usual = default_video_processor(size)
-        processor.size, processor.crop_size = usual.size, usual.crop_size
-        processor.do_resize = processor.do_center_crop = True
-    return processor
+    images: whether the encoder takes the frames one by one."""
+    frames, sides = () if images else (videos.frames,), image_sides(encoder)
+    usual = {"--num_frames": frames_of(encoder) or videos.frames, "--video_size": sides[0][0]}
+    if videos.size in sides and (images or usual["--num_frames"] == videos.frames):
+        return
+    tried = noise(encoder, TRIED, *frames, 3, *videos.size)
+    reason = refusal(encoder, [{videos.encoder_input: tried}])
+    if reason is not None:
+        options = usual if not images else {"--video_size": usual["--video_size"]}
+        fix = " ".join(f"{name} {value}" for name, value in options.items())
+        raise ValueError(
+            f"{videos.largest()} do not fit {type(encoder).__name__}. Give {fix}, as in its config, or another encoder."
+            f" Its error: {reason}"
+        )
 
 
-def default_video_processor(size: int):
-    """Returns the video processor for an encoder without one.
-
-    It resizes the shorter side to `size` pixels, crops the central square and scales to [-1, 1]."""
-    return VideoMAEVideoProcessor(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=[0.5] * 3,
-        image_std=[0.5] * 3,
-    )
+def check_video_processor(videos: Video) -> None:
+    """Raises `ValueError` if the processor gives other pixels than `Video` does."""
+    height, width = videos.size
+    ramp = torch.linspace(0, 255, 2 * 3 * (height + 9) * (width + 14)).view(2, 3, height + 9, width + 14)
+    clip = Clip(ramp.to(torch.uint8), None, None, 0.0)
+    check_same(videos, {"video": clip}, lambda: videos.by_processor(clip.frames))

@@ -1,6 +1,7 @@
-"""Random crops of images: drawing their boxes, and resizing their pixels.
+"""Random crops of images and videos: drawing their boxes, and resizing their pixels.
 
 image (3, H, W) uint8, four draws -> box (top, left, height, width) -> (3, S, S) uint8
+video (F, 3, H, W) uint8, four draws -> one box for all frames -> (F, 3, S, S) uint8
 """
 
 import math
@@ -38,13 +39,17 @@ def scaled_box(box: Sequence[int], size: Sequence[int], new: Sequence[int]) -> t
 
 
 def crop_and_resize(image: Tensor, box: Sequence[int], size: tuple[int, int]) -> Tensor:
-    """Crops an image (uint8 `(3, H, W)`) to a box (top, left, height, width) and resizes it: uint8 `(3, *size)`."""
+    """Crops an image or frames (uint8 `(..., 3, H, W)`) to a box (top, left, height, width) and resizes the crop: uint8
+    `(..., 3, *size)`."""
     top, left, h, w = box
-    return resize(image[:, top : top + h, left : left + w], size)
+    return resize(image[..., top : top + h, left : left + w], size)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resizes an image (uint8 `(3, H, W)`) with antialiased bilinear interpolation: uint8 `(3, *size)`."""
-    if image.shape[1:] == size:
+    """Resizes an image (uint8 `(3, H, W)`) or frames (`(F, 3, H, W)`) with antialiased bilinear interpolation: uint8
+    `(..., 3, *size)`."""
+    if image.shape[-2:] == size:
         return image
-    return F.interpolate(image[None], size=size, mode="bilinear", antialias=True)[0]
+    images = image if image.ndim == 4 else image[None]
+    resized = F.interpolate(images, size=size, mode="bilinear", antialias=True)
+    return resized if image.ndim == 4 else resized[0]

@@ -51,6 +51,8 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
         return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.limits)
 
     classes = modality_classes(objective.inputs, objective.views)
+    for each in classes.values():
+        each.check_packages()
     modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
     inputs = Inputs(*modalities, views=objective.views, pair_label=label_column(request))
     if full is None:

@@ -3,6 +3,7 @@
 signals, end of the training process -> end of a worker; end of a worker -> `ValueError` with the fix
 """
 
+import gc
 import os
 import shutil
 import signal
@@ -16,10 +17,12 @@ from .shared_memory import SHARED, SharedMemoryFull
 
 
 def begin_worker(number: int) -> None:
-    """Runs at the start of each worker: keeps freed memory, and ends the worker if its parent process ends.
+    """Runs at the start of each worker: keeps freed memory, leaves the objects of its parent process alone (see
+    `leave_objects_of_parent`), and ends the worker if its parent process ends.
 
     It ignores signals that end the training process after its step (`Interruption`), which a terminal or a job
     scheduler sends to workers too: the step needs them."""
+    leave_objects_of_parent()
     keep_freed_memory()  # returning memory to the system after each sample makes decoding a tenth slower
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
@@ -27,6 +30,14 @@ def begin_worker(number: int) -> None:
     if hasattr(signal, "sigtimedwait"):  # not on macOS
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
+
+
+def leave_objects_of_parent(number: int = 0) -> None:
+    """Excludes all objects that exist now from garbage collection, at the start of a worker.
+
+    A forked worker has copies of its parent's objects, but not its threads. To free a codec with threads, as PyAV
+    makes them, is to wait for these threads: the worker would wait forever. number: of the worker."""
+    gc.freeze()
 
 
 def end_with(parent: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from datasets import Audio, Value, Video
 from made_files import fresh_cache
 from made_images import all_rows, png
-from media import RATE, film, sound
+from media import RATE, film, finished, sound
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_pretext.data.sources import open_source
@@ -35,7 +35,7 @@ def write_samples(path, samples):
 
 def examples(row):
     """The examples of a row: sound of a quarter second, three frames."""
-    sounds = AudioModality(Wav2Vec2FeatureExtractor(return_attention_mask=True), 0.25)(row, None, 0.5)
+    sounds = finished(AudioModality(Wav2Vec2FeatureExtractor(return_attention_mask=True), 0.25), row)
     assert sounds["input_values"].shape == (RATE // 4,)
     if "video" in row:
         frames = VideoModality(default_video_processor(16), 3)(row, None, 0.5)

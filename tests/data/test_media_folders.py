@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_files import fresh_cache, logged
 from made_images import all_rows, png
-from media import CONTAINERS, SOUND_FORMATS, file_of, film, sound
+from media import CONTAINERS, SOUND_FORMATS, file_of, film, finished, sound
 from range_server import serve
 from transformers import Wav2Vec2FeatureExtractor
 
@@ -46,7 +46,7 @@ def names(source, kind):
 def decodes(row):
     """Whether this tree decodes the content; each modality does it from the path."""
     assert row.keys() <= {"audio", "video"} and all(value["bytes"] is None for value in row.values())
-    values = [audio()(row, None, 0.5)["input_values"]]
+    values = [finished(audio(), row)["input_values"]]
     values += [video()(row, None, 0.5)["pixel_values_videos"].float()] if "video" in row else []
     return all(len(value) and value.std() > 0 for value in values)
 
@@ -222,7 +222,7 @@ def test_sounds_with_the_names_of_videos_are_their_sounds(tmp_path, said):
     assert names(source, "video") == ["0.mp4", "1.mp4"] and names(source, "audio") == ["0.Wav", "1.Wav"]
     assert said() == [f"{tmp_path}: 4 files are left out, by suffix: 4 .flac."]  # one sound for each
     row = source.read(0, 1, 2)[0]
-    loud, quiet = (audio()(values, None, 0.5)["input_values"] for values in (row, {"video": row["video"]}))
+    loud, quiet = (finished(audio(), values)["input_values"] for values in (row, {"video": row["video"]}))
     assert loud.std() > 0.9 > 0.1 > quiet.std() and decodes(row)
     (tmp_path / "train" / "1.Wav").unlink()
     (tmp_path / "train" / "1.flac").unlink()

@@ -28,10 +28,11 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Context, Inputs, PairArguments, inputs_options, modality_classes
+from hf_pretext.modalities._clips import ClipArguments
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Augmentation, Image, ImageArguments, default_processor
 from hf_pretext.modalities.text import CaptionArguments, Corpus, Text, TextArguments
-from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.settings import StreamSettings
 
@@ -283,11 +284,10 @@ def test_columns_of_one_name_are_kept_apart(files, tokenizer):
     inputs = Inputs(audio(), Text(tokenizer, 8))
     row = {"audio": {"bytes": sound(), "path": None}, "text": "red"}
     example = inputs(row, np.random.default_rng(0))
-    assert len(example["audio_attention_mask"]) == RATE // 4 and len(example["attention_mask"]) == len(
-        example["input_ids"]
-    )
+    assert example["sound_length"] == RATE // 4 and len(example["attention_mask"]) == len(example["input_ids"])
     assert inputs.fills == {"input_values": 0.0, "audio_attention_mask": 0, "input_ids": 0, "attention_mask": 0}
     batch = inputs.finish({name: torch.as_tensor(value)[None] for name, value in example.items()})
+    assert batch["audio_attention_mask"].shape == (1, RATE // 4)
     assert set(inputs.of_kind(batch, "audio")) == {"input_values", "attention_mask"}
     assert set(inputs.of_kind(batch, "text")) == {"input_ids", "attention_mask"}
     visual = Inputs(video(), image())
@@ -332,6 +332,8 @@ def test_shapes_by_name(tokenizer):
     assert Inputs(audio(), video()).shape() == {
         "sampling_rate": RATE,
         "seconds": 0.25,
+        "num_mel_bins": 64,
+        "spectrogram_frames": 23,
         "image_size": SIDE,
         "num_frames": 3,
     }
@@ -360,7 +362,7 @@ def test_options_follow_from_the_kinds():
     assert first == [ImageArguments, Augmentation, TextArguments, CaptionArguments] and pairs is PairArguments
     assert encoders(text_encoder="bert").text_encoder == "bert" and encoders().image_encoder is None
     assert "Start the text encoder from this checkpoint" in encoders.__doc__
-    assert inputs_options(("audio", "video"))[0] is AudioArguments
+    assert inputs_options(("audio", "video"))[:4] == (ClipArguments, AudioArguments, VideoArguments, Augmentation)
     assert modality_classes(("text",)) == {"text": Corpus} and modality_classes(("text", "image"))["text"] is Text
     with pytest.raises(ValueError, match="No modality 'smell' in this version"):
         inputs_options(("smell",))

@@ -83,3 +83,42 @@ def test_an_error_ends_the_process_and_its_workers():
     typed = [sys.executable, "-c", FAILS, os.path.dirname(__file__)]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
+
+
+COLLECTS = """
+import gc, sys
+from fractions import Fraction
+import av
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from streamed import Number, lenient, numbered
+from torch.utils.data import DataLoader
+from hf_pretext.evaluation.labelled_set import leave_objects_of_parent
+from hf_pretext.stream.loader import StreamLoader
+
+class Collects(Number):
+    def __call__(self, row, random):
+        gc.collect()
+        return super().__call__(row, random)
+
+class Cycle:
+    pass
+
+gc.disable()
+codec = av.CodecContext.create("mpeg4", "w")
+codec.width, codec.height, codec.pix_fmt, codec.time_base, codec.thread_count = 640, 480, "yuv420p", Fraction(1, 25), 4
+codec.encode(av.VideoFrame.from_ndarray(np.zeros((480, 640, 3), np.uint8), format="rgb24"))
+cycle = Cycle()
+cycle.itself, cycle.codec = cycle, codec
+del cycle, codec
+loader = StreamLoader(numbered(0), Collects(), 8, settings=lenient(), num_workers=1, timeout=30)
+print(len(next(iter(loader))["number"]), flush=True)
+loader.close()
+"""
+
+
+def test_a_worker_frees_no_codec_of_its_parent():
+    """Its threads do not exist in the worker, which would wait for them forever."""
+    typed = [sys.executable, "-c", COLLECTS, os.path.dirname(__file__)]
+    done = subprocess.run(typed, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stdout == "8\n", done.stderr

@@ -1,0 +1,191 @@
+"""Clips of rows: decoded once for all kinds, kept where they are the whole file; views lie apart in time."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from media import RATE, film, sound
+from transformers import Wav2Vec2FeatureExtractor
+
+from hf_pretext.data.decoding import BadSample
+from hf_pretext.data.sources import open_source
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.modalities import Inputs, _clips
+from hf_pretext.modalities._clips import Part
+from hf_pretext.modalities.audio import Audio
+from hf_pretext.modalities.image import Augmentation
+from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.stream.loader import StreamLoader
+
+SECONDS, ROWS, FILM = 0.5, 20, film(seconds=2.0)
+CHANGES = Augmentation(crop_scale=0.5)
+
+
+def audio(seconds=SECONDS, **options) -> Audio:
+    return Audio(Wav2Vec2FeatureExtractor(do_normalize=False), seconds, padded=True, **options)
+
+
+def video(seconds=SECONDS, augmentation=None) -> Video:
+    return Video(default_video_processor(16), 3, seconds=seconds, augmentation=augmentation)
+
+
+def row(content=FILM, **more) -> dict:
+    return {"video": {"bytes": content, "path": None}, **more}
+
+
+@pytest.fixture
+def decodings(monkeypatch):
+    """Arguments of each `to_clip`."""
+    calls, decode = [], _clips.to_clip
+
+    def counted(value, **options):
+        calls.append(options)
+        return decode(value, **options)
+
+    monkeypatch.setattr(_clips, "to_clip", counted)
+    return calls
+
+
+def equal(first: dict, second: dict) -> bool:
+    return first.keys() == second.keys() and all(
+        torch.equal(torch.as_tensor(first[name]), torch.as_tensor(second[name])) for name in first
+    )
+
+
+def test_a_film_is_decoded_once_for_its_frames_and_its_sound(decodings):
+    sounds, films = audio(), video()
+    together = Inputs(sounds, films)(row(), np.random.default_rng(0))
+    at = np.random.default_rng(0).random()
+    (call,) = decodings
+    assert (call["frames"], call["sampling_rate"], call["seconds"], call["at"]) == (3, RATE, SECONDS, at)
+    assert equal(together, {**sounds(row(), None, at), **films(row(), None, at)})
+
+
+def test_kinds_that_need_other_seconds_are_decoded_one_by_one(decodings):
+    sounds, films = audio(0.5), video(1.0)
+    together = Inputs(sounds, films)(row(), None)
+    assert [call["seconds"] for call in decodings] == [0.5, 1.0]
+    assert equal(together, {**sounds(row(), None, 0.5), **films(row(), None, 0.5)})
+
+
+def test_limits_and_loudness_of_each_kind_hold_when_they_are_decoded_together():
+    from hf_pretext.data.limits import Limits
+
+    few, short = Limits(frames=5), Limits(seconds=1.0)
+    frames, sounds = Part(0.5, frames=3, limits=few), Part(0.5, sampling_rate=RATE, min_loudness=-3.0, limits=short)
+    for joined in (frames.joined(sounds), sounds.joined(frames)):
+        assert joined.limits == Limits(frames=5, seconds=1.0) and joined.min_loudness == -3.0 and joined.frames == 3
+    loud = Inputs(audio(), video())
+    loud.by_name["audio"].settings.min_loudness = -3.0
+    with pytest.raises(BadSample, match="less than -3 dB"):
+        loud(row(), None)
+
+
+def test_a_clip_that_is_the_whole_file_is_kept_and_cropped_again(decodings):
+    inputs, whole = Inputs(audio(), video(augmentation=CHANGES)), row(film(seconds=0.5), key="a:1")
+    first, second = (inputs(whole, np.random.default_rng(seed)) for seed in (0, 1))
+    assert len(decodings) == 1
+    assert torch.equal(first["input_values"], second["input_values"])
+    fresh = Inputs(audio(), video(augmentation=CHANGES))
+    assert equal(second, fresh(whole, np.random.default_rng(1)))  # as if it had not been kept
+    ((name, clip),) = inputs._clips._kept.items()
+    inputs._clips._kept[name] = clip._replace(frames=torch.randint(0, 256, clip.frames.shape, dtype=torch.uint8))
+    crops = [inputs(whole, np.random.default_rng(seed))["pixel_values_videos"] for seed in (0, 1)]
+    assert not torch.equal(*crops)
+    assert not inputs.evaluation()._clips._kept
+
+
+def test_a_part_of_a_file_is_drawn_again_each_time(decodings):
+    inputs, longer = Inputs(audio(), video()), row(key="a:1")
+    first, second = (inputs(longer, np.random.default_rng(seed)) for seed in (0, 1))
+    assert len(decodings) == 2 and not torch.equal(first["input_values"], second["input_values"])
+    assert {call["at"] for call in decodings} == {np.random.default_rng(seed).random() for seed in (0, 1)}
+
+
+def test_clips_without_key_or_room_are_not_kept(decodings, monkeypatch):
+    inputs, short = Inputs(audio(), video()), film(seconds=0.5)
+    for _ in range(2):
+        inputs(row(short), None)
+    assert len(decodings) == 2
+    monkeypatch.setattr(_clips, "KEPT_BYTES", 40_000)  # one clip has 3 * 3 * 48 * 64 bytes of frames, and its sound
+    crowded = Inputs(video())
+    for key in ("a:1", "a:2", "a:1", "a:2"):
+        crowded(row(short, key=key), None)
+    assert len(decodings) == 2 + 3 and set(crowded._clips._kept) == {("a:1", "video")}
+
+
+def test_views_of_a_timed_kind_lie_half_of_all_positions_apart(decodings):
+    sounds, films = audio(), video()
+    inputs = Inputs(sounds, films, views={"audio": 2})
+    example, at = inputs(row(), np.random.default_rng(0)), np.random.default_rng(0).random()
+    other = (at + 0.5) % 1
+    assert [(call["at"], call["frames"]) for call in decodings] == [(at, 3), (other, 0)]
+    expected = torch.stack([sounds(row(), None, place)["input_values"] for place in (at, other)])
+    assert torch.equal(example["input_values"], expected) and not torch.equal(expected[0], expected[1])
+    assert torch.equal(example["pixel_values_videos"], films(row(), None, at)["pixel_values_videos"])
+    batch = inputs.finish({name: torch.as_tensor(value)[None] for name, value in example.items()})
+    assert batch["input_values"].shape == (1, 2, RATE // 2)
+    assert inputs.noise()[0]["input_values"].shape == (2, 2, RATE // 2)
+
+
+def test_views_of_a_whole_file_are_the_same_and_decoded_once(decodings):
+    inputs = Inputs(audio(), video(), views={"audio": 2})
+    example = inputs(row(film(seconds=0.5), key="a:1"), np.random.default_rng(0))
+    assert len(decodings) == 1 and torch.equal(*example["input_values"])
+
+
+def test_views_of_other_kinds_stay_at_the_position_that_was_drawn():
+    inputs = Inputs(video(augmentation=CHANGES), views={"video": 3})
+    example = inputs(row(), np.random.default_rng(0))
+    assert example["pixel_values_videos"].shape == (3, 3, 3, 16, 16) and example["colors"].shape == (3, 8)
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory):
+    """Films: every third one is the whole clip, the others are longer."""
+    contents = [film(seconds=0.5 if i % 3 == 0 else 1.0 + 0.1 * (i % 7)) for i in range(ROWS)]
+    path = tmp_path_factory.mktemp("films") / "films.parquet"
+    values = {
+        "video": [{"bytes": content, "path": None} for content in contents],
+        "label": [i % 2 for i in range(ROWS)],
+    }
+    features = datasets.Features({"video": datasets.Video(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(values, features).to_parquet(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("views", [None, {"audio": 2}])
+def test_batches_are_equal_for_any_workers_and_start(films, views):
+    """Kept clips change no batch, whichever worker keeps them, and neither does a run that was resumed."""
+
+    def batches(count, workers=0, start=0):
+        inputs = Inputs(audio(), video(augmentation=CHANGES), views=views)
+        loader = StreamLoader(
+            open_source(films, needed=inputs.needed), inputs, 5, seed=5, num_workers=workers, start=start
+        )
+        made = []
+        while len(made) < count:
+            made += [inputs.finish(batch) for batch in loader]
+        loader.close()
+        return made[:count]
+
+    expected = batches(9)  # more than two epochs
+    for workers in (2, 4):
+        assert all(map(equal, batches(9, workers), expected))
+    for workers in (0, 2):
+        assert all(map(equal, batches(4, workers, start=25), expected[5:]))
+    assert not equal(expected[0], expected[3])
+
+
+def test_a_labelled_set_decodes_each_film_once(films, decodings):
+    labelled = LabelledSet(films, Inputs(audio(), video()), "label", batch_size=4)
+    assert len(decodings) == len(labelled) == ROWS and all(call["at"] == 0.5 for call in decodings)
+    batch = next(iter(labelled.pretext_batches("train")))
+    assert batch["input_values"].shape[1:] == (RATE // 2,) and batch["pixel_values_videos"].shape[1:] == (3, 3, 16, 16)
+
+
+def test_a_sound_file_next_to_a_film_is_decoded_for_itself(decodings):
+    inputs = Inputs(audio(), video())
+    both = {**row(), "audio": {"bytes": sound(samples=np.zeros(RATE, np.float32)), "path": None}}
+    example = inputs(both, None)
+    assert [bool(call["frames"]) for call in decodings] == [False, True] and not example["input_values"].any()
