@@ -51,7 +51,7 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
 def metrics(experiment: Experiment) -> dict:
     """Returns pretext metrics on the test split, transfer of every encoder with baselines, and measures of models."""
     request, labelled = experiment.request, experiment.labelled
-    chance = chance_levels(request.objective, labelled)
+    chance = chance_levels(experiment.blueprint.random(request.first.seed), labelled)
     trained = [trained_metrics(experiment, seed, bool(chance)) for seed in request.arguments]
     random_seeds = list(dict.fromkeys([*request.arguments, *range(RANDOM_SEEDS)]))
     random_seeds = random_seeds[: max(RANDOM_SEEDS, len(request.arguments))]
