@@ -21,7 +21,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 
 from ..data.clips import to_clip
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, noise
+from ..encoders import TRIED, image_sides, noise
 from ..utils.foreign import refuse_custom_code
 from ..utils.paths import relative
 from ..utils.settings import accepts_ints
@@ -132,8 +132,11 @@ class Audio(Modality):
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Returns batches of noise: a waveform, or log-mel features with the frames or the bins first."""
+        """Returns batches of noise: a waveform, log-mel features with the frames or the bins first, or log-mel features
+        as an image of one channel."""
         config, name = encoder.config, encoder.main_input_name
+        if name == "pixel_values":
+            return [{name: noise(encoder, TRIED, 1, *image_sides(encoder)[0])}]
         name = name if name in ("input_values", "input_features") else "input_values"
         names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
         bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)

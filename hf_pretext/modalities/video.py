@@ -120,11 +120,14 @@ class Video(Modality):
 
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
-        """Returns batches of noise with the size and frame number of the encoder's config, for each of `INPUTS`."""
+        """Returns batches of noise with the size and frame number of the encoder's config, for each of `INPUTS`, and of
+        single frames, for an encoder of images."""
         config = encoder.config
         frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or FRAMES
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
-        return [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
+        sides = image_sides(encoder)
+        videos = [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in sides]
+        return videos + [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in sides]
 
     @staticmethod
     def words(results: Mapping) -> str:
