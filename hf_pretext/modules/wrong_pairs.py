@@ -28,6 +28,18 @@ def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Genera
     return drawn.masked_fill(none, IGNORED)
 
 
+def all_but_same_source(count: int, labels: Tensor | None, device: torch.device) -> Tensor:
+    """Returns the pairs that are not drawn as wrong ones (argument `same` of `wrong_ones`): bool `(count, count)`.
+
+    labels (`(count,)`, the source of each row): for each row, all but the others of its source are not drawn; for a row
+    without others of its source, or without labels, only the row itself."""
+    itself = torch.eye(count, dtype=torch.bool, device=device)
+    if labels is None:
+        return itself
+    source = (labels[:, None] == labels) & ~itself
+    return torch.where(source.any(1, keepdim=True), ~source, itself)
+
+
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """Binary cross-entropy in which right pairs (label 1) and wrong pairs (label 0) have the same total weight. `()`.
 
