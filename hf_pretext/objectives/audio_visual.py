@@ -279,11 +279,8 @@ class AudioVisualForPreTraining(TwoEncoders):
             others = others.index_copy(0, shifted.rows, moved)
         logits = torch.cat([score(sounds, frames), score(others, frames)])
         right = torch.cat([torch.ones_like(wrong), wrong.clamp(max=0)])
-        return (
-            score.loss(logits, right),
-            {"accuracy": balanced_accuracy(logits, right)},
-            dict(logits=logits, labels=right),
-        )
+        logs = {"accuracy": balanced_accuracy(logits, right)}
+        return score.loss(logits, right), logs, {"logits": logits, "labels": right}
 
     # capabilities
 
