@@ -47,15 +47,40 @@ class PretextOutput(ModelOutput):
     labels: Tensor | None = None
 
 
-class PretextModel(NativeCheckpoint, PreTrainedModel):
+class TrainedEncoders:
+    """Gradient checkpointing of a model with `encoders`: in every trained encoder."""
+
+    encoders: dict[str, PreTrainedModel]
+
+    def trained_encoders(self) -> list[PreTrainedModel]:
+        """Returns the encoders with trainable parameters, for gradient checkpointing and compilation."""
+        encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
+        return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
+        for model in self.trained_encoders():
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+            try:
+                enable(gradient_checkpointing_kwargs, **kwargs)
+            except (ValueError, NotImplementedError) as error:
+                raise ValueError(f"{type(model).__name__} can't use --gradient_checkpointing. Leave it out.") from error
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Disables gradient checkpointing in every trained encoder."""
+        for model in self.trained_encoders():
+            getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
+
+
+class PretextModel(TrainedEncoders, NativeCheckpoint, PreTrainedModel):
     """Base class of every objective.
 
     A subclass sets `objective` (the name of its file), `task_class` (a dataclass of settings) and `inputs` (the kinds
     of data in a batch, e.g. `("image",)`), builds its heads and ends `__init__` with `self.post_init()`. `views` is the
-    number of views for each kind with several views. Heads and other modules are trained too, and saved in
-    pretext.safetensors to resume a run. The encoders do not need them after training. If transformers has model classes
-    with the objective's head (e.g. `BertForMaskedLM`), set `auto_class` to the matching auto class; checkpoints are
-    then saved in the format of these classes.
+    number of views for each kind with several views. If views or capabilities depend on the settings, define `views_of`
+    and set `self.capabilities`. Heads and other modules are trained too, and saved in pretext.safetensors to resume a
+    run. The encoders do not need them after training. If transformers has model classes with the objective's head (e.g.
+    `BertForMaskedLM`), set `auto_class` to the matching auto class; checkpoints are then saved in their format.
 
     full_model: the native transformers model that the checkpoint is saved from. task: the settings. parts: configs of
     additional modules of the objective, as JSON types. progress: fraction of the training that is done, 0 to 1.
@@ -72,7 +97,7 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
     usage: ClassVar[str] = ""  # code that loads a checkpoint, instead of `Modality.usage`
     formula: ClassVar[str] = ""  # the loss as LaTeX, shown in the card
     limits: ClassVar[tuple[str, ...]] = ()  # known failures, one sentence each, shown in the card
-    capabilities: ClassVar[tuple[str, ...]] = ()  # names of the methods below that it implements
+    capabilities: tuple[str, ...] = ()  # names of the methods below that it implements; of a class: with any settings
     fixed_options: ClassVar[Mapping[str, tuple[Any, str]]] = {}  # options of a run with a fixed value, and the reason
     learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
@@ -120,6 +145,11 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         options = " and ".join(f"--{kind}_encoder" for kind in encoders)
         reason = f"the encoders of {cls.objective} are parts of one model and can't be replaced"
         raise ValueError(f"{options}: {reason}. Start from a full model with --encoder.")
+
+    @classmethod
+    def views_of(cls, task) -> Mapping[str, int]:
+        """Returns the number of views in a batch, for each kind with several views. task: the settings."""
+        return cls.views
 
     @classmethod
     def settings_of(cls, pretext: Mapping[str, Any]):
@@ -187,7 +217,8 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
         raise NotImplementedError(f"{type(self).__name__} does not implement predict_tokens().")
 
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Returns normalised images `(B, C, H, W)` by title: what the model in `eval()` sees and what it predicts."""
+        """Returns normalised images `(B, C, H, W)` or clips `(B, F, C, H, W)` by title: what the model in `eval()` sees
+        and what it predicts."""
         raise NotImplementedError(f"{type(self).__name__} does not implement illustrate().")
 
     def packs(self, length: int) -> bool:
@@ -223,25 +254,6 @@ class PretextModel(NativeCheckpoint, PreTrainedModel):
                 parameter.requires_grad_(False)
         self.train(training)
         return unused
-
-    def trained_encoders(self) -> list[PreTrainedModel]:
-        """Returns the encoders with trainable parameters, for gradient checkpointing and compilation."""
-        encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
-        return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
-        """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
-        for model in self.trained_encoders():
-            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-            try:
-                enable(gradient_checkpointing_kwargs, **kwargs)
-            except (ValueError, NotImplementedError) as error:
-                raise ValueError(f"{type(model).__name__} can't use --gradient_checkpointing. Leave it out.") from error
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Disables gradient checkpointing in every trained encoder."""
-        for model in self.trained_encoders():
-            getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
     def init_weights(self, *modules: nn.Module) -> None:
         """Does nothing: heads keep PyTorch's initialisation, encoders keep theirs, and weights are tied already."""

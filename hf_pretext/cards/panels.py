@@ -18,6 +18,7 @@ from ..modeling import PretextModel
 from .report import draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED = 8, 6  # rows, and images in each row
+DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
@@ -37,16 +38,16 @@ def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torc
 
 
 def illustration_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
-    """Returns the panel of test images with what the model saw of them and what it predicted (see
+    """Returns the panel of test images or videos with what the model saw of them and what it predicted (see
     `PretextModel.illustrate`); None for a model that draws nothing."""
     if "illustrate" not in model.capabilities or not labelled.pixels:
         return None
-    image, pixels = labelled.inputs.by_name["image"], labelled.pixels["test"]
+    drawn = next(modality for modality in labelled.inputs.modalities if modality.name in DRAWN)
+    shown = evenly(len(labelled.labels.splits["test"]), SHOWN)
+    (batch,) = labelled.reordered("test", shown).joined_batches("test")
     with evaluated(model, device), torch.no_grad():
-        batch = image.finish({"pixel_values": pixels[evenly(len(pixels), SHOWN)].to(device)})
-        rows = {
-            title: image.images_of({"pixel_values": each.cpu()}) for title, each in model.illustrate(**batch).items()
-        }
+        images = model.illustrate(**{name: value.to(device) for name, value in batch.items()})
+        rows = {title: drawn.images_of({drawn.encoder_input: each.cpu()}) for title, each in images.items()}
     return partial(draw_rows, rows=rows), ROW * len(rows)
 
 

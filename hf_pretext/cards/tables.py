@@ -104,7 +104,7 @@ def unshown(results: dict, worse: bool = False) -> list[str] | None:
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
         pair = by_who["trained"][name], by_who["random"][name]
-        if any(value["mean"] is None for value in pair):
+        if any(value["mean"] is None for value in pair) or name.endswith("_error"):  # an error is no result
             continue
         ours, other = reversed(pair) if name.endswith("rank") else pair
         answer = beats(other, ours) if worse else beats(ours, other)

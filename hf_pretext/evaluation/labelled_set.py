@@ -21,12 +21,12 @@ from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
 from ..stream.workers import leave_objects_of_parent
 from ..utils.progress import progress
+from .examples import Examples, chosen, packed, part, separate, stacked
 from .labelled_rows import LabelledRows
 
 KEPT_BYTES = 2**30  # decoded sets up to this size stay in memory between passes
 BATCH_TOKENS = 16_384  # most tokens of a batch of texts, padding included
 VIEW_SEED = 0  # views are drawn from (VIEW_SEED, row number)
-Examples = list[Example] | Batch  # of one kind: a list, or stacked if all have the same shape
 
 
 class LabelledSet(LabelledRows):
@@ -64,6 +64,7 @@ class LabelledSet(LabelledRows):
         self.pixels: dict[str, Tensor] | None = {}
         self._examples: dict[str, dict[str, Examples]] | None = {}
         self._bytes = 0  # size of the examples in memory
+        self.position, self._at = MIDDLE, {}
         bar = progress(total=len(self), description="reading the labelled set")
         for split in list(self._rows):
             self._read_texts(split, bar) if self.texts_alone else self._read(split, bar)
@@ -83,8 +84,30 @@ class LabelledSet(LabelledRows):
         """Returns the set with images in grey. It shares the decoded rows with this one."""
         gray, inputs = copy.copy(self), self.inputs
         modalities = [modality.in_gray() for modality in inputs.modalities]
-        gray.inputs = Inputs(*modalities, views=inputs.views, pair_label=inputs.pair_label)
+        gray.inputs, gray._at = Inputs(*modalities, views=inputs.views, pair_label=inputs.pair_label), {}
         return gray
+
+    def at(self, position: float) -> "LabelledSet":
+        """Returns the set with sounds and videos at another position in time, 0 (start) to 1 (end), without train. It
+        is decoded once, like this one. A row that can't be read at the position is read in the middle."""
+        if position not in self._at:
+            other = copy.copy(self)
+            other._rows = {split: rows for split, rows in self._rows.items() if split != "train"}
+            other.position, other._examples, other.pixels, other._bytes = position, {}, {}, 0
+            bar = progress(total=len(other), description=f"reading the labelled set at {position:g}")
+            for split in other._rows:
+                other._read(split, bar)
+            bar.close()
+            self._at[position] = other
+        return self._at[position]
+
+    def reordered(self, split: str, order: Sequence[int]) -> "LabelledSet":
+        """Returns the set with the rows `order` of one split, and no other split. Labels and pixels stay unchanged."""
+        other = copy.copy(self)
+        other._rows, other._at = {split: [self._rows[split][i] for i in order]}, {}
+        if self._examples is not None:
+            other._examples = {split: {k: chosen(each, order) for k, each in self._examples[split].items()}}
+        return other
 
     # batches
 
@@ -101,6 +124,10 @@ class LabelledSet(LabelledRows):
         if self.texts_alone and not self.drawing.views:
             return self._text_batches(split, ("input_ids", "word_starts", "num_bytes"))
         return Batches(self, split, None)
+
+    def joined_batches(self, split: str) -> "Batches":
+        """Returns batches of inputs of the objective, of all kinds, without views."""
+        return Batches(self, split, None, views=False)
 
     def all_batches(self, split: str, kind: str | None = None) -> Iterator[Batch]:
         """Iterates `batches` of the labelled rows of a split, then of its unlabelled rows."""
@@ -120,7 +147,7 @@ class LabelledSet(LabelledRows):
     def _read(self, split: str, bar: tqdm) -> None:
         """Reads a split once: finds unreadable rows, and keeps the decoded examples if they fit in memory."""
         problems, kept = [], {kind: [] for kind in self.kinds}
-        for batch_problems, examples in self.decoded(split, Decoder(self.inputs)):
+        for batch_problems, examples in self.decoded(split, Decoder(self.inputs, self.position)):
             problems += batch_problems
             bar.update(len(batch_problems))
             if self._examples is None:
@@ -180,16 +207,18 @@ class LabelledSet(LabelledRows):
 class Batches:
     """Batches of a split. Can be iterated repeatedly, and has a length."""
 
-    def __init__(self, labelled: LabelledSet, split: str, kind: str | None):
-        """kind: yields encoder inputs of this kind of data; None: inputs of the objective, of all kinds."""
+    def __init__(self, labelled: LabelledSet, split: str, kind: str | None, views: bool = True):
+        """kind: yields encoder inputs of this kind of data; None: inputs of the objective, of all kinds. views: draws
+        the views of the objective."""
         self.labelled, self.split, self.kind = labelled, split, kind
+        self.views = views and kind is None and bool(labelled.drawing.views)
 
     def __len__(self) -> int:
         return -(-len(self.labelled._rows[self.split]) // self.labelled.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         labelled = self.labelled
-        if self.kind is None and labelled.drawing.views:
+        if self.views:
             yield from labelled.decoded(self.split, Views(labelled.drawing))
             return
         kinds = labelled.inputs.by_name if self.kind is None else [self.kind]
@@ -200,7 +229,8 @@ class Batches:
     def _examples(self) -> Iterator[dict[str, Examples]]:
         labelled, size = self.labelled, self.labelled.batch_size
         if labelled._examples is None:
-            yield from (examples for _, examples in labelled.decoded(self.split, Decoder(labelled.inputs)))
+            decoder = Decoder(labelled.inputs, labelled.position)
+            yield from (examples for _, examples in labelled.decoded(self.split, decoder))
             return
         for first in range(0, len(labelled._rows[self.split]), size):
             yield {kind: part(some, first, first + size) for kind, some in labelled._examples[self.split].items()}
@@ -221,20 +251,28 @@ class Decoder(Dataset):
     """Decodes rows, in the workers. A row becomes `{kind: example}`. An unreadable row becomes the name of the
     samples of the unreadable kind, for example "images"."""
 
-    def __init__(self, inputs: Inputs):
-        self.inputs = inputs
+    def __init__(self, inputs: Inputs, position: float = MIDDLE):
+        """position: in time, 0 (start) to 1 (end). A row that can't be read there is read in the middle."""
+        self.inputs, self.positions = inputs, list(dict.fromkeys((position, MIDDLE)))
 
     def __getitems__(self, rows: list[tuple[int, dict]]) -> list[dict[str, Example] | str]:
-        return [self._try(row) for _, row in rows]
+        return [self._first_readable(row) for _, row in rows]
 
-    def _try(self, row: dict) -> dict[str, Example] | str:
+    def _first_readable(self, row: dict) -> dict[str, Example] | str:
+        for position in self.positions:
+            examples = self._try(row, position)
+            if not isinstance(examples, str):
+                break
+        return examples
+
+    def _try(self, row: dict, position: float) -> dict[str, Example] | str:
         examples = {}
         for modality in self.inputs.modalities:
             try:
                 if UNREADABLE in row:
                     raise BadSample(row[UNREADABLE])
-                row = self.inputs.decoded(row, MIDDLE)
-                examples[modality.name] = modality(row, None, MIDDLE)
+                row = self.inputs.decoded(row, position)
+                examples[modality.name] = modality(row, None, position)
             except BadSample:
                 return modality.samples
         return examples
@@ -303,35 +341,3 @@ class TextBatches:
     def _tensors(self, one: Mapping) -> Example:
         columns = {name: torch.as_tensor(one[name]) for name in self.columns}
         return {**columns, "attention_mask": torch.ones(len(one["input_ids"]), dtype=torch.long)}
-
-
-def same_shapes(examples: Sequence[Example]) -> bool:
-    """True if all examples have the same shapes, so that they can be stacked."""
-    return len({tuple((name, torch.as_tensor(v).shape) for name, v in one.items()) for one in examples}) == 1
-
-
-def stacked(examples: list[Example]) -> Examples:
-    """Stacks examples of one kind if all have the same shape; otherwise returns the list unchanged."""
-    return collate(examples) if examples and same_shapes(examples) else examples
-
-
-def packed(examples: list[Example]) -> Examples:
-    """Packs examples for the transfer between processes: stacked, or as NumPy arrays. Single tensors would each need a
-    file descriptor."""
-    together = stacked(examples)
-    if isinstance(together, dict):
-        return together
-    return [{name: np.asarray(value) for name, value in one.items()} for one in together]
-
-
-def separate(examples: Examples) -> list[Example]:
-    """Splits packed examples into a list of examples of tensors."""
-    if isinstance(examples, list):
-        return [{name: torch.as_tensor(value) for name, value in one.items()} for one in examples]
-    count = len(next(iter(examples.values())))
-    return [{name: value[i] for name, value in examples.items()} for i in range(count)]
-
-
-def part(examples: Examples, first: int, end: int) -> Examples:
-    """Returns examples `first` to `end` (exclusive) of one kind."""
-    return {k: v[first:end] for k, v in examples.items()} if isinstance(examples, dict) else examples[first:end]

@@ -73,8 +73,8 @@ class Measure:
     """One measure of full models.
 
     needs: required capabilities of the model (see `PretextModel.capabilities`). kinds: required kinds of data. compute:
-    Subject -> metrics by name. chance: (labelled set, model class) -> chance levels by the same names; metrics without
-    a chance level are not reported. words: name of a metric -> its wording in tables; None for a metric of another
+    Subject -> metrics by name. chance: (labelled set, model) -> chance levels by the same names; metrics without a
+    chance level are not reported. words: name of a metric -> its wording in tables; None for a metric of another
     measure. protocol: results of a run -> sentences about the protocol, for its model card. headlines: metrics in short
     tables. options: dataclasses of settings, for the command line. least_kinds: required number of kinds of data.
     order: position in tables.
@@ -83,7 +83,7 @@ class Measure:
     needs: tuple[str, ...]
     kinds: tuple[str, ...]
     compute: Callable[[Subject], Metrics]
-    chance: Callable[[LabelledSet, type[PretextModel]], Metrics]
+    chance: Callable[[LabelledSet, type[PretextModel] | PretextModel], Metrics]
     words: Callable[[str], str | None]
     protocol: Callable[[dict], str]
     headlines: tuple[str, ...] = ()
@@ -127,9 +127,9 @@ def measure_model(
         return {name: value for measure in fitting(model) for name, value in measure.compute(subject).items()}
 
 
-def chance_levels(model_class: type[PretextModel], labelled: LabelledSet) -> Metrics:
+def chance_levels(model: type[PretextModel] | PretextModel, labelled: LabelledSet) -> Metrics:
     """Returns the chance levels of the metrics of `measure_model`, by the same names."""
-    levels = [measure.chance(labelled, model_class) for measure in fitting(model_class)]
+    levels = [measure.chance(labelled, model) for measure in fitting(model)]
     return {name: value for level in levels for name, value in level.items()}
 
 

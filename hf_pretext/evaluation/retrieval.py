@@ -234,10 +234,12 @@ def words(name: str) -> str | None:
 
 def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
-    captioned = "text" in results["inputs"]
-    among = ", labelled and unlabelled, and their distinct captions" if captioned else ""
+    rows = results.get("transfer", {}).get("rows", {}).get("test")
+    among = "rows of the test split, labelled and unlabelled, and their distinct captions"
+    if "text" not in results["inputs"]:
+        among = f"{f'{rows:,} ' if rows else ''}rows of the test split"
     return (
-        f"Retrieval: candidates are the rows of the test split{among}. R@k is the share of queries with a correct "
+        f"Retrieval: candidates are the {among}. R@k is the share of queries with a correct "
         "answer among the k nearest candidates by cosine. Ties count against the query."
     )
 
@@ -249,7 +251,7 @@ MEASURE = Measure(
     chance=chance_of,
     words=words,
     protocol=protocol,
-    headlines=("image_to_text_r1", "image_to_text_r10"),
+    headlines=("image_to_text_r1", "image_to_text_r10", "audio_to_video_r10", "video_to_audio_r10"),
     least_kinds=2,
     order=1,
 )

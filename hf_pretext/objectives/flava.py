@@ -27,7 +27,7 @@ from ..modules.losses import cross_entropy, softmax_loss_of_ranks
 from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
 from ..modules.masking import IGNORED, check_share, masked_prediction, prediction_head
 from ..modules.patches import random_patches
-from .matching import wrong_ones
+from ..modules.wrong_pairs import wrong_ones
 
 WEIGHTS = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "contrastive")
 

@@ -24,10 +24,9 @@ from transformers import PreTrainedModel
 from ..features import last_hidden, width
 from ..modeling import PretextOutput
 from ..modules.distributed import gather, gather_sequences
-from ..modules.draws import drawn_by
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
-from ..modules.losses import softmax_loss_of_ranks, widened
-from ..modules.masking import IGNORED
+from ..modules.losses import softmax_loss_of_ranks
+from ..modules.wrong_pairs import balanced_accuracy, balanced_cross_entropy, wrong_ones
 
 
 @strict
@@ -223,41 +222,3 @@ class Fusion(nn.Module):
         for layer in self.layers:
             hidden = layer(hidden, src_key_padding_mask=padding)
         return self.head(self.norm(hidden[:, 0]))[:, 0]
-
-
-def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Generator | None = None) -> Tensor:
-    """Draws a negative for each row: the index of a column that does not belong to it. Returns `(b,)`, with `IGNORED`
-    for rows without a negative.
-
-    scores: `(b, n)`. same: `(b, n)`, bool, True for pairs that belong together. hard: draws in proportion to the
-    softmax of the scores; False draws all negatives with the same probability.
-
-    The draw is that of `torch.multinomial` for one sample, with the same random numbers. `multinomial` itself reads the
-    probabilities twice to check them, and each time the CPU waits for the device."""
-    none = same.all(1)
-    chance = torch.where(same, -torch.inf, scores if hard else torch.zeros_like(scores)).float()
-    chance = chance.masked_fill(none[:, None], 0.0).softmax(1)
-    drawn = (chance / torch.empty_like(chance).exponential_(**drawn_by(generator))).argmax(1)
-    return drawn.masked_fill(none, IGNORED)
-
-
-def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Binary cross-entropy in which right pairs (label 1) and wrong pairs (label 0) have the same total weight. `()`.
-
-    logits, labels: `(n,)`. Labels `IGNORED` are left out."""
-    logits = widened(logits)
-    loss = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits.dtype), reduction="none")
-    return mean_of_classes(loss, labels)
-
-
-def balanced_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of the accuracy on right pairs and the accuracy on wrong pairs, `()`. logits, labels: `(n,)`."""
-    return mean_of_classes(((logits > 0) == (labels == 1)).float(), labels)
-
-
-def mean_of_classes(values: Tensor, labels: Tensor) -> Tensor:
-    """Mean of two means, `()`: of values with label 1 and of values with label 0. The mean of an absent label is 0.
-
-    values, labels: `(n,)`."""
-    means = [(values * (labels == kind)).sum() / (labels == kind).sum().clamp(min=1) for kind in (0, 1)]
-    return sum(means) / 2

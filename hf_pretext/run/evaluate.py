@@ -116,10 +116,11 @@ def labelled_sets(experiment: Experiment) -> dict[str, LabelledSet]:
 
 def all_chance_levels(experiment: Experiment) -> dict[str, float]:
     """Returns the chance levels of the metrics of `measured_model`, by the same names."""
+    model = experiment.blueprint.random(experiment.request.first.seed)
     return {
         f"{prefix}{name}": level
         for prefix, labelled in labelled_sets(experiment).items()
-        for name, level in chance_levels(experiment.request.objective, labelled).items()
+        for name, level in chance_levels(model, labelled).items()
     }
 
 

@@ -38,7 +38,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
     """Returns the inputs, the config of the full model, the pretrained encoders, and entries for results.json.
 
     Raises `ValueError` for options that contradict each other or the data."""
-    objective, start = request.objective, start_of(request)
+    objective, start, views = request.objective, start_of(request), request.objective.views_of(request.task)
     check_kinds_alone(request)
     full = encoder_config(start.encoder) if start.encoder else None
     towers = {kind: encoder_config(path, start.option(kind)) for kind, path in start.towers.items()}
@@ -50,11 +50,11 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
         flexible = start.of(kind) is not None and "max_length" not in request.given
         return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.limits)
 
-    classes = modality_classes(objective.inputs, objective.views)
+    classes = modality_classes(objective.inputs, views)
     for each in classes.values():
         each.check_packages()
     modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
-    inputs = Inputs(*modalities, views=objective.views, pair_label=label_column(request))
+    inputs = Inputs(*modalities, views=views, pair_label=label_column(request))
     if full is None:
         full = by_name(request.encoder_function, inputs.shape())
         full = objective.with_encoders(full, towers) if towers else full

@@ -8,6 +8,7 @@ from captioned import NAMES, Knowing, captioned, rows_of, tokenizer_of_names
 from conftest import CONFIGS
 from matplotlib.figure import Figure
 from torch import nn
+from transformers import Wav2Vec2FeatureExtractor
 
 from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.cards import panels
@@ -15,7 +16,9 @@ from hf_pretext.data.captions import normalised
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.video import Video, default_video_processor
 
 CPU = torch.device("cpu")
 
@@ -118,3 +121,34 @@ def test_one_long_word_of_each_text_is_masked_and_guessed(tokenizer):
         assert text.count("____") == 1 and len(likely) == panels.GUESSES and len(word) >= panels.LONG
         assert any(each.startswith(" ".join(text.replace("____", word).split())[:20]) for each in texts)
     assert panels.predicted_words(model, tokenizer, ["red box"]) == []
+
+
+def test_a_model_of_videos_draws_the_middle_frames_of_test_clips():
+    class Drawing(nn.Module):
+        inputs, capabilities = ("audio", "video"), ("illustrate",)
+
+        def illustrate(self, input_values, pixel_values):
+            assert len(input_values) == len(pixel_values)
+            return {"frames": pixel_values, "inverted": -pixel_values}
+
+    class Shown:
+        """Stands for a labelled set of 20 clips of 3 frames, of brightness 10 i + frame."""
+
+        def __init__(self, order):
+            video = Video(default_video_processor(16), 3)
+            video.encoder_input = "pixel_values"
+            self.inputs, self.order, self.pixels = Inputs(Audio(Wav2Vec2FeatureExtractor(), 0.1), video), order, [1]
+            self.labels = type("Labels", (), {"splits": {"test": np.zeros(20)}})
+
+        def reordered(self, split, order):
+            return Shown(order)
+
+        def joined_batches(self, split):
+            clips = torch.stack([10.0 * i + torch.arange(3).view(3, 1, 1, 1).expand(3, 3, 16, 16) for i in self.order])
+            yield {"input_values": torch.zeros(len(clips), 9), "pixel_values": (clips / 127.5) - 1}
+
+    draw, height = panels.illustration_panel(Drawing(), Shown(None), CPU)
+    rows = draw.keywords["rows"]
+    assert rows["frames"][:, 0, 0, 0].tolist() == [20 * i + 1 for i in range(panels.SHOWN)]
+    assert rows["inverted"][0, 0, 0, 0] == 254 and height == 2 * panels.ROW
+    assert len(drawn((draw, height)).axes) == 2 * (1 + panels.SHOWN)

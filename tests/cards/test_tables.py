@@ -122,6 +122,14 @@ def measures_of(trained: dict, random: dict) -> dict:
     return {"measures": {"trained": trained, "random": random}}
 
 
+def test_a_standard_error_gets_no_verdict():
+    low, high = {"mean": 0.1, "std": 0.0, "values": [0.1] * 3}, {"mean": 0.9, "std": 0.0, "values": [0.9] * 3}
+    for pair in ((low, high), (high, low)):
+        of_who = [{"correspondence_shifted": high, "correspondence_shifted_error": each} for each in pair]
+        both = measures_of(*of_who)
+        assert unshown(both) == ["correspondence_shifted"] and unshown(both, worse=True) == []
+
+
 def test_of_a_rank_less_is_better():
     low, high = measured_as(1.0, 1.1, 1.2), measured_as(50.0, 51.0, 52.0)
     better = measures_of({"image_to_text_median_rank": low}, {"image_to_text_median_rank": high})

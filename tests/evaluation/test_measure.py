@@ -71,6 +71,8 @@ def model_of(inputs, capabilities):
         (("image", "text"), ("match",), []),  # matching is measured next to the cosine of embeddings
         (("image", "text"), ("generate",), []),
         (("audio", "video"), ("embed",), ["retrieval"]),
+        (("audio", "video"), ("match",), ["correspondence"]),
+        (("video", "audio"), ("embed", "match"), ["retrieval", "correspondence"]),
         (("audio", "text"), ("embed", "match"), ["retrieval"]),
         (("image",), ("embed",), []),
         (("text",), ("predict_tokens",), []),

@@ -294,3 +294,11 @@ def test_libraries_of_other_measures_are_not_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_protocol_says_the_number_of_candidates():
+    results = {"inputs": ["audio", "video"], "transfer": {"rows": {"test": 1234}}}
+    assert "candidates are the 1,234 rows of the test split. R@k" in MEASURE.protocol(results)
+    assert "candidates are the rows of the test split, labelled and" in MEASURE.protocol(
+        {**results, "inputs": ["text"]}
+    )
