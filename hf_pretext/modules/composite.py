@@ -1,6 +1,7 @@
 """Models of one encoder per kind of data, for kinds that transformers has no joint class for.
 
 {"audio": encoder, "video": encoder} -> CompositeModel -> a sub-folder for each, which `AutoModel` loads
+batch of all kinds -> columns_of -> {"audio": {"input_values": (B, T)}, "video": {"pixel_values": (B, F, 3, S, S)}}
 """
 
 from collections.abc import Mapping
@@ -13,6 +14,9 @@ from ..checkpoints import PartedModel
 from ..encoders import build_encoder, check_encoder
 from ..modeling import PretextModel
 from .composite_config import CompositeConfig
+
+MASKED = ("audio", "text")  # kinds whose encoders take an attention mask
+TIMED = ("audio", "video")  # if two kinds have a column of one name, that of another kind than these is not prefixed
 
 
 class CompositeModel(PartedModel):
@@ -124,6 +128,26 @@ class TwoEncoders(PretextModel):
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
         return {kind: self.full_model.encoders[kind] for kind in self.inputs}
+
+
+def columns_of(batch: Mapping[str, Tensor], encoders: Mapping[str, PreTrainedModel]) -> dict[str, dict[str, Tensor]]:
+    """Returns the inputs of each encoder, `{kind: {argument name: tensor}}`, from a batch of all kinds.
+
+    A column has the argument name of the encoder, or `<kind>_<name>` where two kinds have a column of one name (see
+    `Inputs`): a one-channel image encoder of audio takes `pixel_values`, one of video `video_pixel_values`. Other
+    columns, e.g. `labels`, are left out. Raises `ValueError` for a batch without the column of a kind."""
+    columns, left = {}, dict(batch)
+    for kind in sorted(encoders, key=TIMED.__contains__):  # the order in which kinds get names without prefix
+        name = encoders[kind].main_input_name
+        names = (name, "attention_mask") if kind in MASKED else (name,)
+        shown = {each: f"{kind}_{each}" if f"{kind}_{each}" in left else each for each in names}
+        if shown[name] not in left:
+            raise ValueError(
+                f"The batch has no {name} for the {kind} encoder, only {', '.join(batch)}. Give it as {kind}_{name} if "
+                f"another kind has {name}, else as {name}."
+            )
+        columns[kind] = {each: left.pop(column) for each, column in shown.items() if column in left}
+    return {kind: columns[kind] for kind in encoders}
 
 
 AutoModel.register(CompositeConfig, CompositeModel, exist_ok=True)

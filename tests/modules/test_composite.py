@@ -1,6 +1,8 @@
 """Composites: each encoder in its sub-folder, the same outputs when loaded, and what is refused."""
 
+import itertools
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +13,10 @@ from transformers import AutoConfig, AutoModel, BertModel, ViTModel
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool
-from hf_pretext.modules.composite import CompositeConfig, CompositeModel, TwoEncoders
+from hf_pretext.modalities import Inputs
+from hf_pretext.modules.composite import CompositeConfig, CompositeModel, TwoEncoders, columns_of
 from hf_pretext.objectives.rotation import RotationTask
+from hf_pretext.registry import modality_class
 
 
 class ImageAndTextForPreTraining(TwoEncoders):
@@ -171,3 +175,78 @@ def test_a_config_takes_other_encoders_in_place_of_some(model):
     config = TwoEncoders.with_encoders(model.config, {"image": CONFIGS["dinov2"]()})
     assert config.encoders["image"]["model_type"] == "dinov2" and model.config.encoders["image"]["model_type"] == "vit"
     assert config.encoders["text"] == model.config.encoders["text"]
+
+
+# columns of a batch
+
+
+def takes(**names: str) -> dict:
+    """Stands for encoders: the argument names of their main inputs, by kind."""
+    return {kind: SimpleNamespace(main_input_name=name) for kind, name in names.items()}
+
+
+def numbered(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor(i) for i, name in enumerate(names)}
+
+
+@pytest.mark.parametrize(
+    ("encoders", "columns", "expected"),
+    [
+        (
+            {"audio": "input_values", "video": "pixel_values_videos"},
+            ("pixel_values_videos", "labels", "input_values", "attention_mask", "keys"),
+            {"audio": {"input_values": 2, "attention_mask": 3}, "video": {"pixel_values_videos": 0}},
+        ),
+        (
+            {"audio": "pixel_values", "video": "pixel_values"},
+            ("pixel_values", "video_pixel_values"),
+            {"audio": {"pixel_values": 0}, "video": {"pixel_values": 1}},
+        ),
+        (
+            {"video": "pixel_values", "audio": "pixel_values"},  # the first of the inputs has no prefix
+            ("pixel_values", "audio_pixel_values"),
+            {"video": {"pixel_values": 0}, "audio": {"pixel_values": 1}},
+        ),
+        (
+            {"audio": "input_values", "text": "input_ids"},
+            ("input_values", "input_ids", "attention_mask"),  # the mask of the texts: that of audio has a prefix
+            {"audio": {"input_values": 0}, "text": {"input_ids": 1, "attention_mask": 2}},
+        ),
+        (
+            {"audio": "input_values", "text": "input_ids"},
+            ("input_values", "audio_attention_mask", "input_ids", "attention_mask"),
+            {"audio": {"input_values": 0, "attention_mask": 1}, "text": {"input_ids": 2, "attention_mask": 3}},
+        ),
+        (
+            {"image": "pixel_values", "video": "pixel_values"},
+            ("pixel_values", "video_pixel_values", "attention_mask"),
+            {"image": {"pixel_values": 0}, "video": {"pixel_values": 1}},
+        ),
+        ({"audio": "input_features"}, ("input_features", "pixel_values"), {"audio": {"input_features": 0}}),
+        ({"video": "pixel_values"}, ("pixel_values", "video_pixel_values"), {"video": {"pixel_values": 1}}),
+    ],
+)
+def test_columns_of_each_kind(encoders, columns, expected):
+    batch = numbered(*columns)
+    parts = columns_of(batch, takes(**encoders))
+    assert {kind: {name: int(value) for name, value in part.items()} for kind, part in parts.items()} == expected
+    assert list(parts) == list(encoders) and list(batch) == list(columns)
+
+
+def test_columns_are_named_as_inputs_names_them():
+    """The names of `Inputs` for every order of two kinds whose encoders have arguments of one name."""
+    for kinds in itertools.permutations(("audio", "video", "image"), 2):
+        modalities = [modality_class(kind).__new__(modality_class(kind)) for kind in kinds]
+        for modality in modalities:  # outputs depends on the encoder
+            modality.__class__ = type("Of", (type(modality),), {"outputs": ("pixel_values",)})
+        inputs = Inputs(*modalities)
+        parts = {kind: {"pixel_values": torch.tensor(i)} for i, kind in enumerate(kinds)}
+        batch = {name: value for kind, part in parts.items() for name, value in inputs.renamed(kind, part).items()}
+        assert len(batch) == 2 and columns_of(batch, takes(**dict.fromkeys(kinds, "pixel_values"))) == parts
+
+
+def test_a_batch_without_the_column_of_a_kind_is_refused():
+    with pytest.raises(ValueError, match="no input_values for the audio encoder, only pixel_values, labels"):
+        columns_of(numbered("pixel_values", "labels"), takes(audio="input_values", video="pixel_values"))
+    with pytest.raises(ValueError, match="no pixel_values for the video encoder.*as video_pixel_values if another"):
+        columns_of(numbered("pixel_values"), takes(audio="pixel_values", video="pixel_values"))
