@@ -21,7 +21,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 
 from ..data.clips import to_clip
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, noise
+from ..encoders import TRIED, image_sides, noise
 from ..utils.foreign import refuse_custom_code
 from ..utils.paths import relative
 from ..utils.settings import accepts_ints
@@ -134,6 +134,8 @@ class Audio(Modality):
     def trial(encoder: PreTrainedModel) -> list[Batch]:
         """Returns batches of noise: a waveform, or log-mel features with the frames or the bins first."""
         config, name = encoder.config, encoder.main_input_name
+        if name == "pixel_values":  # an image encoder of one channel
+            return [{name: noise(encoder, TRIED, 1, *side)} for side in image_sides(encoder)]
         name = name if name in ("input_values", "input_features") else "input_values"
         names = ("num_mel_bins", "feature_projection_input_dim", "input_feat_per_channel")
         bins = next((value for value in (getattr(config, name, None) for name in names) if value), None)

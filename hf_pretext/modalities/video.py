@@ -124,7 +124,8 @@ class Video(Modality):
         config = encoder.config
         frames = getattr(config, "num_frames", None) or getattr(config, "frames_per_clip", None) or FRAMES
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
-        return [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
+        clips = [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in image_sides(encoder)]
+        return [*clips, *({INPUTS[1]: noise(encoder, TRIED, 3, *side)} for side in image_sides(encoder))]
 
     @staticmethod
     def words(results: Mapping) -> str:
