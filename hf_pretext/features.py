@@ -81,7 +81,7 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
 
     layers: -1 is the encoder's output (after its last norm), -2 the stage or block before the last, and so on.
     batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`. An image encoder also takes
-        the frames of clips, `(batch, frames, 3, height, width)`: it encodes each, and features are averaged over frames.
+        the frames of clips, `(batch, frames, 3, height, width)`; their features are averaged.
     Returns `{layer: (batch, channels)}`.
     """
     frames = batch.get("pixel_values")
