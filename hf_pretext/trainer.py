@@ -59,6 +59,8 @@ class PretextTrainer(StreamTrainer):
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         if model.fixed_options:
             check_fixed(type(model), processing.facts().get("augmentation") or {})
+        if model.processor_of is not None:
+            processing.keep_processor_of(model.processor_of)
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()

@@ -87,12 +87,13 @@ class Clusters(nn.Module):
         only the main process has all of their features. The result does not depend on the order of the rows or on the
         number of ranks, but for rounding."""
         rows, device, seed = len(self.codes(name)), self.seed.device, int(self.seed) + int(self.rounds)
-        order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))[:sampled]
-        place = torch.full((rows,), NONE).index_copy_(0, order.sort().values, torch.arange(len(order)))[keys]
-        chosen = place >= 0
-        present = by_row(len(order), place[chosen], torch.ones(int(chosen.sum())), False, device)
-        sample = by_row(len(order), place[chosen], torch.cat(features, 1)[chosen], False, device)
-        fitted = on_main_process(lambda: self._fitted(name, sample[present > 0], seed))
+        present = by_row(rows, keys, torch.ones(len(keys), dtype=torch.int32), True, device).bool()
+        order = torch.randperm(rows, generator=torch.Generator().manual_seed(seed))
+        drawn = order[present[order]][:sampled].sort().values
+        place = torch.full((rows,), NONE).index_copy_(0, drawn, torch.arange(len(drawn)))[keys]
+        chosen = place != NONE
+        sample = by_row(len(drawn), place[chosen], torch.cat(features, 1)[chosen], False, device)
+        fitted = on_main_process(lambda: self._fitted(name, sample, seed))
         for kind, value in zip(("means", "centres"), fitted, strict=True):
             getattr(self, f"{kind}_{name}").copy_(value)
         assigned = [self.assign(name, *(part.to(device) for part in parts)).cpu() for parts in in_parts(features)]

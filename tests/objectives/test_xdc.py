@@ -357,10 +357,18 @@ def test_two_ranks_killed_within_a_round_resume_bit_for_bit(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_failure_of_one_rank_ends_all(tmp_path):
-    """Rows 0 to 35 are bad: some batch of a rank has no row that can be used, and the other rank waits for none."""
-    output = run(
-        tmp_path, ranks=2, expect=1, clusters=4, bad=" ".join(map(str, range(36))), per_device_train_batch_size=4
-    )
-    ends = [line for line in output.splitlines() if "ValueError: " in line and "are bad" in line]
-    assert len({line.partition("]")[0] for line in ends}) == 2, output
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (dict(fails=1), "failed on purpose"),
+        (
+            dict(clusters=6, bad=" ".join(map(str, range(36)))),
+            "num_clusters is 6, but the data has only 4 rows that can be used",
+        ),
+    ],
+)
+def test_a_failure_of_one_rank_ends_all(options, reason, tmp_path):
+    """Of rank 1, which reads its rows, and of the main process, which fits the centres."""
+    output = run(tmp_path, ranks=2, expect=1, per_device_train_batch_size=4, **options)
+    for rank in range(2):
+        assert f"[rank{rank}]: ValueError: {reason}" in output

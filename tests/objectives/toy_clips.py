@@ -21,6 +21,7 @@ from hf_pretext.modalities.image import default_processor
 from hf_pretext.objectives.xdc import XdcForPreTraining
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer
+from hf_pretext.utils.ranks import rank_and_ranks
 
 CLASSES, SIDE, FRAMES = 4, 12, 2
 SOUND, FILM = (1, SIDE, SIDE), (FRAMES, 3, SIDE, SIDE)
@@ -70,13 +71,15 @@ class Toy:
 
 @dataclass
 class Options:
-    """die_at: kill this process, as by SIGKILL, in the forward pass of this step. bad: rows that can't be read."""
+    """die_at: kill this process, as by SIGKILL, in the forward pass of this step. bad: rows that can't be read. fails:
+    the rank that fails while it reads rows for the clusters."""
 
     rows: int = 40
     labels: str = "cross"
     clusters: int = 4
     die_at: int | None = None
     last: bool = False
+    fails: int | None = None
     bad: list[int] = field(default_factory=lambda: [7, 22])
 
 
@@ -89,6 +92,8 @@ class Counted(XdcForPreTraining):
 
     def counted(self, batches):
         for batch in batches:
+            if self.fails == rank_and_ranks()[0]:
+                raise ValueError("failed on purpose")
             self.read[-1] += batch["keys"].tolist()
             yield batch
 
@@ -99,11 +104,10 @@ def main() -> None:
     set_seed(args.seed)
     settings = dict(labels=options.labels, num_clusters=options.clusters, cluster_rows=30)
     model = Counted.from_encoders(audio=resnet(1), video=resnet(3), **settings)
-    model.read = []
+    model.read, model.fails = [], options.fails
     data = open_source([{"text": str(i)} for i in range(options.rows)], needed=("text",))
-    trainer = PretextTrainer(
-        model, args, data, Toy(options.rows, options.bad), stream=StreamSettings(max_bad_fraction=1.0)
-    )
+    stream = StreamSettings(max_bad_fraction=1.0)
+    trainer = PretextTrainer(model, args, data, Toy(options.rows, options.bad), stream=stream)
     compute = trainer.compute_loss
 
     def dying(*args, **kwargs):
