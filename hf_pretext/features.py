@@ -80,14 +80,9 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
     """Returns the pooled features of a batch from each of `layers`.
 
     layers: -1 is the encoder's output (after its last norm), -2 the stage or block before the last, and so on.
-    batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`. An image encoder also takes
-        the frames of clips, `(batch, frames, 3, height, width)`; their features are averaged.
+    batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`.
     Returns `{layer: (batch, channels)}`.
     """
-    frames = batch.get("pixel_values")
-    if frames is not None and frames.ndim == 5 and not takes_clips(encoder):
-        encoded = encode(encoder, layers, pooling, **{**batch, "pixel_values": frames.flatten(0, 1)})
-        return {layer: values.unflatten(0, frames.shape[:2]).mean(1) for layer, values in encoded.items()}
     inner = any(layer != -1 for layer in layers)
     outputs = encoder(**batch, **({"output_hidden_states": True} if inner else {}))
     pooled = {}
@@ -95,11 +90,6 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
         pooled[layer] = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
     return pooled
-
-
-def takes_clips(encoder: PreTrainedModel) -> bool:
-    """Returns True for an encoder of videos, whose config has a number of frames; False for one of images."""
-    return any(hasattr(encoder.config, name) for name in ("num_frames", "frames_per_clip"))
 
 
 def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | None) -> Tensor | None:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, IMAGE, IMAGE_ENCODERS, encoder_inputs
+from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
 
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import encode, extract, num_layers, pool, width
@@ -102,13 +102,3 @@ def test_half_precision_where_asked():
 def test_nothing_to_extract_is_an_error():
     with pytest.raises(ValueError, match="gave no batch"):
         extract(build_encoder(CONFIGS["vit"]()), [], description=None)
-
-
-@pytest.mark.parametrize("name", ["resnet", "vit"])
-def test_an_image_encoder_averages_over_the_frames_of_a_clip(name):
-    encoder = build_encoder(CONFIGS[name]()).eval()
-    clips = torch.randn(2, 3, 3, IMAGE, IMAGE)
-    found = encode(encoder, (-1, -2), pixel_values=clips)
-    for layer in (-1, -2):
-        frames = [encode(encoder, (layer,), pixel_values=clips[:, i])[layer] for i in range(3)]
-        torch.testing.assert_close(found[layer], torch.stack(frames).mean(0))
