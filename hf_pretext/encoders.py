@@ -7,6 +7,7 @@ import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ WEIGHTS = (".safetensors", ".bin")  # extensions of weight files
 TRIED = 2  # batch size of the noise
 TRIED_SIDE = 64  # side of a noise image in pixels, if the config has no image size
 REASON = 160  # maximum length of an error that is quoted, in characters
+# Whether an encoder takes images, by its number of channels
+_takes_images: WeakKeyDictionary[PreTrainedModel, dict[int, bool]] = WeakKeyDictionary()
 
 
 def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
@@ -69,6 +72,33 @@ def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
 def takes_kind(encoder: PreTrainedModel, kind: str) -> bool:
     """Returns True if an encoder returns hidden states for noise of a kind of data."""
     return refusal(encoder, modality_class(kind).trial(encoder)) is None
+
+
+@torch.compiler.assume_constant_result  # a traced function gets the result of a trial outside its graph
+def takes_images(encoder: PreTrainedModel, channels: int = 3) -> bool:
+    """Returns True if an encoder takes images `(B, channels, H, W)`: an encoder of videos takes no images.
+
+    It is tried once, on noise, and not in its compiled form."""
+    known = _takes_images.setdefault(encoder, {})
+    if channels not in known:
+        sides = image_sides(encoder)
+        images = [{"pixel_values": noise(encoder, TRIED, channels, *side)} for side in sides]
+        with uncompiled(encoder):
+            known[channels] = refusal(encoder, images) is None
+    return known[channels]
+
+
+@contextmanager
+def uncompiled(encoder: PreTrainedModel) -> Iterator[None]:
+    """Runs an encoder without torch.compile while the context lasts, see `modules.compiled`."""
+    compiled, call = vars(encoder).pop("forward", None), encoder._compiled_call_impl
+    encoder._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        encoder._compiled_call_impl = call
+        if compiled is not None:
+            encoder.forward = compiled
 
 
 @torch.no_grad()

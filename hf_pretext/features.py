@@ -1,15 +1,17 @@
 """Extracts one feature vector per example from any layer of any encoder.
 
 encoder(batch) -> hidden states (B, tokens, width) or (B, width, height, width) -> pooled (B, width)
+video (B, F, C, H, W) to an image encoder -> hidden states of each frame -> pooled (B * F, width) -> mean (B, width)
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from .encoders import takes_images
 from .utils.progress import progress
 
 Pooling = Literal["mean", "cls"]
@@ -76,19 +78,33 @@ def last_hidden(encoder: PreTrainedModel, outputs) -> Tensor:
     return hidden
 
 
+def frames_as_images(encoder: PreTrainedModel, batch: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], int | None]:
+    """Returns a batch with the frames of its videos as separate images, if the encoder takes images, and the number of
+    frames of a video. Returns any other batch unchanged, and None.
+
+    batch: with pixel_values `(B, F, C, H, W)` if it has videos; these become `(B * F, C, H, W)`."""
+    pixels = batch.get("pixel_values")
+    if pixels is None or pixels.ndim != 5 or not takes_images(encoder, pixels.shape[2]):
+        return batch, None
+    return {**batch, "pixel_values": pixels.flatten(0, 1)}, pixels.shape[1]
+
+
 def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Pooling = "mean", **batch: Tensor):
     """Returns the pooled features of a batch from each of `layers`.
 
     layers: -1 is the encoder's output (after its last norm), -2 the stage or block before the last, and so on.
-    batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`.
+    batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`. An image encoder also takes
+        videos, pixel_values `(B, F, C, H, W)`: the features of each layer are averaged over the frames.
     Returns `{layer: (batch, channels)}`.
     """
+    batch, frames = frames_as_images(encoder, batch)
     inner = any(layer != -1 for layer in layers)
     outputs = encoder(**batch, **({"output_hidden_states": True} if inner else {}))
     pooled = {}
     for layer in layers:
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
-        pooled[layer] = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
+        features = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
+        pooled[layer] = features if frames is None else features.unflatten(0, (-1, frames)).mean(1)
     return pooled
 
 
@@ -108,6 +124,7 @@ def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | N
 
 def num_layers(encoder: PreTrainedModel, **batch: Tensor) -> int:
     """Returns the number of layers that `encode` can read, including the encoder's output."""
+    batch, _ = frames_as_images(encoder, batch)
     return len(encoder(**batch, output_hidden_states=True).hidden_states)
 
 

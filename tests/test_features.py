@@ -1,9 +1,11 @@
+from types import MethodType
+
 import pytest
 import torch
 import transformers
-from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
+from conftest import CONFIGS, IMAGE_ENCODERS, VIT, encoder_inputs, timm
 
-from hf_pretext.encoders import build_encoder
+from hf_pretext.encoders import build_encoder, takes_images
 from hf_pretext.features import encode, extract, num_layers, pool, width
 
 
@@ -102,3 +104,74 @@ def test_half_precision_where_asked():
 def test_nothing_to_extract_is_an_error():
     with pytest.raises(ValueError, match="gave no batch"):
         extract(build_encoder(CONFIGS["vit"]()), [], description=None)
+
+
+FILMED = ["vit", "resnet", "timm_resnet18", "convnext", "swin"]
+
+
+@pytest.mark.parametrize("name", FILMED)
+def test_an_image_encoder_is_averaged_over_frames_at_each_layer(name):
+    encoder = build_encoder(CONFIGS[name]()).eval()
+    video = torch.randn(2, 3, 3, 32, 32)
+    with torch.no_grad():
+        layers = range(-num_layers(encoder, pixel_values=video), 0)
+        found = encode(encoder, layers, pixel_values=video)
+        by_frame = [encode(encoder, layers, pixel_values=video[:, i]) for i in range(3)]
+    assert num_layers(encoder, pixel_values=video) == num_layers(encoder, pixel_values=video[:, 0]) == len(found)
+    for layer, features in found.items():
+        torch.testing.assert_close(features, torch.stack([each[layer] for each in by_frame]).mean(0))
+    assert torch.equal(extract(encoder, [{"pixel_values": video}], description=None)[-1], found[-1])
+
+
+@pytest.mark.parametrize(
+    ("config", "name"),
+    [
+        (CONFIGS["videomae"], "pixel_values"),
+        (lambda: transformers.TimesformerConfig(**VIT, patch_size=8, num_frames=4), "pixel_values"),
+        (lambda: transformers.VivitConfig(**VIT, num_frames=4, tubelet_size=[2, 8, 8]), "pixel_values"),
+    ],
+)
+def test_a_video_encoder_takes_the_frames_together(config, name):
+    encoder = build_encoder(config()).eval()
+    video, shapes = torch.randn(2, 4, 3, 32, 32), []
+    assert not takes_images(encoder)
+    encoder.register_forward_pre_hook(lambda _, args, inputs: shapes.append(inputs[name].shape), with_kwargs=True)
+    with torch.no_grad():
+        assert encode(encoder, **{name: video})[-1].shape == (2, 32)
+    assert shapes == [video.shape]
+
+
+def test_a_log_mel_image_of_one_channel_is_encoded_as_an_image():
+    for config in (
+        transformers.ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+        transformers.ViTConfig(**{**VIT, "image_size": [24, 40]}, num_channels=1, patch_size=8),
+        timm("resnet18", in_chans=1),
+    ):
+        encoder = build_encoder(config).eval()
+        assert takes_images(encoder, channels=1) and not takes_images(encoder)
+        with torch.no_grad():
+            assert encode(encoder, pixel_values=torch.randn(2, 1, 24, 40))[-1].shape == (2, width(encoder))
+
+
+def test_an_encoder_is_tried_once_and_not_in_its_compiled_form():
+    encoder, passes = build_encoder(CONFIGS["vit"]()).train(), []
+    encoder.register_forward_hook(lambda *_: passes.append(1))
+    video, state, compiled = torch.randn(2, 3, 3, 32, 32), torch.get_rng_state(), []
+    original = type(encoder).forward
+
+    def as_compiled(self, *args, **kwargs):
+        compiled.append(1)
+        return original(self, *args, **kwargs)
+
+    encoder.forward = MethodType(as_compiled, encoder)
+    first, second = (encode(encoder, pixel_values=video)[-1] for _ in range(2))
+    assert len(passes) == 3 and len(compiled) == 2  # one trial, two videos
+    assert torch.equal(first, second) and torch.equal(torch.get_rng_state(), state) and encoder.training
+    assert takes_images(encoder) and len(passes) == 3
+
+
+def test_frames_are_averaged_in_a_compiled_function():
+    encoder, video = build_encoder(CONFIGS["resnet"]()).eval(), torch.randn(2, 3, 3, 32, 32)
+    together = torch.compile(lambda video: encode(encoder, pixel_values=video)[-1], backend="eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(together(video), encode(encoder, pixel_values=video)[-1])

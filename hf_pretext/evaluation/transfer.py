@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..features import frames_as_images
 from .knn import DIVERGED, TEMPERATURE, K, knn_predict
 from .linear_probe import probe_path
 
@@ -198,7 +199,8 @@ def recompute_batch_norm(encoder: torch.nn.Module, batches) -> bool:
         count = len(next(iter(batch.values())))
         largest = max(largest, count)
         if count > 1 or largest == 1:
-            encoder(**{name: value.to(encoder.device) for name, value in batch.items()})
+            batch, _ = frames_as_images(encoder, {name: value.to(encoder.device) for name, value in batch.items()})
+            encoder(**batch)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     encoder.eval()

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel, TrainingArguments
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..evaluation.fine_tune import check_fine_tuning
-from ..features import last_hidden
+from ..features import frames_as_images, last_hidden
 from ..modalities import Context, Inputs
 from ..modeling import PretextModel, read_objective
 from ..stream.branch import LAST, checkpoint_to_resume, last_checkpoint
@@ -199,7 +199,7 @@ def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs, rows: int 
     first = inputs.modalities[0].noise()
     try:
         unused = model.freeze_unused(*batches)
-        encoder_inputs = {name: value for name, value in first.items() if name in takes}
+        encoder_inputs, _ = frames_as_images(model.encoder, {k: value for k, value in first.items() if k in takes})
         hidden = last_hidden(model.encoder.eval(), model.encoder(**encoder_inputs))
     except (ValueError, RuntimeError, IndexError, TypeError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
