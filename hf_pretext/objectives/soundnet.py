@@ -174,15 +174,15 @@ class SoundnetForPreTraining(PretextModel):
                     f"{CACHED_BYTES / 2**30:g}: they are computed in each step."
                 )
             return
-        found = {"keys": [torch.zeros(0, dtype=torch.int64)], "posteriors": [torch.zeros(0, sum(self.classes))]}
+        parts = {"keys": [torch.zeros(0, dtype=torch.int64)], "posteriors": [torch.zeros(0, sum(self.classes))]}
 
         def compute() -> None:
             for batch in progress(batches, "posteriors of the teachers"):
-                found["keys"].append(batch["keys"].cpu())
-                found["posteriors"].append(torch.cat(self.posteriors(batch), 1).cpu())
+                parts["keys"].append(batch["keys"].cpu())
+                parts["posteriors"].append(torch.cat(self.posteriors(batch), 1).cpu())
 
         on_each_process(compute)  # else the others would wait for one that fails
-        keys, posteriors = (torch.cat(some) for some in found.values())
+        keys, posteriors = (torch.cat(some) for some in parts.values())
         self.cached = by_row(self.rows, keys, posteriors, device=self.device).to(self.device)
 
 

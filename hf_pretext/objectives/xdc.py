@@ -44,7 +44,7 @@ class XdcTask:
 
     labels: clusters that an encoder predicts. cross: of the other kind's features (XDC); own: of its kind's features,
         each encoder separately (SDC); both: of each kind's features, with two heads on each encoder (MDC); joint: of
-        the features of both kinds together (CDC).
+        the features of sound and film together (CDC).
     num_clusters: number of clusters of each kind; at most the number of rows.
     cluster_rows: number of rows that the clusters are fitted to, drawn at random in each round; the other rows are
         only assigned to the nearest cluster. The main process keeps their features in memory.
