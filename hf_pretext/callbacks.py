@@ -1,7 +1,7 @@
 """Callbacks of the trainer: progress bar, pushes of checkpoints to the Hub, hooks of the objective.
 
 logs -> "step 40/1404  epoch 0.37  loss 1.281  accuracy 0.402  209 samples/s, waiting for data 3%"
-optimizer step -> model.progress, model.after_step(progress); first step of an epoch -> model.before_round(batches)
+optimizer step -> model.progress, model.after_step(progress); first step of a round -> model.before_round(batches)
 """
 
 import tempfile
@@ -194,10 +194,14 @@ class Hooks(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.model.progress = progress(state, self.trainer.schedule)
+        if type(self.model).before_training is not PretextModel.before_training:
+            self.trainer.learn_from_data(self.model.before_training, once=not self.trainer.mixture.endless)
 
     def on_step_begin(self, args, state, control, **kwargs):
-        if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_epoch():
-            self.trainer.learn_from_data(self.model.before_round, once=not self.trainer.mixture.endless)
+        if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_round():
+            values = self.trainer.learn_from_data(self.model.before_round, once=not self.trainer.mixture.endless)
+            if values:
+                self.trainer.log(dict(values))
 
     def on_step_end(self, args, state, control, **kwargs):
         model = self.model

@@ -7,7 +7,7 @@ Its checkpoint is a checkpoint of a native transformers model (see `checkpoints.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -72,7 +72,59 @@ class TrainedEncoders:
             getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
 
-class PretextModel(TrainedEncoders, NativeCheckpoint, PreTrainedModel):
+class TrainingHooks:
+    """Hooks of objectives that depend on the data or on the training progress. All do nothing here.
+
+    needs_keys: True if each batch of training must have `keys` (`(B,)`, int64): the number of each row in the training
+    data, 0 to N - 1 over all sources, the same in each epoch. learns_on_all_ranks: True if all ranks take part in
+    `prepare`, `before_training` and `before_round`: rank r of R gets every R-th row of the data, from row r of its
+    order on. An error of one rank must then be raised on all of them (`utils.ranks.on_each_process`), because the
+    others would wait for it. False: the main process gets all rows, and the other ranks get its parameters and buffers.
+    """
+
+    needs_keys: ClassVar[bool] = False
+    learns_on_all_ranks: ClassVar[bool] = False
+
+    @classmethod
+    def complete(cls, task, processors: Mapping[str, Any]):
+        """Returns the settings `task` with missing values from the processors, e.g. token ids or the image mean.
+
+        processors: by kind of data. Raises `ValueError` for a processor that does not fit the objective."""
+        return task
+
+    def set_rows(self, rows: int) -> None:
+        """Gets the number of rows of the training data, before training. Only called if `needs_keys` is True. Raises
+        `ValueError` for data with too few rows."""
+
+    def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Learns from the data before training, e.g. a codebook. A resumed run skips it, because the checkpoint
+        contains the result. batches: training batches of one epoch; without end for data without a length."""
+
+    def prepared(self) -> dict:
+        """Returns what was learned from the data, as JSON types for results.json; `{}` for nothing."""
+        return {}
+
+    def before_training(self, batches: Iterator[dict[str, Tensor]]) -> None:
+        """Learns from the data at the start of each run, also of a resumed one: what checkpoints do not contain.
+        batches: as in `before_round`."""
+
+    @property
+    def round_epochs(self) -> int:
+        """Number of epochs from one `before_round` to the next."""
+        return 1
+
+    def before_round(self, batches: Iterator[dict[str, Tensor]]) -> Mapping[str, float] | None:
+        """Learns from the data at the start of each round, e.g. clusters. Returns values to log, by name.
+
+        It sets the mode that it needs (`eval()`) and restores it. The result must be in parameters or buffers, because
+        a run resumed within a round does not call it. batches: each row of the training data once, as in training; bad
+        rows are left out. For data without a length: training batches, without end."""
+
+    def after_step(self, progress: float) -> None:
+        """Updates the model after an optimizer step, e.g. the moving average of a teacher. progress: 0 to 1."""
+
+
+class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedModel):
     """Base class of every objective.
 
     A subclass sets `objective` (the name of its file), `task_class` (a dataclass of settings) and `inputs` (the kinds
@@ -100,6 +152,7 @@ class PretextModel(TrainedEncoders, NativeCheckpoint, PreTrainedModel):
     capabilities: tuple[str, ...] = ()  # names of the methods below that it implements; of a class: with any settings
     fixed_options: ClassVar[Mapping[str, tuple[Any, str]]] = {}  # options of a run with a fixed value, and the reason
     learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
+    processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
@@ -175,31 +228,6 @@ class PretextModel(TrainedEncoders, NativeCheckpoint, PreTrainedModel):
 
     def forward(self, **batch: Tensor) -> PretextOutput:
         raise NotImplementedError(f"{type(self).__name__} does not implement forward().")
-
-    # hooks, for objectives that depend on the data or on the training progress
-
-    @classmethod
-    def complete(cls, task, processors: Mapping[str, Any]):
-        """Returns the settings `task` with missing values from the processors, e.g. token ids or the image mean.
-
-        processors: by kind of data. Raises `ValueError` for a processor that does not fit the objective."""
-        return task
-
-    def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Learns from the data before training, e.g. a codebook. Only the main process runs it; others get the result.
-        A resumed run skips it, because the checkpoint contains the result. batches: training batches, without end."""
-
-    def prepared(self) -> dict:
-        """Returns what `prepare` learned, as JSON types for results.json; `{}` for nothing."""
-        return {}
-
-    def before_round(self, batches: Iterable[dict[str, Tensor]]) -> None:
-        """Learns from the data at the start of each epoch, e.g. clusters. Only the main process runs it; the others get
-        its result. It sets the mode that it needs (`eval()`) and restores it. The result must be in parameters or
-        buffers, because a run resumed within an epoch does not call it. batches: training batches of one epoch."""
-
-    def after_step(self, progress: float) -> None:
-        """Updates the model after an optimizer step, e.g. the moving average of a teacher. progress: 0 to 1."""
 
     # capabilities: methods that evaluation calls if `capabilities` contains their name
 

@@ -5,9 +5,9 @@ samples (see `stream/trainer.py`), loss terms and logs averaged over steps and r
 without the pickled arguments.
 """
 
-import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
-from .stream.loader import StreamLoader
+from .stream.loader import StreamLoader, each_row
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
@@ -59,6 +59,8 @@ class PretextTrainer(StreamTrainer):
         processing = Inputs(processing) if isinstance(processing, Modality) else processing
         if model.fixed_options:
             check_fixed(type(model), processing.facts().get("augmentation") or {})
+        if model.processor_of is not None:
+            processing.keep_processor_of(model.processor_of)
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
@@ -87,32 +89,52 @@ class PretextTrainer(StreamTrainer):
             if self.is_world_process_zero() and model.prepared():
                 log.warning(f"Prepared from the data before training: {model.prepared()}.")
 
-    def begins_epoch(self) -> bool:
-        """Returns True before the first step of an epoch; for data without a length, before the first step only."""
+    def begins_round(self) -> bool:
+        """Returns True before the first step of a round, which is `round_epochs` of the model; for data without a
+        length, before the first step only."""
         before = self.samples_seen - self.get_total_train_batch_size(self.args)
-        length = self.samples_seen + 1 if self.mixture.endless else len(self.mixture)
+        model = self.accelerator.unwrap_model(self.model)
+        length = self.samples_seen + 1 if self.mixture.endless else len(self.mixture) * model.round_epochs
         return self.samples_seen == 0 or self.samples_seen // length > before // length
 
-    def learn_from_data(self, learn: Callable[[Iterator[dict]], None], once: bool = False) -> None:
-        """Calls a method of the model with training batches, and sends the parameters and buffers to the other ranks.
+    def learn_from_data(self, learn: Callable[[Iterator[dict]], Any], once: bool = False) -> Any:
+        """Calls a method of the model with batches of the training data. Returns what it returns, on all ranks.
 
-        `learn` runs on the main process only. Its batches start at the first sample of the data. learn: method that
-        takes an iterator of batches. once: True for the batches of one epoch, False for endless batches. Raises the
-        `ValueError` of `learn` on all ranks."""
+        All ranks call it, each with its share of the rows, if the model has `learns_on_all_ranks`; else the main
+        process alone. All ranks then get the parameters and buffers of the main process. The batches start at the first
+        sample of the data. learn: method that takes an iterator of batches. once: True for each row once (see
+        `each_row`), False for endless batches. Raises the `ValueError` of `learn` on all ranks."""
         model = self.accelerator.unwrap_model(self.model)
+        if not model.learns_on_all_ranks:
+            learned = on_main_process(lambda: self._learn(learn, once, 0, 1))
+        else:
+            self._share_weights()  # batch norm has other statistics on each rank
+            learned = self._learn(learn, once, self.args.process_index, self.args.world_size)
+        self._share_weights()
+        return learned
 
-        def run() -> None:
-            options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
-            total = self.get_total_train_batch_size(self.args)
-            loader = StreamLoader(self.mixture, self.processing, total, **options)
-            try:
-                batches = (self._prepare_inputs(batch) for batch in loader)
-                learn(itertools.islice(batches, len(loader)) if once else batches)
-            finally:
-                loader.close()
+    def _learn(self, learn: Callable[[Iterator[dict]], Any], once: bool, rank: int, ranks: int) -> Any:
+        """Calls `learn` with the batches of one of `ranks` ranks (see `learn_from_data`)."""
+        options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
+        size = max(self.get_total_train_batch_size(self.args) // ranks, 1)
+        keyed = self.accelerator.unwrap_model(self.model).needs_keys
+        options |= {"rank": rank, "ranks": ranks}
+        if once:
+            batches = each_row(self.mixture, self.processing, size, **options)
+        else:
+            batches = StreamLoader(self.mixture, self.processing, size, keys=0 if keyed else None, **options)
+        with closing(batches):
+            return learn(self._finished(batches, keyed))
 
-        on_main_process(run)
+    def _finished(self, batches: Iterable[dict], keyed: bool) -> Iterator[dict]:
+        """Yields batches of model inputs on the device, with `keys` if `keyed` is set."""
+        for batch in batches:
+            yield self._prepare_inputs({name: v for name, v in batch.items() if keyed or name != "keys"})
+
+    def _share_weights(self) -> None:
+        """Sends the parameters and buffers of the main process to the other ranks."""
         if self.args.world_size > 1:
+            model = self.accelerator.unwrap_model(self.model)
             for value in (*model.parameters(), *model.buffers()):
                 torch.distributed.broadcast(value.data, src=0)
 

@@ -248,6 +248,10 @@ class Inputs:
             self._combined = native(**by_role)
         return self.processor
 
+    def keep_processor_of(self, kind: str) -> None:
+        """Sets `processor` to that of one modality, for a model that has no encoder of the others."""
+        self._combined = self.by_name[kind].processor
+
     def evaluation(self) -> "Inputs":
         """Returns a copy without augmentation and without random captions. Its pair label is the caption."""
         other = copy.copy(self)

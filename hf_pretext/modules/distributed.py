@@ -1,6 +1,7 @@
 """Communication between ranks, with gradients. With one process, tensors stay as they are.
 
 (b, d) on each of R ranks -> gather: (R * b, d) on all ranks; moved: the (b, d) of the previous rank
+keys (n,), values (n, ...) on each rank -> by_row: (rows, ...), without gradients
 
 The gradient of a gathered tensor is the sum over the losses of all ranks. If each rank's loss is the mean over its
 rows, DistributedDataParallel's average over ranks gives the same gradient as one process with the global batch.
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ..utils.ranks import rank_and_ranks
+
+ROWS = 2**14  # rows that are sent at a time
 
 
 def gather(value: Tensor, across: bool = True) -> Tensor:
@@ -58,3 +61,28 @@ def moved(value: Tensor) -> Tensor:
     for request in dist.batch_isend_irecv([dist.P2POp(*one) for one in exchange]):
         request.wait()
     return received
+
+
+def by_row(
+    rows: int, keys: Tensor, values: Tensor, everywhere: bool = True, device: torch.device | str = "cpu"
+) -> Tensor | None:
+    """Collects values of rows from all ranks, in the order of the rows. Returns `(rows, ...)` on the CPU, 0 for rows
+    that no rank has.
+
+    keys (`(n,)`, int64): numbers of the rows that this rank has values of, each below `rows` and on one rank only.
+    values (`(n, ...)`): of one dtype and width on all ranks. everywhere: False returns None on all ranks but the first.
+    device: of the communication, a GPU for NCCL. Only `ROWS` rows at a time are sent."""
+    rank, ranks = rank_and_ranks()
+    order = keys.argsort()
+    keys, values = keys[order], values[order]
+    collected = torch.zeros(rows if everywhere or rank == 0 else 0, *values.shape[1:], dtype=values.dtype)
+    if ranks == 1:
+        return collected.index_copy_(0, keys, values)
+    for first in range(0, rows, ROWS):
+        start, stop = torch.searchsorted(keys, torch.tensor([first, first + ROWS])).tolist()
+        part = values.new_zeros(min(ROWS, rows - first), *values.shape[1:])
+        part = part.index_copy_(0, keys[start:stop] - first, values[start:stop]).to(device)
+        dist.all_reduce(part) if everywhere else dist.reduce(part, dst=0)  # each row is 0 on all ranks but one
+        if len(collected):
+            collected[first : first + ROWS] = part.cpu()
+    return collected if everywhere or rank == 0 else None

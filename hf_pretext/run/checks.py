@@ -22,6 +22,7 @@ from ..modeling import PretextModel, read_objective
 from ..stream.branch import LAST, checkpoint_to_resume, last_checkpoint
 from ..stream.length import length_of, option_of
 from ..stream.state import STREAM_STATE
+from ..stream.trainer import check_unchanged
 from .build import Blueprint
 
 if TYPE_CHECKING:
@@ -194,12 +195,17 @@ class Trial(NamedTuple):
     parameters: int
 
 
-def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs) -> Trial:
+def try_out(request: "Request", blueprint: Blueprint, inputs: Inputs, rows: int | None = None) -> Trial:
     """Runs a forward and a backward pass on noise, and saves and loads a checkpoint, which takes seconds.
+
+    rows: of the training data, for an objective that needs the numbers of rows; None for others.
 
     Raises `ValueError` if one of these fails: the sizes, the encoder, its weights, gradient checkpointing if it is
     asked for, or the checkpoint."""
     model, missing = blueprint.fresh(request.first.seed)
+    if rows is not None:
+        check_unchanged(model.objective, request.stream)
+        model.set_rows(rows)
     batches = inputs.noise(kinds_alone(request))
     takes = set(inspect.signature(model.encoder.forward).parameters)
     first = inputs.modalities[0].noise()

@@ -173,8 +173,9 @@ def plan(request: Request) -> Experiment:
     check_start(request, blueprint)
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
-    check_length(data, request.first.max_steps)
-    trial = try_out(request, blueprint, inputs)
+    keyed = request.objective.needs_keys
+    check_length(data, request.first.max_steps, request.objective.objective if keyed else None)
+    trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
     sets = open_labelled(request, inputs)
     experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial)
     check_finished(experiment)

@@ -7,6 +7,7 @@ random numbers drawn from (seed, sample number). So a sample depends neither on 
 samples.
 """
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -33,11 +34,12 @@ class Decoder(Dataset):
     """Decodes rows to examples, in the workers.
 
     process: `(row, generator) -> example`; raises `BadSample`. Each sample gets a generator of its number, whichever
-    worker decodes it. shared: memory that stores the bytes of the rows; None if the rows contain them.
+    worker decodes it. shared: memory that stores the bytes of the rows; None if the rows contain them. keys: None, or
+    what the number of the first row counts from: examples then have the column `keys`.
     """
 
-    def __init__(self, process: Process, seed: int, shared: SharedBatches | None = None):
-        self.process, self.seed, self.shared = process, seed, shared
+    def __init__(self, process: Process, seed: int, shared: SharedBatches | None = None, keys: int | None = None):
+        self.process, self.seed, self.shared, self.keys = process, seed, shared, keys
 
     def __getitems__(self, rows: list[dict]) -> list[dict]:
         if self.shared is not None:
@@ -54,7 +56,8 @@ class Decoder(Dataset):
         try:
             if UNREADABLE in row:
                 raise BadSample(row[UNREADABLE])
-            return {"key": row["key"], "example": self.process(row, random)}
+            keys = {} if self.keys is None else {"keys": self.keys + row["number"]}
+            return {"key": row["key"], "example": {**self.process(row, random), **keys}}
         except BadSample as error:
             image = row.get("image")
             path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
@@ -100,13 +103,15 @@ class StreamLoader:
         accumulation: int = 1,
         start: int = 0,
         watched: dict | None = None,
+        keys: int | None = None,
         **loader_options,
     ):
         """process: `(row, generator) -> example` (see `Decoder`). batch_size: samples of one rank in a batch. start:
         samples seen so far by all ranks. windows: rows of a window of each source, from the checkpoint of a resumed
         run. folder: for the lists of bad samples and of consumed samples. accumulation: batches of one step; an epoch
-        is rounded up to whole steps. watched: counts of bad samples of a resumed run (see `SampleLog`). loader_options:
-        of `torch.utils.data.DataLoader`, for example `num_workers`."""
+        is rounded up to whole steps. watched: counts of bad samples of a resumed run (see `SampleLog`). keys: None, or
+        the number of the first row: batches then have `keys`, the number of each sample's row, `(B,)`, int64.
+        loader_options: of `torch.utils.data.DataLoader`, for example `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
@@ -122,16 +127,16 @@ class StreamLoader:
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
-        self._loader = self._make_loader(process, seed, **loader_options)
+        self._loader = self._make_loader(process, seed, keys, **loader_options)
         self._batches = None
 
-    def _make_loader(self, process: Process, seed: int, **options) -> DataLoader:
+    def _make_loader(self, process: Process, seed: int, keys: int | None, **options) -> DataLoader:
         """Makes the DataLoader, its workers and the memory that they share with this process."""
         workers, ahead = options.get("num_workers", 0), options.get("prefetch_factor") or 2
         on_their_way = workers * ahead
         row_bytes = max(source.row_bytes() for source in self.dataset.sources) if on_their_way else 0
         self._shared = make_shared_batches(on_their_way, row_bytes * self.batch_size)
-        self._decoder = Decoder(process, seed, self._shared)
+        self._decoder = Decoder(process, seed, self._shared, keys)
         self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
         return DataLoader(
             self._decoder,
@@ -157,6 +162,17 @@ class StreamLoader:
         left, self._left = self._left, len(self)
         for _ in range(left):
             yield self._batch()
+
+    def once(self) -> Iterator[dict[str, Tensor]]:
+        """Iterates over the rows of an epoch of one source, for a new loader with `keys`: each row that can be used
+        comes once. Substitutes of bad samples, and rows of the next epoch in the last batch, are left out."""
+        rows, first = len(self.dataset), self._decoder.keys
+        for batch in itertools.islice(self, len(self)):
+            numbers = self._numbers(self._next - self.batch_size * self._ranks)
+            expected = torch.tensor([first + self.reader.number(g) if g < rows else -1 for g in numbers])
+            kept = batch["keys"] == expected
+            if kept.any():
+                yield batch if kept.all() else {name: value[kept] for name, value in batch.items()}
 
     def close(self) -> None:
         """Stops the workers and the reader."""
@@ -214,3 +230,21 @@ class StreamLoader:
             )
         # without a good substitute, good samples of the batch are repeated, so that the batch keeps its size
         return [good[i % len(good)] if "reason" in sample else sample for i, sample in enumerate(samples)], bad
+
+
+def each_row(
+    data: Mixture, process: Process, batch_size: int, rank: int = 0, ranks: int = 1, **options
+) -> Iterator[dict[str, Tensor]]:
+    """Iterates over all rows of data of known length, each once, source by source, whatever the weights of the sources
+    are. Yields batches with `keys`, of at most `batch_size` rows. Rows that can't be used are left out.
+
+    rank, ranks: the rows are divided among the ranks. Some ranks may get fewer batches than others. options: of
+    `StreamLoader`."""
+    first = 0
+    for source in data.sources:
+        loader = StreamLoader(source, process, batch_size, rank=rank, ranks=ranks, keys=first, **options)
+        try:
+            yield from loader.once()
+        finally:
+            loader.close()
+        first += len(source)

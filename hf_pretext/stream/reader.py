@@ -39,6 +39,8 @@ class Reader:
 
     def __init__(self, sources: Sequence[Source], order: MixedOrder, buffer_bytes: int):
         self.sources, self.order, self.buffer_bytes = sources, order, buffer_bytes
+        counts = itertools.accumulate((count for source in sources for count in source.counts), initial=0)
+        self._first = [list(itertools.islice(counts, len(source.counts))) for source in sources]  # rows of each piece
         for source, of_source in zip(sources, order.orders, strict=True):
             source.rows.kept_open = of_source.parts  # each part reads from one piece at a time
         self._windows: OrderedDict[Place, Future] = OrderedDict()  # least recently used first
@@ -49,7 +51,7 @@ class Reader:
         self.waited = 0.0
 
     def row(self, g: int) -> dict:
-        """Returns the undecoded row of sample g, with its number `g` and its `key`."""
+        """Returns the undecoded row of sample g, with its number `g`, its `key` and its `number` among all rows."""
         k, i = self.order.choose(g)
         window, at = self.order.orders[k].find(i)
         rows = self._enter((k, window), g, i)
@@ -59,6 +61,12 @@ class Reader:
         """Returns the key of sample g: the place of its row. Reads no data."""
         k, i = self.order.choose(g)
         return self.sources[k].key(*self.order.orders[k][i])
+
+    def number(self, g: int) -> int:
+        """Returns the number of the row of sample g among the rows of all sources, from 0. Reads no data."""
+        k, i = self.order.choose(g)
+        piece, index = self.order.orders[k][i]
+        return self._first[k][piece] + index
 
     def substitutes(self, g: int, step: int, excluded: Container[tuple[int, int]] = ()) -> Iterator[dict]:
         """Yields undecoded rows that can replace the row of sample g, from the same source: first from its window, then
@@ -120,12 +128,15 @@ class Reader:
         source, rows = self.sources[k], []
         for piece, start, stop in self.order.orders[k].ranges(window):
             for index, row in enumerate(source.read(piece, start, stop), start):
-                rows.append({**row, "key": source.key(piece, index)})
+                rows.append({**row, **self._named(k, piece, index)})
         return rows, sum(map(size_of, rows))
 
     def _single(self, k: int, place: tuple[int, int]) -> dict:
         piece, index = place
-        return {**self.sources[k].read(piece, index, index + 1)[0], "key": self.sources[k].key(piece, index)}
+        return {**self.sources[k].read(piece, index, index + 1)[0], **self._named(k, piece, index)}
+
+    def _named(self, k: int, piece: int, index: int) -> dict:
+        return {"key": self.sources[k].key(piece, index), "number": self._first[k][piece] + index}
 
     def _held(self) -> int:
         return sum(future.result()[1] for future in self._windows.values() if future.done() and not future.exception())

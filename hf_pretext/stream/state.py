@@ -109,9 +109,15 @@ def listed(changes: list[str]) -> str:
     return "; ".join(changes[:5]) + (f"; and {len(changes) - 5} more" if len(changes) > 5 else "")
 
 
-def check_length(data: Mixture, max_steps: int) -> None:
-    """Raises `ValueError` for 0 steps, and if the length of the data is unknown and `max_steps` is not set."""
+def check_length(data: Mixture, max_steps: int, keyed_by: str | None = None) -> None:
+    """Raises `ValueError` for 0 steps, and if the length of the data is unknown but needed: `max_steps` is not set, or
+    rows must have numbers. keyed_by: name of an objective that needs the numbers of the rows; None for others."""
     if max_steps == 0:
         raise ValueError("--max_steps 0 trains nothing. Give at least 1, or -1 to train for --num_train_epochs.")
     if data.endless and max_steps <= 0:
         raise ValueError(f"{data.name} has no known length, so --num_train_epochs can't be used. Give --max_steps.")
+    if data.endless and keyed_by is not None:
+        raise ValueError(
+            f"{data.name} has no known length, but {keyed_by} keeps a value for each row, by its number. Give data "
+            "with a length: a folder, Parquet or tar files, a list, or a `datasets.Dataset`."
+        )

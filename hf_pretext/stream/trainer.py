@@ -54,10 +54,14 @@ class StreamTrainer(SavingTrainer):
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` if the length of the data is unknown and `args.max_steps` is not set."""
+        """Raises `ValueError` if the length of the data is unknown and `args.max_steps` is not set, or the model needs
+        the numbers of the rows."""
         self.processing, self.stream = processing, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
-        check_length(self.mixture, args.max_steps)
+        check_length(self.mixture, args.max_steps, model.objective if model.needs_keys else None)
+        if model.needs_keys:
+            check_unchanged(model.objective, self.stream)
+            model.set_rows(len(self.mixture))
         self.pace = Pace()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
@@ -218,6 +222,16 @@ class StreamTrainer(SavingTrainer):
         }
 
 
+def check_unchanged(objective: str, settings: StreamSettings) -> None:
+    """Raises `ValueError` if the settings allow that a resumed run of an objective that keeps values of rows has other
+    data."""
+    if settings.allow_changed_source:
+        raise ValueError(
+            f"--allow_changed_source: {objective} keeps a value for each row of the data, which would then belong to "
+            "another row. Leave it out, or start a new run from the encoder of this one."
+        )
+
+
 def with_parts(settings: StreamSettings, ranks: int, main_process: bool) -> StreamSettings:
     """Returns the settings with the number of parts of a new run. The main process logs how it was chosen."""
     for note in parts_notes(settings, ranks) if main_process else ():
@@ -246,6 +260,7 @@ def loader_of(trainer: StreamTrainer) -> StreamLoader:
         ranks=args.world_size,
         accumulation=args.gradient_accumulation_steps,
         start=trainer._start,
+        keys=0 if trainer.model.needs_keys else None,
         num_workers=workers,
         prefetch_factor=(args.dataloader_prefetch_factor or 2) if workers else None,
         pin_memory=args.dataloader_pin_memory and torch.cuda.is_available(),

@@ -9,6 +9,8 @@ import torch
 import towers
 from conftest import CONFIGS, IMAGE
 from host_syncs import host_syncs
+from test_xdc import cluster, in_order, made
+from toy_clips import resnet
 from transformers import TrainingArguments
 
 from hf_pretext import (
@@ -20,7 +22,9 @@ from hf_pretext import (
     RotationForPreTraining,
 )
 from hf_pretext.data.sources import open_source
+from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
+from hf_pretext.objectives.soundnet import SoundnetForPreTraining, SoundnetTask
 from hf_pretext.trainer import PretextTrainer
 
 LABELS = torch.tensor([7, 7, 8, 9, 9, 1])
@@ -124,6 +128,21 @@ def flava(kind: str, **settings):
     return test_flava.fitted(**settings), test_flava.kinds(test_flava.pairs())[kind]
 
 
+def xdc(labels: str):
+    model, (_, batches) = made(labels), in_order(40)
+    cluster(model, batches)
+    return model, batches[0]
+
+
+def soundnet():
+    """With posteriors in the cache; the teacher is not needed."""
+    facts = {"classes": 5, "size": [24, 24], "mean": [0.5] * 3, "std": [0.5] * 3, "digest": ""}
+    task, parts = SoundnetTask(teachers=["a teacher"]), {"teachers": [facts]}
+    model = SoundnetForPreTraining(build_encoder(resnet(1)), task, parts)
+    model.cached = torch.rand(9, 5).softmax(1)
+    return model, {"keys": torch.tensor([8, 2, 2, 5]), "pixel_values": torch.randn(4, 1, 12, 12)}
+
+
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
@@ -154,6 +173,9 @@ MOST = {
     "flava, hard pairs": (lambda: flava("pairs", negatives="hard"), 4),
     "flava, images": (lambda: flava("images"), 1),
     "flava, texts": (lambda: flava("texts"), 2),
+    "xdc": (lambda: xdc("cross"), 0),
+    "xdc, joint": (lambda: xdc("joint"), 0),
+    "soundnet": (soundnet, 0),
 }
 
 
