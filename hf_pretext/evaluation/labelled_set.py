@@ -91,6 +91,13 @@ class LabelledSet(LabelledRows):
             return self._text_batches(split, ("input_ids", "word_starts", "num_bytes"))
         return Batches(self, split, None)
 
+    def examples(self, split: str, kind: str) -> Iterator[Batch]:
+        """Iterates batches of one kind as the workers decode them, before `finish` of its modality, in order."""
+        fills = self.inputs.by_name[kind].fills
+        for examples in Batches(self, split, kind).decoded():
+            some = examples[kind]
+            yield some if isinstance(some, dict) else collate(some, fills=fills)
+
     def all_batches(self, split: str, kind: str | None = None) -> Iterator[Batch]:
         """Iterates `batches` of the labelled rows of a split, then of its unlabelled rows."""
         return itertools.chain.from_iterable(self.batches(part, kind) for part in self._parts(split))
@@ -181,11 +188,12 @@ class Batches:
             yield from labelled.decoded(self.split, Views(labelled.drawing))
             return
         kinds = labelled.inputs.by_name if self.kind is None else [self.kind]
-        for number, examples in enumerate(self._examples()):
+        for number, examples in enumerate(self.decoded()):
             parts = {kind: self._finished(labelled.inputs.by_name[kind], examples[kind]) for kind in kinds}
             yield self._joined(parts, number * labelled.batch_size) if self.kind is None else parts[self.kind]
 
-    def _examples(self) -> Iterator[dict[str, Examples]]:
+    def decoded(self) -> Iterator[dict[str, Examples]]:
+        """Iterates the decoded examples of each batch, `{kind: examples}`."""
         labelled, size = self.labelled, self.labelled.batch_size
         if labelled._examples is None:
             yield from (examples for _, examples in labelled.decoded(self.split, Decoder(labelled.inputs)))

@@ -227,6 +227,11 @@ class Audio(Modality):
         examples = [self.extracted(0.1 * torch.randn(self.length)) for _ in range(count)]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
 
+    def waves_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns the waveforms of a batch of examples, float `(B, T)`; None if the extractor gave log-mel features."""
+        values = batch[self.encoder_input]
+        return values.float() if values.ndim == 2 else None
+
     def padding(self) -> str:
         """Returns a description of the padding for results.json."""
         example = self.extracted(torch.zeros(self.length))
