@@ -152,7 +152,7 @@ def films() -> Iterator[tuple[str, bytes, dict]]:
             for emoji, motion in games():
                 game = f"{EMOJI[emoji]} {MOTIONS[motion].__name__}"
                 fields = {"game": game, "session": session, "clip": clip, "split": split}
-                yield split, mp4(*film(emoji, motion, session, clip), FPS, RATE), fields
+                yield split, mp4(*film(emoji, motion, session, clip), FPS, RATE, thorough=True), fields
 
 
 def write(folder: Path) -> None:
