@@ -94,7 +94,7 @@ class LabelledSet(LabelledRows):
     def examples(self, split: str, kind: str) -> Iterator[Batch]:
         """Iterates batches of one kind as the workers decode them, before `finish` of its modality, in order."""
         fills = self.inputs.by_name[kind].fills
-        for examples in Batches(self, split, kind).decoded():
+        for examples in Batches(self, split, kind)._examples():
             some = examples[kind]
             yield some if isinstance(some, dict) else collate(some, fills=fills)
 
@@ -188,12 +188,11 @@ class Batches:
             yield from labelled.decoded(self.split, Views(labelled.drawing))
             return
         kinds = labelled.inputs.by_name if self.kind is None else [self.kind]
-        for number, examples in enumerate(self.decoded()):
+        for number, examples in enumerate(self._examples()):
             parts = {kind: self._finished(labelled.inputs.by_name[kind], examples[kind]) for kind in kinds}
             yield self._joined(parts, number * labelled.batch_size) if self.kind is None else parts[self.kind]
 
-    def decoded(self) -> Iterator[dict[str, Examples]]:
-        """Iterates the decoded examples of each batch, `{kind: examples}`."""
+    def _examples(self) -> Iterator[dict[str, Examples]]:
         labelled, size = self.labelled, self.labelled.batch_size
         if labelled._examples is None:
             yield from (examples for _, examples in labelled.decoded(self.split, Decoder(labelled.inputs)))

@@ -32,19 +32,19 @@ def log_mel_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> di
             waves = modality.waves_of(examples)
             if waves is None:
                 return None
-            masks = examples.get("attention_mask", torch.ones(waves.shape, dtype=torch.long))
-            parts += [statistics(*some, rate) for some in zip(waves.split(AT_ONCE), masks.split(AT_ONCE), strict=True)]
+            lengths = modality.lengths_of(examples).split(AT_ONCE)
+            parts += [statistics(*some, rate) for some in zip(waves.split(AT_ONCE), lengths, strict=True)]
         features[split] = torch.cat(parts)
     return transfer({"log-mel": features}, labelled.labels, methods)
 
 
-def statistics(waves: Tensor, mask: Tensor, rate: int) -> Tensor:
+def statistics(waves: Tensor, lengths: Tensor, rate: int) -> Tensor:
     """Returns mean and deviation over time of the log-mel of waveforms `(B, T)`: `(B, 2 * MELS)`.
 
-    mask (`(B, T)`): 1 for sound, 0 for padding at the end. Frames with padding are left out, but for the first frame.
-    rate: in Hz."""
+    lengths (`(B,)`): samples before the padding. Frames with padding are left out, but for the first frame. rate: in
+    Hz."""
     frames = log_mel(waves, rate)
-    counts = ((mask.sum(1) - round(WINDOW * rate)) // round(HOP * rate) + 1).clamp(min=1)
+    counts = ((lengths - round(WINDOW * rate)) // round(HOP * rate) + 1).clamp(min=1)
     kept = (torch.arange(frames.shape[1]) < counts[:, None])[..., None]
     mean = (frames * kept).sum(1) / counts[:, None]
     variance = ((frames - mean[:, None]).square() * kept).sum(1) / counts[:, None]

@@ -232,6 +232,11 @@ class Audio(Modality):
         values = batch[self.encoder_input]
         return values.float() if values.ndim == 2 else None
 
+    def lengths_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the number of samples of each waveform of `waves_of`, without padding, `(B,)`."""
+        values = batch[self.encoder_input]
+        return batch.get("attention_mask", torch.ones(values.shape, dtype=torch.long)).sum(1)
+
     def padding(self) -> str:
         """Returns a description of the padding for results.json."""
         example = self.extracted(torch.zeros(self.length))

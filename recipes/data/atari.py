@@ -1,12 +1,15 @@
-"""Builds films with sound of 104 Atari games that are played at random, in about 6 minutes of one core.
+"""Builds films with sound of 102 Atari games that are played at random, in about 5 minutes of one core.
 
     python recipes/data/atari.py               # prints two folders of WebDataset tars
     python recipes/data/atari.py --workers 1   # fewer processes; default: one for each core
 
-The first folder has 88 games, split by session: `train` (sessions 0 to 3), `validation` (4) and `test` (5). The second
-one has 16 other games, with `train` (sessions 0 and 1), `validation` (2) and `test` (3 to 5): their films are never
-seen in pretraining. Films are 2 s long: 20 frames of 64 x 64 pixels, sound of 16 kHz. Their JSON has the fields `game`,
-`reward` (points won), `reward_sign` ("negative", "zero", "positive"), `session`, `clip` and `split`.
+The first folder has 86 games, split by session: `train` (sessions 0 to 3, 1,591 films), `validation` (4, 403) and
+`test` (5, 400). The second one has 16 other games, with `train` (sessions 0 and 1, 149 films), `validation` (2, 77) and
+`test` (3 to 5, 220), to evaluate an encoder on games that it never saw: `--eval_dataset` and `hf-pretext evaluate` take
+it. Films are 2 s long: 20 frames of 64 x 64 pixels, sound of 16 kHz; 106 MB. Their JSON has the fields `game`
+(`--eval_label json.game`), `reward` (points won), `reward_sign` ("negative", "zero", "positive"), `session`, `clip` and
+`split`. Silent and still clips, and clips with the sound of another one, are left out: 280 of 3,120 (104 games, 6
+sessions, 5 clips), among them all of two games.
 
 The games and the emulator are those of the Python package ale-py 0.12.1 (3 MB, GPL-2.0), which pip downloads; it need
 not be installed. The games are checked by their hash. No game, frame or sound of them is part of this repository. Each
@@ -69,7 +72,7 @@ class Film(NamedTuple):
 
 
 def atari(workers: int | None = None) -> Path:
-    """Returns the folder of the 88 games for training. Builds both folders on the first call.
+    """Returns the folder of the games for training. Builds both folders on the first call.
 
     workers: processes; default: one for each core. Raises `ValueError` if the package can't be downloaded, has other
     games, or if it fails; if PyAV or soxr are missing."""
@@ -77,7 +80,7 @@ def atari(workers: int | None = None) -> Path:
 
 
 def atari_heldout(workers: int | None = None) -> Path:
-    """Returns the folder of the 16 held-out games. Arguments and errors are those of `atari`."""
+    """Returns the folder of the held-out games. Arguments and errors are those of `atari`."""
     return folder("atari_heldout", workers)
 
 
@@ -110,11 +113,20 @@ def build(workers: int) -> dict[str, list[Film]]:
         films, left_out = kept(play_all([(str(emulator), number, game) for number, game in enumerate(games)], workers))
     counts = ", ".join(f"{count:,} {flaw}" for flaw, count in left_out.items())
     print(f"{len(films):,} films; left out: {counts or 'none'}", file=sys.stderr)
-    held_out = set(np.random.default_rng(SEED).choice(games, min(HELD_OUT, len(games) // 2), replace=False).tolist())
+    held_out = held_out_of(films)
     return {
         "atari": [film for film in films if film.fields["game"] not in held_out],
         "atari_heldout": [film for film in films if film.fields["game"] in held_out],
     }
+
+
+def held_out_of(films: Sequence[Film]) -> set[str]:
+    """Chooses `HELD_OUT` games, always the same, among those with films of all sessions; at most half of them."""
+    sessions: dict[str, set[int]] = {}
+    for film in films:
+        sessions.setdefault(film.fields["game"], set()).add(film.fields["session"])
+    games = sorted(game for game, some in sessions.items() if len(some) == SESSIONS)
+    return set(np.random.default_rng(SEED).choice(games, min(HELD_OUT, len(games) // 2), replace=False).tolist())
 
 
 def fetch(folder: Path) -> Path:

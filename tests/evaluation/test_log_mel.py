@@ -67,13 +67,12 @@ def test_padding_changes_nothing():
     random = torch.Generator().manual_seed(0)
     short = 0.1 * torch.randn(1, 5_000, generator=random)
     padded = torch.nn.functional.pad(short, (0, 3_000))
-    mask = (torch.arange(8_000) < 5_000).long()[None]
-    alone = statistics(short, torch.ones_like(short).long(), RATE)
-    torch.testing.assert_close(statistics(padded, mask, RATE), alone)
+    alone = statistics(short, torch.tensor([5_000]), RATE)
+    torch.testing.assert_close(statistics(padded, torch.tensor([5_000]), RATE), alone)
     frames = log_mel(short, RATE)[0]
     torch.testing.assert_close(alone[0], torch.cat([frames.mean(0), frames.std(0, correction=0)]), atol=1e-4, rtol=1e-4)
-    assert not torch.allclose(statistics(padded, torch.ones_like(mask), RATE), alone, atol=0.1)
-    brief = statistics(short[:, :9], torch.ones(1, 9).long(), RATE)  # shorter than a frame
+    assert not torch.allclose(statistics(padded, torch.tensor([8_000]), RATE), alone, atol=0.1)
+    brief = statistics(short[:, :9], torch.tensor([9]), RATE)  # shorter than a frame
     assert torch.isfinite(brief).all() and brief[0, MELS:].eq(0).all()
 
 
@@ -110,7 +109,7 @@ def test_waves_are_those_that_the_workers_decode():
     labelled = LabelledSet(table_of_tones((4_000, 2_500)), Inputs(audio), "pitch", batch_size=3)
     batches = list(labelled.examples("test", "audio"))
     assert [len(audio.waves_of(batch)) for batch in batches] == [3, 3, 2]
-    assert batches[0]["attention_mask"].sum(1).tolist() == [4_000, 4_000, 2_500]
+    assert audio.lengths_of(batches[0]).tolist() == [4_000, 4_000, 2_500]
     content = table_of_tones()["test"].cast_column("audio", datasets.Audio(decode=False))[0]["audio"]["bytes"]
     first = torch.from_numpy(soundfile.read(io.BytesIO(content), dtype="float32")[0])
     torch.testing.assert_close(audio.waves_of(batches[0])[0], first)

@@ -168,6 +168,7 @@ def test_splits_are_by_session_and_games_are_held_out(module, folders):
         sessions = [{row["session"] for row in some} for some in rows.values()]
         assert sum(map(len, sessions)) == len(set.union(*sessions)) == 6
         games.append({row["game"] for some in rows.values() for row in some})
+    assert games[1] < {"one", "three"}  # those with films of all sessions
     assert not games[0] & games[1] and len(games[0] | games[1]) == 3  # two of five have no film that can be used
     assert module.SPLITS["atari"].count("train") == 4
 
