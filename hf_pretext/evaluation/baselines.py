@@ -20,14 +20,15 @@ class Baseline:
 
     kind: kind of data, for example "image". name: name in tables. words: subject and verb before "better" in a
     sentence, for example "raw pixels do". protocol: sentence about the protocol, for model cards. transfer: (labelled
-    set, methods by name) -> metrics, as `transfer` returns them, of the methods that the baseline supports.
+    set, methods by name) -> metrics, as `transfer` returns them, of the methods that the baseline supports; None if the
+    set does not have its features.
     """
 
     kind: str
     name: str
     words: str
     protocol: str
-    transfer: Callable[[LabelledSet, Mapping[str, Method]], dict]
+    transfer: Callable[[LabelledSet, Mapping[str, Method]], dict | None]
 
 
 @cache
@@ -38,4 +39,5 @@ def baselines() -> list[Baseline]:
 
 def baseline_transfer(labelled: LabelledSet, kind: str, methods: Mapping[str, Method], **options) -> dict[str, dict]:
     """Measures each baseline of a kind of data. Returns `{name: metrics}`. options: ignored; those of encoders."""
-    return {each.name: each.transfer(labelled, methods) for each in baselines() if each.kind == kind}
+    measured = {each.name: each.transfer(labelled, methods) for each in baselines() if each.kind == kind}
+    return {name: metrics for name, metrics in measured.items() if metrics is not None}

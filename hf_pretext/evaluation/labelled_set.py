@@ -129,6 +129,13 @@ class LabelledSet(LabelledRows):
         """Returns batches of inputs of the objective, of all kinds, without views."""
         return Batches(self, split, None, views=False)
 
+    def examples(self, split: str, kind: str) -> Iterator[Batch]:
+        """Iterates batches of one kind as the workers decode them, before `finish` of its modality, in order."""
+        fills = self.inputs.by_name[kind].fills
+        for examples in Batches(self, split, kind)._examples():
+            some = examples[kind]
+            yield some if isinstance(some, dict) else collate(some, fills=fills)
+
     def all_batches(self, split: str, kind: str | None = None) -> Iterator[Batch]:
         """Iterates `batches` of the labelled rows of a split, then of its unlabelled rows."""
         return itertools.chain.from_iterable(self.batches(part, kind) for part in self._parts(split))

@@ -184,6 +184,10 @@ class Modality(ABC):
         """Returns uint8 images of a batch or an example for a report; None if the modality has none."""
         return None
 
+    def waves_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns the waveforms `(B, T)` of a batch of examples, before `finish`; None if the modality has none."""
+        return None
+
 
 def is_installed(package: str) -> bool:
     """Returns True if a package can be imported."""

@@ -125,6 +125,14 @@ class Waves(Modality):
         mask = {} if self.one_length else {"attention_mask": present.long()}
         return {**batch, self.encoder_input: values, **mask}
 
+    def waves_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
+        """Returns the waveforms of a batch before `finish`, float `(B, T)`; None with an extractor in the workers."""
+        return None if self.front_end is None else batch[self.encoder_input].float() / SCALE
+
+    def lengths_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the number of samples of each waveform of `waves_of`, without padding, `(B,)`."""
+        return batch["sound_length"]
+
     def noise(self, count: int = 2) -> Batch:
         """Returns noise of the full length, processed: `(count, T)`, `(count, frames, mels)` or `(count, 1, mels,
         frames)`."""
