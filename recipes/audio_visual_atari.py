@@ -4,6 +4,10 @@ accelerate launch recipes/audio_visual_atari.py               # the full recipe:
 python recipes/audio_visual_atari.py --seed 0                 # one seed
 python recipes/audio_visual_atari.py --smoke                  # a test of all steps, takes seconds
 python recipes/audio_visual_atari.py --dataset path/to/films  # your own films with sound; no labels needed
+
+Measured: nothing yet.
+
+The films are built once, in about 6 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
 """
 
 from films import ATARI, HELD_OUT, SETTINGS, SMOKE, tiny_resnets, two_resnets

@@ -1,11 +1,10 @@
 """Encoders, settings and data that the recipes on films share: two small ResNets, one on log-mel, one on frames."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-EMOJI_FILMS = str(DATA / "emoji_films")
+EMOJI_FILMS, TINY_TEACHER = str(DATA / "emoji_films"), str(DATA / "tiny_teacher")
 ABOUT_ATARI = (
     "The films are of Atari games that are played at random, with the synthetic sounds of the console. The sounds of a "
     "game differ from those of other games by their pitch and rhythm, which mean and deviation of log-mel already show."
@@ -45,21 +44,25 @@ SMOKE = {
 }
 
 
-def atari(name: str) -> Callable[[], str]:
-    """Returns a function that returns a folder of Atari films ("atari" or "atari_heldout"), and builds it on the first
-    call."""
+def atari(name: str) -> str:
+    """Returns the folder of films of Atari games ("atari") or of other games ("atari_heldout"). Builds both on the
+    first call."""
+    sys.path.insert(0, str(DATA))
+    import atari
 
-    def folder() -> str:
-        sys.path.insert(0, str(DATA))
-        import atari
-
-        return str(getattr(atari, name)())
-
-    return folder
+    return str(getattr(atari, name)())
 
 
-ATARI = {"dataset": lambda: [atari("atari")()], "eval_dataset": atari("atari")}
-HELD_OUT = {"heldout_dataset": atari("atari_heldout")}
+def imagenet_teacher() -> list[str]:
+    """Returns the folder of an image classifier. Downloads it on the first call."""
+    sys.path.insert(0, str(DATA))
+    from imagenet_teacher import imagenet_teacher
+
+    return [str(imagenet_teacher())]
+
+
+ATARI = {"dataset": lambda: [atari("atari")], "eval_dataset": lambda: atari("atari")}
+HELD_OUT = {"heldout_dataset": lambda: atari("atari_heldout")}
 
 
 def two_resnets(width: int = 32, depth: int = 4):
@@ -75,8 +78,20 @@ def tiny_resnets():
     return two_resnets(8, 2)
 
 
+def sound_resnet():
+    """Returns the config of a ResNet on log-mel."""
+    return resnet(1)
+
+
+def tiny_sound_resnet():
+    """Returns a tiny config for --smoke."""
+    return resnet(1, 8, 2)
+
+
 def resnet(channels: int, width: int = 32, depth: int = 4):
-    """Returns the config of a ResNet of basic blocks, one for each of `depth` stages."""
+    """Returns the config of a ResNet of basic blocks, one for each of `depth` stages.
+
+    channels: 3 for images, 1 for log-mel."""
     from transformers import ResNetConfig
 
     return ResNetConfig(

