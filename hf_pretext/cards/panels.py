@@ -6,20 +6,26 @@ models, labelled set -> functions that draw into a figure, and the heights of th
 from collections.abc import Callable, Mapping
 from functools import partial
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.captions import normalised
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.log_mel import log_mel
 from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
-from .report import draw_fractions, draw_neighbours, draw_pairs, draw_rows
+from .report import draw_abreast, draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED = 8, 6  # rows, and images in each row
 DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
+CROSSED = 4  # frames or sounds that are ranked first
+NAMES = {"audio": "sounds", "video": "frames"}
 WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 Models = Mapping[str, PretextModel]
@@ -56,7 +62,9 @@ def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device:
     model = models["trained"]
     if "embed" in model.capabilities and {"image", "text"} <= set(model.inputs):
         return pairs_panel(model, labelled, device)
-    if model.inputs[0] == "image":
+    if "embed" in model.capabilities and set(model.inputs) == set(NAMES):
+        return crossed_panel(model, labelled, device)
+    if model.inputs[0] in ("image", "audio"):
         return neighbours_panel(models, labelled, results, device)
     if model.inputs == ("text",):
         return words_panel(model, labelled, results)
@@ -64,17 +72,19 @@ def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device:
 
 
 def neighbours_panel(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
-    """Returns the panel of test images with their nearest train images, by the trained and the random encoder."""
-    if not labelled.pixels:  # the dataset is too large to keep its pixels in memory
+    """Returns the panel of test images, or sounds as spectrograms, with their nearest train neighbours, by the trained
+    and the random encoder."""
+    kind = models["trained"].inputs[0]
+    if labelled.pixels is None:  # the dataset is too large to stay in memory
         return None
-    pixels, labels = labelled.pixels, labelled.labels.splits
-    queries, nearest = evenly(len(pixels["test"]), QUERIES), {}
+    labels, nearest = labelled.of_kind(kind).labels.splits, {}
+    queries = evenly(len(labels["test"]), QUERIES)
     for who, model in models.items():
         layer = results["transfer"]["details"][who][0]["knn"]["layer"]
         bank, asked = (
             extract(
                 model.encoder,
-                labelled.batches(split, model.inputs[0]),
+                labelled.batches(split, kind),
                 (layer,),
                 device=device,
                 description=f"neighbours by the {who} encoder",
@@ -83,8 +93,52 @@ def neighbours_panel(models: Models, labelled: LabelledSet, results: dict, devic
         )
         closest = neighbours(bank, asked[queries], RANKED)
         same = labels["train"][closest] == labels["test"][queries][:, None]
-        nearest[who] = (pixels["train"][torch.from_numpy(closest)], same)
-    return partial(draw_neighbours, queries=pixels["test"][queries], nearest=nearest), 0.8 * len(queries)
+        nearest[f"nearest neighbours, {who} encoder"] = (shown(labelled, kind, "train", closest), same)
+    drawn = shown(labelled, kind, "test", np.array(queries))
+    return partial(draw_neighbours, queries=drawn, nearest=nearest), 0.8 * len(queries)
+
+
+def crossed_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
+    """Returns the panel of test sounds with the frames that the model ranks first, and of test frames with sounds."""
+    if labelled.pixels is None:  # the dataset is too large to stay in memory
+        return None
+    kinds, panels = tuple(model.inputs), []
+    with evaluated(model, device), torch.no_grad():
+        subject = Subject(model, labelled, device)
+        embeddings = {kind: subject.embeddings(kind, "test") for kind in kinds}
+    queries = np.array(evenly(len(embeddings[kinds[0]]), QUERIES))
+    for kind, other in (kinds, kinds[::-1]):
+        closest = neighbours(embeddings[other], embeddings[kind][queries], CROSSED)
+        nearest = {
+            f"{NAMES[other]} ranked first": (shown(labelled, other, "test", closest), closest == queries[:, None])
+        }
+        drawn = shown(labelled, kind, "test", queries)
+        panels.append(partial(draw_neighbours, queries=drawn, nearest=nearest, note="blue frame: of the same clip"))
+    return partial(draw_abreast, panels=panels), 0.8 * len(queries)
+
+
+def shown(labelled: LabelledSet, kind: str, split: str, rows: np.ndarray) -> Tensor:
+    """Returns images of the rows of a split, uint8 `(*rows.shape, 3, H, W)`: the images, the middle frames of videos,
+    or the spectrograms of sounds."""
+    if kind != "audio":
+        return labelled.pixels[split][torch.from_numpy(rows)]
+    audio = labelled.inputs.by_name[kind]
+    waves = [audio.waves_of(batch) for batch in labelled.examples(split, kind)]
+    if any(each is None for each in waves):
+        raise ValueError("the feature extractor gives no waveforms to draw")
+    longest = max(each.shape[1] for each in waves)
+    waves = torch.cat([F.pad(each, (0, longest - each.shape[1])) for each in waves])
+    values = log_mel(waves[torch.from_numpy(rows.ravel())], audio.shape()["sampling_rate"])
+    return colored(values.mT.flip(1)).unflatten(0, rows.shape)
+
+
+def colored(values: Tensor) -> Tensor:
+    """Returns images in colour of maps `(n, H, W)`, each from its lowest to its highest value: uint8 `(n, 3, H, W)`."""
+    from matplotlib import colormaps
+
+    low, high = values.amin((1, 2), keepdim=True), values.amax((1, 2), keepdim=True)
+    scaled = ((values - low) / (high - low).clamp(min=1e-6)).numpy()
+    return torch.from_numpy(colormaps["magma"](scaled, bytes=True)[..., :3]).permute(0, 3, 1, 2)
 
 
 def pairs_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:

@@ -18,6 +18,7 @@ COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm"
           "epoch_of_source", "step")  # fmt: skip
 CURVES, ABREAST = 3.6, 5  # height of a row in inches, and curves in a row
 NAMED = 20  # maximum number of labels in a legend
+SAME = "blue frame: the neighbour has the query's label; training did not use labels"
 
 
 def draw(path: str | os.PathLike, results: dict, panels: Sequence[tuple[Callable, float]] = ()) -> None:
@@ -87,32 +88,33 @@ def draw_rows(figure, rows: dict[str, Tensor]) -> None:
     figure.suptitle("test images: what the model sees, and what it predicts", fontsize=10)
 
 
-def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]]) -> None:
-    """Draws query images at the left and their nearest neighbours by each encoder next to them.
+def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]], note: str = SAME) -> None:
+    """Draws query images at the left and their nearest neighbours next to them. A frame marks some neighbours.
 
-    A frame marks neighbours with the query's label.
-
-    queries: `(q, 3, H, W)` uint8. nearest: for each encoder, the nearest images, `(q, k, 3, H, W)` uint8, and whether
-    they have the query's label, `(q, k)` bool."""
+    queries: `(q, 3, H, W)` uint8. nearest: by title, the nearest images, `(q, k, 3, H, W)` uint8, and which of them are
+    framed, `(q, k)` bool. note: what a frame means."""
     k = next(iter(nearest.values()))[0].shape[1]
-    grid = figure.subplots(len(queries), 2 + 2 * k + 1, squeeze=False)
+    grid = figure.subplots(len(queries), 2 + len(nearest) * (k + 1) - 1, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for row, query in enumerate(queries):
         show_image(grid[row, 0], query)
-        for at, (images, same) in enumerate(nearest.values()):
+        for at, (images, framed) in enumerate(nearest.values()):
             first = 2 + at * (k + 1)
             for j in range(k):
-                show_image(grid[row, first + j], images[row, j], TRAINED if same[row, j] else None)
-    titles = {
-        0: "query",
-        **{2 + at * (k + 1): f"nearest neighbours, {who} encoder" for at, who in enumerate(nearest)},
-    }
+                show_image(grid[row, first + j], images[row, j], TRAINED if framed[row, j] else None)
+    titles = {0: "query", **{2 + at * (k + 1): title for at, title in enumerate(nearest)}}
     for column, title in titles.items():
         axes = grid[0, column]  # text and no axes title, which would widen the column
         axes.text(0, 1.15, title, fontsize=9, transform=axes.transAxes).set_in_layout(False)
     figure.suptitle(" ", fontsize=9)  # an empty title leaves room for the column titles
-    figure.supxlabel("blue frame: the neighbour has the query's label; training did not use labels", fontsize=8)
+    figure.supxlabel(note, fontsize=8)
+
+
+def draw_abreast(figure, panels: Sequence[Callable]) -> None:
+    """Draws panels next to each other."""
+    for draw_panel, part in zip(panels, figure.subfigures(1, len(panels)), strict=True):
+        draw_panel(part)
 
 
 def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, list[str]]]) -> None:

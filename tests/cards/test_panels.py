@@ -15,6 +15,7 @@ from hf_pretext.cards import panels
 from hf_pretext.data.captions import normalised
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.transfer import Labels
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.image import Image, default_processor
@@ -76,7 +77,7 @@ def test_each_query_has_its_neighbours_by_both_encoders(images):
 
 def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
     draw, _ = panels.transfer_panel(encoders_of("trained"), images, results_of("trained"), CPU)
-    pixels, same = draw.keywords["nearest"]["trained"]
+    pixels, same = draw.keywords["nearest"]["nearest neighbours, trained encoder"]
     labels, queries = images.labels.splits, panels.evenly(len(NAMES), panels.QUERIES)
     known = dict(zip(images.pixels["train"][:, 0, 0, 0].tolist(), labels["train"], strict=True))
     found = np.vectorize(known.get)(pixels[:, :, 0, 0, 0].numpy())
@@ -105,9 +106,62 @@ def test_a_set_too_large_to_be_kept_has_no_panel_of_images(tokenizer, images, mo
     assert panels.transfer_panel({"trained": Knowing(tokenizer)}, labelled, {}, CPU) is None
 
 
-def test_sounds_have_no_panel():
-    model = type("Model", (nn.Module,), {"inputs": ("audio",), "capabilities": ()})()
-    assert panels.transfer_panel({"trained": model}, None, {}, CPU) is None
+class Films(LabelledSet):
+    """Stands for a labelled set of eight films a split: film i is of brightness 30 i, and hums on its own pitch."""
+
+    def __init__(self):
+        bright = (30 * torch.arange(8, dtype=torch.uint8)).view(8, 1, 1, 1).expand(8, 3, 16, 16)
+        time = torch.arange(1_600) / 16_000
+        waves = torch.stack([(8_000 * torch.sin(2 * np.pi * (300 + 700 * i) * time)).short() for i in range(8)])
+        self.pixels = dict.fromkeys(("train", "test"), bright)
+        self.inputs = Inputs(Audio(Wav2Vec2FeatureExtractor(), 0.1), Video(default_video_processor(16), 1))
+        self.labels = Labels({split: np.arange(8) % 2 for split in ("train", "test")}, ["a", "b"])
+        self.waves, self._kind_labels = {"input_values": waves, "sound_length": torch.full((8,), 1_600)}, {}
+
+    def examples(self, split, kind):
+        yield from ({name: value[part] for name, value in self.waves.items()} for part in (slice(5), slice(5, 8)))
+
+    def batches(self, split, kind=None):
+        return [{"rows": torch.arange(8)}]
+
+    all_batches = batches
+
+
+def test_sounds_are_drawn_as_spectrograms_with_low_pitch_below():
+    films = Films()
+    images = panels.shown(films, "audio", "test", np.array([[0, 7], [3, 3]]))
+    assert images.dtype == torch.uint8 and images.shape[:3] == (2, 2, 3)
+    loudest = images.float().sum(2).sum(-1).argmax(-1)  # row of the image, 0 at the top
+    assert loudest[0, 0] > loudest[1, 0] > loudest[0, 1] and torch.equal(images[1, 0], images[1, 1])
+    assert torch.equal(panels.shown(films, "video", "test", np.array([2]))[0], films.pixels["test"][2])
+
+
+def test_sounds_and_frames_that_are_ranked_first_are_framed_if_they_are_of_one_clip():
+    class Crossing(nn.Module):
+        """Knows the clip of even rows, and takes the others for the next."""
+
+        inputs, capabilities = ("audio", "video"), ("embed",)
+
+        def embed(self, kind, rows):
+            return torch.eye(9)[torch.where((rows % 2 == 1) & (torch.tensor(kind == "audio")), rows + 1, rows)]
+
+    draw, height = panels.transfer_panel({"trained": Crossing()}, Films(), {}, CPU)
+    of_sounds, of_frames = (panel.keywords for panel in draw.keywords["panels"])
+    (frames, framed), (sounds, _) = (next(iter(each["nearest"].values())) for each in (of_sounds, of_frames))
+    assert list(of_sounds["nearest"]) == ["frames ranked first"] and of_sounds["note"] == "blue frame: of the same clip"
+    assert framed[:, 0].tolist() == [True, False] * 4
+    assert torch.equal(of_frames["queries"], Films().pixels["test"])
+    assert torch.equal(frames[0, 0], Films().pixels["test"][0]) and torch.equal(sounds[0, 0], of_sounds["queries"][0])
+    figure = drawn((draw, height))
+    assert sum(bool(axes.images) for axes in figure.axes) == 2 * 8 * (1 + panels.CROSSED)
+
+
+def test_sounds_have_their_neighbours_as_spectrograms(monkeypatch):
+    monkeypatch.setattr(panels, "extract", lambda encoder, batches, layers, **options: {-1: torch.eye(8)})
+    model = type("Model", (nn.Module,), {"inputs": ("audio", "video"), "capabilities": (), "encoder": None})()
+    draw, _ = panels.transfer_panel({"trained": model}, Films(), results_of("trained"), CPU)
+    (drawn_sounds, same), queries = next(iter(draw.keywords["nearest"].values())), draw.keywords["queries"]
+    assert torch.equal(drawn_sounds[:, 0], queries) and same[:, 0].all()
 
 
 def test_one_long_word_of_each_text_is_masked_and_guessed(tokenizer):
