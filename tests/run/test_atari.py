@@ -139,7 +139,8 @@ def built(module, tmp_path_factory):
     """Both folders, and what their build printed."""
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(io.StringIO()) as printed:
         prepare(module, patch, tmp_path_factory.mktemp("atari"))
-        yield (module.atari(workers=1), module.atari_heldout(workers=1)), printed.getvalue()
+        folders = module.atari(workers=1), module.atari_heldout(workers=1)
+    return folders, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
