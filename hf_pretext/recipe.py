@@ -26,7 +26,6 @@ from .stream.settings import StreamSettings
 from .utils.progress import shows_bars
 
 DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-ALONE = ("images_alone", "texts_alone")  # options for additional datasets next to --dataset
 
 
 @dataclass
@@ -89,10 +88,13 @@ class Recipe:
         """Returns the values of all options, after downloading those that have no value."""
         from accelerate import PartialState
 
-        others = ALONE if "dataset" in given else ()  # the recipe's additional data belongs to its own dataset
-        missing = [name for name in self.fetch if name not in {*values, *others}]
+        missing = [name for name in self.fetch if name not in values]
         if not missing:
             return values
+        from .run.experiment import out_of_place
+
+        unused = out_of_place(given)  # the recipe's other data belongs to its own dataset
+        missing = [name for name in missing if name not in unused]
         with PartialState().main_process_first():  # the other processes use the downloaded files
             return values | {name: self._fetched(name) for name in missing}
 

@@ -18,7 +18,6 @@ SETTINGS = {
     "seconds": 1.0,
     "num_frames": 4,
     "video_size": 64,
-    "min_loudness": -60.0,
     "num_mel_bins": 64,
     "per_device_train_batch_size": 64,
     "learning_rate": 1.5e-3,

@@ -7,7 +7,7 @@ python recipes/soundnet_atari.py --dataset path/to/films  # your own films with 
 
 Measured: nothing yet.
 
-The films are built once, in about 6 minutes (see recipes/data/atari.py), and the classifier is downloaded once (see
+The films are built once, in about 5 minutes (see recipes/data/atari.py), and the classifier is downloaded once (see
 recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
 """
 

@@ -7,7 +7,7 @@ python recipes/xdc_atari.py --dataset path/to/films  # your own films with sound
 
 Measured: nothing yet.
 
-The films are built once, in about 6 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
+The films are built once, in about 5 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
 """
 
 from films import ATARI, SETTINGS, SMOKE, tiny_resnets, two_resnets

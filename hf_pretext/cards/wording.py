@@ -112,7 +112,8 @@ def measured(results: dict) -> str:
         heldout = results["heldout"]
         sentences.append(
             f"Held-out classes: the same metrics on the test split ({heldout['rows']['test']:,} rows) of "
-            f"`{heldout['dataset']}`, whose {len(heldout['classes'])} classes are not in the training data."
+            f"`{heldout['dataset']}`, whose {len(heldout['classes'])} classes are not in the train split of the other "
+            "set."
         )
     return " ".join(filter(None, sentences))
 

@@ -34,7 +34,7 @@ from ..utils.paths import relative, without_paths
 from .build import Blueprint
 from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
-from .inputs import LabelledSets, open_data, open_labelled, plan_inputs
+from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def plan(request: Request) -> Experiment:
     keyed = request.objective.needs_keys
     check_length(data, request.first.max_steps, request.objective.objective if keyed else None)
     trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
+    check_kind_labels(request, trial.encoder_classes)
     sets = open_labelled(request, inputs)
     experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial)
     check_finished(experiment)
@@ -224,6 +225,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
     if "eval_dataset" in given:
         names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
+    if "eval_label" in given:  # another label, which the recipe's other sets may lack
+        names |= {"heldout_dataset", "report_dataset"}
     if "other_captions" in given:
         names |= {"caption_weights"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies

@@ -4,7 +4,7 @@ Request -> Inputs and config of the full model -> sources, mixed -> a labelled s
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,6 +105,16 @@ def kind_labels(request: "Request") -> dict[str, str]:
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
     labels = {kind: given.get(f"eval_{kind}_label") for kind in request.objective.inputs}
     return {kind: column for kind, column in labels.items() if column is not None}
+
+
+def check_kind_labels(request: "Request", kinds: Collection[str]) -> None:
+    """Raises `ValueError` for `--eval_<kind>_label` of a kind without an encoder. kinds: of the model's encoders."""
+    for kind, column in kind_labels(request).items():
+        if kind not in kinds:
+            raise ValueError(
+                f"--eval_{kind}_label {column}: {request.objective.objective} has no encoder of {kind} to measure. "
+                "Leave it out."
+            )
 
 
 def further_columns(request: "Request") -> dict[str, str]:

@@ -12,8 +12,9 @@ it. Films are 2 s long: 20 frames of 64 x 64 pixels, sound of 16 kHz; 106 MB. Th
 sessions, 5 clips), among them all of two games.
 
 The games and the emulator are those of the Python package ale-py 0.12.1 (3 MB, GPL-2.0), which pip downloads; it need
-not be installed. The games are checked by their hash. No game, frame or sound of them is part of this repository. Each
-build gives the same frames and samples. Films are written with `pip install 'hf_pretext[audio,video]'`.
+not be installed. The games are checked by their hash. Each build gives the same frames and samples. Films are written
+with `pip install 'hf_pretext[audio,video]'`. No game, frame or sound is part of this repository; do not publish any.
+With your own --eval_dataset or --eval_label, add --report_dataset recipes/data/emoji_films for that.
 """
 
 import argparse

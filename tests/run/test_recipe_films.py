@@ -5,7 +5,7 @@ import json
 import pytest
 import transformers
 from PIL import Image
-from recipe_runs import main
+from recipe_runs import load_recipe, main, refused
 from transformers import AutoModel
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -34,3 +34,19 @@ def test_smoke_runs_measure_each_encoder_next_to_its_baselines(name, folders, tm
     assert Image.open(tmp_path / "run" / "report.png").size[0] > 800
     kept = json.loads((tmp_path / "run" / "config.json").read_text())
     assert str(tmp_path) not in json.dumps(kept) and kept["pretext"]["objective"] == name.removesuffix("_atari")
+
+
+def test_data_that_the_options_replace_is_not_fetched():
+    recipe, fetched = load_recipe(AUDIO_VISUAL), []
+    recipe.fetch = {name: lambda name=name: fetched.append(name) for name in recipe.fetch}
+    assert set(recipe.fetch) == {"dataset", "eval_dataset", "heldout_dataset"}
+    given = {"dataset": ["mine"], "eval_dataset": "none"}
+    recipe._with_fetched(dict(given), given)
+    assert fetched == []
+    recipe._with_fetched({"dataset": ["mine"]}, {"dataset": ["mine"], "eval_label": "json.session"})
+    assert fetched == ["eval_dataset"]
+
+
+def test_a_label_of_a_kind_without_encoder_is_refused():
+    message = refused(SOUNDNET, "--eval_video_label", "json.session")
+    assert "--eval_video_label json.session: soundnet has no encoder of video" in message
