@@ -4,6 +4,7 @@ import sys
 
 from emoji_pairs import ABOUT_EMOJI, DATA, EMOJI
 
+TRIED = "Other settings were tried; their results are in"  # continues with the file of an ablation
 LARGE_SIDE = 128  # pixels of the larger emoji
 DATA_64 = {"dataset": [EMOJI], "eval_dataset": EMOJI}
 SETTINGS = {

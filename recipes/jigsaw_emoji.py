@@ -18,7 +18,8 @@ and the plots. The emoji are downloaded and rendered once (see recipes/data/emoj
 of this repository.
 """
 
-from emoji_images import LARGE, SETTINGS, SMOKE, tile_resnet, tiny_resnet
+from emoji_images import LARGE, SETTINGS, SMOKE, TRIED, tile_resnet, tiny_resnet
+from emoji_pairs import ABOUT_EMOJI
 
 from hf_pretext import Recipe
 
@@ -31,6 +32,7 @@ recipe = Recipe(
     fetch=LARGE,
     settings={
         **SETTINGS,
+        "limits": f"{ABOUT_EMOJI} {TRIED} benchmarks/image_ablation_jigsaw_emoji.md.",
         "image_size": 96,
         "crop_scale": 0.3,  # smaller crops show less of the white ground, which reveals the place of a tile
         "color_jitter": 0.1,
