@@ -19,6 +19,7 @@ from hf_pretext.stream.loader import StreamLoader
 AUDIO = ("audio", "video")  # what an objective of sounds needs: the first of the two
 VIDEO_SUFFIXES = [suffix for suffix, (_, of_frames, _) in CONTAINERS.items() if of_frames]
 SOUND_SUFFIXES = [*SOUND_FORMATS, "m4a", "aac"]
+LABEL = '{"label": "L"}'
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
 said = pytest.fixture(logged)
 
@@ -107,6 +108,22 @@ def test_splits_of_class_folders(tmp_path):
     assert [row["label"] for row in all_rows(splits["test"])] == ["a"] * 3 + ["b"] * 3
     with pytest.raises(ValueError, match="no split 'dev'. Choose one of: test, train, val"):
         open_source(str(tmp_path), "dev", needed=(AUDIO,))
+
+
+def test_the_label_column_is_that_of_all_splits(tmp_path):
+    """A split with one class has class folders if another split has two; folders of splits are no classes."""
+    places = ("train/a/0", "train/b/1", "validation/a/2", "test/a/3")
+    files = {f"{place}.{suffix}": content for place in places for suffix, content in (("wav", b""), ("json", LABEL))}
+    splits = open_splits(write(tmp_path / "classes", files), needed=(AUDIO, "label"))
+    labels = {name: [row["label"] for row in all_rows(source)] for name, source in splits.items()}
+    assert labels == {"train": ["a", "b"], "validation": ["a"], "test": ["a"]}
+    for no_classes in (("train/0", "test/1"), ("train/a/0", "test/a/1"), ("train/a/0", "test/a/1", "extra/b/2")):
+        files = {f"{place}.{suffix}": text for place in no_classes for suffix, text in (("wav", b""), ("json", LABEL))}
+        splits = open_splits(
+            write(tmp_path / str(len(no_classes[0]) + len(no_classes)), files), needed=(AUDIO, "label")
+        )
+        assert [source.columns["label"] for source in splits.values()] == ["json.label"] * 2
+        assert all_rows(splits["test"])[0]["label"] == "L"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
