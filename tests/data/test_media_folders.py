@@ -9,11 +9,13 @@ from media import CONTAINERS, SOUND_FORMATS, file_of, film, finished, sound
 from range_server import serve
 from transformers import Wav2Vec2FeatureExtractor
 
+from hf_pretext.data.limits import BadSample
 from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source, open_splits
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.stream.collate import collate
 from hf_pretext.stream.loader import StreamLoader
 
 AUDIO = ("audio", "video")  # what an objective of sounds needs: the first of the two
@@ -246,8 +248,21 @@ def test_sounds_with_the_names_of_videos_are_their_sounds(tmp_path, said):
     source = open_source(folder, needed=(AUDIO, "video"))
     assert names(source, "audio") == ["0.Wav", None]
     assert (
-        f"{tmp_path}: 1 of 2 videos have no file of sounds with their name, and are bad samples: train/1.mp4" in said()
+        f"{tmp_path}: 1 of 2 videos have no file of sounds with their name, so their own sound is used: train/1.mp4"
+        in said()
     )
+
+
+def test_the_sound_of_a_video_without_a_sound_file_is_its_own_row_by_row(tmp_path):
+    content = film(seconds=0.5)
+    folder = write(tmp_path, {"1.mp4": content, "1.wav": sound(samples=[0.0] * 16_000), "2.mp4": content})
+    source, inputs = open_source(folder, needed=(AUDIO, "video")), Inputs(audio(), video())
+    rows = all_rows(source)
+    assert rows[1]["audio"] is None
+    silence, own = (inputs.finish(collate([inputs(row, None)]))["input_values"] for row in rows)
+    assert silence.std() < 1e-3 and own.std() > 0.9
+    with pytest.raises(BadSample):
+        inputs({"audio": None, "video": None}, None)
 
 
 def test_sounds_with_the_names_of_images(tmp_path):
