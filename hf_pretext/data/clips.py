@@ -44,6 +44,7 @@ def to_clip(
     sampling_rate: int | None = None,
     min_loudness: float | None = None,
     limits: Limits = LIMITS,
+    until: float | None = None,
 ) -> Clip:
     """Decodes frames and sound of the same seconds of a film, or a part of a sound file.
 
@@ -51,6 +52,7 @@ def to_clip(
     None: `frames / fps`, or without fps the length of the film. fps: frames per second; None: the frames are spread
     over the clip. frames: number of frames; 0: no frames. at: start of the clip, from 0 (first possible) to 1 (last
     possible). sampling_rate: of the sound, in Hz; None: no sound. min_loudness: in dB, see `check_loudness`; None: any.
+    until: end of the last possible clip, in seconds from the start of the file; None: the end of the file.
 
     Frame i is the one shown at the middle of the i-th of `frames` equal parts. The parts last `frames / fps` together,
     around the middle of the clip. Frames are upright (display matrix). Where a file is shorter than the clip, its last
@@ -69,7 +71,8 @@ def to_clip(
         file = opened(content, bool(frames), sampling_rate is not None, limits)
         try:
             seconds = file.seconds if seconds is None else seconds
-            start = at * max(file.seconds - seconds, 0.0)
+            last = file.seconds if until is None else min(file.seconds, until)
+            start = at * max(last - seconds, 0.0)
             first, images, sound, mask = file.begin + start, None, None, None
             if frames:
                 images = frames_of(file, frame_times(first, seconds, fps, frames), limits)
@@ -79,6 +82,19 @@ def to_clip(
                     check_loudness(sound, mask, min_loudness)
                 sound, mask = torch.from_numpy(sound), torch.from_numpy(mask)
             return Clip(images, sound, mask, start)
+        finally:
+            file.close()
+
+
+def length_of(value: dict | bytes, frames: int = 0, sampling_rate: int | None = None, limits: Limits = LIMITS) -> float:
+    """Returns the length of a film or sound in seconds, which `to_clip` would decode with these arguments.
+
+    Raises `BadSample`, `ImportError` and `ValueError` like `to_clip`."""
+    content = content_of(value, "video" if frames else "sound", limits)
+    with guarded("video" if frames else "sound"):
+        file = opened(content, bool(frames), sampling_rate is not None, limits)
+        try:
+            return file.seconds
         finally:
             file.close()
 

@@ -14,6 +14,7 @@ file states neither, so that it may not lack a byte.
 """
 
 from collections.abc import Iterator
+from itertools import count
 
 from .limits import BadSample
 
@@ -22,6 +23,7 @@ BOXES = b"ftyp moov mdat moof free skip wide mfra sidx styp uuid meta pnot udta 
 FIRST_BOXES = b"ftyp moov mdat free skip wide pnot styp".split()
 EBML, SEGMENT, INFO, DURATION = 0x1A45DFA3, 0x18538067, 0x1549A966, 0x4489  # names of elements of matroska
 TS_PACKETS = (188, 192)  # bytes; 192 with the time codes of Blu-ray
+PARTS = 500_000  # boxes or elements that are read: two hours of a live film, an hour in fragments of one frame
 UNKNOWN = 0x7FFF0000  # a header written to a pipe states 0, or about 2^31 or 2^32 bytes
 
 
@@ -107,9 +109,15 @@ def states_duration(content: bytes) -> bool:
 
 
 def boxes(content: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yields name, first byte and end of each box of an mp4 file; the end may be behind the end of the file."""
+    """Yields name, first byte and end of each box of an mp4 file; the end may be behind the end of the file.
+
+    Raises `BadSample` for more than `PARTS` boxes."""
     at = 0
-    while at < len(content):
+    for number in count():
+        if at >= len(content):
+            return
+        if number == PARTS:
+            raise BadSample(f"more than {PARTS:,} boxes of an mp4 file")
         size, name, header = int.from_bytes(content[at : at + 4], "big"), bytes(content[at + 4 : at + 8]), 8
         if size == 1:
             size, header = int.from_bytes(content[at + 8 : at + 16], "big"), 16
@@ -155,8 +163,13 @@ def number_at(content: bytes, at: int, keep: bool) -> tuple[int | None, int]:
 
 def elements(content: bytes, at: int, end: int) -> Iterator[tuple[int, int, int | None]]:
     """Yields name, first byte after the header and end of each element between two places. The end is None for an
-    unknown size; then the elements in it come next."""
-    while at < min(end, len(content)):
+    unknown size; then the elements in it come next. Raises `BadSample` for more than `PARTS` elements."""
+    end = min(end, len(content))
+    for number in count():
+        if at >= end:
+            return
+        if number == PARTS:
+            raise BadSample(f"more than {PARTS:,} elements of a matroska file")
         name, place = number_at(content, at, keep=True)
         size, first = number_at(content, place, keep=False)
         stop = None if size is None else first + size

@@ -29,19 +29,20 @@ class MediaFolder(NamedTuple):
     kinds: list[str]
 
 
-def open_media(selected: Selected, folder: Folder) -> MediaFolder:
+def open_media(selected: Selected, folder: Folder, class_folders: bool) -> MediaFolder:
     """Returns a table of the paths of media, with the columns "label" and those of metadata or of files next to them.
 
-    selected: the media of a split. The label of a medium is the name of its folder. If all lie in one folder and JSON
-    next to them has a usual name of labels, that field is the label. Raises `ValueError` if media of a second kind that
-    the objective takes are missing, or if too many notes can't be read."""
+    selected: the media of a split. class_folders: whether the media of all splits lie in several folders. The label of
+    a medium is the name of its folder. If all lie in one folder and JSON next to them has a usual name of labels, that
+    field is the label. Raises `ValueError` if media of a second kind that the objective takes are missing, or if too
+    many notes can't be read."""
     media, kind = list(selected.files), selected.kind
     partners = partners_of(media, kind, folder)
     report_alone(media, kind, partners, folder)
     columns = {kind: media, **partners}
     kinds = list(columns)
     labels = [os.path.basename(os.path.dirname(path)) for path in media]
-    no_label = len(set(labels)) == 1 and "label" not in folder.wanted.names
+    no_label = not class_folders and "label" not in folder.wanted.names
     notes = notes_on(media, kind, [*kinds, *([] if no_label else ["label"])], folder)
     noted = {name: values for name, values in notes.columns.items() if name not in kinds}
     if not (no_label and label_fields(list(noted))):
@@ -99,10 +100,12 @@ def report_alone(media: list[str], kind: str, partners: Mapping[str, list[str | 
     """Logs the number and three examples of media without one of a further kind."""
     for other, paths in partners.items():
         alone = [folder.files[medium] for medium, path in zip(media, paths, strict=True) if path is None]
+        own = any({kind, other} <= {*group} for group in folder.wanted.media)  # a video has a sound of its own
         if alone:
             log.warning_once(
                 f"{folder.name}: {len(alone):,} of {len(media):,} {NAMES[kind]} have no file of {NAMES[other]} with "
-                f"their name, and are bad samples: {', '.join(alone[:3])}{', ...' if len(alone) > 3 else ''}"
+                f"their name, {'so their own sound is used' if own else 'and are bad samples'}: {', '.join(alone[:3])}"
+                f"{', ...' if len(alone) > 3 else ''}"
             )
 
 

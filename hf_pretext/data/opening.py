@@ -107,7 +107,8 @@ def open_folder(path: Path, split: str, wanted: Wanted, reading: Reading, option
     if selected.kind is None:
         opened = load_files(files, folder.name, reading)
     else:
-        media = open_media(Selected({file: folder.files[file] for file in files}, selected.kind), folder)
+        of_this = Selected({file: folder.files[file] for file in files}, selected.kind)
+        media = open_media(of_this, folder, has_class_folders(selected.files))
         opened = Opened(media.data, media.files, kinds=media.kinds)
     note = left_out_note(folder.files, used)
     if note:
@@ -202,6 +203,16 @@ def splits_of(files: Mapping[str, str | None]) -> dict[str, str | None]:
     """Returns the split name of each file, or None."""
     media = kinds_by_suffix()
     return {file: split_of(path, media) for file, path in files.items()}
+
+
+def has_class_folders(files: Mapping[str, str]) -> bool:
+    """Returns True if the media of all splits together lie in several folders. The folder of a split has no classes.
+
+    files: `{path: path below the folder}`. A split with a single class has class folders if another one has two."""
+    splits = splits_of(files)
+    used = [file for file in files if splits[file]] or list(files)
+    folders = {(splits[file], files[file].rpartition("/")[0]) for file in used}
+    return len({None if below in ("", split) else below.rpartition("/")[2] for split, below in folders}) > 1
 
 
 def names_of_splits(files: Mapping[str, str | None]) -> list[str]:

@@ -64,8 +64,8 @@ class LabelledRows:
         evenly spaced. captions: keeps the captions of the rows. reading: how files are read. kind_labels: columns of
         labels by which the encoder of one kind of data is measured instead, by kind. A row needs all labels.
 
-        Raises `ValueError` for a set without rows, for missing columns, and for a label column whose values are no
-        single labels."""
+        Raises `ValueError` for a set without rows, for missing columns, for splits whose labels are in different
+        columns, and for a label column whose values are no single labels."""
         self.keeps_captions = captions
         kinds = [kind for kind in needed if not (captions and kind == "text")]
         columns_of_kinds = {kind_label(kind): column for kind, column in (kind_labels or {}).items()}
@@ -73,6 +73,7 @@ class LabelledRows:
         needed = (*kinds, "label", *columns_of_kinds, *(["text"] if captions else []))
         sources = open_splits(dataset, asked, needed, reading, EVALUATION)
         train = sources["train"]
+        check_columns(sources)
         self.name, self.revision, self.label = train.name, train.revision, train.columns["label"]
         self.kind_labels = dict(kind_labels or {})
         for name, column, option in (
@@ -177,6 +178,17 @@ class LabelledRows:
     def captions(self, split: str) -> list[str]:
         """Captions of a split, in the order of `all_batches`: first of labelled rows, then of unlabelled rows."""
         return [text for part in self._parts(split) for text in self.texts(part)]
+
+
+def check_columns(sources: Mapping[str, Source]) -> None:
+    """Raises `ValueError` for splits whose labels were detected in different columns."""
+    found = {split: source.columns["label"] for split, source in sources.items()}
+    if len(set(found.values())) > 1:
+        places = ", ".join(f"{column!r} ({split})" for split, column in found.items())
+        raise ValueError(
+            f"{sources['train'].name}: the labels of the splits are in different columns: {places}. Give one column "
+            f"that all splits have with --eval_label{OR_SKIP}."
+        )
 
 
 def without_labels(split: str) -> str:

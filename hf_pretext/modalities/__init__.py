@@ -131,8 +131,8 @@ class Inputs:
     def __call__(self, row: dict, random: np.random.Generator | None) -> Example:
         """Returns one example with all modalities of a row. Raises `BadSample` for a row that can't be used.
 
-        All modalities share one random position in time, so that audio and video are of the same moment. A film that
-        several of them read is decoded once."""
+        All modalities share one random position in time, so that audio and video are of the same moment, also where
+        they are two files. A film that several of them read is decoded once."""
         kinds = [modality for modality in self.modalities if modality.column(row) is not None]
         if not kinds:
             raise BadSample(f"no {' or '.join(self.by_name)} in this row")
@@ -159,7 +159,7 @@ class Inputs:
         drawn = [modality(decoded, random, at)]
         for view in range(1, views):
             place = (at + view / views) % 1 if modality.timed else at
-            other = self._clips.decoded(row, [modality], place, keep=False) if modality.timed else decoded
+            other = self._clips.decoded(row, self.modalities, place, only=modality) if modality.timed else decoded
             drawn.append(modality(other, random, place))
         return drawn
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from huggingface_hub.dataclasses import strict
 
-from ..data.clips import Clip, to_clip
+from ..data.clips import Clip, length_of, to_clip
 from ..data.limits import LIMITS, Limits
 from ..utils.settings import accepts_ints
 
@@ -50,10 +50,14 @@ class Part:
     min_loudness: float | None = None
     limits: Limits = LIMITS
 
-    def clip(self, value: dict | bytes | Clip, at: float) -> Clip:
-        """Decodes a part of a film or sound. at: its place, 0 (first possible) to 1 (last possible). Returns a clip
-        that is decoded already. Raises `BadSample`, see `to_clip`."""
-        return value if isinstance(value, Clip) else to_clip(value, at=at, **vars(self))
+    def clip(self, value: dict | bytes | Clip, at: float, until: float | None = None) -> Clip:
+        """Decodes a part of a film or sound. at: its place, 0 (first possible) to 1 (last possible). until: see
+        `to_clip`. Returns a clip that is decoded already. Raises `BadSample`, see `to_clip`."""
+        return value if isinstance(value, Clip) else to_clip(value, at=at, until=until, **vars(self))
+
+    def length_of(self, value: dict | bytes) -> float:
+        """Returns the length of a film or sound in seconds. Raises `BadSample`, see `to_clip`."""
+        return length_of(value, self.frames, self.sampling_rate, self.limits)
 
     def joined(self, other: "Part") -> "Part":
         """Returns a part with the frames of one and the sound of the other, of the same seconds."""
@@ -72,20 +76,24 @@ class Clips:
         self._kept: dict[tuple[str, str], Clip] = {}
         self._room = KEPT_BYTES
 
-    def decoded(self, row: dict, modalities: Sequence["Modality"], at: float, keep: bool = True) -> dict:
+    def decoded(self, row: dict, modalities: Sequence["Modality"], at: float, only: "Modality | None" = None) -> dict:
         """Returns a row with clips in place of the films and sounds that these modalities read. A column is decoded
         once, unless they need different seconds of it: then it stays as it is, and each modality decodes it.
 
-        keep: whether clips may be kept; all calls that keep clips must be for the same modalities. Raises
-        `BadSample`, see `to_clip`."""
-        clips = {}
-        for column, part in joined_parts(row, modalities).items():
-            if isinstance(row[column], Clip):
-                continue
-            name = (row.get("key"), column)
-            clips[column] = self._kept[name] if name in self._kept else part.clip(row[column], at)
-            if keep and "key" in row and name not in self._kept:
-                self._keep(name, clips[column], at)
+        Clips of several files, such as a film and a sound, are of the same seconds: within the shortest file. All calls
+        must be for the same modalities. only: decodes for this one, and keeps no clip. Raises `BadSample`, see
+        `to_clip`."""
+        parts = {name: part for name, part in joined_parts(row, modalities).items() if not isinstance(row[name], Clip)}
+        kept = {name: self._kept[row.get("key"), name] for name in parts if (row.get("key"), name) in self._kept}
+        until = None
+        if len(parts) > 1 and len(kept) < len(parts):
+            until = min(part.length_of(row[name]) for name, part in parts.items())
+        if only is not None:
+            parts = {name: part for name, part in joined_parts(row, [only]).items() if name in parts}
+        clips = {name: kept[name] if name in kept else part.clip(row[name], at, until) for name, part in parts.items()}
+        for name in clips if only is None and "key" in row else ():
+            if name not in kept:
+                self._keep((row["key"], name), clips[name], at)
         return {**row, **clips}
 
     def _keep(self, name: tuple[str, str], clip: Clip, at: float) -> None:

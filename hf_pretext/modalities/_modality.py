@@ -48,13 +48,13 @@ class Context:
 class Modality(ABC):
     """Base of a modality. Converts a row to tensors in a worker, and finishes batches on the device.
 
-    name: name of the modality and of its file. columns: canonical columns to read from; the first one that a row has is
-    used. options: dataclasses of its options. samples: name of the samples in messages, in the plural. role: argument
-    name of its processor in transformers' processors of several modalities. timed: True if the position in time `at` is
-    used; then `part` is what it needs of a film or sound, and its column may have a decoded `Clip`. encoder_input:
-    argument name of the encoder for this modality. outputs: all columns that an example may have. processor: the
-    transformers processor that is saved with each checkpoint. fills: padding value of each column that is padded along
-    time.
+    name: name of the modality and of its file. columns: canonical columns to read from; the first in which a row has a
+    value is used. options: dataclasses of its options. samples: name of the samples in messages, in the plural. role:
+    argument name of its processor in transformers' processors of several modalities. timed: True if the position in
+    time `at` is used; then `part` is what it needs of a film or sound, and its column may have a decoded `Clip`.
+    encoder_input: argument name of the encoder for this modality. outputs: all columns that an example may have.
+    processor: the transformers processor that is saved with each checkpoint. fills: padding value of each column that
+    is padded along time.
 
     Attributes for evaluation and cards. fractions: shares of the labels that linear probes are trained on; None for one
     linear probe on all labels and kNN. features_in_bf16: True if features may be extracted in bf16. task_type: name of
@@ -143,8 +143,10 @@ class Modality(ABC):
         return None
 
     def column(self, row: Mapping) -> str | None:
-        """Returns the column of a row that this modality is read from; None if the row has none."""
-        return next((name for name in self.columns if name in row), None)
+        """Returns the column of a row that this modality is read from: the first one with a value, else the first one;
+        None if the row has none."""
+        present = [name for name in self.columns if name in row]
+        return next((name for name in present if row[name] is not None), next(iter(present), None))
 
     @abstractmethod
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:

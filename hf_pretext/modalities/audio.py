@@ -1,7 +1,7 @@
 """Audio: a part of each clip, or of the sound of a video, as the feature extractor of an encoder gives it.
 
-row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> wave (T,) int16, sound_length         in a worker
-batch (B, T) int16 -> random changes -> normalise, or log-mel -> input_values (B, T) or (B, frames, mels)  on the device
+row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> wave (T,) float32, sound_length       in a worker
+batch (B, T) float32 -> random changes -> normalise, or log-mel -> input_values (B, T) or (B, frames, mels)  on device
 
 The device gives the same as the feature extractor, which is checked at the start (see `modules.log_mel`). An extractor
 that it can't match is used itself, in the workers. Image encoders of one channel take log-mel as an image: pixel_values
@@ -140,7 +140,7 @@ class Audio(Waves):
         return Part(self.seconds, sampling_rate=rate, min_loudness=quietest, limits=self.limits)
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
-        """Returns a wave, int16 `(T,)`, its number of samples `sound_length`, and in training `sound_draws`, random
+        """Returns a wave, float32 `(T,)`, its number of samples `sound_length`, and in training `sound_draws`, random
         numbers for its changes. With an extractor in the workers: what the extractor returns.
 
         Raises `BadSample` for audio that can't be read."""

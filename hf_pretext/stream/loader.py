@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.decoding import UNREADABLE, BadSample
+from ..data.media_suffixes import NAMES
 from ..data.sources import Source
 from .collate import Room, collate
 from .mixture import Mixture
@@ -59,9 +60,14 @@ class Decoder(Dataset):
             keys = {} if self.keys is None else {"keys": self.keys + row["number"]}
             return {"key": row["key"], "example": {**self.process(row, random), **keys}}
         except BadSample as error:
-            image = row.get("image")
-            path = image.get("path") if isinstance(image, dict) and image.get("bytes") is None else None
-            return {"key": row["key"], "path": path, "reason": str(error)}
+            return {"key": row["key"], "path": path_of(row), "reason": str(error)}
+
+
+def path_of(row: Mapping) -> str | None:
+    """Returns the path of the first image, sound or video of a row that is a file; None if the row has none."""
+    values = (row.get(kind) for kind in NAMES)
+    files = (value for value in values if isinstance(value, dict) and value.get("bytes") is None)
+    return next((value["path"] for value in files if value.get("path")), None)
 
 
 class Stacker:

@@ -112,7 +112,7 @@ class Films(LabelledSet):
     def __init__(self):
         bright = (30 * torch.arange(8, dtype=torch.uint8)).view(8, 1, 1, 1).expand(8, 3, 16, 16)
         time = torch.arange(1_600) / 16_000
-        waves = torch.stack([(8_000 * torch.sin(2 * np.pi * (300 + 700 * i) * time)).short() for i in range(8)])
+        waves = torch.stack([0.25 * torch.sin(2 * np.pi * (300 + 700 * i) * time) for i in range(8)])
         self.pixels = dict.fromkeys(("train", "test"), bright)
         self.inputs = Inputs(Audio(Wav2Vec2FeatureExtractor(), 0.1), Video(default_video_processor(16), 1))
         self.labels = Labels({split: np.arange(8) % 2 for split in ("train", "test")}, ["a", "b"])

@@ -398,6 +398,22 @@ def test_limits_of_films():
             to_clip(made_film(kind), 0.5, frames=2, limits=Limits(frames=40))
 
 
+@pytest.mark.parametrize(
+    ("start", "part", "what"),
+    [
+        (b"\0\0\0\x10ftypisom\0\0\0\0", b"\0\0\0\x08free", "boxes of an mp4 file"),
+        (b"\x1aE\xdf\xa3\x80", b"\xec\x80", "elements of a matroska file"),
+    ],
+)
+def test_a_film_of_too_many_parts_is_refused_by_their_number(start, part, what):
+    """A few megabytes of empty parts would take minutes to count."""
+    content = start + part * 600_000
+    with pytest.raises(BadSample, match=f"more than 500,000 {what}"):
+        to_clip(content, 0.5, frames=2)
+    with pytest.raises(BadSample, match="damaged video|empty film|file without video"):
+        to_clip(start + part * 400_000, 0.5, frames=2)
+
+
 def test_frames_of_several_sizes_are_a_bad_sample():
     small, large = (made_film("ts", 1.0, lambda i, size=size: blocks(i, size), False) for size in (SIZE, (96, 128)))
     with pytest.raises(BadSample, match="damaged video"):

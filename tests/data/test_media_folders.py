@@ -9,16 +9,19 @@ from media import CONTAINERS, SOUND_FORMATS, file_of, film, finished, sound
 from range_server import serve
 from transformers import Wav2Vec2FeatureExtractor
 
+from hf_pretext.data.limits import BadSample
 from hf_pretext.data.lines import Reading
 from hf_pretext.data.sources import open_source, open_splits
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.stream.collate import collate
 from hf_pretext.stream.loader import StreamLoader
 
 AUDIO = ("audio", "video")  # what an objective of sounds needs: the first of the two
 VIDEO_SUFFIXES = [suffix for suffix, (_, of_frames, _) in CONTAINERS.items() if of_frames]
 SOUND_SUFFIXES = [*SOUND_FORMATS, "m4a", "aac"]
+LABEL = '{"label": "L"}'
 own_cache = pytest.fixture(autouse=True)(fresh_cache)
 said = pytest.fixture(logged)
 
@@ -107,6 +110,22 @@ def test_splits_of_class_folders(tmp_path):
     assert [row["label"] for row in all_rows(splits["test"])] == ["a"] * 3 + ["b"] * 3
     with pytest.raises(ValueError, match="no split 'dev'. Choose one of: test, train, val"):
         open_source(str(tmp_path), "dev", needed=(AUDIO,))
+
+
+def test_the_label_column_is_that_of_all_splits(tmp_path):
+    """A split with one class has class folders if another split has two; folders of splits are no classes."""
+    places = ("train/a/0", "train/b/1", "validation/a/2", "test/a/3")
+    files = {f"{place}.{suffix}": content for place in places for suffix, content in (("wav", b""), ("json", LABEL))}
+    splits = open_splits(write(tmp_path / "classes", files), needed=(AUDIO, "label"))
+    labels = {name: [row["label"] for row in all_rows(source)] for name, source in splits.items()}
+    assert labels == {"train": ["a", "b"], "validation": ["a"], "test": ["a"]}
+    for no_classes in (("train/0", "test/1"), ("train/a/0", "test/a/1"), ("train/a/0", "test/a/1", "extra/b/2")):
+        files = {f"{place}.{suffix}": text for place in no_classes for suffix, text in (("wav", b""), ("json", LABEL))}
+        splits = open_splits(
+            write(tmp_path / str(len(no_classes[0]) + len(no_classes)), files), needed=(AUDIO, "label")
+        )
+        assert [source.columns["label"] for source in splits.values()] == ["json.label"] * 2
+        assert all_rows(splits["test"])[0]["label"] == "L"
 
 
 @pytest.mark.parametrize("suffix", ["csv", "jsonl"])
@@ -229,8 +248,21 @@ def test_sounds_with_the_names_of_videos_are_their_sounds(tmp_path, said):
     source = open_source(folder, needed=(AUDIO, "video"))
     assert names(source, "audio") == ["0.Wav", None]
     assert (
-        f"{tmp_path}: 1 of 2 videos have no file of sounds with their name, and are bad samples: train/1.mp4" in said()
+        f"{tmp_path}: 1 of 2 videos have no file of sounds with their name, so their own sound is used: train/1.mp4"
+        in said()
     )
+
+
+def test_the_sound_of_a_video_without_a_sound_file_is_its_own_row_by_row(tmp_path):
+    content = film(seconds=0.5)
+    folder = write(tmp_path, {"1.mp4": content, "1.wav": sound(samples=[0.0] * 16_000), "2.mp4": content})
+    source, inputs = open_source(folder, needed=(AUDIO, "video")), Inputs(audio(), video())
+    rows = all_rows(source)
+    assert rows[1]["audio"] is None
+    silence, own = (inputs.finish(collate([inputs(row, None)]))["input_values"] for row in rows)
+    assert silence.std() < 1e-3 and own.std() > 0.9
+    with pytest.raises(BadSample):
+        inputs({"audio": None, "video": None}, None)
 
 
 def test_sounds_with_the_names_of_images(tmp_path):

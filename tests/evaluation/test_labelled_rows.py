@@ -4,7 +4,7 @@ import datasets
 import pytest
 import torch
 
-from hf_pretext.evaluation.labelled_rows import cut
+from hf_pretext.evaluation.labelled_rows import LabelledRows, cut
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Image, default_processor
@@ -66,3 +66,11 @@ def test_an_encoder_is_measured_by_the_label_of_its_kind(emoji):
             "group",
             kind_labels={"image": "one"},
         )
+
+
+def test_splits_with_labels_in_different_columns_are_refused():
+    values = {"image": [None] * 4, "label": ["a", "b"] * 2}
+    train = datasets.Dataset.from_dict(values)
+    test = train.rename_column("label", "labels")
+    with pytest.raises(ValueError, match=r"different columns: 'label' \(train\), 'labels' \(test\).*--eval_label"):
+        LabelledRows({"train": train, "test": test}, ("image",), columns={"image": "image"})

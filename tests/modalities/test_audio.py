@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS
+from made_clips import sound_file
 from media import RATE, film, sound
 from transformers import (
     ASTFeatureExtractor,
@@ -17,17 +18,21 @@ from transformers import (
     Wav2Vec2BertConfig,
     Wav2Vec2Config,
     Wav2Vec2FeatureExtractor,
+    WhisperFeatureExtractor,
 )
 
 from hf_pretext.cards.template import environment
 from hf_pretext.data.clips import to_clip
 from hf_pretext.data.decoding import BadSample
+from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import encode
 from hf_pretext.modalities import Context, Inputs
 from hf_pretext.modalities._clips import ClipArguments
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.stream.collate import collate
+from hf_pretext.stream.loader import each_row
+from hf_pretext.stream.mixture import Mixture
 
 SIZES = dict(
     hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=[8, 8, 8],
@@ -63,7 +68,7 @@ def test_group_norm_wants_one_length(config):
     short, long = sounds(row(0.2), None, 0.5), sounds(row(2.0), None, 0.5)
     batch = finished(sounds, [short, long])
     assert set(batch) == {"input_values"} and batch["input_values"].shape == (2, RATE // 2)
-    assert short["input_values"].dtype == torch.int16 and short["sound_length"] == RATE // 5
+    assert short["input_values"].dtype == torch.float32 and short["sound_length"] == RATE // 5
     assert "to --seconds" in sounds.preparation(sounds.facts())[0]
 
 
@@ -76,7 +81,7 @@ def test_layer_norm_pads_to_the_longest_with_a_mask(config):
     assert batch["attention_mask"].sum(1).tolist() == [int(0.2 * RATE), int(0.4 * RATE)]
     assert batch["input_values"].shape == (2, int(0.4 * RATE)) and sounds.processor.return_attention_mask
     together = sounds.processor(
-        [example["input_values"].numpy() / np.float32(2**15) for example in examples],
+        [example["input_values"].numpy() for example in examples],
         sampling_rate=RATE, padding=True, return_tensors="pt",
     )  # fmt: skip
     torch.testing.assert_close(batch["input_values"], together["input_values"], atol=1e-5, rtol=1e-5)
@@ -111,6 +116,40 @@ def test_spectrograms_of_several_lengths_keep_the_mask_of_their_extractor():
     sounds = fresh()
     sounds.fit(build_encoder(CONFIGS["ast"]()))
     assert sounds.facts()["sounds_padded"] == "to the one length that the extractor gives"
+
+
+def hard_sounds() -> dict[str, np.ndarray]:
+    """Sounds whose quiet bands or seconds are far below the loud ones, and noise: `(T,)`, of a second."""
+    random, time = np.random.default_rng(0), np.arange(RATE) / RATE
+    noise = random.standard_normal(RATE)
+    low = np.fft.irfft(np.fft.rfft(noise) * np.exp(-((np.fft.rfftfreq(RATE, 1 / RATE) / 500) ** 2)))
+    harmonics = sum(0.3 / k * np.sin(2 * np.pi * 220 * k * time) for k in range(1, 9)) * np.exp(-8 * time)
+    tone = np.sin(2 * np.pi * 440 * time)
+    named = {"tone": 0.5 * tone, "quiet tone": 0.01 * tone, "low": 0.5 * low, "quiet low": 0.01 * low}
+    return {**named, "decay": harmonics, "noise": 0.1 * noise, "quiet noise": 1e-3 * noise}
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24", "PCM_16"])
+@pytest.mark.parametrize(
+    "extractor",
+    [ASTFeatureExtractor(max_length=98), WhisperFeatureExtractor(chunk_length=1), Wav2Vec2FeatureExtractor()],
+)
+def test_what_the_device_gives_of_hard_sounds_is_that_of_the_extractor(extractor, subtype):
+    """From file to encoder, through a worker: what is computed of it before must not have a noise of its own."""
+    sounds = hard_sounds()
+    rows = [
+        {"audio": {"bytes": sound_file(samples, RATE, subtype=subtype), "path": None}} for samples in sounds.values()
+    ]
+    audio = Audio(extractor, 1.0, padded=True)
+    inputs, name = Inputs(audio), audio.encoder_input
+    source = open_source(rows, needed=("audio",), columns={"audio": "audio"})
+    assert audio.front_end is not None
+    (batch,) = each_row(Mixture(source), inputs, len(rows), num_workers=1)
+    given = inputs.finish(batch)[name]
+    for ours, key in zip(given, batch["keys"].tolist(), strict=True):
+        heard = to_clip(rows[key]["audio"], 1.0, sampling_rate=RATE).sound.numpy()
+        expected = extractor(heard, sampling_rate=RATE, return_tensors="pt")[name][0]
+        assert (ours - expected).abs().max() < 2e-4, list(sounds)[key]
 
 
 def test_the_part_is_where_it_is_asked_for():
@@ -301,10 +340,10 @@ def test_missing_packages_are_named_before_data_is_read(monkeypatch):
         Audio.check_packages()
 
 
-def test_loud_samples_are_clipped_not_wrapped():
+def test_loud_samples_are_neither_clipped_nor_wrapped():
     loud = {"audio": {"bytes": float_wav(np.full(RATE, 1.5, np.float32)), "path": None}}
     wave = fresh()(loud, None, 0.5)["input_values"]
-    assert wave.min() == wave.max() == 2**15 - 1
+    assert wave.min() == wave.max() == 1.5
 
 
 def float_wav(samples):

@@ -1,5 +1,8 @@
 """Clips of rows: decoded once for all kinds, kept where they are the whole file; views lie apart in time."""
 
+import io
+
+import av
 import datasets
 import numpy as np
 import pytest
@@ -189,3 +192,61 @@ def test_a_sound_file_next_to_a_film_is_decoded_for_itself(decodings):
     both = {**row(), "audio": {"bytes": sound(samples=np.zeros(RATE, np.float32)), "path": None}}
     example = inputs(both, None)
     assert [bool(call["frames"]) for call in decodings] == [False, True] and not example["input_values"].any()
+
+
+# films and sounds in two files
+
+
+def flash_and_click(seconds: tuple[float, float], event: float) -> dict:
+    """A row of a film of black frames, ten a second, with a white one, and a silent sound with a click, at a time."""
+    buffer, (of_film, of_sound) = io.BytesIO(), seconds
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "yuv420p"
+        for i in range(round(10 * of_film)):
+            pixels = np.full((16, 16, 3), 255 if i == round(10 * event) else 0, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        file.mux(stream.encode())
+    samples = np.zeros(round(of_sound * RATE), np.float32)
+    samples[round((event + 0.05) * RATE)] = 0.9  # in the middle of the frame
+    return row(buffer.getvalue(), audio={"bytes": sound(samples=samples), "path": None})
+
+
+def times_of_events(frames: torch.Tensor, samples: torch.Tensor) -> tuple[float, float]:
+    """Seconds in a clip of the middle of its brightest frame, and of its loudest sample."""
+    brightness = frames.flatten(1).float().mean(1)
+    assert brightness.max() > 200 and samples.abs().max() > 0.5
+    return 0.1 * float(brightness.argmax()) + 0.05, float(samples.abs().argmax()) / RATE
+
+
+@pytest.mark.parametrize("seconds", [(9.0, 10.0), (9.0, 6.0), (9.0, 9.0)])
+def test_a_click_and_a_flash_of_two_files_of_different_length_stay_together(seconds):
+    clips = 2.0
+    films = Video(default_video_processor(16), 20, fps=10, seconds=clips)
+    inputs, shared = Inputs(audio(clips), films), min(seconds) - clips
+    both = flash_and_click(seconds, event=3.0)
+    for start in (1.23, 2.0, 2.86):
+        decoded = inputs.decoded(both, start / shared)
+        assert decoded["audio"].start == pytest.approx(decoded["video"].start) == pytest.approx(start)
+        flash, click = times_of_events(decoded["video"].frames, decoded["audio"].sound)
+        assert flash == pytest.approx(click, abs=0.101)  # a frame
+
+
+def test_views_of_a_sound_next_to_a_film_lie_within_the_shorter_file(decodings):
+    inputs = Inputs(audio(), video(), views={"audio": 2})
+    silence_at_the_end = np.concatenate([np.full(2 * RATE, 0.5, np.float32), np.zeros(8 * RATE, np.float32)])
+    both = {**row(), "audio": {"bytes": sound(samples=silence_at_the_end), "path": None}}
+    for seed in range(5):
+        first, second = inputs(both, np.random.default_rng(seed))["input_values"]
+        assert first.all() and second.all()
+
+
+def test_a_whole_film_next_to_a_longer_sound_is_kept_with_its_first_seconds(decodings):
+    """The sound has one place, too, although it is longer than the clip."""
+    inputs = Inputs(audio(), video())
+    both = {
+        **row(film(seconds=0.5), key="a:1"),
+        "audio": {"bytes": sound(samples=np.linspace(0, 0.9, RATE)), "path": None},
+    }
+    first, second = (inputs(both, np.random.default_rng(seed)) for seed in (0, 1))
+    assert len(decodings) == 2 and equal(first, second) and float(first["input_values"][0]) == 0

@@ -12,11 +12,11 @@ from PIL import Image
 from streamed import ROWS, Counter, Number, Words, batches, lenient, numbered, numbers
 
 from hf_pretext.data.clips import to_clip
-from hf_pretext.data.decoding import UNREADABLE, to_text
+from hf_pretext.data.decoding import UNREADABLE, BadSample, to_text
 from hf_pretext.data.sources import open_source
 from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.image import Image as ImageModality
-from hf_pretext.stream.loader import StreamLoader
+from hf_pretext.stream.loader import Decoder, StreamLoader
 from hf_pretext.stream.mixture import Mixture
 from hf_pretext.stream.order import GlobalOrder, MixedOrder
 from hf_pretext.stream.sample_log import read_lines
@@ -345,3 +345,19 @@ def test_the_global_generator_is_left_alone():
     batches(3)
     batches(3, num_workers=1)
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("row, path", [
+    ({"image": {"bytes": None, "path": "a.png"}}, "a.png"),
+    ({"audio": {"bytes": None, "path": "a.wav"}}, "a.wav"),
+    ({"video": {"bytes": None, "path": "a.mp4"}, "text": "b"}, "a.mp4"),
+    ({"audio": None, "video": {"bytes": None, "path": "a.mp4"}}, "a.mp4"),
+    ({"audio": {"bytes": b"", "path": "0.wav"}, "video": {"bytes": None, "path": "a.mp4"}}, "a.mp4"),
+    ({"audio": {"bytes": b"x", "path": "0.wav"}}, None),  # a member of a tar, which the key names
+    ({"image": b"x", "text": "a"}, None),
+])  # fmt: skip
+def test_a_bad_sample_has_the_path_of_its_file(row, path):
+    def bad(row, random):
+        raise BadSample("damaged")
+
+    assert Decoder(bad, 0).decode({**row, "key": "a:1", "g": 0}) == {"key": "a:1", "path": path, "reason": "damaged"}
