@@ -15,10 +15,11 @@ from transformers import PreTrainedTokenizerBase
 from ..data.captions import normalised
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_set import LabelledSet
-from ..evaluation.log_mel import log_mel
+from ..evaluation.log_mel import MELS
 from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
+from ..modules.log_mel import log_mel
 from .report import draw_abreast, draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED = 8, 6  # rows, and images in each row
@@ -128,7 +129,7 @@ def shown(labelled: LabelledSet, kind: str, split: str, rows: np.ndarray) -> Ten
         raise ValueError("the feature extractor gives no waveforms to draw")
     longest = max(each.shape[1] for each in waves)
     waves = torch.cat([F.pad(each, (0, longest - each.shape[1])) for each in waves])
-    values = log_mel(waves[torch.from_numpy(rows.ravel())], audio.shape()["sampling_rate"])
+    values = log_mel(waves[torch.from_numpy(rows.ravel())], audio.shape()["sampling_rate"], MELS)
     return colored(values.mT.flip(1)).unflatten(0, rows.shape)
 
 

@@ -12,11 +12,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 from transformers.utils import logging
 
+from ..modalities import Batch, Modality
 from ..modeling import PretextModel
-from ..modules.correspondence import same_sounds
+from ..modules.shifted import MIN_SHIFT, near
 from .labelled_set import LabelledSet
 from .matching import accuracy, threshold
 from .measure import Measure, Metrics, Subject
@@ -33,7 +33,8 @@ WORDS = {
 MISSING = {
     "other_class": "the validation or test split has fewer than two clips of different classes",
     "same_class": "the validation or test split has fewer than two clips of one class",
-    "shifted": "the clips of the labelled set are not longer than the part that is used of them (--seconds)",
+    "shifted": "the validation or test split has fewer than two clips whose sounds at the start and at the end differ "
+    f"and start at least {MIN_SHIFT:g} seconds apart; give longer clips, or a shorter part of them (--seconds)",
 }
 PREFIX = "correspondence_"
 log = logging.get_logger(__name__)
@@ -84,20 +85,24 @@ def clips_of(labelled: LabelledSet, kind: str, split: str) -> int:
 
 
 def times(labelled: LabelledSet, split: str) -> np.ndarray:
-    """Returns True for clips whose sounds at the start and at the end differ: bool `(n,)`."""
-    known = _times.setdefault(labelled, {})
+    """Returns True for clips whose sounds at the start and at the end differ, and start at least `MIN_SHIFT` seconds
+    apart: bool `(n,)`."""
+    known, audio = _times.setdefault(labelled, {}), labelled.inputs.by_name["audio"]
     if split not in known:
-        pairs = zip(*(labelled.at(time).batches(split, "audio") for time in (START, END)), strict=True)
-        known[split] = torch.cat([~same_sounds(together(*pair)) for pair in pairs]).numpy()
+        pairs = zip(*(labelled.at(time).examples(split, "audio") for time in (START, END)), strict=True)
+        starts = [audio.of_views(together(audio, *pair))["sound_start"] for pair in pairs]
+        known[split] = ~near(torch.cat(starts), MIN_SHIFT).numpy()
     return known[split]
 
 
-def together(first: dict[str, Tensor], second: dict[str, Tensor]) -> Tensor:
-    """Stacks two batches of sounds, `(n, 2, ...)`. The shorter ones are padded."""
-    values = [next(iter(batch.values())) for batch in (first, second)]
+def together(audio: Modality, first: Batch, second: Batch) -> Batch:
+    """Stacks sounds of two batches, before `finish`, and their starts: `(n, 2, ...)`. Shorter sounds are padded."""
+    name = audio.encoder_input
+    values = [batch[name] for batch in (first, second)]
     longest = max(each.shape[1] for each in values)
     padded = [F.pad(each, (0, 0) * (each.ndim - 2) + (0, longest - each.shape[1])) for each in values]
-    return torch.stack(padded, dim=1)
+    starts = [batch["sound_start"] for batch in (first, second)]
+    return {name: torch.stack(padded, dim=1), "sound_start": torch.stack(starts, dim=1)}
 
 
 def exchanged_scores(subject: Subject, split: str, partner: np.ndarray) -> Scores:
@@ -187,7 +192,8 @@ def protocol(results: dict) -> str:
         "Correspondence: accuracy at classifying pairs of a sound and the frames of a clip as of one clip or not. Half "
         "of the pairs are wrong. Every model gets the same pairs. The wrong sound is of a clip of another class, of "
         "another clip of the same class, or of the same clip at another time: the frames at the start of the clip with "
-        "the sound of its end, and vice versa. Thresholds are chosen on validation. The standard error is over clips; "
+        f"the sound of its end, and vice versa, for clips in which these sounds start at least {MIN_SHIFT:g} seconds "
+        "apart. Thresholds are chosen on validation. The standard error is over clips; "
         "for chance it is that of a random answer to each pair." + "".join(missing)
     )
 

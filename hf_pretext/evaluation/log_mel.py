@@ -4,21 +4,18 @@ waves (B, T) -> frames of 25 ms -> log-mel (B, frames, mels) -> mean and deviati
 """
 
 from collections.abc import Mapping
-from functools import cache
 
-import numpy as np
 import torch
 from torch import Tensor
-from transformers.audio_utils import mel_filter_bank
 
+from ..modules.log_mel import STEP, WINDOW, log_mel
 from .baselines import Baseline
 from .labelled_set import LabelledSet
 from .transfer import Method, transfer
 
-MELS, WINDOW, HOP, LOWEST = 64, 0.025, 0.010, 20  # bands; window and step in seconds; frequency of the first band in Hz
+MELS = 64  # bands
 CONSTANT = 1e-3  # deviation over train below which a feature stays small, e.g. of a band without power
 AT_ONCE = 32  # waveforms; frames take ten times the memory of waveforms
-EMPHASIS, FLOOR = 0.97, float(np.finfo(np.float32).eps)  # as in Kaldi
 
 
 def log_mel_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> dict | None:
@@ -48,41 +45,12 @@ def statistics(waves: Tensor, lengths: Tensor, rate: int) -> Tensor:
 
     lengths (`(B,)`): samples before the padding. Frames with padding are left out, but for the first frame. rate: in
     Hz."""
-    frames = log_mel(waves, rate)
-    counts = ((lengths - round(WINDOW * rate)) // round(HOP * rate) + 1).clamp(min=1)
+    frames = log_mel(waves, rate, MELS)
+    counts = ((lengths - round(WINDOW * rate)) // round(STEP * rate) + 1).clamp(min=1)
     kept = (torch.arange(frames.shape[1]) < counts[:, None])[..., None]
     mean = (frames * kept).sum(1) / counts[:, None]
     variance = ((frames - mean[:, None]).square() * kept).sum(1) / counts[:, None]
     return torch.cat([mean, variance.sqrt()], 1)
-
-
-def log_mel(waves: Tensor, rate: int) -> Tensor:
-    """Returns the logarithm of the power of waveforms `(B, T)` in mel bands, `(B, frames, MELS)`, as Kaldi computes it.
-
-    Each frame loses its mean, is pre-emphasised and multiplied by a Hann window. rate: in Hz. Waveforms of less than a
-    frame are padded with zeros."""
-    length = round(WINDOW * rate)
-    frames = torch.nn.functional.pad(waves, (0, max(length - waves.shape[1], 0))).unfold(1, length, round(HOP * rate))
-    frames = frames - frames.mean(2, keepdim=True)
-    frames = frames - EMPHASIS * torch.cat([frames[..., :1], frames[..., :-1]], 2)
-    points = 2 ** (length - 1).bit_length()
-    power = torch.fft.rfft(frames * torch.hann_window(length, periodic=False), points).abs().square()
-    return (power @ bands(rate, points)).clamp_min(FLOOR).log()
-
-
-@cache
-def bands(rate: int, points: int) -> Tensor:
-    """Returns the mel bands, `(points // 2 + 1, MELS)`. rate: in Hz. points: of the Fourier transform."""
-    filters = mel_filter_bank(
-        num_frequency_bins=points // 2 + 1,
-        num_mel_filters=MELS,
-        min_frequency=LOWEST,
-        max_frequency=rate / 2,
-        sampling_rate=rate,
-        mel_scale="kaldi",
-        triangularize_in_mel_space=True,
-    )
-    return torch.from_numpy(filters).float()
 
 
 BASELINE = Baseline(
@@ -90,6 +58,6 @@ BASELINE = Baseline(
     name="log-mel",
     words="the mean and deviation of log-mel do",
     protocol=f"Log-mel: mean and standard deviation over time of the logarithm of the power in {MELS} mel bands, in "
-    f"windows of {1000 * WINDOW:g} ms every {1000 * HOP:g} ms; each has mean 0 and deviation 1 over train.",
+    f"windows of {1000 * WINDOW:g} ms every {1000 * STEP:g} ms; each has mean 0 and deviation 1 over train.",
     transfer=log_mel_transfer,
 )

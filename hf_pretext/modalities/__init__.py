@@ -107,8 +107,9 @@ class Inputs:
 
     views: how often a modality is drawn per row. The draws are stacked along a new axis: `{"image": 2}` gives
     pixel_values `(2, 3, S, S)` per example. The views of a timed modality are spread over time: of `{"audio": 2}`, the
-    first is at the position that all modalities share, the second half of all positions later. pair_label: column of
-    the pair labels. Rows with several modalities get a hash of its value as `labels`.
+    first is at the position that all modalities share, the second half of all positions later. Views of audio come with
+    their starts in seconds, `sound_start` `(K,)`, see `Waves.of_views`. pair_label: column of the pair labels. Rows
+    with several modalities get a hash of its value as `labels`.
 
     Two modalities can have a column of the same name. Then a modality without a time axis keeps the name, and the other
     modality's column is prefixed: "audio_attention_mask".
@@ -187,7 +188,7 @@ class Inputs:
             return modality.finish(columns)
         size = next(iter(columns.values())).shape[:2]
         flat = modality.finish({name: value.flatten(0, 1) for name, value in columns.items()})
-        return {name: value.unflatten(0, size) for name, value in flat.items()}
+        return {name: value.unflatten(0, size) for name, value in flat.items()} | modality.of_views(columns)
 
     # column names
 
@@ -265,9 +266,9 @@ class Inputs:
         """Returns batches of random model inputs: one of all modalities, then one for each of `kinds` alone."""
         parts = {}
         for modality in self.modalities:
-            drawn = [modality.noise() for _ in range(self.views.get(modality.name, 1))]
-            views = {name: torch.stack([one[name] for one in drawn], 1) for name in drawn[0]}
-            parts[modality.name] = self.renamed(modality.name, views if modality.name in self.views else drawn[0])
+            views = self.views.get(modality.name)
+            drawn = modality.noise() if views is None else modality.noise_of_views(views)
+            parts[modality.name] = self.renamed(modality.name, drawn)
         everything = {name: value for part in parts.values() for name, value in part.items()}
         if self.pair_label is not None and len(parts) > 1:
             everything["labels"] = torch.arange(len(next(iter(everything.values()))))

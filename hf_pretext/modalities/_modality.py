@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
@@ -166,6 +167,10 @@ class Modality(ABC):
         """Converts a batch of this modality's columns to model inputs, on the batch's device."""
         return batch
 
+    def of_views(self, columns: Batch) -> Batch:
+        """Returns what a batch of views has in addition to `finish`, `(B, K)`. columns: before it, `(B, K, ...)`."""
+        return {}
+
     @abstractmethod
     def shape(self) -> dict[str, int | float]:
         """Returns sizes by the argument names of a recipe's encoder function."""
@@ -177,6 +182,11 @@ class Modality(ABC):
     @abstractmethod
     def noise(self, count: int = 2) -> Batch:
         """Returns random model inputs of the largest size, `(count, ...)`."""
+
+    def noise_of_views(self, views: int) -> Batch:
+        """Returns `noise` for each of several views, and what `of_views` adds: `(count, views, ...)`."""
+        drawn = [self.noise() for _ in range(views)]
+        return {name: torch.stack([one[name] for one in drawn], 1) for name in drawn[0]}
 
     @abstractmethod
     def facts(self) -> dict:

@@ -16,9 +16,12 @@ from torch import Tensor
 from ..data.clips import Clip
 from ..data.limits import LIMITS, BadSample, Limits
 from ..modules.log_mel import FrontEnd, by_extractor, front_end_of, mask_of
+from ..modules.shifted import same_sounds
 from ..modules.sound_changes import FREQUENCY, LEVEL, LOUDNESS, SOUND_DRAWS, TIME, add_noise, change_loudness, masked
 from ._audio_options import AudioArguments
 from ._modality import Batch, Example, Modality
+
+NOISE_APART = 3600.0  # seconds between the views of noise
 
 
 class Waves(Modality):
@@ -53,7 +56,7 @@ class Waves(Modality):
     @property
     def outputs(self) -> tuple[str, ...]:
         """All columns that an example may have."""
-        return self.encoder_input, "attention_mask", "sound_length", "sound_draws"
+        return self.encoder_input, "attention_mask", "sound_length", "sound_draws", "sound_start"
 
     @property
     def fills(self) -> dict[str, float]:
@@ -79,16 +82,17 @@ class Waves(Modality):
 
     def example_of(self, clip: Clip, random: np.random.Generator | None) -> Example:
         """Returns a wave, float32 `(T,)`, its number of samples `sound_length`, and in training `sound_draws`, random
-        numbers for its changes. With an extractor in the workers: what the extractor returns.
+        numbers for its changes. With an extractor in the workers: what the extractor returns. Also `sound_start`, see
+        `Clip.start`.
 
         Raises `BadSample` for a sound that is too short."""
         length = int(clip.mask.nonzero()[-1]) + 1
         if self.front_end is None:
-            return self.extracted(clip.sound[:length])
+            return {**self.extracted(clip.sound[:length]), "sound_start": clip.start}
         if length < self.front_end.shortest:
             raise BadSample(f"sound of {length} samples, fewer than {self.front_end.shortest}, a frame of log-mel")
         wave = clip.sound if self.one_length else clip.sound[:length]
-        example: Example = {self.encoder_input: wave, "sound_length": length}
+        example: Example = {self.encoder_input: wave, "sound_length": length, "sound_start": clip.start}
         if random is not None and self.changes:
             example["sound_draws"] = torch.from_numpy(random.random(SOUND_DRAWS, dtype=np.float32))
         return example
@@ -110,9 +114,10 @@ class Waves(Modality):
     def finish(self, batch: Batch) -> Batch:
         """Returns the encoder's input on the batch's device, as the feature extractor gives it, of waves with random
         changes in training: `(B, T)`, `(B, frames, mels)`, or `(B, 1, mels, frames)` for image encoders."""
-        if self.front_end is None:
-            return batch
         batch, front_end = dict(batch), self.front_end
+        batch.pop("sound_start", None)
+        if front_end is None:
+            return batch
         lengths, draws = batch.pop("sound_length"), batch.pop("sound_draws", None)
         wave, changes = batch.pop(self.encoder_input), self.changes if draws is not None else {}
         present = mask_of(lengths, wave.shape[1])
@@ -124,6 +129,14 @@ class Waves(Modality):
             values = (values.mT if front_end.frames_first else values)[:, None].contiguous()
         mask = {} if self.one_length else {"attention_mask": present.long()}
         return {**batch, self.encoder_input: values, **mask}
+
+    def of_views(self, columns: Batch) -> Batch:
+        """Returns `sound_start` of each view, in seconds, `(B, K)`. A view that is the same as the first but for its
+        loudness (silence, a loop) gets the start of the first. Compared before random changes, which differ by view."""
+        values, starts = columns[self.encoder_input], columns["sound_start"]
+        same = [same_sounds(torch.stack([values[:, 0], other], 1)) for other in values.unbind(1)[1:]]
+        others = torch.where(torch.stack(same, 1), starts[:, :1], starts[:, 1:])
+        return {"sound_start": torch.cat([starts[:, :1], others], 1)}
 
     def waves_of(self, batch: Mapping[str, Tensor]) -> Tensor | None:
         """Returns the waveforms of a batch before `finish`, float `(B, T)`; None with an extractor in the workers."""
@@ -141,6 +154,12 @@ class Waves(Modality):
             return self.finish({self.encoder_input: sounds, "sound_length": torch.full((count,), self.length)})
         examples = [self.extracted(sound) for sound in sounds]
         return {name: torch.stack([example[name] for example in examples]) for name in examples[0]}
+
+    def noise_of_views(self, views: int) -> Batch:
+        """See `Modality.noise_of_views`. The views are far apart in time."""
+        noise = super().noise_of_views(views)
+        starts = NOISE_APART * torch.arange(views, dtype=torch.float32)
+        return {**noise, "sound_start": starts.repeat(len(noise[self.encoder_input]), 1)}
 
     def padding(self) -> str:
         """Returns a description of the padding for results.json."""

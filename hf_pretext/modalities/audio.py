@@ -1,6 +1,6 @@
 """Audio: a part of each clip, or of the sound of a video, as the feature extractor of an encoder gives it.
 
-row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> wave (T,) float32, sound_length       in a worker
+row {"audio"} or {"video"} -> decode, one channel -> part at `at` -> wave (T,), sound_length, sound_start  in a worker
 batch (B, T) float32 -> random changes -> normalise, or log-mel -> input_values (B, T) or (B, frames, mels)  on device
 
 The device gives the same as the feature extractor, which is checked at the start (see `modules.log_mel`). An extractor
@@ -141,7 +141,8 @@ class Audio(Waves):
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float) -> Example:
         """Returns a wave, float32 `(T,)`, its number of samples `sound_length`, and in training `sound_draws`, random
-        numbers for its changes. With an extractor in the workers: what the extractor returns.
+        numbers for its changes. With an extractor in the workers: what the extractor returns. Also `sound_start`, see
+        `Clip.start`.
 
         Raises `BadSample` for audio that can't be read."""
         return self.example_of(self.part.clip(row[self.column(row)], at), random)

@@ -17,7 +17,7 @@ from .wrong_pairs import balanced_cross_entropy, mean_of_classes
 
 SLOPE, THRESHOLD = 4.0, 1.2  # of the distance, at the start; random embeddings have the distance 1.4
 NEAR = 1e-8  # added to squared distances, because the root has no gradient at 0
-DIFFERENT = 1e-3  # least squared distance of different sounds, centred and of length 1
+COMPARED = 256  # clips of a batch that count for `accuracy_among`
 HEAT = 0.6  # share of red where a heat map is highest
 
 
@@ -108,28 +108,19 @@ def distances(sounds: Tensor, places: Tensor) -> Tensor:
     return (2 - 2 * cosines).clamp(min=0).add(NEAR).sqrt()
 
 
-def same_sounds(pairs: Tensor) -> Tensor:
-    """Returns True where both sounds of a clip are the same but for their loudness: `(B, 2, ...)` to bool `(B,)`.
-
-    Clips that are as short as the part that is used of them have one sound at all times."""
-    values = pairs.flatten(2).float()
-    first, second = F.normalize(values - values.mean(2, keepdim=True), dim=2).unbind(1)
-    return (first - second).square().sum(1) < DIFFERENT
-
-
-def check_times(pairs: Tensor) -> None:
-    """Raises `ValueError` if both sounds of all clips are the same. pairs: `(B, 2, ...)`."""
-    if same_sounds(pairs).all():
-        raise ValueError(
-            "negatives='shifted' needs clips with sounds of several times, but all clips of a batch are as short as "
-            "the part that is used of them. Give a shorter --seconds, or negatives='other'."
-        )
+@torch.no_grad()
+def accuracy_among(sounds: Tensor, frames: Tensor) -> Tensor:
+    """Returns the accuracy of predicting the sound of the first `COMPARED` clips among all: embeddings `(B, D)`, `(B,
+    D)` to `()`."""
+    predicted = (frames[:COMPARED] @ sounds.T).argmax(1)
+    return (predicted == torch.arange(len(predicted), device=predicted.device)).float().mean()
 
 
 def heat_maps(pixels: Tensor, scores: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Returns normalised videos `(B, F, 3, S, S)` by title, in red where the scores of their places are high.
+    """Returns normalised videos, float32 `(B, F, 3, S, S)`, by title, in red where the scores of their places are high.
 
     scores: `{title: (B, F, h, w)}`. All maps of a video have one scale, from their lowest score to their highest."""
+    pixels, scores = pixels.float(), {title: values.float() for title, values in scores.items()}
     together = torch.stack(list(scores.values()), dim=1).flatten(1)
     low, high = together.amin(1)[:, None, None, None], together.amax(1)[:, None, None, None]
     red = torch.stack([pixels.amax(), pixels.amin(), pixels.amin()])[:, None, None].expand_as(pixels)

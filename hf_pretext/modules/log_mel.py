@@ -6,6 +6,7 @@ samples (B, T) in [-1, 1], lengths (B,) -> normalised waveform (B, T), or log-me
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,8 @@ from torch import Tensor
 from transformers.audio_utils import mel_filter_bank
 
 TOLERANCE = 2e-3  # largest difference to an extractor; they compute in other precisions
+WINDOW, STEP = 0.025, 0.010  # of Kaldi's frames, in seconds
+LOWEST = 20  # Hz, of the first mel filter
 PREEMPHASIS = 0.97  # of Kaldi: x[t] - 0.97 x[t - 1]
 AT_ONCE = 8  # clips whose frames fit in the cache of a CPU
 SHORTEST = 0.5  # of the length of a clip: the shorter clip on which front ends are checked
@@ -61,39 +64,32 @@ class Waveform(FrontEnd):
         return torch.where(used if self.normalise else present, sound, self.fill)
 
 
-class KaldiLogMel(FrontEnd):
-    """`ASTFeatureExtractor`: Kaldi's log-mel of frames of 25 ms every 10 ms, padded with 0 to a fixed number of frames.
-
-    Kaldi: each frame has its mean subtracted and its high frequencies raised; mel filters from 20 Hz on."""
+class KaldiMel(FrontEnd):
+    """Kaldi's log-mel of frames: each has its mean subtracted, its high frequencies raised, and a Hann window; mel
+    filters from 20 Hz on. The Fourier transform has the next power of two of points."""
 
     frames_first = True
 
-    def __init__(self, extractor, padded: bool):
-        rate, bins = extractor.sampling_rate, extractor.num_mel_bins
-        self.window_size, self.hop, self.fft = 400, 160, 512
-        self.shortest, self.frames = self.window_size, extractor.max_length
-        self.longest = self.window_size + self.frames * self.hop - 1
-        self.mean, self.scale = (extractor.mean, 2 * extractor.std) if extractor.do_normalize else (0.0, 1.0)
+    def __init__(self, rate: int, bins: int, window_size: int | None = None, hop: int | None = None):
+        """rate: in Hz. window_size, hop: of frames, in samples. Default: 25 ms every 10 ms."""
+        self.window_size, self.hop = window_size or round(WINDOW * rate), hop or round(STEP * rate)
+        self.fft = 2 ** (self.window_size - 1).bit_length()
         filters = mel_filter_bank(
-            num_frequency_bins=self.fft // 2 + 1, num_mel_filters=bins, min_frequency=20, max_frequency=rate // 2,
+            num_frequency_bins=self.fft // 2 + 1, num_mel_filters=bins, min_frequency=LOWEST, max_frequency=rate // 2,
             sampling_rate=rate, mel_scale="kaldi", triangularize_in_mel_space=True,
         )  # fmt: skip
         self.filters = torch.from_numpy(filters).float()
         self.window = torch.hann_window(self.window_size, periodic=False, dtype=torch.float64)
 
-    def __call__(self, sound: Tensor, lengths: Tensor) -> Tensor:
-        cut = sound[:, : self.window_size + (self.frames - 1) * self.hop]
+    def log_mel(self, sound: Tensor) -> Tensor:
+        """Returns the logarithm of the power in mel bins: `(B, T)` to float32 `(B, frames, bins)`."""
         together = AT_ONCE if sound.device.type == "cpu" else len(sound)
-        power = torch.cat([self.power(part) for part in cut.split(together)])
-        log_mel = (power @ self.filters).clamp_min(torch.finfo(torch.float32).eps).log()
-        complete = 1 + (lengths - self.window_size).div(self.hop, rounding_mode="floor")
-        log_mel = log_mel * mask_of(complete, log_mel.shape[1])[..., None]
-        padded = torch.nn.functional.pad(log_mel, (0, 0, 0, self.frames - log_mel.shape[1]))
-        return (padded - self.mean) / self.scale
+        power = torch.cat([self.power(part) for part in sound.split(together)])
+        return (power @ self.filters).clamp_min(torch.finfo(torch.float32).eps).log()
 
     def power(self, sound: Tensor) -> Tensor:
-        """Returns the power spectrum of each frame, float32 `(B, frames, 257)`, computed in double precision: float32
-        has errors of 1 % where a frame has little power next to a loud tone."""
+        """Returns the power spectrum of each frame, float32 `(B, frames, fft // 2 + 1)`, computed in double precision:
+        float32 has errors of 1 % where a frame has little power next to a loud tone."""
         sound = sound.to(torch.float32 if sound.device.type == "mps" else torch.float64)  # mps has no float64
         raised = torch.cat([sound[:, :1], sound[:, 1:] - PREEMPHASIS * sound[:, :-1]], 1)
         means = sound.unfold(1, self.window_size, self.hop).mean(-1, keepdim=True)
@@ -102,6 +98,25 @@ class KaldiLogMel(FrontEnd):
         frames[..., 0] = (1 - PREEMPHASIS) * (firsts - means[..., 0])
         spectrum = torch.fft.rfft(frames.mul_(self.window.to(frames.dtype)), self.fft)
         return (spectrum.real.square() + spectrum.imag.square()).float()
+
+
+class KaldiLogMel(KaldiMel):
+    """`ASTFeatureExtractor`: Kaldi's log-mel, padded with 0 to a fixed number of frames.
+
+    Its frames have 400 samples every 160, at any sampling rate."""
+
+    def __init__(self, extractor, padded: bool):
+        super().__init__(extractor.sampling_rate, extractor.num_mel_bins, 400, 160)
+        self.shortest, self.frames = self.window_size, extractor.max_length
+        self.longest = self.window_size + self.frames * self.hop - 1
+        self.mean, self.scale = (extractor.mean, 2 * extractor.std) if extractor.do_normalize else (0.0, 1.0)
+
+    def __call__(self, sound: Tensor, lengths: Tensor) -> Tensor:
+        log_mel = self.log_mel(sound[:, : self.window_size + (self.frames - 1) * self.hop])
+        complete = 1 + (lengths - self.window_size).div(self.hop, rounding_mode="floor")
+        log_mel = log_mel * mask_of(complete, log_mel.shape[1])[..., None]
+        padded = torch.nn.functional.pad(log_mel, (0, 0, 0, self.frames - log_mel.shape[1]))
+        return (padded - self.mean) / self.scale
 
 
 class WhisperLogMel(FrontEnd):
@@ -124,6 +139,21 @@ class WhisperLogMel(FrontEnd):
 
 
 FRONT_ENDS = (Waveform, KaldiLogMel, WhisperLogMel)
+
+
+def log_mel(sound: Tensor, rate: int, bins: int) -> Tensor:
+    """Returns Kaldi's log-mel of frames of 25 ms every 10 ms: `(B, T)` to float32 `(B, frames, bins)`.
+
+    rate: in Hz. Sounds of less than a frame are padded with zeros."""
+    front_end = kaldi_mel(rate, bins)
+    front_end.move(sound.device)
+    return front_end.log_mel(torch.nn.functional.pad(sound, (0, max(front_end.window_size - sound.shape[1], 0))))
+
+
+@cache
+def kaldi_mel(rate: int, bins: int) -> KaldiMel:
+    """Returns the filters and the window of `log_mel`, which are made once."""
+    return KaldiMel(rate, bins)
 
 
 def mask_of(lengths: Tensor, size: int) -> Tensor:

@@ -3,6 +3,9 @@
 same (b, n) -> index of a wrong partner (b,); logits (n,), labels (n,): 1 right, 0 wrong -> ()
 """
 
+import itertools
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +13,8 @@ from torch import Tensor
 from .draws import drawn_by
 from .losses import widened
 from .masking import IGNORED
+
+SOURCE_BATCHES = 8  # batches that are read for a row with another of its source
 
 
 def wrong_ones(scores: Tensor, same: Tensor, hard: bool, generator: torch.Generator | None = None) -> Tensor:
@@ -38,6 +43,27 @@ def all_but_same_source(count: int, labels: Tensor | None, device: torch.device)
         return itself
     source = (labels[:, None] == labels) & ~itself
     return torch.where(source.any(1, keepdim=True), ~source, itself)
+
+
+def has_source(labels: Tensor) -> Tensor:
+    """Returns True for rows with another row of their source: labels `(n,)` to bool `(n,)`."""
+    return (labels[:, None] == labels).sum(1) > 1
+
+
+def check_sources(labels: Iterable[Tensor]) -> None:
+    """Raises `ValueError` if no row of the first `SOURCE_BATCHES` batches has another of its source in its batch.
+
+    labels: the source of each row of each batch, `(B,)`."""
+    rows = 0
+    for some in itertools.islice(labels, SOURCE_BATCHES):
+        if has_source(some).any():
+            return
+        rows += len(some)
+    raise ValueError(
+        f"negatives='same_source' has no effect: of the first {rows} clips, none has another with its --pair_label in "
+        "its batch. Give a --pair_label with fewer values, a larger --per_device_train_batch_size, or "
+        "negatives='other'."
+    )
 
 
 def balanced_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

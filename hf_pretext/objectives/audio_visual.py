@@ -13,7 +13,7 @@ Contrastive Predictive Coding", 2018, https://huggingface.co/papers/1807.03748
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -28,23 +28,24 @@ from ..modules.correspondence import (
     Cosine,
     Distance,
     Margin,
+    accuracy_among,
     check_maps,
-    check_times,
     heat_maps,
     projection,
-    same_sounds,
 )
 from ..modules.dense import as_map
 from ..modules.distributed import gather
 from ..modules.draws import drawn_by
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss
-from ..modules.wrong_pairs import all_but_same_source, balanced_accuracy, wrong_ones
+from ..modules.shifted import MIN_SHIFT, Shifted, check_times, check_two_sounds, near
+from ..modules.wrong_pairs import all_but_same_source, balanced_accuracy, check_sources, has_source, wrong_ones
 from ..utils.ranks import rank_and_ranks
+from ..utils.settings import refuse_without_effect
 
-COMPARED = 256  # clips of a batch that count for the accuracy of the contrastive loss
 VIEWS = 2  # sounds of a clip for negatives=shifted: at the time of its frames, and at another
-UNMATCHED = -1  # label of a shifted sound, unless it equals the clip's sound
+UNMATCHED = -1  # label of a shifted sound, unless it is too near to the clip's sound
+LEAST_SHIFT = 0.01  # seconds; the starts of two sounds are exact to a thousandth
 
 
 @strict
@@ -58,15 +59,19 @@ class AudioVisualTask:
     negatives: wrong sounds. other: of another clip of the batch; same_source: of another clip with the same
         --pair_label, if the batch has one, else of any other; shifted: after a part of the training, some are of the
         same clip at another time (AVTS).
-    locate: whether the score is the maximum over the places of a frame (AVOL-Net), which gives a heat map of what
-        sounds; only for fusion=distance and an image encoder.
+    locate: whether the score is the maximum over the places of all frames of a clip, which gives a heat map of what
+        sounds; only for fusion=distance and an image encoder. AVOL-Net takes the maximum over one frame, of the scalar
+        product with a learned scale and bias; here it is of the distance of embeddings of length 1.
     embedding_dim: length of the embeddings; for fusion=concat, width of the MLP's hidden layer.
     margin: margin of the contrastive loss of AVTS, which replaces the threshold (AVTS: 0.99); only for fusion=distance.
         Default: binary cross-entropy with a learned threshold.
-    temperature: divisor of the cosines for fusion=contrastive; the initial one if it is learned.
-    learned_temperature: whether the temperature is learned.
-    easy_until: share of the training with sounds of other clips only; for negatives=shifted (AVTS: 50 of 90 epochs).
-    shifted_share: share of the wrong sounds that are shifted after that (AVTS: 0.25).
+    temperature: divisor of the cosines; the initial one if it is learned; only for fusion=contrastive.
+    learned_temperature: whether the temperature is learned; only for fusion=contrastive.
+    easy_until: share of the training with sounds of other clips only (AVTS: 50 of 90 epochs); only for
+        negatives=shifted.
+    shifted_share: share of the wrong sounds that are shifted after that (AVTS: 0.25); only for negatives=shifted.
+    min_shift: least seconds from the start of a sound to that of a shifted one; nearer ones are not wrong. AVTS takes
+        sounds that do not overlap: at least --seconds. Only for negatives=shifted.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -80,6 +85,7 @@ class AudioVisualTask:
     learned_temperature: bool = True
     easy_until: float = 0.55
     shifted_share: float = 0.25
+    min_shift: float = MIN_SHIFT
 
     def validate_numbers(self):
         if self.embedding_dim < 1:
@@ -94,14 +100,19 @@ class AudioVisualTask:
             raise ValueError(f"easy_until must be at least 0 and below 1, but is {self.easy_until}.")
         if not 0 < self.shifted_share <= 1:
             raise ValueError(f"shifted_share must be above 0 and at most 1, but is {self.shifted_share}.")
+        if not LEAST_SHIFT <= self.min_shift < float("inf"):
+            raise ValueError(f"min_shift must be at least {LEAST_SHIFT} seconds, but is {self.min_shift}.")
 
     def validate_fusion(self):
-        for name in ("locate", "margin"):
-            value = getattr(self, name)
-            if value and self.fusion != "distance":
-                raise ValueError(
-                    f"{name}={value} needs fusion='distance', but fusion is {self.fusion!r}. Leave it out."
-                )
+        uses = {
+            ("locate", "margin"): ("fusion", "distance"),
+            ("temperature", "learned_temperature"): ("fusion", "contrastive"),
+            ("easy_until", "shifted_share", "min_shift"): ("negatives", "shifted"),
+        }
+        for names, (setting, needed) in uses.items():
+            chosen = getattr(self, setting)
+            for name in names:
+                refuse_without_effect(self, name, chosen != needed, f"{setting}={needed}, not for {setting}={chosen}")
         if self.negatives == "same_source" and self.fusion == "contrastive":
             raise ValueError(
                 "negatives='same_source' needs fusion='distance' or 'concat': with fusion='contrastive', all other "
@@ -109,31 +120,22 @@ class AudioVisualTask:
             )
 
 
-class Shifted(NamedTuple):
-    """Sounds of some clips at another time.
-
-    sounds: embeddings or features, `(k, D)`. rows: their clips, `(k,)`. same: see `same_sounds`, `(k,)`.
-    """
-
-    sounds: Tensor
-    rows: Tensor
-    same: Tensor
-
-
 class AudioVisualForPreTraining(TwoEncoders):
     """A sound encoder and a video encoder that learn by predicting whether a sound and frames are of the same clip.
 
     forward: the columns of both encoders (see `columns_of`), e.g. input_values and attention_mask (`(B, T)`), and
     pixel_values (`(B, F, 3, S, S)`; an image encoder takes the frames one by one). For negatives="shifted", the columns
-    of sounds are `(B, 2, ...)`: at the time of the frames, and at another. For negatives="same_source" also labels, the
-    source of each clip (`(B,)`, integers; only required in training). The contrastive fusion compares the batches of
+    of sounds are `(B, 2, ...)`: at the time of the frames, and at another; also sound_start, their places in the file
+    in seconds (`(B, 2)`). For negatives="same_source" also labels, the source of each clip (`(B,)`, integers; only
+    required in training). The contrastive fusion compares the batches of
     all ranks; the others draw wrong sounds from the batch of this rank.
 
     Returns features (`(B, D)`: embeddings of the sounds; for concat their features), and for distance and concat also
     logits (`(2 B,)`: of the right pairs, then of the frames with a wrong sound) and labels (`(2 B,)`: 1 for right, 0
     for wrong, -100 without a wrong sound). Logs: accuracy, the mean over right and wrong pairs, or for contrastive that
-    of predicting the sound of the first `COMPARED` clips among those of this rank; scale (contrastive, in training);
-    shifted: the share of clips with a wrong sound from another time, in `eval()` that of the end of training.
+    of `accuracy_among` the clips of this rank; scale (contrastive, in training);
+    shifted: the share of clips with a wrong sound from another time, in `eval()` that of the end of training;
+    same_source: the share of clips with a wrong sound of their source.
 
     Example:
         >>> model = AudioVisualForPreTraining.from_encoders(audio=Wav2Vec2Config(), video=ResNetConfig())
@@ -189,14 +191,17 @@ class AudioVisualForPreTraining(TwoEncoders):
         return model
 
     def prepare(self, batches: Iterator[dict[str, Tensor]]) -> None:
-        """Raises `ValueError` for negatives="shifted" if all clips of a batch are too short for another time."""
+        """Raises `ValueError` for negatives="shifted" if all clips of a batch are too short for another time, and for
+        negatives="same_source" if no clip of some batches has another of its source."""
         if self.task.negatives == "shifted":
-            check_times(next(iter(columns_of(next(batches), self.encoders)["audio"].values())))
+            check_times(next(batches)["sound_start"], self.task.min_shift)
+        if self.task.negatives == "same_source":
+            check_sources(batch["labels"] for batch in batches)
 
     def forward(self, **batch: Tensor) -> PretextOutput:
         columns, labels = columns_of(batch, self.encoders), batch.get("labels")
-        check_batch(self.task, columns, labels, self.training)
-        sounds, shifted = self.sounds_of(columns["audio"])
+        check_batch(self.task, columns, labels, batch.get("sound_start"), self.training)
+        sounds, shifted = self.sounds_of(columns["audio"], batch.get("sound_start"))
         frames = self.compared("video", **columns["video"])
         with torch.autocast(sounds.device.type, enabled=False):
             if self.task.fusion == "contrastive":
@@ -224,10 +229,10 @@ class AudioVisualForPreTraining(TwoEncoders):
         embeddings = normalised(self.pretext_head["video"](maps.permute(0, 2, 3, 1)))
         return embeddings.unflatten(0, pixel_values.shape[:2])
 
-    def sounds_of(self, columns: Mapping[str, Tensor]) -> tuple[Tensor, Shifted | None]:
+    def sounds_of(self, columns: Mapping[str, Tensor], starts: Tensor | None) -> tuple[Tensor, Shifted | None]:
         """Returns `compared` of the sounds, and of the shifted ones; None if there are none at this progress.
 
-        columns: of sounds, `(B, ...)`, or `(B, 2, ...)` for negatives="shifted"."""
+        columns: of sounds, `(B, ...)`, or `(B, 2, ...)` for negatives="shifted"; then starts are theirs, `(B, 2)`."""
         if self.task.negatives != "shifted":
             return self.compared("audio", **columns), None
         right, first = {name: values[:, 0] for name, values in columns.items()}, next(iter(columns.values()))
@@ -237,7 +242,7 @@ class AudioVisualForPreTraining(TwoEncoders):
         rows = torch.randperm(len(first), device=first.device, **drawn_by(self.generator()))[:count]
         together = {name: torch.cat([right[name], values[rows, 1]]) for name, values in columns.items()}
         sounds, shifted = self.compared("audio", **together).split([len(first), count])
-        return sounds, Shifted(shifted, rows, same_sounds(first[rows]))
+        return sounds, Shifted(shifted, rows, near(starts[rows], self.task.min_shift))
 
     def num_shifted(self, clips: int) -> int:
         """Returns how many of a batch's clips get a shifted sound as a wrong one: none at first."""
@@ -256,16 +261,14 @@ class AudioVisualForPreTraining(TwoEncoders):
         labels = pair_labels(None, len(frames), frames.device, across)
         all_frames, candidates, all_labels = (gather(values, across) for values in (frames, sounds, labels))
         of_candidates = all_labels
-        if shifted is not None:  # one that equals the clip's sound is right
+        if shifted is not None:  # one that is too near to the clip's sound is right
             of_shifted = torch.where(shifted.same, labels[shifted.rows], UNMATCHED)
             candidates = torch.cat([candidates, gather(shifted.sounds, across)])
             of_candidates = torch.cat([all_labels, gather(of_shifted, across)])
         ways, scale = ((frames, candidates, of_candidates), (sounds, all_frames, all_labels)), scale_of(head)
         losses = [softmax_loss(rows, others, scale, labels, of, symmetric=False) for rows, others, of in ways]
-        with torch.no_grad():
-            predicted = (frames[:COMPARED] @ sounds.T).argmax(1)
-            accuracy = (predicted == torch.arange(len(predicted), device=predicted.device)).float().mean()
-        return sum(losses) / 2, {"accuracy": accuracy, **({"scale": scale} if self.training else {})}, {}
+        logs = {"accuracy": accuracy_among(sounds, frames), **({"scale": scale} if self.training else {})}
+        return sum(losses) / 2, logs, {}
 
     def classify(
         self, sounds: Tensor, frames: Tensor, shifted: Shifted | None, labels: Tensor | None
@@ -273,13 +276,14 @@ class AudioVisualForPreTraining(TwoEncoders):
         """Returns the loss `()` over right and wrong pairs, the logs, and logits and labels `(2 B,)`."""
         score, kept = self.pretext_head["score"], all_but_same_source(len(sounds), labels, sounds.device)
         wrong = wrong_ones(torch.zeros_like(kept, dtype=torch.float32), kept, False, self.generator())
-        others = sounds[wrong.clamp(min=0)]
-        if shifted is not None:  # one that equals the clip's sound is not wrong
-            moved = torch.where(shifted.same[:, None], others[shifted.rows], shifted.sounds)
-            others = others.index_copy(0, shifted.rows, moved)
+        others, of_others = sounds[wrong.clamp(min=0)], wrong.clamp(max=0)
+        if shifted is not None:
+            others, of_others = shifted.put_into(others, of_others)
         logits = torch.cat([score(sounds, frames), score(others, frames)])
-        right = torch.cat([torch.ones_like(wrong), wrong.clamp(max=0)])
+        right = torch.cat([torch.ones_like(wrong), of_others])
         logs = {"accuracy": balanced_accuracy(logits, right)}
+        if labels is not None:
+            logs["same_source"] = has_source(labels).float().mean()
         return score.loss(logits, right), logs, {"logits": logits, "labels": right}
 
     # capabilities
@@ -303,8 +307,8 @@ class AudioVisualForPreTraining(TwoEncoders):
             return self.pretext_head["score"](sounds, frames)
 
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
-        """Returns videos `(B, F, 3, S, S)`, and heat maps of the scores of their places, with their sounds and with the
-        sound of the next video. Raises `ValueError` without `locate`."""
+        """Returns videos, float32 `(B, F, 3, S, S)`, and heat maps of the scores of their places, with their sounds and
+        with the sound of the next video. Raises `ValueError` without `locate`."""
         if not self.task.locate:
             raise ValueError("A model without locate=True has no heat maps.")
         columns = columns_of(batch, self.encoders)
@@ -314,24 +318,23 @@ class AudioVisualForPreTraining(TwoEncoders):
             title: score.of_places(each, places.flatten(1, 3)).view(places.shape[:-1])
             for title, each in {"its sound": sounds, "another sound": sounds.roll(-1, 0)}.items()
         }
-        return {"frames": pixels, **heat_maps(pixels, scores)}
+        return {"frames": pixels.float(), **heat_maps(pixels, scores)}
 
 
-def check_batch(task: AudioVisualTask, columns: Mapping, labels: Tensor | None, training: bool) -> None:
+def check_batch(
+    task: AudioVisualTask, columns: Mapping, labels: Tensor | None, starts: Tensor | None, training: bool
+) -> None:
     """Raises `ValueError` for different numbers of sounds, clips and labels, one sound of each clip instead of two,
-    missing labels, labels without effect, and a training batch of one clip.
+    missing starts or labels, labels without effect, and a training batch of one clip.
 
-    columns: `{kind: {name: (B, ...)}}`."""
+    columns: `{kind: {name: (B, ...)}}`. starts: of both sounds, `(B, 2)`."""
     sounds, clips = (next(iter(columns[kind].values())) for kind in ("audio", "video"))
     numbers = {"sounds": len(sounds), "labels": len(clips) if labels is None else len(labels)}
     for name, number in numbers.items():
         if number != len(clips):
             raise ValueError(f"{len(clips)} clips came with {number} {name}. Give one for each clip.")
-    if task.negatives == "shifted" and (sounds.ndim < 3 or sounds.shape[1] != VIEWS):
-        raise ValueError(
-            f"negatives='shifted' needs two sounds of each clip, (B, 2, ...), but got the shape {tuple(sounds.shape)}. "
-            "Give the inputs views={'audio': 2}."
-        )
+    if task.negatives == "shifted":
+        check_two_sounds(sounds, starts)
     by_source = task.negatives == "same_source"
     if by_source and labels is None and training:
         raise ValueError("negatives='same_source' needs the source of each clip. Give its column with --pair_label.")

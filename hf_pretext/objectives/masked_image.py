@@ -10,7 +10,7 @@ SimMIM: Xie et al., CVPR 2022, https://huggingface.co/papers/2111.09886
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isqrt
 from typing import Any, Literal
 
@@ -41,7 +41,7 @@ from ..modules.patches import (
     unpatchify,
 )
 from ..modules.visible import VisiblePatches, check_skips, embeddings_of
-from ..utils.settings import make_settings
+from ..utils.settings import make_settings, refuse_without_effect
 
 PATCH = 16  # side of a patch of encoders without patches, in pixels
 EPSILON = 1e-6  # added to the variance of a patch, as in MAE
@@ -83,20 +83,16 @@ class MaskedImageTask(CodebookTask):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
-        self.refuse("mask_size", self.region != "random", f"region=random, not for region={self.region}")
-        self.refuse("codebook", self.target == "pixels", "target=codes, not for target=pixels")
+        refuse_without_effect(
+            self, "mask_size", self.region != "random", f"region=random, not for region={self.region}"
+        )
+        refuse_without_effect(self, "codebook", self.target == "pixels", "target=codes, not for target=pixels")
         for name in ("pixel_loss", "normalize_patches"):
-            self.refuse(name, self.target == "codes", "target=pixels, not for target=codes")
-        self.refuse("decoder_layers", not self.visible_only, "visible_only")
+            refuse_without_effect(self, name, self.target == "codes", "target=pixels, not for target=codes")
+        refuse_without_effect(self, "decoder_layers", not self.visible_only, "visible_only")
         multiple = 32 if self.visible_only else GROUPS
         if self.decoder_dim < 1 or self.decoder_dim % multiple:
             raise ValueError(f"decoder_dim must be a multiple of {multiple}, but is {self.decoder_dim}.")
-
-    def refuse(self, name: str, without_effect: bool, use: str) -> None:
-        """Raises `ValueError` if the setting `name` was changed, but has no effect. use: what it is for."""
-        default = next(field.default for field in fields(self) if field.name == name)
-        if without_effect and getattr(self, name) != default:
-            raise ValueError(f"{name}={getattr(self, name)} is for {use}. Leave it at its default, {default}.")
 
 
 class MaskedImageForPreTraining(PretextModel):

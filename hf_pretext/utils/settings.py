@@ -26,6 +26,14 @@ def make_settings(settings_class: type, **settings):
         raise ValueError(f"{settings_class.__name__}: {reason} Its settings: {listing}.") from error
 
 
+def refuse_without_effect(settings, name: str, without_effect: bool, use: str) -> None:
+    """Raises `ValueError` if the setting `name` was changed, but has no effect. settings: a dataclass. use: what the
+    setting is for."""
+    default = next(field.default for field in dataclasses.fields(settings) if field.name == name)
+    if without_effect and getattr(settings, name) != default:
+        raise ValueError(f"{name}={getattr(settings, name)} is for {use}. Leave it at its default, {default}.")
+
+
 def accepts_ints(settings: type) -> type:
     """Class decorator for strict dataclasses: fields of type float also accept an int, 1 for 1.0."""
     floats = {field.name for field in dataclasses.fields(settings) if field.type in (float, float | None)}

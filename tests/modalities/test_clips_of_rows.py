@@ -8,16 +8,18 @@ import numpy as np
 import pytest
 import torch
 from media import RATE, film, sound
-from transformers import Wav2Vec2FeatureExtractor
+from transformers import ASTFeatureExtractor, SeamlessM4TFeatureExtractor, Wav2Vec2FeatureExtractor
 
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Inputs, _clips
 from hf_pretext.modalities._clips import Part
-from hf_pretext.modalities.audio import Audio
+from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Augmentation
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.modules.shifted import near, same_sounds
+from hf_pretext.stream.collate import collate
 from hf_pretext.stream.loader import StreamLoader
 
 SECONDS, ROWS, FILM = 0.5, 20, film(seconds=2.0)
@@ -135,6 +137,64 @@ def test_views_of_a_whole_file_are_the_same_and_decoded_once(decodings):
     inputs = Inputs(audio(), video(), views={"audio": 2})
     example = inputs(row(film(seconds=0.5), key="a:1"), np.random.default_rng(0))
     assert len(decodings) == 1 and torch.equal(*example["input_values"])
+
+
+CHANGED = AudioArguments(noise_level=-10.0, time_mask=0.3, loudness_jitter=6.0)
+
+
+def noise(seconds: float, period: float | None = None) -> bytes:
+    """Noise, which repeats after a period in seconds."""
+    once = 0.1 * np.random.default_rng(0).standard_normal(round((period or seconds) * RATE)).astype(np.float32)
+    return sound(samples=np.resize(once, round(seconds * RATE)))
+
+
+def finished(contents: list[bytes], extractor, settings=None) -> dict:
+    """A batch of two views of each sound, with random changes."""
+    inputs = Inputs(Audio(extractor, SECONDS, settings=settings), views={"audio": 2})
+    draws = np.random.default_rng(0)
+    made = [inputs({"audio": {"bytes": content, "path": None}}, draws) for content in contents]
+    return inputs.finish(collate(made, fills=inputs.fills))
+
+
+@pytest.mark.parametrize("settings", [AudioArguments(), CHANGED], ids=["unchanged", "changed"])
+@pytest.mark.parametrize("front_end", ["log-mel", "waveform", "in the workers"])
+def test_views_have_their_starts_and_equal_sounds_one_start(front_end, settings):
+    """Random changes differ by view, so that they hide equal sounds from who looks at finished values."""
+    extractor = {
+        "log-mel": ASTFeatureExtractor(num_mel_bins=16, max_length=48),
+        "waveform": Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True),
+        "in the workers": SeamlessM4TFeatureExtractor(feature_size=80),
+    }[front_end]
+    contents = [noise(2.0), noise(0.55), noise(0.4), noise(2.0, period=0.25), sound(samples=np.zeros(2 * RATE))]
+    batch = finished(contents, extractor, settings)
+    apart = (batch["sound_start"][:, 1] - batch["sound_start"][:, 0]).abs()
+    torch.testing.assert_close(apart, torch.tensor([0.75, 0.025, 0.0, 0.0, 0.0]), atol=1e-4, rtol=0)
+    assert near(batch["sound_start"], 0.5).tolist() == [False, True, True, True, True]
+    assert set(batch) - {"attention_mask"} == {extractor.model_input_names[0], "sound_start"}
+    if settings is CHANGED and front_end != "in the workers":  # what finished values would say
+        assert not same_sounds(batch[extractor.model_input_names[0]])[:4].any()
+
+
+def test_starts_are_those_of_the_file():
+    batch = finished([noise(2.5)] * 5, Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True))
+    draws = np.random.default_rng(0)
+    at = torch.tensor([draws.random() for _ in range(5)], dtype=torch.float32)
+    expected = torch.stack([at, (at + 0.5) % 1], 1) * 2.0
+    torch.testing.assert_close(batch["sound_start"], expected)
+
+
+def test_noise_has_the_columns_of_views():
+    inputs = Inputs(audio(), video(), views={"audio": 2})
+    example = inputs(row(), np.random.default_rng(0))
+    batch = inputs.finish({name: torch.as_tensor(value)[None] for name, value in example.items()})
+    assert {name: values.shape[1:] for name, values in inputs.noise()[0].items()} == {
+        name: values.shape[1:] for name, values in batch.items()
+    }
+    assert not near(inputs.noise()[0]["sound_start"], 100.0).any()
+    alone = Inputs(audio(), video())
+    assert "sound_start" not in alone.noise()[0]
+    example = alone(row(), np.random.default_rng(0))
+    assert "sound_start" not in alone.finish({name: torch.as_tensor(value)[None] for name, value in example.items()})
 
 
 def test_views_of_other_kinds_stay_at_the_position_that_was_drawn():

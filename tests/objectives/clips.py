@@ -31,9 +31,14 @@ def clips(model: AudioVisualForPreTraining, count: int = 6, seed: int = 1) -> di
     size = (count, *((2,) if model.views_of(model.task) else ()))
     frames = getattr(model.encoders["video"].config, "num_frames", FRAMES)
     pixels = torch.randn(count, frames, 3, IMAGE, IMAGE, generator=random)
+    starts = {"sound_start": torch.tensor([[0.0, 3.0], [5.0, 1.0]]).repeat(count, 1)[:count]} if len(size) > 1 else {}
     if model.encoders["audio"].main_input_name == "pixel_values":  # log-mel of one channel
-        return {"pixel_values": torch.randn(*size, 1, MELS, 20, generator=random), "video_pixel_values": pixels}
+        return {
+            "pixel_values": torch.randn(*size, 1, MELS, 20, generator=random),
+            "video_pixel_values": pixels,
+            **starts,
+        }
     mask = torch.ones(*size, SAMPLES, dtype=torch.long)
     mask[-1, ..., SAMPLES // 2 :] = 0
     sounds = torch.randn(*size, SAMPLES, generator=random) * mask
-    return {"input_values": sounds, "attention_mask": mask, "pixel_values": pixels}
+    return {"input_values": sounds, "attention_mask": mask, "pixel_values": pixels, **starts}

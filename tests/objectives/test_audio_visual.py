@@ -15,11 +15,14 @@ from transformers import AutoModel
 
 from hf_pretext import AudioVisualForPreTraining
 from hf_pretext.encoders import build_encoder
+from hf_pretext.evaluation.matching import threshold
 from hf_pretext.evaluation.retrieval import retrieval
 from hf_pretext.features import encode
 from hf_pretext.modules.composite import CompositeModel
-from hf_pretext.modules.correspondence import DIFFERENT, HEAT, Distance, heat_maps, same_sounds
+from hf_pretext.modules.correspondence import HEAT, Distance, heat_maps
 from hf_pretext.modules.masking import IGNORED
+from hf_pretext.modules.shifted import DIFFERENT, near, same_sounds
+from hf_pretext.modules.wrong_pairs import SOURCE_BATCHES
 from hf_pretext.objectives import audio_visual
 from hf_pretext.objectives.audio_visual import AudioVisualTask
 
@@ -161,7 +164,8 @@ def test_shifted_sounds_replace_those_of_other_clips(next_clip, monkeypatch, fus
     others, shifted = plain.match(**shuffled(first, NEXT)), plain.match(**{**first, **moved})
     expected = torch.where(torch.tensor([1, 0, 1, 0, 1, 0]) == 1, shifted, others)
     torch.testing.assert_close(logits[6:], expected)
-    batch["input_values"][2, 1] = batch["input_values"][2, 0] * 3  # the same sound, louder: not wrong
+    assert model(**batch).labels.tolist() == [1] * 6 + [0] * 6
+    batch["sound_start"][2] = torch.tensor([1.0, 1.4])  # too near: not wrong
     expected[2] = others[2]
     output = model(**batch)
     torch.testing.assert_close(output.logits[6:], expected)
@@ -173,13 +177,17 @@ def shuffled(batch: dict, order: torch.Tensor) -> dict:
     return {name: values if name.startswith("pixel") else values[order] for name, values in batch.items()}
 
 
+def one_view(batch: dict, view: int) -> dict:
+    """The batch with one of the two sounds of each clip."""
+    return {name: values if name.startswith("pixel") else values[:, view] for name, values in batch.items()}
+
+
 def test_shifted_sounds_are_more_candidates_for_frames(monkeypatch):
     model = model_of(negatives="shifted", shifted_share=0.5).eval()
     batch = clips(model)
     monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.tensor([4, 0, 2, 1, 3, 5])[:count])
     with torch.no_grad():
-        first, second = ({name: values[:, view] if name != "pixel_values" else values for name, values in batch.items()}
-                         for view in (0, 1))  # fmt: skip
+        first, second = (one_view(batch, view) for view in (0, 1))
         sounds, frames = embeddings_of(model, first)
         moved, _ = embeddings_of(model, second)
 
@@ -191,6 +199,7 @@ def test_shifted_sounds_are_more_candidates_for_frames(monkeypatch):
     gradients = []
     for same in (False, True):  # a sound without another time is right, so that nothing pushes it away
         if same:
+            batch["sound_start"][:, 1] = batch["sound_start"][:, 0]
             batch["input_values"][:, 1], batch["attention_mask"][:, 1] = batch["input_values"][:, 0], 1
             batch["attention_mask"][:, 0] = 1
         model.zero_grad()
@@ -198,7 +207,7 @@ def test_shifted_sounds_are_more_candidates_for_frames(monkeypatch):
         gradients.append(model.encoders["audio"].encoder.layers[0].attention.k_proj.weight.grad.clone())
     plain = model_of().eval()
     plain.load_state_dict(model.state_dict())
-    loss = plain(**{name: values[:, 0] if name != "pixel_values" else values for name, values in batch.items()}).loss
+    loss = plain(**one_view(batch, 0)).loss
     output = model(**batch)
     assert output.logs["shifted"] == 0 and output.loss > loss  # by the share of the second right one
     assert output.loss - loss < math.log(2) / 2 + 1e-4
@@ -238,14 +247,45 @@ def test_sounds_are_the_same_up_to_their_loudness():
     assert same_sounds(sounds.view(5, 2, 20, 20)).tolist() == [False, True, True, True, False]
 
 
+def test_sounds_are_near_below_the_least_shift():
+    starts = torch.tensor([[0.0, 0.05], [9.0, 8.51], [9.0, 8.5], [7200.0, 7200.5], [3.0, 3.0], [0.0, 3.0]])
+    assert near(starts, 0.5).tolist() == [True, True, False, False, True, False]
+    assert near(starts, 2.0).tolist() == [True] * 5 + [False]
+
+
 def test_clips_without_another_time_are_refused_before_training():
-    model = model_of(negatives="shifted")
+    model = model_of(negatives="shifted", min_shift=0.2)
     batch = clips(model)
     model.prepare(iter([batch]))
-    batch["input_values"][:, 1] = 0.5 * batch["input_values"][:, 0]
-    with pytest.raises(ValueError, match="all clips of a batch are as short as the part.*--seconds"):
+    batch["sound_start"] = torch.tensor([[0.05, 0.0]]).repeat(6, 1)  # of files of 2.1 s, with --seconds 2
+    with pytest.raises(ValueError, match=r"at least 0.2 seconds apart \(--min_shift\), but in a batch.*at most 0.05"):
         model.prepare(iter([batch]))
+    batch["sound_start"][0, 0] = 0.2
+    model.prepare(iter([batch]))
     model_of().prepare(iter([]))
+
+
+@pytest.mark.parametrize("fusion", ["distance", "concat", "contrastive"])
+def test_near_sounds_are_not_wrong_also_where_random_changes_differ(fusion):
+    """Two sounds of one time have other random changes, so that their values differ."""
+    model = model_of(fusion=fusion, negatives="shifted", easy_until=0.0, shifted_share=1.0).train()
+    batch = clips(model)
+    assert model(**batch).logs["shifted"] == 1
+    batch["sound_start"][:, 1] = batch["sound_start"][:, 0] + 0.05
+    assert not same_sounds(batch["input_values"]).any() and model(**batch).logs["shifted"] == 0
+
+
+def test_one_clip_in_evaluation_has_its_shifted_sound_as_a_wrong_one():
+    model = model_of(fusion="distance", negatives="shifted").eval()
+    batch = clips(model, 1)
+    output = model(**batch)
+    assert output.logs["shifted"] == 1 and output.labels.tolist() == [1, 0]
+    expected = model_of(fusion="distance").eval()
+    expected.load_state_dict(model.state_dict())
+    torch.testing.assert_close(output.logits, torch.cat([expected.match(**one_view(batch, view)) for view in (0, 1)]))
+    batch["sound_start"][:, 1] = 0.0
+    output = model(**batch)
+    assert output.logs["shifted"] == 0 and output.labels.tolist() == [1, IGNORED]
 
 
 # wrong sounds
@@ -259,11 +299,31 @@ def test_wrong_sounds_are_of_the_same_source_where_there_is_one():
         audio_visual.wrong_ones = lambda *arguments: drawn.append(taken(*arguments)) or drawn[-1]
         for _ in range(60):
             model(**clips(model), labels=labels)
-        assert model.eval()(**clips(model)).labels.tolist() == [1] * 6 + [0] * 6  # evaluation has no labels
+        assert model(**clips(model), labels=labels).logs["same_source"].item() == pytest.approx(5 / 6)
+        drawn.pop()
+        output = model.eval()(**clips(model))  # evaluation has no labels
+        assert output.labels.tolist() == [1] * 6 + [0] * 6 and "same_source" not in output.logs
     finally:
         audio_visual.wrong_ones = taken
     seen = [set(column) for column in torch.stack(drawn[:-1]).T.tolist()]
     assert seen == [{1}, {0}, {0, 1, 3, 4, 5}, {4, 5}, {3, 5}, {3, 4}]
+
+
+def test_sources_of_one_clip_each_are_refused_before_training():
+    model, batch = model_of(fusion="distance", negatives="same_source"), {}
+    read = []
+
+    def batches(labels):
+        for some in labels:
+            read.append(some)
+            yield {**batch, "labels": torch.tensor(some)}
+
+    model.prepare(batches([[1, 2, 3], [4, 5, 4], [6, 6, 6]]))
+    assert read == [[1, 2, 3], [4, 5, 4]]  # no more than needed
+    read.clear()
+    with pytest.raises(ValueError, match="has no effect: of the first 24 clips, none has another.*--pair_label"):
+        model.prepare(batches([3 * i, 3 * i + 1, 3 * i + 2] for i in range(10**6)))
+    assert len(read) == SOURCE_BATCHES
 
 
 def test_wrong_sounds_are_never_of_the_clip_and_of_all_others():
@@ -297,11 +357,12 @@ def synthetic(seed: int, count: int = 64):
     return causes @ of_sounds + noise[0], causes @ of_frames + noise[1]
 
 
-def trained(seed: int, sign_bound: bool = True, steps: int = 150):
-    """Heads of the distance fusion trained on features. sign_bound: False for a slope of any sign that begins as the
-    wrong one. Returns accuracy on unseen pairs with a threshold at 0, and R@1 in both directions."""
+def trained(seed: int, name: str = "distance", sign_bound: bool = True, steps: int = 150):
+    """Heads trained on features. sign_bound: False for a slope of any sign that begins as the wrong one. Returns
+    accuracy on unseen pairs with a threshold at 0 (contrastive: chosen on pairs of training), and R@10 in both
+    directions."""
     torch.manual_seed(seed)
-    model = model_of(fusion="distance", embedding_dim=16).train()
+    model = model_of(**SETTINGS[name], embedding_dim=16).train()
     heads = [torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16)) for _ in range(2)]
     score = model.pretext_head["score"]
     if not sign_bound:
@@ -318,22 +379,26 @@ def trained(seed: int, sign_bound: bool = True, steps: int = 150):
 
     for _ in range(steps):
         rows = torch.randint(0, 384, (64,))
-        loss, *_ = model.classify(*embedded(rows), None, None)
+        pairs = embedded(rows)
+        loss, *_ = model.contrast(*pairs, None) if name == "contrastive" else model.classify(*pairs, None, None)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        audio, video = embedded(slice(384, 512))
-        wrong = score(audio.roll(1, 0), video)
-        accuracy = ((score(audio, video) > 0).float().mean() + (wrong <= 0).float().mean()) / 2
+        (audio, video), known = embedded(slice(384, 512)), embedded(slice(384))
+        right, wrong = score(audio, video), score(audio.roll(1, 0), video)
+        of_known = (score(*known).numpy(), score(known[0].roll(1, 0), known[1]).numpy())
+        at = threshold(*of_known) if name == "contrastive" else 0.0
+        accuracy = ((right > at).float().mean() + (wrong <= at).float().mean()) / 2
     ids = [*range(128)]
     found = retrieval(audio, video, ids, ids, ks=(10,))
     return accuracy.item(), [found[f"{way}_r10"] for way in ("image_to_text", "text_to_image")]
 
 
-def test_accuracy_and_retrieval_never_disagree_in_sign():
+@pytest.mark.parametrize("name", ["contrastive", "distance", "margin"])
+def test_accuracy_and_retrieval_never_disagree_in_sign(name):
     for seed in range(4):
-        accuracy, recalls = trained(seed)
+        accuracy, recalls = trained(seed, name)
         assert accuracy > 0.8 and min(recalls) > 3 * 10 / 128, (seed, accuracy, recalls)
 
 
@@ -381,7 +446,7 @@ def test_a_video_encoder_and_ast_are_taken(video):
     assert model.embed("video", pixel_values=batch["pixel_values"]).shape == (3, 128)
 
 
-@pytest.mark.parametrize("name", [name for name in SETTINGS if "locate" not in name])
+@pytest.mark.parametrize("name", SETTINGS)
 def test_bfloat16_changes_little_and_the_loss_stays_in_float32(name):
     model = model_of(**SETTINGS[name]).eval()
     batch = clips(model)
@@ -486,6 +551,20 @@ def test_a_heat_map_is_red_where_the_score_is_highest(audio):
     assert not torch.equal(drawn["its sound"], drawn["another sound"])
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_heat_maps_of_a_bfloat16_model_are_those_of_float32(autocast):
+    model = model_of("resnet", fusion="distance", locate=True).eval()
+    batch = clips(model, 3)
+    exact = model.illustrate(**batch)
+    if not autocast:
+        model, batch = model.bfloat16(), {name: values.bfloat16() for name, values in batch.items()}
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        drawn = model.illustrate(**batch)
+    for title, pixels in exact.items():
+        assert drawn[title].dtype == torch.float32
+        assert (drawn[title] - pixels).abs().mean() < 0.1 * pixels.abs().mean()
+
+
 def test_a_heat_map_has_one_scale_for_the_maps_of_a_clip():
     pixels = torch.rand(2, 1, 3, 8, 8) - 0.5
     first, second = torch.zeros(2, 1, 2, 2), torch.zeros(2, 1, 2, 2)
@@ -512,12 +591,18 @@ def test_a_heat_map_has_one_scale_for_the_maps_of_a_clip():
         ({"fusion": "sum"}, "fusion"),
         ({"embedding_dim": 0}, "embedding_dim must be at least 1, but is 0"),
         ({"fusion": "distance", "margin": 2.5}, "margin must be above 0 and at most 2.*but is 2.5"),
-        ({"margin": 0.9}, "margin=0.9 needs fusion='distance', but fusion is 'contrastive'"),
-        ({"fusion": "concat", "locate": True}, "locate=True needs fusion='distance', but fusion is 'concat'"),
-        ({"locate": True}, "locate=True needs fusion='distance', but fusion is 'contrastive'"),
+        ({"margin": 0.9}, "margin=0.9 is for fusion=distance, not for fusion=contrastive. Leave it at its default"),
+        ({"fusion": "concat", "locate": True}, "locate=True is for fusion=distance, not for fusion=concat"),
+        ({"locate": True}, "locate=True is for fusion=distance, not for fusion=contrastive"),
+        ({"fusion": "distance", "temperature": 0.3}, "temperature=0.3 is for fusion=contrastive, not for fusion=dist"),
+        ({"fusion": "concat", "learned_temperature": False}, "learned_temperature=False is for fusion=contrastive"),
+        ({"easy_until": 0.1}, "easy_until=0.1 is for negatives=shifted, not for negatives=other"),
+        ({"shifted_share": 0.9}, "shifted_share=0.9 is for negatives=shifted"),
+        ({"fusion": "concat", "negatives": "same_source", "min_shift": 1.0}, "not for negatives=same_source"),
+        ({"negatives": "shifted", "min_shift": 0.0}, "min_shift must be at least 0.01 seconds, but is 0.0"),
         ({"temperature": 0.001}, "temperature must be at least 0.01, but is 0.001"),
-        ({"easy_until": 1.0}, "easy_until must be at least 0 and below 1"),
-        ({"shifted_share": 0.0}, "shifted_share must be above 0"),
+        ({"negatives": "shifted", "easy_until": 1.0}, "easy_until must be at least 0 and below 1"),
+        ({"negatives": "shifted", "shifted_share": 0.0}, "shifted_share must be above 0"),
         ({"negatives": "same_source"}, "negatives='same_source' needs fusion='distance' or 'concat'"),
     ],
 )
@@ -553,6 +638,11 @@ def test_batches_that_are_refused():
         by_source(**batch, labels=labels[:5])
     with pytest.raises(ValueError, match=r"two sounds of each clip, \(B, 2, ...\), but got the shape \(6, 1600\)"):
         model_of(negatives="shifted")(**batch)
+    shifted = model_of(negatives="shifted")
+    several = clips(shifted)
+    for starts in ({}, {"sound_start": several.pop("sound_start")[:, 0]}):
+        with pytest.raises(ValueError, match=r"needs the starts of both sounds.*\(B, 2\), but got (None|\(6,\))"):
+            shifted(**several, **starts)
 
 
 def test_views_are_those_of_the_settings():

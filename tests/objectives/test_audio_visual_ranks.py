@@ -36,7 +36,7 @@ def found(kind):
     model = model_of("wav2vec2", "vit", **KINDS[kind]).double().train()
     batch = {k: v.double() if v.is_floating_point() else v for k, v in clips(model, 8).items()}
     if "shifted" in kind:
-        for name in ("input_values", "attention_mask"):
+        for name in ("input_values", "attention_mask", "sound_start"):
             batch[name][5, 1] = batch[name][5, 0]  # without another time
     model.freeze_unused(batch)
     model.train()

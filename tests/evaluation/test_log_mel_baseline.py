@@ -14,10 +14,11 @@ from transformers import ASTFeatureExtractor, Wav2Vec2FeatureExtractor
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.baselines import baseline_transfer
 from hf_pretext.evaluation.labelled_set import LabelledSet
-from hf_pretext.evaluation.log_mel import MELS, log_mel, log_mel_transfer, statistics
+from hf_pretext.evaluation.log_mel import MELS, log_mel_transfer, statistics
 from hf_pretext.evaluation.transfer import METHODS
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
+from hf_pretext.modules.log_mel import log_mel
 
 RATE = 16_000
 
@@ -46,11 +47,11 @@ def reference(wave: np.ndarray, rate: int) -> np.ndarray:
     return np.stack(rows)
 
 
-@pytest.mark.parametrize("rate", [8_000, 16_000])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 44_000])
 def test_it_is_the_formula(rate):
     random = np.random.default_rng(0)
     wave = 0.1 * random.standard_normal(rate // 4) + np.sin(np.arange(rate // 4) / 5)
-    ours = log_mel(torch.tensor(wave[None], dtype=torch.float32), rate)
+    ours = log_mel(torch.tensor(wave[None], dtype=torch.float32), rate, MELS)
     expected = reference(wave, rate)
     assert ours.shape == (1, 23, MELS)
     np.testing.assert_allclose(ours[0].numpy(), expected, atol=2e-3)
@@ -60,7 +61,7 @@ def test_it_is_what_the_extractor_of_ast_gives():
     wave = torch.tensor(np.random.default_rng(0).standard_normal((1, RATE)), dtype=torch.float32) * 0.1
     extractor = ASTFeatureExtractor(num_mel_bins=MELS, max_length=98, do_normalize=False)
     expected = extractor(wave[0].numpy(), sampling_rate=RATE, return_tensors="pt")["input_values"]
-    torch.testing.assert_close(log_mel(wave, RATE), expected, atol=5e-3, rtol=1e-3)
+    torch.testing.assert_close(log_mel(wave, RATE, MELS), expected, atol=5e-3, rtol=1e-3)
 
 
 def test_padding_changes_nothing():
@@ -69,7 +70,7 @@ def test_padding_changes_nothing():
     padded = torch.nn.functional.pad(short, (0, 3_000))
     alone = statistics(short, torch.tensor([5_000]), RATE)
     torch.testing.assert_close(statistics(padded, torch.tensor([5_000]), RATE), alone)
-    frames = log_mel(short, RATE)[0]
+    frames = log_mel(short, RATE, MELS)[0]
     torch.testing.assert_close(alone[0], torch.cat([frames.mean(0), frames.std(0, correction=0)]), atol=1e-4, rtol=1e-4)
     assert not torch.allclose(statistics(padded, torch.tensor([8_000]), RATE), alone, atol=0.1)
     brief = statistics(short[:, :9], torch.tensor([9]), RATE)  # shorter than a frame
