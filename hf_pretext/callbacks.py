@@ -182,8 +182,8 @@ class Publisher(TrainerCallback):
 class Hooks(TrainerCallback):
     """Calls the hooks of an objective between steps, never from `forward`.
 
-    The calls depend only on the step, so a resumed run makes the same calls as an uninterrupted run. If its global
-    batch size has changed, the progress follows the samples seen, like the learning rate."""
+    The calls depend only on the samples seen, so a resumed run makes the same calls as an uninterrupted run. If its
+    global batch size has changed, the progress follows the samples seen, like the learning rate."""
 
     def __init__(self, trainer: Trainer):
         self.trainer = trainer
@@ -195,13 +195,11 @@ class Hooks(TrainerCallback):
     def on_train_begin(self, args, state, control, **kwargs):
         self.model.progress = progress(state, self.trainer.schedule)
         if type(self.model).before_training is not PretextModel.before_training:
-            self.trainer.learn_from_data(self.model.before_training, once=not self.trainer.mixture.endless)
+            self.trainer.before_training()
 
     def on_step_begin(self, args, state, control, **kwargs):
-        if type(self.model).before_round is not PretextModel.before_round and self.trainer.begins_round():
-            values = self.trainer.learn_from_data(self.model.before_round, once=not self.trainer.mixture.endless)
-            if values:
-                self.trainer.log(dict(values))
+        if type(self.model).before_round is not PretextModel.before_round:
+            self.trainer.before_round()
 
     def on_step_end(self, args, state, control, **kwargs):
         model = self.model

@@ -7,7 +7,7 @@ Its checkpoint is a checkpoint of a native transformers model (see `checkpoints.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -82,7 +82,7 @@ class TrainingHooks:
     others would wait for it. False: the main process gets all rows, and the other ranks get its parameters and buffers.
     """
 
-    needs_keys: ClassVar[bool] = False
+    needs_keys: bool = False  # of a class: with any settings
     learns_on_all_ranks: ClassVar[bool] = False
 
     @classmethod
@@ -91,6 +91,11 @@ class TrainingHooks:
 
         processors: by kind of data. Raises `ValueError` for a processor that does not fit the objective."""
         return task
+
+    @classmethod
+    def needs_keys_of(cls, task) -> bool:
+        """Returns the value of `needs_keys` for these settings."""
+        return cls.needs_keys
 
     def set_rows(self, rows: int) -> None:
         """Gets the number of rows of the training data, before training. Only called if `needs_keys` is True. Raises
@@ -106,7 +111,7 @@ class TrainingHooks:
 
     def before_training(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Learns from the data at the start of each run, also of a resumed one: what checkpoints do not contain.
-        batches: as in `before_round`."""
+        batches: as in `before_round`, of round 0."""
 
     @property
     def round_epochs(self) -> int:
@@ -116,9 +121,17 @@ class TrainingHooks:
     def before_round(self, batches: Iterator[dict[str, Tensor]]) -> Mapping[str, float] | None:
         """Learns from the data at the start of each round, e.g. clusters. Returns values to log, by name.
 
-        It sets the mode that it needs (`eval()`) and restores it. The result must be in parameters or buffers, because
-        a run resumed within a round does not call it. batches: each row of the training data once, as in training; bad
-        rows are left out. For data without a length: training batches, without end."""
+        It sets the mode that it needs (`eval()`) and restores it. It runs under the autocast of training, like
+        `forward`. The result must be in parameters or buffers, because a run resumed within a round does not call it.
+
+        batches: each row of the training data once, processed as for evaluation, without random changes; bad rows are
+        left out. Only the place of a clip is random: it depends on the seed, the round and the row, not on the order of
+        the rows. For data without a length: training batches, without end."""
+
+    def redrawn(self) -> Iterable[nn.Parameter]:
+        """Returns the parameters that `before_round` draws again. The trainer then drops the optimizer's state of them:
+        momentum of the old values would move the new ones."""
+        return ()
 
     def after_step(self, progress: float) -> None:
         """Updates the model after an optimizer step, e.g. the moving average of a teacher. progress: 0 to 1."""
@@ -162,6 +175,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
             setattr(self, flag, getattr(full_model, flag, False))
         super().__init__(full_model.config)
         self.task, self.parts, self.progress = task, parts, 0.0
+        self.needs_keys = self.needs_keys_of(task)
         self.main_input_name = full_model.main_input_name
         self.full_model = full_model
 

@@ -6,8 +6,7 @@ without the pickled arguments.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
-from .stream.loader import StreamLoader, each_row
+from .stream.learning import forget, learned
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
@@ -85,58 +84,39 @@ class PretextTrainer(StreamTrainer):
         """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
         model = self.accelerator.unwrap_model(self.model)
         if type(model).prepare is not PretextModel.prepare:
-            self.learn_from_data(model.prepare)
+            learned(self, model.prepare)
             if self.is_world_process_zero() and model.prepared():
                 log.warning(f"Prepared from the data before training: {model.prepared()}.")
 
-    def begins_round(self) -> bool:
-        """Returns True before the first step of a round, which is `round_epochs` of the model; for data without a
-        length, before the first step only."""
-        before = self.samples_seen - self.get_total_train_batch_size(self.args)
+    def before_training(self) -> None:
+        """Calls `before_training` of the objective, under the autocast of training, with each row once: the same clips
+        in a resumed run. For data without a length, with training batches."""
         model = self.accelerator.unwrap_model(self.model)
-        length = self.samples_seen + 1 if self.mixture.endless else len(self.mixture) * model.round_epochs
-        return self.samples_seen == 0 or self.samples_seen // length > before // length
+        with self.accelerator.autocast():
+            learned(self, model.before_training, None if self.mixture.endless else 0)
 
-    def learn_from_data(self, learn: Callable[[Iterator[dict]], Any], once: bool = False) -> Any:
-        """Calls a method of the model with batches of the training data. Returns what it returns, on all ranks.
-
-        All ranks call it, each with its share of the rows, if the model has `learns_on_all_ranks`; else the main
-        process alone. All ranks then get the parameters and buffers of the main process. The batches start at the first
-        sample of the data. learn: method that takes an iterator of batches. once: True for each row once (see
-        `each_row`), False for endless batches. Raises the `ValueError` of `learn` on all ranks."""
+    def round_at(self, samples: int) -> int:
+        """Returns the number of the round, from 0, after this many samples. A round is `round_epochs` of the model; for
+        data without a length, all of training."""
         model = self.accelerator.unwrap_model(self.model)
-        if not model.learns_on_all_ranks:
-            learned = on_main_process(lambda: self._learn(learn, once, 0, 1))
-        else:
-            self._share_weights()  # batch norm has other statistics on each rank
-            learned = self._learn(learn, once, self.args.process_index, self.args.world_size)
-        self._share_weights()
-        return learned
+        return 0 if self.mixture.endless else samples // (len(self.mixture) * model.round_epochs)
 
-    def _learn(self, learn: Callable[[Iterator[dict]], Any], once: bool, rank: int, ranks: int) -> Any:
-        """Calls `learn` with the batches of one of `ranks` ranks (see `learn_from_data`)."""
-        options = {"seed": self.data_seed, "settings": self.stream, "num_workers": self.args.dataloader_num_workers}
-        size = max(self.get_total_train_batch_size(self.args) // ranks, 1)
-        keyed = self.accelerator.unwrap_model(self.model).needs_keys
-        options |= {"rank": rank, "ranks": ranks}
-        if once:
-            batches = each_row(self.mixture, self.processing, size, **options)
-        else:
-            batches = StreamLoader(self.mixture, self.processing, size, keys=0 if keyed else None, **options)
-        with closing(batches):
-            return learn(self._finished(batches, keyed))
+    def before_round(self) -> None:
+        """Calls `before_round` of the objective, as `before_training`, if a round begins with the next step. Logs what
+        it returns, and drops the optimizer's state of parameters that were drawn again.
 
-    def _finished(self, batches: Iterable[dict], keyed: bool) -> Iterator[dict]:
-        """Yields batches of model inputs on the device, with `keys` if `keyed` is set."""
-        for batch in batches:
-            yield self._prepare_inputs({name: v for name, v in batch.items() if keyed or name != "keys"})
-
-    def _share_weights(self) -> None:
-        """Sends the parameters and buffers of the main process to the other ranks."""
-        if self.args.world_size > 1:
-            model = self.accelerator.unwrap_model(self.model)
-            for value in (*model.parameters(), *model.buffers()):
-                torch.distributed.broadcast(value.data, src=0)
+        A checkpoint has the place at which the last round began, so that a run that resumes with another global batch
+        size skips and repeats none."""
+        number = self.round_at(self.samples_seen)
+        if self.round_began is not None and number <= self.round_at(self.round_began):
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            values = learned(self, model.before_round, None if self.mixture.endless else number)
+        forget(self.optimizer, model.redrawn())
+        self.round_began = self.samples_seen
+        if values:
+            self.log(dict(values))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the loss of the objective. Its terms and logs are summed on the device until the next log."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..utils.progress import progress
 from ..utils.ranks import on_main_process
 from .distributed import by_row
-from .kmeans import PASSES, k_means, nearest
+from .kmeans import PASSES, distinct, k_means, nearest
 
 NONE = -1  # code of a row without features
 
@@ -40,10 +40,11 @@ class Clusters(nn.Module):
         self.register_buffer("rounds", torch.zeros((), dtype=torch.int32))
         self.register_buffer("seed", torch.randint(2**31 - 1, (), dtype=torch.int32))
         self.set_rows(rows)
-        self._seen_fitted = False
 
     def set_rows(self, rows: int) -> None:
-        """Makes room for the codes of a number of rows; all are `NONE`."""
+        """Makes room for the codes of a number of rows; all are `NONE`, and no clusters are fitted yet."""
+        self._seen_fitted = False
+        self.rounds.zero_()
         for name in self.widths:
             self.register_buffer(f"codes_{name}", torch.full((rows,), NONE, dtype=torch.int32, device=self.seed.device))
 
@@ -67,7 +68,7 @@ class Clusters(nn.Module):
     @torch.no_grad()
     def assign(self, name: str, *features: Tensor) -> Tensor:
         """Returns the index of the nearest centre of each example, `(B,)`, int64. features: `(B, d)` of each kind."""
-        with torch.autocast(features[0].device.type, enabled=False):
+        with torch.autocast(features[0].device.type, enabled=False):  # features are compared in float32
             points = self._points(name, features)
             return nearest(points, getattr(self, f"centres_{name}"))[0]
 
@@ -93,7 +94,8 @@ class Clusters(nn.Module):
         place = torch.full((rows,), NONE).index_copy_(0, drawn, torch.arange(len(drawn)))[keys]
         chosen = place != NONE
         sample = by_row(len(drawn), place[chosen], torch.cat(features, 1)[chosen], False, device)
-        fitted = on_main_process(lambda: self._fitted(name, sample, seed))
+        with torch.autocast(device.type, enabled=False):
+            fitted = on_main_process(lambda: self._fitted(name, sample, seed))
         for kind, value in zip(("means", "centres"), fitted, strict=True):
             getattr(self, f"{kind}_{name}").copy_(value)
         assigned = [self.assign(name, *(part.to(device) for part in parts)).cpu() for parts in in_parts(features)]
@@ -102,13 +104,18 @@ class Clusters(nn.Module):
 
     def _fitted(self, name: str, sample: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Returns the means `(d,)` and the centres `(size, d)` of a sample of features `(n, d)`, on the main process.
+        Centres repeat if fewer of the features than clusters are distinct: then some clusters get no rows.
 
         Raises `ValueError` for fewer rows than clusters."""
         check_size(self.size, len(sample))
         getattr(self, f"means_{name}").copy_(sample.mean(0))
         points = self._points(name, [part.to(self.seed.device) for part in sample.split(self.widths[name], 1)]).cpu()
-        with progress(total=PASSES * len(points), description="clustering", unit="rows") as shown:
-            centres, *_ = k_means(points, torch.ones(len(points)), self.size, seed, shown)
+        points, weights = distinct(points, in_order=True)  # as on any number of ranks, but for rounding
+        if len(points) <= self.size:
+            centres = points[torch.arange(self.size) % len(points)]
+        else:
+            with progress(total=PASSES * len(points), description="clustering", unit="rows") as shown:
+                centres, *_ = k_means(points, weights, self.size, seed, shown)
         return getattr(self, f"means_{name}").cpu(), centres
 
     def keep(self, codes: Mapping[str, Tensor]) -> None:
@@ -137,10 +144,12 @@ def used_share(codes: Tensor, size: int) -> float:
     return len(codes[codes != NONE].unique()) / size
 
 
-def mutual_information(first: Tensor, second: Tensor) -> float:
+def mutual_information(first: Tensor, second: Tensor) -> float | None:
     """Returns the normalised mutual information of two codes of the same rows, `(N,)` each, 0 (independent) to 1 (equal
-    up to the numbers of the clusters). Rows without a code in one of them are left out."""
+    up to the numbers of the clusters). Rows without a code in one of them are left out; None if no row is left."""
     from sklearn.metrics import normalized_mutual_info_score  # takes seconds to import
 
     known = (first != NONE) & (second != NONE)
+    if not known.any():
+        return None
     return float(normalized_mutual_info_score(first[known].cpu().numpy(), second[known].cpu().numpy()))

@@ -31,13 +31,17 @@ def nearest(points: Tensor, centres: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(codes), torch.cat(distances)
 
 
-def distinct(points: Tensor) -> tuple[Tensor, Tensor]:
+def distinct(points: Tensor, in_order: bool = False) -> tuple[Tensor, Tensor]:
     """Returns the distinct points among points `(n, d)`, and how often each occurs: `(m, d)`, `(m,)`.
+
+    in_order: True for the order in which they first occur; else they are sorted by their bytes, so that rounding
+    changes their order.
 
     White backgrounds give thousands of patches with identical pixels. Only one of them may become a centre."""
     bytes_of_rows = points.contiguous().numpy().view(np.dtype((np.void, points.shape[1] * points.itemsize)))
     _, first, counts = np.unique(bytes_of_rows[:, 0], return_index=True, return_counts=True)  # far faster than axis=0
-    return points[torch.from_numpy(first)], torch.from_numpy(counts).float()
+    order = np.argsort(first) if in_order else slice(None)
+    return points[torch.from_numpy(first[order])], torch.from_numpy(counts[order]).float()
 
 
 def first_centres(points: Tensor, weights: Tensor, size: int, seed: int) -> Tensor:

@@ -4,11 +4,14 @@ image processor -> mean (3,), std (3,) -> settings -> saved in config.json
 """
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import ClassVar, TypeVar
 
 import torch
 from huggingface_hub.dataclasses import strict
+from torch import Tensor
 
 CHANNELS = 3
 HALF = (0.5, 0.5, 0.5)  # mean and standard deviation that map pixels to [-1, 1]
@@ -58,3 +61,14 @@ def normalisation_of(processor) -> tuple[list[float], list[float]]:
         return [0.0] * CHANNELS, [1.0] * CHANNELS
     values = (processor.image_mean, processor.image_std)  # one per channel, or one for all
     return tuple(torch.as_tensor(value, dtype=torch.float64).expand(CHANNELS).tolist() for value in values)
+
+
+def per_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """Returns one number per channel for images on a device, `(C, 1, 1)`, float32. It is made once: a copy of Python
+    numbers to a GPU waits for all of its kernels. Do not change it in place."""
+    return _per_channel(tuple(values), device)
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)[:, None, None]

@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from ..encoders import encoder_config
 from ..utils.paths import relative
 from .codebook_sources import pretrained
+from .normalisation import per_channel
 
 AT_ONCE = 64  # frames that a teacher classifies at a time
 OPTION = "--teachers"
@@ -49,11 +50,10 @@ class Teacher:
 
         pixels: frames `(B, F, 3, H, W)` in [0, 1]. Classifies in float32, whatever the precision of training is. Raises
         `ValueError` for a teacher that can't be loaded, or has other weights than in training."""
-        place = PLACES.get(self.path) or os.path.expanduser(self.path).replace("$HF_HOME", constants.HF_HOME)
-        teacher, digest = loaded(place)
+        teacher, digest = loaded(self.place)
         if digest != self.digest:
             raise ValueError(
-                f"{OPTION} {place} has other weights than the teacher of this model. Give the teacher that it was "
+                f"{OPTION} {self.place} has other weights than the teacher of this model. Give the teacher that it was "
                 "trained with, or start a new run."
             )
         with torch.autocast(pixels.device.type, enabled=False):
@@ -66,8 +66,17 @@ class Teacher:
         """Returns frames `(n, 3, H, W)` in [0, 1] as the teacher takes them: resized, then normalised."""
         if tuple(frames.shape[2:]) != tuple(self.size):
             frames = F.interpolate(frames, tuple(self.size), mode="bilinear", antialias=True, align_corners=False)
-        mean, std = (torch.tensor(values, device=frames.device)[:, None, None] for values in (self.mean, self.std))
+        mean, std = (per_channel(values, frames.device) for values in (self.mean, self.std))
         return (frames - mean) / std
+
+    def to_cpu(self) -> None:
+        """Moves the classifier to the CPU, until it is called again: its memory on the device is free for training."""
+        loaded(self.place)[0].to("cpu")
+
+    @property
+    def place(self) -> str:
+        """Folder or Hub id that the classifier is loaded from."""
+        return PLACES.get(self.path) or os.path.expanduser(self.path).replace("$HF_HOME", constants.HF_HOME)
 
 
 @lru_cache(maxsize=8)

@@ -24,7 +24,13 @@ from ..modeling import PretextModel, PretextOutput
 from ..modules.composite import columns_of
 from ..modules.distributed import by_row
 from ..modules.losses import widened
-from ..modules.normalisation import CHANNELS, NormalisationTask, normalisation_of, with_normalisation_of
+from ..modules.normalisation import (
+    CHANNELS,
+    NormalisationTask,
+    normalisation_of,
+    per_channel,
+    with_normalisation_of,
+)
 from ..modules.teachers import Teacher, check_teachers, loaded
 from ..utils.progress import progress
 from ..utils.ranks import on_each_process
@@ -42,9 +48,10 @@ class SoundnetTask(NormalisationTask):
 
     teachers: image classifiers, folders or Hub ids of checkpoints that AutoModelForImageClassification loads, also
         timm's. They are not trained, and not stored in the checkpoint.
-    cache_posteriors: whether the posteriors of each row are computed only once, from one clip of it, before training;
-        they take 4 bytes a class and row, at most 1 GiB. Set it to False for films much longer than the clips, whose
-        frames differ from clip to clip: posteriors are then computed in each step.
+    cache_posteriors: whether the posteriors of each row are computed only once, before training, from one clip of it,
+        at a random place and without random changes; they take 4 bytes a class and row, at most 1 GiB. Set it to False
+        for films much longer than the clips, whose frames differ from clip to clip: posteriors are then computed in
+        each step.
     """
 
     teachers: list[str] | None = None
@@ -59,9 +66,9 @@ class SoundnetForPreTraining(PretextModel):
     compute the loss, not to load the encoder or the model.
 
     forward: the inputs of the sound encoder (see `columns_of`), frames (`(B, F, 3, S, S)`, normalised, as
-    `pixel_values_videos` or `pixel_values`; `video_pixel_values` if the sound encoder takes pixel_values) and keys
-    (`(B,)`, int64: numbers of the rows). The posteriors of rows with keys come from the cache, if there is one; rows
-    that are missing in it do not count. Others are computed from the frames.
+    `pixel_values_videos` or `pixel_values`; `video_pixel_values` if the sound encoder takes pixel_values) and, with
+    cache_posteriors, keys (`(B,)`, int64: numbers of the rows). The posteriors of rows with keys come from the cache,
+    if there is one; rows that are missing in it do not count. Others are computed from the frames.
 
     Returns features (`(B, D)`, of sounds), logits (`(B, C)`) of the first teacher's classes and labels (`(B,)`): its
     most probable classes. Losses and logs (agreement: share of the clips with the same most probable class) are named
@@ -127,6 +134,11 @@ class SoundnetForPreTraining(PretextModel):
             )
         return encoders["audio"]
 
+    @classmethod
+    def needs_keys_of(cls, task: SoundnetTask) -> bool:
+        """Returns True if posteriors are cached, by the numbers of the rows."""
+        return task.cache_posteriors
+
     def set_rows(self, rows: int) -> None:
         """See `PretextModel.set_rows`."""
         self.rows = rows
@@ -156,7 +168,7 @@ class SoundnetForPreTraining(PretextModel):
                 f"The batch has no frames for the teachers: give (B, F, 3, S, S) as one of {', '.join(FRAMES)}."
             )
         mean, std = (
-            torch.tensor(values or [default] * CHANNELS, device=frames.device)[:, None, None]
+            per_channel(values or [default] * CHANNELS, frames.device)
             for values, default in ((self.task.image_mean, 0.0), (self.task.image_std, 1.0))
         )
         pixels = (frames.float() * std + mean).clamp(0, 1)
@@ -165,7 +177,8 @@ class SoundnetForPreTraining(PretextModel):
     def before_training(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Computes the posteriors of all rows, each rank for its rows, and keeps those of all ranks on the device.
 
-        It does so in a resumed run too, from the same clips as at first, so that the run resumes bit for bit."""
+        It does so in a resumed run too, from the same clips as at first: their places depend on the seed and the
+        numbers of the rows alone. The teachers leave the device then."""
         size = 4 * self.rows * sum(self.classes)
         if not self.task.cache_posteriors or not 0 < size <= CACHED_BYTES:
             if self.task.cache_posteriors:
@@ -182,6 +195,8 @@ class SoundnetForPreTraining(PretextModel):
                 parts["posteriors"].append(torch.cat(self.posteriors(batch), 1).cpu())
 
         on_each_process(compute)  # else the others would wait for one that fails
+        for teacher in self.teachers:
+            teacher.to_cpu()
         keys, posteriors = (torch.cat(some) for some in parts.values())
         self.cached = by_row(self.rows, keys, posteriors, device=self.device).to(self.device)
 

@@ -10,7 +10,7 @@ Joulin and Douze, ECCV 2018, https://huggingface.co/papers/1807.05520
     -> cross-entropy with the codes of the rows
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from ..features import encode, width
 from ..modeling import PretextOutput
@@ -26,8 +27,9 @@ from ..modules.clusters import NONE, Clusters, check_size, mutual_information, u
 from ..modules.composite import TwoEncoders, columns_of
 from ..modules.losses import widened
 from ..utils.progress import progress
-from ..utils.ranks import on_each_process
+from ..utils.ranks import on_each_process, rank_and_ranks
 
+FEW = 0.5  # share of the clusters with rows, below which a warning is logged
 JOINT = "joint"  # name of the clusters of the features of all kinds together
 PREDICTED = {  # whose clusters each kind predicts
     "cross": {"audio": ("video",), "video": ("audio",)},
@@ -35,6 +37,8 @@ PREDICTED = {  # whose clusters each kind predicts
     "both": {"audio": ("audio", "video"), "video": ("video", "audio")},
     "joint": {"audio": (JOINT,), "video": (JOINT,)},
 }
+
+log = logging.get_logger(__name__)
 
 
 @strict
@@ -72,8 +76,9 @@ class XdcForPreTraining(TwoEncoders):
     """A sound encoder and a video encoder that learn by predicting clusters of each other's features.
 
     Before each round, all rows are encoded in `eval()` mode, each rank its share, and clustered (`Clusters`); the heads
-    are drawn again, since the clusters have other numbers. Each rank keeps the features of its rows in memory until
-    then: 4 bytes a channel. The codes of all rows are in the checkpoint, so that a run resumes within a round.
+    are drawn again, since the clusters have other numbers. A row is encoded without random changes; of a film longer
+    than the clip, the place is drawn in each round. Each rank keeps the features of its rows in memory until then: 4
+    bytes a channel. The codes of all rows are in the checkpoint, so that a run resumes within a round.
 
     forward: the inputs of both encoders (see `columns_of`), keys (`(B,)`, int64: numbers of the rows). keys is required
     in training. Without keys, as for a labelled set, the labels in `eval()` are the clusters nearest to the features of
@@ -101,9 +106,9 @@ class XdcForPreTraining(TwoEncoders):
         r"features of sound and film in the last round}"
     )
     limits = (
-        "Clusters are those of random features at first. What neither encoder separates then, is learned late or not "
+        "Clusters are those of random features at first. What neither encoder separates then is learned late or not "
         "at all.",
-        "Rows of rare kinds share a cluster with others, since clusters have similar numbers of rows.",
+        "k-means divides frequent kinds of rows into several clusters, while rows of rare kinds share one with others.",
         "Sounds that do not belong to the film, for example music or speech over it, give labels without a meaning.",
     )
 
@@ -174,6 +179,7 @@ class XdcForPreTraining(TwoEncoders):
         for name in self.clusters.widths:
             codes[name] = self.clusters.fit(name, keys, [shares[kind] for kind in kinds_of(name, self.inputs)], sampled)
         values = self.compare_rounds(codes)
+        warn_of_unused({name: values[f"{name}_used"] for name in codes}, self.task.num_clusters)
         self.clusters.keep(codes)
         self.draw_heads()
         return values
@@ -200,7 +206,7 @@ class XdcForPreTraining(TwoEncoders):
                 values[f"{name}_nmi_last"] = mutual_information(of_rows, self.clusters.codes(name).cpu())
         if len(codes) > 1:
             values["nmi_of_kinds"] = mutual_information(*codes.values())
-        return values
+        return {name: value for name, value in values.items() if value is not None}  # None: no row to compare
 
     @torch.no_grad()
     def draw_heads(self) -> None:
@@ -211,6 +217,10 @@ class XdcForPreTraining(TwoEncoders):
                 drawn = 2 * torch.rand(parameter.shape, generator=generator) - 1
                 parameter.copy_(drawn / head.in_features**0.5)
 
+    def redrawn(self) -> Iterable[nn.Parameter]:
+        """See `PretextModel.redrawn`."""
+        return self.pretext_head.parameters()
+
     def prepared(self) -> dict:
         """Returns facts about the clusters of the last round: how many rounds, the share of the clusters that have
         rows, and the normalised mutual information of the two kinds."""
@@ -219,13 +229,23 @@ class XdcForPreTraining(TwoEncoders):
             return {}
         codes = [self.clusters.codes(name) for name in names]
         used = {name: used_share(some, self.task.num_clusters) for name, some in zip(names, codes, strict=True)}
-        between = {"nmi_of_kinds": mutual_information(*codes)} if len(codes) > 1 else {}
-        return {"clusters": {"rounds": rounds, "used": used, **between}}
+        between = mutual_information(*codes) if len(codes) > 1 else None
+        return {"clusters": {"rounds": rounds, "used": used, **({} if between is None else {"nmi_of_kinds": between})}}
 
 
 def kinds_of(name: str, kinds: tuple[str, ...]) -> tuple[str, ...]:
     """Returns the kinds of data whose features the clusters of this name are made of."""
     return kinds if name == JOINT else (name,)
+
+
+def warn_of_unused(used: Mapping[str, float], clusters: int) -> None:
+    """Logs a warning on the main process if few clusters have rows. used: share of them, by name of the clusters."""
+    few = [f"{share:.0%} of the {clusters:,} clusters of {name}" for name, share in used.items() if share < FEW]
+    if few and rank_and_ranks()[0] == 0:
+        log.warning(
+            f"Only {' and '.join(few)} have rows: the features of many rows are equal. If it stays so, the encoder has "
+            "collapsed: lower --learning_rate, or check the data for copies and silence."
+        )
 
 
 def compared(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -173,7 +173,7 @@ def plan(request: Request) -> Experiment:
     check_start(request, blueprint)
     data, arguments, more = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
-    keyed = request.objective.needs_keys
+    keyed = request.objective.needs_keys_of(task)
     check_length(data, request.first.max_steps, request.objective.objective if keyed else None)
     trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
     check_kind_labels(request, trial.encoder_classes)

@@ -21,7 +21,7 @@ from ..data.media_suffixes import NAMES
 from ..data.sources import Source
 from .collate import Room, collate
 from .mixture import Mixture
-from .order import SAMPLE, RowsOf
+from .order import ROW, SAMPLE, RowsOf
 from .reader import Reader, make_order
 from .sample_log import SampleLog
 from .settings import StreamSettings
@@ -36,22 +36,35 @@ class Decoder(Dataset):
 
     process: `(row, generator) -> example`; raises `BadSample`. Each sample gets a generator of its number, whichever
     worker decodes it. shared: memory that stores the bytes of the rows; None if the rows contain them. keys: None, or
-    what the number of the first row counts from: examples then have the column `keys`.
+    what the number of the first row counts from: examples then have the column `keys`. draw: None, or a number: the
+    generator then is of this number and of the row, whichever sample it is; needs keys.
     """
 
-    def __init__(self, process: Process, seed: int, shared: SharedBatches | None = None, keys: int | None = None):
-        self.process, self.seed, self.shared, self.keys = process, seed, shared, keys
+    def __init__(
+        self,
+        process: Process,
+        seed: int,
+        shared: SharedBatches | None = None,
+        keys: int | None = None,
+        draw: int | None = None,
+    ):
+        self.process, self.seed, self.shared, self.keys, self.draw = process, seed, shared, keys, draw
 
     def __getitems__(self, rows: list[dict]) -> list[dict]:
         if self.shared is not None:
             rows = self.shared.get(rows)
         # made before decoding: between two crops, a generator costs three times as much, in cache misses
-        generators = [np.random.default_rng([self.seed, SAMPLE, row["g"]]) for row in rows]
+        generators = [self._generator(row) for row in rows]
         return [self._try(row, random) for row, random in zip(rows, generators, strict=True)]
 
     def decode(self, row: dict) -> dict:
         """Decodes one row. Returns `{"key", "example"}`, or `{"key", "path", "reason"}` for a bad row."""
-        return self._try(row, np.random.default_rng([self.seed, SAMPLE, row["g"]]))
+        return self._try(row, self._generator(row))
+
+    def _generator(self, row: dict) -> np.random.Generator:
+        if self.draw is None:
+            return np.random.default_rng([self.seed, SAMPLE, row["g"]])
+        return np.random.default_rng([self.seed, ROW, self.draw, self.keys + row["number"]])
 
     def _try(self, row: dict, random: np.random.Generator) -> dict:
         try:
@@ -110,14 +123,15 @@ class StreamLoader:
         start: int = 0,
         watched: dict | None = None,
         keys: int | None = None,
+        draw: int | None = None,
         **loader_options,
     ):
         """process: `(row, generator) -> example` (see `Decoder`). batch_size: samples of one rank in a batch. start:
         samples seen so far by all ranks. windows: rows of a window of each source, from the checkpoint of a resumed
         run. folder: for the lists of bad samples and of consumed samples. accumulation: batches of one step; an epoch
         is rounded up to whole steps. watched: counts of bad samples of a resumed run (see `SampleLog`). keys: None, or
-        the number of the first row: batches then have `keys`, the number of each sample's row, `(B,)`, int64.
-        loader_options: of `torch.utils.data.DataLoader`, for example `num_workers`."""
+        the number of the first row: batches then have `keys`, the number of each sample's row, `(B,)`, int64. draw:
+        see `Decoder`. loader_options: of `torch.utils.data.DataLoader`, for example `num_workers`."""
         settings = settings or StreamSettings()
         self.dataset = data = Mixture(data) if isinstance(data, Source) else data
         rows = None if data.endless else len(data)
@@ -133,16 +147,16 @@ class StreamLoader:
         self._steps = None if rows is None else -(-rows // self._step)
         if rows is not None:
             self._left = (self._steps - start // self._step % self._steps) * accumulation
-        self._loader = self._make_loader(process, seed, keys, **loader_options)
+        self._loader = self._make_loader(process, seed, keys, draw, **loader_options)
         self._batches = None
 
-    def _make_loader(self, process: Process, seed: int, keys: int | None, **options) -> DataLoader:
+    def _make_loader(self, process: Process, seed: int, keys: int | None, draw: int | None, **options) -> DataLoader:
         """Makes the DataLoader, its workers and the memory that they share with this process."""
         workers, ahead = options.get("num_workers", 0), options.get("prefetch_factor") or 2
         on_their_way = workers * ahead
         row_bytes = max(source.row_bytes() for source in self.dataset.sources) if on_their_way else 0
         self._shared = make_shared_batches(on_their_way, row_bytes * self.batch_size)
-        self._decoder = Decoder(process, seed, self._shared, keys)
+        self._decoder = Decoder(process, seed, self._shared, keys, draw)
         self._stacker = Stacker(Outbox(ahead + 1) if workers else None, getattr(process, "fills", None))
         return DataLoader(
             self._decoder,
@@ -239,16 +253,17 @@ class StreamLoader:
 
 
 def each_row(
-    data: Mixture, process: Process, batch_size: int, rank: int = 0, ranks: int = 1, **options
+    data: Mixture, process: Process, batch_size: int, rank: int = 0, ranks: int = 1, draw: int = 0, **options
 ) -> Iterator[dict[str, Tensor]]:
     """Iterates over all rows of data of known length, each once, source by source, whatever the weights of the sources
     are. Yields batches with `keys`, of at most `batch_size` rows. Rows that can't be used are left out.
 
-    rank, ranks: the rows are divided among the ranks. Some ranks may get fewer batches than others. options: of
+    rank, ranks: the rows are divided among the ranks. Some ranks may get fewer batches than others. draw: the random
+    numbers of a row depend on the seed, this number and the number of the row alone, not on the order. options: of
     `StreamLoader`."""
     first = 0
     for source in data.sources:
-        loader = StreamLoader(source, process, batch_size, rank=rank, ranks=ranks, keys=first, **options)
+        loader = StreamLoader(source, process, batch_size, rank=rank, ranks=ranks, keys=first, draw=draw, **options)
         try:
             yield from loader.once()
         finally:

@@ -17,7 +17,8 @@ from .settings import PARTS, WINDOW
 
 BLOCK = 1000  # every block of so many samples of a lane meets the weights of a mixture exactly
 CYCLE = 20  # if each step is of one source, every block of so many steps meets the weights
-ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN = range(6)  # part of a seed: draws for different purposes are independent
+# part of a seed: draws for different purposes are independent
+ORDER, PART, SPARE, SAMPLE, MIXTURE, TURN, ROW = range(7)
 CACHED = 64  # permutations in a cache, per part or lane
 NEAR, FAR = 8, 24  # most spares of a sample: from its window, from the whole epoch
 

@@ -65,6 +65,7 @@ class StreamTrainer(SavingTrainer):
         self.pace = Pace()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
+        self.round_began: int | None = None  # samples seen when the last round of the objective began
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self.lengthening = Lengthening()
@@ -160,6 +161,7 @@ class StreamTrainer(SavingTrainer):
         before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
         self.lengthening.resume(checkpoint, self.args, self._state_before, before, batch, rows)
         self._initial_global_step = before.global_step
+        self.round_began = self._state_before.get("round_began")
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
         given = None if self._created_lr_scheduler else self.lr_scheduler
@@ -201,8 +203,8 @@ class StreamTrainer(SavingTrainer):
             self._loader.sample_log.step(self.state.global_step + 1)
         return samples
 
-    def _prepare_inputs(self, inputs: dict) -> dict:
-        return self.processing.finish(super()._prepare_inputs(inputs))
+    def _prepare_inputs(self, inputs: dict, processing: Any = None) -> dict:
+        return (processing or self.processing).finish(super()._prepare_inputs(inputs))
 
     def _state_of_stream(self) -> dict:
         """Returns the state of the stream that resuming needs. Call it on every rank."""
@@ -211,6 +213,7 @@ class StreamTrainer(SavingTrainer):
             **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
+            "round_began": self.round_began,
             "schedule": self.schedule and self.schedule.record(),
             "seconds": self.seconds,
             "resumed": self.resumed,
@@ -223,8 +226,7 @@ class StreamTrainer(SavingTrainer):
 
 
 def check_unchanged(objective: str, settings: StreamSettings) -> None:
-    """Raises `ValueError` if the settings allow that a resumed run of an objective that keeps values of rows has other
-    data."""
+    """Raises `ValueError` if `--allow_changed_source` is set: values of rows would belong to other rows."""
     if settings.allow_changed_source:
         raise ValueError(
             f"--allow_changed_source: {objective} keeps a value for each row of the data, which would then belong to "

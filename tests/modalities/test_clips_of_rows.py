@@ -107,6 +107,21 @@ def test_a_part_of_a_file_is_drawn_again_each_time(decodings):
     assert {call["at"] for call in decodings} == {np.random.default_rng(seed).random() for seed in (0, 1)}
 
 
+def test_evaluation_with_a_generator_draws_the_place_of_a_clip_and_nothing_else(decodings):
+    """As for the features of all rows between the steps of training."""
+    settings = AudioArguments(loudness_jitter=6.0, noise_level=0.1, time_mask=0.5)
+    inputs = Inputs(audio(settings=settings), video(augmentation=Augmentation(crop_scale=0.5, color_jitter=0.4)))
+    at = np.random.default_rng(3).random()
+    plain = inputs.evaluation()
+    drawn = plain(row(), np.random.default_rng(3))
+    assert [call["at"] for call in decodings] == [at] and at != 0.5
+    expected = {**audio()(row(), None, at), **video()(row(), None, at)}
+    assert equal(drawn, expected) and not equal(inputs(row(), np.random.default_rng(3)), expected)
+    batch = {name: torch.as_tensor(value)[None] for name, value in drawn.items()}
+    simple = Inputs(audio(), video())
+    assert equal(plain.finish(batch), simple.finish(batch))
+
+
 def test_clips_without_key_or_room_are_not_kept(decodings, monkeypatch):
     inputs, short = Inputs(audio(), video()), film(seconds=0.5)
     for _ in range(2):

@@ -1,5 +1,7 @@
 """How often the CPU waits for the device in a training step. Each objective has its number of times, at most."""
 
+import tempfile
+
 import pytest
 import test_flava
 import test_masked_lm
@@ -11,7 +13,7 @@ from conftest import CONFIGS, IMAGE
 from host_syncs import host_syncs
 from test_xdc import cluster, in_order, made
 from toy_clips import resnet
-from transformers import TrainingArguments
+from transformers import ResNetForImageClassification, TrainingArguments
 
 from hf_pretext import (
     ColorizationForPreTraining,
@@ -143,6 +145,18 @@ def soundnet():
     return model, {"keys": torch.tensor([8, 2, 2, 5]), "pixel_values": torch.randn(4, 1, 12, 12)}
 
 
+def soundnet_without_cache():
+    """Posteriors of a teacher in each step; it is loaded once."""
+    config = CONFIGS["resnet"]()
+    config.num_labels = 5
+    with tempfile.TemporaryDirectory() as folder:
+        ResNetForImageClassification(config).save_pretrained(folder)
+        default_processor(24).save_pretrained(folder)
+        settings = dict(teachers=[folder], cache_posteriors=False, image_mean=[0.5] * 3, image_std=[0.4] * 3)
+        model = SoundnetForPreTraining.from_encoder(resnet(1), **settings)
+    return model, {"pixel_values": torch.randn(4, 1, 12, 12), "video_pixel_values": torch.randn(4, 2, 3, IMAGE, IMAGE)}
+
+
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
@@ -176,6 +190,7 @@ MOST = {
     "xdc": (lambda: xdc("cross"), 0),
     "xdc, joint": (lambda: xdc("joint"), 0),
     "soundnet": (soundnet, 0),
+    "soundnet, no cache": (soundnet_without_cache, 0),
 }
 
 

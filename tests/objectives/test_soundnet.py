@@ -1,7 +1,12 @@
 """SoundNet: the divergence from several teachers by hand, its cache, and checkpoints without the teachers."""
 
+import copy
 import json
+import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -39,6 +44,7 @@ WAV2VEC2 = dict(
     layerdrop=0.0,
 )  # fmt: skip
 FRAMES, ROWS = 3, 20
+SCRIPT = Path(__file__).parent / "toy_soundnet.py"
 MEAN, STD = [0.5, 0.4, 0.3], [0.5, 0.6, 0.7]
 NORMALISED = dict(image_mean=MEAN, image_std=STD)
 
@@ -170,17 +176,45 @@ class Clips:
     def finish(self, batch):
         return batch
 
+    def evaluation(self):
+        return self
+
     def keep_processor_of(self, kind):
         self.kept = kind
 
 
-def trained(folder, model, resume=None, bad=(), **options):
+class Films(Clips):
+    """Row 7 is a film of three clips, of which one is drawn. In training its frames are flipped, or their colours
+    change, at random."""
+
+    augmented = True
+
+    def __init__(self, bad=()):
+        super().__init__(bad)
+        self.places = [clips(ROWS, seed) for seed in (1, 2, 3)]
+
+    def __call__(self, row, random):
+        place = self.places[int(3 * random.random())]
+        example = {name: value[int(row["text"])] for name, value in place.items()}
+        if self.augmented:
+            frames = example["video_pixel_values"] * torch.tensor(random.random(3), dtype=torch.float32)[:, None, None]
+            example["video_pixel_values"] = frames.flip(-1) if random.random() < 0.5 else frames
+        return example
+
+    def evaluation(self):
+        other = copy.copy(self)
+        other.augmented = False
+        return other
+
+
+def trained(folder, model, resume=None, bad=(), processing=Clips, window=1024, **options):
     args = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=8, max_steps=6, save_steps=1, logging_steps=1, seed=1,
-        use_cpu=True, disable_tqdm=True, report_to="none", learning_rate=1e-2, **options,
+        output_dir=str(folder), per_device_train_batch_size=8, save_steps=1, logging_steps=1, seed=1,
+        use_cpu=True, disable_tqdm=True, report_to="none", learning_rate=1e-2, **{"max_steps": 6, **options},
     )  # fmt: skip
     data = open_source([{"text": str(i)} for i in range(ROWS)], needed=("text",))
-    trainer = PretextTrainer(model, args, data, Clips(bad), stream=StreamSettings(max_bad_fraction=1.0))
+    stream = StreamSettings(max_bad_fraction=1.0, window=window, parts=1)
+    trainer = PretextTrainer(model, args, data, processing(bad), stream=stream)
     trainer.train(resume and str(folder / resume))
     return trainer
 
@@ -244,13 +278,94 @@ def test_too_many_posteriors_are_computed_in_each_step(teachers, classified, tmp
 
 def test_a_resumed_run_computes_posteriors_again_and_ends_with_the_same_weights(teachers, classified, tmp_path):
     torch.manual_seed(0)
-    whole = trained(tmp_path, made(teachers))
+    whole = trained(tmp_path, made(teachers), processing=Films)
     classified.clear()
     torch.manual_seed(5)
-    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4")
+    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing=Films)
     assert sum(classified) == 2 * ROWS  # two teachers
+    assert torch.equal(whole.model.cached, resumed.model.cached)
     for name, value in whole.model.state_dict().items():
         assert torch.equal(resumed.model.state_dict()[name], value), name
+
+
+def test_cached_posteriors_are_those_of_a_drawn_clip_without_random_changes(teachers, tmp_path):
+    model = made(teachers)
+    trained(tmp_path, model, processing=Films, max_steps=1)
+    of_places = torch.stack([torch.cat(model.posteriors(place), 1) for place in Films().places])
+    apart = (model.cached - of_places).abs().amax(2)  # (3, ROWS)
+    assert (apart.amin(0) < 1e-5).all() and (apart.sort(0).values[1] > 1e-3).all()
+    assert apart.argmin(0).unique().tolist() == [0, 1, 2]
+
+
+def test_posteriors_of_a_resumed_run_are_of_the_same_clips_with_another_window(teachers, tmp_path):
+    whole = trained(tmp_path, made(teachers), processing=Films)
+    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing=Films, window=2)
+    torch.testing.assert_close(resumed.model.cached, whole.model.cached)
+    other = trained(tmp_path / "other", made(teachers), processing=Films, data_seed=9)
+    assert (other.model.cached - whole.model.cached).abs().max() > 1e-2
+
+
+def test_keys_are_only_needed_for_a_cache(teachers, tmp_path):
+    trainer = trained(tmp_path, made(teachers, cache_posteriors=False), max_steps=1)
+    assert not trainer.model.needs_keys and trainer.model.rows == 0
+    assert "keys" not in next(iter(trainer.get_train_dataloader()))
+    trainer = trained(tmp_path / "cached", made(teachers), max_steps=1)
+    assert trainer.model.needs_keys and "keys" in next(iter(trainer.get_train_dataloader()))
+
+
+def test_teachers_leave_the_device_when_the_cache_is_full(teachers, tmp_path, monkeypatch):
+    moves, move = [], ResNetForImageClassification.to
+
+    def noted(self, device):
+        moves.append(str(device))
+        return move(self, device)
+
+    teachers_module.loaded.cache_clear()
+    monkeypatch.setattr(ResNetForImageClassification, "to", noted)
+    model = made(teachers, "resnet")
+    trained(tmp_path, model)
+    assert len(moves) == 4 and moves[-1] == "cpu", moves  # 3 batches of the cache, then away, and no step
+
+
+# ranks, as real processes
+
+
+def run(folder, teacher, ranks: int, expect: int = 0, **options) -> str:
+    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d",
+              "--rdzv_endpoint", "localhost:0"]  # fmt: skip
+    given = dict(
+        output_dir=folder, teacher=teacher, max_steps=2, per_device_train_batch_size=8 // ranks, use_cpu=True, seed=3,
+        disable_tqdm=True, report_to="none", save_strategy="no", learning_rate=1e-2, **options,
+    )  # fmt: skip
+    arguments = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, *(launch if ranks > 1 else []), str(SCRIPT), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+    assert done.returncode == expect, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.slow
+def test_two_ranks_compute_the_posteriors_that_one_process_computes_each_for_its_rows(teachers, tmp_path):
+    found = {}
+    for ranks in (1, 2):
+        run(tmp_path / str(ranks), teachers / "resnet", ranks)
+        files = sorted((tmp_path / str(ranks)).glob("found-rank*.safetensors"))
+        found[ranks] = [load_file(file) for file in files]
+    (one,), (first, second) = found[1], found[2]
+    good = [i for i in range(40) if i not in (7, 22)]
+    assert one["read"].tolist() == good == sorted([*first["read"].tolist(), *second["read"].tolist()])
+    assert abs(len(first["read"]) - len(second["read"])) <= 2
+    assert one["cached"][good].std(0).min() > 0.01 and not one["cached"][[7, 22]].any()
+    torch.testing.assert_close(first["cached"], one["cached"])
+    assert torch.equal(first["cached"], second["cached"]) and torch.equal(first["head"], second["head"])
+
+
+@pytest.mark.slow
+def test_a_failure_of_one_rank_ends_both(teachers, tmp_path):
+    output = run(tmp_path, teachers / "resnet", 2, expect=1, fails=1)
+    for rank in range(2):
+        assert f"[rank{rank}]: ValueError: failed on purpose" in output
 
 
 # checkpoints

@@ -12,12 +12,16 @@ import torch
 import torch.nn.functional as F
 from contract import check_bfloat16, check_contract
 from sklearn.metrics import normalized_mutual_info_score
-from toy_clips import resnet, toy_batches, toy_rows
+from toy_clips import Toy, resnet, toy_batches, toy_rows
+from transformers import TrainerCallback, TrainingArguments
 
 from hf_pretext import load
+from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modules.composite import CompositeModel
+from hf_pretext.objectives import xdc
 from hf_pretext.objectives.xdc import XdcForPreTraining
+from hf_pretext.trainer import PretextTrainer
 
 SCRIPT = Path(__file__).parent / "toy_clips.py"
 ROWS, STEPS = 40, 14
@@ -214,9 +218,46 @@ def test_centres_are_fitted_to_a_sample_of_the_rows(monkeypatch):
     assert all((model.clusters.codes(kind) >= 0).all() for kind in ("audio", "video"))
 
 
+def test_k_means_gets_distinct_points_with_their_number(monkeypatch):
+    from hf_pretext.modules import clusters
+
+    seen, fit = [], clusters.k_means
+    monkeypatch.setattr(clusters, "k_means", lambda *given: seen.append(given[:2]) or fit(*given))
+    model = made()
+    _, batches = in_order(40)
+    sounds = batches[0]["pixel_values"][:10].repeat(4, 1, 1, 1)
+    cluster(model, [{name: torch.cat([b[name] for b in batches]) for name in batches[0]} | {"pixel_values": sounds}])
+    for (points, weights), (count, each) in zip(seen, ((10, 4), (40, 1)), strict=True):
+        assert len(points) == len(points.unique(dim=0)) == count
+        assert weights.tolist() == [each] * count
+
+
+def test_rounds_that_share_no_row_are_not_compared():
+    model = made()
+    _, batches = in_order(40)
+    even, odd = ([{k: v[b["keys"] % 2 == rest] for k, v in b.items()} for b in batches] for rest in (0, 1))
+    cluster(model, even)
+    values = cluster(model, odd)
+    assert values.keys() == {"audio_used", "video_used", "nmi_of_kinds"}
+    assert "audio_nmi_last" in cluster(model, odd)
+
+
+def test_other_rows_begin_without_clusters():
+    model = made()
+    _, batches = in_order(40)
+    cluster(model, batches)
+    model(**batches[0])
+    model.set_rows(36)
+    assert int(model.clusters.rounds) == 0 and model.prepared() == {}
+    with pytest.raises(ValueError, match="The rows have no clusters yet"):
+        model(**batches[0])
+
+
 @pytest.mark.parametrize("different", [1, 3])
-def test_fewer_different_features_than_clusters_leave_clusters_empty(different):
-    """An encoder that has collapsed: the run goes on, and the log says how many clusters are used."""
+def test_fewer_different_features_than_clusters_leave_clusters_empty(different, monkeypatch):
+    """An encoder that has collapsed: the run goes on, and a warning says how many clusters are used."""
+    warnings = []
+    monkeypatch.setattr(xdc.log, "warning", warnings.append)
     model = made(rows=40, clusters=8)
     _, batches = in_order(40)
     sounds = batches[0]["pixel_values"]
@@ -224,6 +265,8 @@ def test_fewer_different_features_than_clusters_leave_clusters_empty(different):
         batch["pixel_values"] = sounds[batch["keys"] % different]
     values = cluster(model, batches)
     assert values["audio_used"] == different / 8 and values["video_used"] > 0.8
+    assert len(warnings) == 1
+    assert warnings[0].startswith(f"Only {different / 8:.0%} of the 8 clusters of audio have rows")
     assert model.train()(**batches[0]).loss.isfinite()
 
 
@@ -251,7 +294,8 @@ def test_bfloat16():
     check_bfloat16(model, batches[0])
     half = model.bfloat16()
     half.follow_full_model()
-    assert half.clusters.centres_audio.dtype == torch.float32 and half.pretext_head["audio_to_video"].bias.dtype
+    assert half.clusters.centres_audio.dtype == half.clusters.means_video.dtype == torch.float32
+    assert half.pretext_head["audio_to_video"].bias.dtype == torch.bfloat16
     batch = {name: v.bfloat16() if v.is_floating_point() else v for name, v in batches[0].items()}
     assert half.train()(**batch).loss.dtype == torch.float32
 
@@ -272,6 +316,74 @@ def test_what_can_not_work_is_refused():
         model(**batches[0])
     with pytest.raises(ValueError, match="the data has only 3 rows that can be used"):
         cluster(model, [{name: value[:3] for name, value in batches[0].items()}])
+
+
+# in a trainer
+
+
+def trained(folder, model, steps: int = 7, callback=None, **options) -> PretextTrainer:
+    args = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=8, max_steps=steps, use_cpu=True, disable_tqdm=True,
+        report_to="none", save_strategy="no", learning_rate=1e-2, lr_scheduler_type="constant", seed=1, **options,
+    )  # fmt: skip
+    data = open_source([{"text": str(i)} for i in range(40)], needed=("text",))
+    trainer = PretextTrainer(model, args, data, Toy(40))
+    if callback is not None:
+        trainer.add_callback(callback)
+    trainer.train()
+    return trainer
+
+
+class Updates(TrainerCallback):
+    """Gradients and changes of the parameters in each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        self.before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        self.gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        changes = {name: p.detach() - self.before[name] for name, p in model.named_parameters()}
+        self.steps.append((self.gradients, changes))
+
+
+def test_the_first_update_of_new_heads_follows_their_gradient_alone(tmp_path):
+    """Adam's first update is the sign of the gradient. Rounds begin before steps 0 and 5; encoders keep moments."""
+    updates = Updates()
+    trained(tmp_path, made(), callback=updates)
+    for step, (gradients, changes) in enumerate(updates.steps):
+        of_heads = [name for name in changes if name.startswith("pretext_head")]
+        signs = [
+            torch.allclose(change[large], -1e-2 * gradients[name][large].sign(), atol=1e-5)
+            for name, change in changes.items()
+            for large in [gradients[name].abs() > 1e-4]
+            if name in of_heads
+        ]
+        assert len(signs) == 4 and all(signs) == (step in (0, 5)), step
+    gradients, changes = updates.steps[5]
+    encoder = next(name for name in changes if name.endswith("convolution.weight"))
+    assert not torch.allclose(changes[encoder], -1e-2 * gradients[encoder].sign(), atol=1e-4)
+
+
+def test_features_are_extracted_under_autocast_and_clustered_in_float32(tmp_path, monkeypatch):
+    from hf_pretext.modules import clusters
+
+    seen, points, fit, model = [], [], clusters.k_means, made()
+    monkeypatch.setattr(clusters, "k_means", lambda *given: points.append(given[0].dtype) or fit(*given))
+    near = clusters.nearest
+    scores = []
+    monkeypatch.setattr(
+        clusters, "nearest", lambda *given: scores.append(torch.is_autocast_enabled("cpu")) or near(*given)
+    )
+    for encoder in model.encoders.values():
+        convolution = next(module for module in encoder.modules() if isinstance(module, torch.nn.Conv2d))
+        convolution.register_forward_hook(lambda module, given, output: seen.append((module.training, output.dtype)))
+    trained(tmp_path, model, steps=1, bf16=True)
+    assert (False, torch.bfloat16) in seen and (True, torch.bfloat16) in seen
+    assert {dtype for _, dtype in seen} == {torch.bfloat16}
+    assert points == [torch.float32] * 2 and scores and not any(scores)
 
 
 # runs, as real processes

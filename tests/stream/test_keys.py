@@ -1,5 +1,7 @@
 """Keys of rows: the same row has the same number, whatever the epoch, ranks, workers, start and bad samples are."""
 
+import shutil
+
 import datasets
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from streamed import ROWS, Counter, Number, Words, batches, lenient, numbered, n
 from transformers import TrainingArguments
 
 from hf_pretext.data.sources import open_source
-from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modeling import PretextModel
 from hf_pretext.objectives.rotation import RotationForPreTraining, RotationTask
 from hf_pretext.stream.loader import StreamLoader, each_row
@@ -85,6 +87,33 @@ def test_each_row_comes_once(ranks, workers):
         assert numbers(of_rank)[: len(expected) - 2] == [n for n in expected if n not in bad][: len(expected) - 2]
 
 
+class Draws(Words):
+    """Row {"text": "7 ..."} -> its number, and a draw from its generator."""
+
+    def __call__(self, row, random):
+        return {**super().__call__(row, random), "draw": torch.tensor(random.random())}
+
+
+def drawn(draw: int, seed: int = 3, window: int = 50, **options) -> dict[int, float]:
+    settings = lenient(window=window)
+    outcome = [
+        batch
+        for rank in range(options.get("ranks", 1))
+        for batch in each_row(mixed(), Draws(), 16, seed=seed, settings=settings, rank=rank, draw=draw, **options)
+    ]
+    return dict(zip(numbers(outcome), torch.cat([batch["draw"] for batch in outcome]).tolist(), strict=True))
+
+
+@pytest.mark.parametrize("options", [dict(window=3), dict(ranks=3), dict(num_workers=2)])
+def test_what_is_drawn_for_each_row_depends_on_the_row_and_the_number_of_the_draw_alone(options):
+    """Not on the order: another --window must not give other clips of the same rows."""
+    first = drawn(0)
+    assert drawn(0, **options) == first
+    assert len(set(first.values())) == 300
+    for other in (drawn(1, **options), drawn(0, seed=4, **options)):
+        assert not set(other.values()) & set(first.values())
+
+
 def test_few_rows_leave_some_ranks_without_batches():
     found = [list(each_row(Mixture(texts(0, 3)), Words(), 4, rank=rank, ranks=5)) for rank in range(5)]
     assert [len(batches) for batches in found] == [1, 1, 1, 0, 0]
@@ -97,13 +126,17 @@ class KeyedForPreTraining(RotationForPreTraining):
     objective, task_class, needs_keys = "keyed", RotationTask, True
 
     def set_rows(self, rows):
-        self.rows, self.seen, self.rounds = rows, [], []
+        self.rows, self.seen, self.rounds, self.sizes, self.brightness = rows, [], [], [], {}
 
     def forward(self, keys, pixel_values):
         self.seen.append((keys, pixel_values.detach().mean((1, 2, 3))))
         return super().forward(pixel_values)
 
     def before_round(self, batches):
+        batches = list(batches)
+        self.sizes += [len(batch["keys"]) for batch in batches]
+        for batch in batches:
+            self.brightness |= dict(zip(batch["keys"].tolist(), batch["pixel_values"].mean((1, 2, 3)), strict=True))
         self.rounds.append(torch.cat([batch["keys"] for batch in batches]))
         return {"rows_read": len(self.rounds[-1])}
 
@@ -112,20 +145,20 @@ class EveryOtherEpoch(KeyedForPreTraining):
     round_epochs = 2
 
 
-def train(folder, model_class, data, stream=None, **options):
+def train(folder, model_class, data, stream=None, augmentation=None, **options):
     args = TrainingArguments(
-        output_dir=str(folder), per_device_train_batch_size=8, use_cpu=True, disable_tqdm=True,
-        **{"max_steps": 7, "logging_steps": 1, "save_steps": 4, **options},
+        output_dir=str(folder), use_cpu=True, disable_tqdm=True,
+        **{"per_device_train_batch_size": 8, "max_steps": 7, "logging_steps": 1, "save_steps": 4, **options},
     )  # fmt: skip
     model = model_class.from_encoder(CONFIGS["resnet"]())
-    return PretextTrainer(model, args, data, Image(default_processor(IMAGE)), stream=stream)
+    return PretextTrainer(model, args, data, Image(default_processor(IMAGE), augmentation), stream=stream)
 
 
 def gray(rows: int) -> list[dict]:
     """Images whose brightness is the number of their row."""
     from PIL import Image as Pillow
 
-    values = [np.full((IMAGE, IMAGE, 3), 10 * i, np.uint8) for i in range(rows)]
+    values = [np.full((IMAGE, IMAGE, 3), 10 * i % 256, np.uint8) for i in range(rows)]
     features = datasets.Features({"image": datasets.Image()})
     return datasets.Dataset.from_dict({"image": [Pillow.fromarray(value) for value in values]}, features)
 
@@ -149,6 +182,33 @@ def test_a_round_reads_each_row_once_and_its_values_are_logged(tmp_path):
     assert [sorted(keys.tolist()) for keys in trainer.model.rounds] == [list(range(20))] * 3  # 56 samples of 20 rows
     logged = [(entry["step"], entry["rows_read"]) for entry in trainer.state.log_history if "rows_read" in entry]
     assert logged == [(0, 20), (3, 20), (5, 20)]
+
+
+def test_a_round_reads_rows_without_random_changes_in_batches_of_one_device(tmp_path):
+    options = dict(augmentation=Augmentation(color_jitter=0.8), gradient_accumulation_steps=2, max_steps=2)
+    trainer = train(tmp_path, KeyedForPreTraining, open_source(gray(20)), **options)
+    trainer.train()
+    model = trainer.model
+    assert model.sizes == [8, 8, 4]
+    for key, brightness in model.brightness.items():  # normalised with mean and deviation 0.5
+        assert brightness == pytest.approx(2 * (10 * key / 255) - 1, abs=1e-4)
+    changed = [abs(value - model.brightness[int(key)]) for some in model.seen for key, value in zip(*some, strict=True)]
+    assert max(changed) > 0.1, "training has the changes"
+
+
+def test_another_batch_size_on_resume_skips_and_repeats_no_round(tmp_path):
+    """A round is 100 rows, and 13 steps of 8: the second begins after 104 samples."""
+    options = dict(save_steps=1, max_steps=18)
+    whole = train(tmp_path / "whole", KeyedForPreTraining, open_source(gray(100)), **options)
+    whole.train()
+    assert len(whole.model.rounds) == 2
+    for step, size, rounds in ((13, 2, 1), (13, 16, 1), (14, 16, 0), (14, 2, 0), (12, 2, 1)):
+        options |= dict(per_device_train_batch_size=size, save_strategy="no")
+        folder = tmp_path / f"{step}-{size}"
+        shutil.copytree(tmp_path / "whole", folder)
+        resumed = train(folder, KeyedForPreTraining, open_source(gray(100)), **options)
+        resumed.train(str(folder / f"checkpoint-{step}"))
+        assert len(resumed.model.rounds) == rounds, (step, size)
 
 
 def test_a_round_may_last_several_epochs(tmp_path):
