@@ -9,6 +9,8 @@ What is detected, and what is not:
 - avi, wav, aiff, au, rf64, w64: the size in the header.
 - ogg, opus: a last page that is not complete.
 - ts: a last packet that is not complete. `films.Film` adds sound packets that are not complete.
+- aac (raw, ADTS), mpg, mpeg: nothing, since they state neither size nor duration. A file that was cut is a shorter one;
+  a clip at its very end may be a bad sample.
 A file that states its size or duration may lack 5 % at its end: only the missing part isn't used. A live or fragmented
 file states neither, so that it may not lack a byte.
 """
@@ -38,10 +40,22 @@ def film_format(content: bytes) -> str | None:
         return "avi"
     if ts_packet(content):
         return "ts"
-    if content[:1] == b"\xff" and len(content) > 1 and content[1] & 0xF6 == 0xF0:  # layer 0, which no MP3 has
+    sync = content[after_tag(content) :][:2]
+    if sync[:1] == b"\xff" and len(sync) > 1 and sync[1] & 0xF6 == 0xF0:  # layer 0, which no MP3 has
         return "aac"
     starts = {b"FLV\x01": "flv", b"\x00\x00\x01\xba": "mpeg", b"OggS": "ogg"}
     return starts.get(bytes(content[:4]))
+
+
+def after_tag(content: bytes) -> int:
+    """Returns the place after the ID3v2 tags at the start of a file, as music has; 0 without one."""
+    at = 0
+    while content[at : at + 3] == b"ID3" and len(content) > at + 9:
+        size = sum(
+            (byte & 0x7F) << shift for byte, shift in zip(content[at + 6 : at + 10], (21, 14, 7, 0), strict=True)
+        )
+        at += 10 + size + (10 if content[at + 5] & 0x10 else 0)  # with a footer
+    return at
 
 
 def check_complete(content: bytes) -> None:

@@ -100,11 +100,12 @@ def report_alone(media: list[str], kind: str, partners: Mapping[str, list[str | 
     """Logs the number and three examples of media without one of a further kind."""
     for other, paths in partners.items():
         alone = [folder.files[medium] for medium, path in zip(media, paths, strict=True) if path is None]
-        own = any({kind, other} <= {*group} for group in folder.wanted.media)  # a video has a sound of its own
+        has_sound = any({kind, other} <= {*group} for group in folder.wanted.media)  # a video may be a sound
         if alone:
+            what = "so their own sound is used" if has_sound else "and are bad samples"
             log.warning_once(
                 f"{folder.name}: {len(alone):,} of {len(media):,} {NAMES[kind]} have no file of {NAMES[other]} with "
-                f"their name, {'so their own sound is used' if own else 'and are bad samples'}: {', '.join(alone[:3])}"
+                f"their name, {what}: {', '.join(alone[:3])}"
                 f"{', ...' if len(alone) > 3 else ''}"
             )
 

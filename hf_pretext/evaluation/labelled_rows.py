@@ -182,9 +182,9 @@ class LabelledRows:
 
 def check_columns(sources: Mapping[str, Source]) -> None:
     """Raises `ValueError` for splits whose labels were detected in different columns."""
-    found = {split: source.columns["label"] for split, source in sources.items()}
-    if len(set(found.values())) > 1:
-        places = ", ".join(f"{column!r} ({split})" for split, column in found.items())
+    columns = {split: source.columns["label"] for split, source in sources.items()}
+    if len(set(columns.values())) > 1:
+        places = ", ".join(f"{column!r} ({split})" for split, column in columns.items())
         raise ValueError(
             f"{sources['train'].name}: the labels of the splits are in different columns: {places}. Give one column "
             f"that all splits have with --eval_label{OR_SKIP}."

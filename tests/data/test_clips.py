@@ -20,11 +20,13 @@ from made_clips import (
     made_m4a,
     shown_at,
     sound_file,
+    sound_frame,
     tone,
 )
 
 from hf_pretext.data import films
-from hf_pretext.data.clips import Clip, frame_times, to_clip
+from hf_pretext.data.clips import Clip, frame_times, length_of, to_clip
+from hf_pretext.data.cut_files import film_format
 from hf_pretext.data.limits import BadSample, Limits
 
 GREY = {i: np.full((*SIZE, 3), i, np.uint8) for i in range(256)}
@@ -344,6 +346,46 @@ def test_what_is_not_detected():
     content = made_film("ts", seconds=4.0, sound=False)
     cut = content[: len(content) // 2 // 188 * 188]
     assert to_clip(cut, 0.5, frames=2, at=0.9).start < 2.0
+
+
+@pytest.mark.parametrize("suffix", ["aac", "mpg"])
+def test_a_cut_of_raw_aac_and_of_mpg_is_not_detected(suffix):
+    """They state neither size nor duration: what is cut is a shorter sound or film."""
+    content = made_m4a(tone(4.0), format="adts") if suffix == "aac" else long_mpg()
+    cut = content[: int(0.6 * len(content))]
+    whole, shorter = (length_of(some, sampling_rate=RATE) for some in (content, cut))
+    assert whole == pytest.approx(4.0, abs=0.2) and shorter < 0.8 * whole
+    assert to_clip(cut, 0.5, at=0.0, sampling_rate=RATE).sound.std() > 0.1
+
+
+def long_mpg() -> bytes:
+    """4 seconds of frames and a tone."""
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mpeg") as file:
+        frames, sounds = file.add_stream("mpeg1video", rate=FPS), file.add_stream("mp2", rate=RATE, layout="mono")
+        frames.height, frames.width, frames.pix_fmt = *SIZE, "yuv420p"
+        resampler = av.AudioResampler(format=sounds.format, rate=RATE)
+        for i in range(4 * FPS):
+            file.mux(frames.encode(av.VideoFrame.from_ndarray(blocks(i), format="rgb24")))
+            samples = tone(4.0)[None, i * RATE // FPS : (i + 1) * RATE // FPS]
+            for part in resampler.resample(sound_frame(samples, i * RATE // FPS, RATE, "mono")):
+                file.mux(sounds.encode(part))
+        for stream in (frames, sounds):
+            file.mux(stream.encode())
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("footer", [0, 10])
+@pytest.mark.parametrize("tags", [1, 2])
+def test_raw_aac_after_an_id3_tag_is_read(footer, tags):
+    content, size = made_m4a(tone(2.0), format="adts"), 300
+    header = b"ID3\x04\0" + bytes([0x10 if footer else 0, 0, 0, size >> 7, size & 127])
+    tag = header + b"TIT2" + b"\0" * (size - 4) + (b"3DI" + header[3:] if footer else b"")
+    assert film_format(tag * tags + content) == "aac"
+    plain, tagged = (to_clip(some, 0.5, at=0.5, sampling_rate=RATE) for some in (content, tag + content))
+    assert tagged.start == pytest.approx(plain.start, abs=0.1) and tagged.sound.std() > 0.3
+    for other in (b"ID3", b"ID3\x04\0\0\x7f\x7f\x7f\x7f", tag, tag + sound_file(tone(1.0), format="MP3")):
+        assert film_format(other) is None
 
 
 def test_live_matroska_with_clusters_of_unknown_size():
