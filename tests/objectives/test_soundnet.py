@@ -356,7 +356,7 @@ def test_two_ranks_compute_the_posteriors_that_one_process_computes_each_for_its
     good = [i for i in range(40) if i not in (7, 22)]
     assert one["read"].tolist() == good == sorted([*first["read"].tolist(), *second["read"].tolist()])
     assert abs(len(first["read"]) - len(second["read"])) <= 2
-    assert one["cached"][good].std(0).min() > 0.01 and not one["cached"][[7, 22]].any()
+    assert one["cached"][good].std(0).max() > 0.05 and not one["cached"][[7, 22]].any()
     torch.testing.assert_close(first["cached"], one["cached"])
     assert torch.equal(first["cached"], second["cached"]) and torch.equal(first["head"], second["head"])
 
