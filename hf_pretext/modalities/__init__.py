@@ -8,6 +8,7 @@ row {"image": bytes, "text": str} -> one example (in a worker) -> collate -> fin
 import copy
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, make_dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -155,12 +156,16 @@ class Inputs:
     def _views(
         self, modality: Modality, row: dict, decoded: dict, random: np.random.Generator | None, at: float
     ) -> list[Example]:
-        """Draws all views of one modality. decoded: the row with the clips of the first view."""
+        """Draws all views of one modality. decoded: the row with the clips of the first view. Where another place in
+        time can't be used (silence, damage), the view is of the first place."""
         views = self.views.get(modality.name, 1)
         drawn = [modality(decoded, random, at)]
         for view in range(1, views):
-            place = (at + view / views) % 1 if modality.timed else at
-            other = self._clips.decoded(row, self.modalities, place, only=modality) if modality.timed else decoded
+            place, other = at, decoded
+            if modality.timed:
+                place = (at + view / views) % 1
+                with suppress(BadSample):
+                    other = self._clips.decoded(row, self.modalities, place, only=modality)
             drawn.append(modality(other, random, place))
         return drawn
 

@@ -1,7 +1,7 @@
 """Waves of sound for the device: in the workers float32 samples, on the device what a feature extractor makes of them.
 
 Samples of 16 bits would take half of the bytes, but their rounding noise is above the quiet bands of log-mel: it would
-differ from the extractor's by up to 0.27, or 0.13 with samples scaled by the peak of their clip.
+differ from that of the extractor by up to 0.3, or 0.13 with samples scaled by the peak of their clip.
 
 Clip -> wave (T,) float32, sound_length -> batch (B, T) -> random changes -> front end of `modules.log_mel` -> masks
 """

@@ -148,6 +148,16 @@ def test_views_of_a_timed_kind_lie_half_of_all_positions_apart(decodings):
     assert inputs.noise()[0]["input_values"].shape == (2, 2, RATE // 2)
 
 
+def test_a_view_whose_place_is_silent_is_of_the_first_place():
+    inputs = Inputs(audio(settings=AudioArguments(min_loudness=-40.0)), video(), views={"audio": 2})
+    silent_at_first = row(film(seconds=2.0, silent=1.0))
+    example = inputs(silent_at_first, None)  # the middle, and the start
+    assert example["sound_start"].tolist() == [0.75, 0.75]
+    assert torch.equal(*example["input_values"])
+    with pytest.raises(BadSample, match="quiet|silen|loud"):
+        inputs(row(film(seconds=2.0, silent=2.0)), None)
+
+
 def test_views_of_a_whole_file_are_the_same_and_decoded_once(decodings):
     inputs = Inputs(audio(), video(), views={"audio": 2})
     example = inputs(row(film(seconds=0.5), key="a:1"), np.random.default_rng(0))
