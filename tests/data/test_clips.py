@@ -364,6 +364,7 @@ def long_mpg() -> bytes:
     with av.open(buffer, "w", format="mpeg") as file:
         frames, sounds = file.add_stream("mpeg1video", rate=FPS), file.add_stream("mp2", rate=RATE, layout="mono")
         frames.height, frames.width, frames.pix_fmt = *SIZE, "yuv420p"
+        frames.codec_context.thread_count = 1  # the size of the frames depends on it
         resampler = av.AudioResampler(format=sounds.format, rate=RATE)
         for i in range(4 * FPS):
             file.mux(frames.encode(av.VideoFrame.from_ndarray(blocks(i), format="rgb24")))
