@@ -44,7 +44,8 @@ def about(results: dict, packages: str) -> str:
     """Returns the first paragraph of a card, before the lines that load the model. packages: their `pip` command."""
     encoder, classes = results["encoder"], {kind: each["class"] for kind, each in results["encoders"].items()}
     named = {kind: f" ({name})" for kind, name in classes.items()}
-    takes = " and ".join(kind.words(results) + named.get(kind.name, "") for kind in kinds(results))
+    encoded = [kind for kind in kinds(results) if kind.name in classes]  # SoundNet has no encoder of frames
+    takes = " and ".join(kind.words(results) + named[kind.name] for kind in encoded)
     *learned, last = [" with ".join(kind.samples for kind in kinds(results)), *kinds_alone(results)]
     learned = f"{', '.join(learned)} and {last}" if learned else last
     name, size = results["objective"]["name"], f"{encoder['parameters']:,} parameters in total"
