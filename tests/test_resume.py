@@ -305,6 +305,7 @@ def steps_after(folder, ranks, step) -> dict[int, list[str]]:
     return {number: [key for group in zip(*keys, strict=True) for key in group] for number, keys in by_step.items()}
 
 
+@pytest.mark.slow
 def test_too_many_bad_samples_end_all_processes_together_also_after_a_resume(data, tmp_path):
     """A fifth is bad: less than that on each rank before it was stopped, and more than is allowed of all."""
     rows = datasets.load_dataset("parquet", data_files=str(data / "train-*.parquet"), split="train")

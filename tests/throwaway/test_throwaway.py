@@ -184,6 +184,7 @@ def test_the_speed_of_sounds_in_class_folders(cache, tmp_path):
         run("playback_speed", wav2vec2, tmp_path / "run", **{**longer, "max_steps": 5})
 
 
+@pytest.mark.slow
 def test_sound_and_film_without_a_native_class(cache, tmp_path):
     """Two encoders in a sub-folder each: the card says which one to load, and `evaluate` finds its processor."""
     rows = [{"video": {"bytes": film(seconds=1.0), "path": None}, "label": "ab"[i % 2]} for i in range(20)]
