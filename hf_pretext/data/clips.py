@@ -164,7 +164,8 @@ def frames_of(film: Film, times: Sequence[float], limits: Limits) -> Tensor:
     for frame in film.frames_at(times):
         if frame is not last:
             limits.check_clip(len(times), frame.width, frame.height)
-            pixels.append(torch.from_numpy(np.ascontiguousarray(upright(frame.to_ndarray(format="rgb24"), frame))))
+            image = frame.to_ndarray(format="rgb24", threads=1)  # the workers of the loader are the threads
+            pixels.append(torch.from_numpy(np.ascontiguousarray(upright(image, frame))))
         else:
             pixels.append(pixels[-1])
         last = frame

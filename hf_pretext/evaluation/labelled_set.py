@@ -19,7 +19,7 @@ from ..data.decoding import UNREADABLE, BadSample
 from ..data.lines import Reading
 from ..modalities import MIDDLE, Batch, Example, Inputs, Modality
 from ..stream.collate import collate
-from ..stream.workers import leave_objects_of_parent
+from ..stream.workers import leave_objects_of_parent, started
 from ..utils.progress import progress
 from .examples import Examples, chosen, packed, part, separate, stacked
 from .labelled_rows import LabelledRows
@@ -203,7 +203,7 @@ class LabelledSet(LabelledRows):
             worker_init_fn=leave_objects_of_parent,
             generator=torch.Generator(),
         )
-        return map(decoder.unpacked, loader)
+        return map(decoder.unpacked, started(loader))
 
     def _numbered_rows(self, split: str) -> Iterator[list[tuple[int, dict]]]:
         rows = enumerate(self._undecoded(split))

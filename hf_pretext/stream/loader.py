@@ -26,7 +26,7 @@ from .reader import Reader, make_order
 from .sample_log import SampleLog
 from .settings import StreamSettings
 from .shared_memory import Outbox, SharedBatches, make_shared_batches
-from .workers import begin_worker
+from .workers import begin_worker, started
 
 Process = Callable[[dict, np.random.Generator], dict]
 
@@ -175,7 +175,7 @@ class StreamLoader:
 
     def __iter__(self) -> Iterator[dict[str, Tensor]]:
         if self._batches is None:
-            self._batches = iter(self._loader)
+            self._batches = started(self._loader)
         if self._steps is None:
             while True:
                 yield self._batch()

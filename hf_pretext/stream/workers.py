@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from torch.utils.data import DataLoader
+
 from ..utils.machine import keep_freed_memory
 from .shared_memory import SHARED, SharedMemoryFull
 
@@ -32,12 +34,26 @@ def begin_worker(number: int) -> None:
     threading.Thread(target=end_with, args=(os.getppid(),), daemon=True).start()
 
 
+def started(loader: DataLoader) -> Iterator:
+    """Starts the workers of a loader, which call `leave_objects_of_parent`. Returns the iterator over its batches.
+
+    Garbage collection pauses meanwhile: in a forked worker it would run before the worker's first line."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        return iter(loader)
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def leave_objects_of_parent(number: int = 0) -> None:
     """Excludes all objects that exist now from garbage collection, at the start of a worker.
 
     A forked worker has copies of its parent's objects, but not its threads. To free a codec with threads, as PyAV
     makes them, is to wait for these threads: the worker would wait forever. number: of the worker."""
     gc.freeze()
+    gc.enable()
 
 
 def end_with(parent: int) -> None:

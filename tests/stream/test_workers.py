@@ -86,14 +86,12 @@ def test_an_error_ends_the_process_and_its_workers():
 
 
 COLLECTS = """
-import gc, sys
+import gc, os, sys
 from fractions import Fraction
 import av
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from streamed import Number, lenient, numbered
-from torch.utils.data import DataLoader
-from hf_pretext.evaluation.labelled_set import leave_objects_of_parent
 from hf_pretext.stream.loader import StreamLoader
 
 class Collects(Number):
@@ -104,13 +102,22 @@ class Collects(Number):
 class Cycle:
     pass
 
-gc.disable()
-codec = av.CodecContext.create("mpeg4", "w")
-codec.width, codec.height, codec.pix_fmt, codec.time_base, codec.thread_count = 640, 480, "yuv420p", Fraction(1, 25), 4
-codec.encode(av.VideoFrame.from_ndarray(np.zeros((480, 640, 3), np.uint8), format="rgb24"))
-cycle = Cycle()
-cycle.itself, cycle.codec = cycle, codec
-del cycle, codec
+held = []
+
+def make_cycle():
+    codec = av.CodecContext.create("mpeg4", "w")
+    codec.width, codec.height, codec.pix_fmt = 640, 480, "yuv420p"
+    codec.time_base, codec.thread_count = Fraction(1, 25), 4
+    codec.encode(av.VideoFrame.from_ndarray(np.zeros((480, 640, 3), np.uint8), format="rgb24"))
+    held.append(Cycle())
+    held[0].itself, held[0].codec = held[0], codec
+
+def lose_cycle():
+    held.clear()
+    gc.set_threshold(1, 1)  # collects what is new after each few objects
+
+gc.set_threshold(10**6)
+os.register_at_fork(before=make_cycle, after_in_child=lose_cycle)
 loader = StreamLoader(numbered(0), Collects(), 8, settings=lenient(), num_workers=1, timeout=30)
 print(len(next(iter(loader))["number"]), flush=True)
 loader.close()
@@ -118,7 +125,7 @@ loader.close()
 
 
 def test_a_worker_frees_no_codec_of_its_parent():
-    """Its threads do not exist in the worker, which would wait for them forever."""
+    """Its threads do not exist in the worker, which would wait for them forever, also before its first line."""
     typed = [sys.executable, "-c", COLLECTS, os.path.dirname(__file__)]
     done = subprocess.run(typed, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "8\n", done.stderr
