@@ -3,6 +3,7 @@
 Kornblith et al. 2019, https://huggingface.co/papers/1805.08974: the regularisation strength is chosen on validation.
 """
 
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -30,5 +31,7 @@ def probe_path(
         train, others = scaler.transform(train), [scaler.transform(x) for x in others]
     model = LogisticRegression(max_iter=300, tol=1e-3, warm_start=True)
     for strength in sorted(strengths):
-        model.set_params(C=strength).fit(train, labels)
+        with warnings.catch_warnings():  # with 1 % of the labels, a class may have one example
+            warnings.filterwarnings("ignore", message="The number of unique classes is greater than")
+            model.set_params(C=strength).fit(train, labels)
         yield strength, [model.predict(x) for x in others]

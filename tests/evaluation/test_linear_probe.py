@@ -1,3 +1,6 @@
+import warnings
+
+import numpy as np
 from blobs import blobs
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
@@ -13,3 +16,9 @@ def test_linear_probe_equals_scikit_learn():
         agreement = (predicted == peer.predict(scaler.transform(queries.numpy()))).mean()
         assert agreement > 0.98
     assert (predicted == truth).mean() > 0.5
+
+
+def test_few_examples_of_many_classes_warn_nobody():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(probe_path(np.random.default_rng(0).normal(size=(9, 4)), np.arange(9) % 6, []))
