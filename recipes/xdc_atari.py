@@ -21,8 +21,14 @@ recipe = Recipe(
     encoder=two_resnets,
     smoke_encoder=tiny_resnets,
     fetch=ATARI,
-    settings={**SETTINGS, "num_train_epochs": 30, "output_dir": "runs/xdc_atari"},
-    smoke={**SMOKE, "output_dir": "runs/xdc_atari-smoke"},
+    settings={
+        **SETTINGS,
+        "num_clusters": 128,
+        "round_epochs": 5,  # an epoch is 25 steps, too few for heads that begin again
+        "num_train_epochs": 30,
+        "output_dir": "runs/xdc_atari",
+    },
+    smoke={**SMOKE, "num_clusters": 8, "round_epochs": 1, "output_dir": "runs/xdc_atari-smoke"},
 )
 
 if __name__ == "__main__":
