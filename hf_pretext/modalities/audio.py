@@ -33,11 +33,12 @@ from ._feature_extractor import (
     spectrogram_frames,
 )
 from ._modality import Batch, Context, Example
+from ._saved_clips import saved_clips
 from ._waves import Waves
 
 __all__ = ["Audio", "AudioArguments"]
 SAMPLING_RATE = 16_000  # Hz
-LONGEST = 10.0  # seconds of a clip; used for saved encoders
+LONGEST = 10.0  # seconds of a clip; used for saved encoders whose extractor has no length
 WAVEFORM, LOG_MEL, IMAGE = "waveform", "log-mel", "log-mel image"  # what an encoder takes
 
 
@@ -95,13 +96,15 @@ class Audio(Waves):
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Audio":
-        """Builds the modality for a saved encoder. Raises `ValueError` if it has no feature extractor."""
+        """Builds the modality for a saved encoder, with clips of the length in training if its feature extractor says
+        so, else of up to `LONGEST`. Raises `ValueError` if it has no feature extractor."""
         processor = saved_extractor(folder)
         if processor is None:
             raise ValueError(f"{source} has no feature extractor. Save the encoder's feature extractor in its folder.")
-        audio = cls(processor, LONGEST, brought_by=source)
+        seconds = saved_clips(folder).seconds
+        audio = cls(processor, seconds or LONGEST, brought_by=source)
         front_end = audio.front_end
-        if front_end is not None and front_end.longest is not None:
+        if seconds is None and front_end is not None and front_end.longest is not None:
             audio = cls(processor, min(LONGEST, front_end.longest / processor.sampling_rate), brought_by=source)
         audio.fit(encoder)
         return audio
@@ -166,7 +169,7 @@ class Audio(Waves):
         self.as_image = encoder.main_input_name == "pixel_values" and takes_images(encoder, channels=1)
         if self.brought_by is None and (self.as_image or encoder.main_input_name != "pixel_values"):
             rate, bins = self.processor.sampling_rate, self.settings.num_mel_bins
-            self.processor = default_extractor(encoder, rate, self.seconds, bins)
+            self.use(default_extractor(encoder, rate, self.seconds, bins))
             self.processor.return_attention_mask = norm == "layer"
         self.padded = norm == "group"
         self._front_end.clear()

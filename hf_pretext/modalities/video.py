@@ -38,10 +38,11 @@ from ._image_processor import (
     target_size,
 )
 from ._modality import Batch, Context, Example, Modality
+from ._saved_clips import SavedClips, saved_clips, with_clips
 from .image import Augmentation
 
 __all__ = ["Video", "VideoArguments", "default_video_processor"]
-FRAMES = 16  # of a clip; used if the config has no number
+FRAMES = 16  # of a clip; used if neither the processor nor the config has a number
 USAGE = """
 import torch
 {% if frames_encoded == "separately" %}
@@ -141,8 +142,9 @@ class Video(Modality):
         self.encoder_input = INPUTS[0]
 
     def use(self, processor) -> None:
-        """Sets the processor. Raises `ValueError` for one with outputs of varying size."""
-        self.processor, self.size = processor, target_size(processor)
+        """Sets the processor, which saves the clips, too. Raises `ValueError` for one with outputs of varying size."""
+        clips = SavedClips(self.name, self.seconds, self.frames, self.fps)
+        self.processor, self.size = with_clips(processor, clips), target_size(processor)
         self.mean, self.std = (values[:, None, None] for values in pixel_statistics(processor))
 
     @classmethod
@@ -167,10 +169,13 @@ class Video(Modality):
     def from_saved(
         cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
     ) -> "Video":
-        """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
+        """Builds the modality for a saved encoder, with clips as in training if its processor says so, else with frames
+        spread over the video. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_video_processor(folder) is None and saved_processor(folder) is None:
             raise ValueError(f"{source} has no video processor. Save the encoder's video processor in its folder.")
-        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames_of(encoder) or FRAMES)
+        processor, clips = load_video_processor(folder, size, size or USUAL_SIZE), saved_clips(folder)
+        frames = clips.num_frames or frames_of(encoder) or FRAMES
+        videos = cls(processor, frames, clips.fps, seconds=clips.seconds)
         videos.fit(encoder)
         return videos
 

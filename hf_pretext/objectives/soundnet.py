@@ -178,8 +178,7 @@ class SoundnetForPreTraining(PretextModel):
         return posteriors
 
     def teachers_to_cpu(self) -> None:
-        """Frees the device of the teachers. It is called when training does not need them any more, and after each other
-        use."""
+        """Frees the device of the teachers, when steps do not need them any more."""
         for teacher in self.teachers:
             teacher.to_cpu()
 
