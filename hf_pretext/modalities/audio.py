@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from ..encoders import TRIED, takes_images
 from ..utils.paths import relative
+from ..utils.units import in_seconds
 from ._audio_options import AudioArguments
 from ._clips import ClipArguments, Part
 from ._feature_extractor import (
@@ -118,7 +119,7 @@ class Audio(Waves):
     @staticmethod
     def words(results: Mapping) -> str:
         """Returns a description of the encoder's inputs from the results of a run."""
-        return f"audio clips of {results['seconds']:g} seconds at {results['sampling_rate']:,} Hz"
+        return f"audio clips of {in_seconds(results['seconds'])} at {results['sampling_rate']:,} Hz"
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
@@ -128,13 +129,13 @@ class Audio(Waves):
         image = ", and given as an image of one channel" if results["sound_input"] == IMAGE else ""
         changes = ", ".join(f"{name} {value:g}" for name, value in results["sound_changes"].items())
         return [
-            f"Audio: parts of {seconds:g} seconds, padded {padded}, processed as by {extractor}{image}.",
+            f"Audio: parts of {in_seconds(seconds)}, padded {padded}, processed as by {extractor}{image}.",
             *([f"Random changes of audio: {changes}."] if changes else []),
         ]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
-        return f"Audio clips of {self.seconds:g} seconds (--seconds)"
+        return f"Audio clips of {in_seconds(self.seconds)} (--seconds)"
 
     @property
     def part(self) -> Part:

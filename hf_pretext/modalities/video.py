@@ -24,6 +24,7 @@ from ..encoders import TRIED, image_sides, noise, refusal, takes_images
 from ..modules.colors import COLOR_DRAWS
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
 from ..utils.settings import accepts_ints
+from ..utils.units import in_seconds
 from ._clips import ClipArguments, Part
 from ._image_processor import (
     USUAL_SIZE,
@@ -152,13 +153,7 @@ class Video(Modality):
         """Builds the modality from options. Raises `ValueError` for frames that last longer than the clip, and for a
         processor that `check_video_processor` rejects."""
         settings, seconds = options[VideoArguments], options[ClipArguments].seconds
-        lasts = settings.num_frames / settings.fps if settings.fps else 0
-        if lasts > seconds * (1 + 1e-6):
-            raise ValueError(
-                f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last {lasts:g} "
-                f"seconds, longer than a clip of {seconds:g} seconds (--seconds). Give --seconds {lasts:g}, fewer "
-                "frames or a higher --fps."
-            )
+        check_lasts(settings, seconds)
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
         check_video_processor(cls(processor, 2))
@@ -198,7 +193,7 @@ class Video(Modality):
     def preparation(results: Mapping) -> list[str]:
         """Returns sentences for a card on the place of frames, how they are encoded, and the augmentation."""
         fps, seconds = results["fps"], results["seconds"]
-        clip = "each video" if seconds is None else f"a clip of {seconds:g} seconds"
+        clip = "each video" if seconds is None else f"a clip of {in_seconds(seconds)}"
         place = f"spread over {clip}" if fps is None else f"{fps:g} per second, in {clip}"
         encoded = " The encoder takes them one by one, and features are means over the frames."
         settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
@@ -313,6 +308,17 @@ class Video(Modality):
 def frames_of(encoder: PreTrainedModel) -> int | None:
     """Returns the number of frames of a video that the encoder's config names; None without one."""
     return getattr(encoder.config, "num_frames", None) or getattr(encoder.config, "frames_per_clip", None)
+
+
+def check_lasts(settings: VideoArguments, seconds: float) -> None:
+    """Raises `ValueError` for frames that last longer than a clip of `seconds`."""
+    lasts = settings.num_frames / settings.fps if settings.fps else 0
+    if lasts > seconds * (1 + 1e-6):
+        raise ValueError(
+            f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last "
+            f"{in_seconds(lasts)}, longer than a clip of {in_seconds(seconds)} (--seconds). Give --seconds {lasts:g}, "
+            "fewer frames or a higher --fps."
+        )
 
 
 def check_sizes(videos: Video, encoder: PreTrainedModel, images: bool) -> None:
