@@ -27,8 +27,6 @@ recipe = Recipe(
         "round_epochs": 5,  # an epoch is 25 steps, too few for heads that begin again
         "lr_scheduler_type": "constant_with_warmup",  # heads begin again in the last round too
         "num_train_epochs": 30,
-        "lr_scheduler_type": "constant_with_warmup",  # heads begin again in the last round too
-        "num_train_epochs": 30,
         "output_dir": "runs/xdc_atari",
     },
     smoke={**SMOKE, "num_clusters": 8, "round_epochs": 1, "output_dir": "runs/xdc_atari-smoke"},
