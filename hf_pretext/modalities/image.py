@@ -53,6 +53,7 @@ __all__ = [
     "saved_processor",
     "target_size",
 ]
+COLOR_OPTIONS = ("color_jitter", "hue", "grayscale", "channel_shuffle")  # of `Augmentation`
 KEPT_BYTES = 2**28  # memory for decoded images, in each worker
 
 
@@ -128,7 +129,7 @@ class Augmentation:
     @property
     def changes_colors(self) -> bool:
         """True if any option changes colours."""
-        return any((self.color_jitter, self.hue, self.grayscale, self.channel_shuffle))
+        return any(getattr(self, name) for name in COLOR_OPTIONS)
 
     def change_colors(self, pixels: Tensor, draws: Tensor) -> Tensor:
         """Returns pixels (`(B, 3, H, W)`, 0 to 255) with changed colours. draws (`(B, 8)`): random numbers of each

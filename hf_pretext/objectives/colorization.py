@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..features import last_hidden, pool
+from ..modalities.image import COLOR_OPTIONS
 from ..modeling import PretextModel, PretextOutput
 from ..modules.dense import GROUPS, DenseHead
 from ..modules.lab import AbBins, gray_of, lab_of, rgb_of
@@ -26,7 +27,6 @@ from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_norm
 LAYERS = 4  # of an encoder of one resolution, that the head reads
 COUNTED = 2_000  # images from which the shares of the colours are counted
 LOGGED = 8  # in training, metrics are of one in so many images
-COLOR_OPTIONS = ("color_jitter", "hue", "grayscale", "channel_shuffle")
 
 
 @strict

@@ -20,6 +20,7 @@ from transformers.utils import logging
 
 from ..features import encode, width
 from ..modalities._image_processor import USUAL_SIZE, load_processor, target_size
+from ..modalities.image import COLOR_OPTIONS
 from ..modeling import PretextModel, PretextOutput
 from ..modules.composite import columns_of
 from ..modules.distributed import by_row
@@ -38,6 +39,8 @@ from ..utils.settings import make_settings
 
 CACHED_BYTES = 2**30  # most bytes of the posteriors of all rows
 FRAMES = ("video_pixel_values", "pixel_values_videos", "pixel_values")  # possible columns of the frames
+UNCHANGED = {"crop_scale": 1.0, **dict.fromkeys(("horizontal_flip", *COLOR_OPTIONS), 0.0)}
+FIXED = {name: (value, "teachers classify the frames as they are") for name, value in UNCHANGED.items()}
 log = logging.get_logger(__name__)
 
 
@@ -86,6 +89,7 @@ class SoundnetForPreTraining(PretextModel):
     needs_keys = True
     learns_on_all_ranks = True
     processor_of = "audio"
+    fixed_options = FIXED
     formula = (
         r"\sum_k \mathrm{KL}\left(\frac{1}{F}\sum_{f=1}^{F} q_k\left(v_f\right) \,\Big\|\, p_k\left(a\right)\right), "
         r"\quad q_k \text{ teachers on the frames } v_f, \; p_k \text{ heads on the sound } a"

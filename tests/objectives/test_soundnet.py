@@ -38,9 +38,9 @@ from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.video import Video
 from hf_pretext.modules import teachers as teachers_module
 from hf_pretext.objectives import soundnet
-from hf_pretext.objectives.soundnet import SoundnetForPreTraining
+from hf_pretext.objectives.soundnet import UNCHANGED, SoundnetForPreTraining
 from hf_pretext.stream.settings import StreamSettings
-from hf_pretext.trainer import PretextTrainer
+from hf_pretext.trainer import PretextTrainer, check_fixed
 
 WAV2VEC2 = dict(
     hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64, conv_dim=(32, 32),
@@ -338,7 +338,7 @@ def trained_on_films(folder, teacher, resume=None, seconds=1.0, workers=0, **set
     model, columns = SoundnetForPreTraining.from_encoder(resnet(1), teachers=[teacher], **settings), []
     sounds = Audio(ASTFeatureExtractor(num_mel_bins=16, max_length=16, sampling_rate=RATE), seconds)
     sounds.fit(model.encoder)
-    frames = Video(default_processor(IMAGE), FRAMES, seconds=seconds, augmentation=Augmentation(crop_scale=0.5))
+    frames = Video(default_processor(IMAGE), FRAMES, seconds=seconds, augmentation=Augmentation(**UNCHANGED))
     frames.fit(build_encoder(resnet(3)))
     films = [film(size=(48, 48 + 2 * i), seconds=1.0) for i in range(11)] + [video(frames=10)]
     data = open_source([{"video": {"bytes": content, "path": None}} for content in films], needed=("video",))
@@ -534,3 +534,9 @@ def test_what_can_not_work_is_refused(teachers, tmp_path):
     with pytest.raises(ValueError, match="--video_encoder: soundnet trains no video encoder"):
         SoundnetForPreTraining.with_encoders(resnet(1), {"video": resnet(3)})
     assert SoundnetForPreTraining.with_encoders(resnet(1), {"audio": config}) is config
+
+
+def test_changes_of_the_frames_that_teachers_classify_are_refused():
+    frames = {**UNCHANGED, "crop_scale": 0.5}
+    with pytest.raises(ValueError, match="--crop_scale 0.5: teachers classify the frames as they are"):
+        check_fixed(SoundnetForPreTraining, frames)
