@@ -99,26 +99,31 @@ class PretextTrainer(StreamTrainer):
         if len(kinds) < len(model.inputs):
             self._loader.use(self.processing.only(kinds))
 
-    def round_at(self, samples: int) -> int:
-        """Returns the number of the round, from 0, after this many samples. A round is `round_epochs` of the model; for
-        data without a length, all of training."""
-        model = self.accelerator.unwrap_model(self.model)
-        return 0 if self.mixture.endless else samples // (len(self.mixture) * model.round_epochs)
+    def next_round(self) -> int:
+        """Returns the number of the round, from 0, of the next step. A round is `round_epochs` of the model; for data
+        without a length, all of training.
+
+        Epochs are of whole steps, as in `num_train_epochs`, so that no round begins in the last few steps."""
+        if self.mixture.endless:
+            return 0
+        batch = self.get_total_train_batch_size(self.args)
+        epoch = -(-len(self.mixture) // batch) * batch
+        return self.samples_seen // (epoch * self.accelerator.unwrap_model(self.model).round_epochs)
 
     def before_round(self) -> None:
         """Calls `before_round` of the objective, as `before_training`, if a round begins with the next step. Logs what
         it returns, and drops the optimizer's state of parameters that were drawn again.
 
-        A checkpoint has the place at which the last round began, so that a run that resumes with another global batch
-        size skips and repeats none."""
-        number = self.round_at(self.samples_seen)
-        if self.round_began is not None and number <= self.round_at(self.round_began):
+        A checkpoint has the number of the round, so that a run that resumes with another global batch size skips and
+        repeats none."""
+        number = self.next_round()
+        if self.round is not None and number <= self.round:
             return
         model = self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
             values = learned(self, model.before_round, None if self.mixture.endless else number)
         forget(self.optimizer, model.redrawn())
-        self.round_began = self.samples_seen
+        self.round = number
         if values:
             self.log(dict(values))
 

@@ -65,7 +65,7 @@ class StreamTrainer(SavingTrainer):
         self.pace = Pace()
         self.resumed: list[dict[str, int]] = []  # samples seen and number of processes at each resume
         self._state_before: dict | None = None  # state of the stream in the checkpoint that the run resumes from
-        self.round_began: int | None = None  # samples seen when the last round of the objective began
+        self.round: int | None = None  # number of the last round of the objective
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self.lengthening = Lengthening()
@@ -161,7 +161,7 @@ class StreamTrainer(SavingTrainer):
         before = TrainerState.load_from_json(os.path.join(checkpoint, TRAINER_STATE_NAME))
         self.lengthening.resume(checkpoint, self.args, self._state_before, before, batch, rows)
         self._initial_global_step = before.global_step
-        self.round_began = self._state_before.get("round_began")
+        self.round = self._state_before.get("round")
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
         given = None if self._created_lr_scheduler else self.lr_scheduler
@@ -213,7 +213,7 @@ class StreamTrainer(SavingTrainer):
             **state_of(self.mixture, self._loader.reader.order, self.stream),
             "samples_seen": self.samples_seen,
             "global_batch": self.get_total_train_batch_size(self.args),
-            "round_began": self.round_began,
+            "round": self.round,
             "schedule": self.schedule and self.schedule.record(),
             "seconds": self.seconds,
             "resumed": self.resumed,
