@@ -147,8 +147,8 @@ class Inputs:
         lengths = {modality.part.seconds for modality in modalities if modality.timed}
         if len(lengths) > 1 and any(modality.timed_columns for modality in modalities):
             raise ValueError(
-                f"Texts are those of the seconds of a clip, but clips have several lengths: {sorted(map(str, lengths))}. "
-                "Give all modalities the same seconds."
+                "Texts are those of the seconds of a clip, but clips have several lengths: "
+                f"{', '.join(sorted(map(str, lengths)))}. Give all modalities the same seconds."
             )
         self._combined: Any = None
         self._clips = Clips()

@@ -52,10 +52,10 @@ class Modality(ABC):
     name: name of the modality and of its file. columns: canonical columns to read from; the first in which a row has a
     value is used. timed_columns: further ones, which are read where another modality is timed. options: dataclasses of
     its options. samples: name of the samples in messages, in the plural. role: argument name of its processor in
-    transformers' processors of several modalities. timed: True if the position in time `at` is used; then `part` is what it needs of a film or sound, and its column may have a decoded `Clip`.
-    encoder_input: argument name of the encoder for this modality. outputs: all columns that an example may have.
-    processor: the transformers processor that is saved with each checkpoint. fills: padding value of each column that
-    is padded along time.
+    transformers' processors of several modalities. timed: True if the position in time `at` is used; then `part` is
+    what it needs of a film or sound, and its column may have a decoded `Clip`. encoder_input: argument name of the
+    encoder for this modality. outputs: all columns that an example may have. processor: the transformers processor that
+    is saved with each checkpoint. fills: padding value of each column that is padded along time.
 
     Attributes for evaluation and cards. fractions: shares of the labels that linear probes are trained on; None for one
     linear probe on all labels and kNN. features_in_bf16: True if features may be extracted in bf16. task_type: name of

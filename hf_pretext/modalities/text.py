@@ -43,6 +43,16 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> tu
     return tokenizer(text, truncation=True, max_length=max_length)["input_ids"], True
 
 
+def tokenizer_of(settings: TextArguments, context: Context) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """Returns the tokenizer of a run, and the folder or Hub id that it is from; None for one that is trained here."""
+    with PartialState().main_process_first():  # the other processes load its cached tokenizer
+        tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
+        if tokenizer is not None:
+            return tokenizer, settings.tokenizer or context.start
+        options = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
+        return train_tokenizer(context.texts(), *options, max_length=settings.max_length), None
+
+
 def random_tokens(encoder: PreTrainedModel) -> Tensor:
     """Returns a few random tokens of the vocabulary of an encoder, the same each time, `(TRIED, TRIED_TOKENS)`."""
     vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
@@ -103,16 +113,7 @@ class Text(Modality):
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
         """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
         settings: TextArguments = options[TextArguments]
-        with PartialState().main_process_first():  # the other processes load its cached tokenizer
-            tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
-            brought_by = None if tokenizer is None else settings.tokenizer or context.start
-            tokenizer = tokenizer or train_tokenizer(
-                context.texts(),
-                settings.tokenizer_kind,
-                settings.vocab_size,
-                settings.lowercase,
-                max_length=settings.max_length,
-            )
+        tokenizer, brought_by = tokenizer_of(settings, context)
         start, flexible, drawn = context.start, context.flexible, options.get(CaptionArguments)
         texts = cls(tokenizer, settings.max_length, brought_by=brought_by, start=start, flexible=flexible)
         texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights) if drawn else Captions()
