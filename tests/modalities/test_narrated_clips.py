@@ -27,7 +27,7 @@ FILM = film(seconds=FILM_SECONDS)  # ten frames a second, frame i of brightness 
 STARTS = [*(STEP * i for i in range(6)), 600.0]
 LISTS = {"text": WORDS, "start": STARTS, "end": [start + STEP for start in STARTS]}
 SRT = "\n\n".join(
-    f"{i + 1}\n00:{int(start // 60):02}:{start % 60:06.3f} --> 00:{int(start // 60):02}:{start % 60 + STEP:06.3f}\n{word}"
+    f"{i + 1}\n{int(start // 60):02}:{start % 60:06.3f} --> {int(start // 60):02}:{start % 60 + STEP:06.3f}\n{word}"
     for i, (start, word) in enumerate(zip(STARTS, WORDS, strict=True))
 )
 
@@ -195,7 +195,7 @@ def folder(tmp_path):
 
 def run(source, texts, count, views=None, batch_size=4, **options):
     inputs = Inputs(video(), texts, views={"text": 2} if views is None else views)
-    loader = StreamLoader(source or open_source(source), inputs, batch_size, seed=5, **options)
+    loader = StreamLoader(source, inputs, batch_size, seed=5, **options)
     made = []
     while len(made) < count:
         made += [inputs.finish(batch) for batch in loader]
@@ -246,7 +246,7 @@ def test_films_and_narrations_alone_train_as_their_own_kinds(folder, texts, tmp_
         open_source(folder, needed=("video",)),
         open_source(str(table), needed=(inputs.needed[1],)),
     ]
-    batches, loader = run(Mixture(sources, one_source_a_step=True), texts, 12, views={})
+    batches, _ = run(Mixture(sources, one_source_a_step=True), texts, 12, views={})
     kinds = {tuple(sorted({"pixel_values_videos", "input_ids"} & batch.keys())) for batch in batches}
     assert kinds == {("pixel_values_videos",), ("input_ids",), ("input_ids", "pixel_values_videos")}
 
