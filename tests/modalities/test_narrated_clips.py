@@ -20,6 +20,7 @@ from hf_pretext.modalities.text import Text
 from hf_pretext.modalities.video import Video, default_video_processor
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
+from hf_pretext.stream.settings import StreamSettings
 
 SECONDS, FILM_SECONDS, STEP = 0.5, 3.0, 0.5
 WORDS = ["zero", "one and more", "two", "three", "four is a longer text", "five", "far after the end"]
@@ -63,9 +64,8 @@ def test_each_clip_gets_the_narrations_of_what_it_shows(texts, form):
     inputs, seen = Inputs(video(), texts, views={"text": 3}), set()
     for seed in range(12):
         example = inputs(row(**form), np.random.default_rng(seed))
-        middle = middle_of(example)
-        at = np.random.default_rng(seed).random()
-        assert middle == pytest.approx(at * (FILM_SECONDS - SECONDS) + SECONDS / 2, abs=0.06)
+        middle = np.random.default_rng(seed).random() * (FILM_SECONDS - SECONDS) + SECONDS / 2
+        assert middle_of(example) == pytest.approx(middle, abs=0.06)
         by_middle = sorted(range(6), key=lambda i: abs(STARTS[i] + STEP / 2 - middle))  # all of one length
         words = words_of(texts, example)
         assert words == [WORDS[i] for i in by_middle[:3]]
@@ -136,7 +136,7 @@ def test_the_seconds_of_a_sound_are_those_of_its_narrations(texts):
 
 def test_a_clip_of_a_full_film_is_as_long_as_the_film(texts):
     inputs = Inputs(video(seconds=None), texts, views={"text": 2})
-    assert words_of(texts, inputs(row(**LISTS), None)) == [WORDS[2], WORDS[3]]
+    assert set(words_of(texts, inputs(row(**LISTS), None))) == {WORDS[2], WORDS[3]}
 
 
 def test_the_label_of_a_pair_is_its_nearest_narration(texts):
@@ -182,20 +182,22 @@ def test_a_film_alone_and_narrations_alone_are_examples_of_one_kind(texts):
 FILMS = 24
 
 
-@pytest.fixture
-def folder(tmp_path):
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
     """A folder of films with subtitles: of 24, one has none, one has other content, one has no text."""
+    made = tmp_path_factory.mktemp("films")
     for i in range(FILMS):
-        (tmp_path / f"{i:02}.mp4").write_bytes(film(seconds=1.0 + 0.1 * (i % 5)))
+        (made / f"{i:02}.mp4").write_bytes(film(seconds=1.0 + 0.1 * (i % 5)))
         content = {3: "no subtitles", 9: "1\n00:00:01,000 --> 00:00:02,000\n\n", 15: None}.get(i, SRT)
         if content is not None:
-            (tmp_path / f"{i:02}.srt").write_text(content)
-    return str(tmp_path)
+            (made / f"{i:02}.srt").write_text(content)
+    return str(made)
 
 
 def run(source, texts, count, views=None, batch_size=4, **options):
     inputs = Inputs(video(), texts, views={"text": 2} if views is None else views)
-    loader = StreamLoader(source, inputs, batch_size, seed=5, **options)
+    lenient = StreamSettings(max_bad_fraction=0.5)
+    loader = StreamLoader(source, inputs, batch_size, seed=5, settings=lenient, **options)
     made = []
     while len(made) < count:
         made += [inputs.finish(batch) for batch in loader]
