@@ -103,6 +103,25 @@ def encoder_arguments(kinds: Sequence[str]) -> type:
     return made
 
 
+def check_composition(modalities: Sequence[Modality], views: Iterable[str]) -> None:
+    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, and for texts
+    with clips of several lengths."""
+    names = [modality.name for modality in modalities]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"Inputs has the modalities {names}. Give one or more, each once.")
+    if unknown := sorted(set(views) - set(names)):
+        raise ValueError(
+            f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
+            f"{', '.join(names)}."
+        )
+    lengths = {modality.part.seconds for modality in modalities if modality.timed}
+    if len(lengths) > 1 and any(modality.timed_columns for modality in modalities):
+        raise ValueError(
+            "Texts are those of the seconds of a clip, but clips have several lengths: "
+            f"{', '.join(sorted(map(str, lengths)))}. Give all modalities the same seconds."
+        )
+
+
 class Processors:
     """Processors of modalities for which transformers has no common class.
 
@@ -132,24 +151,11 @@ class Inputs:
     """
 
     def __init__(self, *modalities: Modality, views: Mapping[str, int] | None = None, pair_label: str | None = None):
-        """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, and for
-        texts with clips of several lengths."""
+        """Raises `ValueError` like `check_composition`."""
         self.modalities, self.views, self.pair_label = modalities, dict(views or {}), pair_label
         self.by_name = {modality.name: modality for modality in modalities}
-        if not modalities or len(self.by_name) < len(modalities):
-            raise ValueError(f"Inputs has the modalities {[m.name for m in modalities]}. Give one or more, each once.")
-        if unknown := sorted(set(self.views) - set(self.by_name)):
-            raise ValueError(
-                f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
-                f"{', '.join(self.by_name)}."
-            )
+        check_composition(modalities, self.views)
         self.read = modalities  # the others are left out of examples, see `only`
-        lengths = {modality.part.seconds for modality in modalities if modality.timed}
-        if len(lengths) > 1 and any(modality.timed_columns for modality in modalities):
-            raise ValueError(
-                "Texts are those of the seconds of a clip, but clips have several lengths: "
-                f"{', '.join(sorted(map(str, lengths)))}. Give all modalities the same seconds."
-            )
         self._combined: Any = None
         self._clips = Clips()
 
