@@ -9,7 +9,7 @@ import torch
 from media import film, sound
 from transformers import Wav2Vec2FeatureExtractor
 
-from hf_pretext.data.captions import label_number
+from hf_pretext.data.captions import Captions, label_number
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
@@ -177,6 +177,15 @@ def test_a_film_alone_and_narrations_alone_are_examples_of_one_kind(texts):
     assert all(words == (WORDS + [""] * 3)[WORDS.index(words[0]) :][:3] for words in drawn)
 
 
+def test_further_captions_next_to_narrations_are_refused(texts):
+    drawn = Text(texts.tokenizer, 16, Captions(["other_captions/more"]))
+    columns = {"other_captions/more": "more"}
+    for form in (LISTS, {"subtitles": SRT}):
+        needed = (*Inputs(video(), drawn).needed, *columns)
+        with pytest.raises(ValueError, match="--other_captions has no effect on texts with times. Leave it out"):
+            drawn.check_columns(open_source([row(**form, more="a")], columns=columns, needed=needed))
+
+
 # the stream
 
 FILMS = 24
@@ -255,9 +264,9 @@ def test_films_and_narrations_alone_train_as_their_own_kinds(folder, texts, tmp_
 
 def test_a_labelled_set_has_the_captions_of_its_clips(texts, tmp_path):
     columns = {
-        "video": [{"bytes": FILM, "path": None}] * 10,
-        "text": [WORDS[i % 6] for i in range(10)],
-        "label": [i % 2 for i in range(10)],
+        "video": [{"bytes": FILM, "path": None}] * 20,
+        "text": [WORDS[i % 6] for i in range(20)],
+        "label": [i % 2 for i in range(20)],
     }
     features = datasets.Features(
         {"video": datasets.Video(), "text": datasets.Value("string"), "label": datasets.Value("int64")}
