@@ -11,6 +11,8 @@ import numpy as np
 from datasets import Features, Value
 
 from .corpus import AT_ONCE, one_text, texts_in
+from .decoding import BadSample
+from .narration import parsed
 from .sources import Source
 
 CAPTION_DRAWS = 3
@@ -51,12 +53,20 @@ class Captions:
 
 
 def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
-    """Yields every text in these columns of a source."""
+    """Yields every text in these columns of a source; of subtitles, the text of each cue."""
     for piece, count in enumerate(source.counts):
         for first in range(0, count, AT_ONCE):
             for row in source.read(piece, first, min(first + AT_ONCE, count)):
                 for column in columns:
-                    yield from texts_in(row.get(column))
+                    yield from texts_of_subtitles(row) if column == "subtitles" else texts_in(row.get(column))
+
+
+def texts_of_subtitles(row: dict) -> list[str]:
+    """Returns the texts of the subtitles of a row; `[]` for subtitles that can't be read."""
+    try:
+        return [narration.text for narration in parsed(row.get("subtitles"))]
+    except BadSample:
+        return []
 
 
 def distinct_captions(sources: Sequence[tuple[Source, Sequence[str]]]) -> Source:

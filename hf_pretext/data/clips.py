@@ -27,13 +27,14 @@ class Clip(NamedTuple):
     frames: RGB, uint8 `(F, 3, H, W)`; None if no frames were asked for. sound: one channel in [-1, 1], float32 `(T,)`;
     None if no sound was asked for. mask: True where the file has sound, bool `(T,)`; the samples elsewhere are 0.
     start: place of the clip in the file, in seconds from its first frame (without frames in the file: from its first
-    sample).
+    sample). seconds: length of the clip.
     """
 
     frames: Tensor | None
     sound: Tensor | None
     mask: Tensor | None
     start: float
+    seconds: float
 
 
 def to_clip(
@@ -82,7 +83,7 @@ def to_clip(
                 if min_loudness is not None:
                     check_loudness(sound, mask, min_loudness)
                 sound, mask = torch.from_numpy(sound), torch.from_numpy(mask)
-            return Clip(images, sound, mask, start)
+            return Clip(images, sound, mask, start, seconds)
         finally:
             file.close()
 

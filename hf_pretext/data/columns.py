@@ -16,7 +16,8 @@ USUAL_NAMES = {
     "subtitles": ("subtitles", "srt", "vtt"),
     "label": ("label", "labels", "class", "category", "cls", "fine_label", "target"),
 }
-TEXTS = ("text", "subtitles")  # canonical columns of strings
+TEXTS = ("text", "subtitles")  # canonical columns of strings, which may be the narrations of a film
+TIMES = ("start", "end")  # canonical columns of the times of a list of texts
 CAPTION_LISTS = ("captions", "sentences", "texts")  # names of columns of several texts, used after the usual ones
 PATHS = {  # names of columns of paths, used if a dataset has no other column of the kind
     "image": ("file_name", "filename", "image_path", "image_file", "filepath", "file_path", "path"),
@@ -34,12 +35,15 @@ def find_one_of(
 ) -> tuple[str, str]:
     """Returns the first of several canonical columns that the dataset has, and its name in the dataset.
 
-    A column named in `asked` comes before all others. Raises `ValueError` as `find_column` does; for the first of
-    `kinds` if the dataset has none of them."""
+    A column named in `asked` comes before all others. A text column that is named like subtitles is one of them where
+    they are among `kinds`. Raises `ValueError` as `find_column` does; for the first of `kinds` if the dataset has none
+    of them."""
     named = [kind for kind in kinds if asked.get(kind) is not None]
-    present = [kind for kind in kinds if any(candidates(features, kind))]
+    present = [kind for kind in kinds if any(candidates(features, kind)) or (kind == "text" and texts_of(features))]
     present = present or [kind for kind in kinds if second_choice(features, kind)]
     kind = next(iter([*named, *present, kinds[0]]))
+    if kind == "text" and "subtitles" in kinds and asked.get(kind) in candidates(features, "subtitles")[1]:
+        return "subtitles", asked[kind]
     return kind, find_column(features, kind, asked.get(kind), name, prefix)
 
 
@@ -87,9 +91,36 @@ def candidates(features: Features, kind: str) -> tuple[list[str], list[str]]:
 def second_choice(features: Features, kind: str) -> list[str]:
     """Returns the columns of lists or dicts of texts by their usual names; for other kinds, the columns of paths."""
     if kind == "text":
-        names = (*USUAL_NAMES["text"], *CAPTION_LISTS)
-        return [column for column in features if column.lower() in names and holds_captions(features[column])]
+        return texts_of(features)
     return [column for column in features if column.lower() in PATHS.get(kind, ()) and holds_paths(features[column])]
+
+
+def texts_of(features: Features) -> list[str]:
+    """Returns the columns of lists or dicts of texts by their usual names, else those of JSON members."""
+    names = (*USUAL_NAMES["text"], *CAPTION_LISTS)
+    some = [column for column in features if holds_captions(features[column])]
+    usual = [column for column in some if column.lower() in names]
+    return usual or [column for column in some if column.lower() in {f"json.{name}" for name in names}]
+
+
+def times_of(features: Features, column: str, name: str) -> dict[str, str]:
+    """Returns `{"start": ..., "end": ...}`, the names of the columns of times next to a column of lists of texts; `{}`
+    for other texts and for lists without times.
+
+    They have the names "start" and "end", in the same JSON as the texts. Raises `ValueError` for one without the
+    other."""
+    before = column[: -len(column.rpartition(".")[2])]
+    times = {time: f"{before}{time}" for time in TIMES if f"{before}{time}" in features}
+    feature = features[column]
+    if isinstance(feature, Value) and feature.dtype in STRINGS:
+        return {}
+    if len(times) == 1:
+        missing = next(f"{before}{time}" for time in TIMES if time not in times)
+        raise ValueError(
+            f"{name}: the texts in {column!r} have times in {next(iter(times.values()))!r}, but the column {missing!r} "
+            "is missing. Give the start and the end of each text in seconds, or neither."
+        )
+    return times
 
 
 def holds_paths(feature) -> bool:

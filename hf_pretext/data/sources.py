@@ -14,7 +14,7 @@ from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
 from ..utils.paths import without_query
-from .columns import PATHS, features_of, find_one_of, holds_paths
+from .columns import PATHS, TEXTS, features_of, find_one_of, holds_paths, times_of
 from .contents import File
 from .decoding import UNREADABLE, BadSample
 from .folders import Wanted
@@ -218,12 +218,14 @@ def open_source(
 def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:
     """Returns `{canonical name: name in the data}` of the needed columns. note: about files that are left out.
 
-    Raises `ValueError` for a missing or ambiguous column."""
+    If texts or subtitles are needed (`TEXTS`) and there are lists of texts, "start" and "end" are columns, too. Raises
+    `ValueError` for a missing or ambiguous column."""
     kinds = [(kind,) if isinstance(kind, str) else kind for kind in needed]
     try:
-        return dict(find_one_of(features, some, asked, name, option) for some in kinds)
+        chosen = dict(find_one_of(features, some, asked, name, option) for some in kinds)
     except ValueError as error:
         raise ValueError(f"{error} In the folder, {note}." if note else str(error)) from None
+    return {**chosen, **(times_of(features, chosen["text"], name) if TEXTS in kinds and "text" in chosen else {})}
 
 
 def as_tars(data):

@@ -67,7 +67,7 @@ class LabelledRows:
         Raises `ValueError` for a set without rows, for missing columns, for splits whose labels are in different
         columns, and for a label column whose values are no single labels."""
         self.keeps_captions = captions
-        kinds = [kind for kind in needed if not (captions and kind == "text")]
+        kinds = [kind for kind in needed if not (captions and "text" in (kind, *kind))]  # captions have no times
         columns_of_kinds = {kind_label(kind): column for kind, column in (kind_labels or {}).items()}
         asked = {**(columns or {}), "label": label, **columns_of_kinds}
         needed = (*kinds, "label", *columns_of_kinds, *(["text"] if captions else []))

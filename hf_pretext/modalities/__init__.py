@@ -25,6 +25,7 @@ from ..registry import modality_class
 from ..stream.collate import collate
 from ._clips import Clips
 from ._modality import MIDDLE, Batch, Context, Example, Modality
+from ._narrated import texts_of_clip
 
 __all__ = ["MIDDLE", "Batch", "Context", "Example", "Inputs", "Modality", "PairArguments", "Processors"]
 PAIR = {"image", "text"}
@@ -37,10 +38,12 @@ class PairArguments:
 
     images_alone: Additional datasets of which only the images are used. Only for objectives that also learn from
         single modalities (FLAVA, BEiT-3).
+    videos_alone: Additional datasets of which only the videos are used, for example videos without narration. Only for
+        objectives of videos that also learn from single modalities.
     texts_alone: Additional datasets of which only the texts are used. Only for objectives that also learn from single
-        modalities (FLAVA, BEiT-3). Of a text much longer than --max_length, a random part is used. Each step's batch
-        comes from one dataset. --mixture_weights sets how often each dataset is drawn, in this order: pairs, images,
-        texts.
+        modalities (FLAVA, BEiT-3). Of a text much longer than --max_length, a random part is used; of texts with times,
+        a random one. Each step's batch comes from one dataset. --mixture_weights sets how often each dataset is drawn,
+        in this order: pairs, then the datasets of single modalities in the order of the objective's inputs.
     pair_label: Column of the pair labels. With --positives label, pairs with equal values are positives of each other.
         If not set: the caption. Evaluation always uses the caption.
     heldout_dataset: A second labelled dataset, whose classes are not in the training data. The metrics of the full
@@ -50,6 +53,7 @@ class PairArguments:
     _argument_group_name: ClassVar[str] = "pairs"
 
     images_alone: list[str] | None = None
+    videos_alone: list[str] | None = None
     texts_alone: list[str] | None = None
     pair_label: str | None = None
     heldout_dataset: str | None = None
@@ -62,6 +66,16 @@ def modality_classes(kinds: Sequence[str], views: Iterable[str] = ()) -> dict[st
     modality."""
     classes = {kind: modality_class(kind) for kind in kinds}
     return {kind: c.alone() if len(kinds) == 1 and kind not in set(views) else c for kind, c in classes.items()}
+
+
+def columns_to_read(modalities: Iterable[Modality | type[Modality]]) -> dict[str, str | tuple[str, ...]]:
+    """Returns for each modality its canonical column, or a tuple of columns, of which one is enough.
+
+    Next to a film or sound, a text may also be subtitles."""
+    modalities = list(modalities)
+    timed = any(modality.timed for modality in modalities)
+    names = {each.name: (*each.columns, *(each.timed_columns if timed else ())) for each in modalities}
+    return {kind: columns[0] if len(columns) == 1 else columns for kind, columns in names.items()}
 
 
 def inputs_options(kinds: Sequence[str], views: Iterable[str] = ()) -> tuple[type, ...]:
@@ -89,6 +103,25 @@ def encoder_arguments(kinds: Sequence[str]) -> type:
     return made
 
 
+def check_composition(modalities: Sequence[Modality], views: Iterable[str]) -> None:
+    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, and for texts
+    with clips of several lengths."""
+    names = [modality.name for modality in modalities]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"Inputs has the modalities {names}. Give one or more, each once.")
+    if unknown := sorted(set(views) - set(names)):
+        raise ValueError(
+            f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
+            f"{', '.join(names)}."
+        )
+    lengths = {modality.part.seconds for modality in modalities if modality.timed}
+    if len(lengths) > 1 and any(modality.timed_columns for modality in modalities):
+        raise ValueError(
+            "Texts are those of the seconds of a clip, but clips have several lengths: "
+            f"{', '.join(sorted(map(str, lengths)))}. Give all modalities the same seconds."
+        )
+
+
 class Processors:
     """Processors of modalities for which transformers has no common class.
 
@@ -109,7 +142,8 @@ class Inputs:
     views: how often a modality is drawn per row. The draws are stacked along a new axis: `{"image": 2}` gives
     pixel_values `(2, 3, S, S)` per example. The views of a timed modality are spread over time: of `{"audio": 2}`, the
     first is at the position that all modalities share, the second half of all positions later. Views of audio come with
-    their starts in seconds, `sound_start` `(K,)`, see `Waves.of_views`. pair_label: column of the pair labels. Rows
+    their starts in seconds, `sound_start` `(K,)`, see `Waves.of_views`. Views of texts next to a film or sound are the
+    narrations nearest in time to the clip, see `Text.draws`. pair_label: column of the pair labels. Rows
     with several modalities get a hash of its value as `labels`.
 
     Two modalities can have a column of the same name. Then a modality without a time axis keeps the name, and the other
@@ -117,16 +151,10 @@ class Inputs:
     """
 
     def __init__(self, *modalities: Modality, views: Mapping[str, int] | None = None, pair_label: str | None = None):
-        """Raises `ValueError` without modalities, for the same modality twice, and for views of other modalities."""
+        """Raises `ValueError` like `check_composition`."""
         self.modalities, self.views, self.pair_label = modalities, dict(views or {}), pair_label
         self.by_name = {modality.name: modality for modality in modalities}
-        if not modalities or len(self.by_name) < len(modalities):
-            raise ValueError(f"Inputs has the modalities {[m.name for m in modalities]}. Give one or more, each once.")
-        if unknown := sorted(set(self.views) - set(self.by_name)):
-            raise ValueError(
-                f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
-                f"{', '.join(self.by_name)}."
-            )
+        check_composition(modalities, self.views)
         self.read = modalities  # the others are left out of examples, see `only`
         self._combined: Any = None
         self._clips = Clips()
@@ -147,7 +175,7 @@ class Inputs:
             several = modality.name in self.views
             example |= self.renamed(modality.name, collate(drawn, fills=modality.fills) if several else drawn[0])
         if self.pair_label is not None and len(kinds) > 1:
-            example["labels"] = self.label_of(row)
+            example["labels"] = self.label_of(decoded)
         return example
 
     def decoded(self, row: dict, at: float) -> dict:
@@ -159,20 +187,24 @@ class Inputs:
     ) -> list[Example]:
         """Draws all views of one modality. decoded: the row with the clips of the first view. Where another place in
         time can't be used (silence, damage), the view is of the first place."""
-        views = self.views.get(modality.name, 1)
+        views = self.views.get(modality.name)
+        if views is None:
+            return [modality(decoded, random, at)]
+        if not modality.timed:
+            return modality.draws(decoded, random, at, views)
         drawn = [modality(decoded, random, at)]
         for view in range(1, views):
-            place, other = at, decoded
-            if modality.timed:
-                place = (at + view / views) % 1
-                with suppress(BadSample):
-                    other = self._clips.decoded(row, self.modalities, place, only=modality)
+            place, other = (at + view / views) % 1, decoded
+            with suppress(BadSample):
+                other = self._clips.decoded(row, self.modalities, place, only=modality)
             drawn.append(modality(other, random, place))
         return drawn
 
     def label_of(self, row: Mapping) -> int:
-        """Returns an integer hash of a row's pair label. Raises `BadSample` if the row has no pair label."""
-        label = row.get(self.pair_label)
+        """Returns an integer hash of a row's pair label: of a text with times, of the narration nearest to the clip.
+        row: with decoded clips. Raises `BadSample` if the row has no pair label."""
+        nearest = texts_of_clip(row, 1) if self.pair_label == "text" else None
+        label = nearest[0] if nearest else row.get(self.pair_label)
         if label is None:
             raise BadSample(f"no value in the column {self.pair_label!r} (--pair_label)")
         return label_number(label)
@@ -223,8 +255,7 @@ class Inputs:
     @property
     def needed(self) -> tuple[str | tuple[str, ...], ...]:
         """Columns to read: for each modality its canonical column, or a tuple of columns, of which one is enough."""
-        names = (modality.columns for modality in self.modalities)
-        return tuple(columns[0] if len(columns) == 1 else columns for columns in names)
+        return tuple(columns_to_read(self.modalities).values())
 
     @property
     def samples(self) -> str:

@@ -50,12 +50,12 @@ class Modality(ABC):
     """Base of a modality. Converts a row to tensors in a worker, and finishes batches on the device.
 
     name: name of the modality and of its file. columns: canonical columns to read from; the first in which a row has a
-    value is used. options: dataclasses of its options. samples: name of the samples in messages, in the plural. role:
-    argument name of its processor in transformers' processors of several modalities. timed: True if the position in
-    time `at` is used; then `part` is what it needs of a film or sound, and its column may have a decoded `Clip`.
-    encoder_input: argument name of the encoder for this modality. outputs: all columns that an example may have.
-    processor: the transformers processor that is saved with each checkpoint. fills: padding value of each column that
-    is padded along time.
+    value is used. timed_columns: further ones, which are read where another modality is timed. options: dataclasses of
+    its options. samples: name of the samples in messages, in the plural. role: argument name of its processor in
+    transformers' processors of several modalities. timed: True if the position in time `at` is used; then `part` is
+    what it needs of a film or sound, and its column may have a decoded `Clip`. encoder_input: argument name of the
+    encoder for this modality. outputs: all columns that an example may have. processor: the transformers processor that
+    is saved with each checkpoint. fills: padding value of each column that is padded along time.
 
     Attributes for evaluation and cards. fractions: shares of the labels that linear probes are trained on; None for one
     linear probe on all labels and kNN. features_in_bf16: True if features may be extracted in bf16. task_type: name of
@@ -67,6 +67,7 @@ class Modality(ABC):
 
     name: ClassVar[str]
     columns: ClassVar[tuple[str, ...]]
+    timed_columns: ClassVar[tuple[str, ...]] = ()
     options: ClassVar[tuple[type, ...]]
     samples: str
     role: ClassVar[str]
@@ -146,7 +147,7 @@ class Modality(ABC):
     def column(self, row: Mapping) -> str | None:
         """Returns the column of a row that this modality is read from: the first one with a value, else the first one;
         None if the row has none."""
-        present = [name for name in self.columns if name in row]
+        present = [name for name in (*self.columns, *self.timed_columns) if name in row]
         return next((name for name in present if row[name] is not None), next(iter(present), None))
 
     @abstractmethod
@@ -154,6 +155,10 @@ class Modality(ABC):
         """Returns one example. Raises `BadSample` for a row that can't be used.
 
         random: None for evaluation, which uses no random numbers. at: position in time, 0 (start) to 1 (end)."""
+
+    def draws(self, row: dict, random: np.random.Generator | None, at: float, count: int) -> list[Example]:
+        """Returns several examples of one position in time. Raises `BadSample` like a call."""
+        return [self(row, random, at) for _ in range(count)]
 
     def evaluation(self) -> "Modality":
         """Returns the modality without augmentation and without random captions."""

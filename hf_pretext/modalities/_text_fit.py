@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.columns import holds_captions, type_name
+from ..data.columns import TIMES, holds_captions, type_name
 from ..data.sources import Source
 from ..features import pool
 
@@ -16,9 +16,11 @@ UNMOVED, SAME = 1e-3, 1e-6
 
 
 def check_captions(source: Source, columns: Sequence[str]) -> None:
-    """Raises `ValueError` for columns of further captions that do not contain captions.
+    """Raises `ValueError` for columns of further captions that do not contain captions, or next to texts with times.
 
     columns: canonical names."""
+    if columns and {"subtitles", *TIMES} & source.columns.keys():
+        raise ValueError(f"{source.name}: --other_captions has no effect on texts with times. Leave it out.")
     for canonical in columns:
         feature = source.features[canonical]
         if not holds_captions(feature):

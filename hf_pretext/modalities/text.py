@@ -24,6 +24,7 @@ from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
+from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
 from ._text_options import CaptionArguments, TextArguments
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
@@ -32,6 +33,31 @@ __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
 LONGEST = 512  # tokens of a text; used if the encoder has no limit
 SHOWN = ("image", "audio", "video")  # a text in a row with one of these is a caption
 TRIED_TOKENS = 4
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> tuple[list[int], bool]:
+    """Returns the tokens of a text, at most `max_length`, and whether it was truncated."""
+    ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+    if len(ids) <= max_length:
+        return ids, False
+    return tokenizer(text, truncation=True, max_length=max_length)["input_ids"], True
+
+
+def tokenizer_of(settings: TextArguments, context: Context) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """Returns the tokenizer of a run, and the folder or Hub id that it is from; None for one that is trained here."""
+    with PartialState().main_process_first():  # the other processes load its cached tokenizer
+        tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
+        if tokenizer is not None:
+            return tokenizer, settings.tokenizer or context.start
+        options = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
+        return train_tokenizer(context.texts(), *options, max_length=settings.max_length), None
+
+
+def random_tokens(encoder: PreTrainedModel) -> Tensor:
+    """Returns a few random tokens of the vocabulary of an encoder, the same each time, `(TRIED, TRIED_TOKENS)`."""
+    vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
+    ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
+    return ids.to(encoder.device)
 
 
 class Text(Modality):
@@ -44,7 +70,7 @@ class Text(Modality):
     """
 
     name = "text"
-    columns = ("text",)
+    columns, timed_columns = ("text",), ("subtitles",)
     options = (TextArguments, CaptionArguments)
     samples = "texts"
     role = "tokenizer"
@@ -87,16 +113,7 @@ class Text(Modality):
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
         """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
         settings: TextArguments = options[TextArguments]
-        with PartialState().main_process_first():  # the other processes load its cached tokenizer
-            tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
-            brought_by = None if tokenizer is None else settings.tokenizer or context.start
-            tokenizer = tokenizer or train_tokenizer(
-                context.texts(),
-                settings.tokenizer_kind,
-                settings.vocab_size,
-                settings.lowercase,
-                max_length=settings.max_length,
-            )
+        tokenizer, brought_by = tokenizer_of(settings, context)
         start, flexible, drawn = context.start, context.flexible, options.get(CaptionArguments)
         texts = cls(tokenizer, settings.max_length, brought_by=brought_by, start=start, flexible=flexible)
         texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights) if drawn else Captions()
@@ -113,9 +130,7 @@ class Text(Modality):
     @staticmethod
     def trial(encoder: PreTrainedModel) -> list[Batch]:
         """Returns a batch of a few random tokens."""
-        vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
-        ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
-        return [{"input_ids": ids.to(encoder.device)}]
+        return [{"input_ids": random_tokens(encoder)}]
 
     @staticmethod
     def words(results: Mapping) -> str:
@@ -149,19 +164,30 @@ class Text(Modality):
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns input_ids and attention_mask, `(T,)`, and cut: 1 if a caption was truncated, else 0.
 
-        Raises `BadSample` for a row without a text."""
+        Of texts with times, the text is the one of `texts_of_clip`. Raises `BadSample` for a row without a text."""
+        narrated = texts_of_clip(row, 1, random)
+        if narrated is not None:
+            return self.tokenised(narrated[0])
         if not any(name in row for name in SHOWN):  # a document
             text = one_text(row["text"], random)
             text = text if random is None else part_of(text, LETTERS * self.max_length, random)
             return {**self.tokenised(text), "cut": 0}  # other epochs use other parts
         return self.tokenised(self.captions(row, random))
 
-    def tokenised(self, text: str) -> Example:
-        """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0."""
-        ids = self.tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
-        cut = len(ids) > self.max_length
-        if cut:
-            ids = self.tokenizer(text, truncation=True, max_length=self.max_length)["input_ids"]
+    def draws(self, row: dict, random: np.random.Generator | None, at: float, count: int) -> list[Example]:
+        """Returns several texts of a row. Next to a film or sound, these are different texts: see `texts_of_clip`, and
+        `captions_of_clip` for texts without times. Where they are fewer than `count`, empty texts follow."""
+        texts = texts_of_clip(row, count, random)
+        if texts is None and clip_in(row) is None:
+            return super().draws(row, random, at, count)
+        if texts is None:
+            texts = captions_of_clip(row["text"], count, random) or [self.captions(row, random)]
+        return [self.tokenised(text) for text in (*texts, *[None] * (count - len(texts)))]
+
+    def tokenised(self, text: str | None) -> Example:
+        """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0. None is the
+        empty text, without tokens: all that it is padded to has an attention_mask of 0."""
+        ids, cut = ([], False) if text is None else ids_of(self.tokenizer, text, self.max_length)
         columns = {
             "input_ids": torch.tensor(ids, dtype=torch.long),
             "attention_mask": torch.ones(len(ids), dtype=torch.long),

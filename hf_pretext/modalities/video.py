@@ -345,5 +345,5 @@ def check_video_processor(videos: Video) -> None:
     """Raises `ValueError` if the processor gives other pixels than `Video` does."""
     height, width = videos.size
     ramp = torch.linspace(0, 255, 2 * 3 * (height + 9) * (width + 14)).view(2, 3, height + 9, width + 14)
-    clip = Clip(ramp.to(torch.uint8), None, None, 0.0)
+    clip = Clip(ramp.to(torch.uint8), None, None, 0.0, 1.0)
     check_same(videos, {"video": clip}, lambda: videos.by_processor(clip.frames))

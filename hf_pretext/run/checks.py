@@ -240,7 +240,7 @@ def size_hint(blueprint: Blueprint, inputs: Inputs) -> str:
 
 
 def kinds_alone(request: "Request") -> list[str]:
-    """Returns the kinds with additional datasets of one kind only (--images_alone, --texts_alone)."""
+    """Returns the kinds with additional datasets of one kind only (--images_alone, --videos_alone, --texts_alone)."""
     options = vars(request.pairs) if request.pairs else {}
     return [kind for kind in request.objective.inputs if options.get(f"{kind}s_alone")]
 

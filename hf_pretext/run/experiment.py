@@ -217,10 +217,11 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
 
     given: options from the command line."""
     names = set()
-    if {"dataset", "images_alone", "texts_alone"} & given.keys():
+    kinds_alone = {"images_alone", "videos_alone", "texts_alone"}
+    if {"dataset", *kinds_alone} & given.keys():
         names |= {"mixture_weights"}
     if "dataset" in given:
-        names |= {"text_column", "other_captions", "caption_weights", "pair_label", "images_alone", "texts_alone"}
+        names |= {"text_column", "other_captions", "caption_weights", "pair_label", *kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
         names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset"}

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from transformers import PreTrainedConfig, TrainingArguments
 
+from .. import registry
 from ..data.captions import distinct_captions
+from ..data.columns import TIMES
 from ..data.corpus import fingerprint
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
@@ -18,7 +20,7 @@ from ..evaluation.fine_tune import check_in_memory
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.zero_shot import ZeroShotArguments
-from ..modalities import Context, Inputs, modality_classes
+from ..modalities import Context, Inputs, columns_to_read, modality_classes
 from ..modalities.text import CaptionArguments
 from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
@@ -79,7 +81,13 @@ def label_column(request: "Request") -> str | None:
 
 
 def check_kinds_alone(request: "Request") -> None:
-    """Raises `ValueError` for data of one kind if the objective needs all kinds in each batch."""
+    """Raises `ValueError` for data of one kind if the objective needs all kinds in each batch or does not take it."""
+    for kind in set(registry.names("modalities")) - {*request.objective.inputs}:
+        if alone(request, kind):
+            raise ValueError(
+                f"--{kind}s_alone: {request.objective.objective} takes {' and '.join(request.objective.inputs)}, no "
+                f"{kind}. Leave it out."
+            )
     names = [f"{kind}s_alone" for kind in request.objective.inputs if alone(request, kind)]
     if names and not request.objective.learns_from_one_kind:
         raise ValueError(
@@ -88,7 +96,7 @@ def check_kinds_alone(request: "Request") -> None:
 
 
 def alone(request: "Request", kind: str) -> list[str]:
-    """Returns the names of the datasets from --images_alone or --texts_alone, by kind."""
+    """Returns the names of the datasets from --images_alone, --videos_alone or --texts_alone, by kind."""
     return (vars(request.pairs).get(f"{kind}s_alone") if request.pairs else None) or []
 
 
@@ -139,14 +147,15 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
     column = {TEXT: asked_columns(request)[TEXT]}
     if len(request.objective.inputs) == 1:
         return open_source(request.datasets[0], split, column, (TEXT,), reading)
-    captions = {**column, **{k: v for k, v in further_columns(request).items() if k != "pair_label"}}
-    further = tuple(each.columns for each in modality_classes(request.objective.inputs).values())  # of the same files
+    others = {k: v for k, v in further_columns(request).items() if k != "pair_label"}
+    read = columns_to_read(modality_classes(request.objective.inputs).values())
+    needed, further = (read[TEXT], *others), tuple(read.values())  # of the same files
     sources = [
-        (open_source(dataset, split, captions, tuple(captions), reading, further=further), tuple(captions))
+        open_source(dataset, split, {**column, **others}, needed, reading, further=further)
         for dataset in request.datasets
     ]
-    sources += [(source, (TEXT,)) for source in sources_alone(request, TEXT)]
-    return distinct_captions(sources)
+    sources += sources_alone(request, TEXT)
+    return distinct_captions([(source, [each for each in source.columns if each not in TIMES]) for source in sources])
 
 
 # training data
@@ -193,7 +202,8 @@ def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
 
 def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
     """Opens the datasets of which only one kind of data is used. further: arguments of `open_source`."""
-    options = {"split": request.options.split, "columns": {kind: None}, "needed": (kind,), "reading": request.reading}
+    column = columns_to_read(modality_classes(request.objective.inputs).values())[kind]
+    options = {"split": request.options.split, "columns": {kind: None}, "needed": (column,), "reading": request.reading}
     return [open_source(dataset, **options, **further) for dataset in alone(request, kind)]
 
 

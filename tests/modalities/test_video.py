@@ -120,7 +120,8 @@ PLAIN = dict(color_jitter=0.0, horizontal_flip=0.0)
 
 def moving() -> dict:
     """A film of noise, the same in each frame."""
-    return {"video": Clip(torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8).repeat(4, 1, 1, 1), None, None, 0.0)}
+    frames = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8).repeat(4, 1, 1, 1)
+    return {"video": Clip(frames, None, None, 0.0, 1.0)}
 
 
 @pytest.mark.parametrize("options", [{}, {**PLAIN, "crop_scale": 0.3}, {"crop_scale": 1.0, "horizontal_flip": 1.0}])

@@ -1,5 +1,7 @@
 """From options to data: which columns, which processors and tokenizers, what is packed; and data that does not fit."""
 
+from types import SimpleNamespace
+
 import datasets
 import numpy as np
 import pytest
@@ -23,17 +25,20 @@ from recipe_runs import (
 )
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from hf_pretext.modalities import PairArguments
 from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
 from hf_pretext.run.build import Start
 from hf_pretext.run.inputs import (
     alone,
     asked_columns,
+    check_kinds_alone,
     facts,
     further_columns,
     label_column,
     plan_inputs,
     say_batch_norm,
     start_of,
+    texts_to_learn_from,
 )
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -51,6 +56,33 @@ def test_a_start_is_what_options_name():
     assert start_of(requested(ROTATION)) == Start()
     assert start_of(requested(ROTATION, "--encoder", "a")) == Start("a")
     assert start_of(requested(CONTRASTIVE, "--text_encoder", "b")) == Start(None, {"text": "b"})
+
+
+def test_data_alone_of_a_kind_that_the_objective_does_not_take_is_refused():
+    with pytest.raises(ValueError, match="--videos_alone: flava takes image and text, no video. Leave it out"):
+        check_kinds_alone(requested(FLAVA, "--videos_alone", "films"))
+    check_kinds_alone(requested(FLAVA))
+
+
+def test_a_tokenizer_learns_from_the_narrations_of_films(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.mp4").write_bytes(b"x")
+    (tmp_path / "a.srt").write_text(
+        "00:01,000 --> 00:02,000\n<i>open</i> the door\n\n00:02,000 --> 00:03,000\nclose it\n"
+    )
+    table = tmp_path / "texts" / "rows.jsonl"
+    table.parent.mkdir()
+    table.write_text('{"text": ["later", "close it"], "start": [0.0, 1.0], "end": [1.0, 2.0]}')
+    request = SimpleNamespace(
+        objective=SimpleNamespace(inputs=("video", "text")),
+        options=SimpleNamespace(split="train"),
+        pairs=PairArguments(texts_alone=[str(table)]),
+        datasets=[str(tmp_path)],
+        settings={},
+        reading=None,
+    )
+    texts = texts_to_learn_from(request, Start(), None)
+    assert [row["text"] for row in texts.read(0, 0, 3)] == ["open the door", "close it", "later"]
 
 
 def test_columns_are_those_asked_for_by_kind():
