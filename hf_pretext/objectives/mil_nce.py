@@ -118,9 +118,9 @@ class MilNceForPreTraining(TwoEncoders):
     capabilities = ("embed", "match")
     formula = (
         r"-\frac{1}{B}\sum_i \log\frac{\sum_{y \in P_i} e^{s(x_i, y)}}{\sum_{y \in P_i} e^{s(x_i, y)} + "
-        r"\sum_{(x, y) \in N_i} e^{s(x, y)}}, \; s(x, y) = x^\top y / \tau; \quad P_i \text{ are the narrations of clip "
-        r"} x_i; \; N_i \text{: } x_i \text{ with narrations of other clips, and other clips with those of } x_i; \; "
-        r"x, y \text{ are embeddings of length 1; equal texts are never in } N_i"
+        r"\sum_{(x, y) \in N_i} e^{s(x, y)}}, \; s(x, y) = x^\top y / \tau; \quad P_i \text{ are the narrations of "
+        r"clip } x_i; \; N_i \text{: } x_i \text{ with narrations of other clips, and other clips with those of } "
+        r"x_i; \; x, y \text{ are embeddings of length 1; equal texts are never in } N_i"
     )
     limits = (
         "Narrations of other clips count as wrong, even if they would fit. Only equal texts do not.",

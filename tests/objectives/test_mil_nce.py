@@ -5,8 +5,7 @@ import math
 
 import pytest
 import torch
-import transformers
-from conftest import CONFIGS, IMAGE
+from conftest import CONFIGS
 from contract import check_contract
 from narrated import BAG, TEXTS, VECTORS, as_double, model_of, narrated_clips
 from safetensors.torch import load_file
