@@ -258,7 +258,7 @@ MEASURE = Measure(
         "video_to_audio_r10",
         "video_to_text_r1",
         "text_to_video_r1",
-    ),  # fmt: skip
+    ),
     least_kinds=2,
     order=1,
 )
