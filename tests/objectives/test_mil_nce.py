@@ -18,6 +18,7 @@ from hf_pretext.modules import losses
 from hf_pretext.modules.composite import CompositeConfig, CompositeModel
 from hf_pretext.modules.losses import numbered_rows, shared, softmax_loss
 from hf_pretext.objectives.mil_nce import MilNceTask, mil_nce
+from hf_pretext.run.build import Blueprint, Start
 from hf_pretext.utils.settings import make_settings
 
 
@@ -434,3 +435,11 @@ def test_models_without_a_way_to_read_texts_are_refused():
         MilNceForPreTraining.from_encoder(video)
     with pytest.raises(ValueError, match="must accept video inputs, but BertModel"):
         MilNceForPreTraining.from_encoders(video=CONFIGS["bert"](), text=CONFIGS["bert"]())
+
+
+def test_a_text_encoder_next_to_word_vectors_is_refused():
+    encoders = {"video": CONFIGS["resnet"]().to_diff_dict(), "text": CONFIGS["bert"]().to_diff_dict()}
+    start = Start(towers={"text": "some/bert"})
+    blueprint = Blueprint(MilNceForPreTraining, MilNceTask(**VECTORS), CompositeConfig(encoders=encoders), start)
+    with pytest.raises(ValueError, match="--text_encoder some/bert: mil_nce has no text encoder with these settings"):
+        blueprint.fresh(0)
