@@ -251,7 +251,14 @@ MEASURE = Measure(
     chance=chance_of,
     words=words,
     protocol=protocol,
-    headlines=("image_to_text_r1", "image_to_text_r10", "audio_to_video_r10", "video_to_audio_r10"),
+    headlines=(
+        "image_to_text_r1",
+        "image_to_text_r10",
+        "audio_to_video_r10",
+        "video_to_audio_r10",
+        "video_to_text_r1",
+        "text_to_video_r1",
+    ),
     least_kinds=2,
     order=1,
 )

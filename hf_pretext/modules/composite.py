@@ -48,10 +48,10 @@ class CompositeModel(PartedModel):
     @classmethod
     def of(cls, **encoders: PreTrainedModel) -> "CompositeModel":
         """Returns a model of these encoders, by kind. They are not copied, so they are trained in place. Raises
-        `ValueError` for fewer than two encoders, and for different dtypes."""
+        `ValueError` for no encoder, and for different dtypes."""
         types = {kind: encoder.dtype for kind, encoder in encoders.items()}
-        if len(types) < 2 or len(set(types.values())) > 1:
-            raise ValueError(f"A CompositeModel needs at least two encoders, all of the same dtype, but got {types}.")
+        if len(set(types.values())) != 1:
+            raise ValueError(f"A CompositeModel needs encoders, all of the same dtype, but got {types}.")
         return cls(CompositeConfig(encoders={k: e.config.to_diff_dict() for k, e in encoders.items()}), encoders)
 
     def forward(self, **inputs: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class TwoEncoders(PretextModel):
     """Base of objectives with one encoder per kind of data, for kinds that transformers has no joint class for."""
 
     usage = """
-{% for kind in inputs %}
+{% for kind in encoders %}
 # the encoder of {{ kind }}, from its sub-folder
 {{ usage_of(kind) }}
 
@@ -127,7 +127,7 @@ class TwoEncoders(PretextModel):
 
     @property
     def encoders(self) -> dict[str, PreTrainedModel]:
-        return {kind: self.full_model.encoders[kind] for kind in self.inputs}
+        return {kind: self.full_model.encoders[kind] for kind in self.inputs if kind in self.full_model.encoders}
 
 
 def columns_of(batch: Mapping[str, Tensor], encoders: Mapping[str, PreTrainedModel]) -> dict[str, dict[str, Tensor]]:

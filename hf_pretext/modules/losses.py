@@ -5,6 +5,8 @@ rows (n, d), columns (m, d) -> scores (n, m), a tile of rows at a time -> loss (
 """
 
 from collections.abc import Callable, Iterator
+from functools import reduce
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -162,6 +164,43 @@ class Normalizers(torch.autograd.Function):
         return *of_embeddings, None
 
 
+class NegativeNormalizers(torch.autograd.Function):
+    """Logarithm of the sum of exp(score) over the negatives of each row, `(n,)`; -inf for a row without one.
+
+    row_numbers (`(n, p)`), column_numbers (`(m, q)`): integers. A column that shares one with a row is no negative of
+    it. kept (`(m,)`, bool): False for columns that are negatives of no row."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        rows: Tensor,
+        columns: Tensor,
+        scale: Tensor,
+        row_numbers: Tensor,
+        column_numbers: Tensor,
+        kept: Tensor,
+    ) -> Tensor:
+        normalizers = rows.new_empty(len(rows))
+        for scores, numbers, out in tiles_of_scores(rows, columns, scale, row_numbers, normalizers):
+            scores.masked_fill_(shared(numbers, column_numbers) | ~kept, -torch.inf)
+            torch.logsumexp(scores, 1, out=out)
+        ctx.save_for_backward(rows, columns, scale, row_numbers, column_numbers, kept, normalizers)
+        return normalizers
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, of_rows: Tensor) -> tuple[Tensor | None, ...]:
+        rows, columns, scale, row_numbers, column_numbers, kept, normalizers = ctx.saved_tensors
+        finite = normalizers.clamp(min=torch.finfo(rows.dtype).min)  # -inf - -inf is NaN
+
+        def gradient(scores: Tensor, numbers: Tensor, normalizer: Tensor, of_tile: Tensor) -> Tensor:
+            scores.masked_fill_(shared(numbers, column_numbers) | ~kept, -torch.inf)
+            return scores.sub_(normalizer[:, None]).exp_().mul_(of_tile[:, None])
+
+        of_embeddings, _ = gradients(gradient, rows, columns, scale, row_numbers, finite, of_rows)
+        return *of_embeddings, None, None, None
+
+
 class Softpluses(torch.autograd.Function):
     """Sums over columns of -log sigmoid(score) for equal labels and -log sigmoid(-score) for different ones: `(n,)`.
 
@@ -266,3 +305,17 @@ def numbered(labels: Tensor) -> Tensor:
     ordered, position = labels.sort()
     number = (ordered.diff(prepend=ordered[:1]) != 0).cumsum(0)
     return torch.empty_like(number).index_copy_(0, position, number)
+
+
+def numbered_rows(values: Tensor) -> Tensor:
+    """Numbers the different rows of integers `(n, d)`, each from 0 to below 2**32, from 0: `(n,)`."""
+    number = torch.zeros(len(values), dtype=torch.int64, device=values.device)
+    for column in values.unbind(1):
+        number = numbered(number * 2**32 + column)
+    return number
+
+
+def shared(rows: Tensor, columns: Tensor) -> Tensor:
+    """Returns True for each row and column that have a number in common: `(n, p)`, `(m, q)` to `(n, m)`."""
+    pairs = product(rows.unbind(1), columns.unbind(1))
+    return reduce(torch.logical_or, (row[:, None] == column for row, column in pairs))

@@ -82,6 +82,9 @@ class Blueprint:
             model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
         if not random:
             for kind, path in self.start.towers.items():
+                if kind not in model.encoders:
+                    reason = f"{self.objective.objective} has no {kind} encoder with these settings"
+                    raise ValueError(f"{self.start.option(kind)} {path}: {reason}. Leave it out.")
                 load_tower(model.encoders[kind], path, kind, frozen=getattr(self.task, "frozen", None) == kind)
         return model, missing
 

@@ -130,10 +130,10 @@ def test_all_parts_are_loaded_in_the_asked_type_of_numbers(model, tmp_path):
                    for name, value in model.state_dict().items())  # fmt: skip
 
 
-def test_fewer_than_two_encoders_and_two_types_of_numbers_are_refused():
+def test_no_encoder_and_two_types_of_numbers_are_refused():
     made = towers()
-    with pytest.raises(ValueError, match="needs at least two encoders"):
-        CompositeModel.of(image=made["image"])
+    with pytest.raises(ValueError, match="needs encoders"):
+        CompositeModel.of()
     with pytest.raises(ValueError, match="of the same dtype, but got .*float16"):
         CompositeModel.of(image=made["image"].half(), text=made["text"])
 

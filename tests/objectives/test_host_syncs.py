@@ -2,6 +2,7 @@
 
 import tempfile
 
+import narrated
 import pytest
 import test_flava
 import test_masked_lm
@@ -157,6 +158,11 @@ def soundnet_without_cache():
     return model, {"pixel_values": torch.randn(4, 1, 12, 12), "video_pixel_values": torch.randn(4, 2, 3, IMAGE, IMAGE)}
 
 
+def mil_nce(**settings):
+    model = narrated.model_of(**settings)
+    return model, narrated.narrated_clips(model)
+
+
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
@@ -189,6 +195,8 @@ MOST = {
     "flava, texts": (lambda: flava("texts"), 2),
     "xdc": (lambda: xdc("cross"), 0),
     "xdc, joint": (lambda: xdc("joint"), 0),
+    "mil_nce": (mil_nce, 1),
+    "mil_nce, word vectors": (lambda: mil_nce(text=None), 0),
     "soundnet": (soundnet, 0),
     "soundnet, no cache": (soundnet_without_cache, 0),
 }
