@@ -7,8 +7,7 @@ Sun, Myers, Vondrick, Murphy and Schmid, "VideoBERT: A Joint Model for Video and
 ICCV 2019, https://huggingface.co/papers/1904.01766
 """
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +15,16 @@ import torch
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModel, AutoVideoProcessor, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..encoders import build_encoder, check_encoder, encoder_config, image_side
+from ..encoders import check_encoder, image_side
 from ..features import encode, width
 from ..utils.progress import progress as progress_bar
 from .codebook import Frozen, exact
-from .codebook_sources import pretrained
 from .draws import drawn_by
 from .hierarchical_kmeans import fit_tree, leaves
-from .normalisation import HALF, NormalisationTask, normalisation_of
+from .normalisation import HALF, NormalisationTask
 
 AT_ONCE = 64  # pieces that are encoded at a time
 FEW = 0.5  # share of the visual words with pieces, below which a warning is logged
@@ -201,34 +199,3 @@ class VisualWords(Frozen):
         shares = self.counts.double() / self.counts.double().sum().clamp(min=1)
         used, perplexity = int((self.counts > 0).sum()), float(torch.special.entr(shares).sum().exp())
         return {"size": self.size, "used": used, "perplexity": perplexity}
-
-
-def described_encoder(config: Any) -> dict[str, Any]:
-    """Returns the config of an encoder in JSON types, without the objective that it was pretrained with."""
-    values = config.to_diff_dict()
-    values.pop("pretext", None)
-    return values
-
-
-def words_from(task: VisualWordsTask, encoder: Mapping[str, Any]) -> VisualWords:
-    """Returns visual words that are not fitted, with a fresh encoder. encoder: its config, of `described_encoder`."""
-    fresh = build_encoder(AutoConfig.for_model(**encoder))
-    return VisualWords(fresh, task.num_words, task.levels, task.branches)
-
-
-def open_encoder(path: str | None) -> tuple[PreTrainedModel, tuple[list[float], list[float]] | None]:
-    """Loads the encoder of visual words, in float32. path: folder or Hub id.
-
-    Returns it, and the mean and standard deviation of its frames; None if it has no processor. Raises `ValueError`
-    without a path, and for an encoder that can't be loaded or lacks weights."""
-    if path is None:
-        raise ValueError(
-            f"The objective needs an encoder of visual words: give one of images or videos with {OPTION}, a folder or "
-            f"Hub id, for example {OPTION} microsoft/resnet-18."
-        )
-    encoder_config(path, OPTION)  # raises an error that names the problem
-    encoder = pretrained(AutoModel, path, OPTION)
-    for auto in (AutoVideoProcessor, AutoImageProcessor):
-        with suppress(OSError, ValueError, ImportError):  # a folder may have no processor
-            return encoder, normalisation_of(auto.from_pretrained(path, trust_remote_code=False))
-    return encoder, None
