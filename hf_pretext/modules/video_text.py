@@ -89,6 +89,16 @@ def half_wrong(labels: Tensor, generator: torch.Generator | None = None) -> tupl
     return wrong, torch.where(wrong, partner, torch.arange(len(labels), device=labels.device))
 
 
+def check_ends(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `ValueError` for a tokenizer whose texts are not [CLS] text [SEP]."""
+    ids, ends = tokenizer("a")["input_ids"], (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    if None in ends or (ids[0], ids[-1]) != ends:
+        raise ValueError(
+            "The objective needs a tokenizer whose texts are [CLS] text [SEP], like BERT's, but this one gives "
+            f"{tokenizer.convert_ids_to_tokens(ids)} for the text 'a'. Give another --tokenizer."
+        )
+
+
 def add_video_tokens(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, int]:
     """Adds [>] and visual words [v0], [v1], ... to a tokenizer, in place. Tokens that it has are not added.
 

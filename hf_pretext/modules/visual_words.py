@@ -71,8 +71,7 @@ class VisualWords(Frozen):
 
     encoder: of images or videos. num_words: pieces of a clip. levels, branches: of the tree.
 
-    Buffers: `centres_1`, `centres_2`, ... (see `fit_tree`), `counts` (`(size,)`, pieces of each visual word in fitting),
-    and the normalisation of the frames that it gets and that the encoder expects: `mean`, `std`, `encoder_mean`,
+    Buffers: `centres_1`, `centres_2`, ... (see `fit_tree`), `counts` (`(size,)`, pieces of each visual word), and the normalisation of the frames that it gets and that the encoder expects: `mean`, `std`, `encoder_mean`,
     `encoder_std`, `(3,)` each, default 0.5.
 
     Example:

@@ -50,6 +50,7 @@ from ..modules.video_text import (
     VIDEO_TYPE,
     Tokens,
     add_video_tokens,
+    check_ends,
     every_nth,
     half_wrong,
     sequence_of,
@@ -60,6 +61,7 @@ from ..modules.word_encoder import WithVisualWords, frames_of
 from ..utils.settings import make_settings
 
 BY_MASK, BY_RANDOM = 0.8, 0.1  # shares of the masked tokens that are replaced, as in BERT; the others stay
+TYPES = {"words": TEXT_TYPE, "visual_words": VIDEO_TYPE}  # of the tokens that are predicted
 NEEDED = ("mask_token_id", "cls_token_id", "sep_token_id")
 
 
@@ -135,7 +137,7 @@ class VideobertForPreTraining(WithVisualWords):
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(x_i \mid x_{\setminus M}\right) "
         r"- \log p_\theta\left(y \mid x_{\setminus M}\right), \quad x = \text{[CLS]}\, t_1 \dots t_n\, \text{[>]}\, "
-        r"v_1 \dots v_m\, \text{[SEP]}, \; y \text{ whether text } t \text{ and visual words } v \text{ belong together}"
+        r"v_1 \dots v_m\, \text{[SEP]}, \; y \text{ whether text } t \text{ and visual words } v \text{ fit}"
     )
     limits = (
         "A visual word is a cluster of the features of a frozen encoder: what that encoder does not separate is lost.",
@@ -171,22 +173,12 @@ class VideobertForPreTraining(WithVisualWords):
         """Returns a `BertForPreTraining`. encoder: a `BertConfig` (random weights), a `BertModel` (keeps its weights,
         random heads), or a `BertForPreTraining` (returned unchanged). Raises `ValueError` for any other model, without
         pooler, and for fewer than two token types."""
-        if type(encoder) not in (BertConfig, BertModel, BertForPreTraining):
-            raise ValueError(
-                f"videobert needs a BertConfig, a BertModel or a BertForPreTraining, not a {type(encoder).__name__}."
-            )
-        config = encoder if isinstance(encoder, BertConfig) else encoder.config
-        if config.type_vocab_size < 2:
-            raise ValueError(
-                f"videobert needs 2 token types, for text and film, but type_vocab_size is {config.type_vocab_size}."
-            )
+        check_bert(encoder)
         if isinstance(encoder, BertForPreTraining):
             return encoder
         if isinstance(encoder, BertConfig):
-            return AutoModelForPreTraining.from_config(copy.deepcopy(config), dtype=torch.float32)
-        if encoder.pooler is None:
-            raise ValueError("The BertModel has no pooler, which alignment needs. Give one with a pooler.")
-        full_model = AutoModelForPreTraining.from_config(copy.deepcopy(config)).to(encoder.dtype)
+            return AutoModelForPreTraining.from_config(copy.deepcopy(encoder), dtype=torch.float32)
+        full_model = AutoModelForPreTraining.from_config(copy.deepcopy(encoder.config)).to(encoder.dtype)
         full_model.bert.load_state_dict(encoder.state_dict())
         return full_model
 
@@ -198,15 +190,10 @@ class VideobertForPreTraining(WithVisualWords):
         Raises `ValueError` for a tokenizer without a mask token, and for one whose texts are not [CLS] text [SEP]."""
         tokenizer = processors["text"]
         task = with_normalisation_of(with_tokens_of(task, tokenizer), processors["video"])
-        ids, ends = tokenizer("a")["input_ids"], (tokenizer.cls_token_id, tokenizer.sep_token_id)
-        if None in ends or (ids[0], ids[-1]) != ends:
-            raise ValueError(
-                "videobert needs a tokenizer whose texts are [CLS] text [SEP], like BERT's, but that of --tokenizer "
-                f"gives {tokenizer.convert_ids_to_tokens(ids)} for the text 'a'. Give another one."
-            )
+        check_ends(tokenizer)
         video, first = add_video_tokens(tokenizer, task.branches**task.levels)
-        tokens = {"cls_token_id": ends[0], "sep_token_id": ends[1], "video_token_id": video, "first_word_id": first}
-        return dataclasses.replace(task, **tokens)
+        ends = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+        return dataclasses.replace(task, **ends, video_token_id=video, first_word_id=first)
 
     def forward(
         self,
@@ -219,32 +206,134 @@ class VideobertForPreTraining(WithVisualWords):
         check_batch(input_ids, pixels)
         text = None if input_ids is None else self.mask_text(input_ids, present_of(input_ids, attention_mask))
         if pixels is None:
-            return self.learn(self.joined(text, None))
+            return self.learn(text, ("words",))
         words = visual_tokens(self.visual_words, pixels, self.training)
         if text is None:
-            return self.learn(self.joined(None, self.mask_film(words)))
-        labels = pair_labels(labels, len(words), words.device, self.training)
-        wrong, partner = half_wrong(labels, self.generator())
-        wrong = wrong & bool(self.task.alignment_weight)
-        film = self.mask_film(torch.where(wrong[:, None], words[partner], words))
-        return self.learn(self.joined(text, film), wrong)
+            return self.learn(self.joined(None, self.mask_film(words)), ("visual_words",))
+        wrong = None
+        if self.task.alignment_weight:
+            labels = pair_labels(labels, len(words), words.device, self.training)
+            wrong, partner = half_wrong(labels, self.generator())
+            words = words[partner]
+        return self.learn(self.joined(text, self.mask_film(words)), tuple(TYPES), wrong, "pair_")
 
-    def learn(self, tokens: Tokens, wrong: Tensor | None = None) -> PretextOutput:
-        """Encodes sequences and computes their losses. wrong: `(B,)`, bool, pairs that do not belong together; None for
-        texts or films alone."""
+    def learn(
+        self, tokens: Tokens, kinds: tuple[str, ...], wrong: Tensor | None = None, begin: str = ""
+    ) -> PretextOutput:
+        """Encodes sequences and computes their losses.
+
+        kinds: of tokens to predict, keys of `TYPES`. wrong: `(B,)`, bool, pairs that do not belong together; None
+        without alignment. begin: of the names of losses."""
         hidden, pooled = self.encode(tokens)
         task, heads, losses, logs = self.task, self.full_model.cls, {}, {}
         if wrong is not None:
             tokens = dataclasses.replace(tokens, labels=tokens.labels.masked_fill(wrong[:, None], IGNORED))
-        begin = "" if wrong is None else "pair_"
-        kinds = {"words": (TEXT_TYPE, task.text_weight), "visual_words": (VIDEO_TYPE, task.video_weight)}
-        present = set(kinds) if wrong is not None else {"words" if tokens.types is None else "visual_words"}
-        for name, (kind, weight) in kinds.items():
-            if weight:
-                loss, accuracy = masked_prediction(heads.predictions, hidden, tokens.labels_of(kind))
-                losses[begin + name], logs[f"{begin}{name}_accuracy"] = weight * loss, accuracy
-        if wrong is not None and task.alignment_weight:
-            logits = heads.seq_relationship(pooled)
-            losses["alignment"] = task.alignment_weight * cross_entropy(logits, wrong.long())
-            logs["alignment_accuracy"] = (logits.argmax(1) == wrong).float().mean()
+            logits, classes = heads.seq_relationship(pooled), wrong.long()  # as next sentences: 0 right, 1 wrong
+            losses["alignment"] = task.alignment_weight * cross_entropy(logits, classes)
+            logs["alignment_accuracy"] = (logits.argmax(1) == classes).float().mean()
+        weights = {"words": task.text_weight, "visual_words": task.video_weight}
+        for name in kinds:
+            if weights[name]:
+                loss, accuracy = masked_prediction(heads.predictions, hidden, tokens.labels_of(TYPES[name]))
+                losses[begin + name], logs[f"{begin}{name}_accuracy"] = weights[name] * loss, accuracy
         return self.output(losses, logs, features=pool(hidden, tokens.present))
+
+    # sequences
+
+    def mask_text(self, input_ids: Tensor, present: Tensor) -> Tokens:
+        """Masks words of texts `(B, L)`. present: bool, False for padding."""
+        task, generator = self.task, self.generator()
+        allowed = without_special(input_ids, present, self.special)
+        hidden = draw_units(allowed, torch.ones_like(allowed), task.text_mask_ratio, generator)
+        shares = (BY_MASK, BY_RANDOM)
+        ids = replaced(input_ids, hidden, task.mask_token_id, task.first_word_id, shares, generator, self.special)
+        return tokens_of(ids, TEXT_TYPE, present, input_ids.masked_fill(~hidden, IGNORED))
+
+    def mask_film(self, words: Tensor) -> Tokens:
+        """Masks visual words of films `(B, W)`, of which in training only every n-th is kept. Random ones among them
+        are of those that occur in the data."""
+        task, generator = self.task, self.generator()
+        kept = every_nth(words, task.max_step if self.training else 1, generator)
+        hidden = draw_units(kept, torch.ones_like(kept), task.video_mask_ratio, generator)
+        draw = torch.rand(words.shape, device=words.device, **drawn_by(generator))
+        random = hidden & (draw < BY_MASK + BY_RANDOM)
+        seen = torch.where(random, self.visual_words.drawn(words.shape, generator), words) + task.first_word_id
+        seen = seen.masked_fill(hidden & (draw < BY_MASK), task.mask_token_id)
+        return tokens_of(seen, VIDEO_TYPE, kept, (words + task.first_word_id).masked_fill(~hidden, IGNORED))
+
+    def joined(self, text: Tokens | None, film: Tokens | None) -> Tokens:
+        """See `sequence_of`."""
+        task = self.task
+        return sequence_of(text, film, task.cls_token_id, task.sep_token_id, task.video_token_id)
+
+    @property
+    def special(self) -> list[int]:
+        """Ids that are neither masked nor drawn in a text: those of the tokenizer's special tokens, and [>]."""
+        return [*(self.task.special_token_ids or ()), self.task.video_token_id]
+
+    def encode(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
+        """Returns the last hidden states `(B, T, D)` and the pooled first token `(B, D)`. Raises `ValueError` for more
+        tokens than the model has positions."""
+        length, most = tokens.ids.shape[1], self.config.max_position_embeddings
+        if length > most:
+            raise ValueError(
+                f"Text and film have {length} tokens, but the model has {most} positions (max_position_embeddings). "
+                "Give a smaller --max_length or --num_words, or a model with more positions."
+            )
+        outputs = self.encoder(tokens.ids, attention_mask=tokens.present.long(), token_type_ids=tokens.types)
+        return outputs.last_hidden_state, outputs.pooler_output
+
+    # capabilities
+
+    def match(self, input_ids: Tensor, attention_mask: Tensor | None = None, **frames: Tensor) -> Tensor:
+        """Returns the alignment score of each text and its film, `(B,)`: above 0 if they belong together."""
+        text = tokens_of(input_ids, TEXT_TYPE, present_of(input_ids, attention_mask))
+        _, pooled = self.encode(self.joined(text, self.film_of(frames)))
+        right, wrong = self.full_model.cls.seq_relationship(pooled).unbind(1)
+        return right - wrong
+
+    def predict_tokens(
+        self, masked: Tensor, input_ids: Tensor, attention_mask: Tensor | None = None, **frames: Tensor
+    ) -> Tensor:
+        """Returns the logits `(M, vocabulary)` of the masked tokens, predicted from the text and, if given, its film.
+        masked: `(B, L)`, bool. input_ids: `(B, L)`, with the masked tokens replaced already."""
+        labels = input_ids.masked_fill(~masked, IGNORED)
+        text = tokens_of(input_ids, TEXT_TYPE, present_of(input_ids, attention_mask), labels)
+        tokens = self.joined(text, self.film_of(frames))
+        hidden, _ = self.encode(tokens)
+        return self.full_model.cls.predictions(hidden[positions_of(tokens.labels != IGNORED)])
+
+    def film_of(self, frames: Mapping[str, Tensor]) -> Tokens | None:
+        """Returns all visual words of films, none of them masked; None for a batch without films."""
+        pixels = frames_of(frames)
+        return None if pixels is None else tokens_of(self.visual_words(pixels) + self.task.first_word_id, VIDEO_TYPE)
+
+
+def check_bert(encoder: PreTrainedModel | PreTrainedConfig) -> None:
+    """Raises `ValueError` for anything but a BERT or its config, without pooler, and for less than two token types."""
+    if type(encoder) not in (BertConfig, BertModel, BertForPreTraining):
+        raise ValueError(
+            f"videobert needs a BertConfig, a BertModel or a BertForPreTraining, not a {type(encoder).__name__}."
+        )
+    types = encoder.type_vocab_size if isinstance(encoder, BertConfig) else encoder.config.type_vocab_size
+    if types < 2:
+        raise ValueError(f"videobert needs 2 token types, for text and film, but type_vocab_size is {types}.")
+    if isinstance(encoder, BertModel) and encoder.pooler is None:
+        raise ValueError("The BertModel has no pooler, which alignment needs. Give one with a pooler.")
+
+
+def present_of(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Returns which tokens are no padding, bool `(B, L)`."""
+    return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+
+
+def check_batch(input_ids: Tensor | None, pixels: Tensor | None) -> None:
+    """Raises `ValueError` for a batch without texts and films, for texts that are not `(B, L)`, for frames that are not
+    `(B, F, 3, S, S)`, and for different numbers of the two."""
+    if input_ids is None and pixels is None:
+        raise ValueError("A batch needs input_ids, pixel_values_videos, or the two of them, but has neither.")
+    shapes = [None if values is None else tuple(values.shape) for values in (input_ids, pixels)]
+    if (shapes[0] and len(shapes[0]) != 2) or (shapes[1] and len(shapes[1]) != 5):
+        raise ValueError(f"input_ids must be (B, L) and frames (B, F, 3, S, S), but their shapes are {shapes}.")
+    if None not in shapes and shapes[0][0] != shapes[1][0]:
+        raise ValueError(f"{shapes[0][0]} texts came with {shapes[1][0]} films. Give one text per film.")
