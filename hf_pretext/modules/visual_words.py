@@ -71,8 +71,9 @@ class VisualWords(Frozen):
 
     encoder: of images or videos. num_words: pieces of a clip. levels, branches: of the tree.
 
-    Buffers: `centres_1`, `centres_2`, ... (see `fit_tree`), `counts` (`(size,)`, pieces of each visual word), and the normalisation of the frames that it gets and that the encoder expects: `mean`, `std`, `encoder_mean`,
-    `encoder_std`, `(3,)` each, default 0.5.
+    Buffers: `centres_1`, `centres_2`, ... (see `fit_tree`), `counts` (`(size,)`, pieces of each visual word), and the
+    normalisation of the frames that it gets (`mean`, `std`) and that the encoder expects (`encoder_mean`,
+    `encoder_std`): `(3,)` each, default 0.5.
 
     Example:
         >>> words = VisualWords(AutoModel.from_config(ResNetConfig()), num_words=2, levels=2, branches=3)

@@ -174,13 +174,7 @@ class VideobertForPreTraining(WithVisualWords):
         random heads), or a `BertForPreTraining` (returned unchanged). Raises `ValueError` for any other model, without
         pooler, and for fewer than two token types."""
         check_bert(encoder)
-        if isinstance(encoder, BertForPreTraining):
-            return encoder
-        if isinstance(encoder, BertConfig):
-            return AutoModelForPreTraining.from_config(copy.deepcopy(encoder), dtype=torch.float32)
-        full_model = AutoModelForPreTraining.from_config(copy.deepcopy(encoder.config)).to(encoder.dtype)
-        full_model.bert.load_state_dict(encoder.state_dict())
-        return full_model
+        return with_heads(encoder)
 
     @classmethod
     def complete(cls, task: VideobertTask, processors: Mapping[str, Any]) -> VideobertTask:
@@ -306,7 +300,10 @@ class VideobertForPreTraining(WithVisualWords):
     def film_of(self, frames: Mapping[str, Tensor]) -> Tokens | None:
         """Returns all visual words of films, none of them masked; None for a batch without films."""
         pixels = frames_of(frames)
-        return None if pixels is None else tokens_of(self.visual_words(pixels) + self.task.first_word_id, VIDEO_TYPE)
+        if pixels is None:
+            return None
+        words = visual_tokens(self.visual_words, pixels, self.training)
+        return tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
 
 
 def check_bert(encoder: PreTrainedModel | PreTrainedConfig) -> None:
@@ -320,6 +317,17 @@ def check_bert(encoder: PreTrainedModel | PreTrainedConfig) -> None:
         raise ValueError(f"videobert needs 2 token types, for text and film, but type_vocab_size is {types}.")
     if isinstance(encoder, BertModel) and encoder.pooler is None:
         raise ValueError("The BertModel has no pooler, which alignment needs. Give one with a pooler.")
+
+
+def with_heads(encoder: PreTrainedModel | PreTrainedConfig) -> BertForPreTraining:
+    """See `VideobertForPreTraining.native`."""
+    if isinstance(encoder, BertForPreTraining):
+        return encoder
+    if isinstance(encoder, BertConfig):
+        return AutoModelForPreTraining.from_config(copy.deepcopy(encoder), dtype=torch.float32)
+    full_model = AutoModelForPreTraining.from_config(copy.deepcopy(encoder.config)).to(encoder.dtype)
+    full_model.bert.load_state_dict(encoder.state_dict())
+    return full_model
 
 
 def present_of(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
