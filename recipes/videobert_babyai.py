@@ -70,7 +70,7 @@ recipe = Recipe(
         "text_column": "json.text",
         "eval_text_column": "json.text",
         "report_dataset": None,
-        "limits": "The films are of a bot in rooms of five objects, and the sentences are made by a grammar of few words.",
+        "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words.",
         "seconds": 32.0,  # of all missions
         "num_frames": 2 * WORDS,
         "num_words": WORDS,

@@ -1,4 +1,4 @@
-"""Sequences of words and visual words: their layout token by token, steps, wrong pairs, and the tokenizer's new tokens."""
+"""Sequences of words and visual words: layout token by token, steps, wrong pairs, and the tokenizer's new tokens."""
 
 import pytest
 import torch

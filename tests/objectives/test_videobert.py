@@ -1,4 +1,4 @@
-"""VideoBERT: losses next to `BertForPreTraining`, masks, alignment, batches of one kind, and what a checkpoint keeps."""
+"""VideoBERT: losses next to `BertForPreTraining`, masks, alignment, batches of one kind, and its checkpoint."""
 
 import json
 import shutil
