@@ -103,7 +103,7 @@ def test_equal_texts_are_no_wrong_pairs():
 @pytest.fixture
 def tokenizer(tmp_path):
     (tmp_path / "texts.txt").write_text("go to the red ball\npick up the blue key\n" * 20)
-    return train_tokenizer(open_source(str(tmp_path / "texts.txt"), needed=("text",)), size=60)
+    return train_tokenizer(open_source(str(tmp_path / "texts.txt"), needed=("text",)), size=200)
 
 
 def test_a_saved_tokenizer_knows_the_new_tokens(tokenizer, tmp_path):

@@ -281,14 +281,14 @@ def test_prepare_fits_the_visual_words_to_films(folder):
     batches = [kinds(pairs())["texts"], {"pixel_values_videos": films[:8]}, {"pixel_values": films[8:]}]
     model.prepare(iter(batches))
     other = model_of(folder, fitted=False)
-    other.visual_words.fit([films], pieces=40, progress=False)
+    other.visual_words.fit([films[:8], films[8:]], pieces=40, progress=False)
     assert torch.equal(model.visual_words.counts, other.visual_words.counts) and model.visual_words.counts.sum() == 40
     assert all(torch.equal(*pair) for pair in zip(model.visual_words.tree, other.visual_words.tree, strict=True))
 
 
 def test_complete_adds_the_new_tokens_to_the_tokenizer(tmp_path, folder):
     (tmp_path / "texts.txt").write_text("go to the red ball\npick up the blue key\n" * 20)
-    tokenizer = train_tokenizer(open_source(str(tmp_path / "texts.txt"), needed=("text",)), size=60)
+    tokenizer = train_tokenizer(open_source(str(tmp_path / "texts.txt"), needed=("text",)), size=200)
     known, processors = len(tokenizer), {"text": tokenizer, "video": default_processor(IMAGE)}
     task = VideobertForPreTraining.complete(VideobertTask(levels=2, branches=3, word_encoder=str(folder)), processors)
     assert (task.cls_token_id, task.sep_token_id) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
