@@ -7,6 +7,7 @@ import test_flava
 import test_masked_lm
 import test_matching
 import test_multiway
+import test_videobert
 import torch
 import towers
 from conftest import CONFIGS, IMAGE
@@ -157,6 +158,12 @@ def soundnet_without_cache():
     return model, {"pixel_values": torch.randn(4, 1, 12, 12), "video_pixel_values": torch.randn(4, 2, 3, IMAGE, IMAGE)}
 
 
+def videobert(kind: str):
+    with tempfile.TemporaryDirectory() as folder:
+        build_encoder(CONFIGS["resnet"]()).save_pretrained(folder)
+        return test_videobert.model_of(folder), test_videobert.kinds(test_videobert.pairs())[kind]
+
+
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
@@ -191,6 +198,9 @@ MOST = {
     "xdc, joint": (lambda: xdc("joint"), 0),
     "soundnet": (soundnet, 0),
     "soundnet, no cache": (soundnet_without_cache, 0),
+    "videobert, pairs": (lambda: videobert("pairs"), 3),
+    "videobert, films": (lambda: videobert("films"), 2),
+    "videobert, texts": (lambda: videobert("texts"), 2),
 }
 
 

@@ -1,4 +1,4 @@
-"""VideoBERT's recipe in smoke size, on films with texts that are made here; films and texts alone."""
+"""VideoBERT's recipe in smoke size, on films with sentences that are made here, and on texts alone."""
 
 import json
 
@@ -11,7 +11,7 @@ import hf_pretext
 
 pytestmark = pytest.mark.usefixtures("cache")
 VIDEOBERT = "videobert_babyai"
-COLUMNS = ("--text_column", "text", "--eval_dataset", "none")
+UNMEASURED = ("--eval_dataset", "none")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def films(tmp_path_factory):
 def test_a_run_leaves_a_bert_whose_tokenizer_knows_the_new_tokens(films, tmp_path):
     run = tmp_path / "run"
     (tmp_path / "alone.txt").write_text("pick up the key\nopen the door\n" * 8)
-    alone = ("--videos_alone", films, "--texts_alone", tmp_path / "alone.txt", "--max_steps", 12, "--logging_steps", 1)
-    main(VIDEOBERT, "--dataset", films, *COLUMNS, *alone, output_dir=run)
+    alone = ("--texts_alone", tmp_path / "alone.txt", "--max_steps", 12, "--logging_steps", 1)
+    main(VIDEOBERT, "--dataset", films, *UNMEASURED, *alone, output_dir=run)
     model, info = AutoModel.from_pretrained(run, output_loading_info=True)
     tokenizer = AutoTokenizer.from_pretrained(run)
     assert type(model) is BertModel and not info["missing_keys"] and model.config.vocab_size == len(tokenizer)
@@ -37,9 +37,9 @@ def test_a_run_leaves_a_bert_whose_tokenizer_knows_the_new_tokens(films, tmp_pat
     record = json.loads((run / "run.json").read_text())
     assert record["prepared"]["visual_words"]["size"] == 16 and hf_pretext.load(run).visual_words.fitted
     terms = {name for entry in record["history"] for name in entry}
-    assert {"loss_words", "loss_visual_words", "loss_pair_words", "loss_alignment"} <= terms
+    assert {"loss_words", "loss_pair_words", "loss_pair_visual_words", "loss_alignment"} <= terms
 
 
 def test_frames_that_are_no_multiple_of_the_visual_words_are_refused(films):
-    message = refused(VIDEOBERT, "--dataset", films, *COLUMNS, "--num_frames", 25)
+    message = refused(VIDEOBERT, "--dataset", films, *UNMEASURED, "--num_frames", 25)
     assert "25 frames (--num_frames) can't be cut into 12 pieces of equal length (--num_words)" in message
