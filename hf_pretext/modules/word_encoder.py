@@ -4,6 +4,7 @@ path -> encoder, normalisation -> visual words, not fitted -> fitted to the stre
 checkpoint: the native model, video/ (the frozen encoder), pretext.safetensors (clusters and the rest)
 """
 
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -49,7 +50,7 @@ class WithVisualWords(PretextModel):
         visual words that is missing, can't be loaded, or takes neither images nor videos."""
         task = make_settings(cls.task_class, **settings)
         frozen, normalisation = open_encoder(task.word_encoder)
-        described = frozen.config.to_diff_dict()
+        described = json.loads(frozen.config.to_json_string())  # names of classes have keys that are no JSON types
         described.pop("pretext", None)  # the objective that it was pretrained with does not change its shape
         model = super().from_encoder(encoder, parts={"word_encoder": described}, **settings)
         model.visual_words.encoder.load_state_dict(frozen.state_dict())

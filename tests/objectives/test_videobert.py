@@ -33,10 +33,11 @@ def bert(**sizes) -> BertConfig:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The folder of a frozen encoder, with its image processor."""
-    path = tmp_path_factory.mktemp("frozen")
+    """The folder of a frozen encoder, with its image processor. Its config has classes, as that of a classifier."""
+    path, config = tmp_path_factory.mktemp("frozen"), CONFIGS["resnet"]()
+    config.num_labels = 3
     torch.manual_seed(0)
-    build_encoder(CONFIGS["resnet"]()).save_pretrained(path)
+    build_encoder(config).save_pretrained(path)
     default_processor(IMAGE).save_pretrained(path)
     return path
 
