@@ -8,6 +8,7 @@ import test_flava
 import test_masked_lm
 import test_matching
 import test_multiway
+import test_videobert
 import torch
 import towers
 from conftest import CONFIGS, IMAGE
@@ -163,6 +164,12 @@ def mil_nce(**settings):
     return model, narrated.narrated_clips(model)
 
 
+def videobert(kind: str):
+    with tempfile.TemporaryDirectory() as folder:
+        build_encoder(CONFIGS["resnet"]()).save_pretrained(folder)
+        return test_videobert.model_of(folder), test_videobert.kinds(test_videobert.pairs())[kind]
+
+
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once.
 MOST = {
@@ -199,6 +206,9 @@ MOST = {
     "mil_nce, word vectors": (lambda: mil_nce(text=None), 0),
     "soundnet": (soundnet, 0),
     "soundnet, no cache": (soundnet_without_cache, 0),
+    "videobert, pairs": (lambda: videobert("pairs"), 3),
+    "videobert, films": (lambda: videobert("films"), 2),
+    "videobert, texts": (lambda: videobert("texts"), 2),
 }
 
 

@@ -1,0 +1,99 @@
+"""VideoBERT on BabyAI: a small BERT over the words of a sentence and the visual words of its film.
+
+accelerate launch recipes/videobert_babyai.py               # the full recipe: 3 seeds, then the metrics
+python recipes/videobert_babyai.py --seed 0                 # one seed
+python recipes/videobert_babyai.py --smoke                  # a test of all steps, takes seconds
+python recipes/videobert_babyai.py --dataset path/to/films  # your own films with sentences; no labels needed
+
+The visual words are clusters of the features of an ImageNet classifier. --word_encoder takes any other encoder of
+images or videos, for example the folder `video` of a run of recipes/mil_nce_babyai.py.
+
+Measured: nothing yet.
+
+The films are built once, in about 2 minutes (see recipes/data/babyai.py), and the classifier is downloaded once (see
+recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
+"""
+
+import sys
+
+from films import DATA, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher
+
+from hf_pretext import Recipe
+
+EMBEDDED = str(DATA / "babyai_films" / "babyai")
+WORDS = 12  # visual words of a film
+WITHOUT = ("eval_video_label", "num_mel_bins")  # there is no encoder of frames, and no sound
+
+
+def missions() -> str:
+    """Returns the folder of films of missions. Builds it on the first call."""
+    sys.path.insert(0, str(DATA))
+    from babyai import babyai
+
+    return str(babyai())
+
+
+def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 4):
+    """Returns the config of a small BERT. The objective adds the visual words to its vocabulary."""
+    from transformers import BertConfig
+
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        intermediate_size=width * 4,
+        max_position_embeddings=max_length + WORDS + 1,
+        pad_token_id=pad_token_id,
+    )
+
+
+def tiny_bert(vocab_size: int, max_length: int, pad_token_id: int):
+    """Returns a tiny config for --smoke."""
+    return bert(vocab_size, max_length, pad_token_id, width=32, layers=2)
+
+
+recipe = Recipe(
+    name="videobert_babyai",
+    objective="videobert",
+    doc=__doc__,
+    encoder=bert,
+    smoke_encoder=tiny_bert,
+    fetch={
+        "dataset": lambda: [missions()],
+        "eval_dataset": missions,
+        "word_encoder": lambda: imagenet_teacher()[0],
+    },
+    settings={
+        **{name: value for name, value in SETTINGS.items() if name not in WITHOUT},
+        "eval_label": "json.level",
+        "text_column": "json.text",
+        "eval_text_column": "json.text",
+        "report_dataset": None,
+        "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words.",
+        "seconds": 32.0,  # of all missions
+        "num_frames": 2 * WORDS,
+        "num_words": WORDS,
+        "levels": 2,
+        "branches": 12,
+        "word_pieces": 20_000,
+        "max_step": 2,
+        "video_mask_ratio": 0.25,
+        "vocab_size": 300,
+        "max_length": 32,
+        "num_train_epochs": 20,
+        "output_dir": "runs/videobert_babyai",
+    },
+    smoke={
+        **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
+        "dataset": [EMBEDDED],
+        "eval_dataset": EMBEDDED,
+        "word_encoder": TINY_TEACHER,
+        "branches": 4,
+        "word_pieces": 200,
+        "output_dir": "runs/videobert_babyai-smoke",
+    },
+)
+
+if __name__ == "__main__":
+    recipe.main()
