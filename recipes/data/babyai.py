@@ -18,10 +18,10 @@ each step; the last one lasts 1.5 s. Missions are of five levels, in equal share
   Fields of their JSON: `text`, `level` (`--eval_label json.level`), `pairs` (those of the sentence, in its order),
   `objects` (all five), `seconds`, `seed`, `split`.
 - `babyai_heldout`: 600 films of the 6 other pairs: 200, 100, 300. No other film has or names these pairs.
-- `babyai_narrated`: the films of `babyai`, five of them joined to one: 720, 60, 100. The lists `text`, `start` and `end`
-  (in seconds) have five narrations each, in the order of their times. A narration is shifted by 2.5 to 7.5 s, and one
-  in five is replaced by words without a mission (`chatter`). To measure how well models find the time, lists in the
-  same order have what is true: `mission` (the sentence), `level`, `true_start` and `true_end`.
+- `babyai_narrated`: the films of `babyai`, five of them joined to one: 720, 60, 100. The lists `text`, `start` and
+  `end` (in seconds) have five narrations, in the order of their times. A narration is shifted by 2.5 to 7.5 s, less
+  where the film ends, and one in five is replaced by words without a mission (`chatter`). To measure how well models
+  find the time, lists in the same order have what is true: `mission` (the sentence), `level`, `true_start`, `true_end`.
 
 The levels are built with the Python packages minigrid 3.1.0 and gymnasium 1.4.0 (0.6 MB, MIT), which pip downloads;
 they need not be installed. Their hash is checked. Each build gives the same frames. Films are written with
