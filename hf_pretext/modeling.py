@@ -7,7 +7,7 @@ Its checkpoint is a checkpoint of a native transformers model (see `checkpoints.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -112,6 +112,10 @@ class TrainingHooks:
     def before_training(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Learns from the data at the start of each run, also of a resumed one: what checkpoints do not contain.
         batches: as in `before_round`, of round 0."""
+
+    def step_inputs(self) -> Sequence[str]:
+        """Returns the kinds of `inputs` that training steps need, after `before_training`. Others are not decoded."""
+        return self.inputs
 
     @property
     def round_epochs(self) -> int:

@@ -90,10 +90,14 @@ class PretextTrainer(StreamTrainer):
 
     def before_training(self) -> None:
         """Calls `before_training` of the objective, under the autocast of training, with each row once: the same clips
-        in a resumed run. For data without a length, with training batches."""
+        in a resumed run. For data without a length, with training batches. Training batches then have only the kinds
+        that the objective still needs."""
         model = self.accelerator.unwrap_model(self.model)
         with self.accelerator.autocast():
             learned(self, model.before_training, None if self.mixture.endless else 0)
+        kinds = model.step_inputs()
+        if len(kinds) < len(model.inputs):
+            self._loader.use(self.processing.only(kinds))
 
     def round_at(self, samples: int) -> int:
         """Returns the number of the round, from 0, after this many samples. A round is `round_epochs` of the model; for

@@ -25,6 +25,7 @@ recipe = Recipe(
         **SETTINGS,
         "num_clusters": 128,
         "round_epochs": 5,  # an epoch is 25 steps, too few for heads that begin again
+        "lr_scheduler_type": "constant_with_warmup",  # heads begin again in the last round too
         "num_train_epochs": 30,
         "output_dir": "runs/xdc_atari",
     },

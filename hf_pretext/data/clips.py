@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..utils.units import in_seconds
 from .cut_files import check_complete, film_format
 from .decoding import content_of, guarded
 from .films import Film, upright
@@ -114,8 +115,8 @@ def check_arguments(
         raise ValueError("Sound needs the length of the clip. Give seconds, or frames and fps.")
     if seconds is not None and fps is not None and frames / fps > seconds * (1 + 1e-6):
         raise ValueError(
-            f"{frames} frames at {fps:g} a second take {frames / fps:g} seconds, more than the clip, {seconds:g}. Give "
-            "fewer frames, a higher fps or more seconds."
+            f"{frames} frames at {fps:g} a second take {in_seconds(frames / fps)}, more than the clip, {seconds:g}. "
+            "Give fewer frames, a higher fps or more seconds."
         )
 
 

@@ -159,7 +159,7 @@ class Film:
         for packet in self.packets():
             kind, time = packet.stream.type, time_of(packet)
             if packet.size and time > NEVER:
-                duration = in_seconds(packet.duration or 0, packet.time_base)
+                duration = seconds_of(packet.duration or 0, packet.time_base)
                 if not duration and kind == "video" and packet.stream.average_rate:
                     duration = 1 / float(packet.stream.average_rate)
                 ends[kind] = max(ends.get(kind, NEVER), time + duration)
@@ -272,15 +272,15 @@ def read_until(time: float, source: Iterator, packets: deque) -> bool:
 def time_of(packet) -> float:
     """Returns the presentation time of a packet in seconds, else its decoding time, else minus infinity."""
     time = packet.dts if packet.pts is None else packet.pts
-    return NEVER if time is None else in_seconds(time, packet.time_base)
+    return NEVER if time is None else seconds_of(time, packet.time_base)
 
 
 def decoding_time(packet) -> float:
     """Returns the decoding time of a packet in seconds, else minus infinity. No later packet is presented before it."""
-    return NEVER if packet.dts is None else in_seconds(packet.dts, packet.time_base)
+    return NEVER if packet.dts is None else seconds_of(packet.dts, packet.time_base)
 
 
-def in_seconds(ticks: int, base: Fraction) -> float:
+def seconds_of(ticks: int, base: Fraction) -> float:
     """Returns `float(ticks * base)`. It costs a tenth, because no fraction is made."""
     return ticks * base.numerator / base.denominator
 

@@ -5,6 +5,8 @@ All limits are counts, not times: a slower machine would otherwise see other sam
 
 from dataclasses import dataclass
 
+from ..utils.units import in_seconds
+
 MAX_PIXELS = 89_478_485  # Pillow warns of a decompression bomb above this
 CLIP = 8  # times the pixels of a frame in all frames of a clip: 21 frames of 8K video
 
@@ -53,7 +55,7 @@ class Limits:
     def check_seconds(self, seconds: float) -> None:
         """Raises `BadSample` for a sound that is too long."""
         if seconds > self.seconds:
-            raise BadSample(f"more than {self.seconds:,.0f} seconds of sound (--max_sound_seconds)")
+            raise BadSample(f"more than {in_seconds(self.seconds)} of sound (--max_sound_seconds)")
 
 
 LIMITS = Limits()

@@ -5,9 +5,11 @@ media and metadata files -> one value per medium and column
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from transformers.utils import logging
 
 from .column_types import Fault, at_line, settled
@@ -28,8 +30,10 @@ def metadata_columns(media: Sequence[str], kind: str, files: Sequence[str], fold
     """Returns the columns of metadata files, with a value for each medium.
 
     The `file_name` in a metadata file is relative to the folder of the file. Raises `ValueError` for a metadata file
-    without the column `file_name`, or one with too many unreadable rows."""
+    without the column `file_name`, or one with too many unreadable rows, and for a column of different types in two
+    files."""
     metadata: dict[str, Row] = {}  # by path below the folder
+    read_from: dict[str, str] = {}
     repeated = []
     for file in files:
         rows = metadata_rows(Path(file), folder.reading)
@@ -41,11 +45,40 @@ def metadata_columns(media: Sequence[str], kind: str, files: Sequence[str], fold
                 path = os.path.normpath(os.path.join(os.path.dirname(folder.files[file]), name))
                 path = folder.files.get(path, path) if os.path.isabs(path) else path
                 repeated += [path] if path in metadata else []
-                metadata[path] = row
+                metadata[path], read_from[path] = row, file
     paths = [folder.files[medium] for medium in media]
     report(folder.name, paths, kind, metadata, repeated)
     names = dict.fromkeys(name for row in metadata.values() for name in row)
-    return Notes({name: [metadata.get(path, {}).get(name) for path in paths] for name in names}, list(files))
+    columns = {name: [metadata.get(path, {}).get(name) for path in paths] for name in names}
+    if len(files) > 1:
+        check_types(columns, [read_from.get(path) for path in paths])
+    return Notes(columns, list(files))
+
+
+def check_types(columns: Mapping[str, Sequence], files: Sequence[str | None]) -> None:
+    """Raises `ValueError` for a column whose values in two metadata files have no common type. files: of each row."""
+    for name, values in columns.items():
+        if is_array(values):
+            continue
+        by_file: dict[str, list] = {}
+        for file, value in zip(files, values, strict=True):
+            if value is not None:
+                by_file.setdefault(file, []).append(value)
+        for (file, some), (other, more) in combinations(by_file.items(), 2):
+            if is_array(some) and is_array(more) and not is_array(some + more):
+                raise ValueError(
+                    f"The column {name!r} is {pa.array(some).type} in {file}, but {pa.array(more).type} in {other}. "
+                    "Give it one type in all metadata files (values in .csv are texts)."
+                )
+
+
+def is_array(values: Sequence) -> bool:
+    """Returns True if values have a common type."""
+    try:
+        pa.array(values)
+    except (pa.ArrowException, OverflowError):
+        return False
+    return True
 
 
 def one(kind: str) -> str:

@@ -16,6 +16,7 @@ from .. import registry
 from ..data.lines import Reading
 from ..encoders import WEIGHTS, build_encoder, takes_kind
 from ..modalities import Inputs, modality_classes
+from ..modalities._saved_clips import saved_clips
 from ..modeling import load
 from ..utils.finite import listed, not_finite
 from ..utils.foreign import check_folder, refuse_custom_code
@@ -50,12 +51,13 @@ def evaluate(
     """Measures linear probes and kNN of a frozen encoder, and of three random encoders of the same architecture. Layer
     and strength of the probe are chosen on validation for both. `fine_tune` also measures fine-tuned copies of them.
 
-    source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), or of any encoder of one kind
-    of data. dataset, label, column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of
-    rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images are
-    scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`. revision: branch, tag or commit
-    of a repository. encoding, separator: of the data files (see `RunArguments`). device: default: the accelerator, else
-    the CPU. fine_tune: epochs of fine-tuning, for image encoders; 0 for none.
+    source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), the folder of one of its
+    encoders, or any encoder of one kind of data. Clips are as in training, if its processor says so. dataset, label,
+    column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of rows of each split.
+    image_size: replaces the size of the processor, in pixels; without a processor, images are scaled to [-1, 1] at this
+    size. image_white: as in training, see `ImageArguments`. revision: branch, tag or commit of a repository. encoding,
+    separator: of the data files (see `RunArguments`). device: default: the accelerator, else the CPU. fine_tune: epochs
+    of fine-tuning, for image encoders; 0 for none.
 
     Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError`
     if the source has no such encoder, or no processor or tokenizer; if the Hub denies access; without labels.
@@ -117,7 +119,7 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
         if config.get("model_type") in CONFIG_MAPPING:  # an encoder that was saved alone has no heads
             check_parameters(folder)
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
-            kind = kind_of(encoder)
+            kind = kind_of(encoder, saved_clips(folder).kind)
         if objective and kind is None:
             model = load(folder, dtype=torch.float32)
             encoder, kind = model.encoder, model.inputs[0]
@@ -160,10 +162,13 @@ def processor_folder(folder: str, kind: str) -> str:
     return str(part) if any(file for name in PROCESSORS for file in part.glob(name)) else folder
 
 
-def kind_of(encoder: PreTrainedModel) -> str | None:
+def kind_of(encoder: PreTrainedModel, stated: str | None = None) -> str | None:
     """Returns the kind of data that an encoder takes, found by trying each kind. None for an encoder that needs several
-    kinds together, or another kind of data."""
-    return next((kind for kind in registry.names("modalities") if takes_kind(encoder, kind)), None)
+    kinds together, or another kind of data.
+
+    stated: kind that it was trained on, tried first: an encoder of images also takes the frames of videos."""
+    kinds = sorted(registry.names("modalities"), key=lambda kind: kind != stated)
+    return next((kind for kind in kinds if takes_kind(encoder, kind)), None)
 
 
 def fresh(encoder: PreTrainedModel, seed: int) -> PreTrainedModel:

@@ -127,6 +127,7 @@ class Inputs:
                 f"views contains {', '.join(unknown)}, which is not a modality of these inputs. Use only "
                 f"{', '.join(self.by_name)}."
             )
+        self.read = modalities  # the others are left out of examples, see `only`
         self._combined: Any = None
         self._clips = Clips()
 
@@ -135,9 +136,9 @@ class Inputs:
 
         All modalities share one random position in time, so that audio and video are of the same moment, also where
         they are two files. A film that several of them read is decoded once."""
-        kinds = [modality for modality in self.modalities if modality.column(row) is not None]
+        kinds = [modality for modality in self.read if modality.column(row) is not None]
         if not kinds:
-            raise BadSample(f"no {' or '.join(self.by_name)} in this row")
+            raise BadSample(f"no {' or '.join(modality.name for modality in self.read)} in this row")
         timed = random is not None and any(modality.timed for modality in kinds)
         at, example = float(random.random()) if timed else MIDDLE, {}
         decoded = self.decoded(row, at)
@@ -151,7 +152,7 @@ class Inputs:
 
     def decoded(self, row: dict, at: float) -> dict:
         """Returns a row with decoded clips in place of its films and sounds, see `Clips`. Raises `BadSample`."""
-        return self._clips.decoded(row, self.modalities, at)
+        return self._clips.decoded(row, self.read, at, within=self.modalities)
 
     def _views(
         self, modality: Modality, row: dict, decoded: dict, random: np.random.Generator | None, at: float
@@ -264,7 +265,15 @@ class Inputs:
         other._clips = Clips()
         other.modalities = tuple(modality.evaluation() for modality in self.modalities)
         other.by_name = {modality.name: modality for modality in other.modalities}
+        other.read = tuple(other.by_name[modality.name] for modality in self.read)
         other.pair_label = "text" if self.pair_label is not None and "text" in self.by_name else None
+        return other
+
+    def only(self, kinds: Sequence[str]) -> "Inputs":
+        """Returns a copy whose examples have only these modalities. Others are not decoded. Clips stay within the
+        shortest file of all."""
+        other = copy.copy(self)
+        other._clips, other.read = Clips(), tuple(self.by_name[kind] for kind in kinds)
         return other
 
     def noise(self, kinds: Sequence[str] | None = None) -> list[Batch]:

@@ -76,18 +76,26 @@ class Clips:
         self._kept: dict[tuple[str, str], Clip] = {}
         self._room = KEPT_BYTES
 
-    def decoded(self, row: dict, modalities: Sequence["Modality"], at: float, only: "Modality | None" = None) -> dict:
+    def decoded(
+        self,
+        row: dict,
+        modalities: Sequence["Modality"],
+        at: float,
+        only: "Modality | None" = None,
+        within: Sequence["Modality"] = (),
+    ) -> dict:
         """Returns a row with clips in place of the films and sounds that these modalities read. A column is decoded
         once, unless they need different seconds of it: then it stays as it is, and each modality decodes it.
 
         Clips of several files, such as a film and a sound, are of the same seconds: within the shortest file. All calls
-        must be for the same modalities. only: decodes for this one, and keeps no clip. Raises `BadSample`, see
-        `to_clip`."""
-        parts = {name: part for name, part in joined_parts(row, modalities).items() if not isinstance(row[name], Clip)}
+        must be for the same modalities. only: decodes for this one, and keeps no clip. within: modalities whose files
+        count as well. Raises `BadSample`, see `to_clip`."""
+        parts = joined_parts(row, modalities)
+        files = {**joined_parts(row, within), **parts}
         kept = {name: self._kept[row.get("key"), name] for name in parts if (row.get("key"), name) in self._kept}
         until = None
-        if len(parts) > 1 and len(kept) < len(parts):
-            until = min(part.length_of(row[name]) for name, part in parts.items())
+        if len(files) > 1 and len(kept) < len(parts):
+            until = min(part.length_of(row[name]) for name, part in files.items())
         if only is not None:
             parts = {name: part for name, part in joined_parts(row, [only]).items() if name in parts}
         clips = {name: kept[name] if name in kept else part.clip(row[name], at, until) for name, part in parts.items()}
@@ -105,11 +113,11 @@ class Clips:
 
 def joined_parts(row: Mapping, modalities: Sequence["Modality"]) -> dict[str, Part]:
     """Returns what the modalities together need of each column of a row, without columns of which they need different
-    seconds."""
+    seconds, and without decoded ones."""
     parts: dict[str, Part | None] = {}
     for modality in modalities:
         column, part = modality.column(row), modality.part
-        if part is None or column is None:
+        if part is None or column is None or isinstance(row[column], Clip):
             continue
         if column not in parts:
             parts[column] = part

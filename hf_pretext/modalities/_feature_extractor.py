@@ -13,6 +13,7 @@ from transformers.models.auto.feature_extraction_auto import FEATURE_EXTRACTOR_M
 from ..encoders import TRIED, image_side, noise, refusal
 from ..modules.log_mel import FrontEnd
 from ..utils.foreign import refuse_custom_code
+from ..utils.units import in_seconds
 
 OF_CONFIG = ("num_mel_bins", "max_length")  # settings of a feature extractor that the encoder's config also has
 USUAL_BINS = 64  # of log-mel, for encoders whose config names no number
@@ -95,7 +96,7 @@ def check_seconds(seconds: float, front_end: FrontEnd, processor) -> None:
     if longest is not None and round(seconds * rate) > longest:
         kept = math.floor(100 * longest / rate) / 100
         raise ValueError(
-            f"Clips of {seconds:g} seconds (--seconds) are longer than what {type(processor).__name__} keeps of a "
+            f"Clips of {in_seconds(seconds)} (--seconds) are longer than what {type(processor).__name__} keeps of a "
             f"sound. Give --seconds {kept:g} or less, or an encoder and a --feature_extractor for longer sounds."
         )
 

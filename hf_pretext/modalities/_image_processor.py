@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import AutoVideoProcessor, VideoMAEVideoProcessor
 
 from ..utils.foreign import refuse_custom_code
+from ._saved_clips import without_clips
 
 USUAL_SIZE = 224  # pixels; used if neither the encoder nor an option sets a size
 TOLERANCE = 0.05  # of normalised pixels: allows other rounding to integers, but no other mean or crop
@@ -68,6 +69,7 @@ def load_processor(encoder_path: str | None, image_size: int | None, fallback_si
     processor's size, in pixels. fallback_size: size of a default processor without an `image_size`, in pixels.
     """
     processor = saved_processor(encoder_path) if encoder_path is not None else None
+    processor = processor and without_clips(processor)
     data = getattr(processor, "data_config", None)
     if data is not None:  # of timm's wrapper: training uses transformers processors only
         processor = default_processor(image_size or data["input_size"][-1])

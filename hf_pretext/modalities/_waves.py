@@ -20,6 +20,7 @@ from ..modules.shifted import same_sounds
 from ..modules.sound_changes import FREQUENCY, LEVEL, LOUDNESS, SOUND_DRAWS, TIME, add_noise, change_loudness, masked
 from ._audio_options import AudioArguments
 from ._modality import Batch, Example, Modality
+from ._saved_clips import SavedClips, with_clips
 
 NOISE_APART = 3600.0  # seconds between the views of noise
 
@@ -43,10 +44,15 @@ class Waves(Modality):
         settings: AudioArguments | None = None,
     ):
         """brought_by: folder or Hub id of the feature extractor; None for a default one, which `fit` replaces."""
-        self.processor, self.seconds, self.padded, self.brought_by = processor, seconds, padded, brought_by
+        self.seconds, self.padded, self.brought_by = seconds, padded, brought_by
+        self.use(processor)
         self.limits, self.settings = limits, settings or AudioArguments()
         self.changes, self.as_image = self.settings.changes, False
         self._front_end: list[FrontEnd | None] = []
+
+    def use(self, processor) -> None:
+        """Sets the feature extractor, which saves the length of clips, too."""
+        self.processor = with_clips(processor, SavedClips(self.name, self.seconds))
 
     @property
     def encoder_input(self) -> str:

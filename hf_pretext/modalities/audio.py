@@ -21,6 +21,7 @@ from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from ..encoders import TRIED, takes_images
 from ..utils.paths import relative
+from ..utils.units import in_seconds
 from ._audio_options import AudioArguments
 from ._clips import ClipArguments, Part
 from ._feature_extractor import (
@@ -33,11 +34,12 @@ from ._feature_extractor import (
     spectrogram_frames,
 )
 from ._modality import Batch, Context, Example
+from ._saved_clips import saved_clips
 from ._waves import Waves
 
 __all__ = ["Audio", "AudioArguments"]
 SAMPLING_RATE = 16_000  # Hz
-LONGEST = 10.0  # seconds of a clip; used for saved encoders
+LONGEST = 10.0  # seconds of a clip; used for saved encoders whose extractor has no length
 WAVEFORM, LOG_MEL, IMAGE = "waveform", "log-mel", "log-mel image"  # what an encoder takes
 
 
@@ -95,13 +97,15 @@ class Audio(Waves):
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Audio":
-        """Builds the modality for a saved encoder. Raises `ValueError` if it has no feature extractor."""
+        """Builds the modality for a saved encoder, with clips of the length in training if its feature extractor says
+        so, else of up to `LONGEST`. Raises `ValueError` if it has no feature extractor."""
         processor = saved_extractor(folder)
         if processor is None:
             raise ValueError(f"{source} has no feature extractor. Save the encoder's feature extractor in its folder.")
-        audio = cls(processor, LONGEST, brought_by=source)
+        seconds = saved_clips(folder).seconds
+        audio = cls(processor, seconds or LONGEST, brought_by=source)
         front_end = audio.front_end
-        if front_end is not None and front_end.longest is not None:
+        if seconds is None and front_end is not None and front_end.longest is not None:
             audio = cls(processor, min(LONGEST, front_end.longest / processor.sampling_rate), brought_by=source)
         audio.fit(encoder)
         return audio
@@ -115,7 +119,7 @@ class Audio(Waves):
     @staticmethod
     def words(results: Mapping) -> str:
         """Returns a description of the encoder's inputs from the results of a run."""
-        return f"audio clips of {results['seconds']:g} seconds at {results['sampling_rate']:,} Hz"
+        return f"audio clips of {in_seconds(results['seconds'])} at {results['sampling_rate']:,} Hz"
 
     @staticmethod
     def preparation(results: Mapping) -> list[str]:
@@ -125,13 +129,13 @@ class Audio(Waves):
         image = ", and given as an image of one channel" if results["sound_input"] == IMAGE else ""
         changes = ", ".join(f"{name} {value:g}" for name, value in results["sound_changes"].items())
         return [
-            f"Audio: parts of {seconds:g} seconds, padded {padded}, processed as by {extractor}{image}.",
+            f"Audio: parts of {in_seconds(seconds)}, padded {padded}, processed as by {extractor}{image}.",
             *([f"Random changes of audio: {changes}."] if changes else []),
         ]
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""
-        return f"Audio clips of {self.seconds:g} seconds (--seconds)"
+        return f"Audio clips of {in_seconds(self.seconds)} (--seconds)"
 
     @property
     def part(self) -> Part:
@@ -166,7 +170,7 @@ class Audio(Waves):
         self.as_image = encoder.main_input_name == "pixel_values" and takes_images(encoder, channels=1)
         if self.brought_by is None and (self.as_image or encoder.main_input_name != "pixel_values"):
             rate, bins = self.processor.sampling_rate, self.settings.num_mel_bins
-            self.processor = default_extractor(encoder, rate, self.seconds, bins)
+            self.use(default_extractor(encoder, rate, self.seconds, bins))
             self.processor.return_attention_mask = norm == "layer"
         self.padded = norm == "group"
         self._front_end.clear()

@@ -24,6 +24,7 @@ from ..encoders import TRIED, image_sides, noise, refusal, takes_images
 from ..modules.colors import COLOR_DRAWS
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
 from ..utils.settings import accepts_ints
+from ..utils.units import in_seconds
 from ._clips import ClipArguments, Part
 from ._image_processor import (
     USUAL_SIZE,
@@ -38,10 +39,11 @@ from ._image_processor import (
     target_size,
 )
 from ._modality import Batch, Context, Example, Modality
+from ._saved_clips import SavedClips, saved_clips, with_clips
 from .image import Augmentation
 
 __all__ = ["Video", "VideoArguments", "default_video_processor"]
-FRAMES = 16  # of a clip; used if the config has no number
+FRAMES = 16  # of a clip; used if neither the processor nor the config has a number
 USAGE = """
 import torch
 {% if frames_encoded == "separately" %}
@@ -141,8 +143,9 @@ class Video(Modality):
         self.encoder_input = INPUTS[0]
 
     def use(self, processor) -> None:
-        """Sets the processor. Raises `ValueError` for one with outputs of varying size."""
-        self.processor, self.size = processor, target_size(processor)
+        """Sets the processor, which saves the clips, too. Raises `ValueError` for one with outputs of varying size."""
+        clips = SavedClips(self.name, self.seconds, self.frames, self.fps)
+        self.processor, self.size = with_clips(processor, clips), target_size(processor)
         self.mean, self.std = (values[:, None, None] for values in pixel_statistics(processor))
 
     @classmethod
@@ -150,13 +153,7 @@ class Video(Modality):
         """Builds the modality from options. Raises `ValueError` for frames that last longer than the clip, and for a
         processor that `check_video_processor` rejects."""
         settings, seconds = options[VideoArguments], options[ClipArguments].seconds
-        lasts = settings.num_frames / settings.fps if settings.fps else 0
-        if lasts > seconds * (1 + 1e-6):
-            raise ValueError(
-                f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last {lasts:g} "
-                f"seconds, longer than a clip of {seconds:g} seconds (--seconds). Give --seconds {lasts:g}, fewer "
-                "frames or a higher --fps."
-            )
+        check_lasts(settings, seconds)
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
         check_video_processor(cls(processor, 2))
@@ -167,10 +164,13 @@ class Video(Modality):
     def from_saved(
         cls, folder: str, encoder: PreTrainedModel, source: str, size: int | None = None, white: int | None = None
     ) -> "Video":
-        """Builds the modality for a saved encoder. Raises `ValueError` if it has no processor and no size is given."""
+        """Builds the modality for a saved encoder, with clips as in training if its processor says so, else with frames
+        spread over the video. Raises `ValueError` if it has no processor and no size is given."""
         if size is None and saved_video_processor(folder) is None and saved_processor(folder) is None:
             raise ValueError(f"{source} has no video processor. Save the encoder's video processor in its folder.")
-        videos = cls(load_video_processor(folder, size, size or USUAL_SIZE), frames_of(encoder) or FRAMES)
+        processor, clips = load_video_processor(folder, size, size or USUAL_SIZE), saved_clips(folder)
+        frames = clips.num_frames or frames_of(encoder) or FRAMES
+        videos = cls(processor, frames, clips.fps, seconds=clips.seconds)
         videos.fit(encoder)
         return videos
 
@@ -193,7 +193,7 @@ class Video(Modality):
     def preparation(results: Mapping) -> list[str]:
         """Returns sentences for a card on the place of frames, how they are encoded, and the augmentation."""
         fps, seconds = results["fps"], results["seconds"]
-        clip = "each video" if seconds is None else f"a clip of {seconds:g} seconds"
+        clip = "each video" if seconds is None else f"a clip of {in_seconds(seconds)}"
         place = f"spread over {clip}" if fps is None else f"{fps:g} per second, in {clip}"
         encoded = " The encoder takes them one by one, and features are means over the frames."
         settings = ", ".join(f"{name} {value}" for name, value in (results["augmentation"] or {}).items())
@@ -308,6 +308,17 @@ class Video(Modality):
 def frames_of(encoder: PreTrainedModel) -> int | None:
     """Returns the number of frames of a video that the encoder's config names; None without one."""
     return getattr(encoder.config, "num_frames", None) or getattr(encoder.config, "frames_per_clip", None)
+
+
+def check_lasts(settings: VideoArguments, seconds: float) -> None:
+    """Raises `ValueError` for frames that last longer than a clip of `seconds`."""
+    lasts = settings.num_frames / settings.fps if settings.fps else 0
+    if lasts > seconds * (1 + 1e-6):
+        raise ValueError(
+            f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last "
+            f"{in_seconds(lasts)}, longer than a clip of {in_seconds(seconds)} (--seconds). Give --seconds {lasts:g}, "
+            "fewer frames or a higher --fps."
+        )
 
 
 def check_sizes(videos: Video, encoder: PreTrainedModel, images: bool) -> None:

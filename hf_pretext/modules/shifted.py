@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..utils.units import in_seconds
+
 MIN_SHIFT = 0.5  # seconds from the start of a sound to that of a wrong one
 ROUNDED = 1e-3  # seconds that starts can be off, in float32 after some hours
 DIFFERENT = 1e-3  # least squared distance of different sounds, centred and of length 1
@@ -53,9 +55,10 @@ def check_times(starts: Tensor, least: float) -> None:
     if near(starts, least).all():
         most = float((starts[:, 1] - starts[:, 0]).abs().max())
         raise ValueError(
-            f"negatives='shifted' needs two sounds of a clip that start at least {least:g} seconds apart (--min_shift),"
-            f" but in a batch they are at most {most:.3g} seconds apart: half of what a file is longer than --seconds, "
-            "or 0 if they are equal. Give longer files, a shorter --seconds or --min_shift, or negatives='other'."
+            f"negatives='shifted' needs two sounds of a clip that start at least {in_seconds(least)} apart "
+            f"(--min_shift), but in a batch they are at most {most:.3g} seconds apart: half of what a file is "
+            "longer than --seconds, or 0 if they are equal. Give longer files, a shorter --seconds or --min_shift, or "
+            "negatives='other'."
         )
 
 

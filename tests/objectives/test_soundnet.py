@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from conftest import CONFIGS, IMAGE
 from contract import check_bfloat16, check_contract
+from media import RATE, film, video
 from safetensors.torch import load_file
 from toy_clips import resnet
 from transformers import (
+    ASTFeatureExtractor,
     AutoModel,
     AutoModelForImageClassification,
     CLIPImageProcessor,
@@ -30,7 +32,10 @@ import hf_pretext
 from hf_pretext.data.decoding import BadSample
 from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
-from hf_pretext.modalities.image import default_processor
+from hf_pretext.modalities import Inputs, _clips
+from hf_pretext.modalities.audio import Audio
+from hf_pretext.modalities.image import Augmentation, default_processor
+from hf_pretext.modalities.video import Video
 from hf_pretext.modules import teachers as teachers_module
 from hf_pretext.objectives import soundnet
 from hf_pretext.objectives.soundnet import SoundnetForPreTraining
@@ -163,7 +168,7 @@ def test_a_sound_encoder_learns_from_the_teacher(teachers):
 class Clips:
     """Processing: the row {"text": "7"} is row 7 of the clips."""
 
-    processor, fills = default_processor(IMAGE), {}
+    processor, fills, frames = default_processor(IMAGE), {}, True
 
     def __init__(self, bad=()):
         self.clips, self.bad = clips(ROWS), bad
@@ -171,7 +176,14 @@ class Clips:
     def __call__(self, row, random):
         if int(row["text"]) in self.bad:
             raise BadSample("broken on purpose")
-        return {name: value[int(row["text"])] for name, value in self.clips.items()}
+        example = {name: value[int(row["text"])] for name, value in self.clips.items()}
+        return example if self.frames else {"pixel_values": example["pixel_values"]}
+
+    def only(self, kinds):
+        assert kinds == ("audio",)
+        other = copy.copy(self)
+        other.frames = False
+        return other
 
     def finish(self, batch):
         return batch
@@ -196,6 +208,8 @@ class Films(Clips):
     def __call__(self, row, random):
         place = self.places[int(3 * random.random())]
         example = {name: value[int(row["text"])] for name, value in place.items()}
+        if not self.frames:
+            return {"pixel_values": example["pixel_values"]}
         if self.augmented:
             frames = example["video_pixel_values"] * torch.tensor(random.random(3), dtype=torch.float32)[:, None, None]
             example["video_pixel_values"] = frames.flip(-1) if random.random() < 0.5 else frames
@@ -305,6 +319,72 @@ def test_posteriors_of_a_resumed_run_are_of_the_same_clips_with_another_window(t
     assert (other.model.cached - whole.model.cached).abs().max() > 1e-2
 
 
+@pytest.fixture
+def decoded_frames(monkeypatch):
+    """Numbers of frames of all clips that this process decodes."""
+    counts, decode = [], _clips.to_clip
+
+    def counted(value, **options):
+        counts.append(options["frames"])
+        return decode(value, **options)
+
+    monkeypatch.setattr(_clips, "to_clip", counted)
+    return counts
+
+
+def trained_on_films(folder, teacher, resume=None, seconds=1.0, workers=0, **settings):
+    """Trains on 12 films of 1 s, of which the last has no sound. Returns the model, and the columns of each step."""
+    torch.manual_seed(0)
+    model, columns = SoundnetForPreTraining.from_encoder(resnet(1), teachers=[teacher], **settings), []
+    sounds = Audio(ASTFeatureExtractor(num_mel_bins=16, max_length=16, sampling_rate=RATE), seconds)
+    sounds.fit(model.encoder)
+    frames = Video(default_processor(IMAGE), FRAMES, seconds=seconds, augmentation=Augmentation(crop_scale=0.5))
+    frames.fit(build_encoder(resnet(3)))
+    films = [film(size=(48, 48 + 2 * i), seconds=1.0) for i in range(11)] + [video(frames=10)]
+    data = open_source([{"video": {"bytes": content, "path": None}} for content in films], needed=("video",))
+    args = TrainingArguments(
+        output_dir=str(folder), per_device_train_batch_size=4, save_steps=1, logging_steps=1, seed=1, use_cpu=True,
+        disable_tqdm=True, report_to="none", learning_rate=1e-2, max_steps=5, dataloader_num_workers=workers,
+    )  # fmt: skip
+    model.register_forward_pre_hook(lambda _, args, batch: columns.append(set(batch)), with_kwargs=True)
+    stream = StreamSettings(max_bad_fraction=1.0)
+    trainer = PretextTrainer(model, args, data, Inputs(sounds, frames), stream=stream)
+    trainer.train(resume and str(folder / resume))
+    return model, columns
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_steps_decode_no_frames_when_all_posteriors_are_known(teachers, decoded_frames, tmp_path, workers):
+    teacher = str(teachers / "resnet")
+    model, columns = trained_on_films(tmp_path, teacher, seconds=0.5, workers=workers)
+    assert columns == [{"keys", "pixel_values"}] * 5
+    assert (model.cached.sum(1) > 0).tolist() == [True] * 11 + [False]
+    if workers == 0:
+        before, in_steps = decoded_frames.count(FRAMES), decoded_frames.count(0)
+        assert decoded_frames == [FRAMES] * before + [0] * in_steps  # no frames once the steps have begun
+        assert 12 <= before <= 12 + 4 and in_steps >= 5 * 4
+    resumed, columns = trained_on_films(tmp_path, teacher, resume="checkpoint-3", seconds=0.5, workers=workers)
+    assert columns == [{"keys", "pixel_values"}] * 2
+    for name, value in model.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_steps_without_a_cache_decode_frames(teachers, decoded_frames, tmp_path):
+    teacher = str(teachers / "resnet")
+    _, columns = trained_on_films(tmp_path, teacher, cache_posteriors=False)
+    assert columns == [{"pixel_values", "video_pixel_values"}] * 5
+    assert set(decoded_frames) == {FRAMES}
+
+
+def test_rows_without_posteriors_are_reported(teachers, tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(soundnet.log, "warning", warnings.append)
+    trained(tmp_path, made(teachers), bad=(3, 11), max_steps=1)
+    assert warnings == [
+        "2 of 20 rows have no posteriors, because their clips could not be used: they do not count in the loss."
+    ]
+
+
 def test_keys_are_only_needed_for_a_cache(teachers, tmp_path):
     trainer = trained(tmp_path, made(teachers, cache_posteriors=False), max_steps=1)
     assert not trainer.model.needs_keys and trainer.model.rows == 0
@@ -325,6 +405,8 @@ def test_teachers_leave_the_device_when_the_cache_is_full(teachers, tmp_path, mo
     model = made(teachers, "resnet")
     trained(tmp_path, model)
     assert len(moves) == 4 and moves[-1] == "cpu", moves  # 3 batches of the cache, then away, and no step
+    model.eval()(**clips())  # a labelled evaluation
+    assert len(moves) == 6 and moves[-1] == "cpu", moves
 
 
 # ranks, as real processes

@@ -4,6 +4,7 @@
 `TrainingArguments` and below. Leaves `found-rank*.safetensors` at its end.
 """
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +31,21 @@ class Options:
 class Films(Toy):
     """Frames are brighter or darker, at random, as another clip of the film."""
 
+    frames = True
+
     def __call__(self, row, random):
         example = super().__call__(row, random)
+        if not self.frames:
+            return {"pixel_values": example["pixel_values"]}
         return {**example, "video_pixel_values": example["video_pixel_values"] * random.random()}
 
     def keep_processor_of(self, kind):
         pass
+
+    def only(self, kinds):
+        other = copy.copy(self)
+        other.frames = False
+        return other
 
 
 class Noted(SoundnetForPreTraining):

@@ -2,6 +2,7 @@
 games."""
 
 import contextlib
+import hashlib
 import importlib
 import io
 import os
@@ -116,9 +117,8 @@ def prepare(module, patch, folder, games=GAMES, pool=InThisProcess):
     patch.setenv("PIP_NO_INDEX", "1")
     patch.setenv("PIP_FIND_LINKS", str(folder / "index"))
     patch.setattr("huggingface_hub.constants.HF_HOME", str(folder / "home"))
-    with zipfile.ZipFile(folder / "index" / "ale_py-0.12.1-py3-none-any.whl") as archive:
-        archive.extractall(folder / "unpacked")
-    patch.setattr(module, "GAMES_HASH", module.hash_of(folder / "unpacked"))
+    digest = hashlib.sha256((folder / "index" / "ale_py-0.12.1-py3-none-any.whl").read_bytes()).hexdigest()
+    patch.setattr(module, "REQUIREMENT", f"{module.PACKAGE} --hash=sha256:{digest}")
 
 
 @pytest.fixture(scope="module")
@@ -224,10 +224,10 @@ def test_the_package_opens_it_as_a_labelled_set_of_sounds_and_of_films(folders):
     assert open_source(str(folders[0]), needed=(("audio", "video"), "video")).columns == {"video": "mp4"}
 
 
-def test_other_games_are_refused(module, tmp_path, monkeypatch):
+def test_another_package_is_refused_before_it_is_unpacked(module, tmp_path, monkeypatch):
     prepare(module, monkeypatch, tmp_path)
     wheel(tmp_path / "index", {**GAMES, "one": "fine 14"})
-    with pytest.raises(ValueError, match=r"The games of ale-py==0.12.1 have the SHA-256 .* is expected.*--dataset"):
+    with pytest.raises(ValueError, match=r"(?s)pip cannot download ale-py==0.12.1: .*Expected sha256 .*--dataset"):
         module.atari()
     assert not (tmp_path / "home" / "hf_pretext" / "atari").exists()
 
@@ -249,7 +249,7 @@ def test_an_emulator_that_aborts_leaves_nothing(module, tmp_path, monkeypatch):
 
 def test_a_build_that_is_killed_leaves_nothing(module, tmp_path, monkeypatch):
     prepare(module, monkeypatch, tmp_path, {"one": "slow 12"}, pool=None)
-    code = f"import atari; atari.GAMES_HASH = {module.GAMES_HASH!r}; print(atari.atari(workers=1))"
+    code = f"import atari; atari.REQUIREMENT = {module.REQUIREMENT!r}; print(atari.atari(workers=1))"
     paths = os.pathsep.join([str(SCRIPT.parent), str(REPOSITORY)])
     environment = {**os.environ, "PYTHONPATH": paths, "HF_HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment)
