@@ -20,17 +20,13 @@ With your own --eval_dataset or --eval_label, add --report_dataset recipes/data/
 import argparse
 import hashlib
 import importlib
-import multiprocessing
-import os
 import sys
 import tempfile
-import threading
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,7 +35,7 @@ from film_tars import mp4, write_tars
 from huggingface_hub import constants
 from PIL import Image
 from reviews import wheel
-from tqdm.auto import tqdm
+from worker_pool import run_jobs
 
 from hf_pretext.utils.files import made_once
 from hf_pretext.utils.machine import cores
@@ -133,7 +129,9 @@ def build(workers: int) -> dict[str, list[Film]]:
     with tempfile.TemporaryDirectory() as name:
         emulator = fetch(Path(name))
         games = games_of(emulator)
-        films, left_out = kept(play_all([(str(emulator), number, game) for number, game in enumerate(games)], workers))
+        jobs = [(str(emulator), number, game) for number, game in enumerate(games)]
+        played = run_jobs(play, jobs, workers, "playing games", f"the emulator ({PACKAGE})", INSTEAD)
+        films, left_out = kept(chain.from_iterable(played))
     counts = ", ".join(f"{count:,} {flaw}" for flaw, count in left_out.items())
     print(f"{len(films):,} films; left out: {counts or 'none'}", file=sys.stderr)
     held_out = held_out_of(films)
@@ -166,20 +164,6 @@ def games_of(emulator: Path) -> list[str]:
     return sorted({path.stem for path in (emulator / "ale_py" / "roms").glob("*.bin")} - {*SKIPPED})
 
 
-def play_all(jobs: Sequence[tuple[str, int, str]], workers: int) -> Iterator[Film]:
-    """Yields the films of all games in order, with a progress bar. jobs: arguments of `play`.
-
-    Raises `ValueError` if the emulator ends a process."""
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=end_with_parent)
-    try:
-        for films in tqdm(pool.map(play, *zip(*jobs, strict=True)), "playing games", len(jobs), leave=False):
-            yield from films
-    except BrokenProcessPool as error:
-        raise ValueError(f"A process of the emulator ({PACKAGE}) was ended: {error} {INSTEAD}") from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def kept(films: Iterable[Film]) -> tuple[list[Film], Counter]:
     """Returns the films without a flaw, and the number of the others by flaw. Of films with the same samples, the first
     is kept, so that no sound is in two splits."""
@@ -195,16 +179,6 @@ def kept(films: Iterable[Film]) -> tuple[list[Film], Counter]:
 
 
 # in a process
-
-
-def end_with_parent() -> None:
-    """Ends this process when the process that started it has ended, also if that was killed."""
-
-    def wait() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
 
 
 def play(emulator: str, number: int, game: str) -> list[Film]:

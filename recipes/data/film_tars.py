@@ -1,6 +1,6 @@
-"""Writes short films with sound into WebDataset tars, `1.mp4` and `1.json` for each, for the scripts that make them.
+"""Writes short films into WebDataset tars, `1.mp4` and `1.json` for each, for the scripts that make them.
 
-frames (F, H, W, 3) uint8, sound (T,) int16 -> mp4 without loss (H.264 in RGB, FLAC) -> tars
+frames (F, H, W, 3) uint8, sound (T,) int16 or none -> mp4 without loss (H.264 in RGB, FLAC) -> tars
 
 As nothing is lost, decoded frames and samples are those that were made, with any version of the codecs. A clip of 2 s
 with 64 x 64 pixels takes 10 to 50 kB, and decodes as fast as with codecs that lose detail.
@@ -21,12 +21,14 @@ EFFORT = {  # of the search for motion. A jump of a small image is no new scene
 }
 
 
-def mp4(frames: np.ndarray, sound: np.ndarray, fps: int, rate: int, thorough: bool = False) -> bytes:
+def mp4(
+    frames: np.ndarray, sound: np.ndarray | None, fps: int, rate: int | None = None, thorough: bool = False
+) -> bytes:
     """Returns a film as an mp4 file without loss.
 
-    frames: RGB, uint8 `(F, H, W, 3)`. sound: one channel, int16 `(T,)`. fps: frames per second. rate: of the sound, in
-    Hz. thorough: four times slower, for smaller files. Equal arguments give equal bytes (one thread; no dates). Raises
-    `ValueError` if PyAV is missing."""
+    frames: RGB, uint8 `(F, H, W, 3)`. sound: one channel, int16 `(T,)`; None for a silent film. fps: frames per second.
+    rate: of the sound, in Hz. thorough: four times slower, for smaller files. Equal arguments give equal bytes (one
+    thread; no dates). Raises `ValueError` if PyAV is missing."""
     try:
         import av
     except ImportError as error:
@@ -37,18 +39,25 @@ def mp4(frames: np.ndarray, sound: np.ndarray, fps: int, rate: int, thorough: bo
         video.height, video.width, video.pix_fmt = *frames.shape[1:3], "rgb24"
         video.codec_context.gop_size, video.codec_context.max_b_frames = len(frames), 0
         video.codec_context.thread_count = 1
-        audio = container.add_stream("flac", rate=rate, layout="mono", options={"compression_level": "12"})
-        audio.codec_context.format = "s16"
+        audio = None if sound is None else add_flac(container, rate)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts = number
             container.mux(video.encode(frame))
-        samples = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
-        samples.sample_rate, samples.pts = rate, 0
-        container.mux(audio.encode(samples))
-        for stream in (video, audio):
+        if audio is not None:
+            samples = av.AudioFrame.from_ndarray(sound[None], format="s16", layout="mono")
+            samples.sample_rate, samples.pts = rate, 0
+            container.mux(audio.encode(samples))
+        for stream in filter(None, (video, audio)):
             container.mux(stream.encode())
     return file.getvalue()
+
+
+def add_flac(container, rate: int):
+    """Adds a stream of sound without loss, of one channel, to an open file. Returns it. rate: in Hz."""
+    audio = container.add_stream("flac", rate=rate, layout="mono", options={"compression_level": "12"})
+    audio.codec_context.format = "s16"
+    return audio
 
 
 def write_tars(folder: Path, split: str, films: Sequence[tuple[bytes, Mapping]]) -> None:

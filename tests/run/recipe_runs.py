@@ -144,3 +144,16 @@ def pair_shapes(tokens: int) -> dict[str, transformers.PreTrainedConfig]:
         "chinese_clip": transformers.ChineseCLIPConfig(vision_config=vision, text_config=text, projection_dim=24),
         "align": transformers.AlignConfig(vision_config=align, text_config=text, projection_dim=80),
     }
+
+
+class InThisProcess:
+    """A pool that runs jobs in this process, one after the other."""
+
+    def __init__(self, workers, context, initializer):
+        assert context.get_start_method() == "spawn" and callable(initializer)
+
+    def map(self, function, *arguments):
+        return map(function, *arguments)
+
+    def shutdown(self, cancel_futures):
+        pass

@@ -15,7 +15,7 @@ import zipfile
 import numpy as np
 import psutil
 import pytest
-from recipe_runs import RECIPES, REPOSITORY
+from recipe_runs import RECIPES, REPOSITORY, InThisProcess
 from transformers import Wav2Vec2FeatureExtractor
 
 from hf_pretext.data.clips import to_clip
@@ -99,19 +99,6 @@ def wheel(folder, games):
             archive.writestr(f"ale_py-0.12.1.dist-info/{name}", content)
 
 
-class InThisProcess:
-    """A pool that runs jobs in this process, one after the other."""
-
-    def __init__(self, workers, context, initializer):
-        assert context.get_start_method() == "spawn" and callable(initializer)
-
-    def map(self, function, *arguments):
-        return map(function, *arguments)
-
-    def shutdown(self, cancel_futures):
-        pass
-
-
 @pytest.fixture(scope="module")
 def module():
     with pytest.MonkeyPatch.context() as patch:
@@ -124,7 +111,7 @@ def module():
 def prepare(module, patch, folder, games=GAMES, pool=InThisProcess):
     """A home without data, and a pip that has only the package with these games. pool: None for real processes."""
     if pool is not None:
-        patch.setattr(module, "ProcessPoolExecutor", pool)
+        patch.setattr("worker_pool.ProcessPoolExecutor", pool)
         patch.setattr(module, "CLIPS", 2)
     wheel(folder / "index", games)
     patch.setenv("PIP_NO_INDEX", "1")
