@@ -21,7 +21,7 @@ from minigrid.envs.babyai.core.verifier import (
 from minigrid.utils.baby_ai_bot import BabyAIBot
 
 SIDE, CELL = 8, 8  # cells of a frame, with the walls, and pixels of a cell
-MOST_STEPS = 60  # of a solution; the longest of 5,000 has 30
+MOST_STEPS = 60  # of a solution; the longest of 500 has 30
 
 
 class Level(RoomGridLevel):
