@@ -504,7 +504,7 @@ def test_packages_of_films_are_named(package, extra, monkeypatch):
 
 def test_a_clip_is_a_tuple_with_names():
     clip = to_clip({"bytes": made_film(), "path": None}, 0.5, 8, 4, 0.5, RATE)
-    frames, sound, mask, start = clip
+    frames, sound, mask, start, seconds = clip
     assert isinstance(clip, Clip) and frames is clip.frames and sound.shape == mask.shape == (RATE // 2,)
-    assert start == clip.start == pytest.approx(0.75, abs=0.03)
+    assert start == clip.start == pytest.approx(0.75, abs=0.03) and seconds == 0.5
     assert all(b > a for a, b in pairwise(frame_times(0.0, 0.5, 8, 4)))

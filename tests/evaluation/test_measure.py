@@ -39,6 +39,19 @@ WORDS = {
     "text_probe": "linear probe of captions",
 }
 
+RANKS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank"}
+SOUNDS = {
+    **{f"audio_to_video_{name}": f"audio to video, {words}" for name, words in RANKS.items()},
+    **{f"video_to_audio_{name}": f"video to audio, {words}" for name, words in RANKS.items()},
+    "correspondence_other_class": "correspondence, sound of another class",
+    "correspondence_other_class_error": "correspondence, sound of another class, standard error",
+    "correspondence_same_class": "correspondence, sound of the same class",
+    "correspondence_same_class_error": "correspondence, sound of the same class, standard error",
+    "correspondence_shifted": "correspondence, sound of another time",
+    "correspondence_shifted_error": "correspondence, sound of another time, standard error",
+}
+HELD_OUT = [f"heldout_{name}" for name in SOUNDS]
+
 
 @pytest.fixture(scope="module")
 def tokenizer(cache):
@@ -140,14 +153,16 @@ def test_embeddings_are_computed_once(labelled, tokenizer):
 def test_measures_and_their_words_are_those_of_the_recorded_cards():
     recorded = {card: json.loads(card.read_text()) for card in CARDS}
     names = {card: list(results.get("measures", {}).get("trained", {})) for card, results in recorded.items()}
-    assert set(sum(names.values(), [])) == set(WORDS)
-    for name, words in WORDS.items():
+    assert set(sum(names.values(), [])) == {*WORDS, *SOUNDS, *HELD_OUT}
+    for name, words in {**WORDS, **SOUNDS}.items():
         assert [each for each in (measure.words(name) for measure in measures()) if each] == [words]
     for card, results in recorded.items():
         model = registry.objective_class(results["objective"]["name"])
-        asked = [name for name in WORDS if any(measure.words(name) for measure in fitting(model))]
+        of_kinds = SOUNDS if "audio" in model.inputs else WORDS
+        asked = [name for name in of_kinds if any(measure.words(name) for measure in fitting(model))]
         expected = [name for name in asked if not name.startswith("matching") or "match" in model.capabilities]
-        assert names[card] == expected, card  # in the order of WORDS, which is that of the measures
+        expected += HELD_OUT if expected and of_kinds is SOUNDS else []
+        assert names[card] == expected, card  # in this order, which is that of the measures
 
 
 def test_headlines_and_settings_belong_to_a_measure():

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModel, BertModel, ViTModel
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool
 from hf_pretext.modalities import Inputs
+from hf_pretext.modalities._clips import Part
 from hf_pretext.modules.composite import CompositeConfig, CompositeModel, TwoEncoders, columns_of
 from hf_pretext.objectives.rotation import RotationTask
 from hf_pretext.registry import modality_class
@@ -237,8 +238,8 @@ def test_columns_are_named_as_inputs_names_them():
     """The names of `Inputs` for every order of two kinds whose encoders have arguments of one name."""
     for kinds in itertools.permutations(("audio", "video", "image"), 2):
         modalities = [modality_class(kind).__new__(modality_class(kind)) for kind in kinds]
-        for modality in modalities:  # outputs depends on the encoder
-            modality.__class__ = type("Of", (type(modality),), {"outputs": ("pixel_values",)})
+        for modality in modalities:  # outputs and part depend on the encoder
+            modality.__class__ = type("Of", (type(modality),), {"outputs": ("pixel_values",), "part": Part(1.0)})
         inputs = Inputs(*modalities)
         parts = {kind: {"pixel_values": torch.tensor(i)} for i, kind in enumerate(kinds)}
         batch = {name: value for kind, part in parts.items() for name, value in inputs.renamed(kind, part).items()}

@@ -33,6 +33,9 @@ class Films(Toy):
 
     frames = True
 
+    def facts(self):
+        return {}
+
     def __call__(self, row, random):
         example = super().__call__(row, random)
         if not self.frames:
