@@ -46,6 +46,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/contrastive_memory.py
 	$(BIN)/python benchmarks/flava.py
+	$(BIN)/python benchmarks/image_objectives.py
+	$(BIN)/python benchmarks/sound_and_film.py
 
 cards: $(STAMP)
 	$(BIN)/python -m hf_pretext.cards model_cards
