@@ -5,6 +5,7 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
 EMOJI_FILMS, TINY_TEACHER = str(DATA / "emoji_films"), str(DATA / "tiny_teacher")
+MISSIONS = str(DATA / "babyai_films" / "babyai")  # a small share, for --smoke
 ABOUT_ATARI = (
     "The films are of Atari games that are played at random, with the synthetic sounds of the console. The sounds of a "
     "game differ from those of other games by their pitch and rhythm, which mean and deviation of log-mel already show."
@@ -50,6 +51,14 @@ def atari(name: str) -> str:
     import atari
 
     return str(getattr(atari, name)())
+
+
+def missions() -> str:
+    """Returns the folder of films of BabyAI missions. Builds it on the first call."""
+    sys.path.insert(0, str(DATA))
+    from babyai import babyai
+
+    return str(babyai())
 
 
 def imagenet_teacher() -> list[str]:

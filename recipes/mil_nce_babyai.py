@@ -11,28 +11,17 @@ paper does.
 
 Measured: nothing yet.
 
-The films are built once, in about 2 minutes (see recipes/data/babyai.py). --smoke uses only data of this repository.
+The films are built once, in about a minute (see recipes/data/babyai.py). --smoke uses only data of this repository.
 """
 
-import sys
-
-from films import DATA, SETTINGS, SMOKE, resnet
+from films import MISSIONS, SETTINGS, SMOKE, missions, resnet
 
 from hf_pretext import Recipe
 
-EMBEDDED = DATA / "babyai_films"
 ABOUT_BABYAI = (
     "The films are of a bot in rooms of five objects, and the sentences are made by a grammar of few words. The "
     "features of frames are averaged, so that their order is lost."
 )
-
-
-def missions() -> str:
-    """Returns the folder of films of missions. Builds it on the first call."""
-    sys.path.insert(0, str(DATA))
-    from babyai import babyai
-
-    return str(babyai())
 
 
 def resnet_and_bert(
@@ -79,7 +68,6 @@ recipe = Recipe(
         "limits": ABOUT_BABYAI,
         "seconds": 32.0,  # of all missions
         "num_frames": 8,
-        "bag_size": 1,
         "max_length": 32,
         "vocab_size": 300,
         "num_train_epochs": 30,
@@ -87,8 +75,8 @@ recipe = Recipe(
     },
     smoke={
         **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
-        "dataset": [str(EMBEDDED / "babyai")],
-        "eval_dataset": str(EMBEDDED / "babyai"),
+        "dataset": [MISSIONS],
+        "eval_dataset": MISSIONS,
         "output_dir": "runs/mil_nce_babyai-smoke",
     },
 )

@@ -10,27 +10,16 @@ images or videos, for example the folder `video` of a run of recipes/mil_nce_bab
 
 Measured: nothing yet.
 
-The films are built once, in about 2 minutes (see recipes/data/babyai.py), and the classifier is downloaded once (see
+The films are built once, in about a minute (see recipes/data/babyai.py), and the classifier is downloaded once (see
 recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
 """
 
-import sys
-
-from films import DATA, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher
+from films import MISSIONS, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher, missions
 
 from hf_pretext import Recipe
 
-EMBEDDED = str(DATA / "babyai_films" / "babyai")
 WORDS = 12  # visual words of a film
 WITHOUT = ("eval_video_label", "num_mel_bins")  # there is no encoder of frames, and no sound
-
-
-def missions() -> str:
-    """Returns the folder of films of missions. Builds it on the first call."""
-    sys.path.insert(0, str(DATA))
-    from babyai import babyai
-
-    return str(babyai())
 
 
 def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 4):
@@ -86,8 +75,8 @@ recipe = Recipe(
     },
     smoke={
         **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
-        "dataset": [EMBEDDED],
-        "eval_dataset": EMBEDDED,
+        "dataset": [MISSIONS],
+        "eval_dataset": MISSIONS,
         "word_encoder": TINY_TEACHER,
         "branches": 4,
         "word_pieces": 200,

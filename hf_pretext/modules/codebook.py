@@ -206,17 +206,32 @@ class PatchCodebook(Frozen):
     def gather(self, batches: Iterable[Tensor], patches: int, progress: bool = True) -> Tensor:
         """Returns the vectors of the first `patches` patches of batches of images, on the CPU: `(patches, d)`, or fewer
         if the batches contain fewer."""
-        parts, room = [self.centres[:0].float().cpu()], patches
-        description = "reading patches for the codebook"
-        with progress_bar(total=patches, description=description, unit="patches", shown=progress) as shown:
-            for pixel_values in batches:
-                described = self.describe(pixel_values.to(self.centres.device)).flatten(0, 1)
-                parts.append(described[:room].cpu())
-                room -= len(parts[-1])
-                shown.update(len(parts[-1]))
-                if room <= 0:  # before the next batch is loaded
-                    break
-        return torch.cat(parts)
+        what = ("reading patches for the codebook", "patches")
+        return first_points(batches, self.describe, patches, self.centres, what, progress)
+
+
+def first_points(
+    batches: Iterable[Tensor],
+    describe: Callable[[Tensor], Tensor],
+    most: int,
+    centres: Tensor,
+    what: tuple[str, str],
+    progress: bool,
+) -> Tensor:
+    """Returns the first `most` points of batches, on the CPU: `(most, d)`, or fewer if the batches have fewer.
+
+    describe: a batch to points `(B, n, d)`. centres: `(K, d)`, on the device for `describe`. what: description and unit
+    of the progress bar."""
+    parts, room = [centres[:0].float().cpu()], most
+    with progress_bar(total=most, description=what[0], unit=what[1], shown=progress) as shown:
+        for batch in batches:
+            described = describe(batch.to(centres.device)).flatten(0, 1)
+            parts.append(described[:room].cpu())
+            room -= len(parts[-1])
+            shown.update(len(parts[-1]))
+            if room <= 0:  # before the next batch is loaded
+                break
+    return torch.cat(parts)
 
 
 class ReadyCodebook(Frozen):

@@ -20,8 +20,7 @@ from transformers.utils import logging
 
 from ..encoders import check_encoder, image_side
 from ..features import encode, width
-from ..utils.progress import progress as progress_bar
-from .codebook import Frozen, exact
+from .codebook import Frozen, exact, first_points
 from .draws import drawn_by
 from .hierarchical_kmeans import fit_tree, leaves
 from .normalisation import HALF, NormalisationTask
@@ -181,17 +180,8 @@ class VisualWords(Frozen):
     def gather(self, batches: Iterable[Tensor], pieces: int, progress: bool = True) -> Tensor:
         """Returns the features of the first `pieces` pieces of batches of clips, `(pieces, D)`, on the CPU; fewer if
         the batches have fewer."""
-        parts, room = [self.centres_1[:0].cpu()], pieces
-        description = "reading pieces for the visual words"
-        with progress_bar(total=pieces, description=description, unit="pieces", shown=progress) as shown:
-            for pixel_values in batches:
-                described = self.describe(pixel_values.to(self.counts.device)).flatten(0, 1)
-                parts.append(described[:room].cpu())
-                room -= len(parts[-1])
-                shown.update(len(parts[-1]))
-                if room <= 0:  # before the next batch is loaded
-                    break
-        return torch.cat(parts)
+        what = ("reading pieces for the visual words", "pieces")
+        return first_points(batches, self.describe, pieces, self.centres_1, what, progress)
 
     def facts(self) -> dict[str, Any]:
         """Returns the number of visual words, how many have pieces, and their perplexity: the exponential of the

@@ -1,4 +1,4 @@
-"""Builds films of missions in a room, with the sentences that state them, in about 2 minutes of two cores.
+"""Builds films of missions in a room, with the sentences that state them, in about a minute of two cores.
 
     python recipes/data/babyai.py               # prints three folders of WebDataset tars
     python recipes/data/babyai.py --workers 1   # fewer processes; default: one for each core
