@@ -89,12 +89,20 @@ def frames_as_images(encoder: PreTrainedModel, batch: Mapping[str, Tensor]) -> t
     return {**batch, "pixel_values": pixels.flatten(0, 1)}, pixels.shape[1]
 
 
-def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Pooling = "mean", **batch: Tensor):
+def encode(
+    encoder: PreTrainedModel,
+    layers: Sequence[int] = (-1,),
+    pooling: Pooling = "mean",
+    *,
+    average_frames: bool = True,
+    **batch: Tensor,
+) -> dict[int, Tensor]:
     """Returns the pooled features of a batch from each of `layers`.
 
     layers: -1 is the encoder's output (after its last norm), -2 the stage or block before the last, and so on.
     batch: inputs of the encoder, e.g. `pixel_values`, or `input_ids` and `attention_mask`. An image encoder also takes
         videos, pixel_values `(B, F, C, H, W)`: the features of each layer are averaged over the frames.
+    average_frames: False returns the features of each frame instead, `(batch, F, channels)`.
     Returns `{layer: (batch, channels)}`.
     """
     batch, frames = frames_as_images(encoder, batch)
@@ -104,7 +112,9 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
     for layer in layers:
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
         features = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
-        pooled[layer] = features if frames is None else features.unflatten(0, (-1, frames)).mean(1)
+        pooled[layer] = features if frames is None else features.unflatten(0, (-1, frames))
+        if frames is not None and average_frames:
+            pooled[layer] = pooled[layer].mean(1)
     return pooled
 
 

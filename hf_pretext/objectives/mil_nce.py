@@ -17,7 +17,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..encoders import build_encoder, check_encoder
+from ..encoders import build_encoder, check_encoder, takes_images
 from ..features import encode, width
 from ..modeling import PretextOutput
 from ..modules.composite import CompositeConfig, CompositeModel, TwoEncoders, columns_of
@@ -25,6 +25,7 @@ from ..modules.correspondence import COMPARED, Cosine
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, scale_of
 from ..modules.losses import NegativeNormalizers, numbered_rows
+from ..modules.temporal import FrameTransformer
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
 
@@ -43,6 +44,8 @@ class MilNceTask:
     temperature: divisor of the cosines; the initial one if it is learned. The paper has none: its embeddings have any
         length.
     learned_temperature: whether the temperature is learned.
+    temporal_layers: Transformer layers over the features of the frames, for an encoder of images, as in CLIP4Clip.
+        With 0, the features of the frames are averaged, so that their order is lost.
     word_dim: length of the word vectors that encode texts in place of a text encoder: a layer on each word, the maximum
         over all words, and one more layer (paper: 300, from word2vec; here they are trained). Default: a text encoder.
     word_hidden: width of the layer on each word; only with --word_dim.
@@ -56,6 +59,7 @@ class MilNceTask:
     embedding_dim: int = 128
     temperature: float = 0.1
     learned_temperature: bool = False
+    temporal_layers: int = 0
     word_dim: int | None = None
     word_hidden: int = 2048
     num_words: int | None = None
@@ -65,6 +69,8 @@ class MilNceTask:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}.")
+        if self.temporal_layers < 0:
+            raise ValueError(f"temporal_layers must be at least 0, but is {self.temporal_layers}.")
         if self.temperature < 1 / HIGHEST_SCALE:
             raise ValueError(f"temperature must be at least {1 / HIGHEST_SCALE}, but is {self.temperature}.")
 
@@ -137,6 +143,8 @@ class MilNceForPreTraining(TwoEncoders):
         heads = {kind: nn.Linear(width(encoder), task.embedding_dim) for kind, encoder in self.encoders.items()}
         if task.word_dim is not None:
             heads["text"] = WordVectors(task.num_words, task.word_dim, task.word_hidden, task.embedding_dim)
+        if task.temporal_layers:
+            heads["frames"] = frame_transformer(self.encoders["video"], task.temporal_layers)
         heads["score"] = Cosine(task.temperature, task.learned_temperature)
         self.pretext_head = nn.ModuleDict(heads)
         self.post_init()
@@ -230,7 +238,9 @@ class MilNceForPreTraining(TwoEncoders):
             columns["attention_mask"] = attended(**columns)
         if kind == "text" and self.task.word_dim is not None:
             return normalised(self.pretext_head["text"](**columns))
-        return normalised(self.pretext_head[kind](encode(self.encoders[kind], (-1,), **columns)[-1]))
+        over_time = self.pretext_head["frames"] if kind == "video" and self.task.temporal_layers else None
+        features = encode(self.encoders[kind], (-1,), average_frames=over_time is None, **columns)[-1]
+        return normalised(self.pretext_head[kind](features if over_time is None else over_time(features)))
 
     def match(self, input_ids: Tensor, attention_mask: Tensor | None = None, **batch: Tensor) -> Tensor:
         """Returns the cosine of each video and its text, `(B,)`; of several texts `(B, K, L)`, the highest. Choose a
@@ -240,6 +250,16 @@ class MilNceForPreTraining(TwoEncoders):
         videos = self.embed("video", **self.columns_of_video(batch))
         cosines = torch.einsum("bd,bkd->bk", videos, texts.view(len(videos), -1, texts.shape[1]))
         return cosines.masked_fill(~mask.any(-1).view(cosines.shape), NO_COSINE).amax(1)
+
+
+def frame_transformer(encoder: PreTrainedModel, layers: int) -> FrameTransformer:
+    """Returns the layers over the frames of an encoder of images. Raises `ValueError` for an encoder of videos."""
+    if not takes_images(encoder):
+        raise ValueError(
+            f"temporal_layers={layers} is for an encoder of images, but {type(encoder).__name__} encodes all frames "
+            "together. Leave temporal_layers out."
+        )
+    return FrameTransformer(width(encoder), layers)
 
 
 def mil_nce(

@@ -411,6 +411,7 @@ def test_bad_batches_are_refused(change, message):
         ({"word_dim": 0}, "word_dim must be at least 1"),
         ({"temperature": 0.001}, "temperature must be at least 0.01, but is 0.001"),
         ({"positives": "nearest", "bag_size": 4}, "bag_size=4 is for positives=bag"),
+        ({"temporal_layers": -1}, "temporal_layers must be at least 0, but is -1"),
         ({"word_hidden": 8}, "word_hidden=8 is for word vectors, which need word_dim"),
         ({"num_words": 8}, "num_words=8 is for word vectors"),
         ({"positives": "all"}, "positives"),
@@ -419,6 +420,26 @@ def test_bad_batches_are_refused(change, message):
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         make_settings(MilNceTask, **settings)
+
+
+def test_temporal_layers_see_the_order_of_frames():
+    for layers in (0, 1):
+        model = model_of(temporal_layers=layers).eval()
+        frames = narrated_clips(model)["pixel_values"]
+        forward, backward = model.embed("video", pixel_values=frames), model.embed("video", pixel_values=frames.flip(1))
+        assert torch.allclose(forward, backward, atol=1e-5) == (layers == 0)
+
+
+def test_temporal_layers_learn_and_come_back(tmp_path):
+    model = model_of(temporal_layers=2).train()
+    batch = narrated_clips(model)
+    model(**batch).loss.backward()
+    assert all(weight.grad.abs().sum() > 0 for weight in model.pretext_head["frames"].parameters())
+    model.save_pretrained(tmp_path)
+    again, columns = hf_pretext.load(tmp_path).eval(), {"pixel_values": batch["pixel_values"]}
+    torch.testing.assert_close(again.embed("video", **columns), model.eval().embed("video", **columns))
+    with pytest.raises(ValueError, match="temporal_layers=1 is for an encoder of images, but VideoMAEModel"):
+        model_of("videomae", temporal_layers=1)
 
 
 def test_models_without_a_way_to_read_texts_are_refused():
