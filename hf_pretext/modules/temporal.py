@@ -1,36 +1,23 @@
-"""Transformer over the frames of a video, whose features come from an encoder of images.
+"""Recurrent layers over the frames of a video, whose features come from an encoder of images.
 
-features of frames (B, F, D) -> + place in time -> Transformer layers -> + features -> mean over the frames (B, D)
+features of frames (B, F, D) -> GRU in both directions -> + features -> mean over the frames (B, D)
 
-The sequential transformer of CLIP4Clip, Luo et al. 2021, https://huggingface.co/papers/2104.08860
+A sequential module over frames as in CLIP4Clip, Luo et al. 2021, https://huggingface.co/papers/2104.08860. It has an
+LSTM or a Transformer; a GRU (Cho et al. 2014, https://huggingface.co/papers/1406.1078) needs no places in time.
 """
 
-import torch
 from torch import Tensor, nn
 
-HEAD_WIDTH = 64  # channels of an attention head
-LONGEST = 10_000.0  # frames; the longest wave of the places
 
-
-class FrameTransformer(nn.Module):
-    """Layers of a pre-norm Transformer over the features of frames, added to them; then their mean."""
+class FrameGru(nn.Module):
+    """GRU layers in both directions over the features of frames, added to them; then their mean."""
 
     def __init__(self, width: int, layers: int):
         super().__init__()
-        heads = max(width // HEAD_WIDTH, 1)
-        if width % (2 * heads):
-            raise ValueError(f"temporal_layers need an encoder with a multiple of {2 * heads} channels, not {width}.")
-        block = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
-        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        if width % 2:
+            raise ValueError(f"temporal_layers need an encoder with an even number of channels, not {width}.")
+        self.gru = nn.GRU(width, width // 2, layers, batch_first=True, bidirectional=True)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features of videos `(B, D)` from those of their frames, `(B, F, D)`, in the order of time."""
-        return (frames + self.blocks(frames + places(frames))).mean(1)
-
-
-def places(frames: Tensor) -> Tensor:
-    """Returns sines and cosines of the numbers of frames, `(F, D)`, for features `(B, F, D)`."""
-    count, width = frames.shape[1:]
-    waves = LONGEST ** -torch.linspace(0, 1, width // 2, device=frames.device)
-    angles = torch.arange(count, device=frames.device)[:, None] * waves
-    return torch.cat([angles.sin(), angles.cos()], dim=1).to(frames.dtype)
+        return (frames + self.gru(frames)[0]).mean(1)

@@ -25,7 +25,7 @@ from ..modules.correspondence import COMPARED, Cosine
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, scale_of
 from ..modules.losses import NegativeNormalizers, numbered_rows
-from ..modules.temporal import FrameTransformer
+from ..modules.temporal import FrameGru
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
 
@@ -44,7 +44,7 @@ class MilNceTask:
     temperature: divisor of the cosines; the initial one if it is learned. The paper has none: its embeddings have any
         length.
     learned_temperature: whether the temperature is learned.
-    temporal_layers: Transformer layers over the features of the frames, for an encoder of images, as in CLIP4Clip.
+    temporal_layers: GRU layers over the features of the frames, in both directions, for an encoder of images.
         With 0, the features of the frames are averaged, so that their order is lost.
     word_dim: length of the word vectors that encode texts in place of a text encoder: a layer on each word, the maximum
         over all words, and one more layer (paper: 300, from word2vec; here they are trained). Default: a text encoder.
@@ -144,7 +144,7 @@ class MilNceForPreTraining(TwoEncoders):
         if task.word_dim is not None:
             heads["text"] = WordVectors(task.num_words, task.word_dim, task.word_hidden, task.embedding_dim)
         if task.temporal_layers:
-            heads["frames"] = frame_transformer(self.encoders["video"], task.temporal_layers)
+            heads["frames"] = frame_gru(self.encoders["video"], task.temporal_layers)
         heads["score"] = Cosine(task.temperature, task.learned_temperature)
         self.pretext_head = nn.ModuleDict(heads)
         self.post_init()
@@ -252,14 +252,14 @@ class MilNceForPreTraining(TwoEncoders):
         return cosines.masked_fill(~mask.any(-1).view(cosines.shape), NO_COSINE).amax(1)
 
 
-def frame_transformer(encoder: PreTrainedModel, layers: int) -> FrameTransformer:
+def frame_gru(encoder: PreTrainedModel, layers: int) -> FrameGru:
     """Returns the layers over the frames of an encoder of images. Raises `ValueError` for an encoder of videos."""
     if not takes_images(encoder):
         raise ValueError(
             f"temporal_layers={layers} is for an encoder of images, but {type(encoder).__name__} encodes all frames "
             "together. Leave temporal_layers out."
         )
-    return FrameTransformer(width(encoder), layers)
+    return FrameGru(width(encoder), layers)
 
 
 def mil_nce(
