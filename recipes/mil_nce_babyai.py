@@ -81,6 +81,8 @@ recipe = Recipe(
         "num_frames": 8,
         "max_length": 32,
         "vocab_size": 300,
+        "crop_scale": 1.0,  # a crop may lose the object
+        "color_jitter": 0.0,  # sentences name colours
         "bag_size": 1,  # a film has one sentence
         "temporal_layers": 1,
         "temperature": 0.07,

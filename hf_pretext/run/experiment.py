@@ -246,7 +246,7 @@ def training_arguments(
     values |= {"seed": seed, "push_to_hub": values.get("push_to_hub", False) and first}
     values["output_dir"] = folder if first else os.path.join(folder, f"seed-{seed}")
     values.setdefault("use_cpu", not torch.accelerator.is_available())  # bf16 on a CPU is an error without it
-    if not {"bf16", "fp16"} & command_line.given.keys():
+    if not {"bf16", "fp16"} & values.keys():
         values["bf16"] = has_bf16(values.get("use_cpu", False))
     values.setdefault("disable_tqdm", False)  # Trainer's default depends on the log level
     values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
