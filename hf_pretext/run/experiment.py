@@ -276,7 +276,7 @@ def announcement(experiment: Experiment) -> str:
     request, data, args = experiment.request, experiment.data, experiment.request.first
     seeds = ", ".join(map(str, request.arguments))
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
-    if precision == "fp32" and not {"bf16", "fp16"} & request.given.keys():
+    if precision == "fp32" and not has_bf16(args.use_cpu):
         precision = "fp32 (no bf16 instructions)"
     layout = ", channels_last" if experiment.trial.convolutional else ""
     start = f"from {experiment.blueprint.start}" if experiment.blueprint.start.paths else "from scratch"

@@ -83,6 +83,8 @@ def test_the_precision_that_is_given_is_not_chosen_by_the_machine(options, bf16,
     monkeypatch.setattr("hf_pretext.run.experiment.has_bf16", lambda use_cpu: not bf16)
     assert requested(ROTATION, *options).first.bf16 is bf16
     assert requested(ROTATION).first.bf16 is not bf16
+    assert requested("mil_nce_babyai").first.bf16 is False  # as the recipe says
+    assert requested("mil_nce_babyai", *options).first.bf16 is bf16
 
 
 def test_there_is_a_labelled_set_unless_it_is_left_out():
