@@ -24,7 +24,7 @@ from .retrieval import ids, numbered, ranks
 SEED = 0  # of the random orders, which are the same for all models
 PREFIX, CHOSEN = "frames_", "_chosen"  # begin, and end on rows of chosen classes, of the names of metrics
 ORDERS = {"in_order": "frames in order", "shuffled": "frames shuffled", "last": "last frame alone"}
-BY = {"r1": "video to caption, R@1", "match": "the better of two captions of one class"}
+BY = {"r1": "video to caption, R@1", "match": "better of two captions"}
 log = logging.get_logger(__name__)
 
 
@@ -74,10 +74,10 @@ def reordered(batches: Iterator[Mapping[str, Tensor]]) -> Iterator[dict[str, dic
         count, frames = next(iter(batch.values())).shape[:2]
         shuffled = torch.rand(count, frames, generator=random).argsort(1)
         last = torch.full((count, frames), frames - 1)
-        yield {"in_order": dict(batch), "shuffled": taken(batch, shuffled), "last": taken(batch, last)}
+        yield {"in_order": dict(batch), "shuffled": frames_at(batch, shuffled), "last": frames_at(batch, last)}
 
 
-def taken(batch: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+def frames_at(batch: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
     """Returns the frames of videos at some places, `(B, F)`, of all columns."""
     rows = torch.arange(len(places))[:, None]
     return {name: value[rows, places] for name, value in batch.items()}

@@ -112,9 +112,10 @@ def accuracy(right: np.ndarray, wrong: np.ndarray, at: float) -> float:
 def ways(model: PretextModel | type[PretextModel]) -> dict[str, Callable[[Subject, str], dict[str, np.ndarray]]]:
     """Returns how the pairs of a model are scored, by the begin of the names of metrics: by the cosine of embeddings
     ("threshold"), and by `match` ("matching") unless that is the same."""
-    by_cosine, by_match = ("embed" in model.capabilities, "match" in model.capabilities)
-    both = {"threshold": cosines} if by_cosine else {}
-    return {**both, **({"matching": scores_of_match} if by_match and not (by_cosine and model.match_is_cosine) else {})}
+    scored = {"threshold": cosines} if "embed" in model.capabilities else {}
+    if "match" in model.capabilities and not (scored and model.match_is_cosine):
+        scored["matching"] = scores_of_match
+    return scored
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
