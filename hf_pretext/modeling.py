@@ -169,6 +169,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     capabilities: tuple[str, ...] = ()  # names of the methods below that it implements; of a class: with any settings
     fixed_options: ClassVar[Mapping[str, tuple[Any, str]]] = {}  # options of a run with a fixed value, and the reason
     learns_from_one_kind: ClassVar[bool] = False  # True if a batch may lack some kinds of `inputs`
+    match_is_cosine: ClassVar[bool] = False  # True if `match` is the cosine of the embeddings of `embed`
     processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
     supports_gradient_checkpointing = True
@@ -261,6 +262,11 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         """Returns the logits of the masked tokens (`(B, L)`, bool), row by row, `(M, vocabulary)`. The ids in `batch`
         are masked already."""
         raise NotImplementedError(f"{type(self).__name__} does not implement predict_tokens().")
+
+    def condense(self, kind: str, **batch: Tensor) -> dict[str, Tensor]:
+        """Returns a small form of inputs of one kind that `match` and `predict_tokens` take in their place, so that a
+        frozen encoder reads them only once. For videos, dimension 1 is time."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement condense().")
 
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
         """Returns normalised images `(B, C, H, W)` or clips `(B, F, C, H, W)` by title: what the model in `eval()` sees

@@ -6,6 +6,8 @@ from pathlib import Path
 DATA = Path(__file__).parent / "data"
 EMOJI_FILMS, TINY_TEACHER = str(DATA / "emoji_films"), str(DATA / "tiny_teacher")
 MISSIONS = str(DATA / "babyai_films" / "babyai")  # a small share, for --smoke
+HELD_OUT_MISSIONS = str(DATA / "babyai_films" / "babyai_heldout")
+ORDER_CLASSES = ["go_to_order", "open_order"]  # of missions: one event after the other
 ABOUT_ATARI = (
     "The films are of Atari games that are played at random, with the synthetic sounds of the console. The sounds of a "
     "game differ from those of other games by their pitch and rhythm, which mean and deviation of log-mel already show."
@@ -53,12 +55,13 @@ def atari(name: str) -> str:
     return str(getattr(atari, name)())
 
 
-def missions() -> str:
-    """Returns the folder of films of BabyAI missions. Builds it on the first call."""
+def missions(name: str = "babyai") -> str:
+    """Returns the folder of films of BabyAI missions ("babyai"), or of those with other pairs of colour and object
+    ("babyai_heldout"). Builds it on the first call."""
     sys.path.insert(0, str(DATA))
-    from babyai import babyai
+    import babyai
 
-    return str(babyai())
+    return str(getattr(babyai, name)())
 
 
 def imagenet_teacher() -> list[str]:

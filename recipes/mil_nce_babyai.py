@@ -14,7 +14,7 @@ Measured: nothing yet.
 The films are built once, in about a minute (see recipes/data/babyai.py). --smoke uses only data of this repository.
 """
 
-from films import MISSIONS, SETTINGS, SMOKE, missions
+from films import HELD_OUT_MISSIONS, MISSIONS, ORDER_CLASSES, SETTINGS, SMOKE, missions
 
 from hf_pretext import Recipe
 
@@ -69,12 +69,17 @@ recipe = Recipe(
     doc=__doc__,
     encoder=resnet_and_transformer,
     smoke_encoder=tiny_resnet_and_transformer,
-    fetch={"dataset": lambda: [missions()], "eval_dataset": missions},
+    fetch={
+        "dataset": lambda: [missions()],
+        "eval_dataset": missions,
+        "heldout_dataset": lambda: missions("babyai_heldout"),
+    },
     settings={
         **{name: value for name, value in SETTINGS.items() if name not in ("eval_video_label", "num_mel_bins")},
         "eval_label": "json.level",
         "text_column": "json.text",
         "eval_text_column": "json.text",
+        "order_classes": ORDER_CLASSES,
         "report_dataset": None,
         "limits": ABOUT_BABYAI,
         "seconds": 32.0,  # of all missions
@@ -96,6 +101,7 @@ recipe = Recipe(
         **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
         "dataset": [MISSIONS],
         "eval_dataset": MISSIONS,
+        "heldout_dataset": HELD_OUT_MISSIONS,
         "output_dir": "runs/mil_nce_babyai-smoke",
     },
 )

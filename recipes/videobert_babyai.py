@@ -14,7 +14,16 @@ The films are built once, in about a minute (see recipes/data/babyai.py), and th
 recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
 """
 
-from films import MISSIONS, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher, missions
+from films import (
+    HELD_OUT_MISSIONS,
+    MISSIONS,
+    ORDER_CLASSES,
+    SETTINGS,
+    SMOKE,
+    TINY_TEACHER,
+    imagenet_teacher,
+    missions,
+)
 
 from hf_pretext import Recipe
 
@@ -51,6 +60,7 @@ recipe = Recipe(
     fetch={
         "dataset": lambda: [missions()],
         "eval_dataset": missions,
+        "heldout_dataset": lambda: missions("babyai_heldout"),
         "word_encoder": lambda: imagenet_teacher()[0],
     },
     settings={
@@ -58,6 +68,7 @@ recipe = Recipe(
         "eval_label": "json.level",
         "text_column": "json.text",
         "eval_text_column": "json.text",
+        "order_classes": ORDER_CLASSES,
         "report_dataset": None,
         "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words.",
         "seconds": 32.0,  # of all missions
@@ -77,6 +88,7 @@ recipe = Recipe(
         **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
         "dataset": [MISSIONS],
         "eval_dataset": MISSIONS,
+        "heldout_dataset": HELD_OUT_MISSIONS,
         "word_encoder": TINY_TEACHER,
         "branches": 4,
         "word_pieces": 200,

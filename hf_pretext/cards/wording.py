@@ -3,6 +3,7 @@
 results -> sentences
 """
 
+from ..evaluation import held_out
 from ..evaluation.baselines import baselines
 from ..evaluation.comparison import GRAY
 from ..evaluation.fine_tune import FINE_TUNE
@@ -110,26 +111,24 @@ def measured(results: dict) -> str:
     """Returns the sentences on how the metrics of the full model are measured."""
     sentences = [measure.protocol(results) for measure in fitting_measures(results)]
     if "heldout" in results:
-        heldout = results["heldout"]
-        sentences.append(
-            f"Held-out classes: the same metrics on the test split ({heldout['rows']['test']:,} rows) of "
-            f"`{heldout['dataset']}`, whose {len(heldout['classes'])} classes are not in the train split of the other "
-            "set."
-        )
+        sentences.append(held_out.protocol(results["heldout"]))
     return " ".join(filter(None, sentences))
 
 
 def measure_words(name: str) -> str:
     """Returns the name of a metric in words: "image to caption, R@10" for "image_to_text_r10"."""
     if name.startswith(HELDOUT):
-        return f"{measure_words(name.removeprefix(HELDOUT))}, held-out classes"
+        return f"{measure_words(name.removeprefix(HELDOUT))}, held out"
     return next(filter(None, (measure.words(name) for measure in measures())), name.replace("_", " "))
 
 
 def headlines(results: dict) -> list[str]:
-    """Returns the names of the measured headline metrics, in the order of their measures."""
+    """Returns the names of the measured headline metrics, in the order of their measures. Next to a metric is the same
+    on a set that is held out by captions."""
     names = results.get("measures", {}).get("trained", {})
-    return [name for measure in measures() for name in measure.headlines if name in names]
+    prefixes = ("", HELDOUT) if results.get("heldout", {}).get(held_out.BY) == held_out.CAPTIONS else ("",)
+    each = (f"{prefix}{name}" for measure in measures() for name in measure.headlines for prefix in prefixes)
+    return [name for name in each if name in names]
 
 
 def left_out(reason: str) -> str:

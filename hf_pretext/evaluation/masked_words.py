@@ -1,9 +1,9 @@
-"""Masked words: accuracy on masked caption tokens, given the caption's image, another image, or no image.
+"""Masked words: accuracy on masked caption tokens, given the caption's image or video, another one, or none.
 
 captions (n), tokens masked in the same way for every model -> logits (M, vocabulary) -> accuracy
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -13,36 +13,46 @@ from ..modules.masking import IGNORED, draw_units, without_special
 from .labelled_set import LabelledSet
 from .matching import captions_shown
 from .measure import Measure, Metrics, Subject
+from .retrieval import ordered
 
 SEED = 0
 DRAWS = 4  # masks of each caption: a caption has few tokens
+SHOWN = ("own", "other", "none")  # images or videos next to a caption
+VIDEO = "_video"  # end of the names of metrics with videos
 MASKED = 0.15  # share of masked tokens of a caption, at least one token
 
 
 def compute(subject: Subject, split: str = "test") -> Metrics:
     """Measures the accuracy on masked tokens: given the image of the caption (`masked_text_own`), the image of another
     caption (`masked_text_other`), and no image (`masked_text_none`). `masked_text_gain` is the first minus the higher
-    of the other two."""
-    correct, count = dict.fromkeys(("own", "other", "none"), 0), 0
-    images = torch.cat([batch["pixel_values"] for batch in subject.labelled.batches(split, "image")])
+    of the other two. With videos, the names end with `VIDEO`. Images or videos of the split are in memory at once,
+    or what the model condenses them to."""
+    correct, count = dict.fromkeys(SHOWN, 0), 0
+    kind, _ = ordered(subject.model)
+    batches = list(subject.batches(kind, split))
+    columns = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
     others = torch.from_numpy(captions_shown(subject.labelled, split)["shuffled"])
     for seen, labels, rows in masked_captions(subject, split):
         masked, inputs = (labels != IGNORED).to(subject.device), subject.moved(seen)
-        for kind, shown in {"own": rows, "other": others[rows], "none": None}.items():
-            pixels = {} if shown is None else {"pixel_values": images[shown].to(subject.device)}
-            predicted = subject.model.predict_tokens(masked, **inputs, **pixels).argmax(-1).cpu()
-            correct[kind] += int((predicted == labels[labels != IGNORED]).sum())
+        for which, shown in {"own": rows, "other": others[rows], "none": None}.items():
+            given = {} if shown is None else subject.moved({name: v[shown] for name, v in columns.items()})
+            predicted = subject.model.predict_tokens(masked, **inputs, **given).argmax(-1).cpu()
+            correct[which] += int((predicted == labels[labels != IGNORED]).sum())
         count += int((labels != IGNORED).sum())
-    shares = {f"masked_text_{kind}": value / count for kind, value in correct.items()}
-    best = max(shares["masked_text_other"], shares["masked_text_none"])
-    return {**shares, "masked_text_gain": shares["masked_text_own"] - best}
+    shares = {which: value / count for which, value in correct.items()}
+    return named(kind, {**shares, "gain": shares["own"] - max(shares["other"], shares["none"])})
+
+
+def named(kind: str, metrics: Mapping[str, float]) -> Metrics:
+    """Returns the metrics with their full names. kind: of what is shown with the caption, "image" or "video"."""
+    return {f"masked_text_{name}{VIDEO if kind == 'video' else ''}": value for name, value in metrics.items()}
 
 
 def masked_captions(subject: Subject, split: str) -> Iterator[tuple[dict[str, Tensor], Tensor, Tensor]]:
-    """Yields batches of the captions of a split's labelled images, `DRAWS` times.
+    """Yields batches of the captions of a split's labelled rows, `DRAWS` times.
 
     A batch is: text inputs with some tokens replaced by the mask token; labels `(B, L)`, the original ids of these
-    tokens, `IGNORED` elsewhere; indices of the images, `(B,)`."""
+    tokens, `IGNORED` elsewhere; indices of the rows, `(B,)`."""
     random, task = torch.Generator().manual_seed(SEED), subject.model.task
     captions = subject.labelled.captions(split)[: len(subject.labelled.labels.splits[split])]
     for _ in range(DRAWS):
@@ -56,38 +66,46 @@ def masked_captions(subject: Subject, split: str) -> Iterator[tuple[dict[str, Te
             first += len(ids)
 
 
-def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
+def chance_of(labelled: LabelledSet, model: PretextModel | type[PretextModel]) -> Metrics:
     """Chance level of `compute`: the accuracy of a uniformly random token of the vocabulary."""
     vocabulary = len(labelled.inputs.by_name["text"].processor)
-    return {f"masked_text_{kind}": 1 / vocabulary for kind in ("own", "other", "none")} | {"masked_text_gain": 0.0}
+    return named(ordered(model)[0], {**dict.fromkeys(SHOWN, 1 / vocabulary), "gain": 0.0})
 
 
 WORDS = {
-    "masked_text_own": "masked words, with the image",
-    "masked_text_other": "masked words, with another image",
-    "masked_text_none": "masked words, without an image",
-    "masked_text_gain": "masked words, gain by the image",
+    name: words.format(kind)
+    for kind, article in (("image", "an image"), ("video", "a video"))
+    for name, words in named(
+        kind,
+        {
+            "own": "masked words, with the {}",
+            "other": "masked words, with another {}",
+            "none": f"masked words, without {article}",
+            "gain": "masked words, gain by the {}",
+        },
+    ).items()
 }
 
 
 def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
     apart = ", which came from another dataset" if (results.get("alone") or {}).get("texts") else ""
+    name, without = ("video", "a video") if "video" in results["inputs"] else ("image", "an image")
     return (
         f"Masked words: accuracy on masked caption tokens ({MASKED:.0%} of each caption, {DRAWS} draws, the same for "
-        "every model), given the image of the caption, the image of another caption, or no image. Without an image, "
-        f"the model predicts as it learned from texts alone{apart}. The gain is the accuracy with the caption's image "
-        "minus the higher of the other two."
+        f"every model), given the {name} of the caption, the {name} of another caption, or no {name}. Without "
+        f"{without}, the model predicts as it learned from texts alone{apart}. The gain is the accuracy with the "
+        f"caption's {name} minus the higher of the other two."
     )
 
 
 MEASURE = Measure(
     needs=("predict_tokens",),
-    kinds=("image", "text"),
+    kinds=(("image", "video"), "text"),
     compute=compute,
     chance=chance_of,
     words=WORDS.get,
     protocol=protocol,
-    headlines=("masked_text_own", "masked_text_gain"),
+    headlines=("masked_text_own", "masked_text_gain", *named("video", {"own": 0, "gain": 0})),
     order=4,
 )

@@ -1,34 +1,37 @@
-"""Matching: accuracy at predicting whether a caption belongs to an image.
+"""Matching: accuracy at predicting whether a caption belongs to an image or video.
 
-images (n), each with its caption and with a wrong caption -> matching scores, or cosines; threshold -> accuracy
+images or videos (n), each with its caption and with a wrong caption -> matching scores, or cosines; threshold
+-> accuracy
 
-A wrong caption is the caption of any other image (shuffled), or of another image of the same class (hard). Wrong
-captions do not depend on the model.
+A wrong caption is the caption of any other row (shuffled), or of another row of the same class (hard). Wrong captions
+do not depend on the model.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data.captions import normalised
 from ..modeling import PretextModel
 from .labelled_set import LabelledSet
 from .measure import Measure, Metrics, Subject
+from .retrieval import ordered
 
 SEED = 0
 KINDS = ("shuffled", "hard")
 
 
 def other_captions(captions: Sequence[str], classes: np.ndarray | None = None) -> np.ndarray:
-    """Returns, for each image, the index of an image with a different caption: `(n,)`. Always the same draw.
+    """Returns, for each row, the index of a row with a different caption: `(n,)`. Always the same draw.
 
     classes (`(n,)`): draws from the same class, if it has a different caption. Captions that differ only in case or
     spaces count as equal. Raises `ValueError` if all captions are equal."""
     _, names = np.unique([normalised(caption) for caption in captions], return_inverse=True)
     if len(set(names)) < 2:
         raise ValueError(
-            f"All {len(names)} captions are the same, so no image has a wrong caption. Give captions that differ, or "
+            f"All {len(names)} captions are the same, so no row has a wrong caption. Give captions that differ, or "
             "skip the evaluation with --eval_dataset none."
         )
     random, everywhere = np.random.default_rng(SEED), np.arange(len(names))
@@ -52,7 +55,7 @@ def drawn_apart(rows: np.ndarray, among: np.ndarray, names: np.ndarray, random: 
 
 
 def captions_shown(labelled: LabelledSet, split: str) -> dict[str, np.ndarray]:
-    """Returns the captions for each labelled image of a split, as indices of rows `(n,)`: `own`, the correct one, and a
+    """Returns the captions for each labelled row of a split, as indices of rows `(n,)`: `own`, the correct one, and a
     wrong one for each of `KINDS`."""
     classes = labelled.labels.splits[split]
     captions = labelled.captions(split)[: len(classes)]
@@ -63,31 +66,33 @@ def captions_shown(labelled: LabelledSet, split: str) -> dict[str, np.ndarray]:
     }
 
 
-def pair_scores(subject: Subject, split: str, shown: np.ndarray) -> np.ndarray:
-    """Returns the score of `match` for each labelled image of a split with the caption of row `shown`: `(n,)`."""
-    captions, scores, first = subject.labelled.captions(split), [], 0
-    text = subject.labelled.inputs.by_name["text"]
-    for batch in subject.labelled.batches(split, "image"):
-        numbers = shown[first : first + len(next(iter(batch.values())))]
-        texts = text.batch([captions[i] for i in numbers])
-        scores.append(subject.model.match(**subject.moved({**batch, **texts})).float().cpu())
-        first += len(numbers)
-    return torch.cat(scores).numpy()
+def scores_of_match(subject: Subject, split: str) -> dict[str, np.ndarray]:
+    """Returns the score of `match` for each labelled row with its captions of `captions_shown`, `{kind: (n,)}`."""
+    kind, _ = ordered(subject.model)
+    captions, shown, first = subject.labelled.captions(split), captions_shown(subject.labelled, split), 0
+    scores: dict[str, list[Tensor]] = {which: [] for which in shown}
+    for batch in subject.batches(kind, split):
+        part = slice(first, first + len(next(iter(batch.values()))))
+        for which, numbers in shown.items():
+            scores[which].append(match_scores(subject, batch, [captions[i] for i in numbers[part]]))
+        first = part.stop
+    return {which: torch.cat(parts).numpy() for which, parts in scores.items()}
+
+
+def match_scores(subject: Subject, batch: Mapping[str, Tensor], texts: Sequence[str]) -> Tensor:
+    """Returns the score of `match` for each row of a batch of images or videos with its text: `(B,)`, on the CPU."""
+    tokens = subject.labelled.inputs.by_name["text"].batch(list(texts))
+    return subject.model.match(**subject.moved({**batch, **tokens})).float().cpu()
 
 
 def cosines(subject: Subject, split: str) -> dict[str, np.ndarray]:
-    """Returns the cosine of each labelled image with its captions of `captions_shown`, `{kind: (n,)}`."""
+    """Returns the cosine of each labelled row with its captions of `captions_shown`, `{kind: (n,)}`."""
+    kind, _ = ordered(subject.model)
     shown = captions_shown(subject.labelled, split)
     count = len(shown["own"])
-    images = subject.embeddings("image", split)[:count]
+    rows = subject.embeddings(kind, split)[:count]
     texts = subject.embed("text", subject.text_batches(subject.labelled.captions(split)[:count]))
-    return {kind: (images * texts[torch.from_numpy(numbers)]).sum(1).numpy() for kind, numbers in shown.items()}
-
-
-def scores_of_match(subject: Subject, split: str) -> dict[str, np.ndarray]:
-    """Returns the score of `match` for each labelled image with its captions of `captions_shown`, `{kind: (n,)}`."""
-    shown = captions_shown(subject.labelled, split)
-    return {kind: pair_scores(subject, split, numbers) for kind, numbers in shown.items()}
+    return {which: (rows * texts[torch.from_numpy(numbers)]).sum(1).numpy() for which, numbers in shown.items()}
 
 
 def threshold(right: np.ndarray, wrong: np.ndarray) -> float:
@@ -104,32 +109,37 @@ def accuracy(right: np.ndarray, wrong: np.ndarray, at: float) -> float:
     return float(((right > at).mean() + (wrong <= at).mean()) / 2)
 
 
+def ways(model: PretextModel | type[PretextModel]) -> dict[str, Callable[[Subject, str], dict[str, np.ndarray]]]:
+    """Returns how the pairs of a model are scored, by the begin of the names of metrics: by the cosine of embeddings
+    ("threshold"), and by `match` ("matching") unless that is the same."""
+    scored = {"threshold": cosines} if "embed" in model.capabilities else {}
+    if "match" in model.capabilities and not (scored and model.match_is_cosine):
+        scored["matching"] = scores_of_match
+    return scored
+
+
 def compute(subject: Subject, split: str = "test") -> Metrics:
     """Measures the accuracy on correct and wrong pairs of a split, in equal numbers.
 
-    Pairs are classified by the cosine of the embeddings (`threshold_shuffled`, `threshold_hard`). If the model has
-    `match`, also by its score (`matching_shuffled`, `matching_hard`); the differences are `matching_gain_shuffled` and
-    `matching_gain_hard`. All thresholds are chosen on validation."""
-    scores = {"threshold": [cosines(subject, part) for part in ("validation", split)]}
-    if "match" in subject.model.capabilities:
-        scores["matching"] = [scores_of_match(subject, part) for part in ("validation", split)]
+    Pairs are classified by the cosine of the embeddings (`threshold_shuffled`, `threshold_hard`), if the model has
+    them, and by the score of `match` (`matching_shuffled`, `matching_hard`), if it has one that is not the cosine. The
+    differences are `matching_gain_shuffled` and `matching_gain_hard`. All thresholds are chosen on validation."""
+    scores = {by: [score(subject, part) for part in ("validation", split)] for by, score in ways(subject.model).items()}
     metrics = {
         f"{by}_{kind}": accuracy(asked["own"], asked[kind], threshold(chosen["own"], chosen[kind]))
         for by, (chosen, asked) in scores.items()
         for kind in KINDS
     }
-    if "matching" in scores:
+    if len(scores) > 1:
         gains = {kind: metrics[f"matching_{kind}"] - metrics[f"threshold_{kind}"] for kind in KINDS}
         metrics |= {f"matching_gain_{kind}": gain for kind, gain in gains.items()}
     return metrics
 
 
-def chance_of(labelled: LabelledSet, model_class: type[PretextModel]) -> Metrics:
+def chance_of(labelled: LabelledSet, model: PretextModel | type[PretextModel]) -> Metrics:
     """Chance level of `compute`: 0.5 for an accuracy, 0 for a gain."""
-    metrics = {f"threshold_{kind}": 0.5 for kind in KINDS}
-    if "match" in model_class.capabilities:
-        metrics |= {f"matching_{kind}": 0.5 for kind in KINDS} | {f"matching_gain_{kind}": 0.0 for kind in KINDS}
-    return metrics
+    metrics = {f"{by}_{kind}": 0.5 for by in ways(model) for kind in KINDS}
+    return metrics | ({f"matching_gain_{kind}": 0.0 for kind in KINDS} if len(ways(model)) > 1 else {})
 
 
 WORDS = {
@@ -144,18 +154,20 @@ WORDS = {
 
 def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
-    by = "the matching score of the model, and by " if "matching_hard" in results["measures"]["trained"] else ""
+    measured, name = results["measures"]["trained"], "video" if "video" in results["inputs"] else "image"
+    scores = {"matching_hard": "the matching score of the model", "threshold_hard": "the cosine of the embeddings"}
+    by = ", and by ".join(words for metric, words in scores.items() if metric in measured)
     return (
-        "Matching: accuracy at classifying image-caption pairs as correct or wrong. Half of the pairs are wrong. Every "
-        "model gets the same pairs. 'Any captions': the wrong caption comes from any other image. 'Captions of one "
-        "class': it comes from another image of the same class, or of any class if all captions of its class are "
-        f"equal. Pairs are classified by {by}the cosine of the embeddings, with thresholds chosen on validation."
+        f"Matching: accuracy at classifying {name}-caption pairs as correct or wrong. Half of the pairs are wrong. "
+        f"Every model gets the same pairs. 'Any captions': the wrong caption comes from any other {name}. 'Captions of "
+        f"one class': it comes from another {name} of the same class, or of any class if all captions of its class are "
+        f"equal. Pairs are classified by {by}, with thresholds chosen on validation."
     )
 
 
 MEASURE = Measure(
-    needs=("embed",),
-    kinds=("image", "text"),
+    needs=(("embed", "match"),),
+    kinds=(("image", "video"), "text"),
     compute=compute,
     chance=chance_of,
     words=WORDS.get,

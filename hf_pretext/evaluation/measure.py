@@ -22,7 +22,7 @@ from ..modeling import PretextModel
 from .labelled_set import LabelledSet
 
 TEXTS_AT_ONCE = 256
-HELDOUT = "heldout_"  # begin of the names of metrics on classes that are not in the training data
+HELDOUT = "heldout_"  # begin of the names of metrics on a held-out set, see `held_out_by`
 Metrics = dict[str, float]
 
 
@@ -42,6 +42,7 @@ class Subject:
         self.model, self.labelled, self.device, self.options = model, labelled, torch.device(device), options or {}
         self.embeddings = cache(self._embeddings)
         self.caption_embeddings = cache(self._caption_embeddings)
+        self._condensed = cache(self._condense)
 
     def embed(self, kind: str, batches: Iterable[dict[str, Tensor]]) -> Tensor:
         """Embeds all examples of one kind of data. Returns `(n, D)`, of length 1, float32, on the CPU."""
@@ -61,6 +62,18 @@ class Subject:
         captions = distinct(self.labelled.captions(split))
         return captions, self.embed("text", self.text_batches(captions))
 
+    def batches(self, kind: str, split: str) -> Iterable[dict[str, Tensor]]:
+        """Iterates inputs of one kind for `match` and `predict_tokens`, of the labelled rows of a split, on the CPU. A
+        model that can `condense` a kind other than text encodes each row only once."""
+        condenses = "condense" in self.model.capabilities
+        return self._condensed(kind, split) if condenses else self.labelled.batches(split, kind)
+
+    def _condense(self, kind: str, split: str) -> list[dict[str, Tensor]]:
+        return [
+            {name: value.cpu() for name, value in self.model.condense(kind, **self.moved(batch)).items()}
+            for batch in self.labelled.batches(split, kind)
+        ]
+
     def text_batches(self, texts: Sequence[str]) -> Iterator[dict[str, Tensor]]:
         """Yields batches of inputs of the text encoder."""
         text = self.labelled.inputs.by_name["text"]
@@ -72,29 +85,38 @@ class Subject:
 class Measure:
     """One measure of full models.
 
-    needs: required capabilities of the model (see `PretextModel.capabilities`). kinds: required kinds of data. compute:
-    Subject -> metrics by name. chance: (labelled set, model) -> chance levels by the same names; metrics without a
-    chance level are not reported. words: name of a metric -> its wording in tables; None for a metric of another
-    measure. protocol: results of a run -> sentences about the protocol, for its model card. headlines: metrics in short
-    tables. options: dataclasses of settings, for the command line. least_kinds: required number of kinds of data.
-    order: position in tables.
+    needs: required capabilities of the model (see `PretextModel.capabilities`). kinds: required kinds of data. Of a
+    tuple in `needs` or `kinds`, one is enough. compute: Subject -> metrics by name. chance: (labelled set, model) ->
+    chance levels by the same names; metrics without a chance level are not reported. words: name of a metric -> its
+    wording in tables; None for a metric of another measure. protocol: results of a run -> sentences about the protocol,
+    for its model card. headlines: metrics in short tables. options: dataclasses of settings, for the command line.
+    chance_takes_options: True if `chance` gets the options, by class, as its third argument. check: (labelled set,
+    options by class) -> raises `ValueError` for options that do not fit the set; called before training. least_kinds:
+    required number of kinds of data. order: position in tables.
     """
 
-    needs: tuple[str, ...]
-    kinds: tuple[str, ...]
+    needs: tuple[str | tuple[str, ...], ...]
+    kinds: tuple[str | tuple[str, ...], ...]
     compute: Callable[[Subject], Metrics]
-    chance: Callable[[LabelledSet, type[PretextModel] | PretextModel], Metrics]
+    chance: Callable[..., Metrics]
     words: Callable[[str], str | None]
     protocol: Callable[[dict], str]
     headlines: tuple[str, ...] = ()
     options: tuple[type, ...] = ()
+    chance_takes_options: bool = False
+    check: Callable[[LabelledSet, Mapping[type, Any]], None] | None = None
     least_kinds: int = 1
     order: int = 0
 
     def fits(self, model: type[PretextModel] | PretextModel) -> bool:
         """True if a model has the required kinds of data and capabilities."""
-        takes = set(self.kinds) <= set(model.inputs) and len(model.inputs) >= self.least_kinds
-        return takes and set(self.needs) <= set(model.capabilities)
+        takes = has_all(model.inputs, self.kinds) and len(model.inputs) >= self.least_kinds
+        return takes and has_all(model.capabilities, self.needs)
+
+
+def has_all(names: Sequence[str], wanted: Sequence[str | tuple[str, ...]]) -> bool:
+    """Returns True if `names` has each of the wanted names. Of a tuple, one is enough."""
+    return all({*names} & ({each} if isinstance(each, str) else {*each}) for each in wanted)
 
 
 def modules_with(name: str) -> list[ModuleType]:
@@ -127,9 +149,14 @@ def measure_model(
         return {name: value for measure in fitting(model) for name, value in measure.compute(subject).items()}
 
 
-def chance_levels(model: type[PretextModel] | PretextModel, labelled: LabelledSet) -> Metrics:
-    """Returns the chance levels of the metrics of `measure_model`, by the same names."""
-    levels = [measure.chance(labelled, model) for measure in fitting(model)]
+def chance_levels(
+    model: type[PretextModel] | PretextModel, labelled: LabelledSet, options: Mapping[type, Any] | None = None
+) -> Metrics:
+    """Returns the chance levels of the metrics of `measure_model`, by the same names. options: see `Subject`."""
+    levels = [
+        measure.chance(labelled, model, *([options or {}] if measure.chance_takes_options else []))
+        for measure in fitting(model)
+    ]
     return {name: value for level in levels for name, value in level.items()}
 
 

@@ -46,8 +46,9 @@ class PairArguments:
         in this order: pairs, then the datasets of single modalities in the order of the objective's inputs.
     pair_label: Column of the pair labels. With --positives label, pairs with equal values are positives of each other.
         If not set: the caption. Evaluation always uses the caption.
-    heldout_dataset: A second labelled dataset, whose classes are not in the training data. The metrics of the full
-        model (matching, retrieval) are measured on it, too.
+    heldout_dataset: A second labelled dataset. None of its classes is in the train split of --eval_dataset; for
+        objectives of texts, it is enough if none of its captions is. The metrics of the full model (matching,
+        retrieval) are measured on it, too.
     """
 
     _argument_group_name: ClassVar[str] = "pairs"

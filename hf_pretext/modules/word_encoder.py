@@ -26,6 +26,7 @@ from ..encoders import build_encoder, encoder_config
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
 from .codebook_sources import pretrained
+from .masking import visual_tokens
 from .normalisation import normalisation_of
 from .visual_words import OPTION, VisualWords, VisualWordsTask
 
@@ -99,6 +100,10 @@ class WithVisualWords(PretextModel):
         """Fits the visual words to the films of training. Batches without films are skipped."""
         films = (frames for frames in map(frames_of, batches) if frames is not None)
         self.visual_words.fit(films, pieces=self.task.word_pieces)
+
+    def condense(self, kind: str, **frames: Tensor) -> dict[str, Tensor]:
+        """Returns the visual words of films, `(B, W)`, as `visual_words`. See `PretextModel.condense`."""
+        return {"visual_words": visual_tokens(self.visual_words, frames_of(frames), self.training)}
 
     def prepared(self) -> dict:
         """Returns facts about the visual words, see `VisualWords.facts`."""

@@ -122,6 +122,7 @@ class MilNceForPreTraining(TwoEncoders):
     task_class = MilNceTask
     inputs = ("video", "text")
     capabilities = ("embed", "match")
+    match_is_cosine = True
     formula = (
         r"-\frac{1}{B}\sum_i \log\frac{\sum_{y \in P_i} e^{s(x_i, y)}}{\sum_{y \in P_i} e^{s(x_i, y)} + "
         r"\sum_{(x, y) \in N_i} e^{s(x, y)}}, \; s(x, y) = x^\top y / \tau; \quad P_i \text{ are the narrations of "

@@ -133,7 +133,7 @@ class VideobertForPreTraining(WithVisualWords):
     auto_class = AutoModelForPreTraining
     processor_of = "text"
     learns_from_one_kind = True
-    capabilities = ("match", "predict_tokens")
+    capabilities = ("match", "predict_tokens", "condense")
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(x_i \mid x_{\setminus M}\right) "
         r"- \log p_\theta\left(y \mid x_{\setminus M}\right), \quad x = \text{[CLS]}\, t_1 \dots t_n\, \text{[>]}\, "
@@ -298,11 +298,11 @@ class VideobertForPreTraining(WithVisualWords):
         return self.full_model.cls.predictions(hidden[positions_of(tokens.labels != IGNORED)])
 
     def film_of(self, frames: Mapping[str, Tensor]) -> Tokens | None:
-        """Returns all visual words of films, none of them masked; None for a batch without films."""
-        pixels = frames_of(frames)
-        if pixels is None:
+        """Returns all visual words of films, none of them masked; None for a batch without films. frames: or what
+        `condense` returns for them."""
+        if "visual_words" not in frames and frames_of(frames) is None:
             return None
-        words = visual_tokens(self.visual_words, pixels, self.training)
+        words = frames["visual_words"] if "visual_words" in frames else self.condense("video", **frames)["visual_words"]
         return tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
 
 

@@ -22,6 +22,7 @@ from ..evaluation.comparison import (
     trained_transfer,
     with_gray,
 )
+from ..evaluation.held_out import described_as_held_out
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.measure import HELDOUT, chance_levels, measure_model
 from ..evaluation.transfer import chosen_together, mean_and_spread
@@ -64,11 +65,19 @@ def metrics(experiment: Experiment) -> dict:
     pretext = [each.pretext for each in trained]
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
-        **({"heldout": described(experiment.sets.heldout)} if experiment.sets.heldout is not None else {}),
+        **heldout_facts(experiment),
         "pretext": {name: mean_and_spread([each[name] for each in pretext]) for name in pretext[0]},
         "transfer": transfers[first],
         **({"other_transfers": {kind: transfers[kind] for kind in others}} if others else {}),
     }
+
+
+def heldout_facts(experiment: Experiment) -> dict:
+    """Returns the entry of results.json about the held-out set, if there is one."""
+    heldout, labelled = experiment.sets.heldout, experiment.labelled
+    if heldout is None:
+        return {}
+    return {"heldout": {**described(heldout), **described_as_held_out(heldout, labelled)}}
 
 
 class OfSeed(NamedTuple):
@@ -120,7 +129,7 @@ def all_chance_levels(experiment: Experiment) -> dict[str, float]:
     return {
         f"{prefix}{name}": level
         for prefix, labelled in labelled_sets(experiment).items()
-        for name, level in chance_levels(model, labelled).items()
+        for name, level in chance_levels(model, labelled, experiment.request.settings).items()
     }
 
 

@@ -224,10 +224,10 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"text_column", "other_captions", "caption_weights", "pair_label", *kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
-        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset"}
+        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset", "order_classes"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
     if "eval_label" in given:  # another label, which the recipe's other sets may lack
-        names |= {"heldout_dataset", "report_dataset"}
+        names |= {"heldout_dataset", "report_dataset", "order_classes"}
     if "other_captions" in given:
         names |= {"caption_weights"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies

@@ -17,8 +17,11 @@ from ..data.corpus import fingerprint
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
 from ..evaluation.fine_tune import check_in_memory
+from ..evaluation.frame_order import chosen_classes
+from ..evaluation.held_out import held_out_by
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.measure import fitting
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, columns_to_read, modality_classes
 from ..modalities.text import CaptionArguments
@@ -246,28 +249,21 @@ class LabelledSets(NamedTuple):
 
 def open_labelled(request: "Request", inputs: Inputs) -> LabelledSets:
     """Opens the labelled sets of a run. Raises `ValueError` like `LabelledSet`, for a set that --fine_tune can't use,
-    and for a held-out class that the train split of --eval_dataset also has."""
+    for options of a measure that do not fit it, and like `held_out_by`."""
     if not (request.evaluated and request.main_process):
         return LabelledSets()
     options, heldout = request.options, None
     labelled = labelled_set(request, inputs, options.eval_dataset, kind_labels(request))
     if options.fine_tune:
         check_in_memory(labelled)
+    for measure in fitting(request.objective):
+        if measure.check is not None:
+            measure.check(labelled, request.settings)
     if request.pairs is not None and request.pairs.heldout_dataset:
         heldout = labelled_set(request, inputs, request.pairs.heldout_dataset)
-        check_held_out(heldout, labelled)
+        held_out_by(heldout, labelled)
     shown = labelled_set(request, inputs, options.report_dataset) if options.report_dataset else labelled
     return LabelledSets(labelled, heldout, shown)
-
-
-def check_held_out(heldout: LabelledSet, labelled: LabelledSet) -> None:
-    """Raises `ValueError` for a held-out class that the train split of `labelled` also has."""
-    known = {labelled.labels.names[i] for i in set(labelled.labels.splits["train"].tolist())}
-    if shared := sorted(known & set(heldout.labels.names)):
-        raise ValueError(
-            f"--heldout_dataset {heldout.name} has classes that the train split of {labelled.name} has, too: "
-            f"{', '.join(shared[:3])}{', ...' * (len(shared) > 3)}. Give rows of other classes, or leave it out."
-        )
 
 
 def labelled_set(
@@ -299,6 +295,7 @@ def facts(request: "Request") -> dict[str, Any]:
         **common,
         **({"alone": kinds_alone} if any(kinds_alone.values()) else {}),
         **({"eval_prompts": zero_shot.templates} if zero_shot else {}),
+        **({"eval_order_classes": classes} if (classes := chosen_classes(request.settings)) else {}),
         **({"captions": dataclasses.asdict(captions)} if captions else {}),
         "pair_label": request.pairs.pair_label,
     }

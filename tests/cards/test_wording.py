@@ -62,6 +62,19 @@ def test_headlines_are_those_that_were_measured(results):
     assert wording.headlines(results) == [] == wording.fitting_measures(results) and wording.measured(results) == ""
 
 
+def test_a_held_out_set_is_described_and_its_headlines_are_shown_if_it_is_of_captions(results):
+    name = wording.headlines(results)[0]
+    results["measures"]["trained"][f"heldout_{name}"] = {}
+    results["heldout"] = {"dataset": "others", "rows": {"test": 30}, "classes": ["a", "b"]}
+    assert "of `others`, whose 2 classes are not in the train split" in wording.measured(results)
+    assert wording.measure_words(f"heldout_{name}") == f"{wording.measure_words(name)}, held out"
+    assert f"heldout_{name}" not in wording.headlines(results)
+    counts = {"test": 20, "train_of_labelled": 400}
+    results["heldout"] |= {"held_out_by": "captions", "captions": counts}
+    assert "whose 20 different captions are not among the 400 of the train split" in wording.measured(results)
+    assert wording.headlines(results)[:2] == [name, f"heldout_{name}"]
+
+
 def test_how_the_task_was_measured_is_said_of_several_kinds_alone(results):
     assert "batches of 256 rows, no augmentation)" in wording.tested(results)
     alone = wording.tested({**results, "alone": {"images": ["a"], "texts": None}})

@@ -57,6 +57,7 @@ class Knowing(nn.Module):
 
     inputs = ("image", "text")
     capabilities = ("embed",)
+    match_is_cosine = False
 
     def __init__(self, tokenizer: PreTrainedTokenizerFast):
         super().__init__()

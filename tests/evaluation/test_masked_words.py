@@ -3,9 +3,10 @@
 import pytest
 import torch
 from captioned import NAMES, captioned, number_of, tokenizer_of_names
+from filmed import filmed, with_capabilities
 from torch import nn
 
-from hf_pretext.evaluation.masked_words import DRAWS, chance_of, compute, masked_captions
+from hf_pretext.evaluation.masked_words import DRAWS, MEASURE, chance_of, compute, masked_captions
 from hf_pretext.evaluation.measure import Subject
 from hf_pretext.modules.masking import IGNORED
 from hf_pretext.objectives.masked_lm import MaskedLMTask
@@ -51,6 +52,21 @@ def test_masked_words_are_predicted_with_their_image_alone(labelled, tokenizer):
     assert metrics["masked_text_gain"] == 1.0 - metrics["masked_text_other"]
     chance = chance_of(labelled, Guessing)
     assert list(chance) == list(metrics) and chance["masked_text_own"] == 1 / len(tokenizer)
+
+
+def test_masked_words_of_films_are_predicted_with_their_film_alone(cache, tmp_path):
+    labelled, kind = filmed(tmp_path), with_capabilities("match", "predict_tokens")
+    metrics = compute(Subject(kind(labelled), labelled))
+    assert metrics["masked_text_own_video"] == 1.0 and metrics["masked_text_none_video"] == 0.0
+    assert 0 < metrics["masked_text_other_video"] < 0.8
+    assert metrics["masked_text_gain_video"] == 1.0 - metrics["masked_text_other_video"]
+    assert list(chance_of(labelled, kind)) == list(metrics)
+    assert [MEASURE.words(name) for name in metrics] == [
+        "masked words, with the video", "masked words, with another video", "masked words, without a video",
+        "masked words, gain by the video",
+    ]  # fmt: skip
+    text = MEASURE.protocol({"inputs": ["text", "video"]})
+    assert "given the video of the caption, the video of another caption, or no video" in text and "image" not in text
 
 
 def test_each_caption_has_words_masked_the_same_ones_each_time(labelled, tokenizer):

@@ -4,10 +4,19 @@ import numpy as np
 import pytest
 import torch
 from captioned import Knowing, captioned, tokenizer_of_names
+from filmed import filmed, with_capabilities
 from sklearn.metrics import balanced_accuracy_score
 
 from hf_pretext.evaluation import matching
-from hf_pretext.evaluation.matching import accuracy, captions_shown, chance_of, compute, other_captions, threshold
+from hf_pretext.evaluation.matching import (
+    MEASURE,
+    accuracy,
+    captions_shown,
+    chance_of,
+    compute,
+    other_captions,
+    threshold,
+)
 from hf_pretext.evaluation.measure import Subject
 
 
@@ -75,6 +84,26 @@ def test_the_threshold_is_that_of_validation(labelled, tokenizer, monkeypatch):
     monkeypatch.setattr(matching, "cosines", lambda subject, split: scores[split])
     metrics = compute(Subject(Knowing(tokenizer), labelled))
     assert metrics == {"threshold_shuffled": 0.75, "threshold_hard": 0.5}  # on test 0.2 would be best for the first
+
+
+def test_a_match_that_is_the_cosine_is_measured_once(labelled, tokenizer):
+    class Comparing(Matching):
+        match_is_cosine = True
+
+    assert set(compute(Subject(Comparing(tokenizer), labelled))) == {"threshold_shuffled", "threshold_hard"}
+    assert set(chance_of(labelled, Comparing)) == {"threshold_shuffled", "threshold_hard"}
+
+
+@pytest.mark.parametrize("capabilities", [("embed", "match"), ("match",)])
+def test_films_are_matched_by_the_cosine_or_by_match(capabilities, cache, tmp_path):
+    labelled, kind = filmed(tmp_path), with_capabilities(*capabilities)
+    by = "threshold" if "embed" in capabilities else "matching"
+    assert compute(Subject(kind(labelled), labelled)) == {f"{by}_shuffled": 1.0, f"{by}_hard": 1.0}
+    blind = compute(Subject(kind(labelled, last_alone=True), labelled))
+    assert blind == pytest.approx({f"{by}_shuffled": (1 + 3 / 9) / 2, f"{by}_hard": (1 + 3 / 9) / 2}, abs=0.12)
+    results = {"inputs": ["video", "text"], "measures": {"trained": dict.fromkeys(blind)}}
+    assert "video-caption pairs" in MEASURE.protocol(results) and "image" not in MEASURE.protocol(results)
+    assert ("cosine" in MEASURE.protocol(results)) == (by == "threshold")
 
 
 def test_hard_captions_are_of_the_same_class(labelled):

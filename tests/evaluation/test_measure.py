@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from hf_pretext import registry
+from hf_pretext.evaluation.frame_order import FrameOrderArguments
 from hf_pretext.evaluation.measure import Subject, chance_levels, fitting, measure_model, measures
 from hf_pretext.evaluation.zero_shot import ZeroShotArguments
 
@@ -81,7 +82,9 @@ def model_of(inputs, capabilities):
         (("image", "text"), ("embed",), ["retrieval", "zero_shot", "matching"]),
         (("text", "image"), ("embed",), ["retrieval", "zero_shot", "matching"]),
         (("image", "text"), ("predict_tokens",), ["masked_words", "text_probe"]),
-        (("image", "text"), ("match",), []),  # matching is measured next to the cosine of embeddings
+        (("image", "text"), ("match",), ["matching"]),
+        (("video", "text"), ("embed", "match"), ["retrieval", "frame_order", "matching"]),
+        (("text", "video"), ("match", "predict_tokens"), ["frame_order", "matching", "masked_words"]),
         (("image", "text"), ("generate",), []),
         (("audio", "video"), ("embed",), ["retrieval"]),
         (("audio", "video"), ("match",), ["correspondence"]),
@@ -170,7 +173,8 @@ def test_headlines_and_settings_belong_to_a_measure():
         assert measure.headlines and all(measure.words(name) for name in measure.headlines)
         assert isinstance(measure.protocol({"inputs": ["audio", "video"], "measures": {"trained": {}},
                                             "eval_prompts": ["{}"]}), str)  # fmt: skip
-    assert [options for measure in measures() for options in measure.options] == [ZeroShotArguments]
+    options = [options for measure in measures() for options in measure.options]
+    assert {ZeroShotArguments, FrameOrderArguments} <= {*options} and len({*options}) == len(options)
 
 
 def test_chance_has_the_same_names(labelled, tokenizer):

@@ -92,6 +92,20 @@ def inputs_of(tokens: Tokens) -> dict[str, torch.Tensor]:
     return {"input_ids": tokens.ids, "attention_mask": mask, "token_type_ids": tokens.types}
 
 
+@pytest.mark.parametrize("fitted", [True, False])
+def test_condensed_films_take_the_place_of_frames(folder, fitted):
+    model, batch = model_of(folder, fitted=fitted).eval(), pairs()
+    films = model.condense("video", **kinds(batch)["films"])
+    assert list(films) == ["visual_words"] and films["visual_words"].shape == (8, WORDS)
+    assert (films["visual_words"] > 0).any() == fitted
+    texts, masked = kinds(batch)["texts"], batch["input_ids"] > MASK
+    with torch.no_grad():
+        assert torch.equal(model.match(**texts, **films), model.match(**batch))
+        assert torch.equal(model.predict_tokens(masked, **texts, **films), model.predict_tokens(masked, **batch))
+        swapped = {"visual_words": films["visual_words"].flip(0)}
+        assert torch.equal(model.match(**texts, **swapped), model.match(**batch)) != fitted
+
+
 def plain(model: VideobertForPreTraining, batch: dict) -> Tokens:
     """The sequences of a batch, nothing masked."""
     text = tokens_of(batch["input_ids"], TEXT_TYPE, batch["attention_mask"].bool())

@@ -59,14 +59,19 @@ def test_held_out_classes_and_labels_of_one_kind_are_measured(smoke):
     assert names == results["measures"]["chance"].keys()
     assert {name for name in names if name.startswith("heldout_")} == {f"heldout_{n}" for n in names if "held" not in n}
     few = results["heldout"]["rows"]["test"]
-    assert few == 12 and results["heldout"]["classes"] == ["unseen 0", "unseen 1"]
+    assert (
+        few == 12
+        and results["heldout"]["held_out_by"] == "classes"
+        and results["heldout"]["classes"] == ["unseen 0", "unseen 1"]
+    )
     assert results["measures"]["chance"]["heldout_image_to_text_r10"]["mean"] == pytest.approx(10 / few, abs=0.1)
-    assert "image to caption, R@10, held-out classes" in output and f"test split ({few} rows)" in card
+    assert "image to caption, R@10, held out" in output and f"test split ({few} rows)" in card
     assert results["transfer"]["label"] == "group" and results["other_transfers"]["text"]["label"] == "style"
 
 
 def test_a_set_of_known_classes_is_not_held_out(tmp_path):
-    assert "has classes that the train split of" in refused(CONTRASTIVE, "--heldout_dataset", EMOJI)
+    message = refused(CONTRASTIVE, "--heldout_dataset", EMOJI)
+    assert "has classes that the train split of" in message and "different captions, for example" in message
     message = refused(CONTRASTIVE, *BRIEFLY, "--heldout_dataset", EMOJI)
     assert "needs a labelled set, but --eval_dataset is none" in message
 
