@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..encoders import check_encoder, image_side
+from ..encoders import check_encoder, image_side, takes_images
 from ..features import encode, width
 from ..utils.ranks import on_each_process, rank_and_ranks
 from .codebook import Frozen, exact, first_points
@@ -27,7 +27,7 @@ from .draws import drawn_by
 from .hierarchical_kmeans import fit_tree, leaves
 from .normalisation import HALF, NormalisationTask
 
-AT_ONCE = 64  # pieces that are encoded at a time
+AT_ONCE = 64  # images, or videos, that are encoded at a time
 FEW = 0.5  # share of the visual words with pieces, below which a warning is logged
 OPTION = "--word_encoder"
 log = logging.get_logger(__name__)
@@ -121,26 +121,36 @@ class VisualWords(Frozen):
     def describe(self, pixel_values: Tensor) -> Tensor:
         """Returns the features of each piece of clips `(B, F, 3, H, W)`: `(B, W, D)`, float32.
 
-        Frames are resized to the size that the encoder's config names. Raises `ValueError` for frames that are not a
-        multiple of the number of pieces."""
+        Frames are resized to the size that the encoder's config names. An encoder of images gets a frame that repeats
+        only once. Raises `ValueError` for frames that are not a multiple of the number of pieces."""
         if pixel_values.shape[1] % self.num_words:
             raise ValueError(
                 f"{pixel_values.shape[1]} frames (--num_frames) can't be cut into {self.num_words} pieces of equal "
                 "length (--num_words). Give a multiple."
             )
-        pieces = pixel_values.unflatten(1, (self.num_words, -1)).flatten(0, 1)  # (B W, F / W, 3, H, W)
-        name = self.encoder.main_input_name
-        parts = [encode(self.encoder, **{name: self.prepared(some)})[-1].float() for some in pieces.split(AT_ONCE)]
-        return torch.cat(parts).unflatten(0, (-1, self.num_words))
+        pieces = pixel_values.unflatten(1, (self.num_words, -1))  # (B, W, F / W, 3, H, W)
+        if not takes_images(self.encoder):
+            return self.encoded(pieces.flatten(0, 1)).unflatten(0, (-1, self.num_words))
+        frames = pieces.flatten(0, 2)
+        new = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
+        new[1:] = (frames[1:] != frames[:-1]).flatten(1).any(1)  # the last frame of a short film repeats
+        return self.encoded(frames[new])[new.cumsum(0) - 1].unflatten(0, pieces.shape[:3]).mean(2)
 
-    def prepared(self, pieces: Tensor) -> Tensor:
-        """Returns pieces `(n, f, 3, H, W)` as the encoder takes them: of its normalisation and size."""
+    def encoded(self, inputs: Tensor) -> Tensor:
+        """Returns the features of images `(n, 3, H, W)` or videos `(n, F, 3, H, W)`: `(n, D)`, float32."""
+        name = self.encoder.main_input_name
+        return torch.cat(
+            [encode(self.encoder, **{name: self.prepared(some)})[-1].float() for some in inputs.split(AT_ONCE)]
+        )
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """Returns images or videos `(..., 3, H, W)` as the encoder takes them: of its normalisation and size."""
         scale, shift = self.std / self.encoder_std, (self.mean - self.encoder_mean) / self.encoder_std
-        pixels = pieces.float() * scale[:, None, None] + shift[:, None, None]
-        side = image_side(self.encoder)
+        pixels, side = inputs.float() * scale[:, None, None] + shift[:, None, None], image_side(self.encoder)
         if side is not None and tuple(side) != tuple(pixels.shape[-2:]):
-            resized = F.interpolate(pixels.flatten(0, 1), side, mode="bilinear", antialias=True, align_corners=False)
-            pixels = resized.unflatten(0, pixels.shape[:2])
+            images = pixels.flatten(0, -4)
+            resized = F.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
+            pixels = resized.unflatten(0, pixels.shape[:-3])
         return pixels.to(self.encoder.dtype)
 
     @exact
