@@ -9,6 +9,8 @@ import os
 
 from huggingface_hub import constants
 from transformers import PreTrainedModel
+from transformers.utils import CONFIG_NAME, cached_file
+from transformers.utils.hub import extract_commit_hash
 
 from ..utils.paths import relative
 
@@ -32,3 +34,8 @@ def digest_of(model: PreTrainedModel) -> str:
         digest.update(name.encode())
         digest.update(value.contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def commit_of(path: str, revision: str | None = None) -> str | None:
+    """Returns the commit of a model of the Hub, None for a folder. revision: branch, tag or commit; default: main."""
+    return None if os.path.isdir(path) else extract_commit_hash(cached_file(path, CONFIG_NAME, revision=revision), None)

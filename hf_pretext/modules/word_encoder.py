@@ -32,7 +32,7 @@ from ..utils.settings import make_settings
 from .codebook_sources import pretrained
 from .distributed import by_row
 from .masking import visual_tokens
-from .named import digest_of, note_place, place_of
+from .named import commit_of, digest_of, note_place, place_of
 from .normalisation import normalisation_of
 from .visual_words import OPTION, VisualWords, VisualWordsTask
 
@@ -69,7 +69,7 @@ class WithVisualWords(PretextModel):
         parts = {"word_encoder": described}
         if not task.store_word_encoder:
             note_place(task.word_encoder)
-            commit = getattr(frozen.config, "_commit_hash", None)  # None for a folder
+            commit = commit_of(task.word_encoder, task.word_encoder_revision)
             parts["named"] = {"digest": digest_of(frozen), "revision": commit}
         model = super().from_encoder(encoder, parts=parts, **settings)
         model.visual_words.encoder.load_state_dict(frozen.state_dict())

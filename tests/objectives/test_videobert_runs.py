@@ -94,7 +94,7 @@ def sources_of(films, *kinds: str):
 def test_a_resumed_run_ends_with_the_same_weights(tmp_path, frozen, tokenizer, films, decoded, cache_words):
     sources = sources_of(films, "pairs")
     run, columns = trained(tmp_path, frozen, tokenizer, sources, cache_words=cache_words)
-    assert columns == [PAIR if cache_words else PAIR - {"keys"} | {"pixel_values"}] * 5
+    assert columns == [PAIR if cache_words else PAIR - {"keys"} | {"pixel_values_videos"}] * 5
     assert not cache_words or (run.model.cached >= 0).all(1).tolist() == [True] * 8 + [False]
     decoded.clear()
     resumed, columns = trained(tmp_path, frozen, tokenizer, sources, "checkpoint-3", cache_words=cache_words)
