@@ -175,14 +175,14 @@ def is_shape_alone(path: str) -> bool:
     return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
-def encoder_config(path: str, option: str = "--encoder") -> PreTrainedConfig:
+def encoder_config(path: str, option: str = "--encoder", revision: str | None = None) -> PreTrainedConfig:
     """Loads the config of an encoder. It does not check which kinds of data the encoder accepts (see `check_encoder`).
 
-    path: folder or Hub id. option: named in errors. Raises `ValueError` if the path can't be loaded, is not an
-    encoder, or needs custom code."""
+    path: folder or Hub id. option: named in errors. revision: branch, tag or commit of a Hub repository. Raises
+    `ValueError` if the path can't be loaded, is not an encoder, or needs custom code."""
     check_folder(path, names("modalities"))
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
     except OSError as error:
         raise ValueError(
             f"{option} {path} can't be loaded: it is not a folder with a config.json, and the Hub did not return a "

@@ -17,6 +17,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import logging
 
 from .callbacks import Hooks, Progress, Publisher
+from .data.columns import TIMES
 from .data.sources import Source
 from .modalities import Inputs, Modality
 from .modeling import PretextModel
@@ -65,6 +66,7 @@ class PretextTrainer(StreamTrainer):
         self._terms = RunningMeans()
         kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
         super().__init__(model, args, train_dataset, processing, stream, **kwargs)
+        check_times(model, self.mixture)
         compile_encoders(model, self.accelerator.state.dynamo_plugin)
         self.add_callback(self.publisher)
         if self.pop_callback(ProgressCallback) is not None:
@@ -244,6 +246,18 @@ def check_fixed(objective: type[PretextModel], values: Mapping[str, Any]) -> Non
     for name, (value, reason) in objective.fixed_options.items():
         if values.get(name, value) != value:
             raise ValueError(f"--{name} {values[name]}: {reason}, so {objective.objective} needs --{name} {value}.")
+
+
+def check_times(model: PretextModel, data: Mixture) -> None:
+    """Raises `ValueError` for texts with times if the objective learned from one clip of each row before the steps,
+    which decode only texts: it is unknown which text is of the clip."""
+    kinds = set(model.step_inputs())
+    for source in data.sources if "text" in kinds and kinds < set(model.inputs) else ():
+        if {"subtitles", *TIMES} & source.columns.keys() and {"video", "audio"} & source.columns.keys():
+            raise ValueError(
+                f"{source.name} has texts with times, of which the one of a clip is used, but {model.objective} keeps "
+                "what it saw of one clip of each row, and steps do not decode clips. Give --cache_words False."
+            )
 
 
 def check_same_task(saved: PretextModel, target: PretextModel, where: str) -> None:

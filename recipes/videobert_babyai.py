@@ -5,8 +5,9 @@ python recipes/videobert_babyai.py --seed 0                 # one seed
 python recipes/videobert_babyai.py --smoke                  # a test of all steps, takes seconds
 python recipes/videobert_babyai.py --dataset path/to/films  # your own films with sentences; no labels needed
 
-The visual words are clusters of the features of an ImageNet classifier. --word_encoder takes any other encoder of
-images or videos, for example the folder `video` of a run of recipes/mil_nce_babyai.py.
+The visual words are clusters of the features of an ImageNet classifier, each of 1.5 seconds. --word_encoder takes any
+other encoder of images or videos, for example the folder `video` of a run of recipes/mil_nce_babyai.py. They are
+computed once; for films longer than --seconds, or texts with times, give --cache_words False.
 
 Measured: nothing yet.
 
@@ -71,9 +72,10 @@ recipe = Recipe(
         "order_classes": ORDER_CLASSES,
         "report_dataset": None,
         "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words.",
-        "seconds": 32.0,  # of all missions
-        "num_frames": 2 * WORDS,
+        "seconds": 1.5 * WORDS,  # longer than all missions
+        "num_frames": 3 * WORDS,  # each frame of a film: 2 per second
         "num_words": WORDS,
+        "cache_words": True,
         "levels": 2,
         "branches": 12,
         "word_pieces": 20_000,
@@ -90,6 +92,7 @@ recipe = Recipe(
         "eval_dataset": MISSIONS,
         "heldout_dataset": HELD_OUT_MISSIONS,
         "word_encoder": TINY_TEACHER,
+        "num_frames": WORDS,
         "branches": 4,
         "word_pieces": 200,
         "output_dir": "runs/videobert_babyai-smoke",

@@ -3,8 +3,10 @@
 models, labelled set -> functions that draw into a figure, and the heights of their panels
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -27,10 +29,11 @@ DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 CROSSED = 4  # frames or sounds that are ranked first
 NAMES = {"audio": "sounds", "video": "frames"}
-WORDS, GUESSES = 6, 4  # masked words that are shown, and predictions for each
+WORDS, FILMS, GUESSES = 6, 5, 4  # masked words that are shown, of texts and of films, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 Models = Mapping[str, PretextModel]
 Panel = tuple[Callable, float]
+Prediction = tuple[str, str, dict[str, list[str]]]  # text with ____ for a word, the word, likely words by title
 
 
 def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> list[Panel]:
@@ -67,8 +70,8 @@ def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device:
         return crossed_panel(model, labelled, device)
     if model.inputs[0] in ("image", "audio"):
         return neighbours_panel(models, labelled, results, device)
-    if model.inputs == ("text",):
-        return words_panel(model, labelled, results)
+    if model.inputs[0] == "text":
+        return words_panel(model, labelled, results, device)
     return None
 
 
@@ -160,39 +163,80 @@ def pairs_panel(model: PretextModel, labelled: LabelledSet, device: torch.device
     return partial(draw_pairs, ranked=ranked, images=images[: len(labels)], labels=labels, names=classes), 6.4
 
 
-def words_panel(model: PretextModel, labelled: LabelledSet, results: dict) -> Panel:
-    """Returns the panel of accuracy by share of labels, and of the model's predictions for masked words."""
+def words_panel(model: PretextModel, labelled: LabelledSet, results: dict, device: torch.device) -> Panel:
+    """Returns the panel of accuracy by share of labels, and of the model's predictions for masked words; next to videos
+    with and without them."""
     predictions = []
-    if "predict_tokens" in model.capabilities:
-        predictions = predicted_words(model.eval(), labelled.inputs.by_name["text"].processor, labelled.texts("test"))
+    with evaluated(model, device), torch.no_grad():
+        if "predict_tokens" in model.capabilities and "video" in model.inputs:
+            predictions = predicted_words_of_films(model, labelled, device)
+        elif "predict_tokens" in model.capabilities:
+            predictions = predicted_words(model, labelled.inputs.by_name["text"].processor, labelled.texts("test"))
     return partial(draw_fractions, transfer=results["transfer"], predictions=predictions), 4.2
 
 
-@torch.no_grad()
-def predicted_words(
-    model: PretextModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]
-) -> list[tuple[str, str, list[str]]]:
-    """Masks one long word in each of a few texts and predicts it.
-
-    Returns (text with ____ for the masked word, the word, most likely predictions) for each text."""
+def predicted_words(model: PretextModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Prediction]:
+    """Masks one long word in each of a few texts and predicts it. Returns a `Prediction` for each text."""
     rows = []
     texts = [text for text in texts if len(text.split()) >= GUESSED_FROM]
     for text in [texts[i * len(texts) // WORDS] for i in range(WORDS if texts else 0)]:
-        encoded = tokenizer(" ".join(text.split()[:GUESSED_FROM]), return_tensors="pt")
-        ids, words = encoded["input_ids"][0], encoded.word_ids()
-        single = [i for i, word in enumerate(words) if word is not None and words.count(word) == 1]
-        long = [i for i in single if len(tokenizer.decode(ids[i]).strip()) >= LONG]
-        if not long:
-            continue
-        at = long[len(long) // 2]
-        seen = {**encoded, "input_ids": encoded["input_ids"].clone()}
-        seen["input_ids"][0, at] = model.task.mask_token_id
-        masked = torch.arange(len(ids))[None] == at
-        logits = model.predict_tokens(masked, **seen)[0]
-        around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
-        likeliest = [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
-        rows.append((f"{around[0]} ____ {around[1]}", tokenizer.decode(ids[at]).strip(), likeliest))
+        masked = one_masked(tokenizer, " ".join(text.split()[:GUESSED_FROM]), model.task.mask_token_id)
+        if masked is not None:
+            rows.append((masked.text, masked.word, {masked.word: masked.guesses(model, tokenizer)}))
     return rows
+
+
+def predicted_words_of_films(model: PretextModel, labelled: LabelledSet, device: torch.device) -> list[Prediction]:
+    """Masks one long word in the texts of a few test videos, and predicts it with and without the video. Returns a
+    `Prediction` for each text."""
+    tokenizer, texts = labelled.inputs.by_name["text"].processor, labelled.captions("test")
+    rows, shown = [], evenly(len(labelled.labels.splits["test"]), FILMS)
+    videos = itertools.chain.from_iterable(
+        zip(*batch.values(), strict=True) for batch in labelled.reordered("test", shown).batches("test", "video")
+    )
+    name = labelled.inputs.by_name["video"].encoder_input
+    for number, (frames, *_) in zip(shown, videos, strict=True):
+        masked = one_masked(tokenizer, texts[number], model.task.mask_token_id)
+        if masked is None:
+            continue
+        seen = {"with video": {name: frames[None].to(device)}, "without": {}}
+        guesses = {title: masked.guesses(model, tokenizer, device, **video) for title, video in seen.items()}
+        rows.append((masked.text, masked.word, guesses))
+    return rows
+
+
+class Masked(NamedTuple):
+    """A text with one masked word. text: with ____ in its place. word: the masked one. ids: `(1, L)`, with the mask
+    token. place: of the mask token."""
+
+    text: str
+    word: str
+    ids: Tensor
+    place: int
+
+    def guesses(
+        self, model: PretextModel, tokenizer: PreTrainedTokenizerBase, device: torch.device | str = "cpu", **video
+    ) -> list[str]:
+        """Returns the most likely words by a model, the most likely first. video: inputs of the model."""
+        masked = (torch.arange(self.ids.shape[1]) == self.place)[None].to(device)
+        inputs = {"input_ids": self.ids.to(device), "attention_mask": torch.ones_like(self.ids).to(device)}
+        (logits,) = model.predict_tokens(masked, **inputs, **video)
+        return [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
+
+
+def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int) -> Masked | None:
+    """Masks the middle one of the long words of a text; None if it has none of one token."""
+    encoded = tokenizer(text, return_tensors="pt")
+    ids, words = encoded["input_ids"][0], encoded.word_ids()
+    single = [i for i, word in enumerate(words) if word is not None and words.count(word) == 1]
+    long = [i for i in single if len(tokenizer.decode(ids[i]).strip()) >= LONG]
+    if not long:
+        return None
+    at = long[len(long) // 2]
+    around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
+    seen = ids.clone()
+    seen[at] = mask_token_id
+    return Masked(f"{around[0]} ____ {around[1]}", tokenizer.decode(ids[at]).strip(), seen[None], at)
 
 
 def evenly(count: int, wanted: int) -> list[int]:

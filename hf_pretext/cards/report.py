@@ -117,10 +117,11 @@ def draw_abreast(figure, panels: Sequence[Callable]) -> None:
         draw_panel(part)
 
 
-def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, list[str]]]) -> None:
+def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, dict[str, list[str]]]]) -> None:
     """Draws top-1 accuracy by share of labels at the left, and predictions of masked words at the right.
 
-    predictions: for each text, the text with ____ for its masked word, the word, and the most likely predictions."""
+    predictions: for each text, the text with ____ for its masked word, the word, and the most likely predictions by
+    title."""
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     shares = [share for method in transfer["methods"] if (share := method.rpartition("_")[2]).endswith("%")]
     names = [f"linear_probe_{share}_top1" for share in shares]
@@ -136,13 +137,14 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, lis
     right.set_axis_off()
     right.set_title("masked words of test texts, and the model's predictions", loc="left")
     style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # texts may contain dollar signs
-    for row, (text, word, likely) in enumerate(predictions):
+    for row, (text, word, by_title) in enumerate(predictions):
         y = 1 - (row + 0.3) / max(len(predictions), 1)
         right.text(0, y, text, **style)
-        right.text(0.02, y - 0.07, f"{word}:", color=RANDOM, **style)
-        for at, prediction in enumerate(likely):
-            colour = TRAINED if prediction == word else "black"
-            right.text(0.2 + 0.2 * at, y - 0.07, prediction, color=colour, **style)
+        for line, (title, likely) in enumerate(by_title.items(), 1):
+            right.text(0.02, y - 0.07 * line, f"{title}:", color=RANDOM, **style)
+            for at, prediction in enumerate(likely):
+                colour = TRAINED if prediction == word else "black"
+                right.text(0.2 + 0.2 * at, y - 0.07 * line, prediction, color=colour, **style)
 
 
 def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:

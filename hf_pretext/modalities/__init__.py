@@ -164,9 +164,11 @@ class Inputs:
         """Returns one example with all modalities of a row. Raises `BadSample` for a row that can't be used.
 
         All modalities share one random position in time, so that audio and video are of the same moment, also where
-        they are two files. A film that several of them read is decoded once."""
-        kinds = [modality for modality in self.read if modality.column(row) is not None]
-        if not kinds:
+        they are two files. A film that several of them read is decoded once. The example is empty if the row has only
+        modalities that are left out (see `only`)."""
+        present = [modality for modality in self.modalities if modality.column(row) is not None]
+        kinds = [modality for modality in self.read if modality in present]
+        if not present:
             raise BadSample(f"no {' or '.join(modality.name for modality in self.read)} in this row")
         timed = random is not None and any(modality.timed for modality in kinds)
         at, example = float(random.random()) if timed else MIDDLE, {}
@@ -175,7 +177,7 @@ class Inputs:
             drawn = self._views(modality, row, decoded, random, at)
             several = modality.name in self.views
             example |= self.renamed(modality.name, collate(drawn, fills=modality.fills) if several else drawn[0])
-        if self.pair_label is not None and len(kinds) > 1:
+        if self.pair_label is not None and len(present) > 1:
             example["labels"] = self.label_of(decoded)
         return example
 
@@ -302,8 +304,8 @@ class Inputs:
         return other
 
     def only(self, kinds: Sequence[str]) -> "Inputs":
-        """Returns a copy whose examples have only these modalities. Others are not decoded. Clips stay within the
-        shortest file of all."""
+        """Returns a copy whose examples have only these modalities, and the label of a pair. Others are not decoded.
+        Clips stay within the shortest file of all."""
         other = copy.copy(self)
         other._clips, other.read = Clips(), tuple(self.by_name[kind] for kind in kinds)
         return other

@@ -54,6 +54,7 @@ __all__ = [
     "target_size",
 ]
 COLOR_OPTIONS = ("color_jitter", "hue", "grayscale", "channel_shuffle")  # of `Augmentation`
+UNCHANGED = {"crop_scale": 1.0, **dict.fromkeys(("horizontal_flip", *COLOR_OPTIONS), 0.0)}  # no augmentation
 KEPT_BYTES = 2**28  # memory for decoded images, in each worker
 
 

@@ -81,16 +81,18 @@ def open_codebook(
     return codebook
 
 
-def pretrained(auto: type, path: str, option: str, part: str = "") -> PreTrainedModel:
+def pretrained(auto: type, path: str, option: str, part: str = "", revision: str | None = None) -> PreTrainedModel:
     """Loads a model in float32, with all of its weights.
 
     part: prefix of the weights that must be present; default: all. The pooler's weights may be missing: no code depends
-    on them. Raises `ValueError` for other missing weights."""
+    on them. revision: branch, tag or commit of a Hub repository. Raises `ValueError` for other missing weights."""
+    options = {"dtype": torch.float32, "output_loading_info": True, "trust_remote_code": False}
     try:
-        model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
+        model, info = auto.from_pretrained(path, revision=revision or "main", **options)
     except OSError as error:
+        at = f" at the revision {revision}" if revision else ""
         raise ValueError(
-            f"{option} {path} has no weights that can be loaded. Give a folder or Hub id with weights "
+            f"{option} {path} has no weights that can be loaded{at}. Give a folder or Hub id with weights "
             f"(model.safetensors). Details: {error}"
         ) from error
     missing = sorted(name for name in info["missing_keys"] if name.startswith(part) and "pooler." not in name)

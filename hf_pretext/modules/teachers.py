@@ -6,7 +6,6 @@ averaged over the frames
 A teacher is no part of a model: it is loaded when it is needed, once for all models of a process.
 """
 
-import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +13,6 @@ from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub import constants
 from torch import Tensor
 from transformers import AutoModelForImageClassification, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING
@@ -22,11 +20,11 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_CLASSIFICATIO
 from ..encoders import encoder_config
 from ..utils.paths import relative
 from .codebook_sources import pretrained
+from .named import digest_of, note_place, place_of
 from .normalisation import per_channel
 
 AT_ONCE = 64  # frames that a teacher classifies at a time
 OPTION = "--teachers"
-PLACES: dict[str, str] = {}  # folder of each teacher of this process, by the name of it in checkpoints
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Teacher:
     @property
     def place(self) -> str:
         """Folder or Hub id that the classifier is loaded from."""
-        return PLACES.get(self.path) or os.path.expanduser(self.path).replace("$HF_HOME", constants.HF_HOME)
+        return place_of(self.path)
 
 
 @lru_cache(maxsize=8)
@@ -85,12 +83,8 @@ def loaded(path: str) -> tuple[PreTrainedModel, str]:
 
     Raises `ValueError` if it can't be loaded or lacks weights."""
     teacher = pretrained(AutoModelForImageClassification, path, OPTION).eval().requires_grad_(False)
-    digest = hashlib.blake2b(digest_size=8)
-    for name, value in teacher.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.contiguous().numpy().tobytes())
-    PLACES[relative(path, to_current=False)] = path
-    return teacher, digest.hexdigest()
+    note_place(path)
+    return teacher, digest_of(teacher)
 
 
 def check_teachers(paths: Sequence[str] | None) -> None:

@@ -18,14 +18,16 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import logging
 
-from ..encoders import check_encoder, image_side
+from ..encoders import check_encoder, image_side, takes_images
 from ..features import encode, width
+from ..utils.ranks import on_each_process, rank_and_ranks
 from .codebook import Frozen, exact, first_points
+from .distributed import gather
 from .draws import drawn_by
 from .hierarchical_kmeans import fit_tree, leaves
 from .normalisation import HALF, NormalisationTask
 
-AT_ONCE = 64  # pieces that are encoded at a time
+AT_ONCE = 64  # images, or videos, that are encoded at a time
 FEW = 0.5  # share of the visual words with pieces, below which a warning is logged
 OPTION = "--word_encoder"
 log = logging.get_logger(__name__)
@@ -37,20 +39,30 @@ class VisualWordsTask(NormalisationTask):
     """Settings of visual words.
 
     word_encoder: a frozen encoder of images or videos, folder or Hub id. The features of a piece are clustered; those
-        of an image encoder are means over its frames. It is stored in the checkpoint, in `video/`.
+        of an image encoder are means over its frames.
+    word_encoder_revision: branch, tag or commit of word_encoder on the Hub; default: main.
+    store_word_encoder: whether a checkpoint contains word_encoder, in `video/`. With False, it only names it, with the
+        commit of the Hub and a digest of its weights: the model is then loaded with the same word_encoder, or not at
+        all.
     num_words: number of pieces of equal length that a clip is cut into; each becomes a visual word. A piece lasts
         --seconds / num_words: 1.5 seconds in the paper. It must divide --num_frames.
     levels: levels of the hierarchical k-means; 4 in the paper.
     branches: clusters that each cluster is divided into, so that there are branches ** levels visual words; 12 in the
         paper.
     word_pieces: number of pieces that the clusters are fitted to; at least the number of visual words.
+    cache_words: whether the visual words of each row are computed only once, before training, from one clip of it, at a
+        random place; they take 4 bytes a word, at most 1 GiB. Training then decodes only the texts. Set it to True for
+        films that are not longer than the clips; with texts that have times, it must be False.
     """
 
     word_encoder: str | None = None
+    word_encoder_revision: str | None = None
+    store_word_encoder: bool = True
     num_words: int = 4
     levels: int = 2
     branches: int = 8
     word_pieces: int = 50_000
+    cache_words: bool = False
 
     def validate_words(self):
         if self.num_words < 1 or self.levels < 1 or self.branches < 2:
@@ -109,26 +121,36 @@ class VisualWords(Frozen):
     def describe(self, pixel_values: Tensor) -> Tensor:
         """Returns the features of each piece of clips `(B, F, 3, H, W)`: `(B, W, D)`, float32.
 
-        Frames are resized to the size that the encoder's config names. Raises `ValueError` for frames that are not a
-        multiple of the number of pieces."""
+        Frames are resized to the size that the encoder's config names. An encoder of images gets a frame that repeats
+        only once. Raises `ValueError` for frames that are not a multiple of the number of pieces."""
         if pixel_values.shape[1] % self.num_words:
             raise ValueError(
                 f"{pixel_values.shape[1]} frames (--num_frames) can't be cut into {self.num_words} pieces of equal "
                 "length (--num_words). Give a multiple."
             )
-        pieces = pixel_values.unflatten(1, (self.num_words, -1)).flatten(0, 1)  # (B W, F / W, 3, H, W)
-        name = self.encoder.main_input_name
-        parts = [encode(self.encoder, **{name: self.prepared(some)})[-1].float() for some in pieces.split(AT_ONCE)]
-        return torch.cat(parts).unflatten(0, (-1, self.num_words))
+        pieces = pixel_values.unflatten(1, (self.num_words, -1))  # (B, W, F / W, 3, H, W)
+        if not takes_images(self.encoder):
+            return self.encoded(pieces.flatten(0, 1)).unflatten(0, (-1, self.num_words))
+        frames = pieces.flatten(0, 2)
+        new = torch.ones(len(frames), dtype=torch.bool, device=frames.device)
+        new[1:] = (frames[1:] != frames[:-1]).flatten(1).any(1)  # the last frame of a short film repeats
+        return self.encoded(frames[new])[new.cumsum(0) - 1].unflatten(0, pieces.shape[:3]).mean(2)
 
-    def prepared(self, pieces: Tensor) -> Tensor:
-        """Returns pieces `(n, f, 3, H, W)` as the encoder takes them: of its normalisation and size."""
+    def encoded(self, inputs: Tensor) -> Tensor:
+        """Returns the features of images `(n, 3, H, W)` or videos `(n, F, 3, H, W)`: `(n, D)`, float32."""
+        name = self.encoder.main_input_name
+        return torch.cat(
+            [encode(self.encoder, **{name: self.prepared(some)})[-1].float() for some in inputs.split(AT_ONCE)]
+        )
+
+    def prepared(self, inputs: Tensor) -> Tensor:
+        """Returns images or videos `(..., 3, H, W)` as the encoder takes them: of its normalisation and size."""
         scale, shift = self.std / self.encoder_std, (self.mean - self.encoder_mean) / self.encoder_std
-        pixels = pieces.float() * scale[:, None, None] + shift[:, None, None]
-        side = image_side(self.encoder)
+        pixels, side = inputs.float() * scale[:, None, None] + shift[:, None, None], image_side(self.encoder)
         if side is not None and tuple(side) != tuple(pixels.shape[-2:]):
-            resized = F.interpolate(pixels.flatten(0, 1), side, mode="bilinear", antialias=True, align_corners=False)
-            pixels = resized.unflatten(0, pixels.shape[:2])
+            images = pixels.flatten(0, -4)
+            resized = F.interpolate(images, side, mode="bilinear", antialias=True, align_corners=False)
+            pixels = resized.unflatten(0, pixels.shape[:-3])
         return pixels.to(self.encoder.dtype)
 
     @exact
@@ -179,9 +201,23 @@ class VisualWords(Frozen):
 
     def gather(self, batches: Iterable[Tensor], pieces: int, progress: bool = True) -> Tensor:
         """Returns the features of the first `pieces` pieces of batches of clips, `(pieces, D)`, on the CPU; fewer if
-        the batches have fewer."""
+        the batches have fewer.
+
+        All ranks call it, each with its share of the clips: rank r of R with every R-th, from clip r on. They get the
+        same pieces as one process with all clips, in the same order. An error of one rank is raised on all of them."""
+        rank, ranks = rank_and_ranks()
+        clips, points = -(-pieces // (self.num_words * ranks)), []
         what = ("reading pieces for the visual words", "pieces")
-        return first_points(batches, self.describe, pieces, self.centres_1, what, progress)
+
+        def read() -> None:
+            most = clips * self.num_words
+            points.append(first_points(batches, self.describe, most, self.centres_1, what, progress and rank == 0))
+
+        on_each_process(read)
+        if ranks == 1:
+            return points[0][:pieces]
+        of_ranks = gather(points[0].to(self.centres_1.device)).unflatten(0, (ranks, -1, self.num_words))
+        return of_ranks.transpose(0, 1).flatten(0, 2)[:pieces].cpu()
 
     def facts(self) -> dict[str, Any]:
         """Returns the number of visual words, how many have pieces, and their perplexity: the exponential of the

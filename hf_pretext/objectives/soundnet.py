@@ -20,7 +20,7 @@ from transformers.utils import logging
 
 from ..features import encode, width
 from ..modalities._image_processor import USUAL_SIZE, load_processor, target_size
-from ..modalities.image import COLOR_OPTIONS
+from ..modalities.image import UNCHANGED
 from ..modeling import PretextModel, PretextOutput
 from ..modules.composite import columns_of
 from ..modules.distributed import by_row
@@ -39,7 +39,6 @@ from ..utils.settings import make_settings
 
 CACHED_BYTES = 2**30  # most bytes of the posteriors of all rows
 FRAMES = ("video_pixel_values", "pixel_values_videos", "pixel_values")  # possible columns of the frames
-UNCHANGED = {"crop_scale": 1.0, **dict.fromkeys(("horizontal_flip", *COLOR_OPTIONS), 0.0)}
 FIXED = {name: (value, "teachers classify the frames as they are") for name, value in UNCHANGED.items()}
 log = logging.get_logger(__name__)
 

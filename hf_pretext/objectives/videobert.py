@@ -9,7 +9,6 @@ ICCV 2019, https://huggingface.co/papers/1904.01766
     -> masked words and visual words (M, vocabulary), alignment by [CLS] (B, 2)
 """
 
-import copy
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,17 +17,12 @@ from typing import Any
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import (
-    AutoModelForPreTraining,
-    BertConfig,
-    BertForPreTraining,
-    BertModel,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoModelForPreTraining, BertForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from ..features import pool
+from ..modalities.image import UNCHANGED
 from ..modeling import PretextOutput
+from ..modules.bert import check_bert, with_heads
 from ..modules.draws import drawn_by
 from ..modules.dual_encoder import pair_labels
 from ..modules.losses import cross_entropy
@@ -40,7 +34,6 @@ from ..modules.masking import (
     masked_prediction,
     positions_of,
     replaced,
-    visual_tokens,
     with_tokens_of,
     without_special,
 )
@@ -58,11 +51,24 @@ from ..modules.video_text import (
 )
 from ..modules.visual_words import VisualWordsTask
 from ..modules.word_encoder import WithVisualWords, frames_of
+from ..modules.word_strips import strips
 from ..utils.settings import make_settings
 
 BY_MASK, BY_RANDOM = 0.8, 0.1  # shares of the masked tokens that are replaced, as in BERT; the others stay
 TYPES = {"words": TEXT_TYPE, "visual_words": VIDEO_TYPE}  # of the tokens that are predicted
 NEEDED = ("mask_token_id", "cls_token_id", "sep_token_id")
+FIXED = {name: (value, "visual words are those of films as they are") for name, value in UNCHANGED.items()}
+ILLUSTRATED = 3  # films in a report
+FORMULA = (
+    r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(x_i \mid x_{\setminus M}\right) "
+    r"- \log p_\theta\left(y \mid x_{\setminus M}\right), \quad x = \text{[CLS]}\, t_1 \dots t_n\, \text{[>]}\, "
+    r"v_1 \dots v_m\, \text{[SEP]}, \; y \text{ whether text } t \text{ and visual words } v \text{ fit}"
+)
+LIMITS = (
+    "A visual word is a cluster of the features of a frozen encoder: what that encoder does not separate is lost.",
+    "Features of a piece of film are means. Small objects and short events have little weight in them.",
+    "The model hardly understands words that do not occur in its training texts.",
+)
 
 
 @strict
@@ -109,13 +115,14 @@ class VideobertForPreTraining(WithVisualWords):
     """transformers' `BertForPreTraining`, trained on texts and on films as sequences of visual words.
 
     The vocabulary is that of the text, then [>], then the visual words. `AutoModel` loads a checkpoint as `BertModel`,
-    with a tokenizer that has the new tokens. The frozen encoder of the visual words is in the sub-folder `video/`, and
-    their clusters are in pretext.safetensors. A batch has texts with their films, only films or only texts. Of the
-    pairs, half get the film of another row with other `labels`; their masked words are not predicted.
+    with a tokenizer that has the new tokens. The frozen encoder of the visual words is in the sub-folder `video/`, or
+    only named (store_word_encoder), and their clusters are in pretext.safetensors. A batch has texts with their films,
+    only films or only texts. Of the pairs, half get the film of another row with other `labels`; their masked words are
+    not predicted.
 
     forward: input_ids and attention_mask (`(B, L)`, with [CLS] and [SEP]), and pixel_values_videos or pixel_values
     (`(B, F, 3, S, S)`), or one of the two kinds; labels (`(B,)`, integers: pairs with equal labels belong together;
-    default: no two pairs do).
+    default: no two pairs do). With cache_words, keys (`(B,)`, int64: numbers of the rows) instead of frames.
 
     Returns features (`(B, D)`): means over the tokens. Losses and logs (accuracies): `words` of texts alone,
     `visual_words` of films alone; `pair_words`, `pair_visual_words` and `alignment` of pairs.
@@ -133,17 +140,9 @@ class VideobertForPreTraining(WithVisualWords):
     auto_class = AutoModelForPreTraining
     processor_of = "text"
     learns_from_one_kind = True
-    capabilities = ("match", "predict_tokens", "condense")
-    formula = (
-        r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(x_i \mid x_{\setminus M}\right) "
-        r"- \log p_\theta\left(y \mid x_{\setminus M}\right), \quad x = \text{[CLS]}\, t_1 \dots t_n\, \text{[>]}\, "
-        r"v_1 \dots v_m\, \text{[SEP]}, \; y \text{ whether text } t \text{ and visual words } v \text{ fit}"
-    )
-    limits = (
-        "A visual word is a cluster of the features of a frozen encoder: what that encoder does not separate is lost.",
-        "Features of a piece of film are means. Small objects and short events have little weight in them.",
-        "The model hardly understands words that do not occur in its training texts.",
-    )
+    fixed_options = FIXED
+    capabilities = ("match", "predict_tokens", "condense", "illustrate")
+    formula, limits = FORMULA, LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: VideobertTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
@@ -173,7 +172,7 @@ class VideobertForPreTraining(WithVisualWords):
         """Returns a `BertForPreTraining`. encoder: a `BertConfig` (random weights), a `BertModel` (keeps its weights,
         random heads), or a `BertForPreTraining` (returned unchanged). Raises `ValueError` for any other model, without
         pooler, and for fewer than two token types."""
-        check_bert(encoder)
+        check_bert(encoder, cls.objective)
         return with_heads(encoder)
 
     @classmethod
@@ -194,14 +193,17 @@ class VideobertForPreTraining(WithVisualWords):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         labels: Tensor | None = None,
+        keys: Tensor | None = None,
         **frames: Tensor,
     ) -> PretextOutput:
-        pixels = frames_of(frames)
-        check_batch(input_ids, pixels)
+        check_batch(input_ids, frames_of(frames), keys)
+        words, rows = self.words_of(frames, keys, needed=input_ids is None)
+        if rows is not None:
+            labels = rows if labels is None else labels[rows]
+            input_ids, attention_mask = (x if x is None else x[rows] for x in (input_ids, attention_mask))
         text = None if input_ids is None else self.mask_text(input_ids, present_of(input_ids, attention_mask))
-        if pixels is None:
+        if words is None:
             return self.learn(text, ("words",))
-        words = visual_tokens(self.visual_words, pixels, self.training)
         if text is None:
             return self.learn(self.joined(None, self.mask_film(words)), ("visual_words",))
         wrong = None
@@ -266,14 +268,8 @@ class VideobertForPreTraining(WithVisualWords):
         return [*(self.task.special_token_ids or ()), self.task.video_token_id]
 
     def encode(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
-        """Returns the last hidden states `(B, T, D)` and the pooled first token `(B, D)`. Raises `ValueError` for more
-        tokens than the model has positions."""
-        length, most = tokens.ids.shape[1], self.config.max_position_embeddings
-        if length > most:
-            raise ValueError(
-                f"Text and film have {length} tokens, but the model has {most} positions (max_position_embeddings). "
-                "Give a smaller --max_length or --num_words, or a model with more positions."
-            )
+        """Returns the last hidden states `(B, T, D)` and the pooled first token `(B, D)`."""
+        check_length(tokens, self.config.max_position_embeddings)
         outputs = self.encoder(tokens.ids, attention_mask=tokens.present.long(), token_type_ids=tokens.types)
         return outputs.last_hidden_state, outputs.pooler_output
 
@@ -293,41 +289,27 @@ class VideobertForPreTraining(WithVisualWords):
         masked: `(B, L)`, bool. input_ids: `(B, L)`, with the masked tokens replaced already."""
         labels = input_ids.masked_fill(~masked, IGNORED)
         text = tokens_of(input_ids, TEXT_TYPE, present_of(input_ids, attention_mask), labels)
-        tokens = self.joined(text, self.film_of(frames))
+        return self.predicted(self.joined(text, self.film_of(frames)))
+
+    def predicted(self, tokens: Tokens) -> Tensor:
+        """Returns the logits `(M, vocabulary)` of the tokens that have labels, row by row."""
         hidden, _ = self.encode(tokens)
         return self.full_model.cls.predictions(hidden[positions_of(tokens.labels != IGNORED)])
+
+    def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
+        """Returns frame strips of the first films with masked visual words, predicted next to the text: see `strips`"""
+        film, ids = self.mask_film(self.words_of(batch)[0]), batch["input_ids"]
+        masked, first = film.labels != IGNORED, self.task.first_word_id
+        film.ids = film.ids.masked_fill(masked, self.task.mask_token_id)
+        text = tokens_of(ids, TEXT_TYPE, present_of(ids, batch.get("attention_mask")))
+        words = self.predicted(self.joined(text, film))[:, first : first + self.visual_words.size].argmax(1)
+        return strips(self.visual_words, frames_of(batch), masked, words, ILLUSTRATED)
 
     def film_of(self, frames: Mapping[str, Tensor]) -> Tokens | None:
         """Returns all visual words of films, none of them masked; None for a batch without films. frames: or what
         `condense` returns for them."""
-        if "visual_words" not in frames and frames_of(frames) is None:
-            return None
-        words = frames["visual_words"] if "visual_words" in frames else self.condense("video", **frames)["visual_words"]
-        return tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
-
-
-def check_bert(encoder: PreTrainedModel | PreTrainedConfig) -> None:
-    """Raises `ValueError` for anything but a BERT or its config, without pooler, and for less than two token types."""
-    if type(encoder) not in (BertConfig, BertModel, BertForPreTraining):
-        raise ValueError(
-            f"videobert needs a BertConfig, a BertModel or a BertForPreTraining, not a {type(encoder).__name__}."
-        )
-    types = encoder.type_vocab_size if isinstance(encoder, BertConfig) else encoder.config.type_vocab_size
-    if types < 2:
-        raise ValueError(f"videobert needs 2 token types, for text and film, but type_vocab_size is {types}.")
-    if isinstance(encoder, BertModel) and encoder.pooler is None:
-        raise ValueError("The BertModel has no pooler, which alignment needs. Give one with a pooler.")
-
-
-def with_heads(encoder: PreTrainedModel | PreTrainedConfig) -> BertForPreTraining:
-    """See `VideobertForPreTraining.native`."""
-    if isinstance(encoder, BertForPreTraining):
-        return encoder
-    if isinstance(encoder, BertConfig):
-        return AutoModelForPreTraining.from_config(copy.deepcopy(encoder), dtype=torch.float32)
-    full_model = AutoModelForPreTraining.from_config(copy.deepcopy(encoder.config)).to(encoder.dtype)
-    full_model.bert.load_state_dict(encoder.state_dict())
-    return full_model
+        words, _ = self.words_of(frames)
+        return None if words is None else tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
 
 
 def present_of(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -335,13 +317,23 @@ def present_of(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
     return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
 
 
-def check_batch(input_ids: Tensor | None, pixels: Tensor | None) -> None:
+def check_batch(input_ids: Tensor | None, pixels: Tensor | None, keys: Tensor | None) -> None:
     """Raises `ValueError` for a batch without texts and films, for texts that are not `(B, L)`, for frames that are not
-    `(B, F, 3, S, S)`, and for different numbers of the two."""
-    if input_ids is None and pixels is None:
+    `(B, F, 3, S, S)`, and for different numbers of the two. keys: of rows whose frames may not be needed."""
+    if input_ids is None and pixels is None and keys is None:
         raise ValueError("A batch needs input_ids, pixel_values_videos, or the two of them, but has neither.")
     shapes = [None if values is None else tuple(values.shape) for values in (input_ids, pixels)]
     if (shapes[0] and len(shapes[0]) != 2) or (shapes[1] and len(shapes[1]) != 5):
         raise ValueError(f"input_ids must be (B, L) and frames (B, F, 3, S, S), but their shapes are {shapes}.")
     if None not in shapes and shapes[0][0] != shapes[1][0]:
         raise ValueError(f"{shapes[0][0]} texts came with {shapes[1][0]} films. Give one text per film.")
+
+
+def check_length(tokens: Tokens, most: int) -> None:
+    """Raises `ValueError` for more tokens than the model has positions."""
+    length = tokens.ids.shape[1]
+    if length > most:
+        raise ValueError(
+            f"Text and film have {length} tokens, but the model has {most} positions (max_position_embeddings). "
+            "Give a smaller --max_length or --num_words, or a model with more positions."
+        )

@@ -1,5 +1,7 @@
 """What the report shows under its curves: which panel fits a model, and what is in it."""
 
+import copy
+
 import datasets
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from hf_pretext.evaluation.transfer import Labels
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.text import Text
 from hf_pretext.modalities.video import Video, default_video_processor
 
 CPU = torch.device("cpu")
+COLORS = ("green", "blue", "grey") * 2
 
 
 @pytest.fixture(scope="module")
@@ -171,10 +175,54 @@ def test_one_long_word_of_each_text_is_masked_and_guessed(tokenizer):
     texts = [" ".join(NAMES[i] for i in range(first, first + 4)) + " green" * 9 for first in range(8)]
     rows = panels.predicted_words(model, tokenizer, ["red box", *texts])  # the first is too short
     assert len(rows) == panels.WORDS
-    for text, word, likely in rows:
+    for text, word, guesses in rows:
+        (likely,) = guesses.values()
         assert text.count("____") == 1 and len(likely) == panels.GUESSES and len(word) >= panels.LONG
         assert any(each.startswith(" ".join(text.replace("____", word).split())[:20]) for each in texts)
     assert panels.predicted_words(model, tokenizer, ["red box"]) == []
+
+
+class Narrated(LabelledSet):
+    """Stands for a labelled set of six films, each of one number, with a text whose third word has this number."""
+
+    def __init__(self, tokenizer):
+        video = Video(default_video_processor(16), 1)
+        video.encoder_input = "pixel_values"
+        self.inputs, self.order = Inputs(Text(tokenizer, 16), video), list(range(6))
+        self.labels, self._rows = Labels({"test": np.zeros(6)}, ["a"]), {"test": []}
+
+    def captions(self, split):
+        return [f"red box {COLORS[i]} bar" for i in range(6)]
+
+    def reordered(self, split, order):
+        other = copy.copy(self)
+        other.order = order
+        return other
+
+    def batches(self, split, kind=None):
+        assert kind == "video"
+        return [{"pixel_values": torch.tensor(self.order).view(-1, 1, 1, 1, 1).expand(-1, 1, 3, 16, 16)}]
+
+
+def test_a_masked_word_is_predicted_with_its_video_and_without(tokenizer):
+    class Seeing(nn.Module):
+        """Predicts the colour of the video, or without it that of the first."""
+
+        inputs, capabilities = ("text", "video"), ("predict_tokens",)
+        task = type("Task", (), {"mask_token_id": tokenizer.mask_token_id})
+
+        def predict_tokens(self, masked, input_ids, attention_mask, pixel_values=None):
+            assert (input_ids[masked] == tokenizer.mask_token_id).all() and masked.sum() == 1
+            number = 0 if pixel_values is None else int(pixel_values.flatten()[0])
+            word = tokenizer.convert_tokens_to_ids(COLORS[number])
+            return torch.eye(len(tokenizer))[word][None]
+
+    draw, _ = panels.transfer_panel({"trained": Seeing()}, Narrated(tokenizer), {"transfer": {}}, CPU)
+    rows = draw.keywords["predictions"]
+    assert len(rows) == panels.FILMS
+    for text, word, guesses in rows:
+        assert text == "red box ____ bar" and list(guesses) == ["with video", "without"]
+        assert guesses["with video"][0] == word and guesses["without"][0] == COLORS[0]
 
 
 def test_a_model_of_videos_draws_the_middle_frames_of_test_clips():

@@ -32,6 +32,19 @@ def test_a_piece_is_the_mean_of_its_frames_features():
     torch.testing.assert_close(words.describe(clips), expected)
 
 
+def test_frames_that_repeat_are_encoded_once(monkeypatch):
+    words, clips = words_of(), films(3)
+    clips[0, 1:], clips[2, 2:] = clips[0, :1], clips[2, 1:2]  # 1, 4 and 2 different frames
+    with torch.no_grad():
+        hidden = words.encoder(clips.flatten(0, 1)).last_hidden_state.mean((2, 3)).view(3, 2, 2, -1)
+    counts, encode = [], words.encoder.forward
+    monkeypatch.setattr(
+        words.encoder, "forward", lambda pixel_values: counts.append(len(pixel_values)) or encode(pixel_values)
+    )
+    torch.testing.assert_close(words.describe(clips), hidden.mean(2))
+    assert counts == [7]
+
+
 def test_a_video_encoder_takes_the_frames_of_a_piece_together():
     words, clips = words_of("videomae"), films(3, frames=8)
     with torch.no_grad():

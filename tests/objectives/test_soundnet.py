@@ -34,11 +34,11 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities import Inputs, _clips
 from hf_pretext.modalities.audio import Audio
-from hf_pretext.modalities.image import Augmentation, default_processor
+from hf_pretext.modalities.image import UNCHANGED, Augmentation, default_processor
 from hf_pretext.modalities.video import Video
 from hf_pretext.modules import teachers as teachers_module
 from hf_pretext.objectives import soundnet
-from hf_pretext.objectives.soundnet import UNCHANGED, SoundnetForPreTraining
+from hf_pretext.objectives.soundnet import SoundnetForPreTraining
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer, check_fixed
 

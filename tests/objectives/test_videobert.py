@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import CONFIGS, IMAGE, TEXT
 from contract import check_contract
+from loopback_hub import online
 from safetensors.torch import load_file
 from transformers import AutoModel, BertConfig, BertForPreTraining, BertModel, RobertaConfig
 
@@ -15,6 +16,8 @@ from hf_pretext.data.sources import open_source
 from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities.image import default_processor
+from hf_pretext.modules import named as named_models
+from hf_pretext.modules import word_encoder
 from hf_pretext.modules.masking import IGNORED
 from hf_pretext.modules.video_text import TEXT_TYPE, VIDEO_TYPE, Tokens, tokens_of
 from hf_pretext.objectives import videobert
@@ -215,6 +218,60 @@ def test_terms_of_weight_0_are_left_out(folder, monkeypatch):
         model(**kinds(pairs())["texts"])
 
 
+# visual words of all rows
+
+
+def cached(folder, rows: int = 12, lost: tuple[int, ...] = (), texts: int = 0, **settings):
+    """A model with the visual words of `rows` pairs, without those of `lost` ones, and of rows of texts alone."""
+    model, films = model_of(folder, cache_words=True, **settings), pairs(rows)["pixel_values"]
+    model.set_rows(rows + texts)
+    good = torch.tensor([row for row in range(rows) if row not in lost])
+    batches = [{"keys": keys, "pixel_values": films[keys]} for keys in good.split(5)]
+    model.before_training(iter([*batches, {"keys": torch.arange(rows, rows + texts), "input_ids": None}]))
+    return model
+
+
+@pytest.mark.parametrize("kind", ["pairs", "films"])
+def test_cached_visual_words_give_the_losses_of_the_frames(folder, kind):
+    model, batch = cached(folder, texts=3).eval(), kinds(pairs(12))[kind]
+    rows = torch.tensor([7, 0, 11, 3])
+    some = {name: value[rows] for name, value in batch.items()}
+    without = {name: value for name, value in some.items() if name != "pixel_values"}
+    ours, theirs = model(**without, keys=rows), model(**some)
+    assert ours.losses.keys() == theirs.losses.keys()
+    torch.testing.assert_close(ours.losses, theirs.losses)
+    assert model.step_inputs() == ("text",) and model_of(folder).step_inputs() == ("text", "video")
+
+
+def test_rows_of_texts_alone_stay_texts_alone(folder):
+    model, batch = cached(folder, texts=3).eval(), kinds(pairs(3))["texts"]
+    torch.testing.assert_close(model(**batch, keys=torch.arange(12, 15)).losses, model(**batch).losses)
+    with pytest.raises(ValueError, match="No film of the batch has visual words"):
+        model(keys=torch.arange(12, 15))
+
+
+def test_a_film_that_could_not_be_used_is_replaced_by_another_of_its_batch_with_its_text(folder, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(word_encoder.log, "warning", warnings.append)
+    model, batch = cached(folder, lost=(3, 4), texts=3, alignment_weight=0.0).eval(), kinds(pairs(12))["texts"]
+    assert len(warnings) == 1 and warnings[0].startswith("2 of 12 films have no visual words")
+    seen, rows = watched(model, monkeypatch), torch.tensor([3, 8, 4, 1])
+    model(**{name: value[rows] for name, value in batch.items()}, keys=rows)
+    shown = torch.where(seen[0].labels != IGNORED, seen[0].labels, seen[0].ids)
+    for row, replaced in enumerate([8, 8, 8, 1]):
+        expected = plain(model, {name: value[[replaced]] for name, value in pairs(12).items()})
+        assert shown[row][seen[0].present[row]].tolist() == expected.ids[expected.present].tolist()
+
+
+def test_too_many_visual_words_are_computed_in_each_step(folder, monkeypatch):
+    monkeypatch.setattr(word_encoder, "CACHED_BYTES", 4 * 12 * WORDS - 1)
+    warnings = []
+    monkeypatch.setattr(word_encoder.log, "warning", warnings.append)
+    model = cached(folder)
+    assert model.cached is None and model.step_inputs() == ("text", "video")
+    assert len(warnings) == 1 and warnings[0].startswith("The visual words of 12 rows would take more than")
+
+
 # what it predicts
 
 
@@ -233,6 +290,26 @@ def test_scores_and_predictions_are_those_of_transformers(folder):
     torch.testing.assert_close(of_pairs, output.prediction_logits[:, :length][masked])
     torch.testing.assert_close(of_texts, alone[masked])
     assert not torch.allclose(of_pairs, of_texts)
+
+
+def test_strips_show_films_what_is_masked_and_frames_of_the_predicted_words(folder, monkeypatch):
+    model, batch = model_of(folder, video_mask_ratio=0.5).eval(), pairs()
+    score = torch.eye(model.config.vocab_size)[FIRST + 4]  # the fifth visual word, in each place
+    monkeypatch.setattr(model.full_model.cls.predictions, "forward", lambda hidden: score.expand(len(hidden), -1))
+    with torch.no_grad():
+        drawn = model.illustrate(**batch)
+    assert list(drawn) == [f"{i}: {title}" for i in (1, 2, 3) for title in ("film", "masked pieces", "predicted")]
+    clips = batch["pixel_values"]
+    features = model.visual_words.describe(clips).flatten(0, 1)
+    nearest = (features - model.visual_words.tree[-1][4]).square().sum(1).argmin()
+    expected = clips[:, 1::2].flatten(0, 1)[nearest]  # of pieces of two frames
+    for row in range(3):
+        film, masked, predicted = (drawn[f"{row + 1}: {name}"] for name in ("film", "masked pieces", "predicted"))
+        assert film.shape == (WORDS, 2 * WORDS, 3, IMAGE, IMAGE) and torch.equal(film[:, 0], clips[row, 1::2])
+        hidden = (masked[:, 0] == 0).flatten(1).all(1)
+        assert hidden.sum() == WORDS // 2 and torch.equal(masked[~hidden], film[~hidden])
+        assert torch.equal(predicted[~hidden], film[~hidden])
+        assert all(torch.equal(frame, expected) for frame in predicted[hidden][:, 0])
 
 
 def test_a_random_model_can_be_measured_but_not_trained_without_clusters(folder):
@@ -273,6 +350,62 @@ def test_vocabulary_and_clusters_survive_save_and_load(tmp_path, folder):
     shutil.rmtree(tmp_path / "run" / "video")
     with pytest.raises(ValueError, match="lacks the sub-folder video/"):
         hf_pretext.load(tmp_path / "run")
+
+
+@pytest.fixture
+def named(folder, tmp_path, monkeypatch):
+    """A saved model that only names its frozen encoder, next to the folder of this encoder, as of another process."""
+    shutil.copytree(folder, tmp_path / "frozen")
+    model = model_of(tmp_path / "frozen", store_word_encoder=False)
+    model.save_pretrained(tmp_path / "run")
+    monkeypatch.setattr(named_models, "PLACES", {})
+    monkeypatch.chdir(tmp_path)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["pretext"]["word_encoder"] == ".../frozen"
+    return model
+
+
+def test_a_checkpoint_may_only_name_its_frozen_encoder(named, tmp_path):
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.json", "model.safetensors", "pretext.safetensors"
+    }  # fmt: skip
+    assert type(AutoModel.from_pretrained("run")) is BertModel
+    loaded, clips = hf_pretext.load("run", word_encoder="frozen"), pairs()["pixel_values"]
+    assert torch.equal(loaded.visual_words(clips), named.visual_words(clips))
+    named_models.note_place(str(tmp_path / "frozen"))  # as in the process of a run
+    assert torch.equal(hf_pretext.load("run").visual_words(clips), named.visual_words(clips))
+
+
+def test_a_named_encoder_that_is_missing_or_has_changed_is_an_error(named, tmp_path):
+    with pytest.raises(ValueError, match=r"does not contain the encoder .*load\(\.\.\., word_encoder=.*\.\.\./frozen"):
+        hf_pretext.load("run")
+    other = AutoModel.from_pretrained("frozen")
+    next(other.parameters()).data += 1
+    other.save_pretrained("frozen")
+    with pytest.raises(ValueError, match="frozen has other weights than the encoder of this model's visual words"):
+        hf_pretext.load("run", word_encoder="frozen")
+
+
+def test_a_named_encoder_of_the_hub_is_loaded_at_its_commit(folder, tmp_path, monkeypatch):
+    with online(tmp_path / "hub", monkeypatch) as hub:
+        from huggingface_hub import HfApi
+
+        monkeypatch.setattr("transformers.utils.hub._hf_api", HfApi(endpoint=hub.url))
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+        encoder = AutoModel.from_pretrained(folder)
+        encoder.push_to_hub("tester/frozen")
+        model = model_of("tester/frozen", store_word_encoder=False)
+        assert len(model.parts["named"]["revision"]) == 40
+        model.save_pretrained(tmp_path / "run")
+        next(encoder.parameters()).data += 1
+        encoder.push_to_hub("tester/frozen")  # main has other weights now
+        clips = pairs()["pixel_values"]
+        assert torch.equal(hf_pretext.load(tmp_path / "run").visual_words(clips), model.visual_words(clips))
+        older = model_of("tester/frozen", word_encoder_revision=model.parts["named"]["revision"])
+        assert torch.equal(next(older.visual_words.encoder.parameters()), next(model.visual_words.encoder.parameters()))
+        assert "named" not in older.parts
 
 
 def test_the_objective_of_the_frozen_encoder_is_not_kept(tmp_path, folder):
@@ -326,6 +459,7 @@ def test_complete_adds_the_new_tokens_to_the_tokenizer(tmp_path, folder):
         (BertModel(bert(), add_pooling_layer=False), {}, "has no pooler, which alignment needs"),
         (bert(), {"word_encoder": None}, "give one of images or videos with --word_encoder"),
         (bert(), {"word_encoder": "nowhere"}, "--word_encoder nowhere can't be loaded"),
+        (bert(), {"word_encoder_revision": "v1"}, "--word_encoder_revision v1: .* is a folder, which has no revisions"),
         (bert(), {"sep_token_id": None}, "sep_token_id is not set"),
         (bert(), {"max_step": 5}, "max_step must be at least 1 and at most num_words=4, but is 5"),
         (bert(), {"video_mask_ratio": 1.0}, "video_mask_ratio must lie between 0 and 1"),

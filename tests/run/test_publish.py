@@ -94,7 +94,7 @@ def test_without_an_evaluation_set_the_card_says_so(tmp_path):
 
 def test_texts_with_signs_of_mathematics_are_drawn_as_they_are(tmp_path):
     results = json.loads((REPOSITORY / "model_cards" / "masked_lm_reviews" / "results.json").read_text())
-    predictions = [("the $100 million #1 hit made $____, 50% off", "$200", ["$5", "\\frac", "_", "^"])]
+    predictions = [("the $100 million #1 hit made $____, 50% off", "$200", {"$_": ["$5", "\\frac", "_", "^"]})]
     panel = partial(draw_fractions, transfer=results["transfer"], predictions=predictions)
     draw(tmp_path / "r.png", results, [(panel, 4.2)])
     assert (tmp_path / "r.png").stat().st_size > 10_000
