@@ -18,6 +18,7 @@ from films import HELD_OUT_MISSIONS, MISSIONS, ORDER_CLASSES, SETTINGS, SMOKE, m
 
 from hf_pretext import Recipe
 
+WITHOUT = ("eval_video_label", "num_mel_bins", "seconds")
 ABOUT_BABYAI = (
     "The films are of a bot in rooms of five objects, and the sentences are made by a grammar of few words. The "
     "encoder of frames sees one frame at a time. Their order is seen by a GRU that only hf_pretext loads."
@@ -75,14 +76,14 @@ recipe = Recipe(
         "heldout_dataset": lambda: missions("babyai_heldout"),
     },
     settings={
-        **{name: value for name, value in SETTINGS.items() if name not in ("eval_video_label", "num_mel_bins")},
+        **{name: value for name, value in SETTINGS.items() if name not in WITHOUT},
         "eval_label": "json.level",
         "text_column": "json.text",
         "eval_text_column": "json.text",
         "order_classes": ORDER_CLASSES,
         "report_dataset": None,
         "limits": ABOUT_BABYAI,
-        "seconds": 32.0,  # of all missions
+        "full_video": True,
         "num_frames": 8,
         "max_length": 32,
         "vocab_size": 300,

@@ -23,7 +23,7 @@ from ..data.limits import LIMITS, Limits
 from ..encoders import TRIED, image_sides, noise, refusal, takes_images
 from ..modules.colors import COLOR_DRAWS
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
-from ..utils.settings import accepts_ints
+from ..utils.settings import accepts_ints, refuse_without_effect
 from ..utils.units import in_seconds
 from ._clips import ClipArguments, Part
 from ._image_processor import (
@@ -83,6 +83,7 @@ class VideoArguments:
     num_frames: Number of frames of a clip.
     fps: Frames per second, at any frame rate of the video. The frames last `num_frames / fps` seconds, in the middle of
         the clip. Default: the frames are spread over the clip.
+    full_video: A clip is the full video, of any length, in place of --seconds.
     video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
         processor, or else in its config, or else 224.
     max_video_frames: Videos of more frames count as bad samples.
@@ -94,6 +95,7 @@ class VideoArguments:
     eval_video_column: str | None = None
     num_frames: int = 16
     fps: float | None = None
+    full_video: bool = False
     video_size: int | None = None
     max_video_frames: int = LIMITS.frames
 
@@ -150,9 +152,11 @@ class Video(Modality):
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Video":
-        """Builds the modality from options. Raises `ValueError` for frames that last longer than the clip, and for a
-        processor that `check_video_processor` rejects."""
-        settings, seconds = options[VideoArguments], options[ClipArguments].seconds
+        """Builds the modality from options. Raises `ValueError` for frames that last longer than the clip, for seconds
+        or fps next to full_video, and for a processor that `check_video_processor` rejects."""
+        settings, clips = options[VideoArguments], options[ClipArguments]
+        refuse_without_effect(clips, "seconds", settings.full_video, "clips, which are parts of videos (no full_video)")
+        seconds = None if settings.full_video else clips.seconds
         check_lasts(settings, seconds)
         size = settings.video_size or context.image_size or USUAL_SIZE
         processor = load_video_processor(context.start, settings.video_size, size)
@@ -310,8 +314,11 @@ def frames_of(encoder: PreTrainedModel) -> int | None:
     return getattr(encoder.config, "num_frames", None) or getattr(encoder.config, "frames_per_clip", None)
 
 
-def check_lasts(settings: VideoArguments, seconds: float) -> None:
-    """Raises `ValueError` for frames that last longer than a clip of `seconds`."""
+def check_lasts(settings: VideoArguments, seconds: float | None) -> None:
+    """Raises `ValueError` for frames that last longer than a clip of `seconds`, and for fps in full videos (None)."""
+    if seconds is None:
+        refuse_without_effect(settings, "fps", True, "clips. With full_video, frames are spread over the video")
+        return
     lasts = settings.num_frames / settings.fps if settings.fps else 0
     if lasts > seconds * (1 + 1e-6):
         raise ValueError(
