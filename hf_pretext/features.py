@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -97,14 +98,16 @@ def encode(encoder: PreTrainedModel, layers: Sequence[int] = (-1,), pooling: Poo
         videos, pixel_values `(B, F, C, H, W)`: the features of each layer are averaged over the frames.
     Returns `{layer: (batch, channels)}`.
     """
-    batch, frames = frames_as_images(encoder, batch)
+    count = len(next(iter(batch.values())))
+    batch, _ = frames_as_images(encoder, batch)
     inner = any(layer != -1 for layer in layers)
     outputs = encoder(**batch, **({"output_hidden_states": True} if inner else {}))
     pooled = {}
     for layer in layers:
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
         features = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
-        pooled[layer] = features if frames is None else features.unflatten(0, (-1, frames)).mean(1)
+        # of videos, several rows each: frames, and in VideoPrism's inner layers frames or places
+        pooled[layer] = features if len(features) == count else features.unflatten(0, (count, -1)).mean(1)
     return pooled
 
 
@@ -116,6 +119,8 @@ def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | N
     """
     if attention_mask is None or hidden.ndim != 3 or attention_mask.shape == hidden.shape[:2]:
         return attention_mask if hidden.ndim == 3 else None
+    if hidden.shape[1] == attention_mask.shape[1] + 1:  # VideoPrism's text encoder appends a class token
+        return F.pad(attention_mask, (0, 1), value=1)
     shortened = getattr(encoder, "_get_feature_vector_attention_mask", None)
     if shortened is None or hidden.shape[1] > attention_mask.shape[1]:
         return None

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from ..data.clips import Clip
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, image_sides, noise, refusal, takes_images
+from ..encoders import TRIED, image_sides, images_at_a_time, noise, refusal, takes_images
 from ..modules.colors import COLOR_DRAWS
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
 from ..utils.settings import accepts_ints
@@ -182,7 +182,7 @@ class Video(Modality):
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
         sides = image_sides(encoder)
         videos = [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in sides]
-        return videos + [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in sides]
+        return videos + [{"pixel_values": noise(encoder, images_at_a_time(encoder), 3, *side)} for side in sides]
 
     @staticmethod
     def words(results: Mapping) -> str:
@@ -278,7 +278,7 @@ class Video(Modality):
             )
         self.encoder_input, images = name, takes_images(encoder)
         self.use(converted(self.processor, videos=not images))
-        check_sizes(self, encoder, images)
+        check_sizes(self, encoder, images and frames_of(encoder) is None)  # XCLIP's takes all frames of a video
 
     def noise(self, count: int = 2) -> Batch:
         """Returns normalised noise, `(count, F, 3, S, S)`."""
@@ -325,7 +325,7 @@ def check_sizes(videos: Video, encoder: PreTrainedModel, images: bool) -> None:
     """Raises `ValueError` for an encoder that takes only other numbers of frames or pixels. It is tried, on noise, if
     its config names others.
 
-    images: whether the encoder takes the frames one by one."""
+    images: whether the encoder takes the frames one by one, any number of them."""
     frames, sides = () if images else (videos.frames,), image_sides(encoder)
     usual = {"--num_frames": frames_of(encoder) or videos.frames, "--video_size": sides[0][0]}
     if videos.size in sides and (images or usual["--num_frames"] == videos.frames):
