@@ -91,7 +91,7 @@ def main() -> None:
     model, inputs = mil_nce() if options.narrated else audio_visual(options)
     model.freeze_unused(inputs.noise()[0])
     data = open_source(options.narrated or str(FILMS), needed=inputs.needed)
-    trainer = PretextTrainer(model, args, data, inputs, stream=StreamSettings(parts=4))
+    trainer = PretextTrainer(model, args, data, inputs, stream=StreamSettings(parts=4, max_bad_fraction=0.5))
     compute = trainer.compute_loss
 
     def dying(*args, **kwargs):
