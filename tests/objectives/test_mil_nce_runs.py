@@ -18,6 +18,9 @@ run = partial(film_run.run, **OPTIONS)
 MEASURED = ("loss", "accuracy", "narrations", "samples_seen", "learning_rate")
 
 
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def films(tmp_path_factory):
     """Films of three sentences, half a second each; some have fewer, so that bags are not full."""
