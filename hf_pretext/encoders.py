@@ -82,10 +82,15 @@ def takes_images(encoder: PreTrainedModel, channels: int = 3) -> bool:
     known = _takes_images.setdefault(encoder, {})
     if channels not in known:
         sides = image_sides(encoder)
-        images = [{"pixel_values": noise(encoder, TRIED, channels, *side)} for side in sides]
+        images = [{"pixel_values": noise(encoder, images_at_a_time(encoder), channels, *side)} for side in sides]
         with uncompiled(encoder):
             known[channels] = refusal(encoder, images) is None
     return known[channels]
+
+
+def images_at_a_time(encoder: PreTrainedModel) -> int:
+    """Returns how many images an encoder is tried on: XCLIP's takes the frames of a video, always `num_frames`."""
+    return getattr(encoder.config, "num_frames", None) or TRIED
 
 
 @contextmanager
@@ -122,7 +127,7 @@ def refusal(encoder: PreTrainedModel, batches: list[dict[str, Tensor]]) -> str |
             except Exception as error:  # architectures raise errors of many types
                 reasons.append(f"{type(error).__name__}: {error}".splitlines()[0][:REASON])
                 continue
-            if isinstance(hidden, Tensor) and hidden.ndim > 2 and len(hidden) == TRIED:
+            if isinstance(hidden, Tensor) and hidden.ndim > 2 and len(hidden) == len(next(iter(batch.values()))):
                 return None
             reasons.append("its output has no last_hidden_state with one vector for each token or position.")
     return reasons[0]

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -105,15 +106,17 @@ def encode(
     average_frames: False returns the features of each frame instead, `(batch, F, channels)`.
     Returns `{layer: (batch, channels)}`.
     """
-    batch, frames = frames_as_images(encoder, batch)
+    count = len(next(iter(batch.values())))
+    batch, _ = frames_as_images(encoder, batch)
     inner = any(layer != -1 for layer in layers)
     outputs = encoder(**batch, **({"output_hidden_states": True} if inner else {}))
     pooled = {}
     for layer in layers:
         hidden = last_hidden(encoder, outputs) if layer == -1 else outputs.hidden_states[layer]
         features = pool(hidden, mask_of(encoder, hidden, batch.get("attention_mask")), pooling)
-        pooled[layer] = features if frames is None else features.unflatten(0, (-1, frames))
-        if frames is not None and average_frames:
+        # of videos, several rows each: frames, and in VideoPrism's inner layers frames or places
+        pooled[layer] = features if len(features) == count else features.unflatten(0, (count, -1))
+        if pooled[layer].ndim == 3 and average_frames:
             pooled[layer] = pooled[layer].mean(1)
     return pooled
 
@@ -126,6 +129,8 @@ def mask_of(encoder: PreTrainedModel, hidden: Tensor, attention_mask: Tensor | N
     """
     if attention_mask is None or hidden.ndim != 3 or attention_mask.shape == hidden.shape[:2]:
         return attention_mask if hidden.ndim == 3 else None
+    if hidden.shape[1] == attention_mask.shape[1] + 1:  # VideoPrism's text encoder appends a class token
+        return F.pad(attention_mask, (0, 1), value=1)
     shortened = getattr(encoder, "_get_feature_vector_attention_mask", None)
     if shortened is None or hidden.shape[1] > attention_mask.shape[1]:
         return None

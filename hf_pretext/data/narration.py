@@ -16,6 +16,7 @@ TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,6}):(\d{1,6}(?:[.,]\d*)?)"  # sign, hours if n
 TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")  # settings of a cue follow
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")  # <i>, </c>, <00:00:01.000>, {\an8}
 LATEST = 1e9  # seconds
+PAUSE = 0.05  # seconds between two cues that follow each other without pause
 NEW_LINE = re.compile(r"\r\n?|\n")
 NO_CUES = re.compile(r"(NOTE|STYLE|REGION)\b")  # beginnings of the blocks of WebVTT that are no cues
 
@@ -47,8 +48,8 @@ def parsed(content: str | None) -> list[Narration]:
     """Returns the narrations of SubRip or WebVTT subtitles, sorted by start, then end; `[]` for a film without them.
 
     A text is without markup and in one line. Cues without a text are left out. An end before its start is the start.
-    Times may be after the end of the film. Raises `BadSample` for content of another format, and for times that can't
-    be read."""
+    Times may be after the end of the film. Lines that a cue repeats from the one before are left out: see `unrolled`.
+    Raises `BadSample` for content of another format, and for times that can't be read."""
     if not isinstance(content, (str, type(None))):
         raise BadSample(f"subtitles are {type(content).__name__}, not a string")
     lines = NEW_LINE.split((content or "").removeprefix("\ufeff"))
@@ -62,7 +63,29 @@ def parsed(content: str | None) -> list[Narration]:
             cues[-1][1].append(line)
     if not cues and not is_vtt and any(map(str.strip, lines)):
         raise BadSample("not subtitles: no line with times, like 00:00:01,000 --> 00:00:02,500")
-    return sorted_by_time((plain(" ".join(text)), *times) for times, text in cues)
+    return unrolled([(times, [line for line in text if plain(line)]) for times, text in cues])
+
+
+def unrolled(cues: Sequence[tuple[tuple[float, float], list[str]]]) -> list[Narration]:
+    """Returns the narrations of cues, sorted by start, then end: (start and end in seconds, lines of text).
+
+    Automatic captions roll: a cue begins with the last lines of the one before, which stay on the screen while the next
+    line is spoken. A cue without pause after the one before has only its further lines here; if it has none, the one
+    before lasts until its end. A text that comes again after a pause stays."""
+    made: list[tuple[str, float, float]] = []
+    shown, ended = [], -LATEST  # lines on the screen, and the time until which they are
+    for (start, end), lines in sorted(cues, key=lambda cue: cue[0]):
+        words = [plain(line) for line in lines]
+        longest = min(len(shown), len(words)) if start <= ended + PAUSE else 0
+        kept = next((n for n in range(longest, 0, -1) if shown[-n:] == words[:n]), 0)
+        if lines[kept:]:
+            made.append((plain(" ".join(lines[kept:])), start, end))
+        elif kept:
+            text, first, last = made.pop()
+            made.append((text, first, max(last, end)))
+        if lines:
+            shown, ended = words, max(start, end)
+    return sorted_by_time(made)
 
 
 def in_cues(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
@@ -74,7 +97,7 @@ def in_cues(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
         is_cue = not ignored and (is_cue or "-->" in line)
         if is_cue:
             yield number, line
-        first = not line.strip()
+        first = not line  # a line of one space, as in automatic captions, is a part of the cue
 
 
 def times_of(line: str, number: int) -> tuple[float, float]:

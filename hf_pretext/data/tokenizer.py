@@ -52,6 +52,17 @@ def brought_tokenizer(asked: str | None, encoder: str | None, option: str) -> Pr
     return tokenizer
 
 
+def check_masks(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raises `ValueError` for a tokenizer without attention_mask, as SigLIP's: an empty text would be one of padding,
+    like any other text."""
+    if "attention_mask" not in tokenizer.model_input_names:
+        raise ValueError(
+            f"{type(tokenizer).__name__} gives no attention_mask (model_input_names: "
+            f"{', '.join(tokenizer.model_input_names)}), so that missing texts of a clip can't be marked. Give one "
+            "text for each clip (for mil_nce: --positives nearest), or a tokenizer with attention_mask."
+        )
+
+
 def load_tokenizer(option: str, path: str) -> PreTrainedTokenizerBase | None:
     """Returns the tokenizer of a folder, a Hub id or an open_clip model ("open_clip:ViT-B-32"); None if it has none.
 

@@ -105,8 +105,8 @@ def encoder_arguments(kinds: Sequence[str]) -> type:
 
 
 def check_composition(modalities: Sequence[Modality], views: Iterable[str]) -> None:
-    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, for texts with
-    clips of several lengths, and for full videos next to clips of sounds."""
+    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, for texts
+    with clips of several lengths, and for full videos next to clips of sounds."""
     names = [modality.name for modality in modalities]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"Inputs has the modalities {names}. Give one or more, each once.")

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.captions import LETTERS, Captions, part_of
 from ..data.corpus import BatchedTexts, PackedTexts, check_pads, one_text, room, source_of, tokenised, word_begins
 from ..data.sources import Source
-from ..data.tokenizer import brought_tokenizer, load_tokenizer, train_tokenizer
+from ..data.tokenizer import brought_tokenizer, check_masks, load_tokenizer, train_tokenizer
 from ..encoders import TRIED
 from ..features import positions
 from ..stream.collate import collate
@@ -186,7 +186,10 @@ class Text(Modality):
 
     def tokenised(self, text: str | None) -> Example:
         """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0. None is the
-        empty text, without tokens: all that it is padded to has an attention_mask of 0."""
+        empty text, without tokens: all that it is padded to has an attention_mask of 0. Raises `ValueError` for None if
+        the tokenizer gives no attention_mask."""
+        if text is None:
+            check_masks(self.tokenizer)
         ids, cut = ([], False) if text is None else ids_of(self.tokenizer, text, self.max_length)
         columns = {
             "input_ids": torch.tensor(ids, dtype=torch.long),

@@ -9,21 +9,20 @@ Encoders of videos take frames together. Encoders of images take them one by one
 import copy
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..data.clips import Clip
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, image_sides, noise, refusal, takes_images
+from ..encoders import TRIED, image_sides, images_at_a_time, noise, refusal, takes_images
 from ..modules.colors import COLOR_DRAWS
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box
-from ..utils.settings import accepts_ints, refuse_without_effect
+from ..utils.settings import refuse_without_effect
 from ..utils.units import in_seconds
 from ._clips import ClipArguments, Part
 from ._image_processor import (
@@ -40,6 +39,7 @@ from ._image_processor import (
 )
 from ._modality import Batch, Context, Example, Modality
 from ._saved_clips import SavedClips, saved_clips, with_clips
+from ._video_options import VideoArguments, check_lasts
 from .image import Augmentation
 
 __all__ = ["Video", "VideoArguments", "default_video_processor"]
@@ -70,42 +70,6 @@ print(encoder.__class__.__name__, features.shape)
 """
 RESIZED = {"do_rescale": False, "do_normalize": False}  # arguments of a processor that gives uint8
 INPUTS = ("pixel_values_videos", "pixel_values")  # argument names of video encoders
-
-
-@accepts_ints
-@strict
-@dataclass
-class VideoArguments:
-    """Options of videos.
-
-    video_column: Column of the videos. If not set: detected from the column names and types.
-    eval_video_column: Column of the videos in --eval_dataset. If not set: detected from the column names and types.
-    num_frames: Number of frames of a clip.
-    fps: Frames per second, at any frame rate of the video. The frames last `num_frames / fps` seconds, in the middle of
-        the clip. Default: the frames are spread over the clip.
-    full_video: A clip is the full video, of any length, in place of --seconds.
-    video_size: Side of the square frames that the encoder takes, in pixels. Default: the size in the encoder's video
-        processor, or else in its config, or else 224.
-    max_video_frames: Videos of more frames count as bad samples.
-    """
-
-    _argument_group_name: ClassVar[str] = "videos"
-
-    video_column: str | None = None
-    eval_video_column: str | None = None
-    num_frames: int = 16
-    fps: float | None = None
-    full_video: bool = False
-    video_size: int | None = None
-    max_video_frames: int = LIMITS.frames
-
-    def validate_ranges(self):
-        for name in ("num_frames", "video_size", "max_video_frames"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, but is {value}.")
-        if self.fps is not None and not self.fps > 0:
-            raise ValueError(f"fps must be above 0, but is {self.fps}.")
 
 
 class Video(Modality):
@@ -186,7 +150,7 @@ class Video(Modality):
         names = INPUTS if encoder.main_input_name == INPUTS[0] else INPUTS[::-1]
         sides = image_sides(encoder)
         videos = [{name: noise(encoder, TRIED, frames, 3, *side)} for name in names for side in sides]
-        return videos + [{"pixel_values": noise(encoder, TRIED, 3, *side)} for side in sides]
+        return videos + [{"pixel_values": noise(encoder, images_at_a_time(encoder), 3, *side)} for side in sides]
 
     @staticmethod
     def words(results: Mapping) -> str:
@@ -282,7 +246,7 @@ class Video(Modality):
             )
         self.encoder_input, images = name, takes_images(encoder)
         self.use(converted(self.processor, videos=not images))
-        check_sizes(self, encoder, images)
+        check_sizes(self, encoder, images and frames_of(encoder) is None)  # XCLIP's takes all frames of a video
 
     def noise(self, count: int = 2) -> Batch:
         """Returns normalised noise, `(count, F, 3, S, S)`."""
@@ -314,25 +278,11 @@ def frames_of(encoder: PreTrainedModel) -> int | None:
     return getattr(encoder.config, "num_frames", None) or getattr(encoder.config, "frames_per_clip", None)
 
 
-def check_lasts(settings: VideoArguments, seconds: float | None) -> None:
-    """Raises `ValueError` for frames that last longer than a clip of `seconds`, and for fps in full videos (None)."""
-    if seconds is None:
-        refuse_without_effect(settings, "fps", True, "clips. With full_video, frames are spread over the video")
-        return
-    lasts = settings.num_frames / settings.fps if settings.fps else 0
-    if lasts > seconds * (1 + 1e-6):
-        raise ValueError(
-            f"{settings.num_frames} frames (--num_frames) at {settings.fps:g} a second (--fps) last "
-            f"{in_seconds(lasts)}, longer than a clip of {in_seconds(seconds)} (--seconds). Give --seconds {lasts:g}, "
-            "fewer frames or a higher --fps."
-        )
-
-
 def check_sizes(videos: Video, encoder: PreTrainedModel, images: bool) -> None:
     """Raises `ValueError` for an encoder that takes only other numbers of frames or pixels. It is tried, on noise, if
     its config names others.
 
-    images: whether the encoder takes the frames one by one."""
+    images: whether the encoder takes the frames one by one, any number of them."""
     frames, sides = () if images else (videos.frames,), image_sides(encoder)
     usual = {"--num_frames": frames_of(encoder) or videos.frames, "--video_size": sides[0][0]}
     if videos.size in sides and (images or usual["--num_frames"] == videos.frames):

@@ -150,4 +150,13 @@ def columns_of(batch: Mapping[str, Tensor], encoders: Mapping[str, PreTrainedMod
     return {kind: columns[kind] for kind in encoders}
 
 
+def without(encoder: PreTrainedModel | PreTrainedConfig, kind: str) -> PreTrainedModel | PreTrainedConfig:
+    """Returns a composite model, or its config, without the encoder of one kind; any other model unchanged."""
+    if isinstance(encoder, CompositeConfig):
+        return CompositeConfig(encoders={k: config for k, config in encoder.encoders.items() if k != kind})
+    if isinstance(encoder, CompositeModel):
+        return CompositeModel.of(**{k: part for k, part in encoder.encoders.items() if k != kind})
+    return encoder
+
+
 AutoModel.register(CompositeConfig, CompositeModel, exist_ok=True)

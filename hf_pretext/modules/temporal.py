@@ -7,17 +7,31 @@ LSTM or a Transformer; a GRU (Cho et al. 2014, https://huggingface.co/papers/140
 """
 
 from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..encoders import takes_images
+from ..features import width
 
 
 class FrameGru(nn.Module):
     """GRU layers in both directions over the features of frames, added to them; then their mean."""
 
-    def __init__(self, width: int, layers: int):
+    def __init__(self, channels: int, layers: int):
         super().__init__()
-        if width % 2:
-            raise ValueError(f"temporal_layers need an encoder with an even number of channels, not {width}.")
-        self.gru = nn.GRU(width, width // 2, layers, batch_first=True, bidirectional=True)
+        if channels % 2:
+            raise ValueError(f"temporal_layers need an encoder with an even number of channels, not {channels}.")
+        self.gru = nn.GRU(channels, channels // 2, layers, batch_first=True, bidirectional=True)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Returns features of videos `(B, D)` from those of their frames, `(B, F, D)`, in the order of time."""
         return (frames + self.gru(frames)[0]).mean(1)
+
+
+def frame_gru(encoder: PreTrainedModel, layers: int) -> FrameGru:
+    """Returns the layers over the frames of an encoder of images. Raises `ValueError` for an encoder of videos."""
+    if not takes_images(encoder):
+        raise ValueError(
+            f"temporal_layers={layers} is for an encoder of images, but {type(encoder).__name__} encodes all frames "
+            "together. Leave temporal_layers out."
+        )
+    return FrameGru(width(encoder), layers)

@@ -6,8 +6,12 @@ Instructional Videos", CVPR 2020, https://huggingface.co/papers/1912.06430
     pixel_values (B, F, 3, S, S), input_ids (B, K, L) -> two encoders -> embeddings (B, D), (B, K, D) -> scores of each
     clip with all narrations (B, B K), and of each narration with all clips (B K, B), computed in tiles
     -> softmax of the clip's narrations together among all of them
+
+With one narration a clip and unique texts, the negatives are those of `contrastive.py`, but those of both directions
+are in one denominator: the loss is log(exp(a) + exp(b) - 1) of its two cross-entropies a and b, not their mean.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
@@ -17,15 +21,18 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..encoders import build_encoder, check_encoder, takes_images
+from ..data.tokenizer import check_masks
+from ..encoders import build_encoder, check_encoder
 from ..features import encode, width
 from ..modeling import PretextOutput
-from ..modules.composite import CompositeConfig, CompositeModel, TwoEncoders, columns_of
+from ..modules.composite import CompositeModel, TwoEncoders, columns_of, without
 from ..modules.correspondence import COMPARED, Cosine
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, scale_of
 from ..modules.losses import NegativeNormalizers, numbered_rows
-from ..modules.temporal import FrameGru
+from ..modules.temporal import frame_gru
+from ..modules.video_text_models import USAGE, embedded, embeds_videos_and_texts, towers_of
+from ..modules.word_vectors import WordVectors, attended, tokens_of
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
 
@@ -40,9 +47,9 @@ class MilNceTask:
     positives: narrations that count as right for a clip. bag: the --bag_size narrations that are nearest in time,
         together: it is enough if one of them fits (MIL-NCE); nearest: only the nearest one (the paper's baseline).
     bag_size: number of narrations of a clip (paper: 5); only for positives=bag.
-    embedding_dim: length of the embeddings (paper: 512).
+    embedding_dim: length of the embeddings (paper: 512). XCLIP and VideoPrism have their own.
     temperature: divisor of the cosines; the initial one if it is learned. The paper has none: its embeddings have any
-        length.
+        length. A pretrained XCLIP has its own.
     learned_temperature: whether the temperature is learned.
     temporal_layers: GRU layers over the features of the frames, in both directions, for an encoder of images.
         With 0, the features of the frames are averaged, so that their order is lost.
@@ -80,20 +87,6 @@ class MilNceTask:
             refuse_without_effect(self, name, self.word_dim is None, "word vectors, which need word_dim")
 
 
-class WordVectors(nn.Module):
-    """The paper's encoder of texts: a vector and a layer for each word, the maximum over all words, and one layer."""
-
-    def __init__(self, words: int, dim: int, hidden: int, size: int):
-        super().__init__()
-        self.vectors, self.hidden = nn.Embedding(words, dim), nn.Linear(dim, hidden)
-        self.output = nn.Linear(hidden, size)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Returns embeddings `(B, size)`, of any length, for texts `(B, L)`."""
-        hidden = self.hidden(self.vectors(input_ids)).relu()
-        return self.output(hidden.masked_fill(attention_mask[..., None] == 0, 0).amax(1))  # 0 is the least
-
-
 class MilNceForPreTraining(TwoEncoders):
     """A video encoder and a text encoder that learn from narrated film, whose words do not always fit the moment.
 
@@ -102,10 +95,16 @@ class MilNceForPreTraining(TwoEncoders):
     time first; or one text of each, `(B, L)`. A narration whose attention_mask is 0 is missing: it is neither right nor
     wrong. A clip without any has no loss, but counts as wrong for narrations of other clips. In training, the batches
     of all ranks form one batch; K must be the same on all. A narration whose tokens equal one of a clip's is never
-    wrong for it.
+    wrong for it. In a run, films without narration are bad samples: they are replaced and counted. Films or texts alone
+    (`--videos_alone`) are refused, because they have nothing to compare.
 
     With `word_dim`, texts are encoded by word vectors: the checkpoint has the video encoder alone, in `video/`, and
     pretext.safetensors has the word vectors.
+
+    `from_encoder` also takes an `XCLIPModel` or a `VideoPrismClipModel`, or its config. The checkpoint has this class.
+    Trained are its encoders and projections, those of `get_video_features` and `get_text_features`; the scale of the
+    scores is XCLIP's `logit_scale`. XCLIP's prompts, which add to the embedding of a text what depends on the video,
+    are not trained, so its own `logits_per_video` are not those of this loss.
 
     Returns features (`(B, D)`: embeddings of the clips, of length 1). Logs: accuracy, the share of the first `COMPARED`
     clips with narration whose nearest narration of this rank is one of theirs; narrations, their mean number of a clip;
@@ -121,6 +120,10 @@ class MilNceForPreTraining(TwoEncoders):
     objective = "mil_nce"
     task_class = MilNceTask
     inputs = ("video", "text")
+    usage = (
+        '{% if encoders.video.class in ("XCLIPVisionModel", "VideoPrismVideoModel") %}'
+        f"{USAGE}{{% else %}}{TwoEncoders.usage}{{% endif %}}"
+    )
     capabilities = ("embed", "match")
     match_is_cosine = True
     formula = (
@@ -141,14 +144,27 @@ class MilNceForPreTraining(TwoEncoders):
             raise ValueError("The model has no text encoder. Give one, or word vectors with word_dim=300.")
         if task.word_dim is not None and task.num_words is None:
             raise ValueError(f"word_dim={task.word_dim} needs num_words, the number of tokens of the tokenizer.")
-        heads = {kind: nn.Linear(width(encoder), task.embedding_dim) for kind, encoder in self.encoders.items()}
-        if task.word_dim is not None:
-            heads["text"] = WordVectors(task.num_words, task.word_dim, task.word_hidden, task.embedding_dim)
-        if task.temporal_layers:
-            heads["frames"] = frame_gru(self.encoders["video"], task.temporal_layers)
-        heads["score"] = Cosine(task.temperature, task.learned_temperature)
-        self.pretext_head = nn.ModuleDict(heads)
+        self.pretext_head = nn.ModuleDict(self.heads())
+        if hasattr(full_model, "logit_scale"):
+            full_model.logit_scale.requires_grad_(task.learned_temperature)
         self.post_init()
+
+    def heads(self) -> dict[str, nn.Module]:
+        """Returns fresh heads: what the full model lacks of projections and scale. Raises `ValueError` for settings
+        that have no effect on it."""
+        task, name, made = self.task, type(self.full_model).__name__, {}
+        joint = embeds_videos_and_texts(self.full_model)
+        for each in ("embedding_dim", "word_dim", "temporal_layers"):
+            refuse_without_effect(task, each, joint, f"encoders of video and text, and not for the parts of {name}")
+        if not joint:
+            made = {kind: nn.Linear(width(encoder), task.embedding_dim) for kind, encoder in self.encoders.items()}
+        if task.word_dim is not None:
+            made["text"] = WordVectors(task.num_words, task.word_dim, task.word_hidden, task.embedding_dim)
+        if task.temporal_layers:
+            made["frames"] = frame_gru(self.encoders["video"], task.temporal_layers)
+        if not hasattr(self.full_model, "logit_scale"):
+            made["score"] = Cosine(task.temperature, task.learned_temperature)
+        return made
 
     @classmethod
     def from_encoders(cls, **encoders_and_settings) -> "MilNceForPreTraining":
@@ -166,16 +182,25 @@ class MilNceForPreTraining(TwoEncoders):
     def from_encoder(
         cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
     ) -> "MilNceForPreTraining":
-        """As `PretextModel.from_encoder`. With `word_dim`, the text encoder is left out. Raises `ValueError` for a
-        model without a text encoder if there is no `word_dim`, and for `word_dim` without `num_words`."""
+        """As `PretextModel.from_encoder`. With `word_dim`, the text encoder is left out. The `logit_scale` of a model
+        is kept; that of a config begins with `temperature`. Raises `ValueError` for a model without a text encoder if
+        there is no `word_dim`, for `word_dim` without `num_words`, and for settings that a model does not need."""
         if settings.get("word_dim") is not None:
-            encoder = without_text(encoder)
-        return super().from_encoder(encoder, parts, **settings)
+            encoder = without(encoder, "text")
+        model = super().from_encoder(encoder, parts, **settings)
+        if isinstance(encoder, PreTrainedConfig) and hasattr(model.full_model, "logit_scale"):
+            nn.init.constant_(model.full_model.logit_scale, -math.log(model.task.temperature))
+        use = f"models without a trained scale, and {type(encoder).__name__} has one"
+        refuse_without_effect(model.task, "temperature", hasattr(encoder, "logit_scale"), use)
+        return model
 
     @classmethod
-    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> CompositeModel:
-        """As `TwoEncoders.native`, but it also takes a `CompositeModel` of video alone, for word vectors."""
+    def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
+        """As `TwoEncoders.native`, but it also takes a `CompositeModel` of video alone, for word vectors, and a model
+        of video and text that has projections: `XCLIPModel`, `VideoPrismClipModel`."""
         full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        if embeds_videos_and_texts(full_model):
+            return full_model
         if isinstance(full_model, CompositeModel) and set(full_model.encoders) == {"video"}:
             check_encoder(full_model.encoders["video"], "video")
             return full_model
@@ -183,7 +208,10 @@ class MilNceForPreTraining(TwoEncoders):
 
     @classmethod
     def complete(cls, task: MilNceTask, processors: Mapping[str, Any]) -> MilNceTask:
-        """Completes the settings with the number of tokens, for word vectors."""
+        """Completes the settings with the number of tokens, for word vectors. Raises `ValueError` for bags of several
+        narrations and a tokenizer without attention_mask."""
+        if cls.views_of(task)["text"] > 1:
+            check_masks(processors["text"])
         if task.word_dim is None or task.num_words is not None:
             return task
         return replace(task, num_words=len(processors["text"]))
@@ -207,6 +235,10 @@ class MilNceForPreTraining(TwoEncoders):
             loss, logs = self.compare(videos, texts.unflatten(0, mask.shape[:2]), tokens_of(input_ids, mask))
         return self.output({"mil_nce": loss}, logs, features=videos)
 
+    @property
+    def encoders(self) -> dict[str, PreTrainedModel]:
+        return towers_of(self.full_model) if embeds_videos_and_texts(self.full_model) else super().encoders
+
     def columns_of_video(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Returns the inputs of the video encoder from a batch of all kinds."""
         return columns_of(batch, {"video": self.encoders["video"]})["video"]
@@ -216,7 +248,8 @@ class MilNceForPreTraining(TwoEncoders):
 
         videos, texts: embeddings `(B, D)`, `(B, K, D)`. tokens: of the texts, see `tokens_of`. In `eval()` the loss is
         over the batch of this rank alone, because one rank computes the metrics."""
-        head, (rank, ranks) = self.pretext_head["score"], rank_and_ranks() if self.training else (0, 1)
+        head = self.full_model if hasattr(self.full_model, "logit_scale") else self.pretext_head["score"]
+        rank, ranks = rank_and_ranks() if self.training else (0, 1)
         if self.training:
             clamp_scale(head)
         (clips, bag), scale = tokens.shape[:2], scale_of(head)
@@ -237,6 +270,8 @@ class MilNceForPreTraining(TwoEncoders):
         `(B, D)`, of length 1."""
         if kind == "text":
             columns["attention_mask"] = attended(**columns)
+        if embeds_videos_and_texts(self.full_model):
+            return normalised(embedded(self.full_model, kind, columns))
         if kind == "text" and self.task.word_dim is not None:
             return normalised(self.pretext_head["text"](**columns))
         over_time = self.pretext_head["frames"] if kind == "video" and self.task.temporal_layers else None
@@ -251,16 +286,6 @@ class MilNceForPreTraining(TwoEncoders):
         videos = self.embed("video", **self.columns_of_video(batch))
         cosines = torch.einsum("bd,bkd->bk", videos, texts.view(len(videos), -1, texts.shape[1]))
         return cosines.masked_fill(~mask.any(-1).view(cosines.shape), NO_COSINE).amax(1)
-
-
-def frame_gru(encoder: PreTrainedModel, layers: int) -> FrameGru:
-    """Returns the layers over the frames of an encoder of images. Raises `ValueError` for an encoder of videos."""
-    if not takes_images(encoder):
-        raise ValueError(
-            f"temporal_layers={layers} is for an encoder of images, but {type(encoder).__name__} encodes all frames "
-            "together. Leave temporal_layers out."
-        )
-    return FrameGru(width(encoder), layers)
 
 
 def mil_nce(
@@ -292,19 +317,6 @@ def mil_nce(
     return losses.masked_fill(~narrated, 0)
 
 
-def tokens_of(input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-    """Returns 1 + the token id where the mask is set, else 0: equal for equal texts of any padding."""
-    return (input_ids + 1).masked_fill(attention_mask == 0, 0)
-
-
-def attended(input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-    """Returns the attention mask of texts `(B, L)`. A missing text, which has no token to attend to, attends to all:
-    attention over nothing gives NaN, also in the gradients of the other texts."""
-    if attention_mask is None:
-        return torch.ones_like(input_ids)
-    return torch.where(attention_mask.any(1, keepdim=True), attention_mask, 1)
-
-
 @torch.no_grad()
 def accuracy_of(videos: Tensor, texts: Tensor, numbers: Tensor, present: Tensor) -> Tensor:
     """Returns the share of the first `COMPARED` clips with narration whose nearest text is one of theirs, `()`.
@@ -314,15 +326,6 @@ def accuracy_of(videos: Tensor, texts: Tensor, numbers: Tensor, present: Tensor)
     predicted = numbers.flatten()[scores.argmax(1)]
     right = ((numbers[:COMPARED] == predicted[:, None]) & present[:COMPARED]).any(1)
     return right.sum() / present[:COMPARED].any(1).sum().clamp(min=1)
-
-
-def without_text(encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel | PreTrainedConfig:
-    """Returns a composite model, or its config, without the text encoder; any other model unchanged."""
-    if isinstance(encoder, CompositeConfig):
-        return CompositeConfig(encoders={k: config for k, config in encoder.encoders.items() if k != "text"})
-    if isinstance(encoder, CompositeModel):
-        return CompositeModel.of(**{k: part for k, part in encoder.encoders.items() if k != "text"})
-    return encoder
 
 
 def check_batch(videos: Tensor, input_ids: Tensor, attention_mask: Tensor, training: bool) -> None:

@@ -54,6 +54,56 @@ def test_subtitles_in_every_form_are_the_same_narrations(content):
     assert parsed(content) == NARRATIONS
 
 
+ROLLING = """WEBVTT
+Kind: captions
+Language: en
+
+00:00:00.160 --> 00:00:02.310 align:start position:0%
+ 
+first<00:00:00.480><c> cut</c><00:00:00.640><c> the</c><00:00:00.880><c> onions</c>
+
+00:00:02.310 --> 00:00:02.320 align:start position:0%
+first cut the onions
+ 
+
+00:00:02.320 --> 00:00:04.550 align:start position:0%
+first cut the onions
+then<00:00:02.560><c> fry</c><00:00:02.800><c> them</c><c.colorE5E5E5><00:00:03.159><c> slowly</c></c>
+
+00:00:04.550 --> 00:00:04.560 align:start position:0%
+then fry them slowly
+ 
+
+00:00:04.560 --> 00:00:06.000 align:start position:0%
+then fry them slowly
+[Music]
+
+00:00:06.000 --> 00:00:08.990 align:start position:0%
+[Music]
+
+00:00:20.000 --> 00:00:21.000 align:start position:0%
+[Music]
+"""
+
+
+def test_lines_that_roll_over_the_screen_are_one_narration_each():
+    """As YouTube writes automatic captions: each line is spoken once, and shown in three cues."""
+    assert parsed(ROLLING) == [
+        ("first cut the onions", 0.16, 2.32),
+        ("then fry them slowly", 2.32, 4.56),
+        ("[Music]", 4.56, 8.99),
+        ("[Music]", 20.0, 21.0),  # after a pause
+    ]
+    times = ["00:01,000 --> 00:02,000", "00:02,000 --> 00:03,000", "00:03,500 --> 00:04,000"]
+    texts = ["go on", "go on to the left", "go on to the left"]  # no line of the one before, and after a pause
+    content = "\n\n".join(f"{i}\n{t}\n{text}" for i, (t, text) in enumerate(zip(times, texts, strict=True)))
+    assert [n.text for n in parsed(content)] == texts
+    three = "a\nb\nc", "b\nc\nd", "d\ne", "f\nd\ne"
+    times = [f"00:0{i},000 --> 00:0{i + 1},000" for i in range(4)]
+    content = "\n\n".join(f"{t}\n{text}" for t, text in zip(times, three, strict=True))
+    assert [n.text for n in parsed(content)] == ["a b c", "d", "e", "f d e"]
+
+
 def test_times_overlap_pass_the_end_and_are_long():
     content = "\n\n".join(
         f"{i}\n{times}\n{i}"

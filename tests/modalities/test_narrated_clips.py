@@ -1,5 +1,6 @@
 """Narrated films: each clip gets the narrations nearest to its own seconds, on real mp4 files, in the stream."""
 
+import copy
 import json
 
 import datasets
@@ -101,6 +102,15 @@ def test_few_narrations_are_filled_up_with_empty_texts(texts):
     padded = Text(texts.tokenizer, 16, padded=True)
     example = Inputs(video(), padded, views={"text": 4})(row(**few), None)
     assert example["input_ids"].shape == (4, 16) and words_of(texts, example) == [*WORDS[1::-1], "", ""]
+
+
+def test_empty_texts_need_a_tokenizer_that_marks_them(texts):
+    siglip = copy.copy(texts.tokenizer)
+    siglip.model_input_names = ["input_ids"]
+    inputs = Inputs(video(), Text(siglip, 16), views={"text": 4})
+    assert inputs(row(**LISTS), None).keys() == {"pixel_values_videos", "input_ids", "cut"}
+    with pytest.raises(ValueError, match="gives no attention_mask .model_input_names: input_ids.*can't be marked"):
+        inputs(row(text="two"), None)
 
 
 def test_captions_without_times_are_different_ones(texts):

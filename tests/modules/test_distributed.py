@@ -1,26 +1,15 @@
 """Two processes with half the batch each are one with all of it: loss, and every gradient."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import torch
-from safetensors.torch import load_file
+from rank_runs import same_values, values_of
 
 SCRIPT = """
-import gc
-import os
-import sys
 import torch
-import torch.distributed as dist
-from safetensors.torch import save_file
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 from hf_pretext.modules import masked_pairs
 from conftest import CONFIGS
 from hf_pretext.objectives import colorization, flava, jigsaw, masked_image, matching, relative_position
+from rank_runs import compare, trained
 from towers import batch_of, pair_of
 import test_multiway
 from test_flava import fitted
@@ -73,13 +62,9 @@ KINDS = {
     "multiway, images alone": {},
 }
 MODELS = {"matching": model_of, "flava": fitted, "multiway": test_multiway.fitted}
-ranks = int(sys.argv[2])
-if ranks > 1:
-    dist.init_process_group("gloo")
-rank = dist.get_rank() if ranks > 1 else 0
 
 
-def found(kind):
+def compute(kind, rank, ranks):
     torch.manual_seed(0)
     name = kind.split(",")[0]
     if kind in IMAGES:
@@ -104,58 +89,19 @@ def found(kind):
     model.eval()
     model.freeze_unused(batch)
     model.train()
-    trained = DistributedDataParallel(model) if ranks > 1 else model
-    output = trained(**batch)
-    output.loss.backward()
-    values = {"loss": output.loss.detach()}
-    if "negatives" in output.logs:
-        values["negatives"] = output.logs["negatives"].double()
-    if ranks > 1:
-        for value in values.values():
-            dist.all_reduce(value)
-            value /= ranks
-    values |= {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    return {f"{kind}: {name}": value.clone() for name, value in values.items()}
+    return trained(model, batch, ranks)
 
 
-# In a function: no model outlives the group, whose threads must have ended before the interpreter does.
-values = {name: value for kind in KINDS for name, value in found(kind).items()}
-if rank == 0:
-    save_file(values, sys.argv[1])
-if ranks > 1:
-    dist.barrier()
-    gc.collect()
-    dist.destroy_process_group()
-    os._exit(0)  # an interpreter that ends while a thread of gloo's still frees a tensor is aborted, once in many runs
+compare(KINDS, compute)
 """
-
-
-def run(folder: Path, ranks: int) -> dict[str, torch.Tensor]:
-    script, file, tests = folder / "compare.py", folder / f"{ranks}.safetensors", Path(__file__).parents[1]
-    script.write_text(SCRIPT)
-    paths = [str(tests), str(tests / "objectives"), *sys.path]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d"]
-    done = subprocess.run(
-        [sys.executable, *([*launch, "--rdzv_endpoint", "localhost:0"] if ranks > 1 else []), script, file, str(ranks)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return load_file(file)
 
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
-    return run(tmp_path_factory.mktemp("one"), 1)
+    return values_of(SCRIPT, tmp_path_factory.mktemp("one"), 1)
 
 
 @pytest.mark.parametrize("ranks", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_processes_equal_one_with_the_whole_batch(tmp_path, one, ranks):
-    found = run(tmp_path, ranks)
-    assert found.keys() == one.keys()
     assert len(one) > 300
-    for name, value in one.items():
-        torch.testing.assert_close(found[name], value, atol=1e-10, rtol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
+    same_values(values_of(SCRIPT, tmp_path, ranks), one)

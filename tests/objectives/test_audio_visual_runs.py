@@ -1,45 +1,19 @@
 """Runs of audio-visual correspondence on real films, killed before and after the shifted sounds begin, are unbroken."""
 
-import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
+import film_run
 import pytest
+from film_run import found
 
-SCRIPT = Path(__file__).parent / "film_run.py"
 STEPS, EASY = 12, 6  # steps of a run, and those without shifted sounds
 OPTIONS = dict(
     max_steps=STEPS, per_device_train_batch_size=8, logging_steps=1, save_steps=1, save_total_limit=2, seed=3,
     learning_rate=3e-3, use_cpu=True, disable_tqdm=True, report_to="none", easy_until=EASY / STEPS,
 )  # fmt: skip
+run = partial(film_run.run, **OPTIONS)
 MEASURED = ("loss", "accuracy", "shifted", "samples_seen", "learning_rate")
-
-
-def run(folder: Path, ranks: int = 1, expect: int = 0, **options) -> str:
-    arguments = [word for k, v in {"output_dir": folder, **OPTIONS, **options}.items() for word in (f"--{k}", str(v))]
-    launch = ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--rdzv_backend", "c10d"]
-    launch = [*launch, "--rdzv_endpoint", "localhost:0"] if ranks > 1 else []
-    done = subprocess.run(
-        [sys.executable, *launch, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == expect, done.stderr
-    return done.stderr
-
-
-def found(folder: Path, rank: int = 0) -> dict:
-    return json.loads((folder / f"found-rank{rank}.json").read_text())
-
-
-def same(folder: Path, unbroken: Path, ranks: int = 1) -> None:
-    for rank in range(ranks):
-        ours, theirs = found(folder, rank), found(unbroken, rank)
-        assert ours["weights"] == theirs["weights"] and ours["digest"] == theirs["digest"]
-        for name in MEASURED:
-            assert [entry[name] for entry in ours["logs"]] == [entry[name] for entry in theirs["logs"]], name
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +32,7 @@ def test_killed_before_and_after_shifted_sounds_begin(unbroken, tmp_path, worker
     run(folder, die_at=EASY - 2, dataloader_num_workers=first, expect=-signal.SIGKILL)
     run(folder, die_at=EASY + 3, dataloader_num_workers=second, last=True, expect=-signal.SIGKILL)
     run(folder, dataloader_num_workers=third, last=True)
-    same(folder, unbroken)
+    film_run.same(folder, unbroken, MEASURED)
 
 
 @pytest.mark.slow
@@ -69,6 +43,6 @@ def test_two_processes_killed_and_resumed(tmp_path):
     run(folder, die_at=EASY - 1, dataloader_num_workers=2, expect=1, **options)
     assert not (folder / "found-rank0.json").exists()
     run(folder, last=True, **options)
-    same(folder, tmp_path / "unbroken", ranks=2)
+    film_run.same(folder, tmp_path / "unbroken", MEASURED, ranks=2)
     shares = [entry["shifted"] for entry in found(folder)["logs"]]
     assert not any(shares[:EASY]) and all(shares[EASY:])

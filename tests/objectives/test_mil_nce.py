@@ -144,9 +144,9 @@ def test_tiles_change_neither_loss_nor_gradients(monkeypatch, tile):
     assert not given[1][~present].any()
 
 
-def test_one_text_a_clip_is_infonce():
-    """Both directions of `softmax_loss`, the loss of contrastive.py, with one denominator: the right pair counts once
-    in it."""
+def test_one_text_a_clip_is_infonce_of_both_directions_in_one_denominator():
+    """The paper's loss is not the mean of both cross-entropies, which is contrastive.py's: the negatives of both are in
+    one denominator, with the right pair once. exp(loss) is the sum of both exp(cross-entropy), minus 1."""
     clips, texts = vectors(8, 1)
     scale, numbers = torch.tensor(10.0, dtype=torch.float64), torch.arange(8)
 
@@ -289,8 +289,26 @@ def test_word_vectors_replace_the_text_encoder_of_a_config_and_a_model():
     assert list(model.encoders) == ["video"] and model.encoder is both.encoders["video"]
 
 
+class Tokens:
+    """What settings take from a tokenizer."""
+
+    def __init__(self, size: int, *names: str):
+        self.size, self.model_input_names = size, names or ["input_ids", "attention_mask"]
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def test_bags_need_a_tokenizer_that_marks_missing_narrations():
+    siglip = {"text": Tokens(50, "input_ids")}
+    with pytest.raises(ValueError, match="gives no attention_mask .*missing texts.*--positives nearest"):
+        MilNceForPreTraining.complete(MilNceTask(), siglip)
+    for task in (MilNceTask(positives="nearest"), MilNceTask(bag_size=1)):
+        assert MilNceForPreTraining.complete(task, siglip) == task
+
+
 def test_the_number_of_word_vectors_is_that_of_the_tokenizer():
-    tokenizer = range(123)  # what has a length
+    tokenizer = Tokens(123)
     assert MilNceForPreTraining.complete(MilNceTask(word_dim=5), {"text": tokenizer}).num_words == 123
     assert MilNceForPreTraining.complete(MilNceTask(word_dim=5, num_words=7), {"text": tokenizer}).num_words == 7
     assert MilNceForPreTraining.complete(MilNceTask(), {"text": tokenizer}).num_words is None
