@@ -35,8 +35,12 @@ SHOWN = ("image", "audio", "video")  # a text in a row with one of these is a ca
 TRIED_TOKENS = 4
 
 
-def ids_of(tokenizer: PreTrainedTokenizerBase, text: str, max_length: int) -> tuple[list[int], bool]:
-    """Returns the tokens of a text, at most `max_length`, and whether it was truncated."""
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> tuple[list[int], bool]:
+    """Returns the tokens of a text, at most `max_length`, and whether it was truncated. None is the empty text, without
+    tokens. Raises `ValueError` for None if the tokenizer gives no attention_mask."""
+    if text is None:
+        check_masks(tokenizer)
+        return [], False
     ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
     if len(ids) <= max_length:
         return ids, False
@@ -186,11 +190,8 @@ class Text(Modality):
 
     def tokenised(self, text: str | None) -> Example:
         """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0. None is the
-        empty text, without tokens: all that it is padded to has an attention_mask of 0. Raises `ValueError` for None if
-        the tokenizer gives no attention_mask."""
-        if text is None:
-            check_masks(self.tokenizer)
-        ids, cut = ([], False) if text is None else ids_of(self.tokenizer, text, self.max_length)
+        empty text, without tokens: all that it is padded to has an attention_mask of 0, see `ids_of`."""
+        ids, cut = ids_of(self.tokenizer, text, self.max_length)
         columns = {
             "input_ids": torch.tensor(ids, dtype=torch.long),
             "attention_mask": torch.ones(len(ids), dtype=torch.long),
