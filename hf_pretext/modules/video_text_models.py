@@ -6,8 +6,8 @@ input_ids, attention_mask (B, L) -> get_text_features -> (B, D)
 
 from collections.abc import Mapping
 
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 SUPPORTED = ("XCLIPModel", "VideoPrismClipModel")
 USAGE = """
@@ -32,7 +32,7 @@ with torch.no_grad():
     video_embeds = model.get_video_features(pixels).pooler_output
 {% else %}
     pixels = processor([video], return_tensors="pt")
-    video_embeds = model.get_video_features(**pixels).pooler_output[:, 0]
+    video_embeds = model.get_video_features(*pixels.values()).pooler_output[:, 0]
 {% endif %}
     text_embeds = model.get_text_features(**texts).pooler_output
 print("cosines", torch.nn.functional.cosine_similarity(video_embeds, text_embeds))
@@ -42,6 +42,11 @@ print("cosines", torch.nn.functional.cosine_similarity(video_embeds, text_embeds
 def embeds_videos_and_texts(model: PreTrainedModel) -> bool:
     """Returns True for a model of the classes in `SUPPORTED`."""
     return type(model).__name__ in SUPPORTED
+
+
+def scale_in(model: PreTrainedModel | PreTrainedConfig) -> nn.Parameter | None:
+    """Returns the logarithm of the scale (1 / temperature) that a model has as its own parameter; None without one."""
+    return getattr(model, "logit_scale", None)
 
 
 def towers_of(model: PreTrainedModel) -> dict[str, PreTrainedModel]:

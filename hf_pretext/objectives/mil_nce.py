@@ -31,7 +31,7 @@ from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, scale_of
 from ..modules.losses import NegativeNormalizers, numbered_rows
 from ..modules.temporal import frame_gru
-from ..modules.video_text_models import USAGE, embedded, embeds_videos_and_texts, towers_of
+from ..modules.video_text_models import USAGE, embedded, embeds_videos_and_texts, scale_in, towers_of
 from ..modules.word_vectors import WordVectors, attended, tokens_of
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
@@ -145,8 +145,8 @@ class MilNceForPreTraining(TwoEncoders):
         if task.word_dim is not None and task.num_words is None:
             raise ValueError(f"word_dim={task.word_dim} needs num_words, the number of tokens of the tokenizer.")
         self.pretext_head = nn.ModuleDict(self.heads())
-        if hasattr(full_model, "logit_scale"):
-            full_model.logit_scale.requires_grad_(task.learned_temperature)
+        if (scale := scale_in(full_model)) is not None:
+            scale.requires_grad_(task.learned_temperature)
         self.post_init()
 
     def heads(self) -> dict[str, nn.Module]:
@@ -162,7 +162,7 @@ class MilNceForPreTraining(TwoEncoders):
             made["text"] = WordVectors(task.num_words, task.word_dim, task.word_hidden, task.embedding_dim)
         if task.temporal_layers:
             made["frames"] = frame_gru(self.encoders["video"], task.temporal_layers)
-        if not hasattr(self.full_model, "logit_scale"):
+        if scale_in(self.full_model) is None:
             made["score"] = Cosine(task.temperature, task.learned_temperature)
         return made
 
@@ -188,10 +188,10 @@ class MilNceForPreTraining(TwoEncoders):
         if settings.get("word_dim") is not None:
             encoder = without(encoder, "text")
         model = super().from_encoder(encoder, parts, **settings)
-        if isinstance(encoder, PreTrainedConfig) and hasattr(model.full_model, "logit_scale"):
-            nn.init.constant_(model.full_model.logit_scale, -math.log(model.task.temperature))
+        if isinstance(encoder, PreTrainedConfig) and (scale := scale_in(model.full_model)) is not None:
+            nn.init.constant_(scale, -math.log(model.task.temperature))
         use = f"models without a trained scale, and {type(encoder).__name__} has one"
-        refuse_without_effect(model.task, "temperature", hasattr(encoder, "logit_scale"), use)
+        refuse_without_effect(model.task, "temperature", scale_in(encoder) is not None, use)
         return model
 
     @classmethod
@@ -248,7 +248,7 @@ class MilNceForPreTraining(TwoEncoders):
 
         videos, texts: embeddings `(B, D)`, `(B, K, D)`. tokens: of the texts, see `tokens_of`. In `eval()` the loss is
         over the batch of this rank alone, because one rank computes the metrics."""
-        head = self.full_model if hasattr(self.full_model, "logit_scale") else self.pretext_head["score"]
+        head = self.pretext_head["score"] if scale_in(self.full_model) is None else self.full_model
         rank, ranks = rank_and_ranks() if self.training else (0, 1)
         if self.training:
             clamp_scale(head)
