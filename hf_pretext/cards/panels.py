@@ -196,7 +196,7 @@ def predicted_words_of_films(model: PretextModel, labelled: LabelledSet, device:
     )
     name = labelled.inputs.by_name["video"].encoder_input
     for number, (frames, *_) in zip(shown, videos, strict=True):
-        masked = one_masked(tokenizer, texts[number], model.task.mask_token_id)
+        masked = one_masked(tokenizer, texts[number], model.task.mask_token_id, last=True)
         if masked is None:
             continue
         seen = {"with video": {name: frames[None].to(device)}, "without": {}}
@@ -224,15 +224,15 @@ class Masked(NamedTuple):
         return [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
 
 
-def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int) -> Masked | None:
-    """Masks the middle one of the long words of a text; None if it has none of one token."""
+def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int, last: bool = False) -> Masked | None:
+    """Masks the middle one of the long words of a text, or the last one; None if it has none of one token."""
     encoded = tokenizer(text, return_tensors="pt")
     ids, words = encoded["input_ids"][0], encoded.word_ids()
     single = [i for i, word in enumerate(words) if word is not None and words.count(word) == 1]
     long = [i for i in single if len(tokenizer.decode(ids[i]).strip()) >= LONG]
     if not long:
         return None
-    at = long[len(long) // 2]
+    at = long[-1 if last else len(long) // 2]
     around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
     seen = ids.clone()
     seen[at] = mask_token_id
