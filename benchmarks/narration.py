@@ -7,10 +7,11 @@
 
 The recipe mil_nce_babyai trains on the narrated films of recipes/data/babyai.py: five missions joined, narrations
 shifted by about the length of a mission, one in five replaced by words without a mission. A clip lasts as long as a
-mission, and there are as many clips as in the recipe. Measured on test: retrieval of sentences and films among single missions, which are aligned and shown in full,
-and temporal localization: the window of a narrated film that is nearest to the true sentence of each of its missions.
-Next to it are chance, the random encoder, and the times of the narrations themselves. The table is written to
-benchmarks/narration.md (--output). Each run is a separate process; --jobs sets how many run at a time.
+mission, and there are as many clips as in the recipe. Measured on test: retrieval of sentences and films among single
+missions, which are aligned and shown in full, and temporal localization: the window of a narrated film that is nearest
+to the true sentence of each of its missions. Next to it are chance, the random encoder, and the times of the narrations
+themselves. The table is written to benchmarks/narration.md (--output). Each run is a separate process; --jobs sets how
+many run at a time.
 """
 
 import argparse
@@ -68,13 +69,13 @@ def run(name: str, seed: int, smoke: bool, given: list[str]) -> dict:
         places = ["--dataset", data_of("babyai_narrated", smoke), "--output_dir", folder, "--seeds", str(seed)]
         done = recipe.main([*QUIET, *(SMOKE if smoke else []), *TRAINED, *epochs, *places, *given, *variant, *length])
         model = hf_pretext.load(folder).eval()
-        model = again(model, seed) if name == RANDOM else model
+        model = with_random_weights(model, seed) if name == RANDOM else model
         metrics = measured(model, folder, smoke)
     steps = 0 if name == RANDOM else done["seeds"][0]["steps"]
     return {"steps": steps, "minutes": (time.monotonic() - began) / 60, **metrics}
 
 
-def again(model, seed: int):
+def with_random_weights(model, seed: int):
     """Returns a model of the same settings with random weights."""
     import dataclasses
 

@@ -161,9 +161,8 @@ def frames_of(film: Film, times: Sequence[float], limits: Limits) -> Tensor:
     """Returns the frames shown at some times, RGB uint8 `(F, 3, H, W)`.
 
     Raises `BadSample` for frames of several sizes, or too many pixels together."""
-    return together(
-        [pixels for pixels, count in distinct_frames(film, times, limits, len(times)) for _ in range(count)]
-    )
+    shown = distinct_frames(film, times, limits, len(times))
+    return together([pixels for pixels, count in shown for _ in range(count)])
 
 
 def together(frames: Sequence[Tensor]) -> Tensor:

@@ -121,9 +121,8 @@ def some_plans(random: np.random.Generator) -> list[Plan]:
     for windows in (1, 4, 7):
         times = np.arange(windows) + 0.5
         starts = random.uniform(-1, windows, (3, 2))
-        intervals = [
-            np.stack([some, some + random.uniform(0.5, 3, 2)], 1)[: 1 + i % 2] for i, some in enumerate(starts)
-        ]
+        intervals = [np.stack([some, some + random.uniform(0.5, 3, 2)], 1) for some in starts]
+        intervals[0] = intervals[0][:1]
         plans.append(Plan(times, [Sentence(str(i), some, None) for i, some in enumerate(intervals)]))
     return plans
 
