@@ -16,6 +16,7 @@ from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..evaluation.fine_tune import check_fine_tuning
 from ..evaluation.frame_order import chosen_classes
+from ..evaluation.localization import LocalizationArguments
 from ..evaluation.measure import fitting
 from ..features import frames_as_images, last_hidden
 from ..modalities import Context, Inputs
@@ -47,6 +48,7 @@ def check_evaluation(request: "Request") -> None:
         "--fine_tune": epochs,
         "--heldout_dataset": heldout,
         "--order_classes": " ".join(chosen_classes(request.settings)),
+        "--localization_dataset": getattr(request.settings.get(LocalizationArguments), "localization_dataset", None),
         "--report_dataset": request.options.report_dataset,
     }
     for option, value in asked.items():
