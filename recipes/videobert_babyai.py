@@ -1,19 +1,21 @@
 """VideoBERT on BabyAI: a small BERT over the words of a sentence and the visual words of its film.
 
+python recipes/mil_nce_babyai.py --seed 0                   # first: an encoder of frames, for the visual words
 accelerate launch recipes/videobert_babyai.py               # the full recipe: 3 seeds, then the metrics
 python recipes/videobert_babyai.py --seed 0                 # one seed
 python recipes/videobert_babyai.py --smoke                  # a test of all steps, takes seconds
 python recipes/videobert_babyai.py --dataset path/to/films  # your own films with sentences; no labels needed
 
-The visual words are clusters of the features of an ImageNet classifier, each of 1.5 seconds. --word_encoder takes any
-other encoder of images or videos, for example the folder `video` of a run of recipes/mil_nce_babyai.py. They are
-computed once; for films longer than --seconds, or texts with times, give --cache_words False.
+The visual words are clusters of the features of a MIL-NCE encoder that was trained on the same films, each of 1.5
+seconds. --word_encoder takes any other encoder of images or videos, for example microsoft/resnet-18. They are computed
+once; for films longer than --seconds, or texts with times, give --cache_words False.
 
 Measured: nothing yet.
 
-The films are built once, in about a minute (see recipes/data/babyai.py), and the classifier is downloaded once (see
-recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
+The films are built once, in about a minute (see recipes/data/babyai.py). --smoke uses only data of this repository.
 """
+
+from pathlib import Path
 
 from films import (
     HELD_OUT_MISSIONS,
@@ -22,13 +24,13 @@ from films import (
     SETTINGS,
     SMOKE,
     TINY_TEACHER,
-    imagenet_teacher,
     missions,
 )
 
 from hf_pretext import Recipe
 
 WORDS = 12  # visual words of a film
+FRAMES = Path("runs/mil_nce_babyai/video")
 WITHOUT = ("eval_video_label", "num_mel_bins")  # there is no encoder of frames, and no sound
 
 
@@ -52,6 +54,13 @@ def tiny_bert(vocab_size: int, max_length: int, pad_token_id: int):
     return bert(vocab_size, max_length, pad_token_id, width=32, layers=2)
 
 
+def encoder_of_frames() -> str:
+    """Returns the folder of the MIL-NCE encoder. Raises `ValueError` if it was not trained yet."""
+    if not FRAMES.is_dir():
+        raise ValueError(f"There is no {FRAMES} here. Run `python recipes/mil_nce_babyai.py --seed 0` first.")
+    return str(FRAMES)
+
+
 recipe = Recipe(
     name="videobert_babyai",
     objective="videobert",
@@ -62,7 +71,8 @@ recipe = Recipe(
         "dataset": lambda: [missions()],
         "eval_dataset": missions,
         "heldout_dataset": lambda: missions("babyai_heldout"),
-        "word_encoder": lambda: imagenet_teacher()[0],
+        "texts_alone": lambda: [missions()],  # so that words without a film are also of training
+        "word_encoder": encoder_of_frames,
     },
     settings={
         **{name: value for name, value in SETTINGS.items() if name not in WITHOUT},
@@ -75,6 +85,7 @@ recipe = Recipe(
         "seconds": 1.5 * WORDS,  # longer than all missions
         "num_frames": 3 * WORDS,  # each frame of a film: 2 per second
         "num_words": WORDS,
+        "mixture_weights": [0.8, 0.2],  # films with sentences, sentences alone
         "cache_words": True,
         "levels": 2,
         "branches": 12,
@@ -83,12 +94,13 @@ recipe = Recipe(
         "video_mask_ratio": 0.25,
         "vocab_size": 300,
         "max_length": 32,
-        "num_train_epochs": 20,
+        "num_train_epochs": 40,
         "output_dir": "runs/videobert_babyai",
     },
     smoke={
         **{name: value for name, value in SMOKE.items() if name != "eval_video_label"},
         "dataset": [MISSIONS],
+        "texts_alone": [MISSIONS],
         "eval_dataset": MISSIONS,
         "heldout_dataset": HELD_OUT_MISSIONS,
         "word_encoder": TINY_TEACHER,
