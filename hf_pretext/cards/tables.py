@@ -99,14 +99,14 @@ def measured(results: dict) -> list[list[str]]:
 def unshown(results: dict, worse: bool = False) -> list[str] | None:
     """Returns the names of the metrics in which the trained full model does not beat the random one.
 
-    worse: returns only the metrics in which the random model beats the trained one. For ranks, lower is better.
-    Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
+    worse: returns only the metrics in which the random model beats the trained one. For ranks and errors in seconds,
+    lower is better. Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
         pair = by_who["trained"][name], by_who["random"][name]
         if any(value["mean"] is None for value in pair) or name.endswith("_error"):  # an error is no result
             continue
-        ours, other = reversed(pair) if name.endswith("rank") else pair
+        ours, other = reversed(pair) if name.endswith(("rank", "seconds")) else pair
         answer = beats(other, ours) if worse else beats(ours, other)
         if answer is None:
             return None

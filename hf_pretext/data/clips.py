@@ -6,7 +6,7 @@ Times are presentation times, so that a clip of a film with a varying frame rate
 clip is decoded, from the key frame before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -161,16 +161,46 @@ def frames_of(film: Film, times: Sequence[float], limits: Limits) -> Tensor:
     """Returns the frames shown at some times, RGB uint8 `(F, 3, H, W)`.
 
     Raises `BadSample` for frames of several sizes, or too many pixels together."""
-    pixels: list[Tensor] = []
-    last = None
+    shown = distinct_frames(film, times, limits, len(times))
+    return together([pixels for pixels, count in shown for _ in range(count)])
+
+
+def together(frames: Sequence[Tensor]) -> Tensor:
+    """Stacks frames `(3, H, W)`. Raises `BadSample` for frames of several sizes."""
+    if len({frame.shape for frame in frames}) > 1:
+        raise BadSample("damaged video: its frames have several sizes")
+    return torch.stack(list(frames))
+
+
+def distinct_frames(film: Film, times: Sequence[float], limits: Limits, most: int) -> Iterator[tuple[Tensor, int]]:
+    """Yields each frame that is shown at some of ascending times, RGB uint8 `(3, H, W)`, and at how many.
+
+    times: in seconds of the film's clock. most: frames in memory at the same time. Raises `BadSample` if these have too
+    many pixels."""
+    last, pixels, count = None, None, 0
     for frame in film.frames_at(times):
         if frame is not last:
-            limits.check_clip(len(times), frame.width, frame.height)
+            if count:
+                yield pixels, count
+            limits.check_clip(most, frame.width, frame.height)
             image = frame.to_ndarray(format="rgb24", threads=1)  # the workers of the loader are the threads
-            pixels.append(torch.from_numpy(np.ascontiguousarray(upright(image, frame))))
-        else:
-            pixels.append(pixels[-1])
-        last = frame
-    if len({image.shape for image in pixels}) > 1:
-        raise BadSample("damaged video: its frames have several sizes")
-    return torch.stack(pixels).permute(0, 3, 1, 2)
+            pixels, count = torch.from_numpy(np.ascontiguousarray(upright(image, frame))).permute(2, 0, 1), 0
+        last, count = frame, count + 1
+    yield pixels, count
+
+
+def frames_at(
+    value: dict | bytes, times: Sequence[float], limits: Limits = LIMITS, most: int = 1
+) -> Iterator[tuple[Tensor, int]]:
+    """Yields each frame of a film that is shown at some of ascending times, and at how many, see `distinct_frames`.
+
+    Decodes a film once, in the order of its times. times: in seconds from the first frame; before it, it is shown, and
+    after the end the last one. Raises `BadSample` and `ImportError` like `to_clip`."""
+    content = content_of(value, "video", limits)
+    with guarded("video"):
+        check_complete(content)
+        film = opened(content, True, False, limits)
+        try:
+            yield from distinct_frames(film, [film.begin + time for time in times], limits, most)
+        finally:
+            film.close()

@@ -101,14 +101,21 @@ def listed(texts: Sequence, starts: Sequence | None, ends: Sequence | None) -> l
     out. An end before its start is the start.
 
     Raises `BadSample` for lists of different lengths, and for times that are no numbers."""
-    lengths = [len(values) if isinstance(values, (list, tuple)) else None for values in (texts, starts, ends)]
-    if len(set(lengths)) > 1:
-        raise BadSample("text, start and end have {}, {} and {} values".format(*(n or "no" for n in lengths)))
+    check_lengths(text=texts, start=starts, end=ends)
     rows = [row for row in zip(texts, starts, ends, strict=True) if is_text(row[0])]
     for row in rows:
         if not all(isinstance(time, (int, float)) and -LATEST < time < LATEST for time in row[1:]):
             raise BadSample(f"times of a narration that are no numbers of seconds: {str(row[1:])[:100]}")
     return sorted_by_time(rows)
+
+
+def check_lengths(**lists: Sequence | None) -> None:
+    """Raises `BadSample` for lists of different lengths, and for values that are no lists."""
+    lengths = [len(values) if isinstance(values, (list, tuple)) else None for values in lists.values()]
+    if len(set(lengths)) > 1 or None in lengths:
+        names, counts = list(lists), [str(length or "no") for length in lengths]
+        texts = (f"{', '.join(some[:-1])} and {some[-1]}" for some in (names, counts))
+        raise BadSample("{} have {} values".format(*texts))
 
 
 def sorted_by_time(rows: Iterable[tuple[str, float, float]]) -> list[Narration]:

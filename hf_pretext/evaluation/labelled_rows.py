@@ -5,7 +5,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from datasets import ClassLabel, Value
@@ -15,6 +15,9 @@ from ..data.decoding import UNREADABLE
 from ..data.lines import Reading
 from ..data.sources import Source, open_splits
 from .transfer import Labels
+
+if TYPE_CHECKING:
+    from .timed_films import TimedFilms
 
 CUT_SEED, TEST_SHARE, VALIDATION_SHARE = 0, 0.2, 0.1  # of splits that are cut from train
 SPLITS = ("train", "validation", "test")
@@ -45,8 +48,11 @@ class LabelledRows:
     is no label: hidden test splits have it. With captions, rows without a caption are left out, too. Unlabelled rows of
     validation and test then form additional splits (see `without_labels`).
 
-    split_by_us: True if the test split was cut from train.
+    split_by_us: True if the test split was cut from train. timed: films for temporal localization, which need no label;
+    None without.
     """
+
+    timed: "TimedFilms | None" = None
 
     def __init__(
         self,

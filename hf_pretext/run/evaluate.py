@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from ..evaluation import localization
 from ..evaluation.baselines import baseline_transfer
 from ..evaluation.comparison import (
     compare,
@@ -65,6 +66,7 @@ def metrics(experiment: Experiment) -> dict:
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
         **({"heldout": described(experiment.sets.heldout)} if experiment.sets.heldout is not None else {}),
+        **localization.described(experiment.labelled),
         "pretext": {name: mean_and_spread([each[name] for each in pretext]) for name in pretext[0]},
         "transfer": transfers[first],
         **({"other_transfers": {kind: transfers[kind] for kind in others}} if others else {}),

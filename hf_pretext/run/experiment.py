@@ -19,6 +19,7 @@ from ..cards.licenses import check_language, check_license
 from ..data.lines import Reading
 from ..evaluation.fine_tune import KIND, FineTuning
 from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.localization import LocalizationArguments
 from ..evaluation.transfer import Method, methods_of
 from ..modalities import Inputs, PairArguments
 from ..modalities.text import TextArguments
@@ -226,6 +227,9 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
     if "eval_dataset" in given:
         names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
+        names |= {field.name for field in dataclasses.fields(LocalizationArguments)}
+    if "localization_dataset" in given:
+        names |= {f"localization_{column}_column" for column in ("video", "text", "start", "end")}
     if "eval_label" in given:  # another label, which the recipe's other sets may lack
         names |= {"heldout_dataset", "report_dataset"}
     if "other_captions" in given:

@@ -19,6 +19,8 @@ from ..encoders import encoder_config
 from ..evaluation.fine_tune import check_in_memory
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.localization import LocalizationArguments
+from ..evaluation.timed_films import TimedFilms
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, columns_to_read, modality_classes
 from ..modalities.text import CaptionArguments
@@ -250,7 +252,9 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSets:
     if not (request.evaluated and request.main_process):
         return LabelledSets()
     options, heldout = request.options, None
+    timed = timed_films(request, inputs)
     labelled = labelled_set(request, inputs, options.eval_dataset, kind_labels(request))
+    labelled.timed = timed
     if options.fine_tune:
         check_in_memory(labelled)
     if request.pairs is not None and request.pairs.heldout_dataset:
@@ -258,6 +262,22 @@ def open_labelled(request: "Request", inputs: Inputs) -> LabelledSets:
         check_held_out(heldout, labelled)
     shown = labelled_set(request, inputs, options.report_dataset) if options.report_dataset else labelled
     return LabelledSets(labelled, heldout, shown)
+
+
+def timed_films(request: "Request", inputs: Inputs) -> TimedFilms | None:
+    """Opens the films of --localization_dataset; None without one. Raises `ValueError` like `TimedFilms`."""
+    settings = request.settings.get(LocalizationArguments)
+    if settings is None or settings.localization_dataset is None:
+        return None
+    return TimedFilms(
+        settings.localization_dataset,
+        inputs,
+        settings.columns,
+        settings.localization_seconds,
+        settings.localization_step,
+        workers=request.first.dataloader_num_workers,
+        reading=dataclasses.replace(request.reading, sample_by=None),
+    )
 
 
 def check_held_out(heldout: LabelledSet, labelled: LabelledSet) -> None:

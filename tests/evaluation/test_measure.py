@@ -9,6 +9,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from hf_pretext import registry
+from hf_pretext.evaluation.localization import LocalizationArguments
 from hf_pretext.evaluation.measure import Subject, chance_levels, fitting, measure_model, measures
 from hf_pretext.evaluation.zero_shot import ZeroShotArguments
 
@@ -166,11 +167,20 @@ def test_measures_and_their_words_are_those_of_the_recorded_cards():
 
 
 def test_headlines_and_settings_belong_to_a_measure():
+    films = {"dataset": "films", "films": 1, "sentences": 2, "left_out": {}, "seconds": 1, "step": 1, "subtitles": None}
+    results = {
+        "inputs": ["audio", "video"],
+        "measures": {"trained": {}},
+        "eval_prompts": ["{}"],
+        "localization": films,
+    }
     for measure in measures():
         assert measure.headlines and all(measure.words(name) for name in measure.headlines)
-        assert isinstance(measure.protocol({"inputs": ["audio", "video"], "measures": {"trained": {}},
-                                            "eval_prompts": ["{}"]}), str)  # fmt: skip
-    assert [options for measure in measures() for options in measure.options] == [ZeroShotArguments]
+        assert isinstance(measure.protocol(results), str)
+    assert [options for measure in measures() for options in measure.options] == [
+        ZeroShotArguments,
+        LocalizationArguments,
+    ]
 
 
 def test_chance_has_the_same_names(labelled, tokenizer):

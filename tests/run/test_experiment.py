@@ -104,7 +104,8 @@ def test_smoke_takes_the_tiny_encoder():
     [
         ({"dataset"}, {"text_column", "images_alone", "license", "limits", "mixture_weights"}, {"eval_label"}),
         ({"texts_alone"}, {"mixture_weights"}, {"license", "images_alone"}),
-        ({"eval_dataset"}, {"eval_label", "prompts"}, {"text_column", "license"}),
+        ({"eval_dataset"}, {"eval_label", "prompts", "localization_dataset"}, {"text_column", "license"}),
+        ({"localization_dataset"}, {"localization_text_column"}, {"localization_step", "eval_label"}),
         ({"other_captions"}, {"caption_weights"}, {"text_column"}),
         ({"encoder"}, {"image_size"}, {"license"}),
         ({"image_encoder"}, {"image_size"}, {"max_length"}),
