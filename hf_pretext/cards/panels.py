@@ -24,7 +24,7 @@ from ..modeling import PretextModel
 from ..modules.log_mel import log_mel
 from .report import draw_abreast, draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
-QUERIES, RANKED = 8, 6  # rows, and images in each row
+QUERIES, RANKED, STRIPS = 8, 6, 3  # rows, and images or videos in each row
 DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 CROSSED = 4  # frames or sounds that are ranked first
@@ -64,7 +64,7 @@ def illustration_panel(model: PretextModel, labelled: LabelledSet, device: torch
 def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:
     """Returns the panel of what the encoders are good for: neighbours, captions or masked words."""
     model = models["trained"]
-    if "embed" in model.capabilities and {"image", "text"} <= set(model.inputs):
+    if "embed" in model.capabilities and "text" in model.inputs and {*DRAWN} & {*model.inputs}:
         return pairs_panel(model, labelled, device)
     if "embed" in model.capabilities and set(model.inputs) == set(NAMES):
         return crossed_panel(model, labelled, device)
@@ -146,21 +146,36 @@ def colored(values: Tensor) -> Tensor:
 
 
 def pairs_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
-    """Returns the panel of test captions with the images that the model ranks first, and a t-SNE map of test images."""
+    """Returns the panel of test captions with the images or videos that the model ranks first, and a t-SNE map of all
+    test images or videos."""
     if not labelled.pixels:
         return None
+    kind = next(kind for kind in model.inputs if kind in DRAWN)
     with evaluated(model, device), torch.no_grad():
         subject = Subject(model, labelled, device)
-        images, (captions, texts) = subject.embeddings("image", "test"), subject.caption_embeddings("test")
+        images, (captions, texts) = subject.embeddings(kind, "test"), subject.caption_embeddings("test")
     asked = evenly(len(captions), QUERIES)
-    closest = neighbours(images, texts[asked], RANKED)
-    names, pixels = [normalised(caption) for caption in labelled.captions("test")], labelled.all_pixels("test")
+    closest = neighbours(images, texts[asked], RANKED if kind == "image" else STRIPS)
+    names = [normalised(caption) for caption in labelled.captions("test")]
+    pixels = labelled.all_pixels("test") if kind == "image" else strips_of(labelled, "test")
     ranked = {
         captions[query]: (pixels[rows], [names[row] == normalised(captions[query]) for row in rows])
         for query, rows in zip(asked, closest, strict=True)
     }
     labels, classes = labelled.labels.splits["test"], labelled.labels.names
-    return partial(draw_pairs, ranked=ranked, images=images[: len(labels)], labels=labels, names=classes), 6.4
+    return partial(
+        draw_pairs, ranked=ranked, images=images[: len(labels)], labels=labels, names=classes, kind=kind
+    ), 6.4
+
+
+def strips_of(labelled: LabelledSet, split: str) -> Tensor:
+    """Returns the first, the middle and the last frame of each video next to each other, uint8 `(n, 3, H, 3 W)`."""
+    videos = labelled.inputs.by_name["video"]
+    chosen, strips = [0, videos.frames // 2, videos.frames - 1], []
+    for part in labelled._parts(split):
+        for batch in labelled.examples(part, "video"):
+            strips.append(torch.cat(batch[videos.encoder_input][:, chosen].unbind(1), dim=-1))
+    return torch.cat(strips)
 
 
 def words_panel(model: PretextModel, labelled: LabelledSet, results: dict, device: torch.device) -> Panel:

@@ -147,8 +147,16 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, dic
                 right.text(0.2 + 0.2 * at, y - 0.07 * line, prediction, color=colour, **style)
 
 
-def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Tensor, labels, names: list[str]) -> None:
-    """Draws captions with their top-ranked images at the left, and a map of the labelled images at the right.
+def draw_pairs(
+    figure,
+    ranked: dict[str, tuple[Tensor, list[bool]]],
+    images: Tensor,
+    labels,
+    names: list[str],
+    kind: str = "image",
+) -> None:
+    """Draws captions with their top-ranked images at the left, and a map of the labelled images at the right; or videos
+    as strips of frames, for the kind "video".
 
     A frame marks correct images. The map is a t-SNE of the embeddings (van der Maaten and Hinton 2008), coloured by
     label.
@@ -165,7 +173,8 @@ def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Ten
         row[0].text(0, 0.5, "\n".join(textwrap.wrap(caption, 16)), fontsize=8, va="center", parse_math=False)
         for axes, pixels, right_one in zip(row[1:], images_of_it, correct, strict=True):
             show_image(axes, pixels, TRAINED if right_one else None)
-    left.suptitle("test captions and their top-ranked images (framed: correct)", fontsize=10)
+    shown = "images" if kind == "image" else "videos, by first, middle and last frame"
+    left.suptitle(f"test captions and their top-ranked {shown} (framed: correct)", fontsize=10)
     axes = right.subplots()
     perplexity = min(30.0, (len(images) - 1) / 3)
     places = TSNE(perplexity=perplexity, metric="cosine", init="random", random_state=0).fit_transform(images.numpy())
@@ -174,7 +183,7 @@ def draw_pairs(figure, ranked: dict[str, tuple[Tensor, list[bool]]], images: Ten
         mine = labels == number
         axes.scatter(*places[mine].T, s=9, color=palette[number], label=name.replace("$", r"\$"))
     axes.set(xticks=[], yticks=[])
-    axes.set_title("t-SNE of the embeddings of test images", fontsize=10)
+    axes.set_title(f"t-SNE of the embeddings of test {kind}s", fontsize=10)
     if len(names) <= NAMED:
         axes.legend(fontsize=7, frameon=False, markerscale=2, loc="upper left", bbox_to_anchor=(1, 1))
 
