@@ -28,11 +28,7 @@ HERE = Path(__file__).parent
 EMBEDDED = RECIPES / "data" / "babyai_films"
 CLIP = 6.0  # seconds: a mission lasts 2.5 to 16 s, half of them less than 6 s
 MISSIONS = 5  # of a film: so many epochs more, to train on as many clips as the recipe
-<<<<<<< HEAD
 TRAINED = ["--text_column", "json.text", "--full_video", "False", "--seconds", f"{CLIP:g}"]
-=======
-TRAINED = ["--text_column", "json.text", "--seconds", f"{CLIP:g}"]
->>>>>>> when30
 VARIANTS = {
     "bag of 3": ["--positives", "bag", "--bag_size", "3"],
     "bag of 5": ["--positives", "bag", "--bag_size", "5"],

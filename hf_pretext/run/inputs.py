@@ -22,10 +22,7 @@ from ..evaluation.held_out import held_out_by
 from ..evaluation.knn import TEMPERATURE, K
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.localization import LocalizationArguments
-<<<<<<< HEAD
 from ..evaluation.measure import fitting
-=======
->>>>>>> when30
 from ..evaluation.timed_films import TimedFilms
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, columns_to_read, modality_classes
@@ -287,19 +284,6 @@ def timed_films(request: "Request", inputs: Inputs) -> TimedFilms | None:
         workers=request.first.dataloader_num_workers,
         reading=dataclasses.replace(request.reading, sample_by=None),
     )
-<<<<<<< HEAD
-=======
-
-
-def check_held_out(heldout: LabelledSet, labelled: LabelledSet) -> None:
-    """Raises `ValueError` for a held-out class that the train split of `labelled` also has."""
-    known = {labelled.labels.names[i] for i in set(labelled.labels.splits["train"].tolist())}
-    if shared := sorted(known & set(heldout.labels.names)):
-        raise ValueError(
-            f"--heldout_dataset {heldout.name} has classes that the train split of {labelled.name} has, too: "
-            f"{', '.join(shared[:3])}{', ...' * (len(shared) > 3)}. Give rows of other classes, or leave it out."
-        )
->>>>>>> when30
 
 
 def labelled_set(

@@ -9,10 +9,7 @@ from conftest import REPOSITORY
 from torch import nn
 
 from hf_pretext import registry
-<<<<<<< HEAD
 from hf_pretext.evaluation.frame_order import FrameOrderArguments
-=======
->>>>>>> when30
 from hf_pretext.evaluation.localization import LocalizationArguments
 from hf_pretext.evaluation.measure import Subject, chance_levels, fitting, measure_model, measures
 from hf_pretext.evaluation.zero_shot import ZeroShotArguments
@@ -183,16 +180,9 @@ def test_headlines_and_settings_belong_to_a_measure():
     for measure in measures():
         assert measure.headlines and all(measure.words(name) for name in measure.headlines)
         assert isinstance(measure.protocol(results), str)
-<<<<<<< HEAD
     options = [options for measure in measures() for options in measure.options]
     assert {ZeroShotArguments, FrameOrderArguments, LocalizationArguments} <= {*options}
     assert len({*options}) == len(options)
-=======
-    assert [options for measure in measures() for options in measure.options] == [
-        ZeroShotArguments,
-        LocalizationArguments,
-    ]
->>>>>>> when30
 
 
 def test_chance_has_the_same_names(labelled, tokenizer):

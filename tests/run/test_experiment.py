@@ -106,7 +106,6 @@ def test_smoke_takes_the_tiny_encoder():
     [
         ({"dataset"}, {"text_column", "images_alone", "license", "limits", "mixture_weights"}, {"eval_label"}),
         ({"texts_alone"}, {"mixture_weights"}, {"license", "images_alone"}),
-<<<<<<< HEAD
         (
             {"eval_dataset"},
             {"eval_label", "prompts", "order_classes", "localization_dataset"},
@@ -114,10 +113,6 @@ def test_smoke_takes_the_tiny_encoder():
         ),
         ({"localization_dataset"}, {"localization_text_column"}, {"localization_step", "eval_label"}),
         ({"eval_label"}, {"heldout_dataset", "order_classes"}, {"prompts"}),
-=======
-        ({"eval_dataset"}, {"eval_label", "prompts", "localization_dataset"}, {"text_column", "license"}),
-        ({"localization_dataset"}, {"localization_text_column"}, {"localization_step", "eval_label"}),
->>>>>>> when30
         ({"other_captions"}, {"caption_weights"}, {"text_column"}),
         ({"encoder"}, {"image_size"}, {"license"}),
         ({"image_encoder"}, {"image_size"}, {"max_length"}),
