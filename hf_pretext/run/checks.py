@@ -15,10 +15,7 @@ from transformers import AutoConfig, AutoModel, TrainingArguments
 from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..evaluation.fine_tune import check_fine_tuning
-<<<<<<< HEAD
 from ..evaluation.frame_order import chosen_classes
-=======
->>>>>>> when30
 from ..evaluation.localization import LocalizationArguments
 from ..evaluation.measure import fitting
 from ..features import frames_as_images, last_hidden
@@ -50,10 +47,7 @@ def check_evaluation(request: "Request") -> None:
         "--eval_strategy": "" if strategy == "no" else strategy.value,
         "--fine_tune": epochs,
         "--heldout_dataset": heldout,
-<<<<<<< HEAD
         "--order_classes": " ".join(chosen_classes(request.settings)),
-=======
->>>>>>> when30
         "--localization_dataset": getattr(request.settings.get(LocalizationArguments), "localization_dataset", None),
         "--report_dataset": request.options.report_dataset,
     }

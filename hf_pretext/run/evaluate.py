@@ -66,11 +66,7 @@ def metrics(experiment: Experiment) -> dict:
     pretext = [each.pretext for each in trained]
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
-<<<<<<< HEAD
         **heldout_facts(experiment),
-=======
-        **({"heldout": described(experiment.sets.heldout)} if experiment.sets.heldout is not None else {}),
->>>>>>> when30
         **localization.described(experiment.labelled),
         "pretext": {name: mean_and_spread([each[name] for each in pretext]) for name in pretext[0]},
         "transfer": transfers[first],
