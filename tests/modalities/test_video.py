@@ -115,6 +115,22 @@ def test_a_processor_that_is_brought_is_used(tmp_path):
         VideoArguments(fps=0)
 
 
+def test_a_clip_may_be_the_full_video():
+    films, default = fresh(seconds=2.0, full_video=True), 2.0  # the default length of clips has no effect
+    for at in (0.0, 1.0):
+        levels = films(ROW, None, at)["pixel_values_videos"].float().mean((1, 2, 3)) / 8
+        assert levels.tolist() == pytest.approx([3, 11, 18, 26], abs=1.1)  # of 30 frames
+    assert films.facts()["seconds"] is None
+    assert films.preparation(films.facts())[0] == "Frames: spread over each video, resized and cropped."
+    with pytest.raises(ValueError, match="seconds=3.0 is for clips"):
+        fresh(seconds=3.0, full_video=True)
+    with pytest.raises(ValueError, match="fps=5.0 is for clips"):
+        fresh(seconds=default, full_video=True, fps=5)
+    sounds = Audio(Wav2Vec2FeatureExtractor(do_normalize=False), default)
+    with pytest.raises(ValueError, match="Give --seconds, and no --full_video"):
+        Inputs(films, sounds)
+
+
 PLAIN = dict(color_jitter=0.0, horizontal_flip=0.0)
 
 
