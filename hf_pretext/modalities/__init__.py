@@ -105,8 +105,8 @@ def encoder_arguments(kinds: Sequence[str]) -> type:
 
 
 def check_composition(modalities: Sequence[Modality], views: Iterable[str]) -> None:
-    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, for texts
-    with clips of several lengths, and for full videos next to clips of sounds."""
+    """Raises `ValueError` without modalities, for the same modality twice, for views of other modalities, and for texts
+    with clips of several lengths."""
     names = [modality.name for modality in modalities]
     if not names or len(set(names)) < len(names):
         raise ValueError(f"Inputs has the modalities {names}. Give one or more, each once.")
@@ -116,8 +116,6 @@ def check_composition(modalities: Sequence[Modality], views: Iterable[str]) -> N
             f"{', '.join(names)}."
         )
     lengths = {modality.part.seconds for modality in modalities if modality.timed}
-    if None in lengths and len(lengths) > 1:
-        raise ValueError("Sounds and frames must be of the same seconds. Give --seconds, and no --full_video.")
     if len(lengths) > 1 and any(modality.timed_columns for modality in modalities):
         raise ValueError(
             "Texts are those of the seconds of a clip, but clips have several lengths: "

@@ -25,7 +25,7 @@ from ..evaluation.localization import LocalizationArguments
 from ..evaluation.measure import fitting
 from ..evaluation.timed_films import TimedFilms
 from ..evaluation.zero_shot import ZeroShotArguments
-from ..modalities import Context, Inputs, columns_to_read, modality_classes
+from ..modalities import Context, Inputs, Modality, columns_to_read, modality_classes
 from ..modalities.text import CaptionArguments
 from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
@@ -61,12 +61,19 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
     for each in classes.values():
         each.check_packages()
     modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
+    check_same_seconds(modalities)
     inputs = Inputs(*modalities, views=views, pair_label=label_column(request))
     if full is None:
         full = by_name(request.encoder_function, inputs.shape())
         full = objective.with_encoders(full, towers) if towers else full
     inputs.combine(full)
     return inputs, full, start, facts(request)
+
+
+def check_same_seconds(modalities: Collection[Modality]) -> None:
+    """Raises `ValueError` for full videos next to clips of sounds."""
+    if len({modality.part.seconds for modality in modalities if modality.timed}) > 1:
+        raise ValueError("Sounds and frames must be of the same seconds. Give --seconds, and no --full_video.")
 
 
 def start_of(request: "Request") -> Start:

@@ -26,6 +26,7 @@ from hf_pretext.modalities._clips import ClipArguments
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
+from hf_pretext.run.inputs import check_same_seconds
 
 ROW = {"video": {"bytes": video(), "path": None}}
 
@@ -128,7 +129,7 @@ def test_a_clip_may_be_the_full_video():
         fresh(seconds=default, full_video=True, fps=5)
     sounds = Audio(Wav2Vec2FeatureExtractor(do_normalize=False), default)
     with pytest.raises(ValueError, match="Give --seconds, and no --full_video"):
-        Inputs(films, sounds)
+        check_same_seconds([films, sounds])
 
 
 PLAIN = dict(color_jitter=0.0, horizontal_flip=0.0)
