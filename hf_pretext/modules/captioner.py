@@ -106,14 +106,29 @@ def as_decoder(text: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_into(decoder: PreTrainedModel, text: PreTrainedModel) -> None:
-    """Copies the weights of a text model, with or without a head, into a decoder. Cross-attention stays as it is, and
-    so does the head if the text model has another one.
+    """Copies the weights of a text model, with or without a head, into a decoder with a head. The head stays as it is
+    if the text model has none, or another one.
 
-    Raises `ValueError` for other missing weights."""
-    target = decoder if type(text) is type(decoder) else decoder.base_model
-    source = text if target is decoder else text.base_model
-    missing = target.load_state_dict(source.state_dict(), strict=False).missing_keys
-    tied = set(getattr(target, "all_tied_weights_keys", None) or ())
+    Raises `ValueError` like `load_decoder`."""
+    if type(text) is type(decoder):
+        load_decoder(decoder, text)
+    else:
+        load_decoder(decoder.base_model, text.base_model)
+
+
+def load_decoder(decoder: PreTrainedModel, text: PreTrainedModel) -> None:
+    """Copies the weights of a text model into a decoder of the same architecture, whose cross-attention stays as it is.
+
+    Raises `ValueError` for other missing weights, and for weights of other shapes."""
+    state = text.state_dict()
+    wrong = [name for name, value in decoder.state_dict().items() if name in state and state[name].shape != value.shape]
+    if wrong:
+        raise ValueError(
+            f"The text model {type(text).__name__} has weights of other shapes than the decoder: "
+            f"{', '.join(wrong[:5])}. Give a text model of the same sizes."
+        )
+    missing = decoder.load_state_dict(state, strict=False).missing_keys
+    tied = set(getattr(decoder, "all_tied_weights_keys", None) or ())
     lost = sorted(name for name in missing if not is_cross(name) and name not in tied)
     if lost:
         raise ValueError(

@@ -176,9 +176,7 @@ class CaptioningForPreTraining(PretextModel):
         return cls.from_encoder(captioner(image, text), **settings)
 
     @classmethod
-    def from_encoder(
-        cls, encoder: PreTrainedModel | PreTrainedConfig, **settings
-    ) -> "CaptioningForPreTraining":
+    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "CaptioningForPreTraining":
         """As `PretextModel.from_encoder`, for a `VisionEncoderDecoderModel` or its config. Also raises `ValueError` for
         token ids that are missing or not in the vocabulary, and for a decoder that can't predict in parallel, with
         `parallel_share`."""
