@@ -32,7 +32,7 @@ def vit_and_gpt2(
     image_width, image_layers, patch_size: hidden size, layers and side of a patch in pixels of the ViT.
     text_width, text_layers: hidden size and layers of the decoder.
     """
-    from transformers import GPT2Config, ViTConfig, VisionEncoderDecoderConfig
+    from transformers import GPT2Config, VisionEncoderDecoderConfig, ViTConfig
 
     vision = ViTConfig(
         image_size=image_size,
