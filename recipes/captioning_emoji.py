@@ -21,8 +21,8 @@ def vit_and_gpt2(
     max_length: int,
     pad_token_id: int,
     eos_token_id: int,
-    image_width: int = 192,
-    image_layers: int = 6,
+    image_width: int = 128,
+    image_layers: int = 4,
     text_width: int = 128,
     text_layers: int = 2,
     patch_size: int = 8,
@@ -71,6 +71,7 @@ recipe = Recipe(
         **{name: value for name, value in SETTINGS.items() if name != "prompts"},  # of zero-shot classification
         "vocab_size": 4000,
         "per_device_train_batch_size": 128,
+        "max_steps": 600,
         "weight_decay": 0.1,
         "output_dir": "runs/captioning_emoji",
     },

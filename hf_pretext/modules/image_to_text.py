@@ -61,7 +61,7 @@ class ImageToText(PretextModel):
     """
 
     inputs = ("image", "text")
-    capabilities = ("describe",)
+    capabilities = ("describe", "condense")
     auto_class = AutoModelForImageTextToText
     pipeline_tag = "image-to-text"
     usage = USAGE
@@ -170,10 +170,23 @@ class ImageToText(PretextModel):
     # capabilities
 
     @torch.no_grad()
+    def condense(self, kind: str, **images: Tensor) -> dict[str, Tensor]:
+        """Encodes images once for several captions. Returns hidden states, `{"hidden": (B, T, D)}`, which
+        `log_likelihood` and `describe` take in place of the inputs of the image encoder. kind: "image"."""
+        if kind != "image":
+            raise ValueError(f"{type(self).__name__} encodes images alone, not kind={kind!r}. Give kind='image'.")
+        return {"hidden": self.hidden_of(images)}
+
+    def hidden_of(self, images: Mapping[str, Tensor]) -> Tensor:
+        """Returns the hidden states of images, `(B, T, D)`. images: inputs of the encoder, or a result of
+        `condense`."""
+        return images["hidden"] if "hidden" in images else self.full_model.encoder(**images).last_hidden_state
+
+    @torch.no_grad()
     def log_likelihood(self, input_ids: Tensor, attention_mask: Tensor | None = None, **images: Tensor) -> Tensor:
         """Returns the natural logarithm of the probability of each caption given its image, `(B,)`, in float32: the sum
-        over its tokens and the end, from left to right. images: inputs of the image encoder."""
-        hidden = self.full_model.encoder(**images).last_hidden_state
+        over its tokens and the end, from left to right. images: see `hidden_of`."""
+        hidden = self.hidden_of(images)
         inputs, labels = self.shifted(input_ids, attention_mask)
         where, words = predicted(labels)
         losses = F.cross_entropy(widened(self.decode(hidden, inputs, where)), words, reduction="none")
@@ -181,9 +194,11 @@ class ImageToText(PretextModel):
 
     @torch.no_grad()
     def describe(self, max_new_tokens: int, num_beams: int = 1, **images: Tensor) -> Tensor:
-        """Returns captions as token ids `(B, L)`, with the start token, padded after the end. images: inputs of the
-        image encoder. num_beams: of beam search; 1 takes the most probable token each time."""
-        return self.full_model.generate(**images, max_new_tokens=max_new_tokens, num_beams=num_beams, do_sample=False)
+        """Returns captions as token ids `(B, L)`, with the start token, padded after the end. images: see
+        `hidden_of`. num_beams: of beam search; 1 takes the most probable token each time."""
+        outputs = BaseModelOutput(last_hidden_state=self.hidden_of(images))
+        options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
+        return self.full_model.generate(encoder_outputs=outputs, **options)
 
 
 def predicted(labels: Tensor) -> tuple[tuple[Tensor, Tensor], Tensor]:

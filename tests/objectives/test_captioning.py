@@ -175,6 +175,11 @@ def test_the_likelihood_of_a_caption_is_the_sum_over_its_tokens():
     wanted = [-cross_entropy(*row, reduction="sum") for row in zip(logits, labels, strict=True)]
     found = model.log_likelihood(**{k: batch[k] for k in ("input_ids", "attention_mask", "pixel_values")})
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=1e-5)
+    condensed = model.condense("image", pixel_values=batch["pixel_values"])
+    texts = {k: batch[k] for k in ("input_ids", "attention_mask")}
+    assert torch.equal(model.log_likelihood(**texts, **condensed), found)
+    plain = model.full_model.generate(pixel_values=batch["pixel_values"], max_new_tokens=5)
+    assert torch.equal(model.describe(5, **condensed), plain)
     count = (labels >= 0).sum()
     torch.testing.assert_close(-found.sum() / count, model(**batch).loss)
 
