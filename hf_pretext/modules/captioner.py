@@ -34,7 +34,7 @@ def captioner(
     """Joins an image encoder and a decoder, or new ones of given configs. Neither is copied, except a text model
     without cross-attention: a decoder with its weights and new cross-attention takes its place.
 
-    config: of the joint model; only its token ids and settings of its own are used. Raises `ValueError` for an encoder
+    config: of the joint model, from which the token ids are taken. Raises `ValueError` for an encoder
     without a sequence of hidden states, a text model without a decoder, and models of different dtypes."""
     image = build_encoder(image) if isinstance(image, PreTrainedConfig) else image
     text = new_decoder(text) if isinstance(text, PreTrainedConfig) else as_decoder(text)
@@ -98,7 +98,7 @@ def as_decoder(text: PreTrainedModel) -> PreTrainedModel:
     Raises `ValueError` like `new_decoder`, and for a text model that lacks other weights than those of cross-attention
     and of the head."""
     causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(text.config), None)
-    if type(text) is causal and text.config.add_cross_attention and cross_attention(text):
+    if type(text) is causal and getattr(text.config, "add_cross_attention", False) and cross_attention(text):
         return text
     decoder = new_decoder(text.config).to(text.device, text.dtype)
     load_into(decoder, text)

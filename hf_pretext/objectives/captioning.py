@@ -39,7 +39,7 @@ class CaptioningTask:
     """Settings of captioning.
 
     backward: whether each caption is also predicted from right to left, with the same weight (VirTex). The same decoder
-        predicts both; a learned vector, added to the start token, tells it the direction.
+        predicts both; a learned vector, added to the start token, marks the direction.
     parallel_share: share of the captions of a training step whose tokens are all predicted at once, from the image
         alone (CapPa: 0.75): all inputs of the decoder are the mask token, and its attention is not causal.
     prefix: maximum number of tokens at the start of a caption that the decoder sees but does not predict, drawn evenly
@@ -142,16 +142,16 @@ class CaptioningForPreTraining(ImageToText):
         Raises `ValueError` for a tokenizer without an end token, and with `parallel_share`, without a mask token."""
         tokenizer = processors["text"]
         tokens = tokens_of(tokenizer)
-        found = {f"{name}_token_id": value for name, value in dataclasses.asdict(tokens).items()}
+        filled = {f"{name}_token_id": value for name, value in dataclasses.asdict(tokens).items()}
         if task.parallel_share:
-            found["mask_token_id"] = tokenizer.mask_token_id
+            filled["mask_token_id"] = tokenizer.mask_token_id
             if task.mask_token_id is None and tokenizer.mask_token_id is None:
                 raise ValueError(
                     f"parallel_share={task.parallel_share} needs a mask token, but the tokenizer "
                     f"({type(tokenizer).__name__}) has none. Give another --tokenizer, or the id of one of its tokens "
                     "as --mask_token_id."
                 )
-        return dataclasses.replace(task, **{k: v for k, v in found.items() if getattr(task, k) is None})
+        return dataclasses.replace(task, **{k: v for k, v in filled.items() if getattr(task, k) is None})
 
     def forward(
         self,
