@@ -38,7 +38,7 @@ pixels = processor.image_processor(images=image, return_tensors="pt").pixel_valu
 tokens = model.generate(pixel_values=pixels, max_new_tokens=20, num_beams=3)
 print(processor.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
-prompt = processor.tokenizer("a red", add_special_tokens=False, return_tensors="pt").input_ids  # the start of the caption
+prompt = processor.tokenizer("a red", add_special_tokens=False, return_tensors="pt").input_ids  # how it begins
 tokens = model.generate(pixel_values=pixels, decoder_input_ids=prompt, max_new_tokens=20)
 print(processor.tokenizer.batch_decode(tokens, skip_special_tokens=True))
 
