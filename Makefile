@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/masked_lm.py
 	$(BIN)/python benchmarks/contrastive.py
 	$(BIN)/python benchmarks/contrastive_memory.py
+	$(BIN)/python benchmarks/captioning.py
 	$(BIN)/python benchmarks/flava.py
 	$(BIN)/python benchmarks/image_objectives.py
 	$(BIN)/python benchmarks/sound_and_film.py

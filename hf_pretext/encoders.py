@@ -180,11 +180,14 @@ def is_shape_alone(path: str) -> bool:
     return os.path.isdir(path) and not any(name.endswith(WEIGHTS) for name in os.listdir(path))
 
 
-def encoder_config(path: str, option: str = "--encoder", revision: str | None = None) -> PreTrainedConfig:
+def encoder_config(
+    path: str, option: str = "--encoder", revision: str | None = None, auto_class: type = AutoModel
+) -> PreTrainedConfig:
     """Loads the config of an encoder. It does not check which kinds of data the encoder accepts (see `check_encoder`).
 
-    path: folder or Hub id. option: named in errors. revision: branch, tag or commit of a Hub repository. Raises
-    `ValueError` if the path can't be loaded, is not an encoder, or needs custom code."""
+    path: folder or Hub id. option: named in errors. revision: branch, tag or commit of a Hub repository. auto_class:
+    loads full models that the path may also be of. Raises `ValueError` if the path can't be loaded, is neither an
+    encoder nor such a model, or needs custom code."""
     check_folder(path, names("modalities"))
     try:
         config = AutoConfig.from_pretrained(path, revision=revision or "main", trust_remote_code=False)
@@ -200,7 +203,7 @@ def encoder_config(path: str, option: str = "--encoder", revision: str | None = 
             f"{option} {path} can't be loaded: its config.json is not that of a model of transformers. Give another. "
             f"Details: {error}"
         ) from error
-    if type(config) not in MODEL_MAPPING:
+    if type(config) not in MODEL_MAPPING and type(config) not in auto_class._model_mapping:
         raise ValueError(
             f"{option} {path} is a {config.model_type} model, but AutoModel has no encoder of this type. Give another."
         )

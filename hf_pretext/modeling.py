@@ -241,6 +241,12 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         return {self.inputs[0]: self.full_model if self.auto_class is AutoModel else self.full_model.base_model}
 
     @property
+    def readers(self) -> dict[str, PreTrainedModel]:
+        """The model that reads each kind of data: `encoders`, and for example a decoder of texts. Sizes and vocabulary
+        of the inputs must fit it, and `--<kind>_encoder` replaces its weights."""
+        return self.encoders
+
+    @property
     def encoder(self) -> PreTrainedModel:
         """The encoder of the first kind in `inputs`."""
         return self.encoders[self.inputs[0]]

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.captions import normalised
+from ..evaluation.captioning import correct, generated, image_batches
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.log_mel import MELS
@@ -22,13 +23,14 @@ from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
 from ..modules.log_mel import log_mel
-from .report import draw_abreast, draw_fractions, draw_neighbours, draw_pairs, draw_rows
+from .report import PER_ROW, draw_abreast, draw_captions, draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED, STRIPS = 8, 6, 3  # rows, and images or videos in each row
 DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 CROSSED = 4  # frames or sounds that are ranked first
 NAMES = {"audio": "sounds", "video": "frames"}
+DESCRIBED, CAPTIONED = 20, 1.7  # captioned images, and the height of a row of them in inches
 WORDS, FILMS, GUESSES = 6, 5, 4  # masked words that are shown, of texts and of films, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 Models = Mapping[str, PretextModel]
@@ -42,6 +44,7 @@ def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torc
     models: the first seed's models as {"trained": ..., "random": ...}. results: content of results.json."""
     panels = [
         illustration_panel(models["trained"], labelled, device),
+        captions_panel(models["trained"], labelled, device),
         transfer_panel(models, labelled, results, device),
     ]
     return [panel for panel in panels if panel is not None]
@@ -59,6 +62,20 @@ def illustration_panel(model: PretextModel, labelled: LabelledSet, device: torch
         images = model.illustrate(**{name: value.to(device) for name, value in batch.items()})
         rows = {title: drawn.images_of({drawn.encoder_input: each.cpu()}) for title, each in images.items()}
     return partial(draw_rows, rows=rows), ROW * len(rows)
+
+
+def captions_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
+    """Returns the panel of the first test images with their captions and the generated ones, correct or wrong; None for
+    a model that describes nothing, and for a dataset that is too large to stay in memory."""
+    if "describe" not in model.capabilities or not labelled.pixels:
+        return None
+    captions, text = labelled.texts("test")[:DESCRIBED], labelled.inputs.by_name["text"]
+    with evaluated(model, device), torch.no_grad():
+        subject = Subject(model, labelled, device)
+        proposed = generated(subject, image_batches(subject, "test", range(len(captions))))
+    drawn = zip(captions, proposed, correct(text, proposed, captions), strict=True)
+    rows = -(-len(captions) // PER_ROW)
+    return partial(draw_captions, images=labelled.pixels["test"][: len(captions)], captions=[*drawn]), rows * CAPTIONED
 
 
 def transfer_panel(models: Models, labelled: LabelledSet, results: dict, device: torch.device) -> Panel | None:

@@ -18,6 +18,8 @@ COMMON = ("loss", "samples_seen", "samples_per_second", "data_wait", "grad_norm"
           "epoch_of_source", "step")  # fmt: skip
 CURVES, ABREAST = 3.6, 5  # height of a row in inches, and curves in a row
 NAMED = 20  # maximum number of labels in a legend
+PER_ROW, BROAD, LINES = 10, 17, 3  # captioned images in a row; letters of a line and lines of a caption
+LINE = 9.0  # height of a line of a caption in points
 SAME = "blue frame: the neighbour has the query's label; training did not use labels"
 
 
@@ -86,6 +88,35 @@ def draw_rows(figure, rows: dict[str, Tensor]) -> None:
         for axes, image in zip(line[1:], images, strict=True):
             show_image(axes, image)
     figure.suptitle("test images: what the model sees, and what it predicts", fontsize=10)
+
+
+def draw_captions(figure, images: Tensor, captions: Sequence[tuple[str, str, bool]]) -> None:
+    """Draws images, each with the generated caption below it, and the reference below that.
+
+    images: `(n, 3, H, W)` uint8. captions: reference, generated caption, and whether this is correct, for each image.
+    """
+    rows = math.ceil(len(captions) / PER_ROW)
+    grid = figure.subplots(2 * rows, PER_ROW, squeeze=False, height_ratios=[1, 0.8] * rows)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for number, (image, (reference, proposed, is_correct)) in enumerate(zip(images, captions, strict=True)):
+        row, column = divmod(number, PER_ROW)
+        show_image(grid[2 * row, column], image)
+        ours, down = lines_of(proposed or "(empty)"), 0.0
+        for text, color in ((ours, TRAINED if is_correct else "black"), (lines_of(reference), RANDOM)):
+            place = dict(xytext=(0, down), textcoords="offset points", ha="center", va="top", annotation_clip=False)
+            written = grid[2 * row + 1, column].annotate(
+                text, (0.5, 1), xycoords="axes fraction", color=color, fontsize=7, parse_math=False, **place
+            )
+            written.set_in_layout(False)
+            down -= LINE * (1 + text.count("\n")) + 1
+    figure.suptitle("first test images: generated captions (blue: correct) and, in grey, the correct ones", fontsize=10)
+
+
+def lines_of(text: str) -> str:
+    """Returns a text in lines, shortened if they are too many."""
+    lines = textwrap.wrap(text, BROAD, max_lines=LINES, placeholder=" …")
+    return "\n".join(lines)
 
 
 def draw_neighbours(figure, queries: Tensor, nearest: dict[str, tuple[Tensor, np.ndarray]], note: str = SAME) -> None:

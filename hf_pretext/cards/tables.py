@@ -16,6 +16,7 @@ FEW = 2  # up to this many methods, tables also show the accuracy per class
 KINDS = {"top1": "top-1", "mean_class": "per class"}
 MAJORITY = {"majority": "always predicting the majority class does"}  # as `Baseline.words`: continues with "better"
 MISSING = "—"
+NO_RESULT, LOWER_IS_BETTER = ("_error", "_baseline"), ("rank", "_bits", "seconds")  # ends of the names of metrics
 
 
 def shown(value, form: str = "{:,}") -> str:
@@ -99,14 +100,15 @@ def measured(results: dict) -> list[list[str]]:
 def unshown(results: dict, worse: bool = False) -> list[str] | None:
     """Returns the names of the metrics in which the trained full model does not beat the random one.
 
-    worse: returns only the metrics in which the random model beats the trained one. For ranks and errors in seconds,
-    lower is better. Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
+    worse: returns only the metrics in which the random model beats the trained one. For ranks, bits and errors in
+    seconds, lower is better. Standard errors and baselines get no verdict.
+    Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
         pair = by_who["trained"][name], by_who["random"][name]
-        if any(value["mean"] is None for value in pair) or name.endswith("_error"):  # an error is no result
+        if any(value["mean"] is None for value in pair) or name.endswith(NO_RESULT):
             continue
-        ours, other = reversed(pair) if name.endswith(("rank", "seconds")) else pair
+        ours, other = reversed(pair) if name.endswith(LOWER_IS_BETTER) else pair
         answer = beats(other, ours) if worse else beats(ours, other)
         if answer is None:
             return None

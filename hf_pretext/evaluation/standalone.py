@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
 from transformers.utils import CONFIG_NAME
 
 from .. import registry
@@ -116,7 +117,8 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
         config, _ = PreTrainedConfig.get_config_dict(folder)  # the objective may define the class of the config
         objective = (config.get("pretext") or {}).get("objective")
         encoder, kind = None, None
-        if config.get("model_type") in CONFIG_MAPPING:  # an encoder that was saved alone has no heads
+        # an encoder that was saved alone has no heads; AutoModel does not know some full models
+        if CONFIG_MAPPING.get(config.get("model_type"), None) in MODEL_MAPPING:
             check_parameters(folder)
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
             kind = kind_of(encoder, saved_clips(folder).kind)

@@ -25,40 +25,47 @@ def widened(values: Tensor) -> Tensor:
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, labels: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Returns the mean of -log softmax(logits)[label], `()`, in float32 or higher precision.
 
     Equals `F.cross_entropy(logits.float(), labels)`, which needs four float32 tensors of the size of the logits. This
     function needs one, the gradient, in the dtype of the logits.
 
-    logits (`(M, classes)`, any floating dtype), labels (`(M,)`).
+    logits (`(M, classes)`, any floating dtype), labels (`(M,)`). label_smoothing: share of the target probability that
+    is spread evenly over all classes.
     """
-    return CrossEntropy.apply(logits, labels)
+    return CrossEntropy.apply(logits, labels, label_smoothing)
 
 
 class CrossEntropy(torch.autograd.Function):
     """Cross-entropy of a tile of rows at a time. The backward pass computes the softmax again."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor) -> Tensor:
+    def forward(ctx, logits: Tensor, labels: Tensor, smoothing: float) -> Tensor:
         exact = torch.promote_types(logits.dtype, torch.float32)
         tiles = logits.split(rows_of_a_tile(logits, logits.shape[1]))
         normalizer = torch.cat([tile.to(exact).logsumexp(1) for tile in tiles])  # (M,)
         ctx.save_for_backward(logits, labels, normalizer)
-        return (normalizer - logits.gather(1, labels[:, None])[:, 0].to(exact)).mean()
+        ctx.smoothing = smoothing
+        target = logits.gather(1, labels[:, None])[:, 0].to(exact)
+        if smoothing:
+            target = torch.lerp(target, torch.cat([tile.to(exact).mean(1) for tile in tiles]), smoothing)
+        return (normalizer - target).mean()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, labels, normalizer = ctx.saved_tensors
         gradient, share = torch.empty_like(logits), grad / len(logits)
         rows = rows_of_a_tile(logits, logits.shape[1])
         parts = [values.split(rows) for values in (gradient, logits, labels, normalizer)]
         for out, scores, label, normal in zip(*parts, strict=True):
             softmax = (scores - normal[:, None]).exp_()  # in the dtype of `normal`: float32 or higher
-            softmax[torch.arange(len(label), device=label.device), label] -= 1
+            softmax[torch.arange(len(label), device=label.device), label] -= 1 - ctx.smoothing
+            if ctx.smoothing:
+                softmax -= ctx.smoothing / logits.shape[1]
             out.copy_(softmax.mul_(share))
-        return gradient, None
+        return gradient, None, None
 
 
 def rows_of_a_tile(like: Tensor, columns: int) -> int:

@@ -16,6 +16,7 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
 
 from ..encoders import is_shape_alone
 from ..modeling import PretextModel
+from ..modules.captioner import load_decoder
 from ..utils.paths import relative
 
 
@@ -82,10 +83,10 @@ class Blueprint:
             model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
         if not random:
             for kind, path in self.start.towers.items():
-                if kind not in model.encoders:
+                if kind not in model.readers:
                     reason = f"{self.objective.objective} has no {kind} encoder with these settings"
                     raise ValueError(f"{self.start.option(kind)} {path}: {reason}. Leave it out.")
-                load_tower(model.encoders[kind], path, kind, frozen=getattr(self.task, "frozen", None) == kind)
+                load_tower(model.readers[kind], path, kind, frozen=getattr(self.task, "frozen", None) == kind)
         return model, missing
 
     def random(self, seed: int) -> PretextModel:
@@ -104,7 +105,7 @@ class Blueprint:
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # raises the error
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
-        inner = "" if auto is AutoModel else f"{model.base_model_prefix}."
+        inner = "" if model.base_model is model else f"{model.base_model_prefix}."
         return model, [name for name in info["missing_keys"] if name.startswith(inner)]
 
 
@@ -112,7 +113,8 @@ def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> 
     """Loads the weights of a folder or Hub id into one of several encoders.
 
     encoder: the encoder to fill. kind: its kind of data, for errors. frozen: True if the encoder is not trained.
-    A pooler may be missing if it is trained. Raises `ValueError` for other missing weights."""
+    A pooler may be missing if it is trained, and the cross-attention of a decoder, which stays random. Raises
+    `ValueError` for other missing weights."""
     if is_shape_alone(path):
         return
     tower, info = AutoModel.from_pretrained(
@@ -124,7 +126,10 @@ def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> 
             f"--{kind}_encoder {path} lacks weights, which would stay random: {', '.join(missing[:5])}. Give a "
             "checkpoint with these weights."
         )
-    encoder.load_state_dict(tower.state_dict())
+    if getattr(encoder.config, "add_cross_attention", False):
+        load_decoder(encoder, tower)
+    else:
+        encoder.load_state_dict(tower.state_dict())
 
 
 def by_name(function: Callable[..., PreTrainedConfig], sizes: Mapping[str, int]) -> PreTrainedConfig:

@@ -47,7 +47,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
     Raises `ValueError` for options that contradict each other or the data."""
     objective, start, views = request.objective, start_of(request), request.objective.views_of(request.task)
     check_kinds_alone(request)
-    full = encoder_config(start.encoder) if start.encoder else None
+    full = encoder_config(start.encoder, auto_class=objective.auto_class) if start.encoder else None
     towers = {kind: encoder_config(path, start.option(kind)) for kind, path in start.towers.items()}
 
     def context(kind: str) -> Context:
@@ -180,8 +180,8 @@ def open_data(
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
-    for kind, encoder in model.encoders.items():
-        inputs.by_name[kind].fit(encoder)
+    for kind, reader in model.readers.items():
+        inputs.by_name[kind].fit(reader)
     say_batch_norm(request, model)
     if set(inputs.by_name) == {TEXT} and not inputs.views:
         return open_corpus(request, inputs, model)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from captioned import NAMES, Knowing, captioned, rows_of, tokenizer_of_names
 from conftest import CONFIGS
+from describing import Describing
 from matplotlib.figure import Figure
 from torch import nn
 from transformers import Wav2Vec2FeatureExtractor
@@ -102,12 +103,27 @@ def test_a_caption_is_shown_with_the_images_ranked_first_for_it(tokenizer, monke
     assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == labelled.labels.names
 
 
+def test_the_first_images_are_shown_with_generated_captions_correct_or_wrong(tokenizer, monkeypatch):
+    monkeypatch.setattr(panels, "DESCRIBED", 11)
+    panel = panels.captions_panel(Describing(tokenizer, {3: 4}), captioned(tokenizer), CPU)
+    captions, figure = panel[0].keywords["captions"], drawn(panel)
+    assert [reference for reference, _, _ in captions] == NAMES[:11]
+    assert [proposed for _, proposed, _ in captions] == [*NAMES[:3], NAMES[4], *NAMES[4:11]]
+    assert [is_correct for *_, is_correct in captions] == [True] * 3 + [False] + [True] * 7
+    assert len(figure.axes) == 2 * 2 * panels.PER_ROW and sum(bool(axes.images) for axes in figure.axes) == 11
+    ours, theirs = figure.axes[panels.PER_ROW + 3].texts  # below the fourth image
+    assert (ours.get_text(), theirs.get_text()) == (NAMES[4], NAMES[3])
+    assert ours.get_color() == "black" != figure.axes[panels.PER_ROW].texts[0].get_color()
+    assert panels.captions_panel(Knowing(tokenizer), captioned(tokenizer), CPU) is None
+
+
 def test_a_set_too_large_to_be_kept_has_no_panel_of_images(tokenizer, images, monkeypatch):
     labelled = captioned(tokenizer)
     for some in (images, labelled):
         monkeypatch.setattr(some, "pixels", None)
     assert panels.transfer_panel(encoders_of("trained"), images, results_of("trained"), CPU) is None
     assert panels.transfer_panel({"trained": Knowing(tokenizer)}, labelled, {}, CPU) is None
+    assert panels.captions_panel(Describing(tokenizer), labelled, CPU) is None
 
 
 class Films(LabelledSet):

@@ -76,6 +76,12 @@ def test_a_drawing_that_fails_leaves_the_old_image(results, tmp_path):
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"as it was"]
 
 
+def test_captions_are_shortened_to_a_few_lines():
+    assert report.lines_of("red box") == "red box"
+    lines = report.lines_of("a very long caption of an image " * 4).split("\n")
+    assert len(lines) == report.LINES and lines[-1].endswith("…") and max(map(len, lines)) <= report.BROAD
+
+
 @pytest.mark.parametrize("count", [1, 20, 21, 100])
 def test_colours_are_all_different(count):
     assert len({tuple(colour) for colour in report.colours(count)}) == count

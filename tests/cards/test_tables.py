@@ -138,6 +138,15 @@ def test_of_a_rank_less_is_better():
     assert unshown(worse) == ["image_to_text_median_rank"] == unshown(worse, worse=True)
 
 
+def test_of_bits_fewer_are_better_and_a_baseline_gets_no_verdict():
+    low, high = measured_as(1.0, 1.1, 1.2), measured_as(50.0, 51.0, 52.0)
+    names = ("caption_bits", "caption_bits_baseline", "caption_bits_gain")
+    measures = measures_of(dict.fromkeys(names, low), dict.fromkeys(names, high))
+    assert unshown(measures) == unshown(measures, worse=True) == ["caption_bits_gain"]
+    measures = measures_of(dict.fromkeys(names, high), dict.fromkeys(names, low))
+    assert unshown(measures) == unshown(measures, worse=True) == ["caption_bits"]
+
+
 def test_within_the_spread_nothing_is_shown_either_way():
     near = measures_of({"zero_shot_top1": measured_as(0.4, 0.5, 0.6)}, {"zero_shot_top1": measured_as(0.3, 0.4, 0.5)})
     assert unshown(near) == ["zero_shot_top1"] and unshown(near, worse=True) == []

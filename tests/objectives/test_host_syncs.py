@@ -2,6 +2,7 @@
 
 import tempfile
 
+import caption_models
 import narrated
 import pytest
 import test_flava
@@ -117,6 +118,11 @@ def packed():
     return masked_lm({"input_ids": ids, "document_ids": torch.tensor([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])})
 
 
+def captioning_in_parallel():
+    settings = dict(backward=True, parallel_share=0.5, mask_token_id=4)
+    return caption_models.model_of(**settings), caption_models.batch_of()
+
+
 def matching(labels: torch.Tensor | None = None, **settings):
     return test_matching.model_of(**settings), {
         **test_matching.pairs(),
@@ -198,6 +204,8 @@ MOST = {
     "masked_lm": (masked_lm, 2),
     "masked_lm, spans": (lambda: masked_lm(unit="span"), 2),
     "masked_lm, packed": (packed, 1),
+    "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 2),
+    "captioning, backward, in parallel": (captioning_in_parallel, 4),
     "matching": (matching, 1),
     "matching, shuffled, labels": (lambda: matching(LABELS, negatives="shuffled"), 1),
     "multiway, pairs": (lambda: multiway("pairs", contrastive_weight=1.0), 2),
