@@ -84,7 +84,7 @@ def model_of(inputs, capabilities):
         (("text", "image"), ("embed",), ["retrieval", "zero_shot", "matching"]),
         (("image", "text"), ("predict_tokens",), ["masked_words", "text_probe"]),
         (("image", "text"), ("match",), ["matching"]),
-        (("video", "text"), ("embed", "match"), ["retrieval", "frame_order", "matching"]),
+        (("video", "text"), ("embed", "match"), ["retrieval", "frame_order", "matching", "localization"]),
         (("text", "video"), ("match", "predict_tokens"), ["frame_order", "matching", "masked_words"]),
         (("image", "text"), ("generate",), []),
         (("audio", "video"), ("embed",), ["retrieval"]),
