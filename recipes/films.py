@@ -5,6 +5,7 @@ from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
 EMOJI_FILMS, TINY_TEACHER = str(DATA / "emoji_films"), str(DATA / "tiny_teacher")
+NARRATED_MISSIONS = str(DATA / "babyai_films" / "babyai_narrated")
 MISSIONS = str(DATA / "babyai_films" / "babyai")  # a small share, for --smoke
 HELD_OUT_MISSIONS = str(DATA / "babyai_films" / "babyai_heldout")
 ORDER_CLASSES = ["go_to_order", "open_order"]  # of missions: one event after the other
@@ -56,8 +57,8 @@ def atari(name: str) -> str:
 
 
 def missions(name: str = "babyai") -> str:
-    """Returns the folder of films of BabyAI missions ("babyai"), or of those with other pairs of colour and object
-    ("babyai_heldout"). Builds it on the first call."""
+    """Returns the folder of films of BabyAI missions ("babyai"), of those with other pairs of colour and object
+    ("babyai_heldout"), or of five missions each ("babyai_narrated"). Builds all on the first call."""
     sys.path.insert(0, str(DATA))
     import babyai
 

@@ -14,7 +14,7 @@ Measured: nothing yet.
 The films are built once, in about a minute (see recipes/data/babyai.py). --smoke uses only data of this repository.
 """
 
-from films import HELD_OUT_MISSIONS, MISSIONS, ORDER_CLASSES, SETTINGS, SMOKE, missions
+from films import HELD_OUT_MISSIONS, MISSIONS, NARRATED_MISSIONS, ORDER_CLASSES, SETTINGS, SMOKE, missions
 
 from hf_pretext import Recipe
 
@@ -74,6 +74,7 @@ recipe = Recipe(
         "dataset": lambda: [missions()],
         "eval_dataset": missions,
         "heldout_dataset": lambda: missions("babyai_heldout"),
+        "localization_dataset": lambda: missions("babyai_narrated"),
     },
     settings={
         **{name: value for name, value in SETTINGS.items() if name not in WITHOUT},
@@ -81,6 +82,10 @@ recipe = Recipe(
         "text_column": "json.text",
         "eval_text_column": "json.text",
         "order_classes": ORDER_CLASSES,
+        "localization_text_column": "json.mission",
+        "localization_start_column": "json.true_start",
+        "localization_end_column": "json.true_end",
+        "localization_seconds": 6.0,  # about the length of a mission
         "report_dataset": None,
         "limits": ABOUT_BABYAI,
         "full_video": True,
@@ -103,6 +108,7 @@ recipe = Recipe(
         "dataset": [MISSIONS],
         "eval_dataset": MISSIONS,
         "heldout_dataset": HELD_OUT_MISSIONS,
+        "localization_dataset": NARRATED_MISSIONS,
         "output_dir": "runs/mil_nce_babyai-smoke",
     },
 )

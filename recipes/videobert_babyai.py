@@ -10,7 +10,27 @@ The visual words are clusters of the features of a MIL-NCE encoder that was trai
 seconds. --word_encoder takes any other encoder of images or videos, for example microsoft/resnet-18. They are computed
 once; for films longer than --seconds, or texts with times, give --cache_words False.
 
-Measured: nothing yet.
+Measured: 3 seeds, 6.2 minutes each (313 samples/s) on 1 core of Intel(R) Xeon(R) Processor. Top-1 accuracy on
+the test split, mean ± standard deviation: linear probe, 10% of labels (label `json.level`): 1.000 ± 0.000
+(untrained encoder 1.000 ± 0.000, TF-IDF 1.000, majority class 0.200); linear probe, 100% of labels (label
+`json.level`): 1.000 ± 0.000 (untrained encoder 1.000 ± 0.000, TF-IDF 1.000, majority class 0.200); kNN (label
+`json.level`): 1.000 ± 0.000 (untrained encoder 1.000 ± 0.000, majority class 0.200). Other metrics on the test
+split: better of two captions, frames in order, chosen classes: 0.622 ± 0.015 (untrained model 0.513 ± 0.020,
+chance 0.500); better of two captions, frames in order, chosen classes, held out: 0.553 ± 0.005 (untrained
+model 0.536 ± 0.013, chance 0.500); better of two captions, frames shuffled, chosen classes: 0.623 ± 0.008
+(untrained model 0.513 ± 0.020, chance 0.500); better of two captions, frames shuffled, chosen classes, held
+out: 0.533 ± 0.008 (untrained model 0.536 ± 0.013, chance 0.500); better of two captions, last frame alone,
+chosen classes: 0.632 ± 0.013 (untrained model 0.513 ± 0.020, chance 0.500); better of two captions, last frame
+alone, chosen classes, held out: 0.564 ± 0.017 (untrained model 0.536 ± 0.013, chance 0.500); matching, any
+captions: 0.784 ± 0.023 (untrained model 0.499 ± 0.006, chance 0.500); matching, any captions, held out: 0.716
+± 0.009 (untrained model 0.498 ± 0.026, chance 0.500); matching, captions of one class: 0.574 ± 0.037
+(untrained model 0.494 ± 0.007, chance 0.500); matching, captions of one class, held out: 0.501 ± 0.006
+(untrained model 0.497 ± 0.014, chance 0.500); masked words, with the video: 0.786 ± 0.004 (untrained model
+0.006 ± 0.010, chance 0.004); masked words, with the video, held out: 0.659 ± 0.001 (untrained model 0.003 ±
+0.005, chance 0.004); masked words, gain by the video: 0.014 ± 0.006 (untrained model 0.000 ± 0.000, chance
+0.000); masked words, gain by the video, held out: 0.000 ± 0.001 (untrained model 0.000 ± 0.000, chance 0.000);
+pretext task: loss 1.687 ± 0.020, alignment_accuracy 0.778 ± 0.018, pair_words_accuracy 0.818 ± 0.009,
+pair_visual_words_accuracy 0.785 ± 0.005.
 
 The films are built once, in about a minute (see recipes/data/babyai.py). --smoke uses only data of this repository.
 """

@@ -53,7 +53,7 @@ def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torc
 def illustration_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:
     """Returns the panel of test images or videos with what the model saw of them and what it predicted (see
     `PretextModel.illustrate`); None for a model that draws nothing."""
-    if "illustrate" not in model.capabilities or not labelled.pixels:
+    if "illustrate" not in model.capabilities or labelled.pixels == {}:  # None: decoded again, a few rows
         return None
     drawn = next(modality for modality in labelled.inputs.modalities if modality.name in DRAWN)
     shown = evenly(len(labelled.labels.splits["test"]), SHOWN)

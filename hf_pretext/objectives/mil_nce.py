@@ -82,7 +82,8 @@ class MilNceTask:
             raise ValueError(f"temperature must be at least {1 / HIGHEST_SCALE}, but is {self.temperature}.")
 
     def validate_use(self):
-        refuse_without_effect(self, "bag_size", self.positives != "bag", "positives=bag")
+        alone = self.positives == "nearest"  # which is a bag of 1
+        refuse_without_effect(self, "bag_size", alone and self.bag_size != 1, "positives=bag")
         for name in ("word_hidden", "num_words"):
             refuse_without_effect(self, name, self.word_dim is None, "word vectors, which need word_dim")
 

@@ -234,6 +234,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"heldout_dataset", "report_dataset", "order_classes"}
     if "other_captions" in given:
         names |= {"caption_weights"}
+    if {"seconds", "fps"} & given.keys():  # of clips
+        names |= {"full_video"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies
         names |= {"image_size"}
     return names - given.keys()

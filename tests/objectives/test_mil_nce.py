@@ -440,6 +440,10 @@ def test_bad_settings_are_refused(settings, message):
         make_settings(MilNceTask, **settings)
 
 
+def test_a_bag_of_one_fits_the_nearest_narration():
+    assert make_settings(MilNceTask, positives="nearest", bag_size=1).bag_size == 1
+
+
 def test_temporal_layers_see_the_order_of_frames():
     for layers in (0, 1):
         model = model_of(temporal_layers=layers).eval()

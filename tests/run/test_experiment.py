@@ -113,6 +113,7 @@ def test_smoke_takes_the_tiny_encoder():
         ),
         ({"localization_dataset"}, {"localization_text_column"}, {"localization_step", "eval_label"}),
         ({"eval_label"}, {"heldout_dataset", "order_classes"}, {"prompts"}),
+        ({"seconds"}, {"full_video"}, {"num_frames"}),
         ({"other_captions"}, {"caption_weights"}, {"text_column"}),
         ({"encoder"}, {"image_size"}, {"license"}),
         ({"image_encoder"}, {"image_size"}, {"max_length"}),
