@@ -184,7 +184,8 @@ def videobert_cached():
 
 
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
-# texts. The positions of masked tokens or patches are read once.
+# texts. The positions of masked tokens or patches are read once. Captioning reads the length of the longest caption, too,
+# once for each direction.
 MOST = {
     "rotation": (rotation, 0),
     "jigsaw": (lambda: image(JigsawForPreTraining, gap=3, channel_shift=1), 0),
@@ -204,8 +205,8 @@ MOST = {
     "masked_lm": (masked_lm, 2),
     "masked_lm, spans": (lambda: masked_lm(unit="span"), 2),
     "masked_lm, packed": (packed, 1),
-    "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 2),
-    "captioning, backward, in parallel": (captioning_in_parallel, 4),
+    "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 3),
+    "captioning, backward, in parallel": (captioning_in_parallel, 5),
     "matching": (matching, 1),
     "matching, shuffled, labels": (lambda: matching(LABELS, negatives="shuffled"), 1),
     "multiway, pairs": (lambda: multiway("pairs", contrastive_weight=1.0), 2),
