@@ -184,7 +184,7 @@ def videobert_cached():
 
 
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
-# texts. The positions of masked tokens or patches are read once. Captioning reads the length of the longest caption, too,
+# texts. The positions of masked tokens or patches are read once. Captioning also reads the length of the longest caption,
 # once for each direction.
 MOST = {
     "rotation": (rotation, 0),
