@@ -184,8 +184,8 @@ def videobert_cached():
 
 
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
-# texts. The positions of masked tokens or patches are read once. Captioning also reads the length of the longest caption,
-# once for each direction.
+# texts. The positions of masked tokens or patches are read once. Captioning also reads the length of the
+# longest caption, once for each direction.
 MOST = {
     "rotation": (rotation, 0),
     "jigsaw": (lambda: image(JigsawForPreTraining, gap=3, channel_shift=1), 0),
