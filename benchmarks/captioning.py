@@ -84,8 +84,8 @@ class Clock(TrainerCallback):
         self.ends.append(time.perf_counter())
 
 
-def arguments(output: str, steps: int, batch: int, seed: int) -> TrainingArguments:
-    """Returns the options of both runs."""
+def arguments(output: str, steps: int, batch: int, seed: int, **more) -> TrainingArguments:
+    """Returns the options of both runs. more: options of one of them."""
     return TrainingArguments(
         output_dir=output,
         max_steps=steps,
@@ -96,14 +96,13 @@ def arguments(output: str, steps: int, batch: int, seed: int) -> TrainingArgumen
         warmup_steps=max(steps // 20, 1),
         bf16=has_bf16(),
         dataloader_num_workers=default_workers(),
-        dataloader_drop_last=True,
-        remove_unused_columns=False,
         use_cpu=not torch.accelerator.is_available(),  # without it, TrainingArguments refuses bf16 on a CPU
         save_strategy="no",
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         seed=seed,
+        **more,
     )
 
 
@@ -167,7 +166,7 @@ def trainer(steps: int, batch: int, seed: int) -> dict:
     model = fresh(texts, seed)
     with tempfile.TemporaryDirectory() as output:
         padded = Padded(texts.tokenizer, model.full_model.config.eos_token_id)
-        options = arguments(output, steps, batch, seed)
+        options = arguments(output, steps, batch, seed, dataloader_drop_last=True, remove_unused_columns=False)
         plain = Trainer(model.full_model.train(), options, padded, Emoji(), callbacks=[clock])
         plain.pop_callback(PrinterCallback)
         plain.train()

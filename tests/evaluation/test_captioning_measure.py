@@ -1,5 +1,6 @@
 """Captioning: each number against a model whose probabilities and captions are known."""
 
+import dataclasses
 import math
 import statistics
 
@@ -7,12 +8,15 @@ import pytest
 import torch
 from captioned import NAMES, captioned, rows_of, tokenizer_of_names
 from describing import SURE, Describing
+from transformers import GPT2Config, ViTConfig
 
+from hf_pretext import CaptioningForPreTraining
 from hf_pretext.data.captions import normalised
 from hf_pretext.evaluation import captioning as module
 from hf_pretext.evaluation.captioning import MEASURE, by_likelihood, chance_of, compute, ranks, without_image
 from hf_pretext.evaluation.measure import Subject, chance_levels, fitting, measure_model
 from hf_pretext.evaluation.retrieval import chance
+from hf_pretext.objectives.captioning import CaptioningTask
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +183,31 @@ def test_a_model_that_condenses_images_reads_each_once(labelled, tokenizer):
 
     assert compute(Subject(Condensing(tokenizer), labelled)) == compute(Subject(Describing(tokenizer), labelled))
     assert sum(count for _, count in read) == 13 and {kind for kind, _ in read} == {"image"}
+
+
+def test_a_captioning_model_is_measured_alike_with_and_without_condensed_images(labelled, text):
+    torch.manual_seed(0)
+    shape, ends = text.shape(), {"bos_token_id": None, "eos_token_id": None}
+    vision = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=8, patch_size=4)
+    words, length = shape["vocab_size"], shape["max_length"] + 1
+    decoder = GPT2Config(vocab_size=words, n_positions=length, n_embd=16, n_layer=1, n_head=2, **ends)
+    task = CaptioningForPreTraining.complete(CaptioningTask(), {"text": text.tokenizer})
+    model = CaptioningForPreTraining.from_encoders(vision, decoder, **dataclasses.asdict(task)).eval()
+    metrics = measure_model(model, labelled)
+    assert list(metrics) == list(chance_levels(model, labelled)) and all(map(math.isfinite, metrics.values()))
+    assert abs(metrics["caption_bits_gain"]) < 0.1 < metrics["caption_bits"]  # it has learned nothing
+    images, captions = (
+        torch.cat([batch["pixel_values"] for batch in labelled.batches("test")]),
+        labelled.captions("test"),
+    )
+    each = [
+        model.log_likelihood(**text.batch([caption]), pixel_values=image[None])
+        for image, caption in zip(images, captions, strict=True)
+    ]
+    bits = -torch.cat(each).sum().item() / math.log(2) / sum(len(normalised(caption)) for caption in captions)
+    assert metrics["caption_bits"] == pytest.approx(bits, rel=1e-5)
+    model.capabilities = ("describe",)
+    assert measure_model(model, labelled) == pytest.approx(metrics, rel=1e-5, abs=1e-6)
 
 
 def test_captions_that_are_all_the_same_give_no_baseline(tokenizer):
