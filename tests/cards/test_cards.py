@@ -31,6 +31,8 @@ SHORT = {  # what is known to fall short
     "colorization_emoji": {"linear_probe_10%_top1", "linear_probe_100%_top1"},  # on images in colour
     "jigsaw_emoji": (FROZEN := {"linear_probe_1%_top1", "linear_probe_10%_top1", "linear_probe_100%_top1", "knn_top1"}),
     "relative_position_emoji": FROZEN,
+    # sentences name the kind of mission, so that all encoders of texts know it
+    "videobert_babyai": {"linear_probe_10%_top1", "linear_probe_100%_top1", "knn_top1"},
 }
 
 
