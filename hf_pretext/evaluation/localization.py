@@ -19,6 +19,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 
 from ..modeling import PretextModel
+from ..utils.paths import relative
 from ..utils.settings import accepts_ints, refuse_without_effect
 from .labelled_set import LabelledSet
 from .measure import Measure, Metrics, Subject
@@ -151,7 +152,7 @@ def described(labelled: LabelledSet) -> dict:
         return {}
     return {
         "localization": {
-            "dataset": films.name,
+            "dataset": relative(films.name),
             "revision": films.revision,
             "films": len(films.plans),
             "sentences": len(films),
