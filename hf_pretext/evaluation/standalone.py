@@ -118,7 +118,8 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
         objective = (config.get("pretext") or {}).get("objective")
         encoder, kind = None, None
         # an encoder that was saved alone has no heads; AutoModel does not know some full models
-        if CONFIG_MAPPING.get(config.get("model_type"), None) in MODEL_MAPPING:
+        name = config.get("model_type")
+        if name in CONFIG_MAPPING and CONFIG_MAPPING[name] in MODEL_MAPPING:
             check_parameters(folder)
             encoder = AutoModel.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
             kind = kind_of(encoder, saved_clips(folder).kind)

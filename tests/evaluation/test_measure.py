@@ -53,6 +53,34 @@ SOUNDS = {
     "correspondence_shifted_error": "correspondence, sound of another time, standard error",
 }
 HELD_OUT = [f"heldout_{name}" for name in SOUNDS]
+ORDERS = {"in_order": "frames in order", "shuffled": "frames shuffled", "last": "last frame alone"}
+ROWS = {"": "", "_chosen": ", chosen classes"}
+EMBEDDED = {  # of films with texts, by embeddings
+    **{f"video_to_text_{name}": f"video to caption, {words}" for name, words in RANKS.items()},
+    **{f"text_to_video_{name}": f"caption to video, {words}" for name, words in RANKS.items()},
+    **{f"frames_{k}_r1{e}": f"video to caption, R@1, {o}{row}" for e, row in ROWS.items() for k, o in ORDERS.items()},
+    "threshold_shuffled": WORDS["threshold_shuffled"],
+    "threshold_hard": WORDS["threshold_hard"],
+}
+TIMES = {
+    "localization_r1": "temporal localization, R@1",
+    "localization_median_seconds": "temporal localization, median error in seconds",
+}
+SCORED = {  # of films with texts, by scores
+    **{
+        f"frames_{k}_match{e}": f"better of two captions, {o}{row}"
+        for e, row in ROWS.items()
+        for k, o in ORDERS.items()
+    },
+    "matching_shuffled": WORDS["matching_shuffled"],
+    "matching_hard": WORDS["matching_hard"],
+    "masked_text_own_video": "masked words, with the video",
+    "masked_text_other_video": "masked words, with another video",
+    "masked_text_none_video": "masked words, without a video",
+    "masked_text_gain_video": "masked words, gain by the video",
+}
+FILMS = {"mil_nce": [*EMBEDDED, *TIMES], "videobert": [*SCORED]}  # metrics by objective
+NEW_FILMS = {"mil_nce": [*EMBEDDED], "videobert": [*SCORED]}  # on held-out captions
 
 
 @pytest.fixture(scope="module")
@@ -157,8 +185,9 @@ def test_embeddings_are_computed_once(labelled, tokenizer):
 def test_measures_and_their_words_are_those_of_the_recorded_cards():
     recorded = {card: json.loads(card.read_text()) for card in CARDS}
     names = {card: list(results.get("measures", {}).get("trained", {})) for card, results in recorded.items()}
-    assert set(sum(names.values(), [])) == {*WORDS, *SOUNDS, *HELD_OUT}
-    for name, words in {**WORDS, **SOUNDS}.items():
+    new_films = [f"heldout_{name}" for name in (*EMBEDDED, *SCORED)]
+    assert set(sum(names.values(), [])) == {*WORDS, *SOUNDS, *HELD_OUT, *EMBEDDED, *TIMES, *SCORED, *new_films}
+    for name, words in {**WORDS, **SOUNDS, **EMBEDDED, **TIMES, **SCORED}.items():
         assert [each for each in (measure.words(name) for measure in measures()) if each] == [words]
     for card, results in recorded.items():
         model = registry.objective_class(results["objective"]["name"])
@@ -166,6 +195,9 @@ def test_measures_and_their_words_are_those_of_the_recorded_cards():
         asked = [name for name in of_kinds if any(measure.words(name) for measure in fitting(model))]
         expected = [name for name in asked if not name.startswith("matching") or "match" in model.capabilities]
         expected += HELD_OUT if expected and of_kinds is SOUNDS else []
+        if model.objective in FILMS:
+            new = [f"heldout_{name}" for name in NEW_FILMS[model.objective]]
+            expected = [*FILMS[model.objective], *new]
         assert names[card] == expected, card  # in this order, which is that of the measures
 
 
