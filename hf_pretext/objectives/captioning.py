@@ -228,7 +228,7 @@ class CaptioningForPreTraining(ImageToText):
         loss, ranks = cross_entropy(logits, labels, self.task.label_smoothing), rank_and_ranks()[1]
         if ranks == 1:
             return loss
-        count = torch.tensor(float(len(labels)), device=logits.device)
+        count = loss.new_tensor(float(len(labels)))
         dist.all_reduce(count)
         return loss * (len(labels) * ranks / count)
 

@@ -33,4 +33,4 @@ def test_films_without_an_evaluation_are_refused():
 
 
 def test_columns_without_films_are_refused():
-    assert "is for the films of localization_dataset" in refused(MIL_NCE, *TRUE)
+    assert "is for the films of localization_dataset" in refused(MIL_NCE, "--eval_dataset", "x", *TRUE)

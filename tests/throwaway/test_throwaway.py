@@ -125,10 +125,10 @@ def test_a_causal_language_model(cache, tmp_path):
     assert type(again.full_model).__name__ == "GPT2LMHeadModel" and again.task.token_dropout == 0.0
 
 
-def test_captioning(cache, tmp_path):
+def test_describing(cache, tmp_path):
     settings = dict(dataset=[str(EMOJI)], eval_dataset=str(EMOJI), eval_label="group", text_column="text",
                     image_size=32, vocab_size=200, max_length=16, per_device_train_batch_size=4)  # fmt: skip
-    results = run("captioning", vit_and_bert, tmp_path / "run", **settings)
+    results = run("describing", vit_and_bert, tmp_path / "run", **settings)
     assert results["transfer"]["kind"] == "image" and "other_transfers" not in results and "measures" not in results
     full = AutoModelForImageTextToText.from_pretrained(tmp_path / "run").eval()
     ours = hf_pretext.load(tmp_path / "run").eval()

@@ -1,4 +1,4 @@
-"""Captioning: write the caption of an image, token by token.
+"""Describing: write the caption of an image, token by token.
 
 Desai and Johnson, "VirTex", CVPR 2021, https://huggingface.co/papers/2006.06666
 
@@ -19,8 +19,8 @@ from hf_pretext.modules.losses import cross_entropy
 
 @strict
 @dataclass
-class CaptioningTask:
-    """Settings of captioning.
+class DescribingTask:
+    """Settings of describing.
 
     caption_weight: of the loss.
     """
@@ -30,11 +30,11 @@ class CaptioningTask:
     caption_weight: float = 1.0
 
 
-class CaptioningForPreTraining(PretextModel):
+class DescribingForPreTraining(PretextModel):
     """forward: pixel_values (`(B, 3, S, S)`), input_ids and attention_mask (`(B, L)`)."""
 
-    objective = "captioning"
-    task_class = CaptioningTask
+    objective = "describing"
+    task_class = DescribingTask
     inputs = ("image", "text")
     auto_class = AutoModelForImageTextToText
     pipeline_tag = "image-to-text"
