@@ -177,10 +177,12 @@ def content(text: Text, captions: Sequence[str]) -> list[list[int]]:
 
 
 def generated(subject: Subject, images: Batches) -> list[str]:
-    """Returns a caption for each image, by beam search."""
+    """Returns a caption for each image, by beam search. It has at most as many tokens as the longest train caption with
+    its end: a model that never ends a caption would take most of the time of the evaluation."""
     text, captions = subject.labelled.inputs.by_name["text"], []
+    longest = 1 + max(map(len, content(text, subject.labelled.texts("train"))))
     for batch in images:
-        ids = subject.model.describe(max_new_tokens=text.max_length, num_beams=BEAMS, **batch)
+        ids = subject.model.describe(max_new_tokens=min(longest, text.max_length), num_beams=BEAMS, **batch)
         captions += text.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return captions
 
@@ -275,7 +277,8 @@ def protocol(results: dict) -> str:
         "characters; lower is better. Captions longer than the maximum length are left out of it. Chance is a unigram "
         "model of the tokens of the train captions, with add-one smoothing. Without the image: by the mean probability "
         f"of the caption over up to {IMAGES} images with another caption, by the same model. Generated captions: beam "
-        f"search with {BEAMS} beams. Exact match: the share that equals the caption, regardless of case and spaces. "
+        f"search with {BEAMS} beams, of at most as many tokens as the longest train caption. Exact match: the share "
+        "that equals the caption, regardless of case and spaces. "
         "CIDEr-D is 0 to 10, with document frequencies of the measured captions; a correct caption of one word has "
         "2.5, of two words 5, of three words 7.5. Chance is the caption of a random train row. Retrieval by "
         f"likelihood: up to {IMAGES} images and all distinct captions, ranked by log p(caption | image), or by mutual "

@@ -36,6 +36,6 @@ class Describing(nn.Module):
         return torch.tensor(scores)
 
     def describe(self, max_new_tokens, num_beams=1, pixel_values=None):
-        ids = [self.names[number][:max_new_tokens] for number in number_of(pixel_values)]
+        ids = [self.plain(self.names[number])[:max_new_tokens] for number in number_of(pixel_values)]
         longest = max(map(len, ids))
         return torch.tensor([one + [self.tokenizer.pad_token_id] * (longest - len(one)) for one in ids])

@@ -165,6 +165,18 @@ def test_pairs_are_scored_in_limited_batches_and_in_their_places(labelled, token
     assert max(model.calls) <= 10 and len(model.calls) > 10
 
 
+def test_generated_captions_have_at_most_the_length_of_train_captions(labelled, tokenizer, text):
+    asked = []
+
+    class Endless(Describing):
+        def describe(self, max_new_tokens, num_beams=1, pixel_values=None):
+            asked.append(max_new_tokens)
+            return super().describe(100, num_beams, pixel_values)
+
+    compute(Subject(Endless(tokenizer), labelled))
+    assert set(asked) == {1 + max(len(ids) for ids in module.content(text, NAMES))} and max(asked) < text.max_length
+
+
 def test_a_model_that_condenses_images_reads_each_once(labelled, tokenizer):
     read = []
 
