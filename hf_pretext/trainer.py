@@ -29,7 +29,7 @@ from .stream.settings import StreamSettings
 from .stream.trainer import StreamTrainer
 from .utils.libraries import check_libraries
 from .utils.options import refuse_options
-from .utils.ranks import on_main_process
+from .utils.ranks import leave_group, on_main_process
 
 log = logging.get_logger(__name__)
 
@@ -81,6 +81,11 @@ class PretextTrainer(StreamTrainer):
         samples has changed."""
         with encoders_only(self.accelerator.state.dynamo_plugin):
             return super().train(LAST if resume_from_checkpoint is True else resume_from_checkpoint or None, **kwargs)
+
+    def end(self) -> None:
+        """Ends like `Trainer.end`, and lets the process exit without an abort. The last call of a script."""
+        leave_group()
+        super().end()
 
     def _prepare(self) -> None:
         """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""

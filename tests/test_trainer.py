@@ -638,7 +638,7 @@ if trainer.is_world_process_zero():
     found["loss"] = torch.tensor([e["loss"] for e in logged], dtype=torch.float64)
     found["accuracy"] = torch.tensor([e["accuracy"] for e in logged], dtype=torch.float64)
     save_file(found, folder + "/found.safetensors")
-trainer.accelerator.end_training()  # else a process now and then aborts at its exit
+trainer.end()
 """
 
 

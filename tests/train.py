@@ -119,7 +119,7 @@ def main() -> None:
             **account,
         }
         (Path(args.output_dir) / "found.json").write_text(json.dumps(outcome))
-    trainer.accelerator.end_training()
+    trainer.end()
 
 
 if __name__ == "__main__":

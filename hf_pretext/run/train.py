@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
-from accelerate import PartialState
 from accelerate.utils import release_memory
 from transformers import TrainingArguments
 
@@ -24,6 +23,7 @@ from ..stream.saving import explained_write
 from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
+from ..utils.ranks import leave_group
 from .checks import FINISHED, finished, is_longer, read_finished
 from .command_line import resume_command
 from .experiment import Experiment, announcement
@@ -43,7 +43,7 @@ def train(experiment: Experiment) -> dict[int, dict]:
     for seed, args in request.arguments.items():
         records[seed] = train_seed(experiment, seed, args)
         release_memory()  # the trainer and its callbacks reference each other and keep the model in memory
-    PartialState().destroy_process_group()  # else a process may abort at its exit
+    leave_group()
     return records
 
 

@@ -13,11 +13,10 @@ from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
-from accelerate import PartialState
 from transformers import TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from ..utils.ranks import rank_and_ranks
+from ..utils.ranks import leave_group, rank_and_ranks
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
 TWICE = 1.0  # seconds in which a signal counts once: a terminal and a launcher may both send it
@@ -114,11 +113,9 @@ class Interruption(TrainerCallback):
         self._agreed, self._step = now, step
 
     def _exit(self) -> None:
-        rank, ranks = rank_and_ranks()
-        if rank == 0:
+        if rank_and_ranks()[0] == 0:
             saved = f"The last checkpoint is {self._saved}." if self._saved else "There is no checkpoint yet."
             name = signal.Signals(self.stopped).name
             print(f"Stopped by {name}. {saved} Resume with:\n  {self.resume}", file=sys.stderr, flush=True)
-        if ranks > 1:
-            PartialState().destroy_process_group()  # else a process may abort at its exit
+        leave_group()
         sys.exit(128 + self.stopped)

@@ -3,10 +3,14 @@
 a value on each of R ranks -> gather_objects: a list of R values on all ranks; a function -> on_main_process: its value
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
 import torch.distributed as dist
+from accelerate import PartialState
+
+FREED = 0.3  # seconds in which gloo's threads free the tensors of their last call
 
 
 def rank_and_ranks() -> tuple[int, int]:
@@ -53,3 +57,13 @@ def on_each_process(compute: Callable[[], Any]) -> Any:
     if failed is not None:
         raise ValueError(failed)
     return outcomes[0][0]
+
+
+def leave_group() -> None:
+    """Destroys the process group, at the end of a process. Else a process may abort at its exit.
+
+    `DistributedDataParallel` keeps gloo's threads alive even then. One that frees a tensor while the interpreter ends
+    aborts the process ("terminate called without an active exception"): they get the time to finish before that."""
+    if rank_and_ranks()[1] > 1:
+        PartialState().destroy_process_group()  # in a notebook: leaves it to accelerate, whose group it is
+        time.sleep(FREED)

@@ -109,7 +109,7 @@ def main() -> None:
         **account,
     }
     (Path(args.output_dir) / f"found-rank{args.process_index}.json").write_text(json.dumps(found))
-    trainer.accelerator.end_training()
+    trainer.end()
 
 
 # in tests

@@ -128,7 +128,7 @@ def main() -> None:
         "logs": [entry for entry in trainer.state.log_history if "train_runtime" not in entry],
     }
     (Path(args.output_dir) / f"found-rank{args.process_index}.json").write_text(json.dumps(found))
-    trainer.accelerator.end_training()
+    trainer.end()
 
 
 if __name__ == "__main__":

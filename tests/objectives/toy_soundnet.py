@@ -81,7 +81,7 @@ def main() -> None:
         "head": model.pretext_head.teacher_1.bias,
     }
     save_file(found, f"{args.output_dir}/found-rank{args.process_index}.safetensors")
-    trainer.accelerator.end_training()
+    trainer.end()
 
 
 if __name__ == "__main__":
