@@ -125,7 +125,6 @@ recipe = Recipe(
         "num_train_epochs": 30,
         "per_device_train_batch_size": 32,
         "learning_rate": 2e-3,
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
         "output_dir": "runs/mil_nce_babyai",
     },
     smoke={

@@ -115,7 +115,6 @@ recipe = Recipe(
         "vocab_size": 300,
         "max_length": 32,
         "num_train_epochs": 16,  # of all samples: 26 of the films, 6 of the sentences alone
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
         "output_dir": "runs/videobert_babyai",
     },
     smoke={
