@@ -5,6 +5,7 @@ python recipes/captioning_emoji.py --seed 0                  # one seed
 python recipes/captioning_emoji.py --smoke                   # test run of all steps with a tiny encoder, takes seconds
 python recipes/captioning_emoji.py --backward True           # VirTex: names also from right to left
 python recipes/captioning_emoji.py --parallel_share 0.75     # CapPa: most names at once, from the image alone
+python recipes/captioning_emoji.py --other_captions translations --caption_languages es fr de   # also other languages
 python recipes/captioning_emoji.py --dataset path/to/pairs   # your own image-text pairs
 
 Measured: nothing yet.

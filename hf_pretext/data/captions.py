@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from datasets import Features, Value
 
-from .corpus import AT_ONCE, one_text, texts_in
+from .corpus import AT_ONCE, is_text, one_text, texts_in
 from .decoding import BadSample
 from .narration import parsed
 from .sources import Source
@@ -26,11 +26,15 @@ class Captions:
     """Draws the caption of a row.
 
     others: further columns of captions (texts, lists of keywords, or dicts of texts, as by language). weights: relative
-    frequencies of the column "text" and of each of the others; default: equal.
+    frequencies of the column "text" and of each of the others; default: equal. languages: keys of these dicts: other
+    texts are not used, and each begins with the token of its language, see `language_token`; default: all, without
+    tokens.
     """
 
-    def __init__(self, others: Sequence[str] = (), weights: Sequence[float] | None = None):
-        self.columns = ("text", *others)
+    def __init__(
+        self, others: Sequence[str] = (), weights: Sequence[float] | None = None, languages: Sequence[str] = ()
+    ):
+        self.columns, self.languages = ("text", *others), tuple(languages)
         shares = np.array(weights or [1.0] * len(self.columns))
         self.ends = np.cumsum(shares / shares.sum())
 
@@ -44,21 +48,39 @@ class Captions:
             return caption
         column, which, many = random.random(CAPTION_DRAWS)
         value = row.get(self.columns[int(np.searchsorted(self.ends, column, "right").clip(max=len(self.ends) - 1))])
+        value = in_languages(value, self.languages)
         texts = texts_in(value)
         if not texts:
             return caption
         if isinstance(value, dict):
-            return texts[int(which * len(texts))]
+            index = int(which * len(texts))
+            return f"{language_token([*value][index])} {texts[index]}" if self.languages else texts[index]
         return " ".join(random.permutation(texts)[: 1 + int(many * len(texts))])
 
 
-def captions_of(source: Source, columns: Sequence[str]) -> Iterator[str]:
-    """Yields every text in these columns of a source; of subtitles, the text of each cue."""
+def language_token(language: str) -> str:
+    """Returns the token that a text of a language begins with: "[es]" for "es"."""
+    return f"[{language}]"
+
+
+def in_languages(value, languages: Sequence[str]):
+    """Returns of a dict of texts those of some languages. Other values, and all values for no languages, are returned
+    as they are."""
+    if not languages or not isinstance(value, dict):
+        return value
+    return {name: value[name] for name in languages if is_text(value.get(name))}
+
+
+def captions_of(source: Source, columns: Sequence[str], languages: Sequence[str] = ()) -> Iterator[str]:
+    """Yields every text in these columns of a source; of subtitles, the text of each cue. languages: see `Captions`."""
     for piece, count in enumerate(source.counts):
         for first in range(0, count, AT_ONCE):
             for row in source.read(piece, first, min(first + AT_ONCE, count)):
                 for column in columns:
-                    yield from texts_of_subtitles(row) if column == "subtitles" else texts_in(row.get(column))
+                    if column == "subtitles":
+                        yield from texts_of_subtitles(row)
+                    else:
+                        yield from texts_in(in_languages(row.get(column), languages))
 
 
 def texts_of_subtitles(row: dict) -> list[str]:
@@ -69,11 +91,12 @@ def texts_of_subtitles(row: dict) -> list[str]:
         return []
 
 
-def distinct_captions(sources: Sequence[tuple[Source, Sequence[str]]]) -> Source:
+def distinct_captions(sources: Sequence[tuple[Source, Sequence[str]]], languages: Sequence[str] = ()) -> Source:
     """Returns the distinct captions of several (source, columns) pairs as one source, to train a tokenizer on.
 
-    Takes at most the first `MOST_CAPTIONS` texts. Raises `ValueError` for sources without any text."""
-    texts = itertools.chain(*(captions_of(source, columns) for source, columns in sources))
+    languages: see `Captions`. Takes at most the first `MOST_CAPTIONS` texts. Raises `ValueError` for sources without
+    any text."""
+    texts = itertools.chain(*(captions_of(source, columns, languages) for source, columns in sources))
     distinct = list(dict.fromkeys(itertools.islice(texts, MOST_CAPTIONS)))
     if not distinct:
         raise ValueError(

@@ -5,7 +5,7 @@ Source of texts -> WordPiece, byte-level BPE or Unigram tokenizer, which `AutoTo
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -130,12 +130,14 @@ def train_tokenizer(
     lowercase: bool = True,
     column: str = "text",
     max_length: int = 512,
+    further: Sequence[str] = (),
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer on all texts of a source and caches it below `HF_HOME`.
 
     The same texts give the same tokenizer.
 
-    size: most tokens in the vocabulary, including the five special tokens. lowercase: lowercases and strips accents, as
+    size: most tokens in the vocabulary, including the five special tokens, without `further`: special tokens that texts
+    may contain. lowercase: lowercases and strips accents, as
     uncased BERT does. max_length: `model_max_length` of the tokenizer. Returns a tokenizer that adds `[CLS]` before and
     `[SEP]` after a text. Raises `ValueError` for a size that is too small for an alphabet.
     """
@@ -146,11 +148,13 @@ def train_tokenizer(
             f"A vocabulary of {size} tokens is too small: {len(SPECIAL)} of them are special tokens. "
             f"Give at least {2 * len(SPECIAL)}."
         )
-    asked = [identity(source, column), kind, size, lowercase, max_length, VERSION]
+    asked = [identity(source, column), kind, size, lowercase, max_length, VERSION, *further]
     folder = Path(constants.HF_HOME) / "hf_pretext" / "tokenizers" / digest(asked)
 
     def make(temporary: Path) -> None:
-        trained(source, kind, size, lowercase, column, max_length).save_pretrained(temporary)
+        tokenizer = trained(source, kind, size, lowercase, column, max_length)
+        tokenizer.add_tokens([*further], special_tokens=True)
+        tokenizer.save_pretrained(temporary)
 
     return PreTrainedTokenizerFast.from_pretrained(made_once(folder, make))
 

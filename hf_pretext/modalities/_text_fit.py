@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
+from datasets import List, Value
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.captions import language_token
 from ..data.columns import TIMES, holds_captions, type_name
 from ..data.sources import Source
 from ..features import pool
@@ -15,10 +17,11 @@ from ..features import pool
 UNMOVED, SAME = 1e-3, 1e-6
 
 
-def check_captions(source: Source, columns: Sequence[str]) -> None:
-    """Raises `ValueError` for columns of further captions that do not contain captions, or next to texts with times.
+def check_captions(source: Source, columns: Sequence[str], languages: Sequence[str] = ()) -> None:
+    """Raises `ValueError` for columns of further captions that do not contain captions, or next to texts with times,
+    and for languages that no column has.
 
-    columns: canonical names."""
+    columns: canonical names. languages: keys of texts by language."""
     if columns and {"subtitles", *TIMES} & source.columns.keys():
         raise ValueError(f"{source.name}: --other_captions has no effect on texts with times. Leave it out.")
     for canonical in columns:
@@ -28,6 +31,26 @@ def check_captions(source: Source, columns: Sequence[str]) -> None:
                 f"{source.name}: the column {source.columns[canonical]!r} (--other_captions) has "
                 f"{type_name(feature)} values. Give columns of texts, of lists of texts or of texts by language."
             )
+    known = [source.features[canonical] for canonical in columns]
+    if languages and all(isinstance(feature, (dict, Value, List)) for feature in known):  # not JSON
+        has = dict.fromkeys(name for feature in known if isinstance(feature, dict) for name in feature)
+        missing = [name for name in languages if name not in has]
+        if missing:
+            raise ValueError(
+                f"{source.name}: the columns of --other_captions have no texts of the language {', '.join(missing)} "
+                f"(--caption_languages). They have {', '.join(has) or 'no texts by language'}."
+            )
+
+
+def check_languages(tokenizer: PreTrainedTokenizerBase, languages: Sequence[str], brought_by: str | None) -> None:
+    """Raises `ValueError` for a tokenizer without the tokens of languages. brought_by: its folder or Hub id."""
+    vocabulary = tokenizer.get_vocab() if languages else {}
+    missing = [language_token(name) for name in languages if language_token(name) not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"--caption_languages: the tokenizer of {brought_by} has no token {', '.join(missing)}. Leave --tokenizer "
+            "out to train one, or give a tokenizer and a model with these tokens."
+        )
 
 
 def check_vocabulary(

@@ -1,11 +1,18 @@
-"""Options of texts and captions."""
+"""Options of texts and captions, and the tokenizer that they name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from accelerate import PartialState
 from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedTokenizerBase
 
+from ..data.captions import language_token
+from ..data.tokenizer import brought_tokenizer, train_tokenizer
 from ..utils.settings import accepts_ints
+from ._modality import Context
+from ._text_fit import check_languages
 
 
 @strict
@@ -49,17 +56,37 @@ class CaptionArguments:
         part of them is used, in random order) or texts by language (a random one is used). Evaluation uses the main
         caption only.
     caption_weights: Sampling weights of the main caption and of each column of --other_captions. If not set, equal.
+    caption_languages: Languages of the texts by language in --other_captions, for example es fr: others are not used,
+        and each text begins with a token for its language, as [es]. A model that generates captions then takes it as a
+        prompt. If not set, all are used, without tokens.
     """
 
     _argument_group_name: ClassVar[str] = "captions"
 
     other_captions: list[str] | None = None
     caption_weights: list[float] | None = None
+    caption_languages: list[str] | None = None
 
     @property
     def columns(self) -> dict[str, str]:
         """Columns of further captions: `{canonical name: name in the data}`."""
         return {f"other_captions/{name}": name for name in self.other_captions or []}
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Languages of the texts by language that are used; `()` for all, without tokens."""
+        return tuple(self.caption_languages or ())
+
+    def validate_languages(self):
+        names = self.caption_languages
+        if names is not None and not self.other_captions:
+            raise ValueError(
+                f"caption_languages={names} needs a column with texts by language. Name it in other_captions."
+            )
+        if names is not None and (len({*names}) < len(names) or not all(map(str.isalnum, names))):
+            raise ValueError(
+                f"caption_languages must be different names of letters and digits, for example es fr, but is {names}."
+            )
 
     def validate_weights(self):
         weights, columns = self.caption_weights, 1 + len(self.other_captions or [])
@@ -68,3 +95,19 @@ class CaptionArguments:
                 f"caption_weights needs {columns} numbers, one for the main caption and one for each column of "
                 f"other_captions, but is {weights}. No number may be below 0, and not all may be 0."
             )
+
+
+def tokenizer_of(
+    settings: TextArguments, languages: Sequence[str], context: Context
+) -> tuple[PreTrainedTokenizerBase, str | None]:
+    """Returns the tokenizer of a run, and the folder or Hub id that it is from; None for one that is trained here, with
+    a token for each language. Raises `ValueError` for another one without these tokens."""
+    with PartialState().main_process_first():  # the other processes load its cached tokenizer
+        tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
+        if tokenizer is not None:
+            brought_by = settings.tokenizer or context.start
+            check_languages(tokenizer, languages, brought_by)
+            return tokenizer, brought_by
+        options = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
+        tokens = tuple(map(language_token, languages))
+        return train_tokenizer(context.texts(), *options, max_length=settings.max_length, further=tokens), None

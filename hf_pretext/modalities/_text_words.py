@@ -38,8 +38,11 @@ def text_preparation(results: Mapping) -> list[str]:
     names = [f"`{name}`" for name in others]
     either = f"a caption from the column {names[0]}" if len(names) == 1 else f"one from the columns {listed(names)}"
     drawn = f"weights {listed(list(map(str, weights)))}" if weights else "equal weights"
+    languages = captions.get("caption_languages")
+    marked = f" Texts by language are in {listed(languages)}, after a token of the language." if languages else ""
     return [
-        f"Captions: for each sample, the main caption or {either} is drawn ({drawn}). Captions are padded {padded}."
+        f"Captions: for each sample, the main caption or {either} is drawn ({drawn}).{marked} Captions are padded "
+        f"{padded}."
     ]
 
 

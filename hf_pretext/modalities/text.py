@@ -18,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.captions import LETTERS, Captions, part_of
 from ..data.corpus import BatchedTexts, PackedTexts, check_pads, one_text, room, source_of, tokenised, word_begins
 from ..data.sources import Source
-from ..data.tokenizer import brought_tokenizer, check_masks, load_tokenizer, train_tokenizer
+from ..data.tokenizer import check_masks, load_tokenizer
 from ..encoders import TRIED
 from ..features import positions
 from ..stream.collate import collate
@@ -26,7 +26,7 @@ from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
-from ._text_options import CaptionArguments, TextArguments
+from ._text_options import CaptionArguments, TextArguments, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
 __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
@@ -45,16 +45,6 @@ def ids_of(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int
     if len(ids) <= max_length:
         return ids, False
     return tokenizer(text, truncation=True, max_length=max_length)["input_ids"], True
-
-
-def tokenizer_of(settings: TextArguments, context: Context) -> tuple[PreTrainedTokenizerBase, str | None]:
-    """Returns the tokenizer of a run, and the folder or Hub id that it is from; None for one that is trained here."""
-    with PartialState().main_process_first():  # the other processes load its cached tokenizer
-        tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
-        if tokenizer is not None:
-            return tokenizer, settings.tokenizer or context.start
-        options = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
-        return train_tokenizer(context.texts(), *options, max_length=settings.max_length), None
 
 
 def random_tokens(encoder: PreTrainedModel) -> Tensor:
@@ -117,11 +107,11 @@ class Text(Modality):
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
         """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
         settings: TextArguments = options[TextArguments]
-        tokenizer, brought_by = tokenizer_of(settings, context)
-        start, flexible, drawn = context.start, context.flexible, options.get(CaptionArguments)
-        texts = cls(tokenizer, settings.max_length, brought_by=brought_by, start=start, flexible=flexible)
-        texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights) if drawn else Captions()
-        return texts
+        drawn: CaptionArguments = options.get(CaptionArguments, CaptionArguments())
+        tokenizer, brought_by = tokenizer_of(settings, drawn.languages, context)
+        captions = Captions(tuple(drawn.columns), drawn.caption_weights, drawn.languages)
+        origin = {"brought_by": brought_by, "start": context.start, "flexible": context.flexible}
+        return cls(tokenizer, settings.max_length, captions, **origin)
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Text":
@@ -152,8 +142,8 @@ class Text(Modality):
         return f"Texts of {self.max_length} tokens (--max_length)"
 
     def check_columns(self, source: Source) -> None:
-        """Raises `ValueError` for a column of --other_captions without texts, keyword lists or texts by language."""
-        check_captions(source, self.captions.columns[1:])
+        """Raises `ValueError` like `check_captions`."""
+        check_captions(source, self.captions.columns[1:], self.captions.languages)
 
     def end_of_training(self) -> str | None:
         """Returns a message with the number of truncated captions, or None, and resets the number."""

@@ -222,7 +222,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
     if {"dataset", *kinds_alone} & given.keys():
         names |= {"mixture_weights"}
     if "dataset" in given:
-        names |= {"text_column", "other_captions", "caption_weights", "pair_label", *kinds_alone}
+        names |= {"text_column", "other_captions", "caption_weights", "caption_languages", "pair_label"}
+        names |= {*kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
     if "eval_dataset" in given:
         names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset", "order_classes"}
@@ -233,7 +234,7 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
     if "eval_label" in given:  # another label, which the recipe's other sets may lack
         names |= {"heldout_dataset", "report_dataset", "order_classes"}
     if "other_captions" in given:
-        names |= {"caption_weights"}
+        names |= {"caption_weights", "caption_languages"}
     if {"seconds", "fps"} & given.keys():  # of clips
         names |= {"full_video"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies

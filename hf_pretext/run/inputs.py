@@ -167,7 +167,9 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
         for dataset in request.datasets
     ]
     sources += sources_alone(request, TEXT)
-    return distinct_captions([(source, [each for each in source.columns if each not in TIMES]) for source in sources])
+    drawn = request.settings.get(CaptionArguments)
+    pairs = [(source, [each for each in source.columns if each not in TIMES]) for source in sources]
+    return distinct_captions(pairs, (drawn and drawn.caption_languages) or ())
 
 
 # training data

@@ -63,6 +63,18 @@ def test_several_keywords_are_drawn_from_a_list_and_one_text_from_a_dict():
     assert {captions.Captions(["languages"], [0, 1])(row, random) for _ in range(50)} == {"x", "y"}
 
 
+def test_texts_of_given_languages_begin_with_their_token():
+    row = {"text": "t", "names": {"en": "shield", "es": "escudo", "pt": "escudo", "fr": None}}
+    random, draw = np.random.default_rng(0), captions.Captions(["names"], [0, 1], ["pt", "es", "fr"])
+    drawn = [draw(row, random) for _ in range(200)]
+    assert {*drawn} == {"[es] escudo", "[pt] escudo"} and min(map(drawn.count, {*drawn})) > 60
+    assert draw({**row, "names": {"fr": None, "en": "shield"}}, random) == draw({**row, "names": None}, random) == "t"
+    assert draw(row, None) == "t"
+    both = open_source([row], columns={"names": "names"}, needed=("text", "names"))
+    learned = captions.distinct_captions([(both, ["text", "names"])], ["pt", "es"])
+    assert [each["text"] for each in learned.read(0, 0, len(learned))] == ["t", "escudo"]  # without tokens
+
+
 def test_case_and_spaces_do_not_distinguish_captions():
     assert captions.normalised(" Eine  STRASSE\n") == captions.normalised("eine straße") == "eine strasse"
     assert captions.label_number("A  dog") == captions.label_number("a dog") != captions.label_number("a cat")

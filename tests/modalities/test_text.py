@@ -9,7 +9,14 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import BertConfig, CLIPTextConfig, PreTrainedTokenizerFast, SiglipTextConfig, SiglipTextModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    CLIPTextConfig,
+    PreTrainedTokenizerFast,
+    SiglipTextConfig,
+    SiglipTextModel,
+)
 
 from hf_pretext.data.captions import Captions, distinct_captions, label_number, part_of
 from hf_pretext.data.columns import holds_captions
@@ -103,6 +110,36 @@ def test_evaluation_and_rows_without_others_see_the_caption_itself():
 def test_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(ValueError, match="caption_weights needs 2 numbers"):
         make_settings(CaptionArguments, other_captions=["keywords"], caption_weights=weights)
+
+
+@pytest.mark.parametrize("languages", [["es", "es"], ["es fr"], [""]])
+def test_languages_that_do_not_fit_are_refused(languages):
+    with pytest.raises(ValueError, match="caption_languages must be different names of letters and digits"):
+        make_settings(CaptionArguments, other_captions=["names"], caption_languages=languages)
+    with pytest.raises(ValueError, match="needs a column with texts by language. Name it in other_captions"):
+        make_settings(CaptionArguments, caption_languages=["es"])
+
+
+def test_a_language_has_one_token_of_its_own(tokenizer, tmp_path, cache):
+    captions = make_settings(CaptionArguments, other_captions=["names"], caption_languages=["es", "fr"])
+    options = {TextArguments: make_settings(TextArguments, vocab_size=40), CaptionArguments: captions}
+    source = distinct_captions([(open_source([{"text": "un escudo"}], needed=("text",)), ("text",))])
+    text = Text.from_options(options, Context(texts=lambda: source))
+    text.tokenizer.save_pretrained(tmp_path / "saved")
+    saved = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    spanish, french = saved.convert_tokens_to_ids(["[es]", "[fr]"])
+    row = {"image": b"", "text": "un", "other_captions/names": {"es": "un escudo", "de": "ein Schild"}}
+    drawn = {tuple(text(row, np.random.default_rng(seed))["input_ids"].tolist()) for seed in range(9)}
+    tokens = saved("un escudo")["input_ids"]
+    assert drawn == {(tokens[0], spanish, *tokens[1:]), tuple(saved("un")["input_ids"])}
+    assert len({spanish, french, saved.unk_token_id}) == 3
+    assert saved.decode([spanish, *tokens], skip_special_tokens=True) == "un escudo"
+    plain = Text.from_options({**options, CaptionArguments: CaptionArguments()}, Context(texts=lambda: source))
+    assert len(text.tokenizer) == len(plain.tokenizer) + 2  # another tokenizer in the cache
+    tokenizer.save_pretrained(tmp_path / "brought")
+    brought = {**options, TextArguments: make_settings(TextArguments, tokenizer=str(tmp_path / "brought"))}
+    with pytest.raises(ValueError, match=r"has no token \[es\], \[fr\]. Leave --tokenizer out"):
+        Text.from_options(brought, Context())
 
 
 def test_columns_that_can_hold_captions():
@@ -253,3 +290,5 @@ def test_what_cards_say_of_texts(tokenizer):
         "2.0). Captions are padded to the longest caption of the batch.",
         "Tokenizer: WordLevel, trained on these texts.",
     ]
+    facts["captions"]["caption_languages"] = ["es", "fr"]
+    assert "Texts by language are in es and fr, after a token of the language." in Text.preparation(facts)[0]

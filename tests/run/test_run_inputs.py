@@ -161,8 +161,16 @@ def test_missing_column():
         (["--other_captions", "colour"], "no column 'colour' (--other_captions"),
         (["--other_captions", "image"], "'image' (--other_captions) has Image values"),
         (["--text_column", "image"], "contains no texts"),
+        (["--other_captions", "translations", "--caption_languages", "es", "xx"], "no texts of the language xx"),
+        (["--other_captions", "keywords", "--caption_languages", "es"], "They have no texts by language."),
     ],
-    ids=["a column that is not there", "an image for a caption", "texts that are images"],
+    ids=[
+        "a column that is not there",
+        "an image for a caption",
+        "texts that are images",
+        "a language that is not there",
+        "no languages",
+    ],
 )
 def test_captions_of_a_wrong_column(options, words):
     assert words in refused(CONTRASTIVE, *options)
