@@ -3,11 +3,11 @@
 accelerate launch recipes/mil_nce_babyai.py               # the full recipe: 3 seeds, then the metrics
 python recipes/mil_nce_babyai.py --seed 0                 # one seed
 python recipes/mil_nce_babyai.py --smoke                  # a test of all steps, takes seconds
-python recipes/mil_nce_babyai.py --dataset path/to/films --seconds 6  # your own films with subtitles; no labels needed
+python recipes/mil_nce_babyai.py --dataset path/to/films --seconds 6 --bag_size 5 --vocab_size 8000  # your own films
 
-Each film has one sentence. `python recipes/data/babyai.py` prints the folder of longer films too, whose sentences are
-shifted in time: give it with --dataset, --seconds 6, and --bag_size 3 or --positives nearest. Without --seconds, a clip
-is a full film. --word_dim 300 encodes texts as the paper does.
+Your films need subtitles and no labels. Here, each film has one sentence. `python recipes/data/babyai.py` prints the
+folder of longer films too, whose sentences are shifted in time: give it with --dataset, --seconds 6, and --bag_size 3
+or --positives nearest. Without --seconds, a clip is a full film. --word_dim 300 encodes texts as the paper does.
 
 Measured: 3 seeds, 18.3 minutes each (100 videos and texts/s) on 1 core of Intel(R) Xeon(R) Processor. Top-1
 accuracy on the test split, mean ± standard deviation: linear probe, 10% of labels (label `json.level`): 0.509

@@ -7,7 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import PIL.Image
 from datasets import Audio, ClassLabel, Features, Image, Json, Value, Video
+from transformers.utils import logging
 
+log = logging.get_logger(__name__)
 USUAL_NAMES = {
     "image": ("image", "img", "picture", "photo", "jpg", "jpeg", "png", "webp"),
     "text": ("text", "caption", "sentence", "content", "document", "txt"),
@@ -42,6 +44,9 @@ def find_one_of(
     present = [kind for kind in kinds if any(candidates(features, kind)) or (kind == "text" and texts_of(features))]
     present = present or [kind for kind in kinds if second_choice(features, kind)]
     kind = next(iter([*named, *present, kinds[0]]))
+    if {*present} == {*TEXTS} and not named and not {*TIMES} & {each.rpartition(".")[2] for each in features}:
+        advice = "its texts are used. --text_column subtitles takes the others."
+        log.warning_once(f"{name} has texts and subtitles: {advice}")
     if kind == "text" and "subtitles" in kinds and asked.get(kind) in candidates(features, "subtitles")[1]:
         return "subtitles", asked[kind]
     return kind, find_column(features, kind, asked.get(kind), name, prefix)

@@ -4,6 +4,7 @@ folder -> {file: path below the folder}, in one pass -> shards, or media of the 
 """
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import NamedTuple
@@ -16,6 +17,7 @@ SHARDS = {".parquet": "parquet", ".tar": "webdataset"}  # streamed
 TABLES = {".arrow": "arrow", ".jsonl": "json", ".json": "json", ".csv": "csv", ".tsv": "csv", ".txt": "text"}
 METADATA = ("metadata.csv", "metadata.jsonl")  # as in `datasets`
 NEXT_TO = {"text": (".txt",), "json": (".json",), "subtitles": (".srt", ".vtt")}  # files with the name of a medium
+LANGUAGE = re.compile(r"\.[a-zA-Z]{2,3}(-\w+)*$")  # .en, .en-US, .zh-Hans
 FRAMES = " Images can be taken from videos, for example: ffmpeg -i a.mp4 -vf fps=1 a-%05d.jpg"
 Files = Mapping[str, str]  # {path or URL: path below the folder}, sorted
 
@@ -153,15 +155,24 @@ def stem_of(file: str) -> str:
 
 
 def next_to(media: Sequence[str], files: Files, suffixes: Sequence[str]) -> list[str | None]:
-    """Returns for each medium the file with its name and the first of some suffixes that exists; None if none does."""
+    """Returns for each medium the file with its name and the first of some suffixes that exists; None if none does.
+
+    Subtitles may have a language after the name, as film.en.vtt, if they are the only ones of a film."""
     others: dict[str, dict[str, str]] = {}
+    by_language: dict[str, list[str]] = {}
     for file in files:
         if (suffix := suffix_of(file)) in suffixes:
             others.setdefault(stem_of(file), {}).setdefault(suffix, file)
+            if suffix in NEXT_TO["subtitles"] and LANGUAGE.search(stem_of(file)):
+                by_language.setdefault(stem_of(stem_of(file)), []).append(file)
     if not others:
         return [None] * len(media)
-    of_media = (others.get(stem_of(medium), {}) for medium in media)
-    return [next((some[suffix] for suffix in suffixes if suffix in some), None) for some in of_media]
+    files_next_to = []
+    for stem in map(stem_of, media):
+        some, of_a_language = others.get(stem, {}), by_language.get(stem, [])
+        only = of_a_language[0] if len(of_a_language) == 1 else None
+        files_next_to.append(next((some[suffix] for suffix in suffixes if suffix in some), only))
+    return files_next_to
 
 
 def notes_among(media: Sequence[str], files: Files) -> Iterator[str]:

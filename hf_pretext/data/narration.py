@@ -14,6 +14,7 @@ from .limits import BadSample
 
 TIME = r"(-?)(?:(\d{1,6}):)?(\d{1,6}):(\d{1,6}(?:[.,]\d*)?)"  # sign, hours if not 0, minutes, seconds
 TIMES = re.compile(rf"\s*{TIME}\s*-->\s*{TIME}(?:\s.*)?")  # settings of a cue follow
+AS_TIMES = re.compile(r"[\s-]*\d[\d\s:.,]*-->|.*-->[\s-]*\d+:")  # damaged or not; "A --> B" may be spoken
 MARKUP = re.compile(r"</?[a-zA-Z][^<>]*>|<\d[\d:.]*>|\{\\[^{}]*\}")  # <i>, </c>, <00:00:01.000>, {\an8}
 LATEST = 1e9  # seconds
 PAUSE = 0.05  # seconds between two cues that follow each other without pause
@@ -53,9 +54,9 @@ def parsed(content: str | None) -> list[Narration]:
     if not isinstance(content, (str, type(None))):
         raise BadSample(f"subtitles are {type(content).__name__}, not a string")
     lines = NEW_LINE.split((content or "").removeprefix("\ufeff"))
-    is_vtt, cues = lines[0].startswith("WEBVTT"), []
+    is_vtt, cues = next(filter(str.strip, lines), "").startswith("WEBVTT"), []
     for number, line in in_cues(lines) if is_vtt else enumerate(lines, 1):
-        if "-->" in line:
+        if AS_TIMES.match(line):
             if cues and not is_vtt and cues[-1][1] and cues[-1][1][-1].strip().isdecimal():
                 cues[-1][1].pop()  # the number of this cue
             cues.append((times_of(line, number), []))
@@ -94,7 +95,7 @@ def in_cues(lines: Sequence[str]) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(lines, 1):
         if first:
             ignored, is_cue = NO_CUES.match(line) is not None, False
-        is_cue = not ignored and (is_cue or "-->" in line)
+        is_cue = not ignored and (is_cue or AS_TIMES.match(line) is not None)
         if is_cue:
             yield number, line
         first = not line  # a line of one space, as in automatic captions, is a part of the cue

@@ -89,12 +89,15 @@ WORDS = {
 
 def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
-    apart = ", which came from another dataset" if (results.get("alone") or {}).get("texts") else ""
+    alone = (results.get("alone") or {}).get("texts") or []
+    pairs = results.get("data", {}).get("dataset", "").split(" + ")[: 1 if alone else None]
+    learned = f"as it learned from texts alone{'' if {*alone} <= {*pairs} else ', which came from another dataset'}"
+    learned = learned if alone else "without having been trained so"
     name, without = ("video", "a video") if "video" in results["inputs"] else ("image", "an image")
     return (
         f"Masked words: accuracy on masked caption tokens ({MASKED:.0%} of each caption, {DRAWS} draws, the same for "
         f"every model), given the {name} of the caption, the {name} of another caption, or no {name}. Without "
-        f"{without}, the model predicts as it learned from texts alone{apart}. The gain is the accuracy with the "
+        f"{without}, the model predicts {learned}. The gain is the accuracy with the "
         f"caption's {name} minus the higher of the other two."
     )
 

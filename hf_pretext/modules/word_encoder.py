@@ -115,11 +115,15 @@ class WithVisualWords(PretextModel):
         `NativeCheckpoint.from_pretrained`.
 
         word_encoder: folder or Hub id of a frozen encoder that the checkpoint only names, if it has moved. Raises
-        `ValueError` if it is missing or has other weights than in training."""
+        `ValueError` if it is missing or has other weights than in training, and for a checkpoint that contains it."""
         path, hub = pretrained_model_name_or_path, {k: v for k, v in kwargs.items() if k in HUB_ARGUMENTS}
         model = super().from_pretrained(path, **kwargs)
         if "named" in model.parts:
             saved = open_named(word_encoder, model.task.word_encoder, **model.parts["named"])
+        elif word_encoder is not None:
+            raise ValueError(
+                f"{path} contains its frozen encoder, so word_encoder={word_encoder!r} has no effect. Leave it out."
+            )
         else:
             hub["subfolder"] = os.path.join(hub.get("subfolder") or "", FOLDER)
             check_part(path, FOLDER, hub)

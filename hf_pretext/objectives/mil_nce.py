@@ -136,7 +136,7 @@ class MilNceForPreTraining(TwoEncoders):
     limits = (
         "Narrations of other clips count as wrong, even if they would fit. Only equal texts do not.",
         "If no narration of a bag is about the clip, one of them still counts as right.",
-        "The model learns what distinguishes the clips of a batch, which is seldom the order of events in a clip.",
+        "The model learns what distinguishes the clips of a batch, which need not be the order of events in a clip.",
     )
 
     def __init__(self, full_model: PreTrainedModel, task: MilNceTask, parts: dict | None = None):

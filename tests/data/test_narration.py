@@ -127,6 +127,8 @@ def test_a_text_may_look_like_other_parts_of_a_file():
     texts = ["NOTE 5 < 6 and a <3 {b}", "42", "43"]
     content = "\n\n".join(f"{i}\n{time}\n{text}" for i, (time, text) in enumerate(zip(times, texts, strict=True)))
     assert [n.text for n in parsed(content)] == texts
+    arrow = VTT.replace("push the door", "A --> B")
+    assert [n.text for n in parsed(arrow)] == [n.text for n in parsed("\n \n" + arrow)] == ["A --> B", "open it"]
     numbers = VTT.replace("push the door", "42").replace("\n\n00:02", "\n\n17\n00:02")
     assert [n.text for n in parsed(numbers)] == ["42", "open it"]
 
@@ -143,7 +145,7 @@ def test_a_film_may_have_no_subtitles(content):
     [
         ("1\n00:00", "not subtitles: no line with times, like 00:00:01,000 --> 00:00:02,500"),
         ('{"text": ["a"]}', "not subtitles"),
-        ("<html>\n<!-- a -->\n</html>", "damaged subtitles: no times in line 2: <!-- a -->"),
+        ("<html>\n<!-- a -->\n</html>", "not subtitles"),
         (SRT.replace("00:00:02,000", "00:00:xx"), "damaged subtitles: no times in line 6: 00:00:xx --> 00:00:03,500"),
         (VTT.replace("00:01.250", "1"), "no times in line 3"),
         (SRT.replace("00:00:02", "9" * 5000 + ":00:02"), "damaged subtitles: no times in line 6: 9999"),

@@ -102,6 +102,10 @@ def test_subtitles_are_a_column_of_raw_text_with_times(kind, write, said):
     assert values(folder, kind, "subtitles") == [SRT, VTT, SRT, None]
     assert said() == [f"{folder}: 1 files are left out, by suffix: 1 .vtt."]  # of two, the .srt
     assert values(folder, kind, "text", columns={"text": "subtitles"}) == [SRT, VTT, SRT, None]
+    more = write(kind, {"3.en-US.vtt": VTT, "0.de.srt": "not read"}, 4)
+    assert values(more, kind, "subtitles") == [SRT, VTT, SRT, VTT]
+    two = write(kind, {"3.fr.vtt": "of which language?"}, 4)
+    assert values(two, kind, "subtitles") == [SRT, VTT, SRT, None]
     with pytest.raises(ValueError, match=r"no column of texts.*subtitles \(string\)"):  # markup is no caption
         open_source(folder, needed=(kind, "text"))
     rows = "\n".join(json.dumps({"file_name": f"{i}.{SUFFIXES[kind]}", "text": f"{i}"}) for i in range(4))

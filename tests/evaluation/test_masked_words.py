@@ -65,6 +65,11 @@ def test_masked_words_of_films_are_predicted_with_their_film_alone(cache, tmp_pa
         "masked words, with the video", "masked words, with another video", "masked words, without a video",
         "masked words, gain by the video",
     ]  # fmt: skip
+    results = {"inputs": ["text", "video"], "data": {"dataset": "films + more"}}
+    assert "the model predicts without having been trained so. The" in MEASURE.protocol(results)
+    assert "as it learned from texts alone. The" in MEASURE.protocol({**results, "alone": {"texts": ["films"]}})
+    apart = MEASURE.protocol({**results, "alone": {"texts": ["more"]}})
+    assert "as it learned from texts alone, which came from another dataset. The" in apart
     text = MEASURE.protocol({"inputs": ["text", "video"]})
     assert "given the video of the caption, the video of another caption, or no video" in text and "image" not in text
 

@@ -39,6 +39,17 @@ WORDS = {
     "masked_text_none": "masked words, without an image",
     "masked_text_gain": "masked words, gain by the image",
     "text_probe": "linear probe of captions",
+    "caption_bits": "captioning, bits per character",
+    "caption_bits_baseline": "captioning, bits per character without the image",
+    "caption_bits_gain": "captioning, bits per character saved by the image",
+    "caption_exact": "generated captions, exact match",
+    "caption_cider": "generated captions, CIDEr-D",
+    "likelihood_image_to_text_r1": "image to caption by likelihood, R@1",
+    "likelihood_image_to_text_r10": "image to caption by likelihood, R@10",
+    "likelihood_text_to_image_r1": "caption to image by likelihood, R@1",
+    "likelihood_text_to_image_r10": "caption to image by likelihood, R@10",
+    "pmi_image_to_text_r1": "image to caption by mutual information, R@1",
+    "pmi_image_to_text_r10": "image to caption by mutual information, R@10",
 }
 
 RANKS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "median_rank": "median rank"}
