@@ -145,27 +145,31 @@ def shown(values: list[float], form: str) -> str:
 
 
 def verdicts(results: dict[str, list[dict]]) -> list[str]:
-    """Returns a sentence for each bag: in which metrics it beats the nearest narration alone, and the other way round.
-    None with fewer than 3 seeds of one."""
+    """Returns sentences: in which metrics each variant beats the random encoder, and each bag and the nearest narration
+    alone beat each other, by more than twice the spread over seeds. No verdict with fewer than 3 seeds of one."""
+    trained, bags = [n for n in results if n != RANDOM], [n for n in results if n.startswith("bag")]
+    pairs = [(name, RANDOM) for name in trained if RANDOM in results]
+    pairs += [pair for bag in bags if "nearest" in results for pair in ((bag, "nearest"), ("nearest", bag))]
+    lines = []
+    for first, second in pairs:
+        if min(len(results[first]), len(results[second])) < 3:
+            lines.append(f"- {first} and {second}: no verdict, which needs 3 seeds of each.")
+        else:
+            columns = ", ".join(better_in(results[first], results[second])) or "no metric"
+            lines.append(f"- {first} is better than {second} in {columns}.")
+    return ["By more than twice the spread over seeds:", "", *lines] if lines else []
+
+
+def better_in(first: list[dict], second: list[dict]) -> list[str]:
+    """Returns the columns of the table in which runs are better than others by more than twice the spread over seeds."""
     from hf_pretext.evaluation.transfer import beats, mean_and_spread
 
-    lines, nearest = [], results.get("nearest", [])
-    for name in (name for name in results if name.startswith("bag")):
-        better: dict[str, list[str]] = {name: [], "nearest": []}
-        for column, (metric, _) in SHOWN.items():
-            of_bag, of_nearest = (
-                mean_and_spread([one["metrics"][metric] for one in runs] or [0.0]) for runs in (results[name], nearest)
-            )
-            lower = metric.endswith("seconds")
-            for who, pair in ((name, (of_bag, of_nearest)), ("nearest", (of_nearest, of_bag))):
-                if beats(*(reversed(pair) if lower else pair)):
-                    better[who].append(column)
-        if min(len(results[name]), len(nearest)) < 3:
-            lines.append(f"{name} and nearest: no verdict, which needs 3 seeds of each.")
-            continue
-        of_each = [f"{who} is better in {', '.join(columns) or 'no metric'}" for who, columns in better.items()]
-        lines.append(f"{name} and nearest, by more than twice the spread over seeds: {'; '.join(of_each)}.")
-    return lines
+    columns = []
+    for column, (metric, _) in SHOWN.items():
+        pair = [mean_and_spread([one["metrics"][metric] for one in runs]) for runs in (first, second)]
+        if beats(*(reversed(pair) if metric.endswith("seconds") else pair)):
+            columns.append(column)
+    return columns
 
 
 def main() -> None:
