@@ -122,7 +122,7 @@ def table(results: dict[str, list[dict]], smoke: bool, given: list[str]) -> str:
         f"`python benchmarks/narration.py{options}` on {where()}. Clips of {CLIP:g} s. Mean ± standard deviation over "
         "seeds, on test. Retrieval is among single missions and their distinct sentences; localization looks for the "
         "true sentence of each mission in its narrated film, by windows of one clip, one each second. R@1: the middle "
-        "of the nearest window is within the mission.",
+        "of the nearest window is within the mission. Minutes are of training and evaluation.",
         "",
         "| trained with | seeds | steps | minutes a seed | " + " | ".join(SHOWN) + " |",
         "|---|--:|--:|--:|" + "--:|" * len(SHOWN),
@@ -161,7 +161,7 @@ def verdicts(results: dict[str, list[dict]]) -> list[str]:
 
 
 def better_in(first: list[dict], second: list[dict]) -> list[str]:
-    """Returns the columns of the table in which runs are better than others by more than twice the spread over seeds."""
+    """Returns the columns of the table in which runs are better than others, by more than twice the spread."""
     from hf_pretext.evaluation.transfer import beats, mean_and_spread
 
     columns = []

@@ -101,8 +101,8 @@ recipe = Recipe(
         "eval_text_column": "json.text",
         "order_classes": ORDER_CLASSES,
         "report_dataset": None,
-        "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words. On "
-        "the missions where order decides, shuffled frames give the same results: the model does not see order.",
+        "limits": "The films are of a bot in rooms of five objects. The sentences are made by a grammar of few words. "
+        "On the missions where order decides, shuffled frames give the same results: the model does not see order.",
         "seconds": 1.5 * WORDS,  # longer than all missions
         "num_frames": 3 * WORDS,  # each frame of a film: 2 per second
         "num_words": WORDS,

@@ -54,6 +54,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         measured=tables.measured(safe),
         unshown=tables.unshown(safe),
         worse=tables.unshown(safe, worse=True),
+        at_chance=tables.unshown(safe, who="chance"),
         tested=wording.tested(safe),
         preparation=wording.prepared(safe),
         data_limits=wording.limits(safe),

@@ -16,6 +16,7 @@ FEW = 2  # up to this many methods, tables also show the accuracy per class
 KINDS = {"top1": "top-1", "mean_class": "per class"}
 MAJORITY = {"majority": "always predicting the majority class does"}  # as `Baseline.words`: continues with "better"
 MISSING = "—"
+NONE = {"mean": None}  # a metric that was not measured
 NO_RESULT, LOWER_IS_BETTER = ("_error", "_baseline"), ("rank", "_bits", "seconds")  # ends of the names of metrics
 
 
@@ -97,15 +98,17 @@ def measured(results: dict) -> list[list[str]]:
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
 
 
-def unshown(results: dict, worse: bool = False) -> list[str] | None:
+def unshown(results: dict, worse: bool = False, who: str = "random") -> list[str] | None:
     """Returns the names of the metrics in which the trained full model does not beat the random one.
 
-    worse: returns only the metrics in which the random model beats the trained one. For ranks, bits and errors in
-    seconds, lower is better. Standard errors and baselines get no verdict.
+    who: "chance" compares with chance, which is the same for all seeds. worse: returns only the metrics in which the
+    random model beats the trained one. For ranks, bits and errors in seconds, lower is better. Standard errors and
+    baselines get no verdict.
     Returns None if there are too few seeds for a verdict (see `evaluation.transfer.beats`)."""
     by_who, names = results.get("measures", {}), []
     for name in by_who.get("trained", {}):
-        pair = by_who["trained"][name], by_who["random"][name]
+        trained, other = by_who["trained"][name], by_who.get(who, {}).get(name, NONE)
+        pair = trained, other if who == "random" else {**other, "std": 0.0, "values": trained["values"]}
         if any(value["mean"] is None for value in pair) or name.endswith(NO_RESULT):
             continue
         ours, other = reversed(pair) if name.endswith(LOWER_IS_BETTER) else pair

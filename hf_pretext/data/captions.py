@@ -26,9 +26,9 @@ class Captions:
     """Draws the caption of a row.
 
     others: further columns of captions (texts, lists of keywords, or dicts of texts, as by language). weights: relative
-    frequencies of the column "text" and of each of the others; default: equal. languages: keys of these dicts: other
-    texts are not used, and each begins with the token of its language, see `language_token`; default: all, without
-    tokens.
+    frequencies of the column "text" and of each of the others; default: equal. languages: keys of these dicts. Only
+    texts of these languages are used, and each begins with `language_token` of its language; default: all texts,
+    without tokens.
     """
 
     def __init__(

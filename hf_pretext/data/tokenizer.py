@@ -136,9 +136,9 @@ def train_tokenizer(
 
     The same texts give the same tokenizer.
 
-    size: most tokens in the vocabulary, including the five special tokens, without `further`: special tokens that texts
-    may contain. lowercase: lowercases and strips accents, as
-    uncased BERT does. max_length: `model_max_length` of the tokenizer. Returns a tokenizer that adds `[CLS]` before and
+    size: most tokens in the vocabulary, including the five special tokens. lowercase: lowercases and strips accents, as
+    uncased BERT does. max_length: `model_max_length` of the tokenizer. further: special tokens that texts may contain,
+    which `size` does not count. Returns a tokenizer that adds `[CLS]` before and
     `[SEP]` after a text. Raises `ValueError` for a size that is too small for an alphabet.
     """
     from huggingface_hub import constants

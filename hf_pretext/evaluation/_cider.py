@@ -21,9 +21,9 @@ def cider_d(captions: Sequence[str], references: Sequence[Sequence[str]]) -> lis
     """Computes CIDEr-D of each caption, 0 to 10, with the references of its image. A corpus score is the mean.
 
     captions: a generated caption for each image. references: the reference captions of each image. The document
-    frequency of an n-gram is the number of images with it in a reference. So all n-grams that every image has are worth
-    nothing, and so is any score of a single image. A caption that equals its only reference has 10, less 2.5 for each n
-    with n-grams in none: 5 for two words.
+    frequency of an n-gram is the number of images with it in a reference. An n-gram that every image
+    has counts 0, so that a single image has a score of 0. A caption that equals its only reference has 2.5 for each n
+    up to 4 of which it has n-grams: 5 for two words.
 
     Raises `ValueError` for other numbers of captions than of references, and for an image without a reference."""
     if len(captions) != len(references):

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from ..data.captions import normalised
 from ..modalities.text import Text
@@ -26,7 +27,7 @@ from .labelled_set import LabelledSet
 from .measure import Measure, Metrics, Subject, distinct
 
 ROWS, IMAGES = 1000, 200  # most rows of a split, and most images that are compared with every caption
-PAIRS = 256  # pairs of an image and a caption at a time
+PAIRS = 256  # most pairs of an image and a caption at a time
 BEAMS = 4
 KS = (1, 10)
 SEED = 0
@@ -117,9 +118,8 @@ def likelihoods(subject: Subject, images: Batches, captions: Sequence[str]) -> T
     order = sorted(range(len(captions)), key=lambda i: len(captions[i]))  # captions of one batch need little padding
     for batch in images:
         size, columns = size_of(batch), []
-        for part in np.array_split(order, -(-len(order) * size // PAIRS)):
-            if not len(part):
-                continue
+        at_once = max(PAIRS // size, 1)
+        for part in (order[i : i + at_once] for i in range(0, len(order), at_once)):
             pairs = {name: value.repeat_interleave(len(part), 0) for name, value in batch.items()}
             tokens = subject.moved(text.batch([captions[i] for i in part]))
             repeated = {name: value.repeat(size, 1) for name, value in tokens.items()}
@@ -177,14 +177,23 @@ def content(text: Text, captions: Sequence[str]) -> list[list[int]]:
 
 
 def generated(subject: Subject, images: Batches) -> list[str]:
-    """Returns a caption for each image, by beam search. It has at most as many tokens as the longest train caption with
+    """Returns a caption for each image, by beam search, in the language of the main captions: without the tokens of
+    other languages (--caption_languages). It has at most as many tokens as the longest train caption with
     its end: a model that never ends a caption would take most of the time of the evaluation."""
     text, captions = subject.labelled.inputs.by_name["text"], []
     longest = 1 + max(map(len, content(text, subject.labelled.texts("train"))))
+    options = {"max_new_tokens": min(longest, text.max_length), "num_beams": BEAMS}
+    options |= {"suppress_tokens": tokens} if (tokens := added_tokens(text.tokenizer)) else {}
     for batch in images:
-        ids = subject.model.describe(max_new_tokens=min(longest, text.max_length), num_beams=BEAMS, **batch)
+        ids = subject.model.describe(**options, **batch)
         captions += text.tokenizer.batch_decode(ids, skip_special_tokens=True)
     return captions
+
+
+def added_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Returns the ids of special tokens without a role, as those of languages."""
+    roles = {*tokenizer.convert_tokens_to_ids([*tokenizer.special_tokens_map.values()])}
+    return [i for i, token in tokenizer.added_tokens_decoder.items() if token.special and i not in roles]
 
 
 def as_tokenised(text: Text, captions: Sequence[str]) -> list[str]:
@@ -271,10 +280,13 @@ def words(name: str) -> str | None:
 
 def protocol(results: dict) -> str:
     """Describes the protocol of a run, for its model card."""
+    several = (results.get("captions") or {}).get("caption_languages")
+    languages = " They include the choice of the main caption's language." if several else ""
     return (
         f"Captioning: up to {ROWS:,} labelled rows of the test split, evenly spaced. Bits per character: the sum of "
         "-log2 p(token) over the tokens of the captions and their ends, given the images, divided by the number of "
-        "characters; lower is better. Captions longer than the maximum length are left out of it. Chance is a unigram "
+        f"characters; lower is better.{languages} "
+        "Captions longer than the maximum length are left out of it. Chance is a unigram "
         "model of the tokens of the train captions, with add-one smoothing. Without the image: by the mean probability "
         f"of the caption over up to {IMAGES} images with another caption, by the same model. Generated captions: beam "
         f"search with {BEAMS} beams, of at most as many tokens as the longest train caption. Exact match: the share "

@@ -56,9 +56,9 @@ class CaptionArguments:
         part of them is used, in random order) or texts by language (a random one is used). Evaluation uses the main
         caption only.
     caption_weights: Sampling weights of the main caption and of each column of --other_captions. If not set, equal.
-    caption_languages: Languages of the texts by language in --other_captions, for example es fr: others are not used,
-        and each text begins with a token for its language, as [es]. A model that generates captions then takes it as a
-        prompt. If not set, all are used, without tokens.
+    caption_languages: Languages of the texts by language in --other_captions, for example es fr. Only texts in these
+        languages are used, and each begins with the token of its language, [es] or [fr]. A model that generates
+        captions then takes this token as a prompt. If not set, all languages are used, without tokens.
     """
 
     _argument_group_name: ClassVar[str] = "captions"

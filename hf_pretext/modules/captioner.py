@@ -4,9 +4,11 @@ image encoder (B, T, D), causal language model with cross-attention -> VisionEnc
 """
 
 import copy
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 from transformers import (
     AutoModelForCausalLM,
     PreTrainedConfig,
@@ -106,14 +108,17 @@ def as_decoder(text: PreTrainedModel) -> PreTrainedModel:
 
 
 def load_into(decoder: PreTrainedModel, text: PreTrainedModel) -> None:
-    """Copies the weights of a text model, with or without a head, into a decoder with a head. The head stays as it is
-    if the text model has none, or another one.
+    """Copies the weights of a text model, with or without a head, into a decoder with a head. The head is copied if the
+    text model has one with the same weights, as that of a masked language model; else it stays as it is.
 
     Raises `ValueError` like `load_decoder`."""
     if type(text) is type(decoder):
         load_decoder(decoder, text)
-    else:
-        load_decoder(decoder.base_model, text.base_model)
+        return
+    load_decoder(decoder.base_model, text.base_model)
+    given, head = text.state_dict(), dict(head_of(decoder))
+    if all(name in given and given[name].shape == parameter.shape for name, parameter in head.items()):
+        decoder.load_state_dict({name: given[name] for name in head}, strict=False)
 
 
 def load_decoder(decoder: PreTrainedModel, text: PreTrainedModel) -> None:
@@ -135,6 +140,12 @@ def load_decoder(decoder: PreTrainedModel, text: PreTrainedModel) -> None:
             f"The text model {type(text).__name__} lacks weights of {type(decoder).__name__}, which would stay random: "
             f"{', '.join(lost[:5])}. Give another text model, or a config for a new one."
         )
+
+
+def head_of(decoder: PreTrainedModel) -> Iterator[tuple[str, Parameter]]:
+    """Yields name and value of the parameters of a decoder's head that are not those of its embeddings."""
+    base = {*decoder.base_model.parameters()}
+    yield from ((name, value) for name, value in decoder.named_parameters() if value not in base)
 
 
 def is_cross(name: str) -> bool:

@@ -4,7 +4,7 @@ pixel_values (B, 3, S, S) -> image encoder -> (B, T, D); input_ids (B, L) -> dec
 cross-attention -> head, on the M predicted tokens only -> logits (M, vocabulary)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..features import positions
 from ..modeling import PretextModel
 from .caption_tokens import Tokens, bare, shifted, tokens_of_config
-from .captioner import captioner, check_sees, check_sequence, is_cross
+from .captioner import captioner, check_sees, check_sequence, head_of, is_cross
 from .losses import widened
 from .masking import IGNORED, positions_of
 
@@ -124,12 +124,13 @@ class ImageToText(PretextModel):
         return [model for model in self.readers.values() if any(p.requires_grad for p in model.parameters())]
 
     def freeze(self) -> None:
-        """Freezes what `frozen` names: the image encoder, or the decoder except for its cross-attention."""
+        """Freezes what `frozen` names: the image encoder, or the decoder except for cross-attention and head."""
         if self.task.frozen == "image":
             self.full_model.encoder.requires_grad_(False)
         elif self.task.frozen == "text":
+            head = dict(head_of(self.full_model.decoder))  # may be new
             for name, parameter in self.full_model.decoder.named_parameters():
-                parameter.requires_grad_(is_cross(name))
+                parameter.requires_grad_(is_cross(name) or name in head)
 
     def train(self, mode: bool = True) -> "ImageToText":
         """As `nn.Module.train`. A frozen model stays in `eval()` mode: no dropout, fixed statistics of batch norm."""
@@ -193,11 +194,15 @@ class ImageToText(PretextModel):
         return torch.zeros(len(input_ids), device=losses.device, dtype=losses.dtype).index_add(0, where[0], -losses)
 
     @torch.no_grad()
-    def describe(self, max_new_tokens: int, num_beams: int = 1, **images: Tensor) -> Tensor:
+    def describe(
+        self, max_new_tokens: int, num_beams: int = 1, suppress_tokens: Sequence[int] | None = None, **images: Tensor
+    ) -> Tensor:
         """Returns captions as token ids `(B, L)`, with the start token, padded after the end. images: see
-        `hidden_of`. num_beams: of beam search; 1 takes the most probable token each time."""
+        `hidden_of`. num_beams: of beam search; 1 takes the most probable token each time.
+        suppress_tokens: ids of tokens that no caption has."""
         outputs = BaseModelOutput(last_hidden_state=self.hidden_of(images))
         options = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "do_sample": False}
+        options |= {"suppress_tokens": [*suppress_tokens]} if suppress_tokens else {}
         return self.full_model.generate(encoder_outputs=outputs, **options)
 
 

@@ -45,8 +45,8 @@ class CaptioningTask:
     prefix: maximum number of tokens at the start of a caption that the decoder sees but does not predict, drawn evenly
         from 0 for each caption of a training step (SimVLM).
     label_smoothing: share of the target probability that is spread over the vocabulary in training.
-    frozen: the model that is not trained: image encoder, or decoder except for its cross-attention; default: both are
-        trained.
+    frozen: the model that is not trained: image encoder, or decoder except for its cross-attention and for a head with
+        other weights than its embeddings; default: both are trained.
     start_token_id: id of the token before the first word; a recipe takes it from the tokenizer, as the next three.
     end_token_id: id of the token after the last word.
     pad_token_id: id of the token that fills rows.
@@ -130,8 +130,14 @@ class CaptioningForPreTraining(ImageToText):
         `parallel_share`."""
         model = super().from_encoder(encoder, **settings)
         if model.task.parallel_share:
-            if model.task.mask_token_id is None:
+            mask, vocabulary = model.task.mask_token_id, model.full_model.config.decoder.vocab_size
+            if mask is None:
                 raise ValueError(f"parallel_share={model.task.parallel_share} needs mask_token_id, but it is not set.")
+            if not 0 <= mask < vocabulary:
+                raise ValueError(
+                    f"mask_token_id={mask}: the decoder has a vocabulary of {vocabulary:,} tokens. Give the id of one "
+                    "of them."
+                )
             check_parallel(model.full_model)
         return model
 
@@ -173,7 +179,8 @@ class CaptioningForPreTraining(ImageToText):
         logs = {"accuracy": right.float().mean()}
         if parallel is not None:
             of = parallel[where[0]]
-            logs = {"accuracy": share(right, ~of), "parallel_accuracy": share(right, of)}
+            logs = {"accuracy": share(right, ~of)} if self.task.parallel_share < 1 else {}
+            logs["parallel_accuracy"] = share(right, of)
         if self.task.backward:
             inputs, wanted = self.shifted(input_ids, attention_mask, backward=True)
             where, turned = predicted(wanted)

@@ -147,6 +147,18 @@ def test_of_bits_fewer_are_better_and_a_baseline_gets_no_verdict():
     assert unshown(measures) == unshown(measures, worse=True) == ["caption_bits"]
 
 
+def test_chance_is_the_same_for_all_seeds():
+    ours, low, high = measured_as(0.4, 0.5, 0.6), measured_as(0.2), measured_as(0.35)
+    names = ("zero_shot_top1", "caption_bits")
+    for chance, at_chance in ((low, ["caption_bits"]), (high, ["zero_shot_top1", "caption_bits"])):
+        results = measures_of(dict.fromkeys(names, ours), dict.fromkeys(names, ours))
+        results["measures"]["chance"] = dict.fromkeys(names, chance)
+        assert unshown(results, who="chance") == at_chance
+        assert unshown(results, who="chance", worse=True) == ["caption_bits"][: chance is low]
+    del results["measures"]["chance"]["zero_shot_top1"]
+    assert unshown(results, who="chance") == ["caption_bits"]
+
+
 def test_within_the_spread_nothing_is_shown_either_way():
     near = measures_of({"zero_shot_top1": measured_as(0.4, 0.5, 0.6)}, {"zero_shot_top1": measured_as(0.3, 0.4, 0.5)})
     assert unshown(near) == ["zero_shot_top1"] and unshown(near, worse=True) == []

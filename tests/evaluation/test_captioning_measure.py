@@ -1,5 +1,6 @@
 """Captioning: each number against a model whose probabilities and captions are known."""
 
+import copy
 import dataclasses
 import math
 import statistics
@@ -175,6 +176,35 @@ def test_generated_captions_have_at_most_the_length_of_train_captions(labelled, 
 
     compute(Subject(Endless(tokenizer), labelled))
     assert set(asked) == {1 + max(len(ids) for ids in module.content(text, NAMES))} and max(asked) < text.max_length
+
+
+def test_generated_captions_are_in_the_language_of_the_main_captions(labelled, tokenizer):
+    asked = []
+
+    class Speaking(Describing):
+        def describe(self, max_new_tokens, num_beams=1, suppress_tokens=(), pixel_values=None):
+            asked.append(suppress_tokens)
+            return super().describe(max_new_tokens, num_beams, pixel_values)
+
+    module.generated(
+        Subject(Speaking(tokenizer), labelled),
+        module.image_batches(Subject(Speaking(tokenizer), labelled), "test", range(3)),
+    )
+    assert set(asked) == {()}
+    several = copy.deepcopy(tokenizer)
+    several.add_tokens(["[es]", "[fr]"], special_tokens=True)
+    assert module.added_tokens(several) == several.convert_tokens_to_ids(["[es]", "[fr]"])
+    assert module.added_tokens(tokenizer) == []
+    model = CaptioningForPreTraining.from_encoders(
+        ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=16),
+        GPT2Config(n_embd=16, n_layer=1, n_head=2, vocab_size=6, n_positions=20),
+        start_token_id=0, end_token_id=1, pad_token_id=2,
+    ).eval()  # fmt: skip
+    images = torch.rand(2, 3, 16, 16)
+    model.full_model.decoder.lm_head.weight.data[4] = 0.0
+    torch.nn.init.normal_(model.full_model.decoder.lm_head.weight[:4], std=3.0)
+    first = model.describe(5, pixel_values=images)[0, 1].item()
+    assert first not in model.describe(5, suppress_tokens=[first], pixel_values=images)[0].tolist()[1:]
 
 
 def test_a_model_that_condenses_images_reads_each_once(labelled, tokenizer):

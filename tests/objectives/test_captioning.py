@@ -137,6 +137,11 @@ def test_captions_in_parallel_and_others_of_one_batch():
     assert (output.logits[~others] - plain.logits[~others]).abs().max() > 1e-3
 
 
+def test_without_captions_from_left_to_right_their_accuracy_is_not_logged():
+    model = model_of(parallel_share=1.0, mask_token_id=4).train()
+    assert model(**batch_of()).logs.keys() == {"parallel_accuracy"}
+
+
 def test_a_prefix_is_seen_but_not_predicted():
     model, batch = model_of(prefix=3).eval(), batch_of()
     labels = labels_of(batch["input_ids"])
@@ -145,6 +150,8 @@ def test_a_prefix_is_seen_but_not_predicted():
     model.training, counts = True, set()
     for _ in range(12):
         output = model(**batch)
+        scores = iter(plain.logits)  # in the same order: what is predicted sees the prefix
+        assert all(any(torch.allclose(ours, score, atol=1e-5) for score in scores) for ours in output.logits)
         kept = (labels >= 0).sum() - len(output.labels)
         counts.add(int(kept))
         assert 0 <= kept <= 3 * len(labels)
@@ -370,6 +377,18 @@ def test_a_frozen_side(name):
         assert any(p.grad is not None for p in encoder.parameters())
 
 
+def test_a_head_with_weights_of_its_own_is_taken_from_the_text_model_and_trained_next_to_a_frozen_one():
+    given = transformers.AutoModelForMaskedLM.from_config(DECODERS["bert"]())
+    torch.nn.init.normal_(given.cls.predictions.transform.dense.weight, std=5.0)
+    model = CaptioningForPreTraining.from_encoders(CONFIGS["vit"](), given, frozen="text", **IDS)
+    head = model.full_model.decoder.cls.predictions
+    assert torch.equal(head.transform.dense.weight, given.cls.predictions.transform.dense.weight)
+    model.train()(**batch_of()).loss.backward()
+    moved = {n for n, p in model.full_model.decoder.named_parameters() if p.grad is not None and "cross" not in n}
+    assert "cls.predictions.transform.dense.weight" in moved and all("cls" in name for name in moved)
+    assert head.decoder.weight.grad is None  # the embeddings
+
+
 def test_gradient_checkpointing_changes_no_gradient():
     model, batch, found = model_of().eval(), batch_of(), []
     for enable in (False, True):
@@ -396,6 +415,7 @@ def test_gradient_checkpointing_changes_no_gradient():
         ({"prefix": -1}, "prefix must be at least 0, but is -1"),
         ({"prefix": 2, "parallel_share": 1.0, "mask_token_id": 4}, "prefix=2 has no effect with parallel_share=1"),
         ({"parallel_share": 0.5}, "parallel_share=0.5 needs mask_token_id, but it is not set"),
+        ({"parallel_share": 0.5, "mask_token_id": 50}, "mask_token_id=50: the decoder has a vocabulary of 50 tokens"),
         ({"frozen": "audio"}, "frozen"),
         ({"start_token_id": None}, "start_token_id of the captions is not set"),
         ({"end_token_id": 50}, "end_token_id=50: the decoder has a vocabulary of 50 tokens"),
