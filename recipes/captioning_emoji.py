@@ -21,6 +21,7 @@ model 0.000 ± 0.000, chance 0.008); image to caption by likelihood, R@10: 0.218
 chance 0.063); pretext task: loss 5.461 ± 0.022, accuracy 0.344 ± 0.001.
 
 The results are those of the settings below. model_cards/captioning_emoji has the card, the metrics and the plots.
+"""
 
 from emoji_pairs import SETTINGS, SMOKE
 

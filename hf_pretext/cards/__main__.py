@@ -16,7 +16,7 @@ from .tables import MISSING, figure, unshown, words
 from .wording import headlines, measure_words
 
 TABLE = re.compile(r"(<!-- metrics: made by `make cards` -->\n).*?(<!-- /metrics -->)", re.DOTALL)
-CLAIM = re.compile(r"^Measured: .*?(?=\n\n)", re.DOTALL | re.MULTILINE)
+CLAIM = re.compile(r'^Measured: .*?(?=\n\n|\n""")', re.DOTALL | re.MULTILINE)
 COMPARED = {"random": "untrained encoder", "pixels": "raw pixels", "majority": "majority class"}
 
 RESULTS_PAGE = """# Results
