@@ -109,9 +109,11 @@ class Text(Modality):
         settings: TextArguments = options[TextArguments]
         drawn: CaptionArguments = options.get(CaptionArguments, CaptionArguments())
         tokenizer, brought_by = tokenizer_of(settings, drawn.languages, context)
-        captions = Captions(tuple(drawn.columns), drawn.caption_weights, drawn.languages)
-        origin = {"brought_by": brought_by, "start": context.start, "flexible": context.flexible}
-        return cls(tokenizer, settings.max_length, captions, **origin)
+        texts = cls(
+            tokenizer, settings.max_length, brought_by=brought_by, start=context.start, flexible=context.flexible
+        )
+        texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights, drawn.languages)
+        return texts
 
     @classmethod
     def from_saved(cls, folder: str, encoder: PreTrainedModel, source: str, *of_images: int | None) -> "Text":
