@@ -1,14 +1,14 @@
 """Options of texts and captions, and the tokenizer that they name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from accelerate import PartialState
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedTokenizerBase
 
-from ..data.captions import language_token
+from ..data.captions import Captions, language_token
 from ..data.tokenizer import brought_tokenizer, train_tokenizer
 from ..utils.settings import accepts_ints
 from ._modality import Context
@@ -97,17 +97,23 @@ class CaptionArguments:
             )
 
 
-def tokenizer_of(
-    settings: TextArguments, languages: Sequence[str], context: Context
-) -> tuple[PreTrainedTokenizerBase, str | None]:
+def drawn_captions(options: Mapping[type, Any]) -> Captions:
+    """Returns how the caption of a row is drawn, by options."""
+    drawn: CaptionArguments = options.get(CaptionArguments, CaptionArguments())
+    return Captions(tuple(drawn.columns), drawn.caption_weights, drawn.languages)
+
+
+def tokenizer_of(options: Mapping[type, Any], context: Context) -> tuple[PreTrainedTokenizerBase, str | None]:
     """Returns the tokenizer of a run, and the folder or Hub id that it is from; None for one that is trained here, with
-    a token for each language. Raises `ValueError` for another one without these tokens."""
+    a token for each language of captions. Raises `ValueError` for another one without these tokens."""
+    settings: TextArguments = options[TextArguments]
+    languages = drawn_captions(options).languages
     with PartialState().main_process_first():  # the other processes load its cached tokenizer
         tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
         if tokenizer is not None:
             brought_by = settings.tokenizer or context.start
             check_languages(tokenizer, languages, brought_by)
             return tokenizer, brought_by
-        options = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
+        kind = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
         tokens = tuple(map(language_token, languages))
-        return train_tokenizer(context.texts(), *options, max_length=settings.max_length, further=tokens), None
+        return train_tokenizer(context.texts(), *kind, max_length=settings.max_length, further=tokens), None

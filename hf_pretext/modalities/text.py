@@ -26,7 +26,7 @@ from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
-from ._text_options import CaptionArguments, TextArguments, tokenizer_of
+from ._text_options import CaptionArguments, TextArguments, drawn_captions, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
 __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
@@ -106,13 +106,10 @@ class Text(Modality):
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
         """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
-        settings: TextArguments = options[TextArguments]
-        drawn: CaptionArguments = options.get(CaptionArguments, CaptionArguments())
-        tokenizer, brought_by = tokenizer_of(settings, drawn.languages, context)
-        texts = cls(
-            tokenizer, settings.max_length, brought_by=brought_by, start=context.start, flexible=context.flexible
-        )
-        texts.captions = Captions(tuple(drawn.columns), drawn.caption_weights, drawn.languages)
+        tokenizer, brought_by = tokenizer_of(options, context)
+        origin = {"brought_by": brought_by, "start": context.start, "flexible": context.flexible}
+        texts = cls(tokenizer, options[TextArguments].max_length, **origin)
+        texts.captions = drawn_captions(options)
         return texts
 
     @classmethod
