@@ -9,7 +9,6 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
 """
 
 import copy
-import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from ..encoders import check_encoder
-from ..features import pool, positions
+from ..features import pool
 from ..modeling import PretextModel, PretextOutput
 from ..modules.losses import cross_entropy
 from ..modules.masking import (
@@ -36,6 +35,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
+from ..modules.packing import Packing
 
 
 @strict
@@ -121,8 +121,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
     def __init__(self, full_model: PreTrainedModel, task: MaskedLMTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
-        self.takes = set(inspect.signature(self.encoder.forward).parameters)
-        self.first_position = positions(self.encoder)[0]
+        self.packing = Packing(self.encoder)
         self.post_init()
 
     @classmethod
@@ -167,7 +166,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         **inputs: Tensor,
     ) -> PretextOutput:
         if document_ids is not None:
-            inputs |= self.inside_documents(document_ids)
+            inputs |= self.packing.inputs(document_ids)
             present = document_ids > 0
         else:
             inputs["attention_mask"] = attention_mask
@@ -227,63 +226,6 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         batch have these tokens replaced already."""
         return self.predict(positions_of(masked), **batch)[1]
 
-    def inside_documents(self, document_ids: Tensor) -> dict[str, Tensor | dict[str, Tensor]]:
-        """Returns the encoder inputs that separate packed documents: attention_mask (one per layer type if there are
-        several), and position_ids if the encoder takes them. document_ids: `(B, L)`, 0 for padding."""
-        dtype = self.encoder.dtype
-        layer_types = set(getattr(self.config, "layer_types", None) or ())
-        if layer_types:
-            near = self.config.local_attention // 2
-            mask = {
-                kind: document_mask(document_ids, dtype, near if "sliding" in kind else None) for kind in layer_types
-            }
-        else:
-            mask = document_mask(document_ids, dtype)
-        inputs = {"attention_mask": mask}
-        if "position_ids" in self.takes:
-            inputs["position_ids"] = positions_inside(document_ids) + self.first_position
-        return inputs
-
-    @torch.no_grad()
     def packs(self, length: int = 128) -> bool:
-        """Returns whether this architecture separates the documents of a packed sequence.
-
-        Encodes two documents in one packed sequence and each one alone, and compares the hidden states. The test is
-        needed because some architectures silently ignore a mask per document. length: tokens of the packed sequence."""
-        training, device, length = self.training, self.device, max(length, 3)  # below 3, the first document is empty
-        self.eval()
-        random = torch.Generator().manual_seed(0)
-        tokens = torch.randint(self.config.vocab_size, (1, length), generator=random).to(device)
-        tokens[tokens == self.config.pad_token_id] = 0 if self.config.pad_token_id else 1  # padding gets no position
-        documents = (torch.arange(length, device=device)[None] >= length // 3) + 1
-        alone = torch.cat([self.encoder(tokens[documents == i][None]).last_hidden_state for i in (1, 2)], dim=1)
-        together = self.encoder(tokens).last_hidden_state
-        try:
-            packed = self.encoder(tokens, **self.inside_documents(documents)).last_hidden_state
-        except (TypeError, ValueError, RuntimeError, AttributeError):  # architectures differ in what they raise
-            return False
-        finally:
-            self.train(training)
-        return bool((packed - alone).abs().max() < 0.01 * (together - alone).abs().max())
-
-
-def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None) -> Tensor:
-    """Returns the additive attention mask `(B, 1, L, L)` that limits attention to tokens of the same document.
-
-    document_ids: `(B, L)`, 0 for padding; padding attends to padding. near: maximum distance in tokens between a token
-    and those it attends to; None for no maximum.
-    """
-    same = document_ids[:, :, None] == document_ids[:, None, :]
-    if near is not None:
-        at = torch.arange(document_ids.shape[1], device=document_ids.device)
-        same = same & ((at[:, None] - at).abs() <= near)
-    blocked = torch.zeros(same.shape, dtype=dtype, device=same.device)
-    return blocked.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
-
-
-def positions_inside(document_ids: Tensor) -> Tensor:
-    """Returns the position of each token in its document, `(B, L)`, from 0. document_ids: `(B, L)`."""
-    at = torch.arange(document_ids.shape[1], device=document_ids.device).expand_as(document_ids)
-    begins = torch.ones_like(document_ids, dtype=torch.bool)
-    begins[:, 1:] = document_ids[:, 1:] != document_ids[:, :-1]
-    return at - torch.where(begins, at, 0).cummax(1).values
+        """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`."""
+        return self.packing.works(length)

@@ -12,7 +12,7 @@ from transformers import AutoModel, AutoModelForMaskedLM
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.modules.masking import IGNORED, without_special
-from hf_pretext.objectives.masked_lm import document_mask, positions_inside
+from hf_pretext.modules.packing import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST are the first and last token of a text
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -103,7 +103,7 @@ def test_packed_documents_do_not_see_each_other(name, attention):
 
 def positions_of(model, documents) -> dict[str, torch.Tensor]:
     """Positions that restart in each document, so that only attention can leak."""
-    return {k: v for k, v in model.inside_documents(documents).items() if k == "position_ids"}
+    return {k: v for k, v in model.packing.inputs(documents).items() if k == "position_ids"}
 
 
 @pytest.mark.gpu
