@@ -91,7 +91,6 @@ recipe = Recipe(
         "max_steps": 700,
         "learning_rate": 2e-3,
         "weight_decay": 0.1,
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
         "output_dir": "runs/captioning_emoji",
     },
     smoke={**SMOKE, "output_dir": "runs/captioning_emoji-smoke"},
