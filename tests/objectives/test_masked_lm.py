@@ -12,7 +12,6 @@ from transformers import AutoModel, AutoModelForMaskedLM
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.modules.masking import IGNORED, without_special
-from hf_pretext.modules.packing import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST are the first and last token of a text
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -250,14 +249,6 @@ def test_bits_per_byte():
     output = model(**masked(), num_bytes=torch.tensor([50, 26]))
     expected = output.loss.item() / 0.6931472 * (19 - 4) / 76  # the first and last token of each text are special
     assert output.logs["bits_per_byte"].item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_positions_and_masks_of_documents():
-    documents = torch.tensor([[1, 1, 1, 2, 2, 0, 0]])
-    assert positions_inside(documents).tolist() == [[0, 1, 2, 0, 1, 0, 1]]
-    mask = document_mask(documents, torch.float32, near=1)[0, 0] == 0
-    assert mask[0].tolist() == [True, True, False, False, False, False, False]
-    assert mask[4].tolist() == [False, False, False, True, True, False, False]
 
 
 def test_fill_mask_runs_where_hf_pretext_is_not_installed(tmp_path):
