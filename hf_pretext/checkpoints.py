@@ -115,6 +115,11 @@ class NativeCheckpoint:
     auto_class: ClassVar[type]
     full_model: PreTrainedModel
 
+    @classmethod
+    def auto_class_of(cls, task) -> type:
+        """Returns the auto class of the native model for these settings."""
+        return cls.auto_class
+
     @property
     def pretext(self) -> dict[str, Any]:
         """The entry `pretext` of config.json: the objective, its settings, and the configs of additional modules."""
@@ -174,7 +179,8 @@ class NativeCheckpoint:
                 f"{cls.__name__}.from_encoder(AutoModel.from_pretrained({str(path)!r}))."
             )
         with torch.random.fork_rng(devices=[]):  # fill() overwrites the random heads
-            model = cls(load_native(cls.auto_class, path, **kwargs), cls.settings_of(pretext), pretext.get("parts"))
+            task = cls.settings_of(pretext)
+            model = cls(load_native(cls.auto_class_of(task), path, **kwargs), task, pretext.get("parts"))
         model.follow_full_model()
         outside = model.kept_outside()
         if outside:

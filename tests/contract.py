@@ -41,7 +41,8 @@ def check_contract(
     assert config["architectures"] == [type(model.full_model).__name__]
     assert config["pretext"] == model.pretext and model.pretext["objective"] == model_class.objective
     assert (folder / "pretext.safetensors").exists() == bool(model.kept_outside())
-    _, info = model_class.auto_class.from_pretrained(folder, output_loading_info=True)
+    auto_class = model_class.auto_class_of(model.task)
+    _, info = auto_class.from_pretrained(folder, output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"]
     if type(model.full_model.config) in MODEL_MAPPING:
         native, info = AutoModel.from_pretrained(folder, output_loading_info=True)
@@ -50,7 +51,7 @@ def check_contract(
             assert not info["missing_keys"] and not info["unexpected_keys"]
         assert all("pooler" in name for name in info["missing_keys"])  # which classes with a head go without
     else:  # a class that AutoModel does not know: its encoder is saved alone
-        native_model = model_class.auto_class.from_pretrained(folder)
+        native_model = auto_class.from_pretrained(folder)
         native_model.encoder.save_pretrained(folder / "alone")
         native, info = AutoModel.from_pretrained(folder / "alone", output_loading_info=True)
         assert type(native) is type(model.encoder)

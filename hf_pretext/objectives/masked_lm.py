@@ -6,6 +6,9 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
 
     input_ids (B, L) -> M masked tokens, labels (M,) -> encoder -> the architecture's head, on the M masked tokens only
     -> logits (M, vocabulary) -> cross-entropy
+
+Optionally, whether two segments of a text are in order or follow each other is predicted too (`modules/
+sentence_pairs.py`): pooled first token (B, D) -> logits (B, 2) -> cross-entropy
 """
 
 import copy
@@ -17,8 +20,7 @@ from typing import Any, Literal
 import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
-from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
+from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
 from ..encoders import check_encoder
 from ..features import pool
@@ -36,6 +38,8 @@ from ..modules.masking import (
     without_special,
 )
 from ..modules.packing import Packing
+from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
+from ..utils.settings import make_settings
 
 
 @strict
@@ -48,12 +52,16 @@ class MaskedLMTask(MaskTask):
     replaced_by_random: share of the masked tokens that are replaced by a random token of the vocabulary; the remaining
         ones stay unchanged.
     unit: tokens that are masked together: single tokens, words, or spans of words (SpanBERT).
+    pairs: also cut each text into two segments, and predict whether they are in order ("order", ALBERT) or whether the
+        second one follows the first one in the same text ("next", BERT). Texts are then not packed. For BERT, ALBERT
+        and others with such a head.
     """
 
     mask_ratio: float = 0.15
     replaced_by_mask: float = 0.8
     replaced_by_random: float = 0.1
     unit: Literal["token", "word", "span"] = "token"
+    pairs: Literal["order", "next"] | None = None
 
     def validate_shares(self):
         check_share("mask_ratio", self.mask_ratio)
@@ -75,11 +83,14 @@ class MaskedLMForPreTraining(PretextModel):
     at the first token of a word): required for the units "word" and "span". document_ids (`(B, L)`: 1, 2, ... for the
     documents of a packed sequence, 0 for padding): replaces attention_mask; attention stays inside each document, and
     positions restart in each. labels (`(B, L)`, `IGNORED` for tokens that are not masked): if given, input_ids are
-    masked already. num_bytes (`(B,)`): length of each sequence in bytes of UTF-8, for bits_per_byte.
+    masked already, and with the setting `pairs` are pairs already: give token_type_ids (`(B, L)`) and pair_labels
+    (`(B,)`: 1 for changed pairs, else 0). num_bytes (`(B,)`): length of each sequence in bytes of UTF-8, for
+    bits_per_byte.
 
     Returns features (`(B, D)`), and logits (`(M, vocabulary)`) and labels (`(M,)`) of the M masked tokens, row by row.
     Logs: accuracy, perplexity, and with num_bytes bits_per_byte: the mean loss times the number of tokens, in bits per
-    byte. It is not comparable with causal language models, because predictions use the tokens on both sides.
+    byte. It is not comparable with causal language models, because predictions use the tokens on both sides. With
+    `pairs` also sentence_accuracy, with a chance level of 0.5. The checkpoint is then e.g. a `BertForPreTraining`.
 
     Example:
         >>> model = MaskedLMForPreTraining.from_encoder(BertConfig(), mask_token_id=103)
@@ -125,34 +136,32 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         self.post_init()
 
     @classmethod
+    def auto_class_of(cls, task: MaskedLMTask) -> type:
+        """Returns the auto class of `...ForMaskedLM`, or with `pairs` of `...ForPreTraining`."""
+        return AutoModelForPreTraining if task.pairs else cls.auto_class
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
+    ) -> "MaskedLMForPreTraining":
+        """Builds the model as `PretextModel.from_encoder` does. With `pairs`, raises `ValueError` for an architecture
+        without a native head for pairs."""
+        task = make_settings(cls.task_class, **settings)
+        model = cls(native_model(encoder, cls.auto_class_of(task)), task, parts)
+        model.follow_full_model()
+        return model
+
+    @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
-        """Returns a `...ForMaskedLM`. encoder: a config (random weights), an encoder without a head (keeps its weights,
-        random head), or a `...ForMaskedLM` (returned unchanged). Raises `ValueError` if transformers has no masked
-        language model of this architecture, or if the encoder lacks weights of the full model (except the head's)."""
-        config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
-        native = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
-        if native is not None and type(encoder) is native:
-            return encoder
-        if native is None and config is not None:
-            raise ValueError(
-                f"transformers has no {config.model_type} model for masked language modelling (AutoModelForMaskedLM). "
-                "Choose another architecture, for example BERT, RoBERTa or ModernBERT."
-            )
-        if isinstance(encoder, PreTrainedConfig):
-            return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
-        check_encoder(encoder, "text")
-        full_model = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
-        missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
-        if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
-            raise ValueError(
-                f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
-                "with all weights, or a config for a new one."
-            )
-        return full_model
+        """Returns a `...ForMaskedLM`, see `native_model`."""
+        return native_model(encoder, cls.auto_class)
 
     @classmethod
     def complete(cls, task: MaskedLMTask, processors: Mapping[str, Any]) -> MaskedLMTask:
-        """Fills in the tokenizer's mask token and special tokens. Raises `ValueError` if it has no mask token."""
+        """Fills in the tokenizer's mask token and special tokens. Raises `ValueError` if it has no mask token, and with
+        `pairs` if it does not put one special token before and one after a text."""
+        if task.pairs:
+            check_tokenizer_of_pairs(processors["text"])
         return with_tokens_of(task, processors["text"])
 
     def forward(
@@ -162,6 +171,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         word_starts: Tensor | None = None,
         document_ids: Tensor | None = None,
         labels: Tensor | None = None,
+        pair_labels: Tensor | None = None,
         num_bytes: Tensor | None = None,
         **inputs: Tensor,
     ) -> PretextOutput:
@@ -172,17 +182,28 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
             inputs["attention_mask"] = attention_mask
             present = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
         allowed = without_special(input_ids, present, self.task.special_token_ids)
+        count = allowed.sum()  # of the texts, before pairs are made of them
+        if self.task.pairs and labels is None:
+            made = self.paired(input_ids, present, word_starts, document_ids)
+            input_ids, present, inputs["token_type_ids"], word_starts, pair_labels = made
+            inputs["attention_mask"] = present.long()
+            allowed = without_special(input_ids, present, self.task.special_token_ids)
+        if self.task.pairs and pair_labels is None:
+            raise ValueError("pairs needs pair_labels next to labels in the batch, but got None. Give a tensor (B,).")
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
         where = positions_of(labels != IGNORED)
-        hidden, logits = self.predict(where, input_ids=input_ids, **inputs)
+        hidden, logits, of_pairs = self.predict(where, input_ids=input_ids, **inputs)
         labels = labels[where]  # (M,)
         loss = cross_entropy(logits, labels)
+        losses = {"masked_lm": loss}
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if num_bytes is not None:
-            logs["bits_per_byte"] = loss * allowed.sum() / num_bytes.sum() / math.log(2)
+            logs["bits_per_byte"] = loss * count / num_bytes.sum() / math.log(2)
+        if self.task.pairs:
+            losses["sentences"], logs["sentence_accuracy"] = pair_prediction(of_pairs, pair_labels)
         features = pool(hidden, present)
-        return self.output({"masked_lm": loss}, logs, features=features, logits=logits, labels=labels)
+        return self.output(losses, logs, features=features, logits=logits, labels=labels)
 
     def corrupt(self, input_ids: Tensor, allowed: Tensor, word_starts: Tensor | None) -> tuple[Tensor, Tensor]:
         """Masks some of the allowed tokens. input_ids, allowed, word_starts: `(B, L)`.
@@ -202,8 +223,21 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         special, vocabulary = task.special_token_ids, self.config.vocab_size
         return replaced(input_ids, hidden, task.mask_token_id, vocabulary, shares, generator, special), labels
 
-    def predict(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the encoder's last hidden states `(B, L, D)`, and logits `(M, vocabulary)` of the masked tokens.
+    def paired(
+        self, input_ids: Tensor, present: Tensor, word_starts: Tensor | None, document_ids: Tensor | None
+    ) -> Pairs:
+        """Returns pairs of segments of the documents, see `make_pairs`. Raises `ValueError` for packed documents."""
+        if document_ids is not None:
+            raise ValueError(
+                "pairs needs one document in each row of the batch, but got document_ids of packed sequences. Give "
+                "input_ids and attention_mask."
+            )
+        padding = self.encoder.config.pad_token_id or 0
+        return make_pairs(input_ids, present, word_starts, self.task.pairs, padding, self.generator())
+
+    def predict(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns the encoder's last hidden states `(B, L, D)`, logits `(M, vocabulary)` of the masked tokens, and
+        logits `(B, 2)` of the pairs, None without the setting `pairs`.
 
         where: rows and columns of the masked tokens, see `positions_of`. A head processes each token separately, so
         only the M masked tokens are passed to it, as one sequence `(1, M, D)`."""
@@ -216,10 +250,10 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
         handle = self.encoder.register_forward_hook(only_hidden)
         try:
-            logits = self.full_model(**inputs).logits[0]
+            outputs = self.full_model(**inputs).to_tuple()  # a `...ForMaskedLM` has logits of tokens only
         finally:
             handle.remove()
-        return states[0], logits
+        return states[0], outputs[0][0], outputs[1] if self.task.pairs else None
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
         """Returns the logits `(M, vocabulary)` of the masked tokens (`(B, L)`, bool), row by row. The input_ids of the
@@ -227,5 +261,36 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         return self.predict(positions_of(masked), **batch)[1]
 
     def packs(self, length: int = 128) -> bool:
-        """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`."""
-        return self.packing.works(length)
+        """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`. With
+        `pairs`, False: each row is one document."""
+        return self.task.pairs is None and self.packing.works(length)
+
+
+def native_model(encoder: PreTrainedModel | PreTrainedConfig, auto_class: type) -> PreTrainedModel:
+    """Returns the model with a head over the vocabulary that `auto_class` has for an architecture.
+
+    encoder: a config (random weights), an encoder without a head (keeps its weights, random head), or such a model
+    (returned unchanged). Raises `ValueError` if transformers has no such model of this architecture, or if the encoder
+    lacks weights of the full model (except the head's)."""
+    config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
+    native = auto_class._model_mapping.get(type(config), None)
+    if auto_class is AutoModelForPreTraining and config is not None:
+        check_pairs(config)
+    if native is not None and type(encoder) is native:
+        return encoder
+    if native is None and config is not None:
+        raise ValueError(
+            f"transformers has no {config.model_type} model for masked language modelling (AutoModelForMaskedLM). "
+            "Choose another architecture, for example BERT, RoBERTa or ModernBERT."
+        )
+    if isinstance(encoder, PreTrainedConfig):
+        return auto_class.from_config(copy.deepcopy(config), dtype=torch.float32)
+    check_encoder(encoder, "text")
+    full_model = auto_class.from_config(config).to(encoder.dtype)
+    missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
+    if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
+        raise ValueError(
+            f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
+            "with all weights, or a config for a new one."
+        )
+    return full_model

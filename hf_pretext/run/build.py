@@ -101,7 +101,7 @@ class Blueprint:
         path = self.start.encoder
         if path is None or is_shape_alone(path):
             return self.config, []
-        auto = self.objective.auto_class  # keeps a pretrained head if the objective has one
+        auto = self.objective.auto_class_of(self.task)  # keeps a pretrained head if the objective has one
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # raises the error
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)

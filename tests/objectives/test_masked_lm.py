@@ -7,12 +7,11 @@ import torch
 import transformers
 from contract import check_contract
 from safetensors import safe_open
-from transformers import AutoModel, AutoModelForMaskedLM
+from transformers import AutoModel, AutoModelForMaskedLM, AutoModelForPreTraining
 
 import hf_pretext
 from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.modules.masking import IGNORED, without_special
-from hf_pretext.modules.packing import document_mask, positions_inside
 
 VOCABULARY, PAD, MASK, FIRST, LAST = 60, 0, 4, 2, 3  # FIRST and LAST are the first and last token of a text
 SHAPE = dict(vocab_size=VOCABULARY, hidden_size=24, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
@@ -252,14 +251,6 @@ def test_bits_per_byte():
     assert output.logs["bits_per_byte"].item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_positions_and_masks_of_documents():
-    documents = torch.tensor([[1, 1, 1, 2, 2, 0, 0]])
-    assert positions_inside(documents).tolist() == [[0, 1, 2, 0, 1, 0, 1]]
-    mask = document_mask(documents, torch.float32, near=1)[0, 0] == 0
-    assert mask[0].tolist() == [True, True, False, False, False, False, False]
-    assert mask[4].tolist() == [False, False, False, True, True, False, False]
-
-
 def test_fill_mask_runs_where_hf_pretext_is_not_installed(tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
@@ -280,3 +271,82 @@ def test_fill_mask_runs_where_hf_pretext_is_not_installed(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("5")
+
+
+PAIRED = {
+    "bert": lambda: transformers.BertConfig(**SHAPE, pad_token_id=PAD),
+    "albert": lambda: transformers.AlbertConfig(**SHAPE, embedding_size=24, pad_token_id=PAD),
+}
+
+
+def native_of_pairs(name):
+    torch.manual_seed(0)
+    return AutoModelForPreTraining.from_config(PAIRED[name]())
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("bert", "next"), ("albert", "order")])
+def test_contract_of_pairs(name, pairs, tmp_path):
+    model = native_of_pairs(name)
+    check_contract(MaskedLMForPreTraining, model, texts((30, 25, 28, 30)), tmp_path, pairs=pairs, **SETTINGS)
+    assert type(model).__name__ == f"{name.capitalize()}ForPreTraining"
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("bert", "next"), ("albert", "order")])
+def test_losses_of_pairs_are_those_of_transformers_own_class(name, pairs):
+    model = native_of_pairs(name).eval()
+    batch, truth = masked((12, 7)), torch.tensor([1, 0])
+    batch["token_type_ids"] = (torch.arange(12) > 4).long().expand(2, -1)
+    label = "next_sentence_label" if name == "bert" else "sentence_order_label"
+    expected = model(**batch, **{label: truth}).loss
+    ours = MaskedLMForPreTraining.from_encoder(model, pairs=pairs, **SETTINGS).eval()
+    output = ours(**batch, pair_labels=truth)
+    torch.testing.assert_close(output.loss, expected, atol=1e-5, rtol=0)
+    assert set(output.losses) == {"masked_lm", "sentences"} and "sentence_accuracy" in output.logs
+    with pytest.raises(ValueError, match="pairs needs pair_labels next to labels"):
+        ours(**batch)
+
+
+def test_masks_never_touch_the_special_tokens_of_pairs(monkeypatch):
+    model = MaskedLMForPreTraining.from_encoder(PAIRED["bert"](), pairs="next", mask_ratio=0.9, **SETTINGS)
+    seen = []
+    monkeypatch.setattr(model, "predict", lambda where, **inputs: seen.append(inputs) or stop())
+    with pytest.raises(StopIteration):
+        model(**texts((30, 25, 28, 30)))
+    ids = seen[0]["input_ids"]
+    assert (ids[:, 0] == FIRST).all() and ((ids == LAST).sum(1) == 2).all() and (ids == MASK).sum() > 50
+
+
+def stop():
+    raise StopIteration
+
+
+def test_pairs_are_not_packed():
+    model = MaskedLMForPreTraining.from_encoder(PAIRED["bert"](), pairs="next", **SETTINGS)
+    assert not model.packs(60)
+    with pytest.raises(ValueError, match="pairs needs one document in each row"):
+        model(texts()["input_ids"], document_ids=torch.ones(2, 12, dtype=torch.long))
+
+
+def test_an_architecture_without_a_head_for_pairs_is_refused():
+    with pytest.raises(ValueError, match="no roberta model with a head for pairs of segments"):
+        MaskedLMForPreTraining.from_encoder(CONFIGS["roberta"](), pairs="order", **SETTINGS)
+    with pytest.raises(ValueError, match="needs 2 token types, but type_vocab_size is 1"):
+        one = transformers.BertConfig(**SHAPE, type_vocab_size=1)
+        MaskedLMForPreTraining.from_encoder(one, pairs="order", **SETTINGS)
+
+
+def test_order_of_segments_is_learned():
+    """Documents of ascending tokens: of a swapped pair, the first segment has the larger tokens."""
+    torch.manual_seed(0)
+    config = PAIRED["bert"]()
+    config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.0
+    model = MaskedLMForPreTraining.from_encoder(config, pairs="order", mask_ratio=0.05, **SETTINGS).train()
+    optimizer, found = torch.optim.AdamW(model.parameters(), 1e-2), []
+    row = torch.cat([torch.tensor([FIRST]), torch.arange(10, 42), torch.tensor([LAST])]).repeat(16, 1)
+    for _ in range(100):
+        output = model(row)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        found.append(output.logs["sentence_accuracy"].item())
+    assert sum(found[-10:]) / 10 > 0.9 > sum(found[:5]) / 5
