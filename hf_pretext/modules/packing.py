@@ -15,11 +15,13 @@ from ..features import positions
 class Packing:
     """What an encoder needs to process packed sequences as if each document were alone.
 
-    encoder: a model that takes input_ids and returns a last hidden state.
+    encoder: a model that takes input_ids and returns a last hidden state. causal: True for a causal language model, in
+    which a token attends to those before it. The mask of documents replaces transformers' causal one, so it must
+    contain it.
     """
 
-    def __init__(self, encoder: PreTrainedModel):
-        self.encoder = encoder
+    def __init__(self, encoder: PreTrainedModel, causal: bool = False):
+        self.encoder, self.causal = encoder, causal
         self.takes = set(inspect.signature(encoder.forward).parameters)
         self.first_position = positions(encoder)[0]
 
@@ -28,13 +30,18 @@ class Packing:
         several), and position_ids if the encoder takes them. document_ids: `(B, L)`, 0 for padding."""
         dtype, config = self.encoder.dtype, self.encoder.config
         layer_types = set(getattr(config, "layer_types", None) or ())
+        if self.causal:
+            window = getattr(config, "sliding_window", None)
+            near = None if window is None else window - 1
+        else:
+            near = config.local_attention // 2 if layer_types else None
         if layer_types:
-            near = config.local_attention // 2
             mask = {
-                kind: document_mask(document_ids, dtype, near if "sliding" in kind else None) for kind in layer_types
+                kind: document_mask(document_ids, dtype, near if "sliding" in kind else None, self.causal)
+                for kind in layer_types
             }
         else:
-            mask = document_mask(document_ids, dtype)
+            mask = document_mask(document_ids, dtype, near, self.causal)
         inputs = {"attention_mask": mask}
         if "position_ids" in self.takes:
             inputs["position_ids"] = positions_inside(document_ids) + self.first_position
@@ -64,16 +71,18 @@ class Packing:
         return bool((packed - alone).abs().max() < 0.01 * (together - alone).abs().max())
 
 
-def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None) -> Tensor:
+def document_mask(document_ids: Tensor, dtype: torch.dtype, near: int | None = None, causal: bool = False) -> Tensor:
     """Returns the additive attention mask `(B, 1, L, L)` that limits attention to tokens of the same document.
 
     document_ids: `(B, L)`, 0 for padding; padding attends to padding. near: maximum distance in tokens between a token
-    and those it attends to; None for no maximum.
+    and those it attends to; None for no maximum. causal: True limits attention to a token and those before it.
     """
     same = document_ids[:, :, None] == document_ids[:, None, :]
+    at = torch.arange(document_ids.shape[1], device=document_ids.device)
     if near is not None:
-        at = torch.arange(document_ids.shape[1], device=document_ids.device)
         same = same & ((at[:, None] - at).abs() <= near)
+    if causal:
+        same = same & (at[:, None] >= at)
     blocked = torch.zeros(same.shape, dtype=dtype, device=same.device)
     return blocked.masked_fill_(~same, torch.finfo(dtype).min)[:, None]
 

@@ -8,7 +8,6 @@ NAACL 2019, https://huggingface.co/papers/1810.04805; spans after Joshi, Chen, L
     -> logits (M, vocabulary) -> cross-entropy
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
-from ..encoders import check_encoder
 from ..features import pool
 from ..modeling import PretextModel, PretextOutput
 from ..modules.losses import cross_entropy
@@ -35,6 +32,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
+from ..modules.native_head import with_head
 from ..modules.packing import Packing
 
 
@@ -129,26 +127,8 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         """Returns a `...ForMaskedLM`. encoder: a config (random weights), an encoder without a head (keeps its weights,
         random head), or a `...ForMaskedLM` (returned unchanged). Raises `ValueError` if transformers has no masked
         language model of this architecture, or if the encoder lacks weights of the full model (except the head's)."""
-        config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
-        native = MODEL_FOR_MASKED_LM_MAPPING.get(type(config), None)
-        if native is not None and type(encoder) is native:
-            return encoder
-        if native is None and config is not None:
-            raise ValueError(
-                f"transformers has no {config.model_type} model for masked language modelling (AutoModelForMaskedLM). "
-                "Choose another architecture, for example BERT, RoBERTa or ModernBERT."
-            )
-        if isinstance(encoder, PreTrainedConfig):
-            return AutoModelForMaskedLM.from_config(copy.deepcopy(config), dtype=torch.float32)
-        check_encoder(encoder, "text")
-        full_model = AutoModelForMaskedLM.from_config(config).to(encoder.dtype)
-        missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
-        if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
-            raise ValueError(
-                f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
-                "with all weights, or a config for a new one."
-            )
-        return full_model
+        examples = "BERT, RoBERTa or ModernBERT"
+        return with_head(encoder, AutoModelForMaskedLM, "masked language modelling", examples)
 
     @classmethod
     def complete(cls, task: MaskedLMTask, processors: Mapping[str, Any]) -> MaskedLMTask:
