@@ -106,7 +106,7 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
     formula = r"-\frac{1}{N}\sum_{i} \log p_\theta\left(t_i \mid t_{<i}\right)"
     limits = (
         "The hidden state of a token represents only the text up to this token, so the mean over tokens represents the "
-        "begin of a text better than its end. The encoder is not trained to give features of whole texts.",
+        "beginning of a text better than its end. The encoder is not trained to give features of whole texts.",
         "Generated texts repeat what the training texts say about people, including biases, and state things that are "
         "not true. The model follows no instructions.",
     )

@@ -1,5 +1,6 @@
 """Bits per byte of held-out texts, and of bigrams and xz."""
 
+import itertools
 import lzma
 import math
 from collections import Counter
@@ -81,7 +82,7 @@ def test_bigrams_equal_the_formula():
     """Written out with counters; the probabilities after each token sum to 1."""
     train, vocabulary = [[0, 1, 2], [0, 1, 1], [3]], 5
     rows = [[vocabulary, *ids, vocabulary] for ids in train]
-    count = Counter(pair for row in rows for pair in zip(row, row[1:], strict=False))
+    count = Counter(pair for row in rows for pair in itertools.pairwise(row))
     single = Counter(token for row in rows for token in row[1:])
 
     def probability(given, token):
@@ -95,7 +96,7 @@ def test_bigrams_equal_the_formula():
         assert sum(probability(given, token) for token in range(vocabulary + 1)) == pytest.approx(1)
     for ids, ends in (([0, 1], True), ([4, 4, 2], False), ([3], True)):
         row = [vocabulary, *ids, *([vocabulary] if ends else [])]
-        expected = -sum(math.log2(probability(*pair)) for pair in zip(row, row[1:], strict=False))
+        expected = -sum(math.log2(probability(*pair)) for pair in itertools.pairwise(row))
         assert bigram_bits(train, [(ids, ends)], vocabulary) == pytest.approx(expected)
 
 
