@@ -126,14 +126,14 @@ def bigram_bits(train: Sequence[Sequence[int]], texts: Sequence[tuple[Sequence[i
     edge = vocabulary  # start and end
     given, following = (np.concatenate(some) for some in zip(*(pairs(ids, edge) for ids in train), strict=True))
     unigrams = np.bincount(following, minlength=vocabulary + 1) + 1
-    both, counts = np.unique(given * (vocabulary + 1) + following, return_counts=True)
+    followed, counts = np.unique(given * (vocabulary + 1) + following, return_counts=True)
     totals = np.bincount(given, minlength=vocabulary + 1)
-    kinds = np.bincount(both // (vocabulary + 1), minlength=vocabulary + 1)
+    kinds = np.bincount(followed // (vocabulary + 1), minlength=vocabulary + 1)
     some = [pairs(ids, edge, ends) for ids, ends in texts]
     given, following = (np.concatenate(each) for each in zip(*some, strict=True))
     wanted = given * (vocabulary + 1) + following
-    at = np.minimum(np.searchsorted(both, wanted), len(both) - 1)
-    count = np.where(both[at] == wanted, counts[at], 0)
+    at = np.minimum(np.searchsorted(followed, wanted), len(followed) - 1)
+    count = np.where(followed[at] == wanted, counts[at], 0)
     lower = unigrams[following] / unigrams.sum()
     weight = np.maximum(kinds[given], 1)
     return float(-np.log2((count + weight * lower) / (totals[given] + weight)).sum())
