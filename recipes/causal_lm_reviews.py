@@ -77,6 +77,7 @@ recipe = Recipe(
         "language": ["en"],
         "limits": ABOUT_REVIEWS,
         "output_dir": "runs/causal_lm_reviews",
+        "tokenizer_kind": "bpe",  # keeps all bytes and spaces: no token is unknown, and generated texts have spaces
         "vocab_size": 8000,
         "max_length": 256,
         "per_device_train_batch_size": 16,
