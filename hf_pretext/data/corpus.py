@@ -165,28 +165,36 @@ def fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 class Pieces:
     """Documents cut into pieces of at most `max_length` tokens, including the special tokens around each piece.
 
+    A tokenizer that ends each text, like BERT's, has its special tokens around each piece. One that adds no end token,
+    like GPT-2's and Llama's, has them around each document: the first piece of a cut document begins with its start
+    tokens, if it has some, and the last one ends with its end token, if it has one. So a causal language model learns
+    that a document ends only where it does.
+
     cuts (`(pieces, 2)`: first token and end of each piece), lengths (`(pieces,)`: tokens, including special tokens).
     """
 
     def __init__(self, texts: Texts, tokenizer: PreTrainedTokenizerBase, max_length: int):
         """Raises `ValueError` for a `max_length` without room for a token (see `room`)."""
         self.texts = texts
-        self.before, self.after = special_tokens(tokenizer)
-        inside = room(tokenizer, max_length)
-        self.cuts = pieces(texts.offsets, inside, texts.starts)
-        self.lengths = np.diff(self.cuts)[:, 0] + max_length - inside
+        self.before, self.after = document_tokens(tokenizer)
+        self.of_documents = not len(special_tokens(tokenizer)[1])
+        self.cuts = pieces(texts.offsets, room(tokenizer, max_length), texts.starts)
+        begins, ends = (np.isin(at, texts.offsets) | (not self.of_documents) for at in self.cuts.T)
+        self.lengths = np.diff(self.cuts)[:, 0] + begins * len(self.before) + ends * len(self.after)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray, float]:
         """Returns tokens (`(L,)`), word starts (`(L,)`, bool) and the number of UTF-8 bytes of a piece.
 
         The bytes of a cut document are divided among its pieces by their numbers of tokens."""
         begin, end = self.cuts[i].tolist()
-        tokens = np.concatenate([self.before, self.texts.tokens[begin:end], self.after], dtype=np.int64)
-        starts = np.ones(len(tokens), bool)
-        starts[len(self.before) : len(tokens) - len(self.after)] = self.texts.starts[begin:end]
         document = int(np.searchsorted(self.texts.offsets, begin, "right")) - 1
-        length = int(self.texts.offsets[document + 1] - self.texts.offsets[document])
-        return tokens, starts, float(self.texts.sizes[document]) * (end - begin) / length
+        first, last = self.texts.offsets[document : document + 2].tolist()
+        before = self.before if begin == first or not self.of_documents else self.before[:0]
+        after = self.after if end == last or not self.of_documents else self.after[:0]
+        tokens = np.concatenate([before, self.texts.tokens[begin:end], after], dtype=np.int64)
+        starts = np.ones(len(tokens), bool)
+        starts[len(before) : len(tokens) - len(after)] = self.texts.starts[begin:end]
+        return tokens, starts, float(self.texts.sizes[document]) * (end - begin) / (last - first)
 
 
 class PackedTexts(Sequence):
@@ -309,13 +317,22 @@ def check_pads(tokenizer: PreTrainedTokenizerBase) -> None:
 
 def room(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
     """Returns how many tokens of a text fit into a sequence with its special tokens. Raises `ValueError` for 0."""
-    around = sum(map(len, special_tokens(tokenizer)))
+    around = sum(map(len, document_tokens(tokenizer)))
     if max_length <= around:
         raise ValueError(
-            f"max_length {max_length} leaves no room for text: the tokenizer adds {around} special tokens. "
+            f"max_length {max_length} leaves no room for text: a text has {around} special tokens. "
             f"Give at least {around + 1}."
         )
     return max_length - around
+
+
+def document_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ids of the special tokens before and after a document: those that the tokenizer adds, and its end
+    token (`eos_token`, if it has one) where it adds none after a text."""
+    before, after = special_tokens(tokenizer)
+    if not len(after) and tokenizer.eos_token_id is not None:
+        after = np.array([tokenizer.eos_token_id], np.int64)
+    return before, after
 
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[np.ndarray, np.ndarray]:

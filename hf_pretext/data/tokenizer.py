@@ -21,6 +21,8 @@ from .remote import digest
 from .sources import Source
 
 PAD, UNKNOWN, FIRST, LAST, MASK = SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BERT_NAMES = {"cls_token": FIRST, "sep_token": LAST}
+CAUSAL_NAMES = {"bos_token": FIRST, "eos_token": LAST}
 VERSION = 3  # of the training of tokenizers; caches of other versions are not used
 DIGITS = 6  # decimal places of a Unigram token's score
 STEP = 1e-4  # difference of the scores that the library gives to characters that it adds only for the alphabet
@@ -131,6 +133,7 @@ def train_tokenizer(
     column: str = "text",
     max_length: int = 512,
     further: Sequence[str] = (),
+    add_eos_token: bool = True,
 ) -> PreTrainedTokenizerFast:
     """Trains a tokenizer on all texts of a source and caches it below `HF_HOME`.
 
@@ -138,8 +141,8 @@ def train_tokenizer(
 
     size: most tokens in the vocabulary, including the five special tokens. lowercase: lowercases and strips accents, as
     uncased BERT does. max_length: `model_max_length` of the tokenizer. further: special tokens that texts may contain,
-    which `size` does not count. Returns a tokenizer that adds `[CLS]` before and
-    `[SEP]` after a text. Raises `ValueError` for a size that is too small for an alphabet.
+    which `size` does not count. add_eos_token: False for causal language models, see `trained`. Returns a tokenizer
+    that adds `[CLS]` before and `[SEP]` after a text. Raises `ValueError` for a size that is too small for an alphabet.
     """
     from huggingface_hub import constants
 
@@ -148,11 +151,20 @@ def train_tokenizer(
             f"A vocabulary of {size} tokens is too small: {len(SPECIAL)} of them are special tokens. "
             f"Give at least {2 * len(SPECIAL)}."
         )
-    asked = [identity(source, column), kind, size, lowercase, max_length, VERSION, *further]
+    asked = [
+        identity(source, column),
+        kind,
+        size,
+        lowercase,
+        max_length,
+        VERSION,
+        *further,
+        *([] if add_eos_token else [False]),
+    ]
     folder = Path(constants.HF_HOME) / "hf_pretext" / "tokenizers" / digest(asked)
 
     def make(temporary: Path) -> None:
-        tokenizer = trained(source, kind, size, lowercase, column, max_length)
+        tokenizer = trained(source, kind, size, lowercase, column, max_length, add_eos_token)
         tokenizer.add_tokens([*further], special_tokens=True)
         tokenizer.save_pretrained(temporary)
 
@@ -160,9 +172,12 @@ def train_tokenizer(
 
 
 def trained(
-    source: Source, kind: Kind, size: int, lowercase: bool, column: str, max_length: int
+    source: Source, kind: Kind, size: int, lowercase: bool, column: str, max_length: int, add_eos_token: bool = True
 ) -> PreTrainedTokenizerFast:
-    """Trains and returns a tokenizer, without the cache of `train_tokenizer`, which documents the arguments."""
+    """Trains and returns a tokenizer, without the cache of `train_tokenizer`, which documents the arguments.
+
+    add_eos_token: False for a tokenizer that adds `[CLS]` before a text and nothing after it, like Llama's: its
+    `bos_token` is `[CLS]` and its `eos_token` is `[SEP]`. A prompt then has no end."""
     steps = [normalizers.NFD(), normalizers.Lowercase(), normalizers.StripAccents()] if lowercase else []
     # Chinese has no spaces between words, so each Chinese character is a word, as in BERT
     apart = normalizers.BertNormalizer(
@@ -172,15 +187,15 @@ def trained(
     tokenizer = MAKERS[kind](source, column, size, normalizer)
     tokenizer.normalizer = normalizer
     first, last = ((token, tokenizer.token_to_id(token)) for token in (FIRST, LAST))
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{FIRST} $A {LAST}", pair=f"{FIRST} $A {LAST} $B:1 {LAST}:1", special_tokens=[first, last]
-    )
+    single, pair = f"{FIRST} $A", f"{FIRST} $A {LAST} $B:1"
+    if add_eos_token:
+        single, pair = f"{single} {LAST}", f"{pair} {LAST}:1"
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=[first, last])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
         unk_token=UNKNOWN,
-        cls_token=FIRST,
-        sep_token=LAST,
+        **(BERT_NAMES if add_eos_token else CAUSAL_NAMES),
         mask_token=MASK,
         model_max_length=max_length,
         model_input_names=["input_ids", "attention_mask"],

@@ -9,6 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedTokenizerBase
 
 from ..data.captions import Captions, language_token
+from ..data.corpus import document_tokens
 from ..data.tokenizer import brought_tokenizer, train_tokenizer
 from ..utils.settings import accepts_ints
 from ._modality import Context
@@ -30,6 +31,8 @@ class TextArguments:
     tokenizer_kind: If a tokenizer is trained on the texts: its algorithm, wordpiece, bpe (on bytes) or unigram.
     vocab_size: If a tokenizer is trained: its maximum vocabulary size.
     lowercase: If a tokenizer is trained: it lowercases texts and removes accents.
+    add_eos_token: If a tokenizer is trained: it adds an end token to each text. False for causal language models, whose
+        prompts have no end: then only the end of a document has an end token, in training.
     max_length: Maximum number of tokens of a sequence, including special tokens. Short documents are packed into one
         sequence. Long documents are split into several sequences. Captions are truncated.
     """
@@ -43,6 +46,7 @@ class TextArguments:
     tokenizer_kind: Literal["wordpiece", "bpe", "unigram"] = "wordpiece"
     vocab_size: int = 8000
     lowercase: bool = True
+    add_eos_token: bool = True
     max_length: int = 128
 
 
@@ -116,4 +120,16 @@ def tokenizer_of(options: Mapping[type, Any], context: Context) -> tuple[PreTrai
             return tokenizer, brought_by
         kind = (settings.tokenizer_kind, settings.vocab_size, settings.lowercase)
         tokens = tuple(map(language_token, languages))
-        return train_tokenizer(context.texts(), *kind, max_length=settings.max_length, further=tokens), None
+        options = {"max_length": settings.max_length, "further": tokens, "add_eos_token": settings.add_eos_token}
+        return train_tokenizer(context.texts(), *kind, **options), None
+
+
+def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    """Returns the ids of a tokenizer for the config of an encoder, by their names in it: of the padding token, and of
+    the first and last token of a document, which some tokenizers call cls and sep token; None for none."""
+    before, after = document_tokens(tokenizer)
+    return {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": int(before[0]) if len(before) else None,
+        "eos_token_id": int(after[-1]) if len(after) else None,
+    }

@@ -26,7 +26,7 @@ from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
-from ._text_options import CaptionArguments, TextArguments, drawn_captions, tokenizer_of
+from ._text_options import CaptionArguments, TextArguments, drawn_captions, token_ids, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
 __all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
@@ -221,12 +221,7 @@ class Text(Modality):
 
     def shape(self) -> dict[str, int]:
         """Returns the sizes for the config of a text encoder."""
-        return {
-            "vocab_size": len(self.tokenizer),
-            "max_length": self.max_length,
-            "pad_token_id": self.tokenizer.pad_token_id,
-            "eos_token_id": self.tokenizer("a")["input_ids"][-1],  # some tokenizers call it sep_token
-        }
+        return {"vocab_size": len(self.tokenizer), "max_length": self.max_length, **token_ids(self.tokenizer)}
 
     def fit(self, encoder: PreTrainedModel) -> None:
         """Adapts length and padding of texts to an encoder.

@@ -63,6 +63,17 @@ def moved(value: Tensor) -> Tensor:
     return received
 
 
+def over_all_ranks(mean: Tensor, count: int) -> Tensor:
+    """Returns a mean over `count` values of this rank, `()`, weighted so that DistributedDataParallel's average over
+    ranks is the mean over the values of all ranks, whose numbers differ."""
+    ranks = rank_and_ranks()[1]
+    if ranks == 1:
+        return mean
+    total = mean.new_tensor(float(count))
+    dist.all_reduce(total)
+    return mean * (count * ranks / total)
+
+
 def by_row(
     rows: int, keys: Tensor, values: Tensor, everywhere: bool = True, device: torch.device | str = "cpu"
 ) -> Tensor | None:

@@ -11,7 +11,6 @@ Optionally, whether two segments of a text are in order or follow each other is 
 sentence_pairs.py`): pooled first token (B, D) -> logits (B, 2) -> cross-entropy
 """
 
-import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
 
-from ..encoders import check_encoder
 from ..features import pool
 from ..modeling import PretextModel, PretextOutput
 from ..modules.losses import cross_entropy
@@ -37,6 +35,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
+from ..modules.native_head import with_head
 from ..modules.packing import Packing
 from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
 from ..utils.settings import make_settings
@@ -267,30 +266,9 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
 
 
 def native_model(encoder: PreTrainedModel | PreTrainedConfig, auto_class: type) -> PreTrainedModel:
-    """Returns the model with a head over the vocabulary that `auto_class` has for an architecture.
-
-    encoder: a config (random weights), an encoder without a head (keeps its weights, random head), or such a model
-    (returned unchanged). Raises `ValueError` if transformers has no such model of this architecture, or if the encoder
-    lacks weights of the full model (except the head's)."""
+    """Returns the model that `auto_class` has for an encoder, see `with_head`. Raises `ValueError` as `with_head` does,
+    and for `AutoModelForPreTraining` as `check_pairs` does."""
     config = encoder if isinstance(encoder, PreTrainedConfig) else getattr(encoder, "config", None)
-    native = auto_class._model_mapping.get(type(config), None)
     if auto_class is AutoModelForPreTraining and config is not None:
         check_pairs(config)
-    if native is not None and type(encoder) is native:
-        return encoder
-    if native is None and config is not None:
-        raise ValueError(
-            f"transformers has no {config.model_type} model for masked language modelling (AutoModelForMaskedLM). "
-            "Choose another architecture, for example BERT, RoBERTa or ModernBERT."
-        )
-    if isinstance(encoder, PreTrainedConfig):
-        return auto_class.from_config(copy.deepcopy(config), dtype=torch.float32)
-    check_encoder(encoder, "text")
-    full_model = auto_class.from_config(config).to(encoder.dtype)
-    missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
-    if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
-        raise ValueError(
-            f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
-            "with all weights, or a config for a new one."
-        )
-    return full_model
+    return with_head(encoder, auto_class, "masked language modelling", "BERT, RoBERTa or ModernBERT")

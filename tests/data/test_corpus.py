@@ -94,7 +94,7 @@ def test_packed_sequences_contain_every_document_once(tokenizer):
 
 
 def test_too_short_sequences_are_refused(tokenizer):
-    with pytest.raises(ValueError, match="max_length 2 leaves no room for text: the tokenizer adds 2 special tokens"):
+    with pytest.raises(ValueError, match="max_length 2 leaves no room for text: a text has 2 special tokens"):
         PackedTexts(tokenised(source(corpus()), tokenizer), tokenizer, 2)
 
 

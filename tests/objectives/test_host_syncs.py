@@ -5,6 +5,7 @@ import tempfile
 import caption_models
 import narrated
 import pytest
+import test_causal_lm
 import test_flava
 import test_masked_lm
 import test_matching
@@ -19,6 +20,7 @@ from toy_clips import resnet
 from transformers import ResNetForImageClassification, TrainingArguments
 
 from hf_pretext import (
+    CausalLMForPreTraining,
     ColorizationForPreTraining,
     JigsawForPreTraining,
     MaskedImageForPreTraining,
@@ -118,6 +120,15 @@ def packed():
     return masked_lm({"input_ids": ids, "document_ids": torch.tensor([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])})
 
 
+def causal_lm(packs: bool = False):
+    model = CausalLMForPreTraining.from_encoder(test_causal_lm.native("llama"))
+    batch = test_causal_lm.texts((12, 7, 12, 4)) | {"num_bytes": torch.tensor([9, 8, 7, 6])}
+    if packs:
+        documents = torch.tensor([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])
+        batch = {"input_ids": batch["input_ids"][::2], "document_ids": documents}
+    return model, batch
+
+
 def captioning_in_parallel():
     settings = dict(backward=True, parallel_share=0.5, mask_token_id=4)
     return caption_models.model_of(**settings), caption_models.batch_of()
@@ -205,6 +216,8 @@ MOST = {
     "masked_lm": (masked_lm, 2),
     "masked_lm, spans": (lambda: masked_lm(unit="span"), 2),
     "masked_lm, packed": (packed, 1),
+    "causal_lm": (causal_lm, 2),
+    "causal_lm, packed": (lambda: causal_lm(packs=True), 1),
     "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 3),
     "captioning, backward, in parallel": (captioning_in_parallel, 5),
     "matching": (matching, 1),
