@@ -1,6 +1,7 @@
 """Communication between ranks, with gradients. With one process, tensors stay as they are.
 
 (b, d) on each of R ranks -> gather: (R * b, d) on all ranks; moved: the (b, d) of the previous rank
+counts on each rank -> weights_of_rank: what makes the average over ranks of means the mean over all values
 keys (n,), values (n, ...) on each rank -> by_row: (rows, ...), without gradients
 
 The gradient of a gathered tensor is the sum over the losses of all ranks. If each rank's loss is the mean over its
@@ -49,6 +50,20 @@ class _Gather(Function):
         gradient = gradient.contiguous().clone()  # all_reduce writes in place, and other nodes may use this tensor
         dist.all_reduce(gradient)
         return gradient.chunk(ranks)[rank]
+
+
+def weights_of_rank(counts: Tensor, across: bool = True) -> Tensor:
+    """Returns weights of the means of this rank: the average over ranks of weight x mean is then the mean over the
+    values of all ranks. Same shape as counts.
+
+    counts: numbers of values in means of this rank, in float32 or higher precision. across: False returns 1, as in
+    `eval()`, where other ranks may not take part."""
+    ranks = rank_and_ranks()[1]
+    if not across or ranks == 1:
+        return torch.ones_like(counts)
+    total = counts.clone()
+    dist.all_reduce(total)
+    return counts * ranks / total.clamp(min=1)
 
 
 def moved(value: Tensor) -> Tensor:
