@@ -103,6 +103,27 @@ class ReplacedTokenForPreTraining(PretextModel):
     task_class = ReplacedTokenTask
     inputs = ("text",)
     auto_class = AutoDiscriminator
+    usage = """
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+batch = tokenizer(["a text", "a second one"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = encoder(**batch{{ hidden_of }}
+mask = batch["attention_mask"].unsqueeze(-1)
+features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
+print(encoder.__class__.__name__, features.shape)
+{% if encoder["class"] == "ElectraModel" %}
+from transformers import AutoModelForPreTraining
+
+detector = AutoModelForPreTraining.from_pretrained("{{ folder }}")
+with torch.no_grad():
+    logits = detector(**tokenizer("this is the best of banana .", return_tensors="pt")).logits[0]
+print((logits > 0).tolist())  # True: the token looks replaced
+{% endif %}
+"""
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_G\left(t_i \mid t_{\setminus M}\right) - \frac{\lambda}{n}\sum_{i=1}^{n} "
         r"\left[r_i \log D_i(\hat t) + (1 - r_i) \log\left(1 - D_i(\hat t)\right)\right], \quad \hat t_i \sim p_G "
