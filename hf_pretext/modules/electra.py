@@ -33,6 +33,7 @@ SAME = (  # sizes and settings that a generator has from its encoder, if the enc
     "num_hidden_layers", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size",
     "initializer_range", "layer_norm_eps", "pad_token_id",
 )  # fmt: skip
+FEED_FORWARD = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner", "d_ff")  # its names in configs
 
 
 class AutoDiscriminator(AutoModel):
@@ -89,6 +90,7 @@ def generator_sizes(encoder: PreTrainedModel, size: float) -> dict[str, Any]:
         )
     wide = width(encoder)
     heads = max(round((getattr(config, "num_attention_heads", None) or max(wide // 64, 1)) * size), 1)
+    inner = next(filter(None, (getattr(config, name, None) for name in FEED_FORWARD)), 4 * wide)
     default, electra = ElectraConfig(), isinstance(encoder, ElectraModel)
     return {
         **{name: getattr(config, name, getattr(default, name)) for name in SAME},
@@ -96,7 +98,7 @@ def generator_sizes(encoder: PreTrainedModel, size: float) -> dict[str, Any]:
         "embedding_size": words.embedding_dim,
         "hidden_size": heads * max(round(wide * size / heads), 1),
         "num_attention_heads": heads,
-        "intermediate_size": max(round((getattr(config, "intermediate_size", None) or 4 * wide) * size), 1),
+        "intermediate_size": max(round(inner * size), 1),
         "max_position_embeddings": config.max_position_embeddings if electra else positions(encoder)[1] or POSITIONS,
     }
 

@@ -7,7 +7,6 @@ import sys
 import pytest
 import test_masked_lm
 import torch
-import torch.nn.functional as F
 import transformers
 from contract import check_contract
 from safetensors import safe_open
@@ -224,6 +223,9 @@ def test_packed_documents_do_not_see_each_other(name, attention):
               for key, fill in (("input_ids", pad), ("labels", IGNORED))}  # fmt: skip
     documents = torch.repeat_interleave(torch.tensor([1, 2, 3, 0]), torch.tensor([*lengths, 3]))[None]
     model = model_of(name, attention=attention, temperature=SURE).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(5 if parameter.ndim == 2 else 1)  # else fresh weights hardly look at other tokens
     one, other = model(**apart), model(**packed, document_ids=documents)
     for term in ("generator", "discriminator"):
         torch.testing.assert_close(other.losses[term], one.losses[term], atol=1e-4, rtol=0)
@@ -233,7 +235,7 @@ def test_packed_documents_do_not_see_each_other(name, attention):
         inputs = model.packings[i].inputs
         model.packings[i].inputs = lambda ids, given=inputs: {**given(ids), "attention_mask": ids.clamp(max=1)}
         leaking = model(**packed, document_ids=documents).losses[term]
-        assert (leaking - one.losses[term]).abs() > 1e-5
+        assert (leaking - one.losses[term]).abs() > 2e-4
         model.packings[i].inputs = inputs
 
 
@@ -379,8 +381,9 @@ def test_a_generator_of_other_sizes():
     ],
 )
 def test_bad_settings(settings, words):
-    sizes = model_of().parts["generator"]
-    parts = {"generator": {**sizes, **settings.pop("parts", {}).get("generator", {})}}
+    changed = settings.get("parts", {}).get("generator", {})
+    parts = {"generator": {**model_of().parts["generator"], **changed}}
+    settings = {name: value for name, value in settings.items() if name != "parts"}
     with pytest.raises(ValueError, match=words):
         ReplacedTokenForPreTraining.from_encoder(CONFIGS["narrow electra"](), parts, **{**SETTINGS, **settings})
 
@@ -445,15 +448,14 @@ def test_it_learns():
     """Texts that count upwards: a replaced token breaks the order, so that it can be detected."""
     torch.manual_seed(0)
     model = model_of("narrow electra", temperature=2.0).train()
-    first = torch.randint(5, 40, (16, 1))
-    batch = {"input_ids": first + torch.arange(16)}
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     accuracies = []
     for _ in range(150):
-        output = model(**batch)
+        output = model(input_ids=torch.randint(5, 40, (16, 1)) + torch.arange(16))
         optimizer.zero_grad()
         output.loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         accuracies.append(output.logs["accuracy"].item())
-    assert sum(accuracies[:10]) / 10 < 0.6 and sum(accuracies[-20:]) / 20 > 0.75
-    assert F.one_hot(output.labels, 2)[..., 1].float().mean() < 0.15
+    assert sum(accuracies[:30]) / 30 < 0.55 and sum(accuracies[-30:]) / 30 > 0.6  # chance is 0.5
+    assert output.logs["replaced"] < 0.15
