@@ -1,6 +1,7 @@
 """Communication between ranks, with gradients. With one process, tensors stay as they are.
 
 (b, d) on each of R ranks -> gather: (R * b, d) on all ranks; moved: the (b, d) of the previous rank
+counts on each rank -> weights_of_rank: what makes the average over ranks of means the mean over all values
 keys (n,), values (n, ...) on each rank -> by_row: (rows, ...), without gradients
 
 The gradient of a gathered tensor is the sum over the losses of all ranks. If each rank's loss is the mean over its
@@ -51,6 +52,26 @@ class _Gather(Function):
         return gradient.chunk(ranks)[rank]
 
 
+def weights_of_rank(counts: Tensor, across: bool = True) -> Tensor:
+    """Returns weights of the means of this rank: the average over ranks of weight x mean is then the mean over the
+    values of all ranks. Same shape as counts.
+
+    counts: numbers of values in means of this rank, in float32 or higher precision. across: False returns 1, as in
+    `eval()`, where other ranks may not take part."""
+    ranks = rank_and_ranks()[1]
+    if not across or ranks == 1:
+        return torch.ones_like(counts)
+    total = counts.clone()
+    dist.all_reduce(total)
+    return counts * ranks / total.clamp(min=1)
+
+
+def over_all_ranks(mean: Tensor, count: int) -> Tensor:
+    """Returns a mean over `count` values of this rank, `()`, weighted so that DistributedDataParallel's average over
+    ranks is the mean over the values of all ranks, whose numbers differ."""
+    return mean * weights_of_rank(torch.full_like(mean.detach(), count))
+
+
 def moved(value: Tensor) -> Tensor:
     """Sends a tensor to the next rank of a ring, and returns the tensor of the previous rank, without gradient.
 
@@ -61,17 +82,6 @@ def moved(value: Tensor) -> Tensor:
     for request in dist.batch_isend_irecv([dist.P2POp(*one) for one in exchange]):
         request.wait()
     return received
-
-
-def over_all_ranks(mean: Tensor, count: int) -> Tensor:
-    """Returns a mean over `count` values of this rank, `()`, weighted so that DistributedDataParallel's average over
-    ranks is the mean over the values of all ranks, whose numbers differ."""
-    ranks = rank_and_ranks()[1]
-    if ranks == 1:
-        return mean
-    total = mean.new_tensor(float(count))
-    dist.all_reduce(total)
-    return mean * (count * ranks / total)
 
 
 def by_row(

@@ -28,10 +28,9 @@ from ..modules.masking import (
     IGNORED,
     MaskTask,
     check_share,
-    draw_units,
+    draw_masked,
     positions_of,
     replaced,
-    unit_starts,
     with_tokens_of,
     without_special,
 )
@@ -210,13 +209,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         Returns the ids as the encoder gets them, and labels (`IGNORED` for tokens that are not masked): `(B, L)` each.
         Raises `ValueError` if `mask_token_id` is not set, and if `unit` needs `word_starts` and gets none."""
         task, generator = self.task, self.generator()
-        if task.unit != "token" and word_starts is None:
-            raise ValueError(
-                f"unit={task.unit!r} needs word_starts in the batch, but got None. Give a bool tensor (B, L), True at "
-                "the first token of each word."
-            )
-        starts = unit_starts(input_ids.shape, task.unit, word_starts, input_ids.device, generator)
-        hidden = draw_units(allowed, starts, task.mask_ratio, generator)
+        hidden = draw_masked(allowed, task.mask_ratio, task.unit, word_starts, generator)
         labels = input_ids.masked_fill(~hidden, IGNORED)
         shares = (task.replaced_by_mask, task.replaced_by_random)
         special, vocabulary = task.special_token_ids, self.config.vocab_size

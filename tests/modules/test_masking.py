@@ -6,17 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hf_pretext.modules import masking
+from hf_pretext.modules import losses, masking
 from hf_pretext.modules.codebook import PatchCodebook
 from hf_pretext.modules.masking import (
     IGNORED,
     LONGEST_SPAN,
     MaskTask,
     check_share,
+    draw_masked,
     draw_units,
     masked_prediction,
     prediction_head,
     replaced,
+    sampled,
     unit_starts,
     visual_tokens,
     with_tokens_of,
@@ -205,3 +207,35 @@ def test_images_have_no_visual_tokens_before_the_codebook_is_fitted():
     for training in (True, False):
         assert torch.equal(visual_tokens(codebook, images, training), codebook(images))
     assert len(codebook(images).unique()) == 4
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_samples_are_as_frequent_as_the_softmax_says(temperature, monkeypatch):
+    """A special token is never sampled, however probable. Tiles change nothing of that."""
+    monkeypatch.setattr(losses, "TILE", 7000)
+    logits = torch.tensor([2.0, 0.0, 9.0, 1.0, -1.0], requires_grad=True)
+    random = torch.Generator().manual_seed(0)
+    tokens = sampled(logits.expand(40000, 5), temperature, [2], random)
+    allowed = torch.tensor([0, 1, 3, 4])
+    expected = torch.zeros(5).index_copy_(0, allowed, (logits.detach()[allowed] / temperature).softmax(0))
+    torch.testing.assert_close(tokens.bincount(minlength=5) / 40000, expected, atol=0.01, rtol=0)
+    assert not tokens.requires_grad and torch.equal(logits[2], torch.tensor(9.0))
+    assert torch.equal(sampled(logits.expand(90, 5), generator=random.manual_seed(1)),
+                       sampled(logits.expand(90, 5), generator=random.manual_seed(1)))  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_samples_of_other_dtypes(dtype):
+    tokens = sampled(torch.zeros(20000, 4, dtype=dtype), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(tokens.bincount(minlength=4) / 20000, torch.full((4,), 0.25), atol=0.02, rtol=0)
+    assert sampled(torch.zeros(0, 4, dtype=dtype)).shape == (0,)
+
+
+def test_units_that_need_the_starts_of_words():
+    allowed = torch.ones(2, 12, dtype=torch.bool)
+    starts = torch.arange(12).expand(2, -1) % 3 == 0
+    masked = draw_masked(allowed, 0.5, "word", starts, torch.Generator().manual_seed(0))
+    assert masked.view(2, 4, 3).all(2).sum(1).tolist() == [2, 2] and masked.sum() == 12
+    assert draw_masked(allowed, 0.5).sum(1).tolist() == [6, 6]
+    with pytest.raises(ValueError, match="unit='span' needs word_starts in the batch, but got None"):
+        draw_masked(allowed, 0.5, "span")

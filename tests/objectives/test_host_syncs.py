@@ -10,6 +10,7 @@ import test_flava
 import test_masked_lm
 import test_matching
 import test_multiway
+import test_replaced_token
 import test_videobert
 import torch
 import towers
@@ -129,6 +130,14 @@ def causal_lm(packs: bool = False):
     return model, batch
 
 
+def replaced_token(**settings):
+    return test_replaced_token.model_of(**settings), masked_lm()[1]
+
+
+def replaced_token_packed():
+    return test_replaced_token.model_of(), packed()[1]
+
+
 def captioning_in_parallel():
     settings = dict(backward=True, parallel_share=0.5, mask_token_id=4)
     return caption_models.model_of(**settings), caption_models.batch_of()
@@ -218,6 +227,9 @@ MOST = {
     "masked_lm, packed": (packed, 1),
     "causal_lm": (causal_lm, 2),
     "causal_lm, packed": (lambda: causal_lm(packs=True), 1),
+    "replaced_token": (replaced_token, 3),  # generator and encoder are encoders of texts
+    "replaced_token, spans": (lambda: replaced_token(unit="span"), 3),
+    "replaced_token, packed": (replaced_token_packed, 1),
     "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 3),
     "captioning, backward, in parallel": (captioning_in_parallel, 5),
     "matching": (matching, 1),
