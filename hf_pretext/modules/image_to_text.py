@@ -163,8 +163,9 @@ class ImageToText(PretextModel):
         handle = head.register_forward_pre_hook(lambda module, arguments: (arguments[0][where], *arguments[1:]))
         try:
             outputs = BaseModelOutput(last_hidden_state=images)
-            options = {"decoder_input_ids": inputs, "use_cache": False, **options}
-            return self.full_model(encoder_outputs=outputs, **options).logits
+            if inputs is not None:  # ids without a mask are searched for padding, for which the CPU waits each step
+                options["decoder_inputs_embeds"] = self.full_model.decoder.get_input_embeddings()(inputs)
+            return self.full_model(encoder_outputs=outputs, use_cache=False, **options).logits
         finally:
             handle.remove()
 
