@@ -51,6 +51,17 @@ class _Gather(Function):
         return gradient.chunk(ranks)[rank]
 
 
+def share_of_mean(mean: Tensor, count: int) -> Tensor:
+    """Returns the mean over `count` values of this rank, weighted so that the average over ranks is the mean over the
+    values of all ranks, `()`: DistributedDataParallel averages the gradients of ranks that have different counts."""
+    ranks = rank_and_ranks()[1]
+    if ranks == 1:
+        return mean
+    total = mean.new_tensor(float(count))
+    dist.all_reduce(total)
+    return mean * (count * ranks / total)
+
+
 def moved(value: Tensor) -> Tensor:
     """Sends a tensor to the next rank of a ring, and returns the tensor of the previous rank, without gradient.
 

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
@@ -25,12 +24,12 @@ from ..features import pool
 from ..modeling import PretextOutput
 from ..modules.caption_tokens import tokens_of
 from ..modules.captioner import check_parallel, parallel_mask
+from ..modules.distributed import share_of_mean
 from ..modules.draws import drawn_by
 from ..modules.dual_encoder import check_counts
 from ..modules.image_to_text import ImageToText, predicted
 from ..modules.losses import cross_entropy
 from ..modules.masking import IGNORED
-from ..utils.ranks import rank_and_ranks
 
 
 @strict
@@ -232,12 +231,7 @@ class CaptioningForPreTraining(ImageToText):
         length. logits (`(M, vocabulary)`), labels (`(M,)`)."""
         if not self.training:
             return cross_entropy(logits, labels)
-        loss, ranks = cross_entropy(logits, labels, self.task.label_smoothing), rank_and_ranks()[1]
-        if ranks == 1:
-            return loss
-        count = loss.new_tensor(float(len(labels)))
-        dist.all_reduce(count)
-        return loss * (len(labels) * ranks / count)
+        return share_of_mean(cross_entropy(logits, labels, self.task.label_smoothing), len(labels))
 
 
 def share(right: Tensor, counted: Tensor) -> Tensor:
