@@ -9,6 +9,7 @@ import test_flava
 import test_masked_lm
 import test_matching
 import test_multiway
+import test_sentence
 import test_videobert
 import torch
 import towers
@@ -118,6 +119,11 @@ def packed():
     return masked_lm({"input_ids": ids, "document_ids": torch.tensor([[1] * 5 + [2] * 7, [1] * 9 + [0] * 3])})
 
 
+def sentence(negatives=False, **settings):
+    batch = test_sentence.with_negatives(test_sentence.texts()) if negatives else test_sentence.texts()
+    return test_sentence.model_of(**settings), batch
+
+
 def captioning_in_parallel():
     settings = dict(backward=True, parallel_share=0.5, mask_token_id=4)
     return caption_models.model_of(**settings), caption_models.batch_of()
@@ -185,7 +191,7 @@ def videobert_cached():
 
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once. Captioning also reads the length of the
-# longest caption, once for each direction.
+# longest caption, once for each direction; TSDAE those of the longest text, with and without its deleted words.
 MOST = {
     "rotation": (rotation, 0),
     "jigsaw": (lambda: image(JigsawForPreTraining, gap=3, channel_shift=1), 0),
@@ -205,6 +211,9 @@ MOST = {
     "masked_lm": (masked_lm, 2),
     "masked_lm, spans": (lambda: masked_lm(unit="span"), 2),
     "masked_lm, packed": (packed, 1),
+    "sentence": (sentence, 1),
+    "sentence, hard negatives": (lambda: sentence(negatives=True), 2),
+    "sentence, tsdae": (lambda: sentence(**test_sentence.TSDAE), 3),
     "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 3),
     "captioning, backward, in parallel": (captioning_in_parallel, 5),
     "matching": (matching, 1),
