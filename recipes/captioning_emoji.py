@@ -68,6 +68,7 @@ def vit_and_gpt2(
         eos_token_id=eos_token_id,
         pad_token_id=pad_token_id,
         initializer_range=INITIAL,
+        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),  # weight decay regularises more
     )
     return VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
 
@@ -88,10 +89,9 @@ recipe = Recipe(
         **{name: value for name, value in SETTINGS.items() if name != "prompts"},  # of zero-shot classification
         "vocab_size": 4000,
         "per_device_train_batch_size": 128,
-        "max_steps": 700,
+        "max_steps": 500,
         "learning_rate": 2e-3,
-        "weight_decay": 0.1,
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
+        "weight_decay": 0.5,
         "output_dir": "runs/captioning_emoji",
     },
     smoke={**SMOKE, "output_dir": "runs/captioning_emoji-smoke"},

@@ -125,5 +125,5 @@ def tiny_resnet_and_transformer(
     image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int
 ):
     """Returns a tiny config for --smoke."""
-    sizes = {"widths": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "text_width": 64, "text_layers": 1}
+    sizes = {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "text_width": 64, "text_layers": 1}
     return resnet_and_transformer(image_size, vocab_size, max_length, pad_token_id, eos_token_id, **sizes)

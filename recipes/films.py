@@ -87,7 +87,7 @@ def two_resnets(width: int = 32, depth: int = 4):
 
 def tiny_resnets():
     """Returns a tiny config for --smoke."""
-    return two_resnets(8, 2)
+    return two_resnets(16, 2)
 
 
 def sound_resnet():

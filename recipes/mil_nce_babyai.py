@@ -120,7 +120,6 @@ recipe = Recipe(
         "crop_scale": 1.0,  # a crop may lose the object
         "color_jitter": 0.0,  # sentences name colours
         "bag_size": 1,  # a film has one sentence
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
         "temporal_layers": 1,
         "temperature": 0.07,
         "num_train_epochs": 30,

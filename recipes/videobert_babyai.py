@@ -115,7 +115,6 @@ recipe = Recipe(
         "video_mask_ratio": 0.25,
         "vocab_size": 300,
         "max_length": 32,
-        "bf16": False,  # slower in bfloat16 on the CPU of the recording
         "num_train_epochs": 16,  # of all samples: 26 of the films, 6 of the sentences alone
         "output_dir": "runs/videobert_babyai",
     },

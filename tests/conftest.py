@@ -33,8 +33,8 @@ CONFIGS = {
     "vit": lambda: transformers.ViTConfig(**VIT, patch_size=8),
     "dinov2": lambda: transformers.Dinov2Config(**VIT, patch_size=8),
     "convnext": lambda: transformers.ConvNextConfig(hidden_sizes=[8, 16, 16, 32], depths=[1, 1, 1, 1]),
-    "resnet": lambda: transformers.ResNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+    "resnet": lambda: transformers.ResNetConfig(  # not 8 channels: see `tiny_resnet` of recipes/emoji_images.py
+        embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1], layer_type="basic"
     ),
     "swin": lambda: transformers.SwinConfig(
         image_size=IMAGE, patch_size=4, embed_dim=16, depths=[1, 1], num_heads=[2, 2], window_size=4
@@ -46,7 +46,7 @@ CONFIGS = {
     "timm_vit_tiny": lambda: timm("vit_tiny_patch16_224", img_size=IMAGE),
     "dinov3": lambda: transformers.DINOv3ViTConfig(**VIT, patch_size=8),
     "regnet": lambda: transformers.RegNetConfig(
-        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], groups_width=8, layer_type="y"
+        embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1], groups_width=8, layer_type="y"
     ),
     "bert": lambda: transformers.BertConfig(**TEXT),
     "modernbert": lambda: transformers.ModernBertConfig(**TEXT, **SPECIAL),

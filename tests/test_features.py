@@ -88,7 +88,7 @@ def test_inner_layer_is_the_hidden_state_of_that_stage():
         hidden = encoder(**batch, output_hidden_states=True).hidden_states
         found = encode(encoder, (-1, -2), **batch)
     torch.testing.assert_close(found[-2], hidden[-2].mean((2, 3)))
-    assert found[-2].shape[1] == 8
+    assert found[-2].shape[1] == 16
 
 
 def test_half_precision_where_asked():
@@ -143,7 +143,7 @@ def test_a_video_encoder_takes_the_frames_together(config, name):
 
 def test_a_log_mel_image_of_one_channel_is_encoded_as_an_image():
     for config in (
-        transformers.ResNetConfig(num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]),
+        transformers.ResNetConfig(num_channels=1, embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1]),
         transformers.ViTConfig(**{**VIT, "image_size": [24, 40]}, num_channels=1, patch_size=8),
         timm("resnet18", in_chans=1),
     ):

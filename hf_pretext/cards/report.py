@@ -87,7 +87,7 @@ def draw_rows(figure, rows: dict[str, Tensor]) -> None:
         line[0].text(0, 0.5, title, fontsize=9, va="center", transform=line[0].transAxes).set_in_layout(False)
         for axes, image in zip(line[1:], images, strict=True):
             show_image(axes, image)
-    figure.suptitle("test images: what the model sees, and what it predicts", fontsize=10)
+    figure.suptitle("of test: what the model sees, and what it predicts", fontsize=10)
 
 
 def draw_captions(figure, images: Tensor, captions: Sequence[tuple[str, str, bool]]) -> None:

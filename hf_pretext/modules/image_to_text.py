@@ -160,9 +160,10 @@ class ImageToText(PretextModel):
         images: `(B, T, D)`, hidden states. inputs: `(B, L)`. where: rows and columns of the M predicted tokens, see
         `positions_of`. options: of the full model. Padding needs no mask: it comes last, and attention is causal."""
         outputs = BaseModelOutput(last_hidden_state=images)
-        options = {"decoder_input_ids": inputs, "use_cache": False, **options}
+        if inputs is not None:  # ids without a mask are searched for padding, for which the CPU waits each step
+            options["decoder_inputs_embeds"] = self.full_model.decoder.get_input_embeddings()(inputs)
         with applied_at(self.full_model.decoder.get_output_embeddings(), where):
-            return self.full_model(encoder_outputs=outputs, **options).logits
+            return self.full_model(encoder_outputs=outputs, use_cache=False, **options).logits
 
     # capabilities
 

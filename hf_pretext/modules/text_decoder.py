@@ -102,5 +102,6 @@ def decode(decoder: PreTrainedModel, vectors: Tensor, inputs: Tensor, where: tup
             f"A text of {inputs.shape[1] - 1} tokens and its end need {inputs.shape[1]} positions, but the decoder has "
             f"{most}. Give a smaller --max_length."
         )
+    embedded = decoder.get_input_embeddings()(inputs)  # ids without a mask are searched for padding: the CPU would wait
     with applied_at(decoder.get_output_embeddings(), where):
-        return decoder(input_ids=inputs, encoder_hidden_states=vectors[:, None], use_cache=False).logits
+        return decoder(inputs_embeds=embedded, encoder_hidden_states=vectors[:, None], use_cache=False).logits

@@ -284,7 +284,7 @@ def announcement(experiment: Experiment) -> str:
     seeds = ", ".join(map(str, request.arguments))
     precision = "bf16" if args.bf16 else "fp16" if args.fp16 else "fp32"
     if precision == "fp32" and not has_bf16(args.use_cpu):
-        precision = "fp32 (no bf16 instructions)"
+        precision = "fp32 (bf16 is slow here)"
     layout = ", channels_last" if experiment.trial.convolutional else ""
     start = f"from {experiment.blueprint.start}" if experiment.blueprint.start.paths else "from scratch"
     names = " + ".join(relative(source.name) for source in data.sources)

@@ -28,10 +28,13 @@ def describe(device: torch.device) -> dict[str, str | int]:
 
 
 def has_bf16(use_cpu: bool = False) -> bool:
-    """Returns True if bf16 is fast: on GPUs that support it and CPUs with instructions for it. Others emulate it."""
+    """Returns True if bf16 is fast: on GPUs that support it, and on CPUs with AMX.
+
+    CPUs with AVX512-BF16 alone multiply in bf16, but convert for all other operations: the recipes on emoji and on
+    reviews train 1.3 to 1.7 times as fast in float32."""
     if torch.cuda.is_available() and not use_cpu:
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.cpu._is_amx_tile_supported()
 
 
 def default_workers(use_cpu: bool = False) -> int:

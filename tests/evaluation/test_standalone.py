@@ -146,7 +146,7 @@ def test_the_image_encoder_of_an_image_text_model(tmp_path):
 
 def of_films(folder, seconds=0.5, fps=None, audio=None, **changes):
     """Saves a model of sounds and frames as a run does. Returns it and the inputs of the run."""
-    small = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
+    small = {"embedding_size": 16, "hidden_sizes": [16, 16], "depths": [1, 1], "layer_type": "basic"}
     model = hf_pretext.AudioVisualForPreTraining.from_encoders(
         audio=audio or ResNetConfig(num_channels=1, **small), video=ResNetConfig(num_channels=3, **small)
     )

@@ -101,7 +101,7 @@ def test_recomputed_statistics_are_those_of_the_data():
 def test_a_last_batch_of_one_image_has_no_part_in_the_statistics():
     """Its last map is 1 x 1, which has no variance. Batches that are all of one image count."""
     config = ResNetConfig(
-        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic", downsample_in_first_stage=True
+        embedding_size=16, hidden_sizes=[16] * 4, depths=[1] * 4, layer_type="basic", downsample_in_first_stage=True
     )
     encoder, images = build_encoder(config), torch.randn(9, 3, 64, 64)
     statistics = []

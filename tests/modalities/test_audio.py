@@ -195,7 +195,7 @@ def test_a_saved_encoder_says_how_it_takes_sounds(tmp_path):
 
 
 def resnet(channels: int = 1):
-    return build_encoder(ResNetConfig(num_channels=channels, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1]))
+    return build_encoder(ResNetConfig(num_channels=channels, embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1]))
 
 
 def test_an_image_encoder_of_one_channel_takes_log_mel_and_its_usage_code_gives_the_same(tmp_path):

@@ -16,7 +16,7 @@ CAPTIONS = ["red cat", "a small blue bird on a red cat", "dog", "a dog and a bir
 IDS = dict(start_token_id=1, end_token_id=2, pad_token_id=0)
 WORDS = TEXT["vocab_size"]
 SMALL = dict(d_model=32, decoder_layers=2, decoder_attention_heads=2, decoder_ffn_dim=64, pad_token_id=0)
-GPT = dict(n_embd=32, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=2)
+GPT = dict(n_embd=32, n_layer=2, n_head=2, bos_token_id=2, eos_token_id=2, pad_token_id=0)
 DECODERS = {
     "gpt2": lambda words=WORDS, length=16: transformers.GPT2Config(vocab_size=words, n_positions=length, **GPT),
     "bert": lambda words=WORDS, length=16: transformers.BertConfig(

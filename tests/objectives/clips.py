@@ -16,7 +16,7 @@ AUDIO = {
         **dict.fromkeys(DROPOUTS, 0.0),
     ),
     "resnet": lambda: transformers.ResNetConfig(
-        num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
+        num_channels=1, embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1], layer_type="basic"
     ),
 }  # fmt: skip
 
