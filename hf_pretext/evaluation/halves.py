@@ -19,7 +19,7 @@ from .retrieval import CHUNK, TIE, ranks
 KS = (1, 10)
 PREFIX, TFIDF = "halves_r", "_baseline"  # start of the names of metrics, and end of those of TF-IDF
 log = logging.get_logger(__name__)
-OPTIONS = {"sublinear_tf": True, "ngram_range": (1, 2), "token_pattern": r"\S+"}
+OPTIONS = {"sublinear_tf": True, "ngram_range": (1, 2), "token_pattern": r"\w+|[^\w\s]"}
 
 
 def halves(text: str) -> tuple[str, str] | None:
@@ -75,12 +75,12 @@ def tfidf_ranks(first: Sequence[str], second: Sequence[str]) -> Tensor:
 def compute(subject: Subject, split: str = "test") -> Metrics:
     """Computes R@k of second halves by the vectors of first halves, and the same by TF-IDF. Returns nothing for a split
     with fewer than two pairs of halves."""
-    found = pairs(subject.labelled, split)
-    if len(found) < 2:
+    of_texts = pairs(subject.labelled, split)
+    if len(of_texts) < 2:
         return {}
-    first, second = zip(*found, strict=True)
-    numbers = torch.arange(len(found))
-    rank = ranks(vectors(subject, first), vectors(subject, second), numbers, numbers)
+    first, second = zip(*of_texts, strict=True)
+    numbers = torch.arange(len(of_texts))
+    rank = ranks(vectors(subject, [*first]), vectors(subject, [*second]), numbers, numbers)
     return {**recalls(rank), **recalls(tfidf_ranks(first, second), TFIDF)}
 
 

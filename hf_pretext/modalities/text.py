@@ -131,10 +131,8 @@ class Text(Modality):
         cut, self.cut = int(self.cut), 0
         if not cut:
             return None
-        return (
-            f"{cut:,} of the captions of this process were longer than {self.max_length} tokens (--max_length) and "
-            "were truncated."
-        )
+        most = f"{self.max_length} tokens (--max_length)"
+        return f"{cut:,} of the captions of this process were longer than {most} and were truncated."
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns input_ids and attention_mask, `(T,)`, and cut: 1 if a caption was truncated, else 0.

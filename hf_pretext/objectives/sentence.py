@@ -37,6 +37,25 @@ OF_METHOD = {  # settings that only one method uses
     "tsdae": ("delete_ratio", "tied", "decoder_layers"),
 }
 
+USAGE = """
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+batch = tokenizer(["a text", "another one"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = encoder(**batch).last_hidden_state
+{% if objective.pooling == "cls" -%}
+vectors = hidden[:, 0]
+{% else -%}
+mask = batch["attention_mask"].unsqueeze(-1)
+vectors = (hidden * mask).sum(1) / mask.sum(1)
+{% endif -%}
+print(encoder.__class__.__name__, torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0).shape)
+# the same vectors: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
+"""
+
 
 @strict
 @dataclass
@@ -124,24 +143,7 @@ class SentenceForPreTraining(PretextModel):
     inputs = ("text",)
     one_text_a_row = True
     pipeline_tag = "sentence-similarity"
-    usage = """
-import torch
-from transformers import AutoModel, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
-batch = tokenizer(["a text", "another one"], padding=True, return_tensors="pt")
-with torch.no_grad():
-    hidden = encoder(**batch).last_hidden_state
-{% if objective.pooling == "cls" -%}
-vectors = hidden[:, 0]
-{% else -%}
-mask = batch["attention_mask"].unsqueeze(-1)
-vectors = (hidden * mask).sum(1) / mask.sum(1)
-{% endif -%}
-print(encoder.__class__.__name__, torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0).shape)
-# the same vectors: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
-"""
+    usage = USAGE
     formula = (
         r"\text{simcse: } -\frac{1}{B}\sum_i \log \frac{e^{\cos(h_i, h_i^+) / \tau}}{\sum_j e^{\cos(h_i, h_j^+) / \tau}"
         r" + \sum_j e^{\cos(h_i, h_j^-) / \tau}}; \quad \text{tsdae: } -\frac{1}{N}\sum_{t=1}^{T+1} \log "
@@ -261,8 +263,8 @@ print(encoder.__class__.__name__, torch.nn.functional.cosine_similarity(vectors[
         scale = first.new_full((), 1 / self.task.temperature)
         loss = softmax_loss(first, everyone, scale, labels, all_labels, symmetric=False)
         with torch.no_grad():
-            found = (first[:COMPARED] @ second.T).argmax(1)
-            accuracy = (found == torch.arange(len(found), device=found.device)).float().mean()
+            nearest = (first[:COMPARED] @ second.T).argmax(1)
+            accuracy = (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()
         return loss, accuracy
 
     @contextmanager
