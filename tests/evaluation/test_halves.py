@@ -64,7 +64,7 @@ class _Words(nn.Module):
     ("text", "cut"),
     [
         ("one two", ("one", "two")),
-        ("a bb ccc dddd", ("a bb ccc", "dddd")),
+        ("a bb ccc dddd", ("a bb", "ccc dddd")),
         ("  long-first-word b c ", ("long-first-word", "b c")),
         ("a\nb\tc d", ("a b", "c d")),
         ("one", None),
