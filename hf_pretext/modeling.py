@@ -97,6 +97,16 @@ class TrainingHooks:
         """Returns the value of `needs_keys` for these settings."""
         return cls.needs_keys
 
+    @classmethod
+    def columns_of(cls, task) -> Mapping[str, str]:
+        """Returns the further columns of the training data that these settings need: `{canonical name: name there}`."""
+        return {}
+
+    @classmethod
+    def least_batch_of(cls, task) -> int:
+        """Returns the smallest global batch, in rows: 2 if rows are compared, as those of several kinds of data are."""
+        return min(len(cls.inputs), 2)
+
     def set_rows(self, rows: int) -> None:
         """Gets the number of rows of the training data, before training. Only called if `needs_keys` is True. Raises
         `ValueError` for data with too few rows."""
@@ -161,6 +171,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     task_class: ClassVar[type]
     inputs: ClassVar[tuple[str, ...]]
     views: ClassVar[Mapping[str, int]] = {}
+    one_text_a_row: ClassVar[bool] = False  # True if texts alone are not packed, since each gets one vector
     auto_class: ClassVar[type] = AutoModel
     pipeline_tag: ClassVar[str] = "feature-extraction"  # pipeline tag of the checkpoint on the Hub
     usage: ClassVar[str] = ""  # code that loads a checkpoint, instead of `Modality.usage`

@@ -102,7 +102,7 @@ class Recipe:
 def option_types(objective: type[PretextModel]) -> tuple[type, ...]:
     """Returns the dataclasses of all options of a run with this objective, `TrainingArguments` last."""
     of_measures = [options for measure in fitting(objective) for options in measure.options]
-    kinds = inputs_options(objective.inputs, objective.views)
+    kinds = inputs_options(objective.inputs, objective.views, objective.one_text_a_row)
     return (RunArguments, *kinds, *of_measures, StreamSettings, objective.task_class, TrainingArguments)
 
 

@@ -13,6 +13,7 @@ from ..registry import modality_class
 
 OLD_ONLY_RETRIEVAL = "rows without a label, but for retrieval within their split"  # in older results
 FEATURES = "The features of a layer are the mean over its feature map or its tokens."
+FIRST_TOKEN = "The features of a layer are those of the first token, as in pretraining."
 CHOICES = (
     "The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained "
     "and random encoders. For random encoders with batch norm, its statistics are chosen too: as initialised, or "
@@ -70,7 +71,7 @@ def limits(results: dict) -> str:
 def protocol(results: dict, transfer: dict) -> str:
     """Returns the sentences on how the transfer of one encoder is measured."""
     methods, by_kind = transfer["methods"], [each for each in baselines() if each.name in transfer["figures"]]
-    sentences = [FEATURES, CHOICES]
+    sentences = [FIRST_TOKEN if results["objective"].get("pooling") == "cls" else FEATURES, CHOICES]
     if any("%" in method for method in methods):
         sentences.append(FEW_LABELS)
     if "knn" in methods and "knn" in results:

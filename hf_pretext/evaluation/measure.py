@@ -92,7 +92,7 @@ class Measure:
     for its model card. headlines: metrics in short tables. options: dataclasses of settings, for the command line.
     chance_takes_options: True if `chance` gets the options, by class, as its third argument. check: (labelled set,
     options by class) -> raises `ValueError` for options that do not fit the set; called before training. least_kinds:
-    required number of kinds of data. order: position in tables.
+    required number of kinds of data. most_kinds: largest number, None for any. order: position in tables.
     """
 
     needs: tuple[str | tuple[str, ...], ...]
@@ -106,12 +106,14 @@ class Measure:
     chance_takes_options: bool = False
     check: Callable[[LabelledSet, Mapping[type, Any]], None] | None = None
     least_kinds: int = 1
+    most_kinds: int | None = None
     order: int = 0
 
     def fits(self, model: type[PretextModel] | PretextModel) -> bool:
         """True if a model has the required kinds of data and capabilities."""
-        takes = has_all(model.inputs, self.kinds) and len(model.inputs) >= self.least_kinds
-        return takes and has_all(model.capabilities, self.needs)
+        count = len(model.inputs)
+        fits = self.least_kinds <= count <= (self.most_kinds or count)
+        return fits and has_all(model.inputs, self.kinds) and has_all(model.capabilities, self.needs)
 
 
 def has_all(names: Sequence[str], wanted: Sequence[str | tuple[str, ...]]) -> bool:

@@ -1,20 +1,23 @@
-"""Files for `SentenceTransformer(folder)`, which then returns the mean over a text's tokens, as `features.pool` does.
+"""Files for `SentenceTransformer(folder)`, which then pools a text's tokens as `features.pool` does.
 
-width, max_length -> modules.json, sentence_bert_config.json, 1_Pooling/config.json
+width, max_length, pooling -> modules.json, sentence_bert_config.json, 1_Pooling/config.json
 """
 
 import os
 from pathlib import Path
 
+from ..features import Pooling
 from ..utils.files import write_json
 
 POOLING = "1_Pooling"
+MODES: dict[Pooling, str] = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token"}
 
 
-def write_modules(folder: str | os.PathLike, width: int, max_length: int) -> None:
+def write_modules(folder: str | os.PathLike, width: int, max_length: int, pooling: Pooling = "mean") -> None:
     """Writes the files of sentence-transformers to the folder of a checkpoint with a tokenizer.
 
     width: size of the encoder's hidden states. max_length: tokens that a text is truncated to, with special tokens.
+    pooling: mean over the tokens, or the first token.
     """
     folder = Path(folder)
     kinds = {"": "Transformer", POOLING: "Pooling"}
@@ -28,5 +31,9 @@ def write_modules(folder: str | os.PathLike, width: int, max_length: int) -> Non
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
     write_json(
         folder / POOLING / "config.json",
-        {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True, "include_prompt": True},
+        {
+            "word_embedding_dimension": width,
+            **{name: mode == pooling for mode, name in MODES.items()},
+            "include_prompt": True,
+        },
     )

@@ -60,13 +60,17 @@ class PairArguments:
     heldout_dataset: str | None = None
 
 
-def modality_classes(kinds: Sequence[str], views: Iterable[str] = ()) -> dict[str, type[Modality]]:
+def modality_classes(
+    kinds: Sequence[str], views: Iterable[str] = (), one_text_a_row: bool = False
+) -> dict[str, type[Modality]]:
     """Returns the classes of modalities, by name. views: modalities that are drawn several times per row.
+    one_text_a_row: see `PretextModel`.
 
     A single modality without views gets the class that `Modality.alone` returns. Raises `ValueError` for an unknown
     modality."""
     classes = {kind: modality_class(kind) for kind in kinds}
-    return {kind: c.alone() if len(kinds) == 1 and kind not in set(views) else c for kind, c in classes.items()}
+    alone = len(kinds) == 1 and not {*kinds} & {*views}
+    return {kind: each.alone(one_text_a_row) if alone else each for kind, each in classes.items()}
 
 
 def columns_to_read(modalities: Iterable[Modality | type[Modality]]) -> dict[str, str | tuple[str, ...]]:
@@ -79,11 +83,11 @@ def columns_to_read(modalities: Iterable[Modality | type[Modality]]) -> dict[str
     return {kind: columns[0] if len(columns) == 1 else columns for kind, columns in names.items()}
 
 
-def inputs_options(kinds: Sequence[str], views: Iterable[str] = ()) -> tuple[type, ...]:
+def inputs_options(kinds: Sequence[str], views: Iterable[str] = (), one_text_a_row: bool = False) -> tuple[type, ...]:
     """Returns all option dataclasses of some modalities. For several modalities these include `PairArguments` and an
     `EncoderArguments` with fields `<kind>_encoder` and `eval_<kind>_label` for each. Raises `ValueError` for an unknown
     modality."""
-    of_kinds = [options for c in modality_classes(kinds, views).values() for options in c.options]
+    of_kinds = [options for c in modality_classes(kinds, views, one_text_a_row).values() for options in c.options]
     several = (PairArguments, encoder_arguments(kinds)) if len(kinds) > 1 else ()
     return tuple(dict.fromkeys([*of_kinds, *several]))
 

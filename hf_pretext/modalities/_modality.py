@@ -95,9 +95,9 @@ class Modality(ABC):
             )
 
     @classmethod
-    def alone(cls) -> type["Modality"]:
+    def alone(cls, one_text_a_row: bool = False) -> type["Modality"]:
         """Returns the class to use when this is the only modality of an objective. `Text` returns `Corpus` (packed
-        documents); all others return themselves."""
+        documents), or `Sentences` with `one_text_a_row`; all others return themselves."""
         return cls
 
     @classmethod

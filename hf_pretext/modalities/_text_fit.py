@@ -1,6 +1,7 @@
 """Checks that a tokenizer and a text encoder fit each other: vocabulary, length, padding, end-of-text token."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,10 +12,32 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.captions import language_token
 from ..data.columns import TIMES, holds_captions, type_name
 from ..data.sources import Source
-from ..features import pool
+from ..data.tokenizer import check_masks
+from ..encoders import TRIED
+from ..features import pool, positions
 
 # Vectors of length 1 that differ by less are equal up to rounding (UNMOVED) or the same (SAME).
 UNMOVED, SAME = 1e-3, 1e-6
+TRIED_TOKENS = 4  # of a text of noise
+
+
+def ids_of(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> tuple[list[int], bool]:
+    """Returns the tokens of a text, at most `max_length`, and whether it was truncated. None is the empty text, without
+    tokens. Raises `ValueError` for None if the tokenizer gives no attention_mask."""
+    if text is None:
+        check_masks(tokenizer)
+        return [], False
+    ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
+    if len(ids) <= max_length:
+        return ids, False
+    return tokenizer(text, truncation=True, max_length=max_length)["input_ids"], True
+
+
+def random_tokens(encoder: PreTrainedModel) -> Tensor:
+    """Returns a few random tokens of the vocabulary of an encoder, the same each time, `(TRIED, TRIED_TOKENS)`."""
+    vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
+    ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
+    return ids.to(encoder.device)
 
 
 def check_captions(source: Source, columns: Sequence[str], languages: Sequence[str] = ()) -> None:
@@ -79,6 +102,15 @@ def check_length(max_length: int, most: int | None, encoder: str, flexible: bool
             f"--max_length {max_length} is more than the {most} positions of {encoder}. Give --max_length {most} or "
             "less."
         )
+
+
+def check_fits(texts: Any, encoder: PreTrainedModel, named: str, flexible: bool = False) -> int | None:
+    """Returns the maximum number of positions of an encoder; None for no limit. texts: a `Text`. named: the encoder in
+    errors, if it is a fresh one. Raises `ValueError` like `check_vocabulary` and `check_length`."""
+    most = positions(encoder)[1]
+    check_vocabulary(texts.tokenizer, texts.brought_by, encoder.config.get_text_config().vocab_size, texts.start)
+    check_length(texts.max_length, most, texts.start or named, flexible)
+    return most
 
 
 @torch.no_grad()

@@ -30,6 +30,9 @@ def text_preparation(results: Mapping) -> list[str]:
     if "packed" in results:
         how = "packed, with attention inside each document" if results["packed"] else "in batches of similar length"
         return [f"Texts: {results['tokens']:,} tokens, {how}, {100 * results['padding']:.1f} % padding."]
+    if results.get("inputs") == ["text"]:
+        parts = f"Of a text much longer than {results['max_length']} tokens, each epoch uses a random part"
+        return [f"Texts: one in each row. {parts}. Texts are padded {results['padded']}."]
     captions = results.get("captions") or {}
     others, weights = captions.get("other_captions"), captions.get("caption_weights")
     padded = results["padded"].replace("longest of a batch", "longest caption of the batch")

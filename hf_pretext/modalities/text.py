@@ -1,6 +1,7 @@
-"""Texts in two forms: one by one, as captions (`Text`), or as a corpus that is tokenised once (`Corpus`).
+"""Texts in three forms: captions (`Text`), one text a row (`Sentences`), a corpus that is tokenised once (`Corpus`).
 
 row {"text", ...} -> a caption, or a part of a document -> input_ids (T,), attention_mask (T,)
+row {"text", "negative"} -> a part of each -> input_ids, attention_mask, word_starts (T,), negative_input_ids (S,), ...
 Source {"text"} -> tokens, once -> rows of packed documents -> input_ids (L,), document_ids, word_starts
 """
 
@@ -18,40 +19,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.captions import LETTERS, Captions, part_of
 from ..data.corpus import BatchedTexts, PackedTexts, check_pads, one_text, room, source_of, tokenised, word_begins
 from ..data.sources import Source
-from ..data.tokenizer import check_masks, load_tokenizer
-from ..encoders import TRIED
+from ..data.tokenizer import load_tokenizer
 from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
 from ._modality import Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
-from ._text_fit import check_captions, check_distinguishes, check_length, check_vocabulary, pads_freely
+from ._text_fit import check_captions, check_distinguishes, check_fits, ids_of, pads_freely, random_tokens
 from ._text_options import CaptionArguments, TextArguments, drawn_captions, token_ids, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
-__all__ = ["CaptionArguments", "Corpus", "Text", "TextArguments"]
+__all__ = ["CaptionArguments", "Corpus", "Sentences", "Text", "TextArguments"]
+NEGATIVE = "negative"  # canonical column of a text that does not mean the same as that of its row
 LONGEST = 512  # tokens of a text; used if the encoder has no limit
 SHOWN = ("image", "audio", "video")  # a text in a row with one of these is a caption
-TRIED_TOKENS = 4
-
-
-def ids_of(tokenizer: PreTrainedTokenizerBase, text: str | None, max_length: int) -> tuple[list[int], bool]:
-    """Returns the tokens of a text, at most `max_length`, and whether it was truncated. None is the empty text, without
-    tokens. Raises `ValueError` for None if the tokenizer gives no attention_mask."""
-    if text is None:
-        check_masks(tokenizer)
-        return [], False
-    ids = tokenizer(text, return_attention_mask=False, verbose=False)["input_ids"]
-    if len(ids) <= max_length:
-        return ids, False
-    return tokenizer(text, truncation=True, max_length=max_length)["input_ids"], True
-
-
-def random_tokens(encoder: PreTrainedModel) -> Tensor:
-    """Returns a few random tokens of the vocabulary of an encoder, the same each time, `(TRIED, TRIED_TOKENS)`."""
-    vocabulary = getattr(encoder.config.get_text_config(), "vocab_size", None) or 2
-    ids = torch.randint(vocabulary, (TRIED, TRIED_TOKENS), generator=torch.Generator().manual_seed(0))
-    return ids.to(encoder.device)
 
 
 class Text(Modality):
@@ -96,12 +77,13 @@ class Text(Modality):
         self.fills = {"input_ids": tokenizer.pad_token_id, "attention_mask": 0}
         if "attention_mask" not in tokenizer.model_input_names:  # as for SigLIP, which attends to padding
             del self.fills["attention_mask"]
+        self.encoder_fills = dict(self.fills)
         self.cut: Tensor | int = 0
 
     @classmethod
-    def alone(cls) -> type[Modality]:
-        """Returns `Corpus`."""
-        return Corpus
+    def alone(cls, one_text_a_row: bool = False) -> type[Modality]:
+        """Returns `Corpus`, or with `one_text_a_row` `Sentences`."""
+        return Sentences if one_text_a_row else Corpus
 
     @classmethod
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Text":
@@ -149,10 +131,8 @@ class Text(Modality):
         cut, self.cut = int(self.cut), 0
         if not cut:
             return None
-        return (
-            f"{cut:,} of the captions of this process were longer than {self.max_length} tokens (--max_length) and "
-            "were truncated."
-        )
+        most = f"{self.max_length} tokens (--max_length)"
+        return f"{cut:,} of the captions of this process were longer than {most} and were truncated."
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns input_ids and attention_mask, `(T,)`, and cut: 1 if a caption was truncated, else 0.
@@ -162,10 +142,14 @@ class Text(Modality):
         if narrated is not None:
             return self.tokenised(narrated[0])
         if not any(name in row for name in SHOWN):  # a document
-            text = one_text(row["text"], random)
-            text = text if random is None else part_of(text, LETTERS * self.max_length, random)
-            return {**self.tokenised(text), "cut": 0}  # other epochs use other parts
+            return {**self.tokenised(self.part_of(row["text"], random)), "cut": 0}
         return self.tokenised(self.captions(row, random))
+
+    def part_of(self, value: Any, random: np.random.Generator | None) -> str:
+        """Returns a random part of a document, as long as the encoder reads, so that other epochs use other parts; all
+        of it without `random`. value: of a row. Raises `BadSample` for a value without a text."""
+        text = one_text(value, random)
+        return text if random is None else part_of(text, LETTERS * self.max_length, random)
 
     def draws(self, row: dict, random: np.random.Generator | None, at: float, count: int) -> list[Example]:
         """Returns several texts of a row. Next to a film or sound, these are different texts: see `texts_of_clip`, and
@@ -186,13 +170,13 @@ class Text(Modality):
             "attention_mask": torch.ones(len(ids), dtype=torch.long),
         }
         missing = self.max_length - len(ids) if self.padded else 0
-        padded = {name: F.pad(columns[name], (0, missing), value=fill) for name, fill in self.fills.items()}
+        padded = {name: F.pad(columns[name], (0, missing), value=fill) for name, fill in self.encoder_fills.items()}
         return {**padded, "cut": int(cut)}
 
     def batch(self, texts: Sequence[str]) -> Batch:
         """Returns texts as inputs of the encoder, `(n, longest)`."""
-        batch = collate([self.tokenised(text) for text in texts], fills=self.fills)
-        return {name: batch[name] for name in self.fills}
+        batch = collate([self.tokenised(text) for text in texts], fills={**self.fills, **self.encoder_fills})
+        return {name: batch[name] for name in self.encoder_fills}
 
     def documents(self, texts: Sequence[str]) -> Iterator[dict[str, np.ndarray | int]]:
         """Yields input_ids and word_starts, `(T,)`, of each text, and num_bytes, the UTF-8 bytes of its tokens."""
@@ -228,12 +212,10 @@ class Text(Modality):
 
         Raises `ValueError` if the encoder has another vocabulary or too few positions, or gives different texts the
         same embedding."""
-        check_vocabulary(self.tokenizer, self.brought_by, encoder.config.get_text_config().vocab_size, self.start)
-        _, most = positions(encoder)
-        check_length(self.max_length, most, self.start or "the text encoder", self.flexible)
+        most = check_fits(self, encoder, "the text encoder", self.flexible)
         longest = min(self.max_length, most or self.max_length)
         room(self.tokenizer, longest)
-        self.padded = not pads_freely(encoder, self.tokenizer, self.fills, longest)
+        self.padded = not pads_freely(encoder, self.tokenizer, self.encoder_fills, longest)
         self.max_length = most if self.padded and self.flexible and most else longest
         check_distinguishes(encoder, self.tokenizer, self.batch(["a", "b c"]))
 
@@ -248,6 +230,37 @@ class Text(Modality):
             "padded": "to --max_length" if self.padded else "to the longest of a batch",
             "tokenizer": {"from": relative(self.brought_by), **tokenizer_facts(self.tokenizer)},
         }
+
+
+class Sentences(Text):
+    """Texts as the only modality, one text a row: of a long one, a random part in each epoch.
+
+    A row may also have a text in the column `NEGATIVE`."""
+
+    options = (TextArguments,)
+    outputs = (*(of + name for of in ("", f"{NEGATIVE}_") for name in ("input_ids", "attention_mask")), "word_starts")
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int, **options):
+        """Raises `ValueError` for a tokenizer without a padding token."""
+        super().__init__(tokenizer, max_length, **options)
+        self.fills |= {"word_starts": True, **{f"{NEGATIVE}_{name}": fill for name, fill in self.fills.items()}}
+
+    def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
+        """Returns input_ids, attention_mask and word_starts of the text, `(T,)`, and ids and mask of a negative.
+
+        Raises `BadSample` for a row without a text, or with a negative that is none."""
+        example = self.tokenised(self.part_of(row["text"], random))
+        if NEGATIVE in row:
+            negative = self.tokenised(self.part_of(row[NEGATIVE], random))
+            example |= {f"{NEGATIVE}_{name}": negative[name] for name in self.encoder_fills}
+        return example
+
+    def tokenised(self, text: str) -> Example:
+        """Returns a text's input_ids, attention_mask and word_starts, `(T,)`, truncated to `max_length`."""
+        ids, starts, _ = (torch.as_tensor(value) for value in next(self.documents([text])).values())
+        columns = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "word_starts": starts}
+        missing = self.max_length - len(ids) if self.padded else 0
+        return {n: F.pad(v, (0, missing), value=self.fills[n]) for n, v in columns.items() if n in self.fills}
 
 
 class Corpus(Text):
@@ -299,8 +312,7 @@ class Corpus(Text):
 
     def fit(self, encoder: PreTrainedModel) -> None:
         """Raises `ValueError` for an encoder with another vocabulary or too few positions."""
-        check_vocabulary(self.tokenizer, self.brought_by, encoder.config.get_text_config().vocab_size, self.start)
-        check_length(self.max_length, positions(encoder)[1], self.start or "the encoder")
+        check_fits(self, encoder, "the encoder")
 
     def noise(self, count: int = 2) -> Batch:
         """Returns sequences of the largest length, `(count, L)`, each of two documents if documents are packed."""

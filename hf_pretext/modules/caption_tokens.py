@@ -33,7 +33,7 @@ def tokens_of(tokenizer) -> Tokens:
     end = next((token for token in ends if token is not None), None)
     if end is None:
         raise ValueError(
-            f"The tokenizer ({type(tokenizer).__name__}) has no token that ends a text, so captions would have no end. "
+            f"The tokenizer ({type(tokenizer).__name__}) has no token that ends a text, which decoders predict. "
             'Set one and save the tokenizer: tokenizer.add_special_tokens({"eos_token": "</s>"}).'
         )
     starts = [*before[:1].tolist(), tokenizer.bos_token_id, tokenizer.cls_token_id, end]
@@ -41,8 +41,9 @@ def tokens_of(tokenizer) -> Tokens:
     return Tokens(start, end, end if tokenizer.pad_token_id is None else tokenizer.pad_token_id)
 
 
-def tokens_of_config(config, given: Mapping[str, int | None]) -> Tokens:
-    """Returns the tokens in `given` ("start", "end", "pad"), else those of the config of an encoder-decoder model.
+def tokens_of_config(config, given: Mapping[str, int | None], named: str = "captions") -> Tokens:
+    """Returns the tokens in `given` ("start", "end", "pad"), else those of a config, which may be that of an
+    encoder-decoder model. named: the texts, in errors.
 
     Raises `ValueError` for missing tokens, and for tokens outside the vocabulary."""
     known: dict[str, Any] = {
@@ -55,11 +56,11 @@ def tokens_of_config(config, given: Mapping[str, int | None]) -> Tokens:
     missing = [f"{name}_token_id" for name, value in known.items() if value is None]
     if missing:
         raise ValueError(
-            f"{', '.join(missing)} of the captions {'is' if len(missing) == 1 else 'are'} not set. Give the ids of the "
+            f"{', '.join(missing)} of the {named} {'is' if len(missing) == 1 else 'are'} not set. Give the ids of the "
             "tokenizer, for example start_token_id=tokenizer.cls_token_id, end_token_id=tokenizer.sep_token_id, "
             "pad_token_id=tokenizer.pad_token_id."
         )
-    vocabulary = config.decoder.vocab_size
+    vocabulary = getattr(config, "decoder", config).vocab_size
     outside = [f"{name}_token_id={value}" for name, value in known.items() if not 0 <= value < vocabulary]
     if outside:
         raise ValueError(

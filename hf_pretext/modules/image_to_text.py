@@ -24,7 +24,7 @@ from ..modeling import PretextModel
 from .caption_tokens import Tokens, bare, shifted, tokens_of_config
 from .captioner import captioner, check_sees, check_sequence, head_of, is_cross
 from .losses import widened
-from .masking import IGNORED, positions_of
+from .masking import IGNORED, applied_at, positions_of
 
 USAGE = """
 import torch
@@ -159,15 +159,11 @@ class ImageToText(PretextModel):
 
         images: `(B, T, D)`, hidden states. inputs: `(B, L)`. where: rows and columns of the M predicted tokens, see
         `positions_of`. options: of the full model. Padding needs no mask: it comes last, and attention is causal."""
-        head = self.full_model.decoder.get_output_embeddings()
-        handle = head.register_forward_pre_hook(lambda module, arguments: (arguments[0][where], *arguments[1:]))
-        try:
-            outputs = BaseModelOutput(last_hidden_state=images)
-            if inputs is not None:  # ids without a mask are searched for padding, for which the CPU waits each step
-                options["decoder_inputs_embeds"] = self.full_model.decoder.get_input_embeddings()(inputs)
+        outputs = BaseModelOutput(last_hidden_state=images)
+        if inputs is not None:  # ids without a mask are searched for padding, for which the CPU waits each step
+            options["decoder_inputs_embeds"] = self.full_model.decoder.get_input_embeddings()(inputs)
+        with applied_at(self.full_model.decoder.get_output_embeddings(), where):
             return self.full_model(encoder_outputs=outputs, use_cache=False, **options).logits
-        finally:
-            handle.remove()
 
     # capabilities
 

@@ -8,7 +8,8 @@ states (B, T, D), labels (B, T) -> masked positions only -> logits (M, classes) 
 import dataclasses
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -196,6 +197,19 @@ def positions_of(hidden: Tensor) -> tuple[Tensor, Tensor]:
     Index with them instead of `hidden`: each index with a bool tensor, and its backward pass, counts the True values,
     for which the CPU waits for the device. This function is the one place that waits."""
     return hidden.nonzero(as_tuple=True)
+
+
+@contextmanager
+def applied_at(head: nn.Module, where: tuple[Tensor, Tensor]) -> Iterator[None]:
+    """Context manager in which a layer is applied to some positions only: of its input `(B, T, D)` it gets `(M, D)`.
+
+    where: rows and columns of the M positions, see `positions_of`. A head over a vocabulary takes most of the compute
+    of a small model."""
+    handle = head.register_forward_pre_hook(lambda module, arguments: (arguments[0][where], *arguments[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def masked_prediction(head: nn.Module, states: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -170,15 +170,17 @@ def is_longer(args: TrainingArguments) -> bool:
 
 
 def check_start(request: "Request", blueprint: Blueprint) -> None:
-    """Raises `ValueError` for conflicting encoder options, a global batch of one pair, and a random frozen encoder."""
-    start, kinds = blueprint.start, request.objective.inputs
+    """Raises `ValueError` for conflicting encoder options, a global batch that is too small for the objective, and a
+    random frozen encoder."""
+    start, least = blueprint.start, request.objective.least_batch_of(blueprint.task)
+    rows, ranks = request.first.per_device_train_batch_size, request.first.world_size
     if start.encoder and start.towers:
         options = " and ".join(f"--{kind}_encoder" for kind in start.towers)
         raise ValueError(f"--encoder {start.encoder} contains all encoders. Leave out {options}.")
-    if len(kinds) > 1 and request.first.per_device_train_batch_size * request.first.world_size < 2:
+    if rows * ranks < least:
         raise ValueError(
-            f"--per_device_train_batch_size 1 gives a global batch of 1 row, but {request.objective.objective} needs "
-            "at least 2 rows. Give --per_device_train_batch_size 2."
+            f"--per_device_train_batch_size {rows} gives a global batch of {rows * ranks} row, but "
+            f"{request.objective.objective} needs at least {least} rows. Give --per_device_train_batch_size {least}."
         )
     frozen = getattr(blueprint.task, "frozen", None)
     path = frozen and start.of(frozen)

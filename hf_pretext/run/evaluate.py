@@ -155,6 +155,7 @@ def measured_transfer(
         experiment.request.objective.sees_gray,
         kind=kind,
         methods=experiment.methods(kind),
+        pooling=getattr(experiment.blueprint.task, "pooling", "mean"),
         device=experiment.request.first.device,
         dtype=precision(experiment, kind),
         fine_tuning=experiment.fine_tuning(kind),

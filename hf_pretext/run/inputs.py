@@ -26,7 +26,7 @@ from ..evaluation.measure import fitting
 from ..evaluation.timed_films import TimedFilms
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, Modality, columns_to_read, modality_classes
-from ..modalities.text import CaptionArguments
+from ..modalities.text import CaptionArguments, Corpus
 from ..modeling import PretextModel
 from ..modules.dual_encoder import batch_norms
 from ..stream.mixture import Mixture
@@ -57,7 +57,7 @@ def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, di
         flexible = start.of(kind) is not None and "max_length" not in request.given
         return Context(start.of(kind), start.option(kind), config, texts, flexible, request.stream.limits)
 
-    classes = modality_classes(objective.inputs, views)
+    classes = modality_classes(objective.inputs, views, objective.one_text_a_row)
     for each in classes.values():
         each.check_packages()
     modalities = [each.from_options(request.settings, context(kind)) for kind, each in classes.items()]
@@ -138,11 +138,13 @@ def check_kind_labels(request: "Request", kinds: Collection[str]) -> None:
 
 
 def further_columns(request: "Request") -> dict[str, str]:
-    """Returns additional columns by canonical name: further captions, and the label of pairs."""
+    """Returns additional columns by canonical name: further captions, the label of pairs, and what the objective needs
+    with its settings."""
     captions = request.settings.get(CaptionArguments)
     others = captions.columns if captions else {}
     label = request.pairs.pair_label if request.pairs else None
-    return {**others, **({} if label is None else {"pair_label": label})}
+    of_task = request.objective.columns_of(request.task)
+    return {**others, **of_task, **({} if label is None else {"pair_label": label})}
 
 
 # training data of the tokenizer
@@ -185,7 +187,7 @@ def open_data(
     for kind, reader in model.readers.items():
         inputs.by_name[kind].fit(reader)
     say_batch_norm(request, model)
-    if set(inputs.by_name) == {TEXT} and not inputs.views:
+    if isinstance(inputs.by_name.get(TEXT), Corpus):
         return open_corpus(request, inputs, model)
     sources = [open_rows(request, inputs, dataset) for dataset in request.datasets]
     others = [

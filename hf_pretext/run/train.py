@@ -131,7 +131,8 @@ def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> 
 def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> None:
     """For text encoders, writes the files with which `SentenceTransformer(folder)` pools like this package."""
     if model.inputs == (TEXT,):
-        write_modules(folder, width(model.encoder), experiment.inputs.by_name[TEXT].max_length)
+        length, pooling = experiment.inputs.by_name[TEXT].max_length, getattr(model.task, "pooling", "mean")
+        write_modules(folder, width(model.encoder), length, pooling)
 
 
 def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:
@@ -154,7 +155,8 @@ def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str,
     def evaluate(model: PretextModel) -> dict[str, float]:
         labelled, kind = experiment.labelled, model.inputs[0]
         metrics = pretext_metrics(model, labelled.pretext_batches("validation"), device)
-        transfer = encoder_transfer(model.encoder, labelled, kind, QUICK, device=device, splits=splits)
+        pooling = getattr(model.task, "pooling", "mean")
+        transfer = encoder_transfer(model.encoder, labelled, kind, QUICK, pooling, device=device, splits=splits)
         return {**metrics, "knn_top1": transfer["knn"]["validation"]["top1"]}
 
     return evaluate

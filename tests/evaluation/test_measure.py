@@ -90,6 +90,12 @@ SCORED = {  # of films with texts, by scores
     "masked_text_none_video": "masked words, without a video",
     "masked_text_gain_video": "masked words, gain by the video",
 }
+HALVES = {  # no card has them yet
+    "halves_r1": "second half of a text, R@1",
+    "halves_r10": "second half of a text, R@10",
+    "halves_r1_baseline": "second half of a text, R@1, by TF-IDF",
+    "halves_r10_baseline": "second half of a text, R@10, by TF-IDF",
+}
 FILMS = {"mil_nce": [*EMBEDDED, *TIMES], "videobert": [*SCORED]}  # metrics by objective
 NEW_FILMS = {"mil_nce": [*EMBEDDED], "videobert": [*SCORED]}  # on held-out captions
 
@@ -131,7 +137,8 @@ def model_of(inputs, capabilities):
         (("video", "audio"), ("embed", "match"), ["retrieval", "correspondence"]),
         (("audio", "text"), ("embed", "match"), ["retrieval"]),
         (("image",), ("embed",), []),
-        (("text",), ("predict_tokens",), []),
+        (("text",), ("predict_tokens",), ["halves"]),
+        (("text",), (), ["halves"]),
         (("video", "audio"), (), []),
     ],
 )
@@ -198,7 +205,7 @@ def test_measures_and_their_words_are_those_of_the_recorded_cards():
     names = {card: list(results.get("measures", {}).get("trained", {})) for card, results in recorded.items()}
     new_films = [f"heldout_{name}" for name in (*EMBEDDED, *SCORED)]
     assert set(sum(names.values(), [])) == {*WORDS, *SOUNDS, *HELD_OUT, *EMBEDDED, *TIMES, *SCORED, *new_films}
-    for name, words in {**WORDS, **SOUNDS, **EMBEDDED, **TIMES, **SCORED}.items():
+    for name, words in {**WORDS, **SOUNDS, **EMBEDDED, **TIMES, **SCORED, **HALVES}.items():
         assert [each for each in (measure.words(name) for measure in measures()) if each] == [words]
     for card, results in recorded.items():
         model = registry.objective_class(results["objective"]["name"])

@@ -31,7 +31,7 @@ from hf_pretext.modalities import Context, Inputs, PairArguments, inputs_options
 from hf_pretext.modalities._clips import ClipArguments
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Augmentation, Image, ImageArguments, default_processor
-from hf_pretext.modalities.text import CaptionArguments, Corpus, Text, TextArguments
+from hf_pretext.modalities.text import CaptionArguments, Corpus, Sentences, Text, TextArguments
 from hf_pretext.modalities.video import Video, VideoArguments, default_video_processor
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.settings import StreamSettings
@@ -358,6 +358,8 @@ def test_processors_of_several_kinds(tokenizer, tmp_path):
 def test_options_follow_from_the_kinds():
     assert inputs_options(("text",)) == (TextArguments,)
     assert inputs_options(("text",), views=("text",)) == (TextArguments, CaptionArguments)
+    assert modality_classes(("text",), one_text_a_row=True) == {"text": Sentences}
+    assert inputs_options(("text",), one_text_a_row=True) == (TextArguments,)
     *first, pairs, encoders = inputs_options(("image", "text"))
     assert first == [ImageArguments, Augmentation, TextArguments, CaptionArguments] and pairs is PairArguments
     assert encoders(text_encoder="bert").text_encoder == "bert" and encoders().image_encoder is None

@@ -26,7 +26,7 @@ from hf_pretext.encoders import build_encoder
 from hf_pretext.modalities import Context, Inputs
 from hf_pretext.modalities.image import Augmentation, default_processor
 from hf_pretext.modalities.image import Image as ImageModality
-from hf_pretext.modalities.text import CaptionArguments, Text, TextArguments
+from hf_pretext.modalities.text import CaptionArguments, Sentences, Text, TextArguments
 from hf_pretext.stream.collate import collate
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.utils.settings import make_settings
@@ -292,3 +292,30 @@ def test_what_cards_say_of_texts(tokenizer):
     ]
     facts["captions"]["caption_languages"] = ["es", "fr"]
     assert "Texts by language are in es and fr, after a token of the language." in Text.preparation(facts)[0]
+
+
+def test_sentences_are_one_text_a_row_with_word_starts_and_a_negative(tokenizer):
+    inputs = Inputs(Sentences(tokenizer, 8))
+    random = np.random.default_rng(0)
+    plain, long = inputs({"text": "red square"}, random), inputs({"text": "one two three " * 99}, random)
+    assert set(plain) == {"input_ids", "attention_mask", "word_starts"} and plain["input_ids"].tolist() == [2, 5]
+    assert len(long["input_ids"]) == 8 and long["word_starts"].all()
+    batch = inputs.finish(collate([plain, long], fills=inputs.fills))
+    assert {name: tuple(value.shape) for name, value in batch.items()} == dict.fromkeys(plain, (2, 8))
+    assert batch["attention_mask"].sum(1).tolist() == [2, 8] and batch["word_starts"].all()
+    drawn = {tuple(inputs({"text": "one two three " * 99}, random)["input_ids"].tolist()) for _ in range(20)}
+    assert len(drawn) == 3  # parts begin at each of the words
+    assert inputs({"text": "one two three " * 99}, None)["input_ids"].tolist() == [7, 8, 9, 7, 8, 9, 7, 8]
+
+    rows = [{"text": "red square", "negative": "blue"}, {"text": "blue", "negative": ["green circle one"]}]
+    batch = inputs.finish(collate([inputs(row, random) for row in rows], fills=inputs.fills))
+    assert batch["negative_input_ids"].tolist() == [[4, 0, 0], [3, 6, 7]]
+    assert batch["negative_attention_mask"].tolist() == [[1, 0, 0], [1, 1, 1]]
+    with pytest.raises(BadSample):
+        inputs({"text": "red", "negative": " "}, random)
+    assert set(inputs.by_name["text"].batch(["red", "two three"])) == {"input_ids", "attention_mask"}
+    facts = {**Sentences(tokenizer, 8).facts(), "inputs": ["text"]}
+    assert Text.preparation(facts)[0] == (
+        "Texts: one in each row. Of a text much longer than 8 tokens, each epoch uses a random part. Texts are padded "
+        "to the longest of a batch."
+    )

@@ -11,6 +11,7 @@ import test_masked_lm
 import test_matching
 import test_multiway
 import test_replaced_token
+import test_sentence
 import test_videobert
 import torch
 import towers
@@ -138,6 +139,11 @@ def replaced_token_packed():
     return test_replaced_token.model_of(), packed()[1]
 
 
+def sentence(negatives=False, **settings):
+    batch = test_sentence.with_negatives(test_sentence.texts()) if negatives else test_sentence.texts()
+    return test_sentence.model_of(**settings), batch
+
+
 def captioning_in_parallel():
     settings = dict(backward=True, parallel_share=0.5, mask_token_id=4)
     return caption_models.model_of(**settings), caption_models.batch_of()
@@ -205,7 +211,7 @@ def videobert_cached():
 
 # transformers reads the attention mask of a text, to leave it out if no token is padding: once in each encoder of
 # texts. The positions of masked tokens or patches are read once. Captioning also reads the length of the
-# longest caption, once for each direction.
+# longest caption, once for each direction; TSDAE those of the longest text, with and without its deleted words.
 MOST = {
     "rotation": (rotation, 0),
     "jigsaw": (lambda: image(JigsawForPreTraining, gap=3, channel_shift=1), 0),
@@ -230,6 +236,9 @@ MOST = {
     "replaced_token": (replaced_token, 3),  # generator and encoder are encoders of texts
     "replaced_token, spans": (lambda: replaced_token(unit="span"), 3),
     "replaced_token, packed": (replaced_token_packed, 1),
+    "sentence": (sentence, 1),
+    "sentence, hard negatives": (lambda: sentence(negatives=True), 2),
+    "sentence, tsdae": (lambda: sentence(**test_sentence.TSDAE), 3),
     "captioning": (lambda: (caption_models.model_of(prefix=2), caption_models.batch_of()), 3),
     "captioning, backward, in parallel": (captioning_in_parallel, 5),
     "matching": (matching, 1),

@@ -25,6 +25,7 @@ from hf_pretext.run.experiment import Experiment, Request, ask, plan
 RECIPES = REPOSITORY / "recipes"
 SHAKESPEARE = RECIPES / "data" / "shakespeare"
 ROTATION, CONTRASTIVE, MASKED_LM = "rotation_emoji", "contrastive_emoji", "masked_lm_reviews"
+SENTENCE = "sentence_reviews"
 FLAVA, MULTIWAY, MATCHING = "flava_emoji", "multiway_emoji", "matching_emoji"
 QUICK = ["--smoke", "--use_cpu", "--disable_tqdm", "True"]
 BRIEFLY = ("--eval_dataset", "none", "--max_steps", 1)
