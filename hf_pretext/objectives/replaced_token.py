@@ -115,6 +115,7 @@ with torch.no_grad():
 mask = batch["attention_mask"].unsqueeze(-1)
 features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
 print(encoder.__class__.__name__, features.shape)
+
 {% if encoder["class"] == "ElectraModel" %}
 from transformers import AutoModelForPreTraining
 
