@@ -35,7 +35,7 @@ HELP = {
     "lr_scheduler_type": "Learning rate schedule after the warmup: linear, cosine, constant, ...",
     "warmup_steps": "Number of warmup steps; below 1, a fraction of all steps.",
     "weight_decay": "Weight decay of matrices and convolutions. Biases and norms get none.",
-    "bf16": "Train in bfloat16. Default: on if the device is fast in it: GPUs, and CPUs with AMX.",
+    "bf16": "Train in bfloat16. Default: on for GPUs and for CPUs with AMX.",
     "logging_steps": "Number of steps between two logs of the metrics.",
     "save_strategy": "When to save a checkpoint.",
     "save_steps": "Number of steps between two checkpoints.",
