@@ -325,6 +325,7 @@ def test_shapes_by_name(tokenizer):
         "vocab_size": len(tokenizer),
         "max_length": 8,
         "pad_token_id": 0,
+        "bos_token_id": tokenizer.cls_token_id,
         "eos_token_id": tokenizer.sep_token_id,
     }
     larger = Video(default_video_processor(2 * SIDE), 3)

@@ -113,6 +113,10 @@ def test_packed_documents_do_not_see_each_other(name, attention):
     apart = texts((22, 9, 14, 2))
     together, documents = packed(apart)
     model = CausalLMForPreTraining.from_encoder(native(name, attention)).eval()
+    if (name, attention) == ("opt", "eager"):  # makes its mask without looking at positions: trained without packing
+        assert not model.packs(60)
+        return
+    assert model.packs(60)
     one, other = model(**apart), model(**together, document_ids=documents)
     assert len(other.labels) == 21 + 8 + 13 + 1 and torch.equal(one.labels, other.labels)
     torch.testing.assert_close(other.loss, one.loss, atol=1e-5, rtol=0)
