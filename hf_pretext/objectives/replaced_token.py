@@ -194,9 +194,8 @@ print((logits > 0).tolist())  # True: the token looks replaced
         generator = self.generator()
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, present, word_starts, generator)
-        where = positions_of(labels != IGNORED)
+        where, original = positions_of(labels != IGNORED), torch.where(labels == IGNORED, input_ids, labels)
         guesses, words = self.guess(where, input_ids=input_ids, **inputs[0]), labels[where]  # (M, vocabulary), (M,)
-        original = torch.where(labels == IGNORED, input_ids, labels)
         filled = original.index_put(where, self.sample(guesses, generator))
         hidden, logits = self.discriminate(input_ids=filled, **inputs[1])
         labels = (filled != original).long().masked_fill(~present, IGNORED)

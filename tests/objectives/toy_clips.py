@@ -29,7 +29,7 @@ SOUND, FILM = (1, SIDE, SIDE), (FRAMES, 3, SIDE, SIDE)
 
 def resnet(channels: int) -> ResNetConfig:
     return ResNetConfig(
-        num_channels=channels, embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1], layer_type="basic"
+        num_channels=channels, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
     )
 
 

@@ -74,7 +74,8 @@ def test_a_tokenizer_learns_from_the_narrations_of_films(tmp_path):
     table.parent.mkdir()
     table.write_text('{"text": ["later", "close it"], "start": [0.0, 1.0], "end": [1.0, 2.0]}')
     request = SimpleNamespace(
-        objective=SimpleNamespace(inputs=("video", "text")),
+        objective=SimpleNamespace(inputs=("video", "text"), columns_of=lambda task: {}),
+        task=None,
         options=SimpleNamespace(split="train"),
         pairs=PairArguments(texts_alone=[str(table)]),
         datasets=[str(tmp_path)],
