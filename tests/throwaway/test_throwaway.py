@@ -1,4 +1,4 @@
-"""An objective is one file: four that nobody else knows train, save, load, are evaluated and get a card."""
+"""An objective is one file: three that nobody else knows train, save, load, are evaluated and get a card."""
 
 import json
 import re
@@ -39,21 +39,6 @@ def others():
     registry.objective_class.cache_clear()
     for name in registry.names("objectives"):
         sys.modules.pop(f"hf_pretext.objectives.{name}", None) if (FOLDER / f"{name}.py").exists() else None
-
-
-def gpt2(vocab_size, max_length, pad_token_id):
-    from transformers import GPT2Config
-
-    return GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=max_length,
-        n_embd=32,
-        n_layer=1,
-        n_head=2,
-        pad_token_id=pad_token_id,
-        bos_token_id=2,
-        eos_token_id=3,
-    )
 
 
 def vit_and_bert(image_size, vocab_size, max_length, pad_token_id):
@@ -112,17 +97,6 @@ def run(name: str, encoder, folder: Path, **settings) -> dict:
     recipe = Recipe(name=name, objective=name, doc=f"{name} on little.", encoder=encoder, smoke_encoder=encoder,
                     settings=settings)  # fmt: skip
     return recipe.main([])
-
-
-def test_a_causal_language_model(cache, tmp_path):
-    settings = dict(dataset=[str(SHAKESPEARE)], eval_dataset=str(SHAKESPEARE), eval_label="kind", vocab_size=300,
-                    max_length=64, per_device_train_batch_size=2)  # fmt: skip
-    results = run("causal_lm", gpt2, tmp_path / "run", **settings)
-    card = (tmp_path / "run" / "README.md").read_text()
-    assert "pipeline_tag: text-generation" in card and 'pipeline("text-generation"' in card and "It prints" in card
-    assert set(results["transfer"]["figures"]) == {"trained", "random", "TF-IDF", "majority"}
-    again = hf_pretext.load(tmp_path / "run")
-    assert type(again.full_model).__name__ == "GPT2LMHeadModel" and again.task.token_dropout == 0.0
 
 
 def test_describing(cache, tmp_path):
