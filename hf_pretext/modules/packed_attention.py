@@ -19,7 +19,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_of_documents"  # of this attention in transformers, as in `set_attn_implementation`
-SHORT, SHORT_ON_GPU = 128, 1024  # sequences up to this length, in tokens: a mask of all pairs is as fast, and small
+SHORT, SHORT_ON_GPU = 256, 1024  # sequences up to this length, in tokens: a mask of all pairs is as fast, and small
 SMALLEST_BLOCK = 16  # tokens
 
 
