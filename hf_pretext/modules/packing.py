@@ -58,11 +58,14 @@ class Packing:
         """True if the encoder uses a kernel of the flash-attention packages."""
         return "flash" in self.attention
 
-    def inputs(self, document_ids: Tensor) -> dict[str, Any]:
-        """Returns the encoder inputs that separate packed documents. document_ids: `(B, L)`, 0 for padding.
+    def inputs(self, document_ids: Tensor | None, attention_mask: Tensor | None = None) -> dict[str, Any]:
+        """Returns the encoder inputs that separate packed documents. document_ids: `(B, L)`, 0 for padding; None: each
+        row is one document, and attention_mask is returned.
 
         attention_mask: see the top of this file; None for flash attention, and for a causal encoder that makes its mask
         from positions that restart. position_ids (`(B, L)`): if the encoder takes them."""
+        if document_ids is None:
+            return {"attention_mask": attention_mask}
         inputs: dict[str, Any] = {"attention_mask": None}
         if "position_ids" in self.takes:
             inputs["position_ids"] = positions_inside(document_ids) + self.first_position
@@ -130,6 +133,14 @@ class Packing:
         alone = torch.cat(alone, dim=1)
         tolerance = 0.1 if lower or encoder.dtype != torch.float32 else 0.01  # lower precision rounds
         return bool((packed - alone).abs().max() < tolerance * (together - alone).abs().max())
+
+
+def present_tokens(input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None = None) -> Tensor:
+    """Returns which positions have tokens and not padding, `(B, L)`, bool: by document_ids, else by attention_mask,
+    else all. All: `(B, L)`."""
+    if document_ids is not None:
+        return document_ids > 0
+    return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
 
 
 def document_bounds(document_ids: Tensor) -> dict[str, Tensor | int]:

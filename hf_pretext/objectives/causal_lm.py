@@ -30,7 +30,7 @@ from ..modules.distributed import over_all_ranks
 from ..modules.losses import cross_entropy, widened
 from ..modules.masking import IGNORED, positions_of
 from ..modules.native_head import with_head
-from ..modules.packing import Packing
+from ..modules.packing import Packing, present_tokens
 
 TRIED_TOKENS = 4
 LEAK = 1e-3  # smaller differences of hidden states are rounding
@@ -165,12 +165,8 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
         word_starts: Tensor | None = None,
         **inputs: Tensor,
     ) -> PretextOutput:
-        if document_ids is not None:
-            inputs |= self.packing.inputs(document_ids)
-            present = document_ids > 0
-        else:
-            inputs["attention_mask"] = attention_mask
-            present = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        inputs |= self.packing.inputs(document_ids, attention_mask)
+        present = present_tokens(input_ids, attention_mask, document_ids)
         if labels is None:
             labels = input_ids.masked_fill(~present, IGNORED)
         labels = self.next_tokens(labels, document_ids)

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrainedConfig, PreTrainedModel
@@ -35,7 +34,7 @@ from ..modules.masking import (
     without_special,
 )
 from ..modules.native_head import with_head
-from ..modules.packing import Packing
+from ..modules.packing import Packing, present_tokens
 from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
 from ..utils.settings import make_settings
 
@@ -173,12 +172,8 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         num_bytes: Tensor | None = None,
         **inputs: Tensor,
     ) -> PretextOutput:
-        if document_ids is not None:
-            inputs |= self.packing.inputs(document_ids)
-            present = document_ids > 0
-        else:
-            inputs["attention_mask"] = attention_mask
-            present = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        inputs |= self.packing.inputs(document_ids, attention_mask)
+        present = present_tokens(input_ids, attention_mask, document_ids)
         allowed = without_special(input_ids, present, self.task.special_token_ids)
         count = allowed.sum()  # of the texts, before pairs are made of them
         if self.task.pairs and labels is None:

@@ -33,7 +33,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
-from ..modules.packing import Packing
+from ..modules.packing import Packing, present_tokens
 from ..modules.wrong_pairs import balanced_accuracy
 
 
@@ -185,12 +185,10 @@ print((logits > 0).tolist())  # True: the token looks replaced
         labels: Tensor | None = None,
         num_bytes: Tensor | None = None,
     ) -> PretextOutput:
-        if document_ids is not None:
-            inputs, present = [packing.inputs(document_ids) for packing in self.packings], document_ids > 0
-        else:
+        if document_ids is None:
             self.check_length(input_ids.shape[1])
-            inputs = [{"attention_mask": attention_mask}] * 2
-            present = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        inputs = [packing.inputs(document_ids, attention_mask) for packing in self.packings]
+        present = present_tokens(input_ids, attention_mask, document_ids)
         generator = self.generator()
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, present, word_starts, generator)

@@ -38,6 +38,7 @@ from ..modules.masking import (
     without_special,
 )
 from ..modules.normalisation import with_normalisation_of
+from ..modules.packing import present_tokens
 from ..modules.video_text import (
     TEXT_TYPE,
     VIDEO_TYPE,
@@ -201,7 +202,7 @@ class VideobertForPreTraining(WithVisualWords):
         if rows is not None:
             labels = rows if labels is None else labels[rows]
             input_ids, attention_mask = (x if x is None else x[rows] for x in (input_ids, attention_mask))
-        text = None if input_ids is None else self.mask_text(input_ids, present_of(input_ids, attention_mask))
+        text = None if input_ids is None else self.mask_text(input_ids, present_tokens(input_ids, attention_mask))
         if words is None:
             return self.learn(text, ("words",))
         if text is None:
@@ -277,7 +278,7 @@ class VideobertForPreTraining(WithVisualWords):
 
     def match(self, input_ids: Tensor, attention_mask: Tensor | None = None, **frames: Tensor) -> Tensor:
         """Returns the alignment score of each text and its film, `(B,)`: above 0 if they belong together."""
-        text = tokens_of(input_ids, TEXT_TYPE, present_of(input_ids, attention_mask))
+        text = tokens_of(input_ids, TEXT_TYPE, present_tokens(input_ids, attention_mask))
         _, pooled = self.encode(self.joined(text, self.film_of(frames)))
         right, wrong = self.full_model.cls.seq_relationship(pooled).unbind(1)
         return right - wrong
@@ -288,7 +289,7 @@ class VideobertForPreTraining(WithVisualWords):
         """Returns the logits `(M, vocabulary)` of the masked tokens, predicted from the text and, if given, its film.
         masked: `(B, L)`, bool. input_ids: `(B, L)`, with the masked tokens replaced already."""
         labels = input_ids.masked_fill(~masked, IGNORED)
-        text = tokens_of(input_ids, TEXT_TYPE, present_of(input_ids, attention_mask), labels)
+        text = tokens_of(input_ids, TEXT_TYPE, present_tokens(input_ids, attention_mask), labels)
         return self.predicted(self.joined(text, self.film_of(frames)))
 
     def predicted(self, tokens: Tokens) -> Tensor:
@@ -301,7 +302,7 @@ class VideobertForPreTraining(WithVisualWords):
         film, ids = self.mask_film(self.words_of(batch)[0]), batch["input_ids"]
         masked, first = film.labels != IGNORED, self.task.first_word_id
         film.ids = film.ids.masked_fill(masked, self.task.mask_token_id)
-        text = tokens_of(ids, TEXT_TYPE, present_of(ids, batch.get("attention_mask")))
+        text = tokens_of(ids, TEXT_TYPE, present_tokens(ids, batch.get("attention_mask")))
         words = self.predicted(self.joined(text, film))[:, first : first + self.visual_words.size].argmax(1)
         return strips(self.visual_words, frames_of(batch), masked, words, ILLUSTRATED)
 
@@ -310,11 +311,6 @@ class VideobertForPreTraining(WithVisualWords):
         `condense` returns for them."""
         words, _ = self.words_of(frames)
         return None if words is None else tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
-
-
-def present_of(input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
-    """Returns which tokens are no padding, bool `(B, L)`."""
-    return torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
 
 
 def check_batch(input_ids: Tensor | None, pixels: Tensor | None, keys: Tensor | None) -> None:

@@ -233,7 +233,7 @@ def test_packed_documents_do_not_see_each_other(name, attention):
     torch.testing.assert_close(other.logits[0, :45], one.logits[there], atol=1e-5, rtol=0)
     for i, term in enumerate(("generator", "discriminator")):  # the comparison detects leaks of each of the two
         inputs = model.packings[i].inputs
-        model.packings[i].inputs = lambda ids, given=inputs: {**given(ids), "attention_mask": ids.clamp(max=1)}
+        model.packings[i].inputs = lambda ids, mask, given=inputs: {**given(ids), "attention_mask": ids.clamp(max=1)}
         leaking = model(**packed, document_ids=documents).losses[term]
         assert (leaking - one.losses[term]).abs() > 2e-4
         model.packings[i].inputs = inputs
