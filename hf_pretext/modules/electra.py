@@ -1,13 +1,12 @@
 """Parts of ELECTRA: a small generator for an encoder of texts, and the native model that its checkpoint is of.
 
 ElectraConfig or ElectraModel -> ElectraForPreTraining; any other config or encoder of texts -> plain encoder
-encoder, size -> sizes of a generator -> ElectraForMaskedLM that shares its embeddings with the encoder
+encoder, size -> sizes of a generator -> `...ForMaskedLM` that shares its embeddings with the encoder
 """
 
 import copy
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import nn
@@ -15,7 +14,6 @@ from transformers import (
     AutoModel,
     AutoModelForMaskedLM,
     ElectraConfig,
-    ElectraForMaskedLM,
     ElectraForPreTraining,
     ElectraModel,
     PreTrainedConfig,
@@ -26,14 +24,9 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from ..encoders import build_encoder, check_encoder
-from ..features import positions, width
+from .native_head import with_head
 
-POSITIONS = 512  # of a generator for an encoder without a maximum length
-SAME = (  # sizes and settings that a generator has from its encoder, if the encoder's config has one of this name
-    "num_hidden_layers", "hidden_act", "hidden_dropout_prob", "attention_probs_dropout_prob", "type_vocab_size",
-    "initializer_range", "layer_norm_eps", "pad_token_id",
-)  # fmt: skip
-FEED_FORWARD = ("intermediate_size", "hidden_dim", "ffn_dim", "n_inner", "d_ff")  # its names in configs
+OF_WIDTH = ("hidden_size", "num_attention_heads", "intermediate_size")  # sizes of an ELECTRA generator that may differ
 
 
 class AutoDiscriminator(AutoModel):
@@ -77,68 +70,61 @@ def word_embeddings(encoder: PreTrainedModel) -> nn.Embedding:
     return table
 
 
-def generator_sizes(encoder: PreTrainedModel, size: float) -> dict[str, Any]:
-    """Returns the arguments of the `ElectraConfig` of a generator, as JSON types.
+def generator_sizes(encoder: PreTrainedModel, size: float) -> dict[str, int]:
+    """Returns the values of the generator's config that differ from the encoder's.
 
-    size: its width, heads and feed-forward width, as a share of the encoder's; it has as many layers. Raises
-    `ValueError` for an encoder whose config does not name its sizes."""
-    config, words = encoder.config, word_embeddings(encoder)
+    size: share of the encoder's width, attention heads and feed-forward width for ELECTRA, as in its paper; share of
+    the number of layers for other architectures, as in DeBERTaV3 (https://huggingface.co/papers/2111.09543). Raises
+    `ValueError` for an encoder whose config does not name its layers."""
+    config = encoder.config
+    if isinstance(encoder, ElectraModel):
+        heads = max(round(config.num_attention_heads * size), 1)
+        return {
+            "hidden_size": heads * max(round(config.hidden_size * size / heads), 1),
+            "num_attention_heads": heads,
+            "intermediate_size": max(round(config.intermediate_size * size), 1),
+        }
     if getattr(config, "num_hidden_layers", None) is None:
         raise ValueError(
             f"The number of layers of {type(encoder).__name__} is unknown: its config has no num_hidden_layers. Give "
-            "the sizes of a generator: parts={'generator': {'num_hidden_layers': ...}}."
+            "another encoder, for example ELECTRA, BERT, RoBERTa or ModernBERT."
         )
-    wide = width(encoder)
-    heads = max(round((getattr(config, "num_attention_heads", None) or max(wide // 64, 1)) * size), 1)
-    inner = next(filter(None, (getattr(config, name, None) for name in FEED_FORWARD)), 4 * wide)
-    default, electra = ElectraConfig(), isinstance(encoder, ElectraModel)
-    return {
-        **{name: getattr(config, name, getattr(default, name)) for name in SAME},
-        "vocab_size": words.num_embeddings,
-        "embedding_size": words.embedding_dim,
-        "hidden_size": heads * max(round(wide * size / heads), 1),
-        "num_attention_heads": heads,
-        "intermediate_size": max(round(inner * size), 1),
-        "max_position_embeddings": config.max_position_embeddings if electra else positions(encoder)[1] or POSITIONS,
-    }
+    return {"num_hidden_layers": max(round(config.num_hidden_layers * size), 1)}
 
 
-def build_generator(encoder: PreTrainedModel, sizes: Mapping[str, Any]) -> ElectraForMaskedLM:
-    """Returns a fresh generator that shares its embeddings with an encoder.
+def build_generator(encoder: PreTrainedModel, sizes: Mapping[str, int]) -> PreTrainedModel:
+    """Returns a fresh masked language model of the encoder's architecture, that shares its embeddings with the encoder.
 
     An ELECTRA encoder shares all its embeddings: of tokens, positions and token types, and their norm. Encoders of
     other architectures share the embeddings of tokens. The generator's output layer uses the same table.
 
-    sizes: see `generator_sizes`. Raises `ValueError` for a generator that is wider or deeper than the encoder, or has
-    another vocabulary or embeddings of another width."""
-    words, config = word_embeddings(encoder), ElectraConfig(**sizes)
-    check_sizes(config, encoder, words)
-    attention = encoder.config._attn_implementation
-    generator = AutoModelForMaskedLM.from_config(config, dtype=torch.float32, attn_implementation=attention)
+    sizes: see `generator_sizes`. Raises `ValueError` for a generator that is wider or deeper than the encoder, for
+    other sizes that can't differ, and for an architecture without a masked language model."""
+    words, config = word_embeddings(encoder), copy.deepcopy(encoder.config)
+    check_sizes(sizes, encoder)
+    for name, value in sizes.items():
+        setattr(config, name, value)
+    if kinds := getattr(config, "layer_types", None):
+        config.layer_types = kinds[: config.num_hidden_layers]
+    generator = with_head(config, AutoModelForMaskedLM, "replaced token detection", "ELECTRA, BERT or ModernBERT")
     if isinstance(encoder, ElectraModel):
         generator.electra.embeddings = encoder.embeddings
-    else:
-        generator.electra.embeddings.word_embeddings.weight = words.weight
-    generator.generator_lm_head.weight = words.weight
+    for part in (generator.get_input_embeddings(), generator.get_output_embeddings()):
+        if part is not None and part.weight.shape == words.weight.shape:
+            part.weight = words.weight
     return generator
 
 
-def check_sizes(config: ElectraConfig, encoder: PreTrainedModel, words: nn.Embedding) -> None:
-    """Raises `ValueError` for a generator that does not fit an encoder. words: the embeddings of its tokens."""
+def check_sizes(sizes: Mapping[str, int], encoder: PreTrainedModel) -> None:
+    """Raises `ValueError` for sizes of a generator that do not fit its encoder."""
     name = type(encoder).__name__
-    layers = getattr(encoder.config, "num_hidden_layers", None)
-    for key, most in (("hidden_size", width(encoder)), ("num_hidden_layers", layers)):
-        if most is not None and getattr(config, key) > most:
+    known = ("num_hidden_layers", *(OF_WIDTH if isinstance(encoder, ElectraModel) else ()))
+    for key, value in sizes.items():
+        if key not in known:
+            raise ValueError(f"The generator of {name} can't have another {key}. Known sizes: {', '.join(known)}.")
+        if value > getattr(encoder.config, key):
             raise ValueError(
-                f"The generator's {key} is {getattr(config, key)}, but that of its encoder ({name}) is {most}. A "
-                "generator must not be larger than its encoder: give smaller sizes, or a generator_size."
-            )
-    shared = {"vocab_size": words.num_embeddings, "embedding_size": words.embedding_dim}
-    if isinstance(encoder, ElectraModel):
-        shared |= {key: getattr(encoder.config, key) for key in ("max_position_embeddings", "type_vocab_size")}
-    for key, value in shared.items():
-        if getattr(config, key) != value:
-            raise ValueError(
-                f"The generator's {key} is {getattr(config, key)}, but it shares the embeddings of its encoder "
-                f"({name}), where it is {value}. Give the same value."
+                f"The generator's {key} is {value}, but that of its encoder ({name}) is "
+                f"{getattr(encoder.config, key)}. A generator must not be larger than its encoder: give smaller sizes, "
+                "or a generator_size."
             )

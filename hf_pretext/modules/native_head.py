@@ -1,11 +1,13 @@
-"""Gives an encoder the head over the vocabulary that transformers has for its architecture.
+"""The head over the vocabulary that transformers has for the architecture of an encoder.
 
 config, encoder without a head, or full model -> `...ForMaskedLM`, `...ForCausalLM`
+full model, batch, positions -> last hidden states (B, L, D), logits of these positions
 """
 
 import copy
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..encoders import check_encoder
@@ -38,3 +40,24 @@ def with_head(encoder: PreTrainedModel | PreTrainedConfig, auto: type, task: str
             "with all weights, or a config for a new one."
         )
     return full_model
+
+
+def logits_at(full_model: PreTrainedModel, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, tuple]:
+    """Returns the last hidden states of a `...ForMaskedLM`, `(B, L, D)`, and its outputs with the logits of some tokens
+    only, `(1, M, vocabulary)`.
+
+    where: rows and columns of the M tokens. A head processes each token separately, so only these tokens are passed to
+    it, as one sequence `(1, M, D)`."""
+    states = []
+
+    def only_some(module, arguments, outputs):
+        states.append(outputs.last_hidden_state)
+        outputs["last_hidden_state"] = outputs.last_hidden_state[where][None]  # (1, M, D)
+        return outputs
+
+    handle = full_model.base_model.register_forward_hook(only_some)
+    try:
+        outputs = full_model(**inputs).to_tuple()  # a `...ForMaskedLM` has logits of tokens only
+    finally:
+        handle.remove()
+    return states[0], outputs

@@ -33,7 +33,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
-from ..modules.native_head import with_head
+from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
 from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
 from ..utils.settings import make_settings
@@ -226,21 +226,9 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         """Returns the encoder's last hidden states `(B, L, D)`, logits `(M, vocabulary)` of the masked tokens, and
         logits `(B, 2)` of the pairs, None without the setting `pairs`.
 
-        where: rows and columns of the masked tokens, see `positions_of`. A head processes each token separately, so
-        only the M masked tokens are passed to it, as one sequence `(1, M, D)`."""
-        states = []
-
-        def only_hidden(module, arguments, outputs):
-            states.append(outputs.last_hidden_state)
-            outputs["last_hidden_state"] = outputs.last_hidden_state[where][None]  # (1, M, D)
-            return outputs
-
-        handle = self.encoder.register_forward_hook(only_hidden)
-        try:
-            outputs = self.full_model(**inputs).to_tuple()  # a `...ForMaskedLM` has logits of tokens only
-        finally:
-            handle.remove()
-        return states[0], outputs[0][0], outputs[1] if self.task.pairs else None
+        where: rows and columns of the masked tokens, see `positions_of`."""
+        hidden, outputs = logits_at(self.full_model, where, **inputs)
+        return hidden, outputs[0][0], outputs[1] if self.task.pairs else None
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:
         """Returns the logits `(M, vocabulary)` of the masked tokens (`(B, L)`, bool), row by row. The input_ids of the

@@ -33,6 +33,7 @@ from ..modules.masking import (
     with_tokens_of,
     without_special,
 )
+from ..modules.native_head import logits_at
 from ..modules.packing import Packing, present_tokens
 from ..modules.wrong_pairs import balanced_accuracy
 
@@ -44,8 +45,8 @@ class ReplacedTokenTask(MaskTask):
 
     mask_ratio: share of each sequence's tokens that the generator fills; at least one token.
     unit: tokens that are filled together: single tokens, words, or spans of words.
-    generator_size: width, attention heads and feed-forward width of the generator, as a share of the encoder's. It has
-        as many layers as the encoder.
+    generator_size: size of the generator, as a share of the encoder's: width, attention heads and feed-forward width
+        for ELECTRA, with as many layers; number of layers for other architectures, with the same width (DeBERTaV3).
     discriminator_weight: weight of the encoder's loss, next to the generator's with weight 1.
     temperature: divides the generator's logits when tokens are sampled; below 1, replaced tokens fit better.
     """
@@ -74,11 +75,11 @@ class ReplacedTokenForPreTraining(PretextModel):
     The checkpoint of an ELECTRA encoder is an `ElectraForPreTraining`, with its head: `AutoModelForPreTraining` and
     `AutoModel` load it. That of any other encoder of texts is the plain encoder; its head is in pretext.safetensors.
 
-    The generator is an `ElectraForMaskedLM` for any encoder, with as many layers. Its sizes are in config.json
-    (`parts`), its weights in pretext.safetensors. It shares the encoder's embeddings, which are stored once, in
-    model.safetensors: all of them for ELECTRA, else those of tokens. Its output layer uses the same table. Where it is
-    narrower than the table, ELECTRA's projections (`embedding_size`) lie between. After training, only the encoder is
-    needed.
+    The generator is a masked language model of the encoder's architecture (`AutoModelForMaskedLM`). Its sizes are in
+    config.json (`parts`), its weights in pretext.safetensors. It shares the encoder's embeddings, which are stored
+    once, in model.safetensors: all of them for ELECTRA, else those of tokens. Its output layer uses the same table.
+    Where it is narrower than the table, ELECTRA's projections (`embedding_size`) lie between. After training, only the
+    encoder is needed.
 
     forward: input_ids (`(B, L)`), attention_mask (`(B, L)`, 1 for tokens, 0 for padding). word_starts, document_ids:
     see `MaskedLMForPreTraining`. labels (`(B, L)`, `IGNORED` for tokens that are not masked): if given, input_ids are
@@ -148,7 +149,7 @@ print((logits > 0).tolist())  # True: the token looks replaced
         if not isinstance(full_model, ElectraForPreTraining):
             wide = width(self.encoder)
             self.pretext_head = nn.Sequential(nn.Linear(wide, wide), nn.GELU(), nn.Linear(wide, 1))
-        self.packings = [Packing(model) for model in (self.token_generator.electra, self.encoder)]
+        self.packings = [Packing(model) for model in (self.token_generator.base_model, self.encoder)]
         self.post_init()
 
     @classmethod
@@ -168,7 +169,7 @@ print((logits > 0).tolist())  # True: the token looks replaced
 
     def trained_encoders(self) -> list[PreTrainedModel]:
         """Returns the encoder and the generator."""
-        return [*super().trained_encoders(), self.token_generator.electra]
+        return [*super().trained_encoders(), self.token_generator.base_model]
 
     def kept_outside(self) -> set[str]:
         """See `NativeCheckpoint.kept_outside`. The generator is saved without the embeddings that it shares."""
@@ -185,8 +186,6 @@ print((logits > 0).tolist())  # True: the token looks replaced
         labels: Tensor | None = None,
         num_bytes: Tensor | None = None,
     ) -> PretextOutput:
-        if document_ids is None:
-            self.check_length(input_ids.shape[1])
         inputs = [packing.inputs(document_ids, attention_mask) for packing in self.packings]
         present = present_tokens(input_ids, attention_mask, document_ids)
         generator = self.generator()
@@ -216,20 +215,9 @@ print((logits > 0).tolist())  # True: the token looks replaced
         masked = draw_masked(allowed, task.mask_ratio, task.unit, word_starts, generator)
         return input_ids.masked_fill(masked, task.mask_token_id), input_ids.masked_fill(~masked, IGNORED)
 
-    def check_length(self, length: int) -> None:
-        """Raises `ValueError` for texts of more tokens than the generator has positions: its encoder may have none."""
-        most = self.token_generator.config.max_position_embeddings
-        if length > most:
-            raise ValueError(
-                f"The texts have {length} tokens, but the generator has {most} positions. Give shorter texts, or a "
-                "generator with more: max_position_embeddings in parts={'generator': {...}}."
-            )
-
     def guess(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> Tensor:
         """Returns the generator's logits of the masked tokens, `(M, vocabulary)`. where: see `positions_of`."""
-        model = self.token_generator
-        hidden = model.electra(**inputs).last_hidden_state[where]
-        return model.generator_lm_head(model.generator_predictions(hidden))
+        return logits_at(self.token_generator, where, **inputs)[1][0][0]
 
     def sample(self, guesses: Tensor, generator: torch.Generator | None) -> Tensor:
         """Samples a token from each row of the generator's logits, `(M, vocabulary)` to `(M,)`.
