@@ -4,75 +4,28 @@
     python benchmarks/masked_lm.py --sizes 256x4 --steps 20
 
 The usual script is `AutoModelForMaskedLM` + `DataCollatorForLanguageModeling` + `Trainer`. It runs twice: with texts
-concatenated and chunked, and with lines padded to the longest of the batch. All runs use the same architecture, initial
+concatenated and chunked, and with texts truncated and padded. All runs use the same architecture, initial
 weights, optimizer, precision and tokens per batch (with padding). The rates count real tokens, without padding. Each
 run is a separate process. The runs alternate, and the rates are medians. The losses on the same held-out masks, after
 the same number of real tokens, show whether the faster run learns as much. The data are film reviews, downloaded once
 (recipes/data/reviews.py).
 """
 
-import argparse
-import importlib.util
-import json
-import resource
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from pathlib import Path
-
-import datasets
 import torch
-from transformers import (
-    AutoModelForMaskedLM,
-    BertConfig,
-    DataCollatorForLanguageModeling,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-    set_seed,
-)
+from language_models import LENGTH, Comparison
+from transformers import AutoModelForMaskedLM, BertConfig, DataCollatorForLanguageModeling
 
-from hf_pretext import MaskedLMForPreTraining, PretextTrainer
-from hf_pretext.data.corpus import PackedTexts, source_of, tokenised
-from hf_pretext.data.sources import open_source
-from hf_pretext.data.tokenizer import train_tokenizer
-from hf_pretext.modalities.text import Corpus
-from hf_pretext.utils.machine import describe, has_bf16, keep_freed_memory
+from hf_pretext import MaskedLMForPreTraining
 
-REVIEWS = Path(__file__).parent.parent / "recipes" / "data" / "reviews.py"
-VOCABULARY, LENGTH, WARM, HELD_OUT, SEEDS = 30_522, 128, 3, 128, 3
-CONTENDERS = ("ours", "chunked", "padded")
-METRICS = ("rate", "peak_mb", "taken_mb")  # taken_mb: peak_mb without the memory before the model is built
+SHARE = 0.15  # of the tokens that are masked
 
 
-def reviews() -> Path:
-    """Returns the folder of the reviews. Downloads them on the first call."""
-    spec = importlib.util.spec_from_file_location("reviews", REVIEWS)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.reviews()
-
-
-def tokenizer(folder: Path):
-    """Returns a WordPiece tokenizer trained on the reviews."""
-    source = open_source(str(folder / "train.parquet"), needed=("text",))
-    return train_tokenizer(source, size=VOCABULARY, max_length=LENGTH)
-
-
-def model_of(size: str, vocabulary: int, seed: int):
-    """Returns a fresh BERT. The same seed gives the same weights.
-
-    size: hidden size and layers, for example "256x4".
-    """
-    width, depth = map(int, size.split("x"))
-    set_seed(seed)
+def bert(width: int, layers: int, tokens):
+    """Returns a fresh BERT without dropout."""
     config = BertConfig(
-        vocab_size=vocabulary,
+        vocab_size=len(tokens),
         hidden_size=width,
-        num_hidden_layers=depth,
+        num_hidden_layers=layers,
         num_attention_heads=width // 64,
         intermediate_size=4 * width,
         max_position_embeddings=LENGTH,
@@ -82,201 +35,37 @@ def model_of(size: str, vocabulary: int, seed: int):
     return AutoModelForMaskedLM.from_config(config)
 
 
-class Clock(TrainerCallback):
-    """Measures the seconds of the steps after the first `WARM`."""
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step == WARM:
-            self.begun = time.perf_counter()
-        self.seconds = time.perf_counter() - self.begun if state.global_step > WARM else 0.0
-
-
-class Counting:
-    """Counts the real tokens of each batch and returns the batch unchanged.
-
-    find: returns the number of real tokens of a batch.
-    """
-
-    def __init__(self, find):
-        self.find, self.by_step = find, []
-
-    def __call__(self, batch):
-        self.by_step.append(int(self.find(batch)))
-        return batch
-
-
-def ours(model, tokens, folder: Path, arguments: dict, clock: Clock) -> Counting:
-    """Trains with `PretextTrainer`. Returns the counts of real tokens."""
-    keep_freed_memory()  # recipes do the same
-    source = open_source(str(folder / "train.parquet"), needed=("text",))
-    rows = source_of(PackedTexts(tokenised(source, tokens), tokens, LENGTH), source, tokens)
+def pretext(model, tokens) -> MaskedLMForPreTraining:
+    """Returns the model as our objective."""
     ids = dict(mask_token_id=tokens.mask_token_id, special_token_ids=tokens.all_special_ids)
-    pretext = MaskedLMForPreTraining.from_encoder(model, **ids)
-    count = Counting(lambda batch: (batch["document_ids"] > 0).sum())
-    processing = Corpus(tokens, LENGTH)
-    processing.finish = count
-    trainer = PretextTrainer(pretext, TrainingArguments(**arguments), rows, processing, callbacks=[clock])
-    trainer.pop_callback(PrinterCallback)
-    trainer.train()
-    return count
+    return MaskedLMForPreTraining.from_encoder(model, mask_ratio=SHARE, **ids)
 
 
-def usual(model, tokens, folder: Path, arguments: dict, clock: Clock, padded: bool) -> Counting:
-    """Trains like run_mlm.py of transformers. Returns the counts of real tokens. padded: as with `--line_by_line`."""
-    texts = datasets.load_dataset("parquet", data_files=str(folder / "train.parquet"), split="train")
-
-    def lines(batch):
-        filled = [line for text in batch["text"] for line in text.splitlines() if line and not line.isspace()]
-        return tokens(filled, truncation=True, max_length=LENGTH, return_special_tokens_mask=True)
-
-    def chunks(batch):
-        encoded = tokens(batch["text"], return_special_tokens_mask=True)
-        joined = {key: [value for row in rows for value in row] for key, rows in encoded.items()}
-        total = len(joined["input_ids"]) // LENGTH * LENGTH
-        return {key: [all_[i : i + LENGTH] for i in range(0, total, LENGTH)] for key, all_ in joined.items()}
-
-    data = texts.map(lines if padded else chunks, batched=True, remove_columns=texts.column_names)
-    collator = DataCollatorForLanguageModeling(tokens, mlm_probability=0.15)
-    count = Counting(lambda batch: batch["attention_mask"].sum())
-    trainer = Trainer(
-        model,
-        TrainingArguments(**arguments),
-        train_dataset=data,
-        data_collator=lambda rows: count(collator(rows)),
-        callbacks=[clock],
-    )
-    trainer.pop_callback(PrinterCallback)
-    trainer.train()
-    return count
+def encoded(tokens, texts: list[str]) -> dict[str, list[list[int]]]:
+    """Returns the tokens of texts, and which of them are special."""
+    rows = tokens(texts, return_special_tokens_mask=True, verbose=False)
+    return {key: rows[key] for key in ("input_ids", "special_tokens_mask")}
 
 
-def run(contender: str, size: str, steps: int, batch: int, seed: int) -> dict:
-    """Runs one contender in this process. Returns its results."""
-    datasets.disable_progress_bars()
-    folder = reviews()
-    tokens = tokenizer(folder)
-    before = peak_mb()  # memory of Python, the libraries and the tokenizer
-    model, clock = model_of(size, len(tokens), seed), Clock()
-    with tempfile.TemporaryDirectory() as output:
-        arguments = dict(
-            output_dir=output,
-            max_steps=steps,
-            per_device_train_batch_size=batch,
-            learning_rate=5e-4,
-            lr_scheduler_type="constant_with_warmup",
-            warmup_steps=10,
-            bf16=has_bf16(),
-            use_cpu=not torch.accelerator.is_available(),  # without it, TrainingArguments refuses bf16 on a CPU
-            save_strategy="no",
-            logging_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            seed=seed,
-        )
-        if contender == "ours":
-            count = ours(model, tokens, folder, arguments, clock)
-        else:
-            count = usual(model, tokens, folder, arguments, clock, padded=contender == "padded")
-    return {
-        "rate": sum(count.by_step[WARM:steps]) / clock.seconds,
-        "tokens": sum(count.by_step[:steps]),
-        "peak_mb": peak_mb(),
-        "taken_mb": peak_mb() - before,
-        "losses": held_out_losses(model, tokens, folder),
-    }
+def labelled(ids, attention_mask, tokens, random: torch.Generator):
+    """Masks tokens of held-out texts. Returns the ids and the labels."""
+    special = torch.isin(ids, torch.tensor(tokens.all_special_ids))
+    masked = (torch.rand(ids.shape, generator=random) < SHARE) & ~special
+    return ids.masked_fill(masked, tokens.mask_token_id), ids.masked_fill(~masked, -100)
 
 
-def peak_mb() -> float:
-    """Returns the peak memory of this process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-@torch.no_grad()
-def held_out_losses(model, tokens, folder: Path) -> dict[str, float]:
-    """Returns the losses on validation, with the same masked tokens for all contenders.
-
-    documents: texts from their start, as hf_pretext trains. chunks: chunks of concatenated texts, as the usual script
-    trains. Both are measured so that neither contender has an advantage.
-    """
-    texts = datasets.load_dataset("parquet", data_files=str(folder / "validation.parquet"), split="train")
-    random = torch.Generator().manual_seed(0)
-    texts = list(texts.select(torch.randperm(len(texts), generator=random)[:HELD_OUT].tolist())["text"])
-    documents = tokens(texts, truncation=True, max_length=LENGTH, padding=True, return_tensors="pt")
-    joined = torch.tensor([token for ids in tokens(texts)["input_ids"] for token in ids])
-    chunks = joined[: len(joined) // LENGTH * LENGTH].view(-1, LENGTH)[:HELD_OUT]
-    model.eval()
-    losses = {}
-    for name, ids, attention_mask in (
-        ("documents", documents["input_ids"], documents["attention_mask"]),
-        ("chunks", chunks, torch.ones_like(chunks)),
-    ):
-        special = torch.isin(ids, torch.tensor(tokens.all_special_ids))
-        hidden = (torch.rand(special.shape, generator=random) < 0.15) & ~special
-        labels, ids = ids.masked_fill(~hidden, -100), ids.masked_fill(hidden, tokens.mask_token_id)
-        losses[name] = model(input_ids=ids, attention_mask=attention_mask, labels=labels).loss.item()
-    return losses
-
-
-def apart(contender: str, size: str, steps: int, batch: int, seed: int = 0) -> dict:
-    """Runs one contender in a new process. Returns its results."""
-    command = [sys.executable, __file__, "--contender", contender, "--sizes", size]
-    command += ["--steps", str(steps), "--batch", str(batch), "--seed", str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr[-3000:])
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", default=["256x4", "512x4", "768x12"], help="hidden size x layers")
-    parser.add_argument("--turns", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--batch", type=int, default=32, help=f"sequences per batch, each of {LENGTH} tokens")
-    parser.add_argument("--learn", type=int, default=300_000, help="compare losses after so many real tokens; 0: skip")
-    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
-    parser.add_argument("--contender", choices=CONTENDERS, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.contender:
-        print(json.dumps(run(options.contender, options.sizes[0], options.steps, options.batch, options.seed)))
-        return
-    results = {}
-    for size in options.sizes:
-        steps = options.steps if int(size.split("x")[1]) < 12 else max(options.steps // 4, 2 * WARM)
-        turns = [{name: apart(name, size, steps, options.batch) for name in CONTENDERS} for _ in range(options.turns)]
-        results[size] = turns
-        middle = {
-            name: {key: statistics.median(turn[name][key] for turn in turns) for key in METRICS} for name in CONTENDERS
-        }
-        print(f"BERT of {size}, {VOCABULARY:,} tokens, batches of {options.batch} x {LENGTH}, {steps} steps")
-        for name, values in middle.items():
-            print(
-                f"  {name:8s} {values['rate']:7.0f} real tokens/s, peak memory {values['peak_mb']:6.0f} MB, of which "
-                f"{values['taken_mb']:6.0f} for training; ours / this: "
-                f"speed {middle['ours']['rate'] / values['rate']:.2f}, "
-                f"peak memory {middle['ours']['peak_mb'] / values['peak_mb']:.2f}, "
-                f"memory for training {middle['ours']['taken_mb'] / values['taken_mb']:.2f}"
-            )
-    if options.learn:
-        results["learning"] = learning(options, results[options.sizes[0]][0])
-    print(json.dumps({**results, "machine": describe(torch.device("cpu"))}))
-
-
-def learning(options, speeds: dict[str, dict]) -> dict[str, list[dict]]:
-    """Returns held-out losses of the first size after the same number of real tokens, for `SEEDS` seeds."""
-    size, results = options.sizes[0], {}
-    for name in ("chunked", "ours"):
-        tokens_per_step = speeds[name]["tokens"] / options.steps
-        steps = round(options.learn / tokens_per_step)
-        results[name] = [apart(name, size, steps, options.batch, seed) for seed in range(SEEDS)]
-        parts = []
-        for kind in results[name][0]["losses"]:
-            losses = [result["losses"][kind] for result in results[name]]
-            parts.append(f"{statistics.mean(losses):.3f} ± {statistics.stdev(losses):.3f} on {kind}")
-        tokens = statistics.mean(result["tokens"] for result in results[name])
-        print(f"  {name}: held-out loss {', '.join(parts)} after {tokens:,.0f} real tokens, {SEEDS} seeds")
-    return results
-
+comparison = Comparison(
+    script=__file__,
+    doc=__doc__,
+    architecture="BERT",
+    sizes=("256x4", "512x4", "768x12"),
+    model_of=bert,
+    pretext=pretext,
+    collator=lambda tokens: DataCollatorForLanguageModeling(tokens, mlm_probability=SHARE),
+    encoded=encoded,
+    labelled=labelled,
+    tokenizer={},
+)
 
 if __name__ == "__main__":
-    main()
+    comparison.main()
