@@ -1,6 +1,6 @@
 """Scripts on one or several processes, whose losses and gradients are compared.
 
-A test writes a script that calls `compare`, and runs it with `values_of`; `start` runs any other script.
+`start` runs a script; rank_cases.py calls `compare`.
 """
 
 import gc
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.nn.parallel import DistributedDataParallel
 
 TESTS = Path(__file__).parent
@@ -31,14 +31,6 @@ def start(script: Path, *arguments, ranks: int = 1, expect: int = 0) -> str:
     return done.stderr
 
 
-def values_of(code: str, folder: Path, ranks: int) -> dict[str, torch.Tensor]:
-    """What `compare` saves in a script of this code."""
-    script, file = folder / "compare.py", folder / f"{ranks}.safetensors"
-    script.write_text(code)
-    start(script, file, ranks, ranks=ranks)
-    return load_file(file)
-
-
 def same_values(values: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor]) -> None:
     assert values.keys() == expected.keys()
     for name, value in expected.items():
@@ -48,15 +40,21 @@ def same_values(values: Mapping[str, torch.Tensor], expected: Mapping[str, torch
 # in the script
 
 
-def compare(kinds: Iterable[str], compute: Callable[[str, int, int], dict[str, torch.Tensor]], of_last=False) -> None:
-    """Saves what `compute(kind, rank, ranks)` returns on the first rank, or on the last one, and ends the process."""
+def compare(cases: Mapping[str, tuple[Iterable[str], Callable[[str, int, int], dict[str, torch.Tensor]]]]) -> None:
+    """Saves what `compute(kind, rank, ranks)` of each case returns on the last rank, as `case/kind: name`, and ends the
+    process. cases: kinds and compute, by name."""
     file, ranks = sys.argv[1], int(sys.argv[2])
     if ranks > 1:
         dist.init_process_group("gloo")
     rank = dist.get_rank() if ranks > 1 else 0
     # compute is a function: no model outlives the group, whose threads must have ended before the interpreter does
-    values = {f"{kind}: {name}": value for kind in kinds for name, value in compute(kind, rank, ranks).items()}
-    if rank == (ranks - 1 if of_last else 0):
+    values = {
+        f"{case}/{kind}: {name}": value
+        for case, (kinds, compute) in cases.items()
+        for kind in kinds
+        for name, value in compute(kind, rank, ranks).items()
+    }
+    if rank == ranks - 1:
         save_file(values, file)
     if ranks > 1:
         dist.barrier()
@@ -65,8 +63,8 @@ def compare(kinds: Iterable[str], compute: Callable[[str, int, int], dict[str, t
         os._exit(0)  # an interpreter that ends while a thread of gloo's still frees a tensor is aborted, once in many
 
 
-def trained(model, batch: dict[str, torch.Tensor], ranks: int) -> dict[str, torch.Tensor]:
-    """Loss and logged negatives as the mean over ranks, and all gradients."""
+def trained(model, batch: dict[str, torch.Tensor], ranks: int, counted: bool = False) -> dict[str, torch.Tensor]:
+    """Loss and logged negatives as the mean over ranks, and all gradients. counted: also its number of labels."""
     wrapped = DistributedDataParallel(model) if ranks > 1 else model  # must outlive the backward pass
     output = wrapped(**batch)
     output.loss.backward()
@@ -77,4 +75,6 @@ def trained(model, batch: dict[str, torch.Tensor], ranks: int) -> dict[str, torc
         for value in values.values():
             dist.all_reduce(value)
             value /= ranks
+    if counted:
+        values["predicted"] = torch.tensor(len(output.labels))
     return values | {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
