@@ -177,6 +177,7 @@ def test_losses_of_mismatched_pairs_are_transformers_own(monkeypatch):
         torch.testing.assert_close(ours[name], theirs[name], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", flava.WEIGHTS)
 def test_each_loss_alone_is_learned(name):
     weights = {f"{other}_weight": float(other == name) for other in flava.WEIGHTS}

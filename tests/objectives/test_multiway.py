@@ -119,6 +119,7 @@ def test_every_parameter_learns_from_one_kind_or_another():
     assert any(".language." in name for name in experts) and not any(".vision." in name for name in experts)
 
 
+@pytest.mark.slow
 def test_each_kind_is_learned():
     for kind, batch in kinds(pairs()).items():
         model = fitted(contrastive_weight=float(kind == "pairs"), text_mask_ratio=0.3).train()

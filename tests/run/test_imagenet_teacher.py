@@ -173,6 +173,7 @@ def test_the_classifier_computes_what_the_weights_mean(made, weights):
         torch.testing.assert_close(logits, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_variants_of_the_architecture_compute_something_else(made, weights):
     """Symmetric padding, an epsilon of 1e-5: the test above would show either."""
     images, state = noise(64, 64), loaded(made).timm_model.state_dict()
