@@ -16,6 +16,7 @@ from transformers.utils import CONFIG_NAME
 from .. import registry
 from ..data.lines import Reading
 from ..encoders import WEIGHTS, build_encoder, takes_kind
+from ..interop.sentence_transformers import POOLING, read_pooling
 from ..modalities import Inputs, modality_classes
 from ..modalities._saved_clips import saved_clips
 from ..modeling import load
@@ -53,18 +54,18 @@ def evaluate(
     and strength of the probe are chosen on validation for both. `fine_tune` also measures fine-tuned copies of them.
 
     source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), the folder of one of its
-    encoders, or any encoder of one kind of data. Clips are as in training, if its processor says so. dataset, label,
-    column: the labelled set, like `--eval_dataset` and its options. rows: maximum number of rows of each split.
-    image_size: replaces the size of the processor, in pixels; without a processor, images are scaled to [-1, 1] at this
-    size. image_white: as in training, see `ImageArguments`. revision: branch, tag or commit of a repository. encoding,
-    separator: of the data files (see `RunArguments`). device: default: the accelerator, else the CPU. fine_tune: epochs
-    of fine-tuning, for image encoders; 0 for none.
+    encoders, or any encoder of one kind of data. Clips are as in training, if its processor says so; texts are pooled
+    as a folder of sentence-transformers says. dataset, label, column: the labelled set, like `--eval_dataset` and its
+    options. rows: maximum number of rows of each split. image_size: replaces the size of the processor, in pixels;
+    without a processor, images are scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`.
+    revision: branch, tag or commit of a repository. encoding, separator: of the data files (see `RunArguments`).
+    device: default: the accelerator, else the CPU. fine_tune: epochs of fine-tuning, for image encoders; 0 for none.
 
     Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError`
     if the source has no such encoder, or no processor or tokenizer; if the Hub denies access; without labels.
     """
     reading = Reading(encoding=encoding, separator=separator)
-    folder = str(brought(source, revision, LOADED, registry.names("modalities")))
+    folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     encoder, kind, objective = open_encoder(folder, source)
     check_fine_tuning(fine_tune, (kind,))
@@ -73,12 +74,13 @@ def evaluate(
     made.check_packages()
     modality = made.from_saved(processor_folder(folder, kind), encoder, str(source), image_size, image_white)
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
-    options = {"methods": methods_of(modality.fractions), "device": device}
+    pooling = read_pooling(folder) if kind == "text" else "mean"
+    options = {"methods": methods_of(modality.fractions), "device": device, "pooling": pooling}
     if fine_tune:
         check_in_memory(labelled)
         options["fine_tuning"] = FineTuning(fine_tune)
     return {
-        "objective": {"name": objective},
+        "objective": {"name": objective, **({"pooling": pooling} if kind == "text" else {})},
         "encoder": {"class": type(encoder).__name__},
         "transfer": compared(encoder, kind, labelled, gray, **options),
         **({} if image_white is None else {"image_white": image_white}),

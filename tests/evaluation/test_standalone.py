@@ -20,6 +20,7 @@ from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.standalone import evaluate, open_encoder
 from hf_pretext.evaluation.transfer import chosen_together, methods_of
+from hf_pretext.interop.sentence_transformers import read_pooling, write_modules
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Image, default_processor
@@ -127,6 +128,38 @@ def test_texts(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     figures = evaluate(tmp_path, str(EMOJI), "group", "text", rows=ROWS)["transfer"]["figures"]
     assert "TF-IDF" in figures and all(math.isfinite(value["mean"]) for value in figures["trained"].values())
+    write_modules(tmp_path, 32, 16, "cls")  # as a folder of sentence-transformers says
+    results = evaluate(tmp_path, str(EMOJI), "group", "text", rows=ROWS)
+    assert results["objective"]["pooling"] == "cls"
+    first_tokens = results["transfer"]["figures"]
+    assert first_tokens["trained"]["knn_top1"] != figures["trained"]["knn_top1"]
+    assert first_tokens["random"]["knn_top1"] != figures["random"]["knn_top1"]
+    (tmp_path / "1_Pooling" / "config.json").write_text('{"pooling_mode": "max"}')
+    with pytest.raises(ValueError, match="pools by max, but only the mean over the tokens and the first token"):
+        evaluate(tmp_path, str(EMOJI), "group", "text", rows=ROWS)
+
+
+@pytest.mark.parametrize(
+    ("content", "pooling"),
+    [
+        ('{"pooling_mode": "cls", "embedding_dimension": 8}', "cls"),  # sentence-transformers 6
+        ('{"pooling_mode": "mean"}', "mean"),
+        ('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false}', "cls"),
+        ('{"pooling_mode_cls_token": false, "pooling_mode_mean_tokens": true}', "mean"),
+        ('{"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": true}', None),
+        ("[]", None),
+        ("{", None),
+    ],
+)
+def test_poolings_of_sentence_transformers(content, pooling, tmp_path):
+    assert read_pooling(tmp_path) == "mean"
+    (tmp_path / "1_Pooling").mkdir()
+    (tmp_path / "1_Pooling" / "config.json").write_text(content)
+    if pooling:
+        assert read_pooling(tmp_path) == pooling
+    else:
+        with pytest.raises(ValueError, match=r"1_Pooling/config.json (is damaged|pools by)"):
+            read_pooling(tmp_path)
 
 
 def test_the_image_encoder_of_an_image_text_model(tmp_path):
