@@ -16,9 +16,9 @@ from transformers.utils import CONFIG_NAME
 from .. import registry
 from ..data.lines import Reading
 from ..encoders import WEIGHTS, build_encoder, takes_kind
-from ..interop.sentence_transformers import POOLING, read_pooling
 from ..modalities import Inputs, modality_classes
 from ..modalities._saved_clips import saved_clips
+from ..modalities._saved_pooling import POOLING, saved_pooling
 from ..modeling import load
 from ..utils.finite import listed, not_finite
 from ..utils.foreign import check_folder, refuse_custom_code
@@ -74,7 +74,7 @@ def evaluate(
     made.check_packages()
     modality = made.from_saved(processor_folder(folder, kind), encoder, str(source), image_size, image_white)
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
-    pooling = read_pooling(folder) if kind == "text" else "mean"
+    pooling = saved_pooling(folder) if kind == "text" else "mean"
     options = {"methods": methods_of(modality.fractions), "device": device, "pooling": pooling}
     if fine_tune:
         check_in_memory(labelled)

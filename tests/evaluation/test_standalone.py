@@ -20,8 +20,9 @@ from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.standalone import evaluate, open_encoder
 from hf_pretext.evaluation.transfer import chosen_together, methods_of
-from hf_pretext.interop.sentence_transformers import read_pooling, write_modules
+from hf_pretext.interop.sentence_transformers import write_modules
 from hf_pretext.modalities import Inputs
+from hf_pretext.modalities._saved_pooling import saved_pooling
 from hf_pretext.modalities.audio import Audio, AudioArguments
 from hf_pretext.modalities.image import Image, default_processor
 from hf_pretext.modalities.video import Video, default_video_processor
@@ -152,14 +153,14 @@ def test_texts(tmp_path):
     ],
 )
 def test_poolings_of_sentence_transformers(content, pooling, tmp_path):
-    assert read_pooling(tmp_path) == "mean"
+    assert saved_pooling(tmp_path) == "mean"
     (tmp_path / "1_Pooling").mkdir()
     (tmp_path / "1_Pooling" / "config.json").write_text(content)
     if pooling:
-        assert read_pooling(tmp_path) == pooling
+        assert saved_pooling(tmp_path) == pooling
     else:
         with pytest.raises(ValueError, match=r"1_Pooling/config.json (is damaged|pools by)"):
-            read_pooling(tmp_path)
+            saved_pooling(tmp_path)
 
 
 def test_the_image_encoder_of_an_image_text_model(tmp_path):
