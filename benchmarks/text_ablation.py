@@ -24,7 +24,7 @@ from ablation import QUIET, recipe_of, run_all, where
 HERE = Path(__file__).parent
 OUTPUT, CARD = HERE / "text_ablation.md", HERE.parent / "model_cards" / "masked_lm_reviews" / "results.json"
 EPOCHS, POOLED = 0.6, "mean over tokens, best layer"
-BASE, RANDOM = "as it is", "random encoder"
+BASE, RANDOM, LSA = "as it is", "random encoder", "TF-IDF of 190 words"
 VARIANTS = {  # name: recipe, arguments of the encoder's config, options
     BASE: ("masked_lm_reviews", {}, []),
     "vocabulary of 2,000": ("masked_lm_reviews", {}, ["--vocab_size", "2000"]),
@@ -40,14 +40,16 @@ VARIANTS = {  # name: recipe, arguments of the encoder's config, options
     "replaced token": ("replaced_token_reviews", {}, []),
     "sentences: TSDAE": ("sentence_reviews", {}, []),
 }
+KNOWN = [*VARIANTS, RANDOM, LSA]
+WORDS, DIMENSIONS = 190, (128, 384)  # of LSA; 190 words are about 256 tokens
 
 
 def run(name: str, seed: int, given: list[str]) -> dict:
     """Trains one variant, or makes a random encoder. Returns the steps, the samples per second, the parameters, and the
-    probes of each pooling."""
+    probes of each pooling. For TF-IDF, only the probes, by the number of dimensions."""
     import hf_pretext
 
-    file, sizes, options = ("masked_lm_reviews", {}, ["--max_steps", "1"]) if name == RANDOM else VARIANTS[name]
+    file, sizes, options = VARIANTS.get(name, ("masked_lm_reviews", {}, ["--max_steps", "1"]))
     recipe = recipe_of(file)
     recipe = replace(recipe, encoder=partial(recipe.encoder, **sizes))
     with tempfile.TemporaryDirectory() as folder:
@@ -55,10 +57,13 @@ def run(name: str, seed: int, given: list[str]) -> dict:
         done = recipe.main([*QUIET, "--output_dir", folder, "--seeds", str(seed), *epochs, *given, *options])
         model = hf_pretext.load(folder).eval()
         encoder, length = model.encoder, done["max_length"]
+        labelled = labelled_set(folder, recipe, length)
+        if name == LSA:
+            return {"probes": probes_of_words(labelled)}
         if name == RANDOM:
             torch.manual_seed(seed)
             encoder = type(encoder)._from_config(encoder.config).eval()
-        probes = probes_of(encoder, labelled_set(folder, recipe, length), all_poolings=name in (BASE, RANDOM))
+        probes = probes_of(encoder, labelled, all_poolings=name in (BASE, RANDOM))
     record = done["seeds"][0]
     return {
         "steps": record["steps"],
@@ -85,8 +90,8 @@ def pooled(encoder, batches) -> dict[str, dict[int, torch.Tensor]]:
     """Returns features by pooling and layer, `(examples, channels)` each. Layer 0 joins all layers."""
     parts: dict[str, dict[int, list]] = {}
     for batch in batches:
-        hidden = list(encoder(**batch, output_hidden_states=True).hidden_states)
-        hidden[-1] = encoder(**batch).last_hidden_state
+        outputs = encoder(**batch, output_hidden_states=True)
+        hidden = [*outputs.hidden_states[:-1], outputs.last_hidden_state]
         mask = batch["attention_mask"].unsqueeze(-1)
         means = [(each * mask).sum(1) / mask.sum(1) for each in hidden]
         tops = [each.masked_fill(mask == 0, -torch.inf).amax(1) for each in hidden]
@@ -116,6 +121,30 @@ def probes_of(encoder, labelled, all_poolings: bool) -> dict[str, dict[str, floa
     return probes
 
 
+def probes_of_words(labelled) -> dict[str, dict[str, float]]:
+    """Returns top-1 on test of TF-IDF on about as many words as the encoder sees, and of its first singular vectors, as
+    many as the encoder has channels and three times as many. They say whether length or width is the limit."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from hf_pretext.evaluation.tfidf import STRENGTHS
+    from hf_pretext.evaluation.transfer import SPLITS, label_fractions, transfer
+
+    methods = label_fractions(*labelled.inputs.by_name["text"].fractions)
+    texts = {split: [" ".join(text.split()[:WORDS]) for text in labelled.texts(split)] for split in SPLITS}
+    vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True, ngram_range=(1, 2)).fit(texts["train"])
+    sparse = {split: vectorizer.transform(some) for split, some in texts.items()}
+    options = {"standardised": False, "strengths": STRENGTHS}
+    whole = {name: method(sparse, labelled.labels, **options)["test"]["top1"] for name, method in methods.items()}
+    probes = {POOLED: whole}
+    for size in DIMENSIONS:
+        svd = TruncatedSVD(size, random_state=0).fit(sparse["train"])
+        features = {split: torch.tensor(svd.transform(rows)).float() for split, rows in sparse.items()}
+        measured = transfer({-1: features}, labelled.labels, methods)
+        probes[f"{size} dimensions"] = {name: each["test"]["top1"] for name, each in measured.items()}
+    return probes
+
+
 def page(results: dict[str, list[dict]], given: list[str]) -> str:
     """Returns the table in Markdown, with means over seeds. TF-IDF is that of the recipe's card."""
     first = next(iter(results.values()))[0]
@@ -133,17 +162,19 @@ def page(results: dict[str, list[dict]], given: list[str]) -> str:
         for pooling in runs[0]["probes"]:
             title = name if pooling == POOLED else f"{name}; {pooling}"
             cells = [f"{statistics.mean(one['probes'][pooling][method] for one in runs):.3f}" for method in methods]
-            steps = "—" if name == RANDOM else f"{runs[0]['steps']:,}"
-            rate = "—" if name == RANDOM else f"{statistics.mean(one['rate'] for one in runs):.0f}"
-            lines.append(f"| {title} | {runs[0]['parameters']:,} | {steps} | {rate} | {' | '.join(cells)} |")
+            size = f"{runs[0]['parameters']:,}" if name != LSA else "—"
+            trained = name in VARIANTS
+            steps = f"{runs[0]['steps']:,}" if trained else "—"
+            rate = f"{statistics.mean(one['rate'] for one in runs):.0f}" if trained else "—"
+            lines.append(f"| {title} | {size} | {steps} | {rate} | {' | '.join(cells)} |")
     cells = [f"{recorded[f'{method}_top1']['mean']:.3f}" for method in methods]
-    lines.append(f"| TF-IDF | — | — | — | {' | '.join(cells)} |")
+    lines.append(f"| TF-IDF of full texts | — | — | — | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--variants", nargs="+", choices=[*VARIANTS, RANDOM], default=[*VARIANTS, RANDOM])
+    parser.add_argument("--variants", nargs="+", choices=KNOWN, default=KNOWN)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time limit (default: none)")
