@@ -5,7 +5,8 @@
     python benchmarks/text_ablation.py --options --num_train_epochs 0.2    # options for all runs
 
 One seed each. The probes are those of the recipe: linear probes on frozen features, with 1, 10 and 100 % of the labels;
-their layer and strength are chosen on validation, accuracy is on test. Each variant changes one thing. Poolings are
+their layer and strength are chosen on validation, accuracy is on test. Each variant changes one thing; but other
+objectives have the settings of their recipes (replaced token: 3 layers; TSDAE: texts of 128 tokens). Poolings are
 measured on the recipe as it is and on the random encoder. The table is written to benchmarks/text_ablation.md
 (--output). Each run is a separate process; --jobs sets how many run at a time.
 """
@@ -135,8 +136,8 @@ def probes_of_words(labelled) -> dict[str, dict[str, float]]:
     vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True, ngram_range=(1, 2)).fit(texts["train"])
     sparse = {split: vectorizer.transform(some) for split, some in texts.items()}
     options = {"standardised": False, "strengths": STRENGTHS}
-    whole = {name: method(sparse, labelled.labels, **options)["test"]["top1"] for name, method in methods.items()}
-    probes = {POOLED: whole}
+    full = {name: method(sparse, labelled.labels, **options)["test"]["top1"] for name, method in methods.items()}
+    probes = {POOLED: full}
     for size in DIMENSIONS:
         svd = TruncatedSVD(size, random_state=0).fit(sparse["train"])
         features = {split: torch.tensor(svd.transform(rows)).float() for split, rows in sparse.items()}
@@ -152,7 +153,8 @@ def page(results: dict[str, list[dict]], given: list[str]) -> str:
     methods = list(first["probes"][POOLED])
     command = "python benchmarks/text_ablation.py" + (f" --options {' '.join(given)}" if given else "")
     lines = [
-        f"Recipe masked_lm_reviews with {EPOCHS} epochs, measured with `{command}` on {where()}. One seed each; "
+        f"Recipe masked_lm_reviews; {EPOCHS} epochs, if the command does not say others. Measured with `{command}` "
+        f"on {where()}. One seed each; "
         "several ran at a time. Accuracy on the test split. Pooling, if not said: mean over tokens, best layer.",
         "",
         "| changed | parameters | steps | sequences/s | " + " | ".join(methods) + " |",

@@ -25,6 +25,7 @@ from .utils.settings import make_settings
 
 EVAL_SEED = 0
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
+EXPERTS = "_can_set_experts_implementation"
 NO_SETTINGS = ("objective", "parts")  # keys of the entry `pretext` in config.json that are not settings
 
 
@@ -189,6 +190,8 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     def __init__(self, full_model: PreTrainedModel, task, parts: dict | None = None):
         for flag in ATTENTION_FLAGS:  # supports the attention implementations of its native model
             setattr(self, flag, getattr(full_model, flag, False))
+        if hasattr(full_model, EXPERTS):  # transformers asks whether the source of the class names its experts
+            setattr(self, EXPERTS, getattr(full_model, EXPERTS))
         super().__init__(full_model.config)
         self.task, self.parts, self.progress = task, parts, 0.0
         self.needs_keys = self.needs_keys_of(task)

@@ -24,7 +24,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
 
 from ..encoders import build_encoder, check_encoder
-from .native_head import with_head
+from .native_head import keep_frozen, with_head
 
 OF_WIDTH = ("hidden_size", "num_attention_heads", "intermediate_size")  # sizes of an ELECTRA generator that may differ
 
@@ -51,8 +51,9 @@ def discriminator(encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedMode
     check_encoder(encoder, "text")
     if not isinstance(encoder, ElectraModel):
         return encoder
-    full_model = AutoDiscriminator.from_config(copy.deepcopy(encoder.config)).to(encoder.dtype)
+    full_model = AutoDiscriminator.from_config(copy.deepcopy(encoder.config)).to(encoder.device, encoder.dtype)
     full_model.electra.load_state_dict(encoder.state_dict())
+    keep_frozen(full_model.electra, encoder)
     return full_model
 
 
@@ -96,7 +97,8 @@ def build_generator(encoder: PreTrainedModel, sizes: Mapping[str, int]) -> PreTr
     """Returns a fresh masked language model of the encoder's architecture, that shares its embeddings with the encoder.
 
     An ELECTRA encoder shares all its embeddings: of tokens, positions and token types, and their norm. Encoders of
-    other architectures share the embeddings of tokens. The generator's output layer uses the same table.
+    other architectures share the embeddings of tokens. The generator's output layer uses the same table, if its own has
+    that shape.
 
     sizes: see `generator_sizes`. Raises `ValueError` for a generator that is wider or deeper than the encoder, for
     other sizes that can't differ, and for an architecture without a masked language model."""
@@ -104,8 +106,9 @@ def build_generator(encoder: PreTrainedModel, sizes: Mapping[str, int]) -> PreTr
     check_sizes(sizes, encoder)
     for name, value in sizes.items():
         setattr(config, name, value)
-    if kinds := getattr(config, "layer_types", None):
-        config.layer_types = kinds[: config.num_hidden_layers]
+    for name, value in encoder.config.to_dict().items():
+        if isinstance(value, list) and len(value) == encoder.config.num_hidden_layers:  # an entry for each layer
+            setattr(config, name, value[: config.num_hidden_layers])
     generator = with_head(config, AutoModelForMaskedLM, "replaced token detection", "ELECTRA, BERT or ModernBERT")
     if isinstance(encoder, ElectraModel):
         generator.electra.embeddings = encoder.embeddings

@@ -32,14 +32,22 @@ def with_head(encoder: PreTrainedModel | PreTrainedConfig, auto: type, task: str
     if isinstance(encoder, PreTrainedConfig):
         return auto.from_config(copy.deepcopy(config), dtype=torch.float32)
     check_encoder(encoder, "text")
-    full_model = auto.from_config(config).to(encoder.dtype)
+    full_model = auto.from_config(config).to(encoder.device, encoder.dtype)
     missing = full_model.base_model.load_state_dict(encoder.state_dict(), strict=False).missing_keys
     if missing:  # they would stay random; extra weights, for example of a pooler, are ignored
         raise ValueError(
             f"The encoder lacks weights of {type(full_model).__name__}: {', '.join(missing[:5])}. Give an encoder "
             "with all weights, or a config for a new one."
         )
+    keep_frozen(full_model.base_model, encoder)
     return full_model
+
+
+def keep_frozen(copy: PreTrainedModel, encoder: PreTrainedModel) -> None:
+    """Freezes the weights of a copy of an encoder that are frozen in the encoder."""
+    frozen = {name for name, parameter in encoder.named_parameters() if not parameter.requires_grad}
+    for name, parameter in copy.named_parameters():
+        parameter.requires_grad_(name not in frozen)
 
 
 def logits_at(full_model: PreTrainedModel, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, tuple]:

@@ -26,6 +26,7 @@ from transformers.masking_utils import (
 from ..features import positions
 from .packed_attention import NAME as OF_DOCUMENTS
 
+TRIED = 128  # tokens of a packed sequence that shows whether an encoder separates documents
 SEPARABLE = {"full_attention", "sliding_attention"}  # layer types that `packed_attention.py` computes
 
 
@@ -41,6 +42,7 @@ class Packing:
 
     def __init__(self, encoder: PreTrainedModel, causal: bool = False):
         self.encoder, self.causal = encoder, causal
+        self.separates: bool | None = None  # not tried yet
         self.takes = set(inspect.signature(encoder.forward).parameters)
         self.first_position = positions(encoder)[0]
         self.layer_types = set(getattr(encoder.config, "layer_types", None) or ())
@@ -60,12 +62,24 @@ class Packing:
 
     def inputs(self, document_ids: Tensor | None, attention_mask: Tensor | None = None) -> dict[str, Any]:
         """Returns the encoder inputs that separate packed documents. document_ids: `(B, L)`, 0 for padding; None: each
-        row is one document, and attention_mask is returned.
+        row is one document, and attention_mask is returned. Raises `ValueError` for an encoder that does not separate
+        documents, see `works`.
 
         attention_mask: see the top of this file; None for flash attention, and for a causal encoder that makes its mask
         from positions that restart. position_ids (`(B, L)`): if the encoder takes them."""
         if document_ids is None:
             return {"attention_mask": attention_mask}
+        if self.separates is None:
+            self.works(min(document_ids.shape[1], TRIED))
+        if not self.separates:
+            raise ValueError(
+                f"{type(self.encoder).__name__} does not separate the documents of packed sequences. Give one document "
+                "a row, with attention_mask."
+            )
+        return self.separating(document_ids)
+
+    def separating(self, document_ids: Tensor) -> dict[str, Any]:
+        """Returns the inputs that separate documents in most encoders, see `inputs`."""
         inputs: dict[str, Any] = {"attention_mask": None}
         if "position_ids" in self.takes:
             inputs["position_ids"] = positions_inside(document_ids) + self.first_position
@@ -99,7 +113,7 @@ class Packing:
         return masks if self.layer_types else masks[None]
 
     @torch.no_grad()
-    def works(self, length: int = 128) -> bool:
+    def works(self, length: int = TRIED) -> bool:
         """Returns whether the encoder separates the documents of a packed sequence.
 
         Encodes two documents in one packed sequence and each one alone, and compares the hidden states. The test is
@@ -123,8 +137,11 @@ class Packing:
             with torch.autocast(device.type, torch.bfloat16, enabled=lower):
                 alone = [encoder(tokens[documents == i][None]).last_hidden_state for i in (1, 2)]
                 together = encoder(tokens).last_hidden_state
-                packed = encoder(tokens, **self.inputs(documents)).last_hidden_state
-        except (TypeError, ValueError, RuntimeError, AttributeError):  # architectures differ in what they raise
+                packed = encoder(tokens, **self.separating(documents)).last_hidden_state
+        except torch.OutOfMemoryError:
+            raise
+        except (TypeError, ValueError, RuntimeError, AttributeError, AssertionError):  # architectures differ in these
+            self.separates = False
             return False
         finally:
             encoder.train(training)
@@ -132,7 +149,8 @@ class Packing:
                 encoder.to(home)
         alone = torch.cat(alone, dim=1)
         tolerance = 0.1 if lower or encoder.dtype != torch.float32 else 0.01  # lower precision rounds
-        return bool((packed - alone).abs().max() < tolerance * (together - alone).abs().max())
+        self.separates = bool((packed - alone).abs().max() < tolerance * (together - alone).abs().max())
+        return self.separates
 
 
 def present_tokens(input_ids: Tensor, attention_mask: Tensor | None, document_ids: Tensor | None = None) -> Tensor:

@@ -18,7 +18,9 @@ from transformers import PreTrainedConfig
 from transformers.models.auto.modeling_auto import MODEL_FOR_PRETRAINING_MAPPING
 
 from ..data.corpus import special_tokens
+from .distributed import weights_of_rank
 from .draws import drawn_by
+from .losses import widened
 from .masking import IGNORED
 
 LABELS = {"next_sentence_label", "sentence_order_label"}  # arguments of classes with a head for pairs
@@ -83,24 +85,28 @@ def make_pairs(
     """Makes pairs of segments from documents, each with one special token at its start and one at its end.
 
     input_ids, present (bool), word_starts (bool): `(B, L)`. pairs: "order" swaps the segments of half of the documents;
-    "next" replaces the second segment of half of them by that of another document, cut to fit into L tokens. The token
+    "next" replaces the second segment of half of them by that of another document. Each second segment, replaced or
+    not, is as long as the shorter one of these two, so that its length does not give the answer away. The token
     between the segments is the one at the end of the document; the last token before that one is left out for it."""
     rows, longest = input_ids.shape
     device, drawn = input_ids.device, drawn_by(generator)
     length, cut = present.sum(1), cut_places(present, word_starts, generator)
     same, ones = torch.arange(rows, device=device), torch.ones(rows, dtype=torch.long, device=device)
     fits, changed = length >= SHORTEST, torch.rand(rows, device=device, **drawn) < 0.5
-    other = same
+    other, shortest = same, None
     if pairs == "next":
         shift = torch.randint(1, max(rows, 2), (1,), device=device, **drawn)
         other = (same + shift) % rows
-        changed = changed & fits[other] & (other != same)
+        exchangeable = fits[other] & (other != same)
+        tails = length - 2 - cut
+        shortest = torch.where(exchangeable, torch.minimum(tails, tails[other]), tails)
+        changed = changed & exchangeable
         other = torch.where(changed, other, same)
     swapped = changed if pairs == "order" else torch.zeros_like(changed)
     head, tail = cut - 1, (length - 2 - cut)[other]  # tokens of the first segment, and of the second
     first, start = torch.where(swapped, tail, head), torch.where(swapped, cut, ones)
     second, start_of_second = torch.where(swapped, head, tail), torch.where(swapped, ones, cut[other])
-    second = torch.minimum(second, longest - 3 - first)
+    second = torch.minimum(second, longest - 3 - first if shortest is None else shortest)
     at, first, second = torch.arange(longest, device=device), first[:, None], second[:, None]
     between, end = at == first + 1, at == first + second + 2
     in_second = (at > first + 1) & (at < first + second + 2)
@@ -120,11 +126,13 @@ def make_pairs(
     return Pairs(ids, filled, types, starts, torch.where(fits, changed.long(), IGNORED))
 
 
-def pair_prediction(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def pair_prediction(logits: Tensor, labels: Tensor, across: bool = False) -> tuple[Tensor, Tensor]:
     """Returns the loss and the accuracy of predicted pairs, `()` each; 0 without a pair.
 
-    logits: `(B, 2)`. labels: `(B,)`, `IGNORED` for documents that are no pairs."""
-    real = labels != IGNORED
-    count = real.sum().clamp(min=1)
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum") / count
-    return loss, ((logits.argmax(-1) == labels) & real).sum() / count
+    logits: `(B, 2)`. labels: `(B,)`, `IGNORED` for documents that are no pairs. across: weights the loss so that the
+    average over ranks is the mean over the pairs of all of them."""
+    logits, real = widened(logits), labels != IGNORED
+    count = real.sum().to(logits.dtype)
+    loss = F.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="sum") / count.clamp(min=1)
+    right = ((logits.argmax(-1) == labels) & real).sum()
+    return loss * weights_of_rank(count, across), right / count.clamp(min=1)

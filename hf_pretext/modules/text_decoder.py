@@ -13,7 +13,7 @@ from .captioner import new_decoder
 from .masking import applied_at
 
 Tied = Literal["none", "embeddings", "all"]
-LONGEST = 512  # tokens of a text, next to an encoder without a limit
+LONGEST = 512  # tokens of a text: a table of positions for 100,000 tokens would be most of the decoder
 
 
 def text_decoder(encoder: PreTrainedModel, tied: Tied, layers: int) -> PreTrainedModel:
@@ -42,7 +42,7 @@ def bert_like(encoder: PreTrainedModel, layers: int) -> BertConfig:
         num_hidden_layers=layers,
         num_attention_heads=heads if size % heads == 0 else 1,
         intermediate_size=4 * size,
-        max_position_embeddings=(positions(encoder)[1] or LONGEST) + 1,  # a text without special tokens gets an end
+        max_position_embeddings=min(positions(encoder)[1] or LONGEST, LONGEST) + 1,  # one more for the end of a text
         type_vocab_size=1,
         pad_token_id=config.pad_token_id,
     )
@@ -78,7 +78,7 @@ def share_embeddings(decoder: PreTrainedModel, encoder: PreTrainedModel) -> None
         shape = tuple(shared.weight.shape) if isinstance(shared, nn.Embedding) else None
         raise ValueError(
             f"tied='embeddings' needs token embeddings of shape {tuple(replaced.weight.shape)}, but those of "
-            f"{type(encoder).__name__} have {shape}. Set tied='none'."
+            f"{type(encoder).__name__} have {shape}. Set tied='none', or tied='all' for BERT, RoBERTa or ELECTRA."
         )
     replaced.weight = shared.weight
     decoder.tie_weights()

@@ -114,6 +114,11 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
 
     def __init__(self, full_model: PreTrainedModel, task: CausalLMTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
+        if getattr(full_model.config, "output_router_logits", False):
+            raise ValueError(
+                f"The config of {type(full_model).__name__} has output_router_logits=True, which adds a loss of the "
+                "routers that causal_lm does not compute. Set it to False."
+            )
         self.packing = Packing(self.encoder, causal=True)
         no_cache = "use_cache" in inspect.signature(self.encoder.forward).parameters
         self.options = {"use_cache": False} if no_cache else {}
@@ -168,8 +173,9 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
         inputs |= self.packing.inputs(document_ids, attention_mask)
         present = present_tokens(input_ids, attention_mask, document_ids)
         if labels is None:
-            labels = input_ids.masked_fill(~present, IGNORED)
-        labels = self.next_tokens(labels, document_ids)
+            labels = self.next_tokens(input_ids.masked_fill(~present, IGNORED), document_ids, present)
+        else:
+            labels = self.next_tokens(labels, document_ids)
         where = positions_of(labels != IGNORED)
         if not len(where[0]):
             raise ValueError(
@@ -187,10 +193,12 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
         return self.output({"causal_lm": loss}, logs, features=features, logits=logits, labels=labels)
 
     @staticmethod
-    def next_tokens(labels: Tensor, document_ids: Tensor | None = None) -> Tensor:
-        """Returns the label of the token after each one, `(B, L)`: `IGNORED` at the end of a row and of a document.
-        labels, document_ids: `(B, L)`."""
+    def next_tokens(labels: Tensor, document_ids: Tensor | None = None, present: Tensor | None = None) -> Tensor:
+        """Returns the label of the token after each one, `(B, L)`: `IGNORED` at the end of a row and of a document, and
+        at padding before a text. labels, document_ids, present (bool): `(B, L)`."""
         following = labels[:, 1:]
+        if present is not None:
+            following = following.masked_fill(~present[:, :-1], IGNORED)
         if document_ids is not None:
             following = following.masked_fill(document_ids[:, 1:] != document_ids[:, :-1], IGNORED)
         return F.pad(following, (0, 1), value=IGNORED)
@@ -223,7 +231,8 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
     def log_likelihood(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Returns the natural logarithm of the probability of each text given its first token, `(B,)`, in float32 or
         higher precision: the sum over its other tokens. input_ids, attention_mask (1 for tokens): `(B, L)`."""
-        labels = self.next_tokens(input_ids.masked_fill(attention_mask == 0, IGNORED))
+        present = attention_mask.bool()
+        labels = self.next_tokens(input_ids.masked_fill(~present, IGNORED), present=present)
         where = positions_of(labels != IGNORED)
         logits = self.predict(where, input_ids=input_ids, attention_mask=attention_mask)[1]
         losses = F.cross_entropy(widened(logits), labels[where], reduction="none")
@@ -247,7 +256,7 @@ def check_causal(encoder: PreTrainedModel) -> None:
 
 def set_tokens(full_model: PreTrainedModel, ids: Mapping[str, int]) -> None:
     """Writes token ids to the configs of a model and of its generation, so that `generate` begins and ends texts as in
-    training. Ids that a config has already are kept, also where it lists several."""
+    training. They replace other ids; a list that contains the id is kept."""
     generation = full_model.generation_config or GenerationConfig()
     for config in (full_model.config, generation):
         for name, value in ids.items():

@@ -22,6 +22,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrain
 
 from ..features import pool
 from ..modeling import PretextModel, PretextOutput
+from ..modules.distributed import over_all_ranks
 from ..modules.losses import cross_entropy
 from ..modules.masking import (
     IGNORED,
@@ -188,13 +189,14 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         where = positions_of(labels != IGNORED)
         hidden, logits, of_pairs = self.predict(where, input_ids=input_ids, **inputs)
         labels = labels[where]  # (M,)
-        loss = cross_entropy(logits, labels)
-        losses = {"masked_lm": loss}
-        logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
+        loss = cross_entropy(logits, labels) if len(labels) else logits.sum()  # 0 for a batch without words
+        right = (logits.argmax(-1) == labels).sum()
+        logs = {"accuracy": right / max(len(labels), 1), "perplexity": loss.exp()}
         if num_bytes is not None:
             logs["bits_per_byte"] = loss * count / num_bytes.sum() / math.log(2)
+        losses = {"masked_lm": over_all_ranks(loss, len(labels)) if self.training else loss}
         if self.task.pairs:
-            losses["sentences"], logs["sentence_accuracy"] = pair_prediction(of_pairs, pair_labels)
+            losses["sentences"], logs["sentence_accuracy"] = pair_prediction(of_pairs, pair_labels, self.training)
         features = pool(hidden, present)
         return self.output(losses, logs, features=features, logits=logits, labels=labels)
 

@@ -77,9 +77,9 @@ class ReplacedTokenForPreTraining(PretextModel):
 
     The generator is a masked language model of the encoder's architecture (`AutoModelForMaskedLM`). Its sizes are in
     config.json (`parts`), its weights in pretext.safetensors. It shares the encoder's embeddings, which are stored
-    once, in model.safetensors: all of them for ELECTRA, else those of tokens. Its output layer uses the same table.
-    Where it is narrower than the table, ELECTRA's projections (`embedding_size`) lie between. After training, only the
-    encoder is needed.
+    once, in model.safetensors: all of them for ELECTRA, else those of tokens. Its output layer uses the same table, if
+    its own has that shape. After training, only the encoder is needed, but the generator opens with plain transformers
+    too: `load(folder).token_generator.save_pretrained(other)`, then `AutoModelForMaskedLM`.
 
     forward: input_ids (`(B, L)`), attention_mask (`(B, L)`, 1 for tokens, 0 for padding). word_starts, document_ids:
     see `MaskedLMForPreTraining`. labels (`(B, L)`, `IGNORED` for tokens that are not masked): if given, input_ids are

@@ -70,8 +70,9 @@ class SentenceTask:
     negative_column: simcse: column of the training data with a text that differs in meaning from the text of its row: a
         negative for all texts, in addition to the other texts of the batch. Default: none.
     delete_ratio: tsdae: share of the tokens of a text that are deleted, whole words; at least one word is left.
-    tied: tsdae: weights that decoder and encoder share. embeddings: those of the tokens, for any architecture; all: all
-        that both have, as in the paper, for architectures that have a decoder with cross-attention, such as BERT; none.
+    tied: tsdae: weights that decoder and encoder share. embeddings: those of the tokens, which must be as wide as the
+        hidden states; all: all that both have, as in the paper, for architectures that have a decoder with
+        cross-attention, such as BERT; none.
     decoder_layers: tsdae: layers of the decoder. Default: 1, or with tied=all those of the encoder.
     start_token_id: tsdae: id of the token before the first word; a recipe takes it from the tokenizer, as the next two.
     end_token_id: tsdae: id of the token after the last word.
@@ -120,8 +121,7 @@ class SentenceForPreTraining(PretextModel):
 
     The checkpoint is the encoder: `AutoModel` and `SentenceTransformer` load it. The head of SimCSE or the decoder of
     TSDAE is in pretext.safetensors; weights that the decoder shares with the encoder are stored once, with the encoder.
-    Embeddings are tied by default, because any architecture allows it, and a matrix of another vocabulary x width would
-    be most of the weights of a small model.
+    Embeddings are tied by default: another matrix of vocabulary x width would be most of the weights of a small model.
 
     forward: input_ids (`(B, L)`, one text a row), attention_mask (`(B, L)`, 1 for tokens; default: all are tokens).
     simcse: negative_input_ids and negative_attention_mask (`(B, S)`): a hard negative of each text. In training, the
@@ -199,8 +199,10 @@ class SentenceForPreTraining(PretextModel):
         return 2 if task.method == "simcse" else 1
 
     def kept_outside(self) -> set[str]:
-        """As `NativeCheckpoint.kept_outside`, without the weights that the decoder shares with the encoder."""
-        return super().kept_outside() - names_of_shared(self, self.full_model)
+        """As `NativeCheckpoint.kept_outside`, without what decoder and encoder share; one name for each weight."""
+        names = super().kept_outside() - names_of_shared(self, self.full_model)
+        first = {id(value): name for name, value in reversed(self.state_dict(keep_vars=True).items()) if name in names}
+        return set(first.values())
 
     def forward(
         self,

@@ -103,10 +103,10 @@ def test_vectors_are_in_the_order_of_the_texts(tokenizer):
 
 def test_one_word_and_repeated_halves_are_left_out(tokenizer, monkeypatch):
     some = [*rows(3), {"text": "apple", "label": 0}, {"text": "figs Bread  apple", "label": 1}]
-    assert pairs(labelled_of(tokenizer, some), "test") == [
+    assert sorted(pairs(labelled_of(tokenizer, some), "test")) == [
         ("apple bread", "bread apple"), ("apple cheese", "cheese apple"), ("apple dates", "dates apple"),
         ("figs Bread", "apple"),
-    ] or len(pairs(labelled_of(tokenizer, some), "test")) == 4  # fmt: skip
+    ]  # fmt: skip
     twice = [*rows(2), *rows(2)]
     assert len(pairs(labelled_of(tokenizer, twice), "test")) == 2
     warned = []

@@ -45,7 +45,7 @@ def test_segments_and_labels(pairs):
             text, label = ids[i][1 : LENGTHS[i] - 1].tolist(), made.labels[i].item()
             seen[label] += 1
             if label == 0:
-                assert one + other == text[:-1]
+                assert one + other == text[: -1 if pairs == "order" else len(one) + len(other)]
             elif pairs == "order":
                 assert other + one == text[:-1]
             else:
@@ -53,6 +53,20 @@ def test_segments_and_labels(pairs):
                 assert row != i and one == text[: len(one)]
                 assert other == list(range(other[0], other[0] + len(other)))  # a segment of one other document
     assert (0.35 if pairs == "order" else 0.2) < seen[1] / sum(seen.values()) < 0.6
+
+
+def test_the_length_does_not_say_whether_a_segment_is_replaced():
+    ids, present = documents((20,) * 40)
+    lengths: dict[int, list[int]] = {0: [], 1: []}
+    for seed in range(30):
+        made = make_pairs(ids, present, None, "next", 0, torch.Generator().manual_seed(seed))
+        for label, length in zip(made.labels.tolist(), made.attention_mask.sum(1).tolist(), strict=True):
+            lengths[label].append(length)
+    assert min(map(len, lengths.values())) > 500
+    one, other = (torch.tensor(some).float() for some in lengths.values())
+    assert (
+        abs(one.mean() - other.mean()) < 0.3 and abs((one == 20).float().mean() - (other == 20).float().mean()) < 0.05
+    )
 
 
 def test_segments_begin_at_words_of_the_middle_half():

@@ -230,6 +230,21 @@ def causal_lm(kind, rank, ranks):
     return trained(model, part_of(batch, rank, ranks), ranks, counted=True)
 
 
+@case("tokens", "pairs")
+def masked_lm(kind, rank, ranks):
+    from test_masked_lm import CONFIGS, SETTINGS, masked
+
+    from hf_pretext import MaskedLMForPreTraining
+
+    torch.manual_seed(0)
+    pairs = {"pairs": "order"} if kind == "pairs" else {}
+    model, batch = MaskedLMForPreTraining.from_encoder(CONFIGS["bert"](), **SETTINGS, **pairs), masked((12, 7, 9, 5))
+    if pairs:
+        batch["pair_labels"] = torch.tensor([0, 1, -100, 1])
+    part = part_of(batch, rank, ranks, "input_ids", "attention_mask", "labels")
+    return trained(ready(model, batch), part, ranks, counted=True)
+
+
 @case("narrow electra", "bert")
 def replaced_token(kind, rank, ranks):
     from test_replaced_token import SURE, masked, model_of

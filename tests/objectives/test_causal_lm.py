@@ -341,3 +341,36 @@ def test_text_generation_runs_where_hf_pretext_is_not_installed(name, tmp_path):
     assert done.returncode == 0, done.stderr
     # no word more: it ends. The tokenizer keeps no spaces, so the pipeline has none after the prompt.
     assert done.stdout.strip().splitlines()[-1] == "the filmis good"
+
+
+def test_padding_before_a_text_predicts_nothing():
+    model = CausalLMForPreTraining.from_encoder(native("llama")).eval()
+    text = torch.tensor([[2, 7, 8, 9, 3]])
+    ids, mask = torch.cat([torch.full((1, 2), PAD), text], 1), torch.tensor([[0, 0, 1, 1, 1, 1, 1]])
+    one, padded = model(input_ids=text), model(input_ids=ids, attention_mask=mask)
+    assert padded.labels.tolist() == one.labels.tolist() == [7, 8, 9, 3]
+    torch.testing.assert_close(padded.loss, one.loss)
+    likely = [model.log_likelihood(*each) for each in ((text, torch.ones_like(text)), (ids, mask))]
+    torch.testing.assert_close(*likely)
+
+
+def test_mixture_of_experts():
+    config = transformers.MixtralConfig(**SHAPE, num_key_value_heads=1, num_local_experts=2, num_experts_per_tok=1)
+    native = AutoModelForCausalLM.from_config(config).eval()
+    model, ids = CausalLMForPreTraining.from_encoder(native).eval(), torch.randint(5, 60, (2, 9))
+    torch.testing.assert_close(model(input_ids=ids).loss, native(input_ids=ids, labels=ids).loss, atol=1e-5, rtol=0)
+    assert model.packs(30)
+    config.output_router_logits = True
+    with pytest.raises(ValueError, match="output_router_logits=True, which adds a loss of the routers"):
+        CausalLMForPreTraining.from_encoder(config)
+
+
+def test_documents_that_an_architecture_mixes_are_refused():
+    model = CausalLMForPreTraining.from_encoder(
+        AutoModelForCausalLM.from_config(CONFIGS["opt"](), attn_implementation="eager")
+    )
+    ids, documents = torch.randint(5, 60, (1, 9)), torch.tensor([[1] * 4 + [2] * 5])
+    if model.packs(30):
+        pytest.skip("this OPT separates documents")
+    with pytest.raises(ValueError, match="does not separate the documents of packed sequences. Give one document a"):
+        model(input_ids=ids, document_ids=documents)

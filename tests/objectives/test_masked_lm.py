@@ -350,3 +350,23 @@ def test_order_of_segments_is_learned():
         optimizer.step()
         found.append(output.logs["sentence_accuracy"].item())
     assert sum(found[-10:]) / 10 > 0.9 > sum(found[:5]) / 5
+
+
+def test_a_batch_without_words_has_no_loss():
+    model = MaskedLMForPreTraining.from_encoder(native("bert"), **SETTINGS)
+    output = model(input_ids=torch.tensor([[FIRST, LAST]]))
+    assert output.loss == 0 and output.logs["accuracy"] == 0
+    output.loss.backward()
+
+
+def test_frozen_weights_of_an_encoder_stay_frozen():
+    encoder = AutoModel.from_config(CONFIGS["bert"]())
+    encoder.embeddings.requires_grad_(False)
+    model = MaskedLMForPreTraining.from_encoder(encoder, **SETTINGS)
+    frozen = {name for name, value in model.encoder.named_parameters() if not value.requires_grad}
+    assert frozen == {f"embeddings.{name}" for name, _ in encoder.embeddings.named_parameters()}
+
+
+def test_an_encoder_that_cannot_be_tried_is_not_packed():
+    config = transformers.XLMConfig(vocab_size=60, emb_dim=24, n_layers=1, n_heads=2, max_position_embeddings=40)
+    assert not MaskedLMForPreTraining.from_encoder(config, **SETTINGS).packs(40)

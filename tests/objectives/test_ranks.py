@@ -93,6 +93,15 @@ def test_next_tokens(computed):
     same_values(two, one)
 
 
+def test_masked_tokens(computed):
+    """The texts of the second process are shorter and have fewer masked tokens, and fewer pairs."""
+    one, two = computed("masked_lm"), computed("masked_lm", 2)
+    for kind in CASES["masked_lm"][0]:
+        assert 0 < two.pop(f"{kind}: predicted") < one.pop(f"{kind}: predicted") / 2
+    assert len(one) > 80
+    same_values(two, one)
+
+
 def test_replaced_tokens(computed):
     """The texts of the second process are shorter and have fewer masked tokens."""
     one, two = computed("replaced_token"), computed("replaced_token", 2)

@@ -470,3 +470,9 @@ def test_it_learns():
         accuracies.append(output.logs["accuracy"].item())
     assert sum(accuracies[:30]) / 30 < 0.55 and sum(accuracies[-30:]) / 30 > 0.6  # chance is 0.5
     assert output.logs["replaced"] < 0.15
+
+
+def test_a_generator_of_an_architecture_with_a_value_for_each_layer():
+    config = transformers.LongformerConfig(**SHAPE, attention_window=[4, 4], pad_token_id=1)
+    model = ReplacedTokenForPreTraining.from_encoder(config, mask_token_id=MASK, special_token_ids=[1, FIRST, LAST])
+    assert model.token_generator.config.attention_window == [4] and model(**texts(pad=1)).loss.isfinite()

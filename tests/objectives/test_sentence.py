@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 from contract import check_bfloat16, check_contract
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 from transformers import AutoModel
@@ -245,9 +246,11 @@ def test_tsdae_is_the_likelihood_of_the_text_given_the_vector(name):
     torch.testing.assert_close(output.loss, losses / count, atol=1e-5, rtol=0)
 
 
-def test_the_decoder_sees_the_vector_of_a_text_alone():
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_decoder_sees_the_vector_of_a_text_alone(pooling):
     """The gradient of its loss passes through the vector; other hidden states of the encoder change nothing."""
-    model = without_dropout(model_of(**TSDAE, pooling="cls")).eval()
+    model = without_dropout(model_of(**TSDAE, pooling=pooling)).eval()
+    model.corrupt = lambda ids, present, *others: (ids, present.long())  # all of the words are left
     states = []
 
     def keep(module, arguments, outputs):
@@ -259,7 +262,12 @@ def test_the_decoder_sees_the_vector_of_a_text_alone():
     model(**texts()).loss.backward()
     handle.remove()
     (gradient,) = (state.grad for state in states)
-    assert gradient[:, 0].abs().sum() > 0 and not gradient[:, 1:].any()
+    assert gradient[:, 0].abs().sum() > 0
+    if pooling == "cls":
+        assert not gradient[:, 1:].any()
+    else:  # the same for each token of a text
+        there = texts()["attention_mask"][..., None]
+        torch.testing.assert_close(gradient, gradient[:, :1] * there)
 
     batch = texts()
     inputs = batch["input_ids"][:, :-1]
@@ -272,13 +280,15 @@ def test_the_decoder_sees_the_vector_of_a_text_alone():
     loss = model(**batch).loss
 
     def other_tokens(module, arguments, outputs):
-        changed = torch.randn_like(outputs.last_hidden_state)
-        changed[:, 0] = outputs.last_hidden_state[:, 0]
-        outputs["last_hidden_state"] = changed
+        hidden = outputs.last_hidden_state
+        if pooling == "cls":
+            outputs["last_hidden_state"] = torch.cat([hidden[:, :1], torch.randn_like(hidden[:, 1:])], 1)
+        else:  # with the same mean
+            outputs["last_hidden_state"] = torch.cat([hidden[:, [1, 0]], hidden[:, 2:]], 1)
         return outputs
 
     handle = model.encoder.register_forward_hook(other_tokens)
-    assert torch.equal(model(**batch).loss, loss)
+    torch.testing.assert_close(model(**batch).loss, loss)
     handle.remove()
 
 
@@ -392,23 +402,46 @@ def test_sentence_transformers_gives_the_features_where_hf_pretext_is_not_instal
     batch = tokenizer(["the film is good", "good"], padding=True, return_tensors="pt")
     inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
     ours = {}
-    for pooling in ("mean", "cls"):
-        model, folder = model_of(pooling=pooling).eval(), tmp_path / pooling
+    settings = {"mean": {}, "cls": {"pooling": "cls"}, "tsdae": TSDAE}
+    for name, given in settings.items():
+        pooling = given.get("pooling", "mean")
+        model, folder = model_of(**given).eval(), tmp_path / name
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_modules(folder, 24, 12, pooling)
-        ours[pooling] = model(**inputs).features
+        ours[name] = model(**inputs).features
         hidden = AutoModel.from_pretrained(folder).eval()(**inputs).last_hidden_state
-        torch.testing.assert_close(pool(hidden, batch["attention_mask"], pooling), ours[pooling])
+        torch.testing.assert_close(pool(hidden, batch["attention_mask"], pooling), ours[name])
     code = (
         "import json, sys; sys.modules['hf_pretext'] = None\n"
         "from sentence_transformers import SentenceTransformer\n"
-        "for pooling in ('mean', 'cls'):\n"
-        "    model = SentenceTransformer(pooling, device='cpu')\n"
+        f"for name in {list(settings)}:\n"
+        "    model = SentenceTransformer(name, device='cpu')\n"
         "    print(json.dumps(model.encode(['the film is good', 'good']).tolist()))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    theirs = [torch.tensor(json.loads(line)) for line in done.stdout.strip().splitlines()[-2:]]
+    theirs = [torch.tensor(json.loads(line)) for line in done.stdout.strip().splitlines()[-3:]]
     torch.testing.assert_close(theirs, [*ours.values()], atol=1e-5, rtol=1e-4)
     assert (theirs[0] - theirs[1]).abs().max() > 0.1
+
+
+def test_the_matrix_of_a_decoder_that_shares_nothing_is_stored_once(tmp_path):
+    model = model_of(**TSDAE, tied="none")
+    model.save_pretrained(tmp_path)
+    table = model.decoder.get_input_embeddings().weight
+    with safe_open(tmp_path / "pretext.safetensors", "pt") as opened:
+        shapes = [tuple(opened.get_slice(key).get_shape()) for key in opened.keys()]  # noqa: SIM118
+    assert shapes.count(tuple(table.shape)) == 1
+    decoder = hf_pretext.load(tmp_path).decoder
+    assert torch.equal(decoder.get_input_embeddings().weight, table)
+    assert torch.equal(decoder.get_output_embeddings().weight, table)
+
+
+def test_a_decoder_next_to_an_encoder_of_long_texts_is_small():
+    config = transformers.LlamaConfig(
+        vocab_size=60, hidden_size=24, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=131_072,
+    )  # fmt: skip
+    model = SentenceForPreTraining.from_encoder(config, **TSDAE)
+    assert model.decoder.config.max_position_embeddings == 513
