@@ -33,6 +33,8 @@ NAMES = {"audio": "sounds", "video": "frames"}
 DESCRIBED, CAPTIONED = 20, 1.7  # captioned images, and the height of a row of them in inches
 WORDS, FILMS, GUESSES = 6, 5, 4  # masked words that are shown, of texts and of films, and predictions for each
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
+MASKED_WORDS = "masked words of test texts, and the model's predictions"
+NEXT_WORDS = "next words of test texts, and the model's predictions"
 Models = Mapping[str, PretextModel]
 Panel = tuple[Callable, float]
 Prediction = tuple[str, str, dict[str, list[str]]]  # text with ____ for a word, the word, likely words by title
@@ -196,26 +198,48 @@ def strips_of(labelled: LabelledSet, split: str) -> Tensor:
 
 
 def words_panel(model: PretextModel, labelled: LabelledSet, results: dict, device: torch.device) -> Panel:
-    """Returns the panel of accuracy by share of labels, and of the model's predictions for masked words; next to videos
-    with and without them."""
-    predictions = []
+    """Returns the panel of accuracy by share of labels, and of the model's predictions for masked words, next to videos
+    with and without them; of a causal language model for the next word; without predictions of other models."""
+    predictions, title, tokenizer = [], MASKED_WORDS, labelled.inputs.by_name["text"].processor
     with evaluated(model, device), torch.no_grad():
         if "predict_tokens" in model.capabilities and "video" in model.inputs:
             predictions = predicted_words_of_films(model, labelled, device)
         elif "predict_tokens" in model.capabilities:
-            predictions = predicted_words(model, labelled.inputs.by_name["text"].processor, labelled.texts("test"))
-    return partial(draw_fractions, transfer=results["transfer"], predictions=predictions), 4.2
+            predictions = predicted_words(model, tokenizer, labelled.texts("test"))
+        elif "log_likelihood" in model.capabilities:
+            predictions, title = next_words(model, tokenizer, labelled.texts("test")), NEXT_WORDS
+    return partial(draw_fractions, transfer=results["transfer"], predictions=predictions, title=title), 4.2
 
 
 def predicted_words(model: PretextModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Prediction]:
     """Masks one long word in each of a few texts and predicts it. Returns a `Prediction` for each text."""
     rows = []
-    texts = [text for text in texts if len(text.split()) >= GUESSED_FROM]
-    for text in [texts[i * len(texts) // WORDS] for i in range(WORDS if texts else 0)]:
-        masked = one_masked(tokenizer, " ".join(text.split()[:GUESSED_FROM]), model.task.mask_token_id)
+    for text in beginnings(texts):
+        masked = one_masked(tokenizer, text, model.task.mask_token_id)
         if masked is not None:
             rows.append((masked.text, masked.word, {masked.word: masked.guesses(model, tokenizer)}))
     return rows
+
+
+def next_words(model: PretextModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[Prediction]:
+    """Predicts one long word in each of a few texts from the words before it. Returns a `Prediction` for each text."""
+    rows = []
+    for text in beginnings(texts):
+        ids, at = long_word(tokenizer, text)
+        if at is None:
+            continue
+        logits = model.full_model(input_ids=ids[None, :at].to(model.device)).logits[0, -1]
+        likely = [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
+        word = tokenizer.decode(ids[at]).strip()
+        rows.append((f"{tokenizer.decode(ids[:at], skip_special_tokens=True).strip()} ____", word, {word: likely}))
+    return rows
+
+
+def beginnings(texts: list[str]) -> list[str]:
+    """Returns the first words of a few texts that are long enough."""
+    texts = [text for text in texts if len(text.split()) >= GUESSED_FROM]
+    chosen = [texts[i * len(texts) // WORDS] for i in range(WORDS if texts else 0)]
+    return [" ".join(text.split()[:GUESSED_FROM]) for text in chosen]
 
 
 def predicted_words_of_films(model: PretextModel, labelled: LabelledSet, device: torch.device) -> list[Prediction]:
@@ -256,15 +280,21 @@ class Masked(NamedTuple):
         return [tokenizer.decode(token).strip() for token in logits.topk(GUESSES).indices]
 
 
-def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int, last: bool = False) -> Masked | None:
-    """Masks the middle one of the long words of a text, or the last one; None if it has none of one token."""
+def long_word(tokenizer: PreTrainedTokenizerBase, text: str, last: bool = False) -> tuple[Tensor, int | None]:
+    """Returns the tokens of a text, `(L,)`, and the place of the middle one of its long words of one token, or of the
+    last one; None if it has none."""
     encoded = tokenizer(text, return_tensors="pt")
     ids, words = encoded["input_ids"][0], encoded.word_ids()
     single = [i for i, word in enumerate(words) if word is not None and words.count(word) == 1]
     long = [i for i in single if len(tokenizer.decode(ids[i]).strip()) >= LONG]
-    if not long:
+    return ids, long[-1 if last else len(long) // 2] if long else None
+
+
+def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int, last: bool = False) -> Masked | None:
+    """Masks the middle one of the long words of a text, or the last one; None if it has none of one token."""
+    ids, at = long_word(tokenizer, text, last)
+    if at is None:
         return None
-    at = long[-1 if last else len(long) // 2]
     around = tokenizer.decode(ids[1:at]).strip(), tokenizer.decode(ids[at + 1 : -1]).strip()
     seen = ids.clone()
     seen[at] = mask_token_id

@@ -148,11 +148,12 @@ def draw_abreast(figure, panels: Sequence[Callable]) -> None:
         draw_panel(part)
 
 
-def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, dict[str, list[str]]]]) -> None:
-    """Draws top-1 accuracy by share of labels at the left, and predictions of masked words at the right.
+def draw_fractions(
+    figure, transfer: dict, predictions: list[tuple[str, str, dict[str, list[str]]]], title: str = ""
+) -> None:
+    """Draws top-1 accuracy by share of labels at the left, and predictions of words at the right, below a title.
 
-    predictions: for each text, the text with ____ for its masked word, the word, and the most likely predictions by
-    title."""
+    predictions: for each text, the text with ____ for a word, the word, and the most likely predictions by title."""
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.5])
     shares = [share for method in transfer["methods"] if (share := method.rpartition("_")[2]).endswith("%")]
     names = [f"linear_probe_{share}_top1" for share in shares]
@@ -166,7 +167,7 @@ def draw_fractions(figure, transfer: dict, predictions: list[tuple[str, str, dic
     left.spines[["top", "right"]].set_visible(False)
     left.legend(frameon=False, fontsize=8)
     right.set_axis_off()
-    right.set_title("masked words of test texts, and the model's predictions", loc="left")
+    right.set_title(title if predictions else "", loc="left")
     style = dict(fontsize=9, transform=right.transAxes, parse_math=False)  # texts may contain dollar signs
     for row, (text, word, by_title) in enumerate(predictions):
         y = 1 - (row + 0.3) / max(len(predictions), 1)
