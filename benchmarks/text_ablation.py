@@ -128,14 +128,14 @@ def probes_of_words(labelled) -> dict[str, dict[str, float]]:
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    from hf_pretext.evaluation.tfidf import STRENGTHS
+    from hf_pretext.evaluation.tfidf import STRENGTHS, TOLERANCE
     from hf_pretext.evaluation.transfer import SPLITS, label_fractions, transfer
 
     methods = label_fractions(*labelled.inputs.by_name["text"].fractions)
     texts = {split: [" ".join(text.split()[:WORDS]) for text in labelled.texts(split)] for split in SPLITS}
     vectorizer = TfidfVectorizer(min_df=2, sublinear_tf=True, ngram_range=(1, 2)).fit(texts["train"])
     sparse = {split: vectorizer.transform(some) for split, some in texts.items()}
-    options = {"standardised": False, "strengths": STRENGTHS}
+    options = {"standardised": False, "strengths": STRENGTHS, "tolerance": TOLERANCE}
     full = {name: method(sparse, labelled.labels, **options)["test"]["top1"] for name, method in methods.items()}
     probes = {POOLED: full}
     for size in DIMENSIONS:

@@ -9,6 +9,7 @@ from .baselines import Baseline
 from .labelled_set import LabelledSet
 from .transfer import Method, best_layer
 
+TOLERANCE = 1e-6  # with that of standardised features, fits end long before the best weights
 STRENGTHS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # C of scikit-learn; large, since TF-IDF values are small
 
 
@@ -24,7 +25,7 @@ def tfidf_transfer(labelled: LabelledSet, methods: Mapping[str, Method]) -> dict
     except ValueError:  # raised if no word of at least two letters occurs in two texts
         vectorizer = TfidfVectorizer(token_pattern=r"\S+", **options).fit(texts["train"])
     features = {split: vectorizer.transform(some) for split, some in texts.items()}
-    options = {"standardised": False, "strengths": STRENGTHS}
+    options = {"standardised": False, "strengths": STRENGTHS, "tolerance": TOLERANCE}
     probes = {name: method for name, method in methods.items() if name != "knn"}
     return {name: best_layer({"TF-IDF": probe(features, labelled.labels, **options)}) for name, probe in probes.items()}
 

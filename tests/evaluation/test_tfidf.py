@@ -11,7 +11,8 @@ from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.encoders import build_encoder
 from hf_pretext.evaluation.comparison import encoder_transfer
 from hf_pretext.evaluation.labelled_set import LabelledSet
-from hf_pretext.evaluation.tfidf import tfidf_transfer
+from hf_pretext.evaluation.linear_probe import probe_path
+from hf_pretext.evaluation.tfidf import TOLERANCE, tfidf_transfer
 from hf_pretext.evaluation.transfer import label_fractions, methods_of
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.text import Corpus
@@ -52,3 +53,18 @@ def test_tfidf_of_texts_that_share_no_word(labelled):
         top1 = tfidf_transfer(alone, methods_of(None))["linear_probe"]["test"]["top1"]
         share = float((alone.labels.splits["test"] == 0).mean())  # nothing of test is known: one class for all
         assert min(abs(top1 - share), abs(top1 - (1 - share))) < 1e-6
+
+
+def test_a_fit_does_not_end_before_the_best_weights(cache):
+    """With the tolerance of standardised features, values as small as those of TF-IDF end a fit much too early."""
+    tokenizer = train_tokenizer(open_source(SHAKESPEARE, needed=("text",)), size=50)
+    labelled = LabelledSet(SHAKESPEARE, Inputs(Corpus(tokenizer, 40)), "kind")
+    vectorizer = TfidfVectorizer(sublinear_tf=True, ngram_range=(1, 2), min_df=2).fit(labelled.texts("train"))
+    train, test = (vectorizer.transform(labelled.texts(split)) for split in ("train", "test"))
+    labels = labelled.labels.splits["train"]
+    best = LogisticRegression(C=10.0, tol=1e-9, max_iter=3000).fit(train, labels).predict(test)
+    agreed = {}
+    for tolerance in (1e-3, TOLERANCE):
+        ((_, (predicted,)),) = probe_path(train, labels, [test], [10.0], False, tolerance)
+        agreed[tolerance] = float((predicted == best).mean())
+    assert agreed[TOLERANCE] > 0.995 > 0.99 > agreed[1e-3], agreed
