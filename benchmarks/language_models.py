@@ -193,7 +193,10 @@ def usual(comparison, model, tokens, arguments: TrainingArguments, clock: Clock,
 
     data = texts.map(truncated if padded else chunks, batched=True, remove_columns=texts.column_names)
     collator, count = comparison.collator(tokens), Counting(lambda batch: batch["attention_mask"].sum())
-    collate = lambda rows: count(collator(rows))  # noqa: E731
+
+    def collate(rows):
+        return count(collator(rows))
+
     trainer = Trainer(model, arguments, train_dataset=data, data_collator=collate, callbacks=[clock])
     trainer.pop_callback(PrinterCallback)
     trainer.train()

@@ -27,6 +27,7 @@ from ..encoders import build_encoder, check_encoder
 from .native_head import keep_frozen, with_head
 
 OF_WIDTH = ("hidden_size", "num_attention_heads", "intermediate_size")  # sizes of an ELECTRA generator that may differ
+PER_LAYER = ("layer_types", "attention_window")  # lists in configs with a value for each layer
 
 
 class AutoDiscriminator(AutoModel):
@@ -106,8 +107,8 @@ def build_generator(encoder: PreTrainedModel, sizes: Mapping[str, int]) -> PreTr
     check_sizes(sizes, encoder)
     for name, value in sizes.items():
         setattr(config, name, value)
-    for name, value in encoder.config.to_dict().items():
-        if isinstance(value, list) and len(value) == encoder.config.num_hidden_layers:  # an entry for each layer
+    for name in PER_LAYER:
+        if isinstance(value := getattr(config, name, None), list):
             setattr(config, name, value[: config.num_hidden_layers])
     generator = with_head(config, AutoModelForMaskedLM, "replaced token detection", "ELECTRA, BERT or ModernBERT")
     if isinstance(encoder, ElectraModel):

@@ -5,6 +5,7 @@ full model, batch, positions -> last hidden states (B, L, D), logits of these po
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,12 +51,14 @@ def keep_frozen(copy: PreTrainedModel, encoder: PreTrainedModel) -> None:
         parameter.requires_grad_(name not in frozen)
 
 
-def logits_at(full_model: PreTrainedModel, where: tuple[Tensor, Tensor], **inputs: Tensor) -> tuple[Tensor, tuple]:
-    """Returns the last hidden states of a `...ForMaskedLM`, `(B, L, D)`, and its outputs with the logits of some tokens
-    only, `(1, M, vocabulary)`.
+def logits_at(
+    full_model: PreTrainedModel, base: PreTrainedModel, where: tuple[Tensor, Tensor], **inputs: Any
+) -> tuple[Tensor, tuple]:
+    """Returns the last hidden states of a model with a head over the vocabulary, `(B, L, D)`, and its outputs with the
+    logits of some tokens only, `(1, M, vocabulary)`.
 
-    where: rows and columns of the M tokens. A head processes each token separately, so only these tokens are passed to
-    it, as one sequence `(1, M, D)`."""
+    base: the part of the model whose hidden states the head gets. where: rows and columns of the M tokens. A head
+    processes each token separately, so only these tokens are passed to it, as one sequence `(1, M, D)`."""
     states = []
 
     def only_some(module, arguments, outputs):
@@ -63,9 +66,9 @@ def logits_at(full_model: PreTrainedModel, where: tuple[Tensor, Tensor], **input
         outputs["last_hidden_state"] = outputs.last_hidden_state[where][None]  # (1, M, D)
         return outputs
 
-    handle = full_model.base_model.register_forward_hook(only_some)
+    handle = base.register_forward_hook(only_some)
     try:
-        outputs = full_model(**inputs).to_tuple()  # a `...ForMaskedLM` has logits of tokens only
+        outputs = full_model(**inputs).to_tuple()  # without labels, the logits come first
     finally:
         handle.remove()
     return states[0], outputs

@@ -29,7 +29,7 @@ from ..modeling import PretextModel, PretextOutput
 from ..modules.distributed import over_all_ranks
 from ..modules.losses import cross_entropy, widened
 from ..modules.masking import IGNORED, positions_of
-from ..modules.native_head import with_head
+from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
 
 TRIED_TOKENS = 4
@@ -207,21 +207,10 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
         """Returns the encoder's last hidden states `(B, L, D)`, and logits `(M, vocabulary)` of the tokens after those
         at `where`.
 
-        where: rows and columns, see `positions_of`. A head processes each token separately, so only these M tokens are
-        passed to it, as one sequence `(1, M, D)`."""
-        states = []
-
-        def only_predicting(module, arguments, outputs):
-            states.append(outputs.last_hidden_state)
-            outputs["last_hidden_state"] = outputs.last_hidden_state[where][None]  # (1, M, D)
-            return outputs
-
-        handle = self.full_model.get_decoder().register_forward_hook(only_predicting)  # of OPT: inside its encoder
-        try:
-            logits = self.full_model(**{**inputs, **self.options}).logits[0]
-        finally:
-            handle.remove()
-        return states[0], logits
+        where: rows and columns, see `positions_of`."""
+        base = self.full_model.get_decoder()  # of OPT: inside its encoder
+        hidden, outputs = logits_at(self.full_model, base, where, **{**inputs, **self.options})
+        return hidden, outputs[0][0]
 
     def packs(self, length: int = 128) -> bool:
         """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`."""

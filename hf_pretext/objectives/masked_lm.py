@@ -229,7 +229,7 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         logits `(B, 2)` of the pairs, None without the setting `pairs`.
 
         where: rows and columns of the masked tokens, see `positions_of`."""
-        hidden, outputs = logits_at(self.full_model, where, **inputs)
+        hidden, outputs = logits_at(self.full_model, self.encoder, where, **inputs)
         return hidden, outputs[0][0], outputs[1] if self.task.pairs else None
 
     def predict_tokens(self, masked: Tensor, **batch: Tensor) -> Tensor:

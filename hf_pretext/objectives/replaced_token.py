@@ -217,7 +217,7 @@ print((logits > 0).tolist())  # True: the token looks replaced
 
     def guess(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> Tensor:
         """Returns the generator's logits of the masked tokens, `(M, vocabulary)`. where: see `positions_of`."""
-        return logits_at(self.token_generator, where, **inputs)[1][0][0]
+        return logits_at(self.token_generator, self.token_generator.base_model, where, **inputs)[1][0][0]
 
     def sample(self, guesses: Tensor, generator: torch.Generator | None) -> Tensor:
         """Samples a token from each row of the generator's logits, `(M, vocabulary)` to `(M,)`.

@@ -370,7 +370,5 @@ def test_documents_that_an_architecture_mixes_are_refused():
         AutoModelForCausalLM.from_config(CONFIGS["opt"](), attn_implementation="eager")
     )
     ids, documents = torch.randint(5, 60, (1, 9)), torch.tensor([[1] * 4 + [2] * 5])
-    if model.packs(30):
-        pytest.skip("this OPT separates documents")
     with pytest.raises(ValueError, match="does not separate the documents of packed sequences. Give one document a"):
         model(input_ids=ids, document_ids=documents)
