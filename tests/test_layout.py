@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -190,6 +191,12 @@ def test_the_root_holds_few_files():
 
 def test_each_part_of_the_package_has_a_layer():
     assert [module for module in imports() if "." in module and layer_of(module) is None] == []
+
+
+def test_no_two_test_files_have_the_same_name():
+    """Without packages of tests, pytest can't collect the second one."""
+    names = Counter(path.name for path in (REPOSITORY / "tests").rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 OBJECTIVES = [path.stem for path in sorted((REPOSITORY / PACKAGE / "objectives").glob("[!_]*.py"))]

@@ -1,4 +1,4 @@
-"""What objectives compute on one or several processes: losses and gradients. test_ranks.py runs this script.
+"""What objectives compute on one or several processes: losses and gradients. test_objective_ranks.py runs this script.
 
     python rank_cases.py FILE RANKS [CASE ...]
 
