@@ -49,7 +49,7 @@ from hf_pretext.modeling import PretextModel
 from hf_pretext.registry import objective_class
 from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
 
-EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
+EMOJI = Path(__file__).parent.parent / "hf_pretext" / "samples" / "emoji"
 SIDE, LENGTH, WORDS, CROP, FLIP, WARM, WANTED = 64, 32, 4000, 0.5, 0.5, 3, 1.2
 OTHERS = ("keywords",)  # columns of captions besides the names, drawn as often
 COLUMNS = {"text": "text", **dict.fromkeys(OTHERS, "keywords")}

@@ -45,7 +45,7 @@ from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Text
 from hf_pretext.utils.machine import cores, default_workers, describe, has_bf16, keep_freed_memory
 
-EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
+EMOJI = Path(__file__).parent.parent / "hf_pretext" / "samples" / "emoji"
 SIDE, WIDTH, LAYERS, WORDS, LENGTH, WARM = 64, 192, 4, 49_408, 77, 3
 RATE, BETAS, EPSILON, DECAY = 1e-3, (0.9, 0.98), 1e-6, 0.2
 TEXT = {"context_length": LENGTH, "vocab_size": WORDS, "width": WIDTH, "heads": 3, "layers": LAYERS}

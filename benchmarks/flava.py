@@ -44,7 +44,7 @@ from hf_pretext.modules.masking import IGNORED, draw_units, replaced, without_sp
 from hf_pretext.modules.patches import random_patches
 from hf_pretext.utils.machine import default_workers, describe, has_bf16, keep_freed_memory
 
-EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
+EMOJI = Path(__file__).parent.parent / "hf_pretext" / "samples" / "emoji"
 SIDE, PATCH, WIDTH, LAYERS, CODES, LENGTH, VOCABULARY, WARM = 64, 8, 192, (4, 3, 2), 512, 77, 8000, 3
 IMAGE_RATIO, TEXT_RATIO, MISMATCHED = 0.4, 0.15, 0.5
 CONTENDERS = ("ours", "theirs, 77 tokens", "theirs, the longest")

@@ -24,8 +24,10 @@ from pathlib import Path
 
 from ablation import QUIET, RECIPES, recipe_of, run_all, where
 
+from hf_pretext.samples import SAMPLES
+
 HERE = Path(__file__).parent
-EMBEDDED = RECIPES / "data" / "babyai_films"
+EMBEDDED = SAMPLES / "babyai_films"
 CLIP = 6.0  # seconds: a mission lasts 2.5 to 16 s, half of them less than 6 s
 MISSIONS = 5  # of a film: so many epochs more, to train on as many clips as the recipe
 TRAINED = ["--text_column", "json.text", "--full_video", "False", "--seconds", f"{CLIP:g}"]

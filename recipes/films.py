@@ -3,11 +3,13 @@
 import sys
 from pathlib import Path
 
+from hf_pretext.samples import SAMPLES
+
 DATA = Path(__file__).parent / "data"
-EMOJI_FILMS, TINY_TEACHER = str(DATA / "emoji_films"), str(DATA / "tiny_teacher")
-NARRATED_MISSIONS = str(DATA / "babyai_films" / "babyai_narrated")
-MISSIONS = str(DATA / "babyai_films" / "babyai")  # a small share, for --smoke
-HELD_OUT_MISSIONS = str(DATA / "babyai_films" / "babyai_heldout")
+EMOJI_FILMS, TINY_TEACHER = "emoji_films", str(SAMPLES / "tiny_teacher")
+NARRATED_MISSIONS = "babyai_films/babyai_narrated"
+MISSIONS = "babyai_films/babyai"  # a small share, for --smoke
+HELD_OUT_MISSIONS = "babyai_films/babyai_heldout"
 ORDER_CLASSES = ["go_to_order", "open_order"]  # of missions: one event after the other
 ABOUT_ATARI = (
     "The films are of Atari games that are played at random, with the synthetic sounds of the console. The sounds of a "

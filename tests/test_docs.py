@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import EMOJI, REPOSITORY
 from loopback_hub import serve
 
 from hf_pretext.recipe import option_types
@@ -110,7 +110,9 @@ def data(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("data")
     rows = datasets.load_dataset(
-        "parquet", data_files=str(REPOSITORY / "recipes/data/emoji/train-*.parquet"), split=f"train[:{2 * IMAGES}]"
+        "parquet",
+        data_files=str(EMOJI / "train-*.parquet"),
+        split=f"train[:{2 * IMAGES}]",
     )
     for name in ("images", "more_images", "pairs", *(f"labelled/{label}" for label in "abc")):
         (folder / name).mkdir(parents=True)

@@ -15,6 +15,7 @@ from datasets import Dataset, IterableDataset
 from datasets.packaged_modules.webdataset.webdataset import WebDataset
 from transformers.utils import logging
 
+from ..samples import located
 from ..utils.paths import without_query
 from .contents import File
 from .folders import SHARDS, TABLES, Folder, Listing, Selected, Wanted, listing, no_data, select
@@ -37,7 +38,7 @@ def split_names(dataset: str, wanted: Wanted) -> list[str]:
     """Returns the split names of a path, glob, URL or Hub id; `["train"]` for data without splits.
 
     wanted: decides which files of a folder are read."""
-    path = Path(dataset).expanduser()
+    path = Path(located(dataset)).expanduser()
     if path.is_dir():
         return names_of_splits(select(listing(str(path)).files, wanted).files)
     if not is_url(dataset) and (glob.glob(str(path), recursive=True) or not HUB_ID.fullmatch(dataset)):
@@ -70,7 +71,7 @@ def alone(compute: Callable[[], Any]) -> Any:
 def open_dataset(
     dataset: str, split: str, wanted: Wanted, reading: Reading | None = None, option: str = "", share: Share = alone
 ) -> Opened:
-    """Opens a path, glob, URL, list of files or Hub id.
+    """Opens a path, glob, URL, list of files, Hub id, or an embedded data set by its name.
 
     wanted: decides which files of a folder are read. option: prefix of the option names in error messages. share: see
     `open_source`. Raises `ValueError` for a dataset that does not exist or can't be read.
@@ -78,7 +79,7 @@ def open_dataset(
     reading = reading or Reading()
     if is_url(dataset):
         return open_urls(dataset, split, wanted, reading, option, share)
-    path = Path(dataset).expanduser()
+    path = Path(located(dataset)).expanduser()
     if path.is_dir():
         if (path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists():  # save_to_disk
             return Opened(datasets.load_from_disk(str(path)))

@@ -14,7 +14,7 @@ sessions, 5 clips), among them all of two games.
 The games and the emulator are those of the Python package ale-py 0.12.1 (3 MB, GPL-2.0), which pip downloads; it need
 not be installed. Its hash is checked. Each build gives the same frames and samples. Films are written
 with `pip install 'hf_pretext[audio,video]'`. No game, frame or sound is part of this repository; do not publish any.
-With your own --eval_dataset or --eval_label, add --report_dataset recipes/data/emoji_films for that.
+With your own --eval_dataset or --eval_label, add --report_dataset hf_pretext/samples/emoji_films for that.
 """
 
 import argparse

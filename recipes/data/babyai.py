@@ -2,7 +2,7 @@
 
     python recipes/data/babyai.py               # prints three folders of WebDataset tars
     python recipes/data/babyai.py --workers 1   # fewer processes; default: one for each core
-    python recipes/data/babyai.py --embedded recipes/data/babyai_films   # a small share of each, in a new folder
+    python recipes/data/babyai.py --embedded hf_pretext/samples/babyai_films   # a small share of each, in a new folder
 
 A bot solves 5,000 missions of BabyAI (Chevalier-Boisvert et al., https://huggingface.co/papers/1810.08272) in a room
 with five objects: a ball, box or key in one of six colours. Films have 64 x 64 pixels, 2 frames per second, one for

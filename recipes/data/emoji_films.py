@@ -1,4 +1,4 @@
-"""Makes recipes/data/emoji_films: short films of moving emoji with notes, for --smoke and tests.
+"""Makes hf_pretext/samples/emoji_films: short films of moving emoji with notes, for --smoke and tests.
 
     python recipes/data/emoji_films.py FOLDER      # writes the tars of three splits into a new folder
 
@@ -22,9 +22,10 @@ import pyarrow.parquet as pq
 from film_tars import mp4, write_tars
 from PIL import Image, ImageDraw
 
+from hf_pretext.samples import SAMPLES
 from hf_pretext.utils.files import atomic_path
 
-EMBEDDED = Path(__file__).parent / "emoji"
+EMBEDDED = SAMPLES / "emoji"
 SECONDS, FPS, RATE, SIDE, SPRITE = 2, 10, 16_000, 64, 24
 ROOM = SIDE - SPRITE  # of the position of an emoji, in pixels
 EMOJI = ("frog", "octopus", "rocket", "red-apple", "soccer-ball")

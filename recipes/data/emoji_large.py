@@ -1,4 +1,4 @@
-"""Renders the emoji of recipes/data/emoji at a larger size, for objectives that cut an image into tiles.
+"""Renders the emoji of hf_pretext/samples/emoji at a larger size, for objectives that cut an image into tiles.
 
     python recipes/data/emoji_large.py              # prints the folder, with a Parquet file for each split
     python recipes/data/emoji_large.py --side 96    # another size, in pixels
@@ -27,9 +27,10 @@ from openclipart import check_side, renderer
 from PIL import Image
 from tqdm.auto import tqdm
 
+from hf_pretext.samples import SAMPLES
 from hf_pretext.utils.files import made_once
 
-EMBEDDED = Path(__file__).parent / "emoji"
+EMBEDDED = SAMPLES / "emoji"
 SIDE = 128  # pixels
 SPLITS = ("train", "validation", "test")
 PACKAGES = {  # by style: version and SHA-256 of @iconify-json/<style>

@@ -41,7 +41,7 @@ for kind in ("wordpiece", "bpe", "unigram"):
 def test_a_trained_tokenizer_is_the_same_in_any_process():
     """The library's hash tables differ between processes; this text has characters so rare that they are tokens only
     because of the alphabet."""
-    text = str(Path(__file__).parents[2] / "recipes" / "data" / "shakespeare" / "validation.jsonl")
+    text = str(Path(__file__).parents[2] / "hf_pretext" / "samples" / "shakespeare" / "validation.jsonl")
     command = [sys.executable, "-c", SCRIPT, text]
     runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(4)]
     found = [[line for line in run.communicate()[0].splitlines() if line.startswith("{")] for run in runs]

@@ -21,7 +21,7 @@ from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Corpus, Text
 
-SHAKESPEARE = str(REPOSITORY / "recipes" / "data" / "shakespeare")
+SHAKESPEARE = str(REPOSITORY / "hf_pretext" / "samples" / "shakespeare")
 SPLITS = ("train", "validation", "test")
 
 

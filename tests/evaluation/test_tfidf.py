@@ -17,7 +17,7 @@ from hf_pretext.evaluation.transfer import label_fractions, methods_of
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.text import Corpus
 
-SHAKESPEARE = str(REPOSITORY / "recipes" / "data" / "shakespeare")
+SHAKESPEARE = str(REPOSITORY / "hf_pretext" / "samples" / "shakespeare")
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.video import Video, default_video_processor
 
 FPS, BRIGHTER = 10, 8  # of `media.video`: frames per second, and how much brighter the next one is
-BABYAI = REPOSITORY / "recipes" / "data" / "babyai_films" / "babyai_narrated"
+BABYAI = REPOSITORY / "hf_pretext" / "samples" / "babyai_films" / "babyai_narrated"
 TRUE = {"text": "mission", "true_start": "true_start", "true_end": "true_end"}
 
 

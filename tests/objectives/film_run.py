@@ -38,7 +38,7 @@ from hf_pretext.objectives.mil_nce import MilNceForPreTraining
 from hf_pretext.stream.settings import StreamSettings
 from hf_pretext.trainer import PretextTrainer
 
-FILMS = Path(__file__).parents[2] / "recipes" / "data" / "emoji_films" / "train-*.tar"  # of 2 s each
+FILMS = Path(__file__).parents[2] / "hf_pretext" / "samples" / "emoji_films" / "train-*.tar"  # of 2 s each
 VERBS, NOUNS = ("cut", "stir", "fry", "wash", "peel"), ("onions", "rice", "carrots", "beans", "leeks")
 SENTENCES = [f"now {verb} the {noun}" for verb in VERBS for noun in NOUNS]
 

@@ -21,9 +21,10 @@ from hf_pretext.data.tokenizer import train_tokenizer
 from hf_pretext.recipe import Recipe, option_types
 from hf_pretext.run.command_line import CommandLine
 from hf_pretext.run.experiment import Experiment, Request, ask, plan
+from hf_pretext.samples import SAMPLES
 
 RECIPES = REPOSITORY / "recipes"
-SHAKESPEARE = RECIPES / "data" / "shakespeare"
+SHAKESPEARE = SAMPLES / "shakespeare"
 ROTATION, CONTRASTIVE, MASKED_LM = "rotation_emoji", "contrastive_emoji", "masked_lm_reviews"
 SENTENCE = "sentence_reviews"
 FLAVA, MULTIWAY, MATCHING = "flava_emoji", "multiway_emoji", "matching_emoji"

@@ -21,9 +21,10 @@ from hf_pretext.data.sources import open_splits
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.samples import SAMPLES
 
 SCRIPT = RECIPES / "data" / "babyai.py"
-FILMS = RECIPES / "data" / "babyai_films"
+FILMS = SAMPLES / "babyai_films"
 SINGLE = ("text", "level", "pairs", "objects", "seed", "seconds", "split")
 NARRATIONS = ("text", "start", "end", "chatter", "mission", "level", "true_start", "true_end")
 NAMES = ("babyai", "babyai_heldout", "babyai_narrated")

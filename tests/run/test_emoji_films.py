@@ -1,4 +1,4 @@
-"""The films of recipes/data/emoji_films: the script makes them again, and sound and frames say the same."""
+"""The films of hf_pretext/samples/emoji_films: the script makes them again, and sound and frames say the same."""
 
 import importlib
 import io
@@ -14,14 +14,15 @@ from hf_pretext.data.sources import open_splits
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.samples import SAMPLES
 
-FILMS = RECIPES / "data" / "emoji_films"
+FILMS = SAMPLES / "emoji_films"
 TIMES = {"train": 8, "validation": 2, "test": 2}  # films of a game
 
 
 @pytest.fixture
 def module(monkeypatch):
-    monkeypatch.syspath_prepend(str(FILMS.parent))
+    monkeypatch.syspath_prepend(str(RECIPES / "data"))
     return importlib.import_module("emoji_films")
 
 

@@ -1,13 +1,14 @@
 """Temporal localization in runs of the recipe of MIL-NCE in smoke size, on the embedded narrated films."""
 
 import pytest
-from recipe_runs import RECIPES, main, refused
+from recipe_runs import main, refused
 
 from hf_pretext.cards.tables import measured
 from hf_pretext.cards.wording import measured as protocols
+from hf_pretext.samples import SAMPLES
 
 pytestmark = pytest.mark.usefixtures("cache")
-MIL_NCE, FILMS = "mil_nce_babyai", RECIPES / "data" / "babyai_films" / "babyai_narrated"
+MIL_NCE, FILMS = "mil_nce_babyai", SAMPLES / "babyai_films" / "babyai_narrated"
 TRUE = [
     *("--localization_text_column", "json.mission", "--localization_seconds", 6),
     *("--localization_start_column", "json.true_start", "--localization_end_column", "json.true_end"),

@@ -11,7 +11,7 @@ import hf_pretext
 
 pytestmark = pytest.mark.usefixtures("cache")
 MIL_NCE, UNMEASURED = "mil_nce_babyai", ("--eval_dataset", "none")
-NARRATED = REPOSITORY / "recipes" / "data" / "babyai_films" / "babyai_narrated"
+NARRATED = REPOSITORY / "hf_pretext" / "samples" / "babyai_films" / "babyai_narrated"
 
 
 def test_a_run_on_narrated_films_leaves_two_encoders(tmp_path):

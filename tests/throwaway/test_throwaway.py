@@ -23,7 +23,7 @@ from hf_pretext.cards import read_results, render
 from hf_pretext.evaluation.standalone import evaluate
 
 FOLDER = Path(__file__).parent / "objectives"
-SHAKESPEARE = REPOSITORY / "recipes" / "data" / "shakespeare"
+SHAKESPEARE = REPOSITORY / "hf_pretext" / "samples" / "shakespeare"
 CODE = re.compile(r"```python\n(.*?)\n```", re.DOTALL)
 SMALL = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
 SETTINGS = dict(seeds=[0], max_steps=3, logging_steps=1, save_steps=2, eval_rows=60, use_cpu=True)
