@@ -101,7 +101,11 @@ NEXT = {
     "text_bigram_gain": "next token, bits per byte saved compared with bigrams",
     "text_xz_gain": "next token, bits per byte saved compared with xz",
 }
-TEXTS = {"causal_lm": [*HALVES, *NEXT], "sentence": [*HALVES]}  # that of masked_lm was recorded before the halves
+TEXTS = {
+    "causal_lm": [*HALVES, *NEXT],
+    "replaced_token": [*HALVES],
+    "sentence": [*HALVES],
+}
 FILMS = {"mil_nce": [*EMBEDDED, *TIMES], "videobert": [*SCORED]}  # metrics by objective
 NEW_FILMS = {"mil_nce": [*EMBEDDED], "videobert": [*SCORED]}  # on held-out captions
 
