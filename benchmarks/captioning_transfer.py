@@ -36,8 +36,9 @@ def image_config(make, image_size: int):
 
 def two_towers(make, image_size: int, **text_sizes):
     """Returns the config of that image encoder, with the text encoder of the contrastive recipes on emoji."""
-    from emoji_pairs import resnet_and_transformer
     from transformers import VisionTextDualEncoderConfig
+
+    from hf_pretext.presets.pairs import resnet_and_transformer
 
     text = resnet_and_transformer(image_size, **text_sizes).text_config
     vision = image_config(make, image_size)

@@ -19,6 +19,7 @@ _HOMES = {
     "CompositeModel": "modules.composite",
     "PretextTrainer": "trainer",
     "Recipe": "recipe",
+    "pretrain": "recipe",
     "extract": "features",
     "pool": "features",
 }
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from .modeling import load as load
     from .modules.composite import CompositeModel as CompositeModel
     from .recipe import Recipe as Recipe
+    from .recipe import pretrain as pretrain
     from .trainer import PretextTrainer as PretextTrainer
 
 

@@ -1,9 +1,10 @@
-"""`hf-pretext`: commands for a finished run (card, push to the Hub, evaluation, summary) and for checking the machine.
+"""`hf-pretext`: pretrains an encoder, writes its card, evaluates it, pushes it to the Hub, checks the machine.
 
-hf-pretext card | push | evaluate | info | doctor
+hf-pretext train | objectives | card | push | evaluate | info | doctor
 """
 
 import argparse
+import difflib
 import os
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,9 @@ from . import __version__
 def main(argv: Sequence[str] | None = None) -> None:
     """Runs one command. For a wrong argument, exits with status 1 and a one-line error with the fix."""
     options = parser().parse_args(argv)
+    if options.run is train:  # it has options of its own, and prints its errors
+        train(options)
+        return
     if options.run is not doctor:  # doctor must also run if transformers can't be imported
         from transformers.utils import logging
 
@@ -29,18 +33,48 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands. The docstring of a command's function is its description in `--help`."""
     root = argparse.ArgumentParser(
-        "hf-pretext", description="Write the card of a pretrained encoder, push it to the Hub or evaluate it."
+        "hf-pretext", description="Pretrain an encoder on unlabelled data, evaluate it, and push it to the Hub."
     )
     root.add_argument("--version", action="version", version=__version__)
     commands = root.add_subparsers(required=True, metavar="command")
     for name, (run, example, options) in COMMANDS.items():
         says = f"{run.__doc__}\n\n  hf-pretext {name} {example}".rstrip()
         formatter = argparse.RawDescriptionHelpFormatter
-        made = commands.add_parser(name, help=run.__doc__, description=says, formatter_class=formatter)
+        made = commands.add_parser(
+            name,
+            help=run.__doc__.partition("\n")[0],
+            description=says,
+            formatter_class=formatter,
+            add_help=name != "train",
+        )
         made.set_defaults(run=run)
         for option, settings in options.items():
             made.add_argument(option, **settings)
     return root
+
+
+def train(options: argparse.Namespace) -> None:
+    """Pretrain an encoder with an objective, on your data or on an embedded set."""
+    from .registry import OBJECTIVES, names
+
+    known = names(OBJECTIVES)
+    if options.objective not in known:
+        asks = options.objective in (None, "--help", "-h")
+        print(f"usage: hf-pretext train OBJECTIVE [options]\n\nObjectives: {', '.join(known)}")
+        print("\nWhat each is for: hf-pretext objectives. The options of one: hf-pretext train rotation --help")
+        near = difflib.get_close_matches(options.objective or "", known, 1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        sys.exit(0 if asks else f"error: no objective {options.objective!r}.{hint}")
+    from .recipe import train_main
+
+    train_main(options.objective, options.options)
+
+
+def objectives(options: argparse.Namespace) -> None:
+    """List the objectives: the task, its data, and what was measured."""
+    from .cards.terminal import show_objectives
+
+    show_objectives(options.kind)
 
 
 def card(options: argparse.Namespace) -> None:
@@ -102,6 +136,16 @@ RUN = {"help": "Output folder (--output_dir) of a run."}
 SOURCE = {"metavar": "folder_or_repository", "help": "Folder or Hub id of an encoder."}
 REVISION = {"help": "Branch, tag or commit of the Hub repository."}
 COMMANDS = {  # name: (function, arguments of the example in --help, options)
+    "train": (
+        train,
+        "rotation --dataset path/to/images",
+        {"objective": {"nargs": "?"}, "options": {"nargs": argparse.REMAINDER}},
+    ),
+    "objectives": (
+        objectives,
+        "--kind image",
+        {"--kind": {"choices": ("image", "text", "audio", "video"), "help": "Only objectives of this kind of data."}},
+    ),
     "card": (
         card,
         "runs/mine --license apache-2.0 --limits 'Trained on drawings: photographs were not tried.'",

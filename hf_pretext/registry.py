@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 OBJECTIVES = "objectives"
 
@@ -32,6 +33,15 @@ def objective_class(objective: str) -> type:
     """Returns the class of an objective, a `PretextModel`. Raises `ValueError` for an unknown objective."""
     members = vars(find(OBJECTIVES, objective)).values()
     return next(c for c in members if isinstance(c, type) and getattr(c, "objective", None) == objective)
+
+
+def preset(objective: str) -> Any:
+    """Returns the defaults of an objective, a `presets.Preset`: `PRESET` of its file. Raises `ValueError` for an
+    unknown objective, and for one without defaults."""
+    defaults = getattr(find(OBJECTIVES, objective), "PRESET", None)
+    if defaults is None:
+        raise ValueError(f"The file of the objective {objective} has no PRESET, its defaults. Run a recipe of it.")
+    return defaults
 
 
 def described(objective: str) -> dict[str, str]:

@@ -25,9 +25,10 @@ the model.
 import sys
 from pathlib import Path
 
-from emoji_pairs import ABOUT_EMOJI, EMOJI, SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
+from emoji_pairs import ABOUT_EMOJI, EMOJI, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.pairs import resnet_and_transformer, tiny_resnet_and_transformer
 
 
 def drawings_and_emoji() -> list[str]:

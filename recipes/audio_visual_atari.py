@@ -20,9 +20,10 @@ task: loss 1.956 ± 0.020, accuracy 0.380 ± 0.004.
 The films are built once, in about 5 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
 """
 
-from films import ATARI, HELD_OUT, SETTINGS, SMOKE, tiny_resnets, two_resnets
+from films import ATARI, HELD_OUT, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.films import tiny_resnets, two_resnets
 
 recipe = Recipe(
     name="audio_visual_atari",

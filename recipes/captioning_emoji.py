@@ -26,58 +26,7 @@ The results are those of the settings below. model_cards/captioning_emoji has th
 from emoji_pairs import SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-INITIAL = 0.06  # standard deviation of initial weights: with 0.02, models this narrow learn from the image late
-
-
-def vit_and_gpt2(
-    image_size: int,
-    vocab_size: int,
-    max_length: int,
-    pad_token_id: int,
-    eos_token_id: int,
-    image_width: int = 128,
-    image_layers: int = 4,
-    text_width: int = 128,
-    text_layers: int = 2,
-    patch_size: int = 8,
-):
-    """Returns the config of a model of a ViT and a decoder like GPT-2.
-
-    image_width, image_layers, patch_size: hidden size, layers and side of a patch in pixels of the ViT.
-    text_width, text_layers: hidden size and layers of the decoder.
-    """
-    from transformers import GPT2Config, VisionEncoderDecoderConfig, ViTConfig
-
-    vision = ViTConfig(
-        image_size=image_size,
-        patch_size=patch_size,
-        hidden_size=image_width,
-        num_hidden_layers=image_layers,
-        num_attention_heads=max(image_width // 64, 1),
-        intermediate_size=image_width * 4,
-        initializer_range=INITIAL,
-    )
-    text = GPT2Config(
-        vocab_size=vocab_size,
-        n_positions=max_length + 1,
-        n_embd=text_width,
-        n_layer=text_layers,
-        n_head=max(text_width // 64, 1),
-        bos_token_id=eos_token_id,
-        eos_token_id=eos_token_id,
-        pad_token_id=pad_token_id,
-        initializer_range=INITIAL,
-        **dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0),  # weight decay regularises more
-    )
-    return VisionEncoderDecoderConfig.from_encoder_decoder_configs(vision, text)
-
-
-def tiny_vit_and_gpt2(image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
-    """Returns a tiny config for --smoke."""
-    sizes = {"image_width": 32, "image_layers": 2, "text_width": 32, "text_layers": 1, "patch_size": 16}
-    return vit_and_gpt2(image_size, vocab_size, max_length, pad_token_id, eos_token_id, **sizes)
-
+from hf_pretext.presets.pairs import tiny_vit_and_gpt2, vit_and_gpt2
 
 recipe = Recipe(
     name="captioning_emoji",

@@ -25,42 +25,7 @@ Shakespeare, which the package contains.
 from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-
-def llama(
-    vocab_size: int,
-    max_length: int,
-    pad_token_id: int,
-    bos_token_id: int | None,
-    eos_token_id: int | None,
-    width: int = 128,
-    layers: int = 2,
-):
-    """Returns the config of a small Llama (rotary positions, norm before each block, gated feed-forward layers).
-
-    The model is as small as that of masked_lm_reviews, so that a seed takes about ten minutes on 2 CPU cores. The head
-    over the vocabulary shares the embeddings.
-    """
-    from transformers import LlamaConfig
-
-    return LlamaConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=width * 3 // 2,
-        max_position_embeddings=max_length,
-        tie_word_embeddings=True,
-        pad_token_id=pad_token_id,
-        bos_token_id=bos_token_id,
-        eos_token_id=eos_token_id,
-    )
-
-
-def tiny_llama(vocab_size: int, max_length: int, pad_token_id: int, bos_token_id: int | None, eos_token_id: int | None):
-    """Returns a tiny config for --smoke."""
-    return llama(vocab_size, max_length, pad_token_id, bos_token_id, eos_token_id, width=32, layers=2)
-
+from hf_pretext.presets.texts import llama, tiny_llama
 
 recipe = Recipe(
     name="causal_lm_reviews",

@@ -20,9 +20,10 @@ The results are those of the settings below. model_cards/colorization_emoji has 
 and the plots.
 """
 
-from emoji_images import DATA_64, SETTINGS, SMOKE, resnet, tiny_resnet
+from emoji_images import DATA_64, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.images import resnet, tiny_resnet
 
 recipe = Recipe(
     name="colorization_emoji",

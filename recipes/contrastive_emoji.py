@@ -19,9 +19,10 @@ class: 0.672 ± 0.005 (untrained model 0.500 ± 0.006, chance 0.500); pretext ta
 The results are those of the settings below. model_cards/contrastive_emoji has the card, the metrics and the plots.
 """
 
-from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
+from emoji_pairs import SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.pairs import resnet_and_transformer, tiny_resnet_and_transformer
 
 recipe = Recipe(
     name="contrastive_emoji",

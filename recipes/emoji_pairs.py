@@ -6,12 +6,11 @@ Image-text pairs are emoji with their names. Some recipes add clip art without c
 import sys
 from pathlib import Path
 
+from hf_pretext.samples import DATA_SETS
+
 DATA = Path(__file__).parent / "data"
 EMOJI, SHAKESPEARE = "emoji", "shakespeare"  # embedded in the package
-ABOUT_EMOJI = (
-    "The emoji are 4,552 images in up to three styles (Noto, the first edition of Noto, Fluent), split by name. 9 of "
-    "the 669 test images show an emoji that is also in train, in another style and under another name."
-)
+ABOUT_EMOJI = DATA_SETS["emoji"]["limits"]
 ABOUT_REVIEWS = (
     "The texts are 25,000 reviews from IMDB and 8,530 sentences from Rotten Tomatoes; a film may be in two splits. The "
     "licence of the reviews is unknown, so no licence is stated for the weights."
@@ -85,45 +84,3 @@ def film_reviews() -> list[str]:
 
 
 FETCH = {"images_alone": clip_art, "texts_alone": film_reviews}
-
-
-def resnet_and_transformer(
-    image_size: int,
-    vocab_size: int,
-    max_length: int,
-    pad_token_id: int,
-    eos_token_id: int,
-    widths: tuple[int, ...] = (32, 64, 128, 256),
-    depths: tuple[int, ...] = (2, 2, 2, 2),
-    text_width: int = 192,
-    text_layers: int = 2,
-):
-    """Returns the config of a model with two encoders: a timm ResNet of basic blocks, and CLIP's text transformer.
-
-    widths, depths: channels and blocks of the four stages of the ResNet.
-    text_width, text_layers: hidden size and layers of the text transformer. text_width is also the embedding size.
-    """
-    from transformers import CLIPTextConfig, TimmWrapperConfig, VisionTextDualEncoderConfig
-
-    sizes = {"channels": list(widths), "layers": list(depths), "stem_type": "deep", "stem_width": widths[0] // 2}
-    vision = TimmWrapperConfig(architecture="resnet18", model_args=sizes, hidden_size=widths[-1])
-    text = CLIPTextConfig(
-        vocab_size=vocab_size,
-        hidden_size=text_width,
-        num_hidden_layers=text_layers,
-        num_attention_heads=max(text_width // 64, 1),
-        intermediate_size=text_width * 4,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-        bos_token_id=None,  # not the default, which is an id of CLIP's vocabulary
-        eos_token_id=eos_token_id,
-    )
-    return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=text_width)
-
-
-def tiny_resnet_and_transformer(
-    image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int
-):
-    """Returns a tiny config for --smoke."""
-    sizes = {"widths": (16, 16, 16, 16), "depths": (1, 1, 1, 1), "text_width": 64, "text_layers": 1}
-    return resnet_and_transformer(image_size, vocab_size, max_length, pad_token_id, eos_token_id, **sizes)

@@ -30,44 +30,7 @@ downloaded once (see recipes/data). --smoke uses only data of this repository.
 from emoji_pairs import FETCH, SETTINGS, UNPAIRED, UNPAIRED_SMOKE
 
 from hf_pretext import Recipe
-
-
-def flava(
-    image_size: int,
-    vocab_size: int,
-    max_length: int,
-    pad_token_id: int,
-    eos_token_id: int,
-    width: int = 128,
-    layers: tuple[int, int, int] = (3, 2, 2),
-):
-    """Returns the config of a small FLAVA with patches of 16x16 pixels.
-
-    layers: layers of the image encoder, of the text encoder and of the multimodal encoder.
-    """
-    from transformers import FlavaConfig
-
-    sizes = {"hidden_size": width, "num_attention_heads": max(width // 64, 1), "intermediate_size": 4 * width}
-    image, text, multimodal = ({**sizes, "num_hidden_layers": count} for count in layers)
-    return FlavaConfig(
-        image_config={**image, "image_size": image_size, "patch_size": 16},
-        text_config={
-            **text,
-            "vocab_size": vocab_size,
-            "max_position_embeddings": max_length,
-            "pad_token_id": pad_token_id,
-        },
-        multimodal_config=multimodal,
-        hidden_size=width,
-        projection_dim=width,
-        init_codebook=False,
-    )
-
-
-def tiny_flava(image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return flava(image_size, vocab_size, max_length, pad_token_id, eos_token_id, 32, (1, 1, 1))
-
+from hf_pretext.presets.pairs import flava, tiny_flava
 
 recipe = Recipe(
     name="flava_emoji",

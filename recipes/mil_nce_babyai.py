@@ -42,51 +42,13 @@ The films are built once, in about a minute (see recipes/data/babyai.py). --smok
 from films import HELD_OUT_MISSIONS, MISSIONS, NARRATED_MISSIONS, ORDER_CLASSES, SETTINGS, SMOKE, missions
 
 from hf_pretext import Recipe
+from hf_pretext.presets.films import resnet_and_transformer, tiny_resnet_and_transformer
 
 WITHOUT = ("eval_video_label", "num_mel_bins", "seconds")
 ABOUT_BABYAI = (
     "The films are of a bot in rooms of five objects, and the sentences are made by a grammar of few words. The "
     "encoder of frames sees one frame at a time. Their order is seen by a GRU that only hf_pretext loads."
 )
-
-
-def resnet_and_transformer(
-    vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int, width: int = 16, text_width: int = 128
-):
-    """Returns the config of a ResNet on frames, whose first maps have the size of a room, and a CLIP text encoder of
-    two layers.
-
-    width: channels of the stem of the ResNet. text_width: hidden size of the text encoder."""
-    from transformers import CLIPTextConfig, ResNetConfig
-
-    from hf_pretext.modules.composite_config import CompositeConfig
-
-    video = ResNetConfig(
-        embedding_size=width,
-        hidden_sizes=[4 * width, 8 * width, 8 * width],
-        depths=[1, 1, 1],
-        layer_type="basic",
-        downsample_in_first_stage=True,
-    )
-    text = CLIPTextConfig(
-        vocab_size=vocab_size,
-        hidden_size=text_width,
-        num_hidden_layers=2,
-        num_attention_heads=max(text_width // 64, 1),
-        intermediate_size=text_width * 4,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-        bos_token_id=None,
-        eos_token_id=eos_token_id,
-        initializer_factor=8.0,  # else all sentences are nearly the same at the start, and learning begins late
-    )
-    encoders = {"video": video, "text": text}
-    return CompositeConfig(encoders={kind: config.to_diff_dict() for kind, config in encoders.items()})
-
-
-def tiny_resnet_and_transformer(vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return resnet_and_transformer(vocab_size, max_length, pad_token_id, eos_token_id, 4, 32)
 
 
 recipe = Recipe(

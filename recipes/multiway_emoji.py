@@ -28,41 +28,7 @@ repository.
 from emoji_pairs import FETCH, SETTINGS, UNPAIRED, UNPAIRED_SMOKE
 
 from hf_pretext import Recipe
-
-
-def multiway(
-    image_size: int,
-    vocab_size: int,
-    max_length: int,
-    pad_token_id: int,
-    eos_token_id: int,
-    width: int = 128,
-    layers: int = 4,
-):
-    """Returns the config of a small Multiway Transformer with patches of 16x16 pixels.
-
-    The top half of the layers has an expert for image-text pairs.
-    """
-    from hf_pretext.modules.multiway import MultiwayConfig
-
-    return MultiwayConfig(
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=4 * width,
-        num_fusion_layers=layers // 2,
-        image_size=image_size,
-        patch_size=16,
-        vocab_size=vocab_size,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-    )
-
-
-def tiny_multiway(image_size: int, vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return multiway(image_size, vocab_size, max_length, pad_token_id, eos_token_id, 32, 2)
-
+from hf_pretext.presets.pairs import multiway, tiny_multiway
 
 recipe = Recipe(
     name="multiway_emoji",

@@ -18,10 +18,11 @@ and the plots. The emoji are downloaded and rendered once (see recipes/data/emoj
 of this repository.
 """
 
-from emoji_images import LARGE, SETTINGS, SMOKE, TRIED, tile_resnet, tiny_resnet
+from emoji_images import LARGE, SETTINGS, SMOKE, TRIED
 from emoji_pairs import ABOUT_EMOJI
 
 from hf_pretext import Recipe
+from hf_pretext.presets.images import tile_resnet, tiny_resnet
 
 recipe = Recipe(
     name="relative_position_emoji",

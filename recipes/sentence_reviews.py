@@ -23,32 +23,17 @@ words. SimCSE is for encoders that are trained already: vectors of a random enco
 and its loss is almost 0. It needs dropout in the config of the encoder.
 """
 
-import review_texts
 from review_texts import FETCH, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
-
-DROPOUT = 0.1  # ModernBERT has none by default, but SimCSE, which may start from this encoder, needs it
-
-
-def modernbert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 2):
-    """Returns the config of the small ModernBERT of masked_lm_reviews, but with dropout."""
-    config = review_texts.modernbert(vocab_size, max_length, pad_token_id, width, layers)
-    config.embedding_dropout = config.attention_dropout = config.mlp_dropout = DROPOUT
-    return config
-
-
-def tiny_modernbert(vocab_size: int, max_length: int, pad_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return modernbert(vocab_size, max_length, pad_token_id, width=32, layers=2)
-
+from hf_pretext.presets.texts import modernbert_with_dropout, tiny_modernbert_with_dropout
 
 recipe = Recipe(
     name="sentence_reviews",
     objective="sentence",
     doc=__doc__,
-    encoder=modernbert,
-    smoke_encoder=tiny_modernbert,
+    encoder=modernbert_with_dropout,
+    smoke_encoder=tiny_modernbert_with_dropout,
     fetch=FETCH,
     settings={
         **SETTINGS,

@@ -16,9 +16,10 @@ The films are built once, in about 5 minutes (see recipes/data/atari.py), and th
 recipes/data/imagenet_teacher.py). --smoke uses only data of this repository.
 """
 
-from films import ATARI, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher, sound_resnet, tiny_sound_resnet
+from films import ATARI, SETTINGS, SMOKE, TINY_TEACHER, imagenet_teacher
 
 from hf_pretext import Recipe
+from hf_pretext.presets.films import sound_resnet, tiny_sound_resnet
 
 WITHOUT = ("eval_video_label",)  # there is no encoder of frames
 

@@ -48,30 +48,10 @@ from films import (
 )
 
 from hf_pretext import Recipe
+from hf_pretext.presets.films import WORDS, bert, tiny_bert
 
-WORDS = 12  # visual words of a film
 FRAMES = Path("runs/mil_nce_babyai/video")
 WITHOUT = ("eval_video_label", "num_mel_bins")  # there is no encoder of frames, and no sound
-
-
-def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 4):
-    """Returns the config of a small BERT. The objective adds the visual words to its vocabulary."""
-    from transformers import BertConfig
-
-    return BertConfig(
-        vocab_size=vocab_size,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(width // 64, 1),
-        intermediate_size=width * 4,
-        max_position_embeddings=max_length + WORDS + 1,
-        pad_token_id=pad_token_id,
-    )
-
-
-def tiny_bert(vocab_size: int, max_length: int, pad_token_id: int):
-    """Returns a tiny config for --smoke."""
-    return bert(vocab_size, max_length, pad_token_id, width=32, layers=2)
 
 
 def encoder_of_frames() -> str:

@@ -16,9 +16,10 @@ video_to_audio_accuracy 0.598 ± 0.023.
 The films are built once, in about 5 minutes (see recipes/data/atari.py). --smoke uses only data of this repository.
 """
 
-from films import ATARI, SETTINGS, SMOKE, tiny_resnets, two_resnets
+from films import ATARI, SETTINGS, SMOKE
 
 from hf_pretext import Recipe
+from hf_pretext.presets.films import tiny_resnets, two_resnets
 
 recipe = Recipe(
     name="xdc_atari",

@@ -15,7 +15,7 @@ LAYERS = (  # imports go from a later layer to an earlier one, or stay in one
     ("encoders", "features", "registry", "samples", "utils"),
     ("data",),
     ("modeling", "checkpoints"),
-    ("modules", "stream"),
+    ("modules", "presets", "stream"),
     ("objectives", "modalities"),
     ("evaluation", "audit"),
     ("trainer", "callbacks", "cards"),

@@ -1,7 +1,7 @@
 """`python -m hf_pretext.cards model_cards`: regenerates every published metric from the recorded results.
 
-model_cards/<recipe>/results.json -> its README.md; the README's table; docs/results.md; the "Measured:" paragraph of
-the recipe's docstring
+model_cards/<recipe>/results.json -> its README.md; the README's table; docs/results.md; docs/which_task.md;
+docs/presets.md; what `hf-pretext objectives` shows; the "Measured:" paragraph of the recipe's docstring
 """
 
 import argparse
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..evaluation.comparison import GRAY
 from ..utils.files import write_text
-from . import publish
+from . import publish, tasks
 from .results import hardware, read_results
 from .tables import MISSING, figure, unshown, words
 from .wording import headlines, measure_words
@@ -135,7 +135,7 @@ def compared(by_who: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Regenerates all cards, recipes' claims, the README's table and docs/results.md."""
+    """Regenerates all cards, recipes' claims, the README's table, two pages and what `objectives` shows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="model_cards/: contains a folder for each recipe")
     root = parser.parse_args().folder
@@ -148,6 +148,9 @@ def main() -> None:
     readme, rows = root.parent / "README.md", readme_table(all_results)
     write_text(readme, TABLE.sub(lambda match: match[1] + rows + match[2], readme.read_text()))
     write_text(root.parent / "docs" / "results.md", results_page(all_results))
+    write_text(root.parent / "docs" / "which_task.md", tasks.page(all_results))
+    write_text(root.parent / "docs" / "presets.md", tasks.presets_page(all_results))
+    tasks.write_measured(all_results)
 
 
 if __name__ == "__main__":

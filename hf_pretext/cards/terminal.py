@@ -8,6 +8,7 @@ import textwrap
 
 from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, measured, table, verdict
+from .tasks import tasks
 from .usage import lines
 
 TABLE_WIDTH = 120
@@ -48,8 +49,9 @@ def show_transfer(results: dict) -> None:
         screen.print("The test split is part of the pretraining data: these metrics are not on unseen data.")
 
 
-def show(folder: str | os.PathLike, recipe: str) -> None:
-    """Prints the results of a run, the lines that load its encoder, and next steps."""
+def show(folder: str | os.PathLike, following: str) -> None:
+    """Prints the results of a run, the lines that load its encoder, and next steps. following: the first of these, a
+    command."""
     from rich.table import Table
 
     results, screen = read_results(folder), console()
@@ -77,8 +79,27 @@ def show(folder: str | os.PathLike, recipe: str) -> None:
     screen.print(textwrap.indent(lines(results, folder), "  ") + "\n", soft_wrap=True, markup=False)
     screen.print(f"See {folder}/{REPORT} and {folder}/{CARD}. Next steps:", soft_wrap=True, markup=False)
     screen.print(
-        f"  python recipes/{recipe}.py --dataset path/to/your/data --output_dir runs/mine\n"
-        f"  hf-pretext push {folder} you/your-encoder",
+        f"  {following}\n  hf-pretext push {folder} you/your-encoder",
         soft_wrap=True,
         markup=False,
     )
+
+
+def show_objectives(kind: str | None = None) -> None:
+    """Prints what each objective does and what was measured. kind: only objectives of this kind of data."""
+    from rich.table import Table
+
+    screen = console()
+    grid = Table(title="Objectives: hf-pretext train NAME --dataset path/to/data", show_lines=True)
+    grid.add_column("name", no_wrap=True)
+    grid.add_column("data")
+    grid.add_column("task")
+    grid.add_column("measured: linear probe (random encoder), minutes of training")
+    for task in tasks(kind):
+        recorded = [
+            f"{entry['recipe']}: {entry['trained']} ({entry['random']}), {entry['minutes']} min"
+            for entry in task["measured"]
+        ]
+        grid.add_row(task["name"], " + ".join(task["inputs"]), task["summary"], "\n".join(recorded))
+    screen.print(grid)
+    screen.print("Measured on small data on a CPU: docs/which_task.md. Options: hf-pretext train NAME --help")

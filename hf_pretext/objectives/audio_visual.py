@@ -40,6 +40,7 @@ from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, pair_
 from ..modules.losses import softmax_loss
 from ..modules.shifted import MIN_SHIFT, Shifted, check_times, check_two_sounds, near
 from ..modules.wrong_pairs import all_but_same_source, balanced_accuracy, check_sources, has_source, wrong_ones
+from ..presets.films import SOUND_AND_FRAMES as PRESET  # noqa: F401
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
 
@@ -127,15 +128,14 @@ class AudioVisualForPreTraining(TwoEncoders):
     pixel_values (`(B, F, 3, S, S)`; an image encoder takes the frames one by one). For negatives="shifted", the columns
     of sounds are `(B, 2, ...)`: at the time of the frames, and at another; also sound_start, their places in the file
     in seconds (`(B, 2)`). For negatives="same_source" also labels, the source of each clip (`(B,)`, integers; only
-    required in training). The contrastive fusion compares the batches of
-    all ranks; the others draw wrong sounds from the batch of this rank.
+    required in training). The contrastive fusion compares the batches of all ranks; the others draw wrong sounds from
+    the batch of this rank.
 
     Returns features (`(B, D)`: embeddings of the sounds; for concat their features), and for distance and concat also
     logits (`(2 B,)`: of the right pairs, then of the frames with a wrong sound) and labels (`(2 B,)`: 1 for right, 0
     for wrong, -100 without a wrong sound). Logs: accuracy, the mean over right and wrong pairs, or for contrastive that
-    of `accuracy_among` the clips of this rank; scale (contrastive, in training);
-    shifted: the share of clips with a wrong sound from another time, in `eval()` that of the end of training;
-    same_source: the share of clips with a wrong sound of their source.
+    of `accuracy_among` the clips of this rank; scale (contrastive, in training); shifted: the share of clips with a
+    wrong sound from another time, in `eval()` that of the end of training; same_source: of clips with one of theirs.
 
     Example:
         >>> model = AudioVisualForPreTraining.from_encoders(audio=Wav2Vec2Config(), video=ResNetConfig())

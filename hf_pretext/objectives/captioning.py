@@ -30,6 +30,17 @@ from ..modules.dual_encoder import check_counts
 from ..modules.image_to_text import ImageToText, predicted
 from ..modules.losses import cross_entropy
 from ..modules.masking import IGNORED
+from ..presets import Preset, pairs
+
+PRESET = Preset(
+    encoder=pairs.vit_and_gpt2,
+    large=pairs.large_vit_and_gpt2,
+    tiny=pairs.tiny_vit_and_gpt2,
+    dataset="emoji",
+    samples=64_000,
+    settings={**pairs.SMALL, "vocab_size": 4000, "per_device_train_batch_size": 128, "learning_rate": 2e-3},
+    for_large=pairs.LARGE,
+)
 
 
 @strict

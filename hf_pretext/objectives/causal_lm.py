@@ -31,6 +31,17 @@ from ..modules.losses import cross_entropy, widened
 from ..modules.masking import IGNORED, positions_of
 from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
+from ..presets import Preset, texts
+
+PRESET = Preset(
+    encoder=texts.llama,
+    large=texts.large_llama,
+    tiny=texts.tiny_llama,
+    dataset="shakespeare",
+    samples=26_000,
+    settings={**texts.SMALL, "tokenizer_kind": "bpe"},
+    for_large=texts.LARGE,
+)
 
 TRIED_TOKENS = 4
 LEAK = 1e-3  # smaller differences of hidden states are rounding

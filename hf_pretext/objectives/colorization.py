@@ -23,6 +23,17 @@ from ..modules.dense import GROUPS, DenseHead
 from ..modules.lab import AbBins, gray_of, lab_of, rgb_of
 from ..modules.losses import widened
 from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_normalisation_of
+from ..presets import Preset, images
+
+PRESET = Preset(
+    encoder=images.resnet,
+    large=images.resnet50,
+    tiny=images.tiny_resnet,
+    dataset="emoji",
+    samples=117_000,
+    settings={**images.SMALL, "crop_scale": 0.5},
+    for_large=images.LARGE,
+)
 
 LAYERS = 4  # of an encoder of one resolution, that the head reads
 COUNTED = 2_000  # images from which the shares of the colours are counted

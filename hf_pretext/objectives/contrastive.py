@@ -34,7 +34,18 @@ from ..modules.dual_encoder import (
     scale_of,
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
+from ..presets import Preset, pairs
 from ..utils.ranks import rank_and_ranks
+
+PRESET = Preset(
+    encoder=pairs.resnet_and_transformer,
+    large=pairs.large_resnet_and_transformer,
+    tiny=pairs.tiny_resnet_and_transformer,
+    dataset="emoji",
+    samples=230_000,
+    settings=pairs.SMALL,
+    for_large=pairs.LARGE,
+)
 
 FRESH = {"softmax": (math.log(1 / 0.07), None), "sigmoid": (math.log(10.0), -10.0)}  # initial log scale, and bias
 COMPARED = 256  # images of a batch that count for the accuracy

@@ -28,6 +28,18 @@ from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
 from ..modules.masking import IGNORED, check_share, masked_prediction, prediction_head
 from ..modules.patches import random_patches
 from ..modules.wrong_pairs import wrong_ones
+from ..presets import Preset, pairs
+
+PRESET = Preset(
+    encoder=pairs.flava,
+    large=pairs.large_flava,
+    tiny=pairs.tiny_flava,
+    dataset="emoji",
+    samples=128_000,
+    settings={**pairs.SMALL, "per_device_train_batch_size": 128, "learning_rate": 2e-3},
+    for_large=pairs.LARGE,
+    smoke={"codebook_size": 64, "codebook_patches": 4000},
+)
 
 WEIGHTS = ("mim", "mlm", "mmm_image", "mmm_text", "itm", "contrastive")
 

@@ -23,6 +23,18 @@ from ..features import width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.draws import drawn_by
 from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
+from ..presets import Preset, images
+
+PRESET = Preset(
+    encoder=images.tile_resnet,
+    large=images.resnet50,
+    tiny=images.tiny_resnet,
+    dataset="emoji",
+    samples=34_000,
+    settings=images.TILES,
+    for_large=images.LARGE,
+    smoke={"num_permutations": 8},
+)
 
 GAP = 7  # part of a cell's side that is the default gap: the paper cuts tiles of 64 pixels from cells of 75
 DRAWN = 100_000  # permutations of 9 and more tiles, from which the set is chosen: 87,486 different ones of 9

@@ -41,7 +41,28 @@ from ..modules.patches import (
     unpatchify,
 )
 from ..modules.visible import VisiblePatches, check_skips, embeddings_of
+from ..presets import Preset, images
 from ..utils.settings import make_settings, refuse_without_effect
+
+PRESET = Preset(
+    encoder=images.vit,
+    large=images.vit_small,
+    tiny=images.tiny_vit,
+    dataset="emoji",
+    samples=97_000,
+    settings={
+        **images.SMALL,
+        "per_device_train_batch_size": 64,
+        "crop_scale": 0.5,
+        "color_jitter": 0.0,
+        "visible_only": True,
+        "mask_ratio": 0.75,
+        "decoder_dim": 128,
+        "decoder_layers": 2,
+    },
+    for_large={**images.LARGE, "decoder_dim": 512, "decoder_layers": 8},
+    smoke={"decoder_dim": 32},
+)
 
 PATCH = 16  # side of a patch of encoders without patches, in pixels
 EPSILON = 1e-6  # added to the variance of a patch, as in MAE

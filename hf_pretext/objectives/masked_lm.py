@@ -37,7 +37,18 @@ from ..modules.masking import (
 from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
 from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
+from ..presets import Preset, texts
 from ..utils.settings import make_settings
+
+PRESET = Preset(
+    encoder=texts.wide_modernbert,
+    large=texts.large_modernbert,
+    tiny=texts.tiny_modernbert,
+    dataset="shakespeare",
+    samples=26_000,
+    settings={**texts.SMALL, "mask_ratio": 0.4},
+    for_large={**texts.LARGE, "mask_ratio": 0.3},
+)
 
 
 @strict

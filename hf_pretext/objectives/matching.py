@@ -27,6 +27,18 @@ from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss_of_ranks
 from ..modules.wrong_pairs import balanced_accuracy, balanced_cross_entropy, wrong_ones
+from ..presets import Preset, pairs
+
+PRESET = Preset(
+    encoder=pairs.resnet_and_transformer,
+    large=pairs.large_resnet_and_transformer,
+    tiny=pairs.tiny_resnet_and_transformer,
+    dataset="emoji",
+    samples=51_000,
+    settings={**pairs.SMALL, "negatives": "shuffled", "per_device_train_batch_size": 128},
+    for_large={**pairs.LARGE, "negatives": "hard"},
+    smoke={"fusion_width": 32, "fusion_heads": 2},
+)
 
 
 @strict

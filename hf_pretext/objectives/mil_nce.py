@@ -33,6 +33,7 @@ from ..modules.losses import NegativeNormalizers, numbered_rows
 from ..modules.temporal import frame_gru
 from ..modules.video_text_models import USAGE, embedded, embeds_videos_and_texts, scale_in, towers_of
 from ..modules.word_vectors import WordVectors, attended, tokens_of
+from ..presets.films import FILMS_AND_TEXTS as PRESET  # noqa: F401
 from ..utils.ranks import rank_and_ranks
 from ..utils.settings import refuse_without_effect
 

@@ -23,6 +23,23 @@ from ..modules.losses import softmax_loss_of_ranks
 from ..modules.masked_pairs import MaskedPairs, MaskedPairsTask
 from ..modules.masking import check_share, masked_prediction, prediction_head, without_special
 from ..modules.multiway import MultiwayModel
+from ..presets import Preset, pairs
+
+PRESET = Preset(
+    encoder=pairs.multiway,
+    large=pairs.large_multiway,
+    tiny=pairs.tiny_multiway,
+    dataset="emoji",
+    samples=128_000,
+    settings={
+        **pairs.SMALL,
+        "per_device_train_batch_size": 128,
+        "learning_rate": 2e-3,
+        "contrastive_weight": 1.0,
+    },
+    for_large=pairs.LARGE,
+    smoke={"codebook_size": 64, "codebook_patches": 4000},
+)
 
 FRESH_SCALE = 1 / 0.07  # initial logit scale, as in CLIP
 

@@ -21,6 +21,17 @@ from ..features import width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.draws import drawn_by
 from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
+from ..presets import Preset, images
+
+PRESET = Preset(
+    encoder=images.tile_resnet,
+    large=images.resnet50,
+    tiny=images.tiny_resnet,
+    dataset="emoji",
+    samples=34_000,
+    settings={**images.TILES, "color": "project", "standardize": True},
+    for_large=images.LARGE,
+)
 
 GRID, CENTRE = 3, 4
 GAP = 3  # part of a cell's side that is the default gap: in the paper, tiles of 96 pixels are 48 apart

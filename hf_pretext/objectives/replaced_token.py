@@ -36,6 +36,22 @@ from ..modules.masking import (
 from ..modules.native_head import logits_at
 from ..modules.packing import Packing, present_tokens
 from ..modules.wrong_pairs import balanced_accuracy
+from ..presets import Preset, texts
+
+PRESET = Preset(
+    encoder=texts.three_layers,
+    large=texts.large_modernbert,
+    tiny=texts.tiny_modernbert,
+    dataset="shakespeare",
+    samples=31_000,
+    settings={
+        **texts.SMALL,
+        "generator_size": 0.67,
+        "mask_ratio": 0.25,
+        "discriminator_weight": 5.0,
+    },
+    for_large={**texts.LARGE, "generator_size": 0.5, "mask_ratio": 0.15, "discriminator_weight": 50.0},
+)
 
 
 @strict

@@ -18,6 +18,17 @@ from transformers import PreTrainedModel
 from ..features import last_hidden, pool, width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.draws import drawn_by
+from ..presets import Preset, images
+
+PRESET = Preset(
+    encoder=images.resnet,
+    large=images.resnet50,
+    tiny=images.tiny_resnet,
+    dataset="emoji",
+    samples=117_000,
+    settings={**images.SMALL, "crop_scale": 0.7, "color_jitter": 0.1},
+    for_large=images.LARGE,
+)
 
 
 @strict

@@ -29,7 +29,18 @@ from ..modules.losses import cross_entropy, softmax_loss
 from ..modules.masking import IGNORED, check_share, draw_units, positions_of
 from ..modules.text_decoder import Tied, decode, names_of_shared, text_decoder
 from ..modules.text_vectors import check_dropout, check_vectors, vectors_of
+from ..presets import Preset, texts
 from ..utils.ranks import rank_and_ranks
+
+PRESET = Preset(
+    encoder=texts.modernbert_with_dropout,
+    large=texts.large_modernbert_with_dropout,
+    tiny=texts.tiny_modernbert_with_dropout,
+    dataset="shakespeare",
+    samples=43_000,
+    settings={**texts.SMALL, "method": "tsdae", "max_length": 128, "per_device_train_batch_size": 32},
+    for_large={**texts.LARGE, "max_length": 128},
+)
 
 COMPARED = 256  # texts of a batch that count for the accuracy
 OF_METHOD = {  # settings that only one method uses

@@ -33,9 +33,20 @@ from ..modules.normalisation import (
     with_normalisation_of,
 )
 from ..modules.teachers import Teacher, check_teachers, loaded
+from ..presets import Preset, films
 from ..utils.progress import progress
 from ..utils.ranks import on_each_process, rank_and_ranks
 from ..utils.settings import make_settings
+
+PRESET = Preset(
+    encoder=films.sound_resnet,
+    large=films.large_sound_resnet,
+    tiny=films.tiny_sound_resnet,
+    dataset="emoji_films",
+    samples=48_000,
+    settings=films.SMALL,
+    for_large=films.LARGE,
+)
 
 CACHED_BYTES = 2**30  # most bytes of the posteriors of all rows
 FRAMES = ("video_pixel_values", "pixel_values_videos", "pixel_values")  # possible columns of the frames

@@ -53,6 +53,7 @@ from ..modules.video_text import (
 from ..modules.visual_words import VisualWordsTask
 from ..modules.word_encoder import WithVisualWords, frames_of
 from ..modules.word_strips import strips
+from ..presets.films import FILMS_AS_WORDS as PRESET  # noqa: F401
 from ..utils.settings import make_settings
 
 BY_MASK, BY_RANDOM = 0.8, 0.1  # shares of the masked tokens that are replaced, as in BERT; the others stay

@@ -26,8 +26,25 @@ from ..modeling import PretextOutput
 from ..modules.clusters import NONE, Clusters, check_size, mutual_information, used_share
 from ..modules.composite import TwoEncoders, columns_of
 from ..modules.losses import widened
+from ..presets import Preset, films
 from ..utils.progress import progress
 from ..utils.ranks import on_each_process, rank_and_ranks
+
+PRESET = Preset(
+    encoder=films.two_resnets,
+    large=films.large_resnets,
+    tiny=films.tiny_resnets,
+    dataset="emoji_films",
+    samples=48_000,
+    settings={
+        **films.SMALL,
+        "num_clusters": 128,
+        "round_epochs": 5,
+        "lr_scheduler_type": "constant_with_warmup",  # heads begin again in the last round too
+    },
+    for_large=films.LARGE,
+    smoke={"num_clusters": 8, "round_epochs": 1},
+)
 
 FEW = 0.5  # share of the clusters with rows, below which a warning is logged
 JOINT = "joint"  # name of the clusters of the features of all kinds together

@@ -8,20 +8,29 @@ import dataclasses
 import difflib
 import shlex
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from transformers import HfArgumentParser
 
 from ..utils.paths import relative, without_query
 from ..utils.settings import field_docs, make_settings
 
-# The options of TrainingArguments that --help shows; --help_all shows every one.
-COMMON = (
-    "output_dir", "resume_from_checkpoint", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "learning_rate", "weight_decay", "warmup_steps", "lr_scheduler_type", "seed", "bf16",
-    "use_cpu", "torch_compile", "dataloader_num_workers", "logging_steps", "save_strategy", "save_steps",
-    "save_total_limit", "eval_strategy", "report_to",
+# The options that --help shows first, and the groups of which it shows only names; --help_all shows all.
+FIRST = (
+    "dataset", "encoder", "output_dir", "eval_dataset", "eval_label", "num_train_epochs", "max_steps",
+    "per_device_train_batch_size", "learning_rate", "seeds", "resume_from_checkpoint", "smoke", "push_to_hub",
+)  # fmt: skip
+FURTHER_GROUPS = (
+    "data and encoder", "stream", "pairs", "encoders", "zero-shot classification", "order of frames",
+    "temporal localization",
+)  # fmt: skip
+FURTHER = (  # of TrainingArguments, whose other options only --help_all names
+    "gradient_accumulation_steps", "weight_decay", "warmup_steps", "lr_scheduler_type", "seed", "bf16", "use_cpu",
+    "torch_compile", "dataloader_num_workers", "logging_steps", "save_strategy", "save_steps", "save_total_limit",
+    "eval_strategy", "report_to",
 )  # fmt: skip
 HELP = {
     "output_dir": "Output folder for checkpoints, results and the model card.",
@@ -48,6 +57,7 @@ HELP = {
     "report_to": "Experiment trackers to log to: wandb, tensorboard, trackio, ...",
 }
 MISSING = object()
+WIDTH = 110  # of the help, in characters
 BY_MACHINE = ("bf16", "dataloader_num_workers")  # their defaults depend on the machine
 
 
@@ -75,11 +85,13 @@ class CommandLine:
             raise ValueError(f"The recipe sets unknown options: {', '.join(unknown)}. Remove or rename them.")
 
     def parse(self, argv: Sequence[str] | None = None) -> dict:
-        """Returns the values of all options that the recipe, `--smoke` or the command line sets.
+        """Returns the values of all options that the recipe, `--smoke` or the command line sets. Stores the options of
+        the command line in `given`. Exits like `read`."""
+        return self.with_defaults(self.read(argv))
 
-        Stores the options of the command line in `given`. Exits after `--help`, and with status 2 for an unknown option
-        or a wrong value.
-        """
+    def read(self, argv: Sequence[str] | None = None) -> dict:
+        """Returns the options of the command line, by name. Exits after `--help`, and with status 2 for an unknown
+        option or a wrong value."""
         blank = argparse.Namespace(**dict.fromkeys(self._names(), MISSING))
         namespace, rest = self.parser.parse_known_args(argv, blank)
         given = {name: value for name, value in vars(namespace).items() if value is not MISSING}
@@ -87,8 +99,19 @@ class CommandLine:
             self.show_help("--help_all" in (sys.argv[1:] if argv is None else argv))
             self.parser.exit()
         if rest:
-            self._refuse(rest[0])
-        self.given = given
+            near = self._near(rest[0].split("=")[0])
+            self.parser.exit(
+                2, f"error: unknown option {rest[0]}.{near or ' See --help, and --help_all for all options.'}\n"
+            )
+        return given
+
+    def with_defaults(self, given: Mapping[str, Any]) -> dict:
+        """Returns the values of all options that the recipe, `--smoke` or the user sets. Stores `given`, the options of
+        the user. Raises `ValueError` for an unknown option."""
+        unknown = next((name for name in given if name not in self._names()), None)
+        if unknown is not None:
+            raise ValueError(f"There is no option {unknown}.{self._near(f'--{unknown}')}")
+        self.given = dict(given)
         return {**self.settings, **(self.smoke if given.get("smoke") else {}), **given}
 
     def build(self, type_: type, values: dict):
@@ -97,9 +120,9 @@ class CommandLine:
         return make_settings(type_, **fields)
 
     def show_help(self, everything: bool) -> None:
-        """Prints the help, with the recipe's values. everything: with all `TrainingArguments`."""
+        """Prints the help, with the recipe's values: the most used options, those of the objective and of the data, and
+        the names of further ones. everything: explains all options, with all `TrainingArguments`."""
         words = {**{k: v for t in self.types for k, v in field_docs(t).items()}, **HELP}
-        framework = {field.name for field in dataclasses.fields(self.types[-1])}
         for action in self.parser._actions:
             if action.dest in self.settings:
                 action.default, action.of_recipe = relative(self.settings[action.dest]), True
@@ -107,32 +130,54 @@ class CommandLine:
                 action.default = None
             if action.dest in words:
                 action.help = words[action.dest].replace("%", "%%")
-            switched_off = any(option.startswith("--no_") for option in action.option_strings)
-            if switched_off or (action.dest in framework and action.dest not in COMMON and not everything):
+            if any(option.startswith("--no_") for option in action.option_strings):
                 action.help = argparse.SUPPRESS
         self.parser._optionals.title = "training (transformers' TrainingArguments)"
+        if not everything:
+            self._shorten()
         groups = self.parser._action_groups
         groups.append(groups.pop(groups.index(self.parser._optionals)))
         self.parser.print_help()
 
+    def _shorten(self) -> None:
+        """Moves the most used options to the top of the help, and hides those of which only the names are shown."""
+        framework = {field.name for field in dataclasses.fields(self.types[-1])}
+        actions = {action.dest: action for action in reversed(self.parser._actions)}  # --no_x is after --x
+        first = [actions[name] for name in FIRST if name in actions]
+        hidden = []
+        for group in self.parser._action_groups:
+            further = group is self.parser._optionals or group.title in FURTHER_GROUPS
+            for action in list(group._group_actions):
+                if action in first:
+                    group._group_actions.remove(action)
+                elif further and action.help != argparse.SUPPRESS and action.dest not in ("help", "help_all"):
+                    hidden += [action.dest] if action.dest not in framework or action.dest in FURTHER else []
+                    action.help = argparse.SUPPRESS
+        top = self.parser.add_argument_group("most used options")
+        top._group_actions = first
+        self.parser._action_groups.insert(0, self.parser._action_groups.pop())
+        names = ", ".join(f"--{name}" for name in hidden)
+        self.parser.epilog = textwrap.fill(f"Further options, explained by --help_all: {names}.", WIDTH)
+
     def _names(self) -> list[str]:
         return [action.dest for action in self.parser._actions]
 
-    def _refuse(self, argument: str) -> None:
+    def _near(self, option: str) -> str:
         options = [option for action in self.parser._actions for option in action.option_strings]
-        near = difflib.get_close_matches(argument.split("=")[0], options, 1)
-        hint = f" Did you mean {near[0]}?" if near else " See --help, and --help_all for all options."
-        self.parser.exit(2, f"error: unknown option {argument}.{hint}\n")
+        near = difflib.get_close_matches(option, options, 1)
+        return f" Did you mean {near[0]}?" if near else ""
 
 
-def resume_command(recipe: str, processes: int) -> str:
+def resume_command(command: str, processes: int) -> str:
     """Returns the command that resumes the run of this process; in words, if a launcher or a program started it.
 
-    recipe: name of the recipe. processes: of the run."""
-    option = ["--resume_from_checkpoint", "last"]
-    if Path(sys.argv[0]).stem != recipe or processes > 1:
+    command: of the recipe, e.g. "python recipes/rotation_emoji.py" or "hf-pretext train rotation". processes: of the
+    run."""
+    option, started = ["--resume_from_checkpoint", "last"], Path(sys.argv[0]).name
+    if (started != command.split()[0] and started != Path(command.split()[1]).name) or processes > 1:
         return f"the same command with {' '.join(option)}"
-    arguments = list(map(without_query, sys.orig_argv))
+    arguments = sys.orig_argv if command.startswith("python") else [started, *sys.argv[1:]]
+    arguments = list(map(without_query, arguments))
     return shlex.join(arguments + option * (arguments[-2:] != option))  # the last of two values counts
 
 
@@ -141,7 +186,7 @@ class Formatter(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsH
     and []."""
 
     def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=34, width=110)
+        super().__init__(prog, max_help_position=34, width=WIDTH)
 
     def _get_help_string(self, action: argparse.Action) -> str:
         nothing = any(action.default is value for value in (None, False, argparse.SUPPRESS, MISSING))

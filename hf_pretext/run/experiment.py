@@ -235,6 +235,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"heldout_dataset", "report_dataset", "order_classes"}
     if "other_captions" in given:
         names |= {"caption_weights", "caption_languages"}
+    if "num_train_epochs" in given:
+        names |= {"max_steps"}
     if {"seconds", "fps"} & given.keys():  # of clips
         names |= {"full_video"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies

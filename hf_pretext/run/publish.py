@@ -45,10 +45,18 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
     try_to_write_card(folder)
     experiment.request.say("")
     with survived("The metrics can't be shown"):
-        show(folder, experiment.request.recipe.name)
+        show(folder, next_command(experiment))
     if experiment.request.first.push_to_hub:
         publish_on_hub(experiment.request.first, folder, experiment.request.say, repository)
     return results
+
+
+def next_command(experiment: Experiment) -> str:
+    """Returns the command to try next: the same task on the user's data, or with that, an evaluation on labels."""
+    request = experiment.request
+    if "dataset" not in request.given:
+        return f"{request.recipe.command} --dataset path/to/your/data --output_dir runs/mine"
+    return f"hf-pretext evaluate {output_folder(experiment)} --dataset path/to/labelled/data"
 
 
 @contextmanager

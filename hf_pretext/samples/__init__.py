@@ -5,16 +5,32 @@ babyai_films: films with sentences, in three folders. The README.md of each and 
 """
 
 from pathlib import Path
+from typing import Any
 
 SAMPLES = Path(__file__).parent
-DATA_SETS = (
-    "emoji",
-    "shakespeare",
-    "emoji_films",
-    "babyai_films/babyai",
-    "babyai_films/babyai_heldout",
-    "babyai_films/babyai_narrated",
+EMOJI = (
+    "The emoji are 4,552 images in up to three styles (Noto, the first edition of Noto, Fluent), split by name. 9 of "
+    "the 669 test images show an emoji that is also in train, in another style and under another name."
 )
+PLAYED = {"limits": "The data set is made for first runs and tests: it is too small to learn much from."}
+MISSIONS = {"eval_label": "json.level", "text_column": "json.text", "eval_text_column": "json.text", **PLAYED}
+DATA_SETS: dict[str, dict[str, Any]] = {  # with the options for training on it and for its evaluation
+    "emoji": {
+        "eval_label": "group",
+        "text_column": "text",
+        "other_captions": ["keywords"],
+        "caption_weights": [0.5, 0.5],
+        "prompts": ["{}", "a drawing of {}", "an emoji of {}"],
+        "license": "apache-2.0",  # NOTICE has the licences of the images
+        "language": ["en"],
+        "limits": EMOJI,
+    },
+    "shakespeare": {"eval_label": "kind", "language": ["en"], **PLAYED},
+    "emoji_films": {"eval_label": "json.game", **PLAYED},
+    "babyai_films/babyai": MISSIONS,
+    "babyai_films/babyai_heldout": MISSIONS,
+    "babyai_films/babyai_narrated": PLAYED,
+}
 
 
 def located(dataset: str) -> str:

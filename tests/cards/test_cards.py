@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from recorded import RECORDED, recipe_of, recorded_results
 
 from hf_pretext import registry
-from hf_pretext.cards import publish, read_results, render, worded
+from hf_pretext.cards import publish, read_results, render, tasks, worded
 from hf_pretext.cards.__main__ import CLAIM, TABLE, claim, readme_table, results_page
 from hf_pretext.cards.tables import MISSING, figure
 from hf_pretext.cards.usage import lines
@@ -101,9 +101,27 @@ def test_readme_table_is_what_the_results_give():
     assert found[0] == found[1] + readme_table([read_results(folder) for folder in RECORDED]) + found[2]
 
 
-def test_the_page_of_results_is_what_the_results_give():
-    page = (REPOSITORY / "docs" / "results.md").read_text(encoding="utf-8")
-    assert page == results_page([read_results(folder) for folder in RECORDED])
+@pytest.mark.parametrize(
+    ("name", "page"), [("results", results_page), ("which_task", tasks.page), ("presets", tasks.presets_page)]
+)
+def test_pages_are_what_the_results_give(name, page):
+    written = (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert written == page([read_results(folder) for folder in RECORDED])
+
+
+def test_the_package_knows_what_was_measured():
+    expected = [tasks.measured(read_results(folder)) for folder in RECORDED]
+    shown = [entry for task in tasks.tasks() for entry in task["measured"]]
+    assert sorted(shown, key=lambda entry: entry["recipe"]) == expected
+    assert {task["name"] for task in tasks.tasks("video")} == {
+        "audio_visual",
+        "mil_nce",
+        "soundnet",
+        "videobert",
+        "xdc",
+    }
+    with pytest.raises(ValueError, match="No modality 'smell'"):
+        tasks.tasks("smell")
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def shown(tmp_path, capsys):
 
     def printed(results: dict) -> str:
         (tmp_path / "results.json").write_text(json.dumps(results))
-        terminal.show(tmp_path, "my_recipe")
+        terminal.show(tmp_path, "python recipes/my_recipe.py --dataset path/to/your/data")
         return capsys.readouterr().out
 
     return printed
