@@ -6,7 +6,7 @@ results -> rows, sentences
 import html
 
 from ..evaluation.baselines import baselines
-from ..evaluation.comparison import GRAY
+from ..evaluation.comparison import GRAY, START
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.transfer import beats
 from .results import transfers
@@ -84,7 +84,10 @@ def columns(transfer: dict) -> dict[str, tuple[str, str]]:
 
 def table(results: dict, transfer: dict) -> list[list[str]]:
     """Returns the rows of a transfer table: name of the encoder or baseline, then the metrics of `columns`."""
-    names = {"trained": f"trained ({results['objective']['name']})"}
+    objective = results["objective"]["name"]
+    names = {"trained": f"trained ({objective})"}
+    if START in transfer["figures"]:
+        names = {"trained": f"continued ({objective})", START: "as it was"}
     return [
         [names.get(who, who), *(figure(figures[column]) for column in columns(transfer))]
         for who, figures in transfer["figures"].items()
@@ -137,8 +140,23 @@ def verdict(transfer: dict) -> list[str]:
             None: f"no verdict ({gain}; a verdict needs 3 seeds each of the trained and the random encoder)",
         }[answer]
         ahead = [f"{who} better, by {by:.3f}" for who, by in ahead_of_it(transfer, method)]
-        sentences.append("; ".join([f"{words(method, transfer)}: {result}", *ahead]))
+        sentences.append("; ".join([f"{words(method, transfer)}: {result}", *against_start(transfer, name), *ahead]))
     return sentences
+
+
+def against_start(transfer: dict, name: str) -> list[str]:
+    """Returns the verdict on a metric compared with the encoder that training started from; `[]` from scratch."""
+    if START not in transfer["figures"]:
+        return []
+    trained, start = (transfer["figures"][who][name]["mean"] for who in ("trained", START))
+    gain = f"{trained - start:+.3f}"
+    return [
+        {
+            True: f"better than the encoder as it was ({gain}, more than twice the spread over seeds)",
+            False: f"NOT better than the encoder as it was ({gain}, not more than twice the spread over seeds)",
+            None: f"{gain} over the encoder as it was (no verdict: that needs 3 trained seeds)",
+        }[transfer["beats_start"][name]]
+    ]
 
 
 def chosen_layers(transfer: dict) -> str:
@@ -164,7 +182,7 @@ def first_seed(transfer: dict) -> list[str]:
 def ahead_of_it(transfer: dict, method: str) -> list[tuple[str, float]]:
     """Returns the baselines whose mean in a method exceeds that of the trained encoder: (subject and verb, difference).
 
-    The random encoder is not included: it has a verdict."""
+    The random encoder and the one that training started from are not included: they have a verdict."""
     means = {who: figures[f"{method}_top1"]["mean"] for who, figures in transfer["figures"].items()}
     if means["trained"] is None:
         return []
@@ -172,7 +190,7 @@ def ahead_of_it(transfer: dict, method: str) -> list[tuple[str, float]]:
     return [
         (names.get(who, f"{who} does"), mean - means["trained"])
         for who, mean in means.items()
-        if who not in ("trained", "random") and mean is not None and mean > means["trained"]
+        if who not in ("trained", "random", START) and mean is not None and mean > means["trained"]
     ]
 
 

@@ -18,6 +18,7 @@ from .measure import evaluated
 from .transfer import METHODS, SPLITS, Method, beats, best_layer, mean_and_spread, recompute_batch_norm, transfer
 
 METRICS = ("top1", "mean_class")
+START = "start"  # the pretrained encoder that training started from, as it was
 GRAY = "_gray"  # end of the names of methods on gray images
 UNMEASURED = {"mean": None, "std": None, "values": []}  # metrics of a method that a baseline does not support
 
@@ -89,16 +90,24 @@ def with_gray(measure: Callable[..., dict[str, dict]], labelled: LabelledSet, gr
 
 
 def compare(
-    trained: Sequence[dict], random: Sequence[dict], baselines: Mapping[str, dict], majority: Mapping[str, float]
+    trained: Sequence[dict],
+    random: Sequence[dict],
+    baselines: Mapping[str, dict],
+    majority: Mapping[str, float],
+    start: dict | None = None,
 ) -> dict:
-    """Computes mean and standard deviation of each test metric over seeds, and compares trained with random encoders.
+    """Computes mean and standard deviation of each test metric over seeds, and compares trained with random encoders,
+    and with the pretrained encoder that training started from.
 
     trained, random: metrics of one encoder for each seed. baselines: metrics by name. majority: see `Labels.majority`.
+    start: metrics of the pretrained encoder; None for training from scratch.
     Returns what results.json contains: `methods`, the names; for each contender `{"knn_top1": {"mean", "std",
-    "values"}}`; and `beats_random`, `{"knn_top1": True, False or None}` (see `beats`).
+    "values"}}`; and `beats_random` and, with a start, `beats_start`, `{"knn_top1": True, False or None}` (see `beats`).
     """
     methods = list(trained[0])
-    contenders = {"trained": trained, "random": random, **{name: [measured] for name, measured in baselines.items()}}
+    begun = {} if start is None else {START: [start]}
+    others = {name: [measured] for name, measured in baselines.items()}
+    contenders = {"trained": trained, **begun, "random": random, **others}
     by_who = {
         who: {f"{method}_{metric}": over_seeds(transfers, method, metric) for method in methods for metric in METRICS}
         for who, transfers in contenders.items()
@@ -108,7 +117,15 @@ def compare(
     }
     names = [f"{method}_top1" for method in methods]
     verdicts = {name: beats(by_who["trained"][name], by_who["random"][name]) for name in names}
-    return {"methods": methods, "figures": by_who, "beats_random": verdicts}
+    begun = {} if start is None else {"beats_start": {name: improves(by_who, name) for name in names}}
+    return {"methods": methods, "figures": by_who, "beats_random": verdicts, **begun}
+
+
+def improves(by_who: Mapping[str, dict], name: str) -> bool | None:
+    """Returns True if trained encoders beat the pretrained encoder in a metric. It is one encoder, without a spread.
+    Returns None with fewer than 3 trained seeds."""
+    trained, start = by_who["trained"][name], by_who[START][name]
+    return beats(trained, {**start, "std": 0.0, "values": trained["values"]})
 
 
 def over_seeds(transfers: Sequence[dict], method: str, metric: str) -> dict:
@@ -133,13 +150,18 @@ def described(labelled: LabelledSet, fine_tuning: FineTuning | None = None) -> d
 
 
 def compare_measures(
-    trained: Sequence[Mapping[str, float]], random: Sequence[Mapping[str, float]], chance: Mapping[str, float]
+    trained: Sequence[Mapping[str, float]],
+    random: Sequence[Mapping[str, float]],
+    chance: Mapping[str, float],
+    start: Mapping[str, float] | None = None,
 ) -> dict:
     """Computes mean and standard deviation over seeds of the metrics of full models, next to the chance level.
 
-    trained, random: metrics of one model for each seed. Returns `{"trained", "random", "chance": {metric: {"mean",
-    "std", "values"}}}`, for the metrics that have a chance level."""
-    measured = {"trained": trained, "random": random, "chance": [chance]}
+    trained, random: metrics of one model for each seed. start: metrics of the model that training started from; None
+    for training from scratch. Returns `{"trained", "start", "random", "chance": {metric: {"mean", "std", "values"}}}`,
+    for the metrics that have a chance level."""
+    begun = {} if start is None else {START: [start]}
+    measured = {"trained": trained, **begun, "random": random, "chance": [chance]}
     return {
         who: {name: mean_and_spread([metrics[name] for metrics in of_who]) for name in chance}
         for who, of_who in measured.items()

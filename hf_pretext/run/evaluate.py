@@ -12,9 +12,11 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel, TrainingArguments
 
+from ..encoders import is_shape_alone
 from ..evaluation import localization
 from ..evaluation.baselines import baseline_transfer
 from ..evaluation.comparison import (
+    START,
     compare,
     compare_measures,
     described,
@@ -60,9 +62,14 @@ def metrics(experiment: Experiment) -> dict:
     random_seeds = list(dict.fromkeys([*request.arguments, *range(RANDOM_SEEDS)]))
     random_seeds = random_seeds[: max(RANDOM_SEEDS, len(request.arguments))]
     random = [random_metrics(experiment, seed, trained[0].transfers, bool(chance)) for seed in random_seeds]
-    transfers = {kind: compared(experiment, kind, trained, random, random_seeds) for kind in trained[0].transfers}
+    start = start_metrics(experiment, trained[0].transfers, bool(chance))
+    transfers = {
+        kind: compared(experiment, kind, trained, random, random_seeds, start.transfers.get(kind, {}))
+        for kind in trained[0].transfers
+    }
     first, *others = transfers
     by_who = {"trained": [each.measures for each in trained], "random": [each.measures for each in random]}
+    by_who |= {START: start.measures} if start.measures else {}
     pretext = [each.pretext for each in trained]
     return {
         **({"measures": compare_measures(**by_who, chance=chance)} if chance else {}),
@@ -101,6 +108,24 @@ def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed
     measure = partial(measured_transfer, experiment, f"trained, seed {seed}")
     transfers = {kind: measure(kind, partial(trained_transfer, encoder)) for kind, encoder in model.encoders.items()}
     return OfSeed(pretext, transfers, measured_model(experiment, model) if measured else {})
+
+
+def start_metrics(experiment: Experiment, kinds: Iterable[str], measured: bool) -> OfSeed:
+    """Returns the metrics of the model that training started from, as it was: transfer of the encoders that have
+    pretrained weights, and measures if all weights of the full model are pretrained. Empty for training from scratch.
+
+    kinds: kinds of data of the encoders. measured: True if any measure fits the objective."""
+    start = experiment.blueprint.start
+    begun = [kind for kind in kinds if start.of(kind) and not is_shape_alone(start.of(kind))]
+    if not begun:
+        return OfSeed({}, {}, {})
+    model = experiment.as_fast_layout(experiment.blueprint.fresh(experiment.request.first.seed)[0])
+    transfers = {
+        kind: measured_transfer(experiment, "as it was", kind, partial(trained_transfer, model.encoders[kind]))
+        for kind in begun
+    }
+    full = measured and start.encoder is not None
+    return OfSeed({}, transfers, measured_model(experiment, model) if full else {})
 
 
 def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], measured: bool) -> OfSeed:
@@ -164,11 +189,18 @@ def measured_transfer(
 
 
 def compared(
-    experiment: Experiment, kind: str, trained: list[OfSeed], random: list[OfSeed], random_seeds: list[int]
+    experiment: Experiment,
+    kind: str,
+    trained: list[OfSeed],
+    random: list[OfSeed],
+    random_seeds: list[int],
+    start: dict[str, dict],
 ) -> dict:
-    """Returns the transfer of one kind's encoders: trained, random and baselines. All seeds use the same layer."""
+    """Returns the transfer of one kind's encoders: trained, random, baselines, and the one that training started from.
+    All seeds use the same layer. start: transfer of the latter by variant; empty for training from scratch."""
     labelled = experiment.labelled.of_kind(kind)
     of_trained, of_random = (chosen_together([each.transfers[kind] for each in some]) for some in (trained, random))
+    begun = chosen_together([start])[0] if start else None
     baselines = measured_transfer(experiment, "", kind, baseline_transfer)
     return {
         **described(labelled, experiment.fine_tuning(kind)),
@@ -176,8 +208,8 @@ def compared(
         "test_seen_in_pretraining": labelled.split_by_us
         and labelled.name in [source.name for source in experiment.data.sources],
         "random_seeds": random_seeds,
-        **compare(of_trained, of_random, baselines, labelled.labels.majority()),
-        "details": {"trained": of_trained, "random": of_random, **baselines},
+        **compare(of_trained, of_random, baselines, labelled.labels.majority(), begun),
+        "details": {"trained": of_trained, "random": of_random, **baselines, **({START: [begun]} if begun else {})},
     }
 
 

@@ -94,6 +94,22 @@ def test_a_method_that_a_baseline_has_no_answer_to_is_left_open():
     assert compared["figures"]["trained"]["knn_mean_class"]["values"] == [0.2]
 
 
+@pytest.mark.parametrize(
+    ("values", "answer"),
+    [([0.9, 0.91, 0.92], True), ([0.5, 0.51, 0.52], False), ([0.4, 0.6, 0.8], False), ([0.9], None)],
+)
+def test_what_it_started_from_is_one_encoder_without_a_spread(values, answer):
+    """The margin is twice the standard deviation over the trained seeds."""
+    trained = [{"knn": {"test": {"top1": value, "mean_class": value}}} for value in values]
+    start = {"knn": {"test": {"top1": 0.5, "mean_class": 0.5}}}
+    compared = compare(trained, trained, {}, {"top1": 0.1, "mean_class": 0.1}, start)
+    assert list(compared["figures"]) == ["trained", "start", "random", "majority"]
+    assert compared["beats_start"] == {"knn_top1": answer}
+    assert "beats_start" not in compare(trained, trained, {}, {"top1": 0.1, "mean_class": 0.1})
+    measures = compare_measures([{"r1": 0.5}], [{"r1": 0.1}], {"r1": 0.0}, {"r1": 0.3})
+    assert list(measures) == ["trained", "start", "random", "chance"] and measures["start"]["r1"]["mean"] == 0.3
+
+
 def test_measures_are_compared_where_they_have_a_chance_level():
     trained, random = [{"r1": 0.5, "left_out": 3.0}, {"r1": 0.7, "left_out": 3.0}], [{"r1": 0.1, "left_out": 3.0}] * 3
     compared = compare_measures(trained, random, {"r1": 0.05})

@@ -215,6 +215,29 @@ def test_from_a_pretrained_encoder(tmp_path, name, size):
     assert all(torch.equal(value, parameters[key]) for key, value in before.named_parameters())
 
 
+def test_the_encoder_as_it_was_is_a_row_of_each_table(tmp_path):
+    """With a learning rate of 0 it equals the trained one."""
+    encoder("vit").save_pretrained(tmp_path / "encoder")
+    options = ["--encoder", tmp_path / "encoder", "--max_steps", 1, "--eval_rows", 40, "--learning_rate", 0.0]
+    results = main(ROTATION, *options, output_dir=tmp_path / "run")
+    figures = results["transfer"]["figures"]
+    assert list(figures)[:3] == ["trained", "start", "random"]
+    assert figures["start"] == figures["trained"] != figures["random"]
+    assert results["transfer"]["beats_start"] == {"linear_probe_top1": None, "knn_top1": None}
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| continued (rotation) |" in card and "| as it was |" in card and "before this training" in card
+    assert "+0.000 over the encoder as it was (no verdict: that needs 3 trained seeds)" in card
+
+
+def test_only_towers_with_pretrained_weights_have_a_start(tmp_path):
+    encoder("vit").save_pretrained(tmp_path / "vision")
+    options = ["--image_encoder", tmp_path / "vision", "--max_steps", 1, "--eval_rows", 40]
+    done = main(CONTRASTIVE, *options, output_dir=tmp_path / "run")
+    by_kind = {each["kind"]: each["figures"] for each in [done["transfer"], *done["other_transfers"].values()]}
+    assert "start" in by_kind["image"] and "start" not in by_kind["text"]
+    assert "start" not in done["measures"]  # the projections were not pretrained
+
+
 def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, emoji):
     """The random encoder next to it is in full precision, and the card says that test was seen in pretraining."""
     encoder("resnet").to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
