@@ -24,6 +24,7 @@ from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
 from ..utils.ranks import leave_group
+from . import health
 from .checks import FINISHED, finished, is_longer, read_finished
 from .command_line import resume_command
 from .experiment import Experiment, announcement
@@ -88,6 +89,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         "resumed": trainer.resumed,
         **({} if trainer.resumed else drawn),  # the energy of a resumed part is incomplete
         "frozen": frozen,
+        **({"collapsed": trainer.collapse.found} if trainer.collapse.found else {}),
         "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
         "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
         "identity": experiment.identity(seed),
@@ -146,15 +148,18 @@ def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], 
 
 
 def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str, float]] | None:
-    """Returns the evaluation for `--eval_strategy`: quick metrics on validation, never on test. None without a labelled
-    set."""
-    if not experiment.request.evaluated:
+    """Returns the evaluation for `--eval_strategy`, None without one: metrics without labels, and with a labelled set
+    quick metrics on validation, never on test."""
+    if experiment.request.first.eval_strategy == "no":
         return None
     device, splits = experiment.request.first.device, ("train", "validation")
 
     def evaluate(model: PretextModel) -> dict[str, float]:
         labelled, kind = experiment.labelled, model.inputs[0]
-        metrics = pretext_metrics(model, labelled.pretext_batches("validation"), device)
+        metrics = health.while_training(experiment, model)
+        if labelled is None:
+            return metrics
+        metrics |= pretext_metrics(model, labelled.pretext_batches("validation"), device)
         pooling = getattr(model.task, "pooling", "mean")
         transfer = encoder_transfer(model.encoder, labelled, kind, QUICK, pooling, device=device, splits=splits)
         return {**metrics, "knn_top1": transfer["knn"]["validation"]["top1"]}
