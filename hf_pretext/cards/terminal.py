@@ -53,9 +53,8 @@ def show_health(results: dict) -> None:
     from rich.table import Table
 
     screen, of = console(), results["health"]
-    grid = Table(
-        title=f"health without labels, {of['rows']:,} rows {'of training' if of['trained_on'] else 'held out'}"
-    )
+    seen = "that were trained on" if of["trained_on"] else "held out of training"
+    grid = Table(title=f"health without labels, {of['rows']:,} rows {seen}")
     grid.add_column("metric", no_wrap=True)
     for who in ("trained", "random", "chance"):
         grid.add_column(who, justify="right", no_wrap=True)

@@ -31,6 +31,7 @@ STILL = 1e-6  # standard deviation of a dead channel, as a share of the mean squ
 TIED = 1e-9  # cosines that differ by less are equal
 LOWER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", DEAD)  # parts of the names of metrics
 NARROW, MANY_DEAD = 2.0, 0.5  # effective rank below which there is a warning, and share of dead channels from which
+BARELY = 2.0  # times chance up to which neighbours are at chance
 NO_ACCURACY = 1e-3  # difference of loss and cross-entropy from which the loss is no plain cross-entropy
 
 
@@ -125,11 +126,17 @@ def agreement(first: Tensor, second: Tensor) -> float:
     return float((nearest.diagonal() / nearest.sum(1)).mean())
 
 
-def warnings(metrics: Mapping[str, float | None], chance: Mapping[str, float], kinds: Sequence[str]) -> list[str]:
+def warnings(
+    metrics: Mapping[str, float],
+    chance: Mapping[str, float],
+    kinds: Sequence[str],
+    random: Mapping[str, float] | None = None,
+) -> list[str]:
     """Returns what is wrong by these metrics, as sentences without a full stop; `[]` for a healthy model.
 
-    metrics: by name, None or NaN for undefined ones. kinds: kinds of data of the encoders."""
-    defined = {name: v for name, v in metrics.items() if v is not None and not math.isnan(v)}
+    metrics: by name, NaN for undefined ones. kinds: kinds of data of the encoders. random: metrics of an untrained
+    model: if it has neighbours at chance, too, the views have too little in common to show anything."""
+    defined = {name: v for name, v in metrics.items() if not math.isnan(v)}
     sentences = []
     for kind in kinds:
         spread_, rank, dead = (defined.get(f"{name}_{kind}") for name in (SPREAD, RANK, DEAD))
@@ -144,7 +151,8 @@ def warnings(metrics: Mapping[str, float | None], chance: Mapping[str, float], k
         if dead is not None and dead >= MANY_DEAD and (spread_ or 0) >= CONSTANT:
             sentences.append(f"{dead:.0%} of the channels of the {kind} encoder are the same for all rows")
         name = f"{NEIGHBOURS}_{kind}"
-        if name in defined and defined[name] <= 2 * chance.get(name, 0):
+        at_chance = BARELY * chance.get(name, 0)
+        if name in defined and defined[name] <= at_chance < (random or {}).get(name, math.inf):
             sentences.append(f"The {kind} encoder recognises a row from another view of it no better than by chance")
     if "loss" in defined and defined["loss"] >= chance.get("loss", math.inf):
         sentences.append("The loss of the pretext task is that of a guess")

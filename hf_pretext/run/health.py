@@ -76,7 +76,7 @@ def results(experiment: "Experiment") -> dict:
         "trained": over_seeds(of_trained),
         "random": over_seeds(of_random),
         "chance": first.chance,
-        "warnings": warnings(first.metrics, first.chance, list(first.sizes)),
+        "warnings": warnings(first.metrics, first.chance, list(first.sizes), of_random[0].metrics),
     }
 
 

@@ -70,9 +70,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         trainer.save_model(_internal_call=True)  # without a push, which needs the results
     if experiment.request.main_process:
         write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
-        for modality in experiment.inputs.modalities:
-            if note := modality.end_of_training():
-                say(note)
+        say_notes(experiment)
     account = trainer.account()
     say_bad_samples(experiment, seed, account["bad_samples"], folder)
     result = {
@@ -89,7 +87,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         "resumed": trainer.resumed,
         **({} if trainer.resumed else drawn),  # the energy of a resumed part is incomplete
         "frozen": frozen,
-        **({"collapsed": trainer.collapse.found} if trainer.collapse.found else {}),
+        **trainer.collapse.record(),
         "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
         "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
         "identity": experiment.identity(seed),
@@ -135,6 +133,13 @@ def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> N
     if model.inputs == (TEXT,):
         length, pooling = experiment.inputs.by_name[TEXT].max_length, getattr(model.task, "pooling", "mean")
         write_modules(folder, width(model.encoder), length, pooling)
+
+
+def say_notes(experiment: Experiment) -> None:
+    """Prints what the kinds of data noticed during training."""
+    for modality in experiment.inputs.modalities:
+        if note := modality.end_of_training():
+            experiment.request.say(note)
 
 
 def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:

@@ -2,12 +2,13 @@
 
 output of each step -> sums on the device -> means of a window of steps -> a warning, or `Collapsed` on all ranks
 
-The rule, on two windows of `WINDOW` steps in a row, so that a collapse is reported within 50 steps:
+The rule, on two windows of `WINDOW` steps in a row, so that it is reported within 50 steps of the step that shows it:
 
 - Constant features: the spread of the features over the examples of a step (see `spread`) is below `CONSTANT`.
 - Uniform targets, for a loss that is one cross-entropy of K classes: the soft targets have the entropy ln K; or the
-  loss was below ln K before and now is ln K again, with an accuracy at chance; or each loss of a step equals ln K to 4
-  digits, after warmup. A run that has not yet learned is at ln K, too, but its losses scatter: it is not reported.
+  loss was below ln K before and now is ln K again, with an accuracy at chance or hardly any scatter; or each loss
+  equals ln K to 4 digits, after warmup. A run that has not yet learned is at ln K, too, but its losses scatter: it is
+  not reported.
 """
 
 import math
@@ -28,12 +29,8 @@ from .divergence import last_checkpoint_before
 WINDOW, IN_A_ROW = 20, 2  # steps of a window, and windows that must show a collapse
 CONSTANT = 5e-3  # spread of features below which they are constant; of encoders before training it is above 0.09
 LEAST_EXAMPLES = 4  # of a step whose features are looked at
-LEARNED, AT_CHANCE, EXACT = (
-    0.95,
-    0.99,
-    1e-4,
-)  # of a loss divided by ln K: below, from, and the largest difference from 1
-LUCK = 1.5  # accuracy divided by 1/K, up to which it is at chance
+LEARNED, NEAR, EXACT = 0.95, 2e-2, 1e-4  # of a loss divided by ln K: below it; differences from 1
+LUCK = 0.15  # accuracy up to which it is at chance, where 0 is that of a guess and 1 is all correct
 NAMES = ("spread", "loss", "accuracy", "entropy", "deviation")
 log = logging.get_logger(__name__)
 
@@ -78,8 +75,8 @@ def is_soft(output: Mapping[str, Any]) -> bool:
 def signals(output: Mapping[str, Any]) -> dict[str, Tensor]:
     """Returns the signals of one step, `()` each, on the device: nothing waits for it.
 
-    spread: see `spread`. loss: divided by ln K. accuracy: divided by 1/K. entropy: of soft targets, divided by ln K.
-    deviation: distance of `loss` from 1. Signals that the output does not give are left out."""
+    spread: see `spread`. loss: divided by ln K. deviation: distance of this loss from 1. accuracy: 0 for a guess, 1 for
+    all correct. entropy: of soft targets, divided by ln K. Signals that the output does not give are left out."""
     values: dict[str, Tensor] = {}
     features, classes = output.get("features"), number_of_classes(output)
     if features is not None and features.ndim == 2 and len(features) >= LEAST_EXAMPLES:
@@ -95,7 +92,7 @@ def signals(output: Mapping[str, Any]) -> dict[str, Tensor]:
     values["loss"] = output["loss"].detach().float() / math.log(classes)
     values["deviation"] = (values["loss"] - 1).abs()
     if "accuracy" in (output.get("logs") or {}):
-        values["accuracy"] = output["logs"]["accuracy"].detach().float() * classes
+        values["accuracy"] = (output["logs"]["accuracy"].detach().float() - 1 / classes) / (1 - 1 / classes)
     return values
 
 
@@ -121,18 +118,20 @@ class Verdict:
     def _is_uniform(self, means: Mapping[str, float], after_warmup: bool) -> bool:
         if means.get("entropy", 0) > 1 - EXACT:
             return True
-        at_chance = abs(means.get("loss", 0) - 1) < 1 - AT_CHANCE and means.get("accuracy", 1) < LUCK
-        exact = after_warmup and means.get("deviation", 1) < EXACT
-        return at_chance and (self._learned or exact)
+        deviation = means.get("deviation", 1)
+        if abs(means.get("loss", 0) - 1) > NEAR:
+            return False
+        lost = self._learned and (means.get("accuracy", 1) < LUCK or deviation < NEAR)
+        return lost or (after_warmup and deviation < EXACT)
 
 
 class CollapseWatch(TrainerCallback):
     """Callback that reports a collapse once, with the step, and ends the run if `stop` is set.
 
-    It waits for the device once in `WINDOW` steps. found: what was reported, as sentences without a full stop."""
+    It waits for the device once in `WINDOW` steps. reported: what was reported, as sentences without a full stop."""
 
     def __init__(self, stop: bool = False):
-        self.stop, self.found = stop, []
+        self.stop, self.reported = stop, []
         self._verdict = Verdict()
         self._sums: dict[str, Tensor] = {}
         self._counts: Counter[str] = Counter()
@@ -150,14 +149,18 @@ class CollapseWatch(TrainerCallback):
             return
         means = self._pop(args.device)
         what = self._verdict.judge(means, state.global_step - WINDOW >= args.get_warmup_steps(state.max_steps))
-        if what is None or any(sentence.startswith(what) for sentence in self.found):
+        if what is None or any(sentence.startswith(what) for sentence in self.reported):
             return
-        self.found.append(f"{what} since about step {state.global_step - IN_A_ROW * WINDOW + 1:,}")
+        self.reported.append(f"{what}, from about step {state.global_step - IN_A_ROW * WINDOW + 1:,}")
         message = description(args, what, state.global_step, means)
         if self.stop:
             raise Collapsed(message)
         if state.is_world_process_zero:
             log.warning(f"{message} --stop_on_collapse ends such a run.")
+
+    def record(self) -> dict[str, list[str]]:
+        """Returns the entry of results.json about a collapse; `{}` for a run without one."""
+        return {"collapsed": self.reported} if self.reported else {}
 
     def _pop(self, device: torch.device) -> dict[str, float]:
         """Returns the means of the window over all ranks, and resets them. Waits once for the device."""
