@@ -40,8 +40,7 @@ HELP = {
     "save_strategy": "When to save a checkpoint.",
     "save_steps": "Number of steps between two checkpoints.",
     "save_total_limit": "Maximum number of checkpoints to keep; older ones are deleted.",
-    "eval_strategy": "When to evaluate during training: metrics of the pretext task and of the features, without "
-    "labels, on held-out rows; with --eval_dataset, on its validation split, and kNN accuracy.",
+    "eval_strategy": "When to evaluate during training: pretext metrics, features, and with labels kNN accuracy.",
     "use_cpu": "Train on the CPU, even if a GPU is available.",
     "torch_compile": "Compile the encoders with torch.compile.",
     "dataloader_num_workers": "Number of worker processes that decode and augment. Default: 0 if the model trains on "

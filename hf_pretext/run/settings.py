@@ -15,9 +15,7 @@ class RunArguments:
         @list.txt names a file with one path or URL a line. Several datasets are mixed.
     mixture_weights: Sampling weight of each dataset. If not set: its number of rows.
     split: Split of the training data.
-    held_out_rows: Number of training rows that are held out of training if there is no --eval_dataset, to measure the
-        model without labels. 0 holds out none. If not set: 1% of the rows, at least 64 and at most 1,000; none of fewer
-        than 640 rows.
+    held_out_rows: Without --eval_dataset: rows to hold out of training and measure (default: 1%, 64 to 1,000).
     encoding: Encoding of JSON, CSV and plain text files, e.g. cp1252. If not set: UTF-8, or UTF-16 with a byte order
         mark.
     separator: Character between the fields of CSV files; `tab` for a tab. If not set: comma, semicolon or tab, as in

@@ -30,8 +30,7 @@ class StreamSettings:
         share of its files, or of the lines of its texts and tables, can't be read.
     record_samples: Write the keys (shard and row) of the samples of each step to samples-rank*.jsonl in the output
         folder.
-    stop_on_collapse: Stop a run that collapsed, with an error: the features of all rows are the same, or the targets
-        are uniform. If not set, a warning says so.
+    stop_on_collapse: Stop a run that collapsed. If not set, a warning says so.
     allow_changed_source: Resume although the data has changed. The rest of the run uses a new order of samples.
     """
 
