@@ -38,6 +38,7 @@ class PretextOutput(ModelOutput):
     logs (`dict[str, ()]`): detached scalars to log. They are not part of the loss.
     features (`(examples, width)`): one pooled vector per example that the encoder processed.
     logits, labels: predictions and targets; None for objectives that do not classify.
+    candidates: in `eval()`, number of classes K of a loss without logits: equal scores have the loss ln K. None else.
     """
 
     loss: Tensor | None = None
@@ -46,6 +47,7 @@ class PretextOutput(ModelOutput):
     features: Tensor | None = None
     logits: Tensor | None = None
     labels: Tensor | None = None
+    candidates: int | None = None
 
 
 class TrainedEncoders:

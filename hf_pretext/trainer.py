@@ -23,6 +23,7 @@ from .modalities import Inputs, Modality
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
+from .stream.collapse import CollapseWatch
 from .stream.learning import forget, learned
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
@@ -64,11 +65,13 @@ class PretextTrainer(StreamTrainer):
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
+        self.collapse = CollapseWatch(stream is not None and stream.stop_on_collapse)
         kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
         super().__init__(model, args, train_dataset, processing, stream, **kwargs)
         check_times(model, self.mixture)
         compile_encoders(model, self.accelerator.state.dynamo_plugin)
         self.add_callback(self.publisher)
+        self.add_callback(self.collapse)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Progress)
         self.add_callback(Hooks(self))
@@ -138,6 +141,7 @@ class PretextTrainer(StreamTrainer):
         """Returns the loss of the objective. Its terms and logs are summed on the device until the next log."""
         outputs = model(**inputs)
         if model.training:
+            self.collapse.look(outputs)
             several = len(outputs["losses"]) > 1 or self.mixture.one_source_a_step  # a single term equals the loss
             terms = outputs["losses"] if several else {}
             self._terms.add({**{f"loss_{name}": value for name, value in terms.items()}, **outputs["logs"]})

@@ -56,6 +56,8 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         worse=tables.unshown(safe, worse=True),
         at_chance=tables.unshown(safe, who="chance"),
         tested=wording.tested(safe),
+        health_protocol=wording.health(safe),
+        health_table=tables.health(safe),
         preparation=wording.prepared(safe),
         data_limits=wording.limits(safe),
         shortcomings=tables.shortcomings(safe),

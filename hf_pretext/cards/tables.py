@@ -10,7 +10,7 @@ from ..evaluation.comparison import GRAY, START
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.transfer import beats
 from .results import transfers
-from .wording import measure_words
+from .wording import health_words, measure_words
 
 FEW = 2  # up to this many methods, tables also show the accuracy per class
 KINDS = {"top1": "top-1", "mean_class": "per class"}
@@ -99,6 +99,25 @@ def measured(results: dict) -> list[list[str]]:
     by_who = results.get("measures", {})
     names = next(iter(by_who.values()), {})
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
+
+
+def health(results: dict) -> list[list[str]]:
+    """Returns the rows of the table of metrics without labels: metric in words, then trained, random and chance."""
+    by_who = results.get("health", {})
+    return [
+        [
+            health_words(name),
+            figure(value),
+            figure(by_who["random"].get(name)),
+            shown_chance(by_who["chance"].get(name)),
+        ]
+        for name, value in by_who.get("trained", {}).items()
+    ]
+
+
+def shown_chance(level: float | None) -> str:
+    """Formats a chance level; empty for a metric without one."""
+    return "" if level is None else f"{level:.3f}"
 
 
 def unshown(results: dict, worse: bool = False, who: str = "random") -> list[str] | None:
@@ -195,7 +214,8 @@ def ahead_of_it(transfer: dict, method: str) -> list[tuple[str, float]]:
 
 
 def shortcomings(results: dict) -> list[str]:
-    """Returns sentences for the card's limits: baselines that do better, and zero-shot that does not beat random."""
+    """Returns sentences for the card's limits: baselines that do better, zero-shot that does not beat random, and runs
+    that collapsed."""
     sentences = []
     for transfer in transfers(results):
         for method in transfer["methods"]:
@@ -206,4 +226,6 @@ def shortcomings(results: dict) -> list[str]:
                 )
     if "zero_shot_top1" in (unshown(results) or ()):
         sentences.append("The top-1 accuracy of zero-shot classification does not beat that of an untrained model.")
+    for run in results["seeds"]:
+        sentences += [f"The training of seed {run['seed']} collapsed: {what}." for what in run.get("collapsed", [])]
     return sentences

@@ -7,7 +7,7 @@ import os
 import textwrap
 
 from .results import CARD, REPORT, read_results, transfers
-from .tables import columns, figure, measured, table, verdict
+from .tables import columns, figure, health, measured, table, verdict
 from .tasks import tasks
 from .usage import lines
 
@@ -49,6 +49,23 @@ def show_transfer(results: dict) -> None:
         screen.print("The test split is part of the pretraining data: these metrics are not on unseen data.")
 
 
+def show_health(results: dict) -> None:
+    """Prints the metrics without labels, and warnings."""
+    from rich.table import Table
+
+    screen, of = console(), results["health"]
+    seen = "that were trained on" if of["trained_on"] else "held out of training"
+    grid = Table(title=f"health without labels, {of['rows']:,} rows {seen}")
+    grid.add_column("metric", no_wrap=True)
+    for who in ("trained", "random", "chance"):
+        grid.add_column(who, justify="right", no_wrap=True)
+    for row in health(results):
+        grid.add_row(*row)
+    screen.print(grid)
+    for sentence in of["warnings"]:
+        screen.print(f"WARNING: {sentence}.", soft_wrap=True, markup=False)
+
+
 def show(folder: str | os.PathLike, following: str) -> None:
     """Prints the results of a run, the lines that load its encoder, and next steps. following: the first of these, a
     command."""
@@ -69,6 +86,8 @@ def show(folder: str | os.PathLike, following: str) -> None:
         screen.print(f"pretext task, test split: {pretext}", soft_wrap=True)
     else:
         screen.print("No evaluation: --eval_dataset none.")
+    if "health" in results:
+        show_health(results)
     seconds = sum(seed["seconds"] for seed in results["seeds"])
     speed = sum(seed["samples_seen"] for seed in results["seeds"]) / seconds
     screen.print(

@@ -24,7 +24,20 @@ FEW_LABELS = (
     "Each linear probe is trained on the share of labels of the train split that its name gives. Below 100%, metrics "
     "are means over 5 random draws of the labels; all encoders and baselines use the same draws."
 )
-
+HEALTH = (
+    "No labels are used. Spread: the mean standard deviation of the channels of the L2-normalised features, times the "
+    "root of their number; 0 is a collapsed encoder, 1 are independent features. Effective rank (RankMe): the number "
+    "of directions of the features; a warning if it is low, not a score. Dead channels: the share that is the same for "
+    "all rows. Neighbours: the share of the rows whose nearest neighbour among other views of all rows is their own; "
+    "views are two random augmentations (images), two halves (texts), or the start and the end (sounds, films). "
+    "Untrained encoders are above chance: compare with random."
+)
+HEALTH_WORDS = {
+    "spread": "spread",
+    "effective_rank": "effective rank, a warning only",
+    "dead_channels": "dead channels",
+    "neighbours": "neighbours, R@1",
+}
 
 IN_GRAY = (
     "On grey images: the images of all splits are converted to grey of the same lightness, as in pretraining; linear "
@@ -121,6 +134,23 @@ def measure_words(name: str) -> str:
     if name.startswith(HELDOUT):
         return f"{measure_words(name.removeprefix(HELDOUT))}, held out"
     return next(filter(None, (measure.words(name) for measure in measures())), name.replace("_", " "))
+
+
+def health(results: dict) -> str:
+    """Returns the sentences on how the metrics without labels are measured; empty if there are none."""
+    of = results.get("health")
+    if of is None:
+        return ""
+    seen = ", **which were trained on**" if of["trained_on"] else ", which were not trained on"
+    split = f"the {of['split']} split of " if of["split"] else ""
+    channels = ", ".join(f"{count} channels ({kind})" for kind, count in of["channels"].items())
+    return f"Measured on {of['rows']:,} rows of {split}`{of['dataset']}`{seen}; features of {channels}. {HEALTH}"
+
+
+def health_words(name: str) -> str:
+    """Returns the name of a metric without labels in words: "neighbours, R@1 (image)" for "neighbours_image"."""
+    words = next((words for begin, words in HEALTH_WORDS.items() if name.startswith(f"{begin}_")), None)
+    return f"pretext {name.replace('_', ' ')}" if words is None else f"{words} ({name.rpartition('_')[2]})"
 
 
 def headlines(results: dict) -> list[str]:

@@ -6,6 +6,7 @@ Parquet row groups and members of tars are read directly from their files, so re
 that are needed. Other streams are read from the start of a piece, and earlier rows are skipped.
 """
 
+import copy
 import gzip
 import itertools
 import lzma
@@ -134,6 +135,13 @@ class Rows:
                 while len(self._opened) > self.kept_open:
                     self._opened.popitem(last=False)
         return result
+
+    def with_mark(self, mark: str) -> "Rows":
+        """Returns a copy that reads the same rows and has another fingerprint and stamp. mark: what differs."""
+        marked = copy.copy(self)
+        marked.files = {**self.files, mark: 0}
+        marked.stamp = None if self.stamp is None else digest([self.stamp, mark])
+        return marked
 
     def close(self) -> None:
         """Closes the readers that stayed open where they stopped."""

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from ..features import Pooling, extract
+from ..modeling import PretextOutput
 from ..utils.paths import relative
 from .fine_tune import FINE_TUNE, FineTuning, fine_tune
 from .labelled_set import LabelledSet
@@ -169,17 +171,22 @@ def compare_measures(
 
 
 @torch.no_grad()
-def pretext_metrics(model, batches: Iterable[dict], device: torch.device | str = "cpu") -> dict[str, float]:
+def pretext_metrics(
+    model,
+    batches: Iterable[dict],
+    device: torch.device | str = "cpu",
+    more: Callable[[PretextOutput], Mapping[str, Tensor | float]] = lambda output: {},
+) -> dict[str, float]:
     """Measures the pretext task: returns the means of the loss and of the logged metrics over batches, in `eval()`.
 
     Batches are weighted by their number of labels; without labels, by their number of examples. A perplexity is
-    computed from the mean loss."""
+    computed from the mean loss. more: further values of an output, by name."""
     sums, count = {}, 0
     with evaluated(model, device):
         for batch in batches:
             output = model(**{name: value.to(device) for name, value in batch.items()})
             size = len(next(iter(batch.values())) if output.labels is None else output.labels)
-            for name, value in {"loss": output.loss, **output.logs}.items():
+            for name, value in {"loss": output.loss, **output.logs, **more(output)}.items():
                 sums[name] = sums.get(name, 0.0) + float(value) * size
             count += size
     means = {name: value / count for name, value in sums.items()}

@@ -125,6 +125,10 @@ class LabelledRows:
             self._rows |= {without_labels(split): some for split, some in validation_as_test(others).items() if some}
         self.left_out["rows without a label"] = sum(map(len, usable.values())) - len(self)
 
+    def rows(self, split: str) -> list[Row]:
+        """Returns the labelled rows of a split, in the order of `batches`."""
+        return self._rows[split]
+
     def _undecoded(self, split: str) -> Iterator[dict]:
         rows = self._rows[split]
         return rows[0].source.take([row.place for row in rows])

@@ -164,6 +164,20 @@ class Modality(ABC):
         """Returns the modality without augmentation and without random captions."""
         return self
 
+    def for_views(self) -> "Modality":
+        """Returns the modality that draws and finishes `two_views`."""
+        return self.evaluation()
+
+    def two_views(self, decoded: Callable[[float], dict], random: np.random.Generator) -> tuple[Example, Example]:
+        """Returns two views of a row with the same content, from which a good encoder recognises the row: two random
+        draws; of a timed modality, the start and the end of the clips.
+
+        decoded: returns the row with decoded clips of a position in time. Raises `BadSample` like a call."""
+        if self.timed:
+            return self(decoded(0.0), None, 0.0), self(decoded(1.0), None, 1.0)
+        row = decoded(MIDDLE)
+        return self(row, random, MIDDLE), self(row, random, MIDDLE)
+
     def in_gray(self) -> "Modality":
         """Returns the modality without augmentation and with images in grey; others return themselves."""
         return self

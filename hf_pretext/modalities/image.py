@@ -271,6 +271,12 @@ class Image(Modality):
         """Returns the modality without augmentation."""
         return Image(self.processor, None, self.limits, self.white, self.gray)
 
+    def for_views(self) -> "Image":
+        """Returns the modality with the augmentation of training; with the default one if that changes nothing."""
+        changes = self.augmentation is not None and dataclasses.asdict(self.augmentation) != UNCHANGED
+        augmentation = self.augmentation if changes else Augmentation()
+        return Image(self.processor, augmentation, self.limits, self.white, self.gray)
+
     def in_gray(self) -> "Image":
         """Returns the modality without augmentation, with images in grey of the same lightness."""
         return Image(self.processor, None, self.limits, self.white, gray=True)

@@ -6,7 +6,7 @@ Source {"text"} -> tokens, once -> rows of packed documents -> input_ids (L,), d
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,14 @@ from ..data.tokenizer import load_tokenizer
 from ..features import positions
 from ..stream.collate import collate
 from ..utils.paths import relative
-from ._modality import Batch, Context, Example, Modality
+from ._modality import MIDDLE, Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_fits, ids_of, pads_freely, random_tokens
+from ._text_halves import halves
 from ._text_options import CaptionArguments, TextArguments, drawn_captions, token_ids, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
-__all__ = ["CaptionArguments", "Corpus", "Sentences", "Text", "TextArguments"]
+__all__ = ["CaptionArguments", "Corpus", "Sentences", "Text", "TextArguments", "halves"]
 NEGATIVE = "negative"  # canonical column of a text that does not mean the same as that of its row
 LONGEST = 512  # tokens of a text; used if the encoder has no limit
 SHOWN = ("image", "audio", "video")  # a text in a row with one of these is a caption
@@ -194,6 +195,10 @@ class Text(Modality):
         other = copy.copy(self)
         other.captions, other.cut = Captions(), 0
         return other
+
+    def two_views(self, decoded: Callable[[float], dict], random: np.random.Generator) -> tuple[Example, Example]:
+        """Returns the two halves of a text, see `halves`. Raises `BadSample` for a text of one token."""
+        return halves(self(decoded(MIDDLE), None, MIDDLE), self.tokenizer, self.padded)
 
     def finish(self, batch: Batch) -> Batch:
         """Returns the batch without `cut`, which is added to the counter."""

@@ -235,7 +235,8 @@ class ContrastiveForPreTraining(TwoTowers):
         labels = labels if self.task.positives == "label" else None
         with torch.autocast(images.device.type, enabled=False):
             loss, logs = self.compare(images, texts, labels)
-        return self.output({"contrastive": loss}, logs, features=images)
+        candidates = len(texts) if self.task.loss == "softmax" and not self.training else None
+        return self.output({"contrastive": loss}, logs, features=images, candidates=candidates)
 
     def embed(self, kind: str, **batch: Tensor) -> Tensor:
         """Embeds images (pixel_values) or texts (input_ids, attention_mask, ...). Returns `(B, D)`, of length 1."""

@@ -16,6 +16,7 @@ from ..cards import CARD, RESULTS
 from ..encoders import is_shape_alone
 from ..evaluation.fine_tune import check_fine_tuning
 from ..evaluation.frame_order import chosen_classes
+from ..evaluation.health import NEIGHBOURS, RANK
 from ..evaluation.localization import LocalizationArguments
 from ..evaluation.measure import fitting
 from ..features import frames_as_images, last_hidden
@@ -39,12 +40,12 @@ def finished(folder: str) -> bool:
 
 
 def check_evaluation(request: "Request") -> None:
-    """Raises `ValueError` for options of the evaluation without a labelled set, or for another kind of data."""
-    strategy, epochs = request.first.eval_strategy, request.options.fine_tune
+    """Raises `ValueError` for options of the evaluation without a labelled set, or for another kind of data, and for a
+    metric that can't choose the best weights."""
+    epochs = request.options.fine_tune
     check_fine_tuning(epochs, request.objective.inputs)
     heldout = request.pairs and request.pairs.heldout_dataset
     asked = {
-        "--eval_strategy": "" if strategy == "no" else strategy.value,
         "--fine_tune": epochs,
         "--heldout_dataset": heldout,
         "--order_classes": " ".join(chosen_classes(request.settings)),
@@ -57,6 +58,12 @@ def check_evaluation(request: "Request") -> None:
                 f"{option} {value} needs a labelled set, but --eval_dataset is none. Give an --eval_dataset, or leave "
                 f"{option} out."
             )
+    metric = request.first.metric_for_best_model or ""
+    if RANK in metric:
+        raise ValueError(
+            f"--metric_for_best_model {metric}: the effective rank is a warning, not a score. Give loss, or "
+            f"{NEIGHBOURS}_{request.objective.inputs[0]}."
+        )
     if heldout and not fitting(request.objective):
         raise ValueError(
             f"--heldout_dataset {heldout}: {request.objective.objective} has no metrics of the full model, such as "

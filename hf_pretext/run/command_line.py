@@ -49,7 +49,7 @@ HELP = {
     "save_strategy": "When to save a checkpoint.",
     "save_steps": "Number of steps between two checkpoints.",
     "save_total_limit": "Maximum number of checkpoints to keep; older ones are deleted.",
-    "eval_strategy": "When to evaluate during training: kNN accuracy and pretext metrics on the validation split.",
+    "eval_strategy": "When to evaluate during training: pretext metrics, features, and with labels kNN accuracy.",
     "use_cpu": "Train on the CPU, even if a GPU is available.",
     "torch_compile": "Compile the encoders with torch.compile.",
     "dataloader_num_workers": "Number of worker processes that decode and augment. Default: 0 if the model trains on "

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from transformers import PreTrainedModel, TrainingArguments
 
 from ..encoders import is_shape_alone
@@ -34,6 +33,7 @@ from ..utils.files import without_nan
 from ..utils.finite import check_finite_weights
 from ..utils.machine import code_revision, describe, versions
 from ..utils.paths import relative
+from . import health
 from .experiment import Experiment, changed_arguments
 
 RANDOM_SEEDS = 3  # minimum number of random encoders
@@ -42,13 +42,18 @@ VERSION = 2  # format version of results.json
 
 
 def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
-    """Returns the content of results.json: facts of the run, and metrics if it has a labelled set.
+    """Returns the content of results.json: facts of the run, metrics without labels, and metrics of a labelled set if
+    it has one.
 
     records: the record of each seed's training, by seed. Raises `ValueError` for trained weights that are not finite.
     """
     for args in experiment.request.arguments.values():
         check_finite_weights(args.output_dir)
     results = facts(experiment, records)
+    try:
+        results["health"] = without_nan(health.results(experiment))
+    except ValueError as error:  # rows that can't be read must not lose the results
+        experiment.request.say(f"No metrics without labels: {error}")
     if experiment.labelled is not None:
         results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others
     return results
@@ -182,7 +187,7 @@ def measured_transfer(
         methods=experiment.methods(kind),
         pooling=getattr(experiment.blueprint.task, "pooling", "mean"),
         device=experiment.request.first.device,
-        dtype=precision(experiment, kind),
+        dtype=experiment.feature_dtype(kind),
         fine_tuning=experiment.fine_tuning(kind),
         description=description,
     )
@@ -211,12 +216,6 @@ def compared(
         **compare(of_trained, of_random, baselines, labelled.labels.majority(), begun),
         "details": {"trained": of_trained, "random": of_random, **baselines, **({START: [begun]} if begun else {})},
     }
-
-
-def precision(experiment: Experiment, kind: str) -> torch.dtype | None:
-    """Returns the autocast dtype for extracting features of one kind; None for float32."""
-    modality = experiment.inputs.by_name[kind]
-    return torch.bfloat16 if modality.features_in_bf16 and experiment.request.first.bf16 else None
 
 
 def about(experiment: Experiment) -> str | None:

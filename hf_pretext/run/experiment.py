@@ -6,9 +6,9 @@ recipe + values of options -> ask -> Request -> plan -> Experiment -> train -> e
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,8 +16,11 @@ from transformers import PreTrainedConfig, TrainingArguments
 
 from .. import registry
 from ..cards.licenses import check_language, check_license
+from ..data.hold_out import HeldOut
 from ..data.lines import Reading
 from ..evaluation.fine_tune import KIND, FineTuning
+from ..evaluation.health import LOWER_IS_BETTER
+from ..evaluation.health_rows import HealthRows
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.localization import LocalizationArguments
 from ..evaluation.transfer import Method, methods_of
@@ -35,6 +38,7 @@ from ..utils.paths import relative, without_paths
 from .build import Blueprint
 from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
+from .health import health_rows
 from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
 from .settings import NO_DATASET, RunArguments
 
@@ -115,7 +119,8 @@ class Experiment:
     """A checked run: its options, models, data and labelled set.
 
     sets: the labelled sets. data_facts: entries of
-    results.json about the data. trial: facts about the model."""
+    results.json about the data. trial: facts about the model. held_out: rows of the training data that are held out;
+    `[]` with a labelled set."""
 
     request: Request
     blueprint: Blueprint
@@ -124,6 +129,13 @@ class Experiment:
     sets: LabelledSets
     data_facts: Mapping[str, Any]
     trial: Trial
+    held_out: Sequence[HeldOut] = ()
+
+    @cached_property
+    def health_rows(self) -> HealthRows:
+        """The rows on which models are measured without labels, read on first use. Raises `ValueError` if none can be
+        read."""
+        return health_rows(self)
 
     @property
     def labelled(self) -> LabelledSet | None:
@@ -149,6 +161,11 @@ class Experiment:
         fractions = self.request.options.eval_fractions
         return methods_of(fractions or self.inputs.by_name[kind].fractions)
 
+    def feature_dtype(self, kind: str) -> torch.dtype | None:
+        """Returns the autocast dtype for extracting features of one kind; None for float32."""
+        in_bf16 = self.inputs.by_name[kind].features_in_bf16 and self.request.first.bf16
+        return torch.bfloat16 if in_bf16 else None
+
     def fine_tuning(self, kind: str) -> FineTuning | None:
         """Returns the settings of fine-tuning an encoder of this kind; None for no fine-tuning, or if the kind is not
         images."""
@@ -172,14 +189,14 @@ def plan(request: Request) -> Experiment:
     task = request.objective.complete(request.task, inputs.processors)
     blueprint = Blueprint(request.objective, task, config, start)
     check_start(request, blueprint)
-    data, arguments, more = open_data(request, inputs, blueprint)
+    data, arguments, more, held = open_data(request, inputs, blueprint)
     request = dataclasses.replace(request, task=task, arguments=arguments)
     keyed = request.objective.needs_keys_of(task)
     check_length(data, request.first.max_steps, request.objective.objective if keyed else None)
     trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
     check_kind_labels(request, trial.encoder_classes)
     sets = open_labelled(request, inputs)
-    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial)
+    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held)
     check_finished(experiment)
     return experiment
 
@@ -260,6 +277,9 @@ def training_arguments(
     values.setdefault("disable_tqdm", False)  # Trainer's default depends on the log level
     values.setdefault("dataloader_num_workers", default_workers(values.get("use_cpu", False)))
     values.setdefault("ddp_find_unused_parameters", False)  # unused ones are frozen before training
+    metric = values.get("metric_for_best_model") or ""
+    if any(part in metric for part in LOWER_IS_BETTER):  # Trainer knows only names that end with "loss"
+        values.setdefault("greater_is_better", False)
     args = command_line.build(TrainingArguments, values=values)
     if args.n_gpu > 1:
         args._n_gpu = 1  # else Trainer wraps the model in DataParallel, which `refuse_options` refuses

@@ -14,6 +14,7 @@ from .. import registry
 from ..data.captions import distinct_captions
 from ..data.columns import TIMES
 from ..data.corpus import fingerprint
+from ..data.hold_out import HeldOut
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
 from ..evaluation.fine_tune import check_in_memory
@@ -33,6 +34,7 @@ from ..stream.mixture import Mixture
 from ..utils.paths import relative
 from ..utils.ranks import on_main_process
 from .build import Blueprint, Start, by_name
+from .health import held_out
 
 if TYPE_CHECKING:
     from .experiment import Request
@@ -179,8 +181,9 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
 
 def open_data(
     request: "Request", inputs: Inputs, blueprint: Blueprint
-) -> tuple[Mixture, dict[int, TrainingArguments], dict]:
-    """Returns the training data, `TrainingArguments` by seed for this data, and entries for results.json.
+) -> tuple[Mixture, dict[int, TrainingArguments], dict, list[HeldOut]]:
+    """Returns the training data, `TrainingArguments` by seed for this data, entries for results.json, and the rows that
+    are held out (see `held_out`).
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
@@ -189,7 +192,7 @@ def open_data(
     say_batch_norm(request, model)
     if isinstance(inputs.by_name.get(TEXT), Corpus):
         return open_corpus(request, inputs, model)
-    sources = [open_rows(request, inputs, dataset) for dataset in request.datasets]
+    sources, held = held_out(request, [open_rows(request, inputs, dataset) for dataset in request.datasets])
     others = [
         source for kind in request.objective.inputs for source in sources_alone(request, kind, share=on_main_process)
     ]
@@ -203,7 +206,7 @@ def open_data(
             seed: dataclasses.replace(args, ddp_find_unused_parameters=True) for seed, args in arguments.items()
         }
     samples = "samples" if others else inputs.samples
-    return data, arguments, {"samples": samples, **inputs.facts()}
+    return data, arguments, {"samples": samples, **inputs.facts()}, held
 
 
 def open_rows(request: "Request", inputs: Inputs, dataset: str) -> Source:
@@ -225,19 +228,20 @@ def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
 
 def open_corpus(
     request: "Request", inputs: Inputs, model: PretextModel
-) -> tuple[Mixture, dict[int, TrainingArguments], dict]:
+) -> tuple[Mixture, dict[int, TrainingArguments], dict, list[HeldOut]]:
     """Opens datasets of texts: tokenised once, packed if `model` supports it, else in batches of similar lengths.
 
     Returns the same as `open_data`."""
     corpus, split, columns = inputs.by_name[TEXT], request.options.split, asked_columns(request)
     opened = partial(open_source, split=split, columns=columns, needed=(TEXT,), share=on_main_process)
-    sources = [opened(dataset, reading=request.reading) for dataset in request.datasets]
+    sources, held = held_out(request, [opened(dataset, reading=request.reading) for dataset in request.datasets])
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
     rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)
     if not packs:  # one row is a full batch
         arguments = {seed: dataclasses.replace(a, per_device_train_batch_size=1) for seed, a in arguments.items()}
-    return Mixture(rows, request.options.mixture_weights), arguments, {"samples": corpus.samples, **inputs.facts()}
+    data = Mixture(rows, request.options.mixture_weights)
+    return data, arguments, {"samples": corpus.samples, **inputs.facts()}, held
 
 
 def say_batch_norm(request: "Request", model: PretextModel) -> None:

@@ -15,6 +15,7 @@ class RunArguments:
         @list.txt names a file with one path or URL a line. Several datasets are mixed.
     mixture_weights: Sampling weight of each dataset. If not set: its number of rows.
     split: Split of the training data.
+    held_out_rows: Without --eval_dataset: rows to hold out of training and measure (default: 1%, 64 to 1,000).
     encoding: Encoding of JSON, CSV and plain text files, e.g. cp1252. If not set: UTF-8, or UTF-16 with a byte order
         mark.
     separator: Character between the fields of CSV files; `tab` for a tab. If not set: comma, semicolon or tab, as in
@@ -42,6 +43,7 @@ class RunArguments:
     dataset: list[str] = field(default_factory=list)
     mixture_weights: list[float] | None = None
     split: str = "train"
+    held_out_rows: int | None = None
     encoding: str | None = None
     separator: str | None = None
     encoder: str | None = None

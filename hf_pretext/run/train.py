@@ -24,6 +24,7 @@ from ..trainer import PretextTrainer
 from ..utils.files import write_json
 from ..utils.machine import energy, keep_freed_memory
 from ..utils.ranks import leave_group
+from . import health
 from .checks import FINISHED, finished, is_longer, read_finished
 from .command_line import resume_command
 from .experiment import Experiment, announcement
@@ -69,9 +70,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         trainer.save_model(_internal_call=True)  # without a push, which needs the results
     if experiment.request.main_process:
         write_pooling(experiment, trainer.accelerator.unwrap_model(trainer.model), args.output_dir)
-        for modality in experiment.inputs.modalities:
-            if note := modality.end_of_training():
-                say(note)
+        say_notes(experiment)
     account = trainer.account()
     say_bad_samples(experiment, seed, account["bad_samples"], folder)
     result = {
@@ -88,6 +87,7 @@ def train_seed(experiment: Experiment, seed: int, args: TrainingArguments) -> di
         "resumed": trainer.resumed,
         **({} if trainer.resumed else drawn),  # the energy of a resumed part is incomplete
         "frozen": frozen,
+        **trainer.collapse.record(),
         "prepared": trainer.accelerator.unwrap_model(trainer.model).prepared(),
         "history": [finite(entry) for entry in trainer.state.log_history if "loss" in entry],
         "identity": experiment.identity(seed),
@@ -135,6 +135,13 @@ def write_pooling(experiment: Experiment, model: PretextModel, folder: str) -> N
         write_modules(folder, width(model.encoder), length, pooling)
 
 
+def say_notes(experiment: Experiment) -> None:
+    """Prints what the kinds of data noticed during training."""
+    for modality in experiment.inputs.modalities:
+        if note := modality.end_of_training():
+            experiment.request.say(note)
+
+
 def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], folder: str) -> None:
     """Prints how many bad samples were replaced, and the file and row of the first ones."""
     if not reasons:
@@ -146,15 +153,18 @@ def say_bad_samples(experiment: Experiment, seed: int, reasons: dict[str, int], 
 
 
 def while_training(experiment: Experiment) -> Callable[[PretextModel], dict[str, float]] | None:
-    """Returns the evaluation for `--eval_strategy`: quick metrics on validation, never on test. None without a labelled
-    set."""
-    if not experiment.request.evaluated:
+    """Returns the evaluation for `--eval_strategy`, None without one: metrics without labels, and with a labelled set
+    quick metrics on validation, never on test."""
+    if experiment.request.first.eval_strategy == "no":
         return None
     device, splits = experiment.request.first.device, ("train", "validation")
 
     def evaluate(model: PretextModel) -> dict[str, float]:
         labelled, kind = experiment.labelled, model.inputs[0]
-        metrics = pretext_metrics(model, labelled.pretext_batches("validation"), device)
+        metrics = health.while_training(experiment, model)
+        if labelled is None:
+            return metrics
+        metrics |= pretext_metrics(model, labelled.pretext_batches("validation"), device)
         pooling = getattr(model.task, "pooling", "mean")
         transfer = encoder_transfer(model.encoder, labelled, kind, QUICK, pooling, device=device, splits=splits)
         return {**metrics, "knn_top1": transfer["knn"]["validation"]["top1"]}

@@ -1,4 +1,4 @@
-"""Settings of the stream: reading, shuffling, and the handling of bad samples."""
+"""Settings of the stream: reading, shuffling, and the handling of bad samples and of a collapse."""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -16,7 +16,7 @@ HIGHEST_MAX_PIXELS = 2 * MAX_PIXELS  # Pillow raises an error above this
 @strict
 @dataclass
 class StreamSettings:
-    """How data is read and shuffled, and how bad samples are handled.
+    """How data is read and shuffled, and how bad samples and a collapse are handled.
 
     parts: Number of parts of the data. Samples are taken from the parts in turn; more parts shuffle better. Give a
         multiple of the number of processes. If not set: 16, or one for each of more than 16 processes; a resumed run
@@ -30,6 +30,7 @@ class StreamSettings:
         share of its files, or of the lines of its texts and tables, can't be read.
     record_samples: Write the keys (shard and row) of the samples of each step to samples-rank*.jsonl in the output
         folder.
+    stop_on_collapse: Stop a run that collapsed. If not set, a warning says so.
     allow_changed_source: Resume although the data has changed. The rest of the run uses a new order of samples.
     """
 
@@ -42,6 +43,7 @@ class StreamSettings:
     max_image_pixels: int = LIMITS.pixels
     max_bad_fraction: float = 0.05
     record_samples: bool = False
+    stop_on_collapse: bool = False
     allow_changed_source: bool = False
 
     @property

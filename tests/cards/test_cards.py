@@ -301,3 +301,17 @@ def test_a_claim_leaves_out_what_a_method_did_not_measure():
     assert MISSING not in text and "raw pixels 0.515" in text
     random, majority = (figure(results["transfer"]["figures"][who]["knn_top1"]) for who in ("random", "majority"))
     assert f"(untrained encoder {random}, majority class {majority})" in text
+
+
+def test_a_card_with_metrics_without_labels_is_the_recorded_one_with_a_section_more(results):
+    measured = {"mean": 0.5, "std": 0.01, "values": [0.49, 0.51]}
+    names = {"trained": {"loss": measured, "neighbours_text": measured}, "random": {"neighbours_text": {"mean": None}}}
+    health = {"dataset": "a|b", "rows": 64, "trained_on": True, "split": None, "channels": {"text": 8}, **names}
+    health |= {"chance": {"neighbours_text": 1 / 64}, "warnings": ["The text encoder has collapsed"]}
+    card = render({**results, "health": health})
+    section = "## Health without labels\n" + card.partition("## Health without labels\n")[2].partition("## How it")[0]
+    assert card.replace(section, "") == render(results)
+    assert "| neighbours, R@1 (text) | 0.500 ± 0.010 | — | 0.016 |\n" in section
+    assert "| pretext loss | 0.500 ± 0.010 |  |  |\n" in section
+    assert "64 rows of `a&#124;b`, **which were trained on**; features of 8 channels (text)" in section
+    assert "- **The text encoder has collapsed.**\n" in section

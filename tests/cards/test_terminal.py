@@ -56,3 +56,20 @@ def test_a_narrow_terminal_wraps_no_table(monkeypatch):
     assert terminal.console().width == terminal.TABLE_WIDTH
     monkeypatch.setenv("COLUMNS", "200")
     assert terminal.console().width == 200
+
+
+HEALTH = {
+    "dataset": "emoji", "rows": 64, "trained_on": False, "split": None, "channels": {"image": 16},
+    "trained": {"loss": {"mean": 1.2, "std": None}, "neighbours_image": {"mean": 0.5, "std": 0.01}},
+    "random": {"neighbours_image": {"mean": None, "std": None}}, "chance": {"neighbours_image": 1 / 64},
+    "warnings": ["The image encoder [red] has collapsed"],
+}  # fmt: skip
+
+
+def test_metrics_without_labels_and_warnings_are_shown(results, shown):
+    assert "health" not in shown(results)
+    text = shown({**results, "health": HEALTH})
+    assert "health without labels, 64 rows held out of training" in text
+    assert "0.500 ± 0.010" in text and "0.016" in text and "pretext loss" in text
+    assert "WARNING: The image encoder [red] has collapsed.\n" in text
+    assert "rows that were trained on" in shown({**results, "health": {**HEALTH, "trained_on": True}})

@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 import hf_pretext
 from hf_pretext.encoders import build_encoder
+from hf_pretext.evaluation.health import chance_of
 from hf_pretext.modules.dual_encoder import dual_encoder
 from hf_pretext.objectives.contrastive import FRESH, ContrastiveForPreTraining
 
@@ -195,3 +196,11 @@ def test_a_checkpoint_that_has_diverged_is_refused(tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="is not finite"):
         hf_pretext.load(tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "known"), [("softmax", True), ("sigmoid", False)])
+def test_the_chance_of_a_contrastive_loss_is_that_of_its_batch(loss, known):
+    model, batch = pair_of("vit", loss=loss).eval(), batch_of()
+    level = {"chance_accuracy": 1 / 6, "chance_loss": math.log(6)}
+    assert chance_of(model(**batch)) == (level if known else {})
+    assert model.train()(**batch).candidates is None

@@ -30,11 +30,6 @@ def test_licence_that_the_hub_does_not_know():
     assert "--license Apache2: the Hub has no licence of this name. Is it apache-2.0" in message
 
 
-def test_evaluation_while_training_without_a_labelled_set():
-    message = refused(ROTATION, "--eval_dataset", "none", "--eval_strategy", "steps")
-    assert "--eval_strategy steps needs a labelled set" in message
-
-
 @pytest.mark.parametrize(
     ("recipe", "options", "message"),
     [

@@ -57,8 +57,8 @@ def test_a_seed_that_is_finished_is_not_trained_again(tmp_path):
     assert said == [f"seed 3: already finished, in {tmp_path}"]
 
 
-def test_nothing_is_measured_while_training_without_a_labelled_set():
-    assert while_training(experiment(evaluated=False)[0]) is None
+def test_nothing_is_measured_while_training_without_an_eval_strategy():
+    assert while_training(experiment(first=SimpleNamespace(eval_strategy="no"))[0]) is None
 
 
 def test_bad_samples_are_counted_and_the_first_are_listed(tmp_path):

@@ -1,0 +1,91 @@
+"""Health of the models of a run, without labels: which rows are held out, and the metrics for results.json.
+
+training data -> held-out rows; trained and random models -> results["health"]
+"""
+
+from typing import TYPE_CHECKING
+
+from ..data.hold_out import HeldOut, hold_out
+from ..data.sources import Source
+from ..evaluation.health import Health, health, warnings
+from ..evaluation.health_rows import HealthRows, validation_rows
+from ..evaluation.transfer import mean_and_spread
+from ..modeling import PretextModel, TrainingHooks
+from ..utils.paths import relative
+
+if TYPE_CHECKING:
+    from .experiment import Experiment, Request
+
+LEARNING_HOOKS = ("prepare", "before_training", "before_round")  # without them, a model has no targets
+
+
+def held_out(request: "Request", sources: list[Source]) -> tuple[list[Source], list[HeldOut]]:
+    """Holds rows out of the training data, unless the run has a labelled set, whose validation split is not trained on.
+
+    Returns the sources to train on, and the rows; `[]` with a labelled set. Raises `ValueError` like `hold_out`."""
+    asked = request.options.held_out_rows
+    if not request.evaluated:
+        return hold_out(sources, asked)
+    if asked is not None:
+        raise ValueError(
+            f"--held_out_rows {asked} has no effect with --eval_dataset, whose validation split is used. Leave it out."
+        )
+    return sources, []
+
+
+def health_rows(experiment: "Experiment") -> HealthRows:
+    """Reads the rows on which the models of a run are measured without labels: of the validation split of the labelled
+    set if there is one, else the held-out rows. Raises `ValueError` if none can be read."""
+    held, labelled = experiment.held_out, experiment.labelled
+    if labelled is not None:
+        of_training = labelled.name in [source.name for source in experiment.data.sources]
+        held = validation_rows(labelled, trained_on=labelled.split_by_us and of_training)
+    return HealthRows(held, experiment.inputs, experiment.request.first.dataloader_num_workers)
+
+
+def measured(experiment: "Experiment", model: PretextModel, pretext: bool = True) -> Health:
+    """Measures a model on the rows of the run (see `health`)."""
+    dtypes = {kind: experiment.feature_dtype(kind) for kind in model.encoders}
+    return health(model, experiment.health_rows, experiment.request.first.device, dtypes, pretext)
+
+
+def while_training(experiment: "Experiment", model: PretextModel) -> dict[str, float]:
+    """Returns the metrics of an evaluation during training: of the encoders, and without a labelled set also of the
+    pretext task."""
+    return measured(experiment, model, pretext=experiment.labelled is None).metrics
+
+
+def results(experiment: "Experiment") -> dict:
+    """Returns the entry "health" of results.json: mean and standard deviation of each metric over the trained seeds,
+    and over random models of the same seeds, chance levels, and warnings about the first seed.
+
+    Metrics of the pretext task are left out for random models of objectives that learn their targets from the data."""
+    blueprint, seeds = experiment.blueprint, experiment.request.arguments
+    of_trained, of_random = [], []
+    for seed, args in seeds.items():
+        of_trained.append(measured(experiment, experiment.as_fast_layout(blueprint.trained(args.output_dir))))
+        model = experiment.as_fast_layout(blueprint.random(seed))
+        of_random.append(measured(experiment, model, pretext=needs_no_data(model)))
+    rows, first = experiment.health_rows, of_trained[0]
+    return {
+        "dataset": " + ".join(relative(name) for name in rows.names),
+        "rows": len(rows),
+        "trained_on": rows.trained_on,
+        "split": "validation" if experiment.labelled is not None else None,
+        "channels": {kind: channels for kind, (_, channels) in first.sizes.items()},
+        "trained": over_seeds(of_trained),
+        "random": over_seeds(of_random),
+        "chance": first.chance,
+        "warnings": warnings(first.metrics, first.chance, list(first.sizes), of_random[0].metrics),
+    }
+
+
+def over_seeds(each: list[Health]) -> dict[str, dict]:
+    """Returns mean and standard deviation of each metric, those of the pretext task first."""
+    names = [name for name in each[0].metrics if all(name in one.metrics for one in each)]
+    return {name: mean_and_spread([one.metrics[name] for one in each]) for name in names}
+
+
+def needs_no_data(model: PretextModel) -> bool:
+    """Returns True if an untrained model has a pretext loss: its objective learns nothing from the data before it."""
+    return all(getattr(type(model), name) is getattr(TrainingHooks, name) for name in LEARNING_HOOKS)
