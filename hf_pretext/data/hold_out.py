@@ -70,6 +70,24 @@ class OtherRows(Source):
         return [(begin, until) for begin, until in cuts if begin < until]
 
 
+class Cut(NamedTuple):
+    """Rows of a labelled set that are left out of training. label: column of the labels. places: (piece, row in the piece) of the rows,
+    ascending. counts: rows of each piece of the training split."""
+
+    label: str
+    places: list[Place]
+    counts: list[int]
+
+    def of(self, source: Source) -> Source:
+        """Returns a source without the rows. Raises `ValueError` if it has other pieces than the labelled set."""
+        if source.counts != self.counts:
+            raise ValueError(
+                f"{source.name} has other rows as training data than as labelled set, so no test rows can be left out "
+                "of training. Give an --eval_dataset of other files, or --eval_dataset none."
+            )
+        return OtherRows(source, self.places) if self.places else source
+
+
 def held_out_rows(rows: int, asked: int | None = None) -> int:
     """Returns how many of the rows of the data are held out: 1%, at least `LEAST` and at most `MOST`; 0 of data with
     fewer than `TIMES * LEAST` rows.

@@ -211,6 +211,7 @@ def compared(
         **described(labelled, experiment.fine_tuning(kind)),
         "kind": kind,
         "test_seen_in_pretraining": labelled.split_by_us
+        and not experiment.cut
         and labelled.name in [source.name for source in experiment.data.sources],
         "random_seeds": random_seeds,
         **compare(of_trained, of_random, baselines, labelled.labels.majority(), begun),

@@ -40,6 +40,7 @@ from .checks import Trial, check_evaluation, check_finished, check_output, check
 from .command_line import CommandLine
 from .health import health_rows
 from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
+from .own_question import may_ask, own_question
 from .settings import NO_DATASET, RunArguments
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ class Request:
 class Experiment:
     """A checked run: its options, models, data and labelled set.
 
-    sets: the labelled sets. data_facts: entries of
-    results.json about the data. trial: facts about the model. held_out: rows of the training data that are held out;
-    `[]` with a labelled set."""
+    sets: the labelled sets. data_facts: entries of results.json about the data. trial: facts about the model. held_out:
+    rows of the training data that are held out; `[]` with a labelled set. cut: True if the labelled set is part of the
+    training data, without its validation and test rows."""
 
     request: Request
     blueprint: Blueprint
@@ -130,6 +131,7 @@ class Experiment:
     data_facts: Mapping[str, Any]
     trial: Trial
     held_out: Sequence[HeldOut] = ()
+    cut: bool = False
 
     @cached_property
     def health_rows(self) -> HealthRows:
@@ -189,14 +191,16 @@ def plan(request: Request) -> Experiment:
     task = request.objective.complete(request.task, inputs.processors)
     blueprint = Blueprint(request.objective, task, config, start)
     check_start(request, blueprint)
-    data, arguments, more, held = open_data(request, inputs, blueprint)
+    request, cut = own_question(request, inputs)
+    check_evaluation(request)
+    data, arguments, more, held = open_data(request, inputs, blueprint, cut)
     request = dataclasses.replace(request, task=task, arguments=arguments)
     keyed = request.objective.needs_keys_of(task)
     check_length(data, request.first.max_steps, request.objective.objective if keyed else None)
     trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
     check_kind_labels(request, trial.encoder_classes)
     sets = open_labelled(request, inputs)
-    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held)
+    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held, cut is not None)
     check_finished(experiment)
     return experiment
 
@@ -226,7 +230,8 @@ def ask(
     task, stream = build(objective.task_class), build(StreamSettings)
     others = {type_: build(type_) for type_ in command_line.types if type_ not in (RunArguments, TrainingArguments)}
     request = Request(recipe, objective, given, values, options, task, stream, others, arguments)
-    check_evaluation(request)
+    if not may_ask(request):
+        check_evaluation(request)
     return request
 
 
@@ -242,8 +247,16 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"text_column", "other_captions", "caption_weights", "caption_languages", "pair_label"}
         names |= {*kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
-    if "eval_dataset" in given:
-        names |= {"eval_text_column", "eval_label", "prompts", "heldout_dataset", "report_dataset", "order_classes"}
+    if {"dataset", "eval_dataset"} & given.keys():  # other data has its own question
+        names |= {
+            "eval_dataset",
+            "eval_text_column",
+            "eval_label",
+            "prompts",
+            "heldout_dataset",
+            "report_dataset",
+            "order_classes",
+        }
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
         names |= {field.name for field in dataclasses.fields(LocalizationArguments)}
     if "localization_dataset" in given:

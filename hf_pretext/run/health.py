@@ -5,7 +5,7 @@ training data -> held-out rows; trained and random models -> results["health"]
 
 from typing import TYPE_CHECKING
 
-from ..data.hold_out import HeldOut, hold_out
+from ..data.hold_out import Cut, HeldOut, hold_out
 from ..data.sources import Source
 from ..evaluation.health import Health, health, warnings
 from ..evaluation.health_rows import HealthRows, validation_rows
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
 LEARNING_HOOKS = ("prepare", "before_training", "before_round")  # without them, a model has no targets
 
 
-def held_out(request: "Request", sources: list[Source]) -> tuple[list[Source], list[HeldOut]]:
-    """Holds rows out of the training data, unless the run has a labelled set, whose validation split is not trained on.
+def held_out(request: "Request", sources: list[Source], cut: Cut | None = None) -> tuple[list[Source], list[HeldOut]]:
+    """Holds rows out of the training data: without a labelled set a share of them; with one, its rows of validation and
+    test if they are in the training data.
 
-    Returns the sources to train on, and the rows; `[]` with a labelled set. Raises `ValueError` like `hold_out`."""
+    cut: these rows. Returns the sources to train on, and the rows; `[]` with a labelled set. Raises `ValueError` like `hold_out`."""
     asked = request.options.held_out_rows
     if not request.evaluated:
         return hold_out(sources, asked)
@@ -30,7 +31,8 @@ def held_out(request: "Request", sources: list[Source]) -> tuple[list[Source], l
         raise ValueError(
             f"--held_out_rows {asked} has no effect with --eval_dataset, whose validation split is used. Leave it out."
         )
-    return sources, []
+    name = request.options.eval_dataset
+    return [cut.of(source) if cut is not None and source.name == name else source for source in sources], []
 
 
 def health_rows(experiment: "Experiment") -> HealthRows:
@@ -39,7 +41,7 @@ def health_rows(experiment: "Experiment") -> HealthRows:
     held, labelled = experiment.held_out, experiment.labelled
     if labelled is not None:
         of_training = labelled.name in [source.name for source in experiment.data.sources]
-        held = validation_rows(labelled, trained_on=labelled.split_by_us and of_training)
+        held = validation_rows(labelled, trained_on=labelled.split_by_us and of_training and not experiment.cut)
     return HealthRows(held, experiment.inputs, experiment.request.first.dataloader_num_workers)
 
 

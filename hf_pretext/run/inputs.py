@@ -14,7 +14,7 @@ from .. import registry
 from ..data.captions import distinct_captions
 from ..data.columns import TIMES
 from ..data.corpus import fingerprint
-from ..data.hold_out import HeldOut
+from ..data.hold_out import Cut, HeldOut
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
 from ..evaluation.fine_tune import check_in_memory
@@ -122,6 +122,15 @@ def asked_columns(request: "Request", prefix: str = "") -> dict[str, str | None]
     return {kind: given.get(f"{prefix}{kind}_column") for kind in request.objective.inputs}
 
 
+def eval_columns(request: "Request", dataset: str) -> dict[str, str | None]:
+    """Returns `{kind: column}` of a labelled set. Where it is the training data, its columns are those of training, if
+    no other is given."""
+    columns, training = asked_columns(request, "eval_"), asked_columns(request)
+    if dataset not in request.options.dataset:
+        return columns
+    return {kind: column or training[kind] for kind, column in columns.items()}
+
+
 def kind_labels(request: "Request") -> dict[str, str]:
     """Returns `{kind: column}` from `--eval_<kind>_label`: labels by which the encoder of one kind is measured."""
     given = {field: value for options in request.settings.values() for field, value in vars(options).items()}
@@ -180,10 +189,10 @@ def texts_to_learn_from(request: "Request", start: Start, full: PreTrainedConfig
 
 
 def open_data(
-    request: "Request", inputs: Inputs, blueprint: Blueprint
+    request: "Request", inputs: Inputs, blueprint: Blueprint, cut: Cut | None = None
 ) -> tuple[Mixture, dict[int, TrainingArguments], dict, list[HeldOut]]:
     """Returns the training data, `TrainingArguments` by seed for this data, entries for results.json, and the rows that
-    are held out (see `held_out`).
+    are held out (see `held_out`). cut: rows of the labelled set, which are left out of training.
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
@@ -191,8 +200,8 @@ def open_data(
         inputs.by_name[kind].fit(reader)
     say_batch_norm(request, model)
     if isinstance(inputs.by_name.get(TEXT), Corpus):
-        return open_corpus(request, inputs, model)
-    sources, held = held_out(request, [open_rows(request, inputs, dataset) for dataset in request.datasets])
+        return open_corpus(request, inputs, model, cut)
+    sources, held = held_out(request, [open_rows(request, inputs, dataset) for dataset in request.datasets], cut)
     others = [
         source for kind in request.objective.inputs for source in sources_alone(request, kind, share=on_main_process)
     ]
@@ -227,14 +236,14 @@ def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
 
 
 def open_corpus(
-    request: "Request", inputs: Inputs, model: PretextModel
+    request: "Request", inputs: Inputs, model: PretextModel, cut: Cut | None = None
 ) -> tuple[Mixture, dict[int, TrainingArguments], dict, list[HeldOut]]:
     """Opens datasets of texts: tokenised once, packed if `model` supports it, else in batches of similar lengths.
 
     Returns the same as `open_data`."""
     corpus, split, columns = inputs.by_name[TEXT], request.options.split, asked_columns(request)
     opened = partial(open_source, split=split, columns=columns, needed=(TEXT,), share=on_main_process)
-    sources, held = held_out(request, [opened(dataset, reading=request.reading) for dataset in request.datasets])
+    sources, held = held_out(request, [opened(dataset, reading=request.reading) for dataset in request.datasets], cut)
     packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
     rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
     arguments = dict(request.arguments)
@@ -310,7 +319,7 @@ def labelled_set(
         dataset,
         inputs,
         options.eval_label,
-        asked_columns(request, "eval_"),
+        eval_columns(request, dataset),
         workers=request.first.dataloader_num_workers,
         limit=options.eval_rows,
         reading=dataclasses.replace(request.reading, sample_by=None),

@@ -22,8 +22,9 @@ class RunArguments:
         the first lines.
     encoder: Pretrained encoder (Hub id or folder) to start from; a folder with only a config.json gives random weights.
         If not set, the recipe's encoder is used, with random weights.
-    eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. `none` skips
-        the evaluation.
+    eval_dataset: Labelled dataset for the evaluation (kNN, linear probes), in any format of --dataset. If not set:
+        --dataset, if it has a label; its validation and test rows are left out of training. `none` skips the
+        evaluation.
     eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
     eval_rows: Maximum number of rows of each split of --eval_dataset. If not set: all.
     report_dataset: Labelled dataset whose examples report.png shows. Default: --eval_dataset.
