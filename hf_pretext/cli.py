@@ -1,6 +1,6 @@
-"""`hf-pretext`: commands for a finished run (card, push to the Hub, evaluation, summary) and for checking the machine.
+"""`hf-pretext`: commands for data, for a finished run (card, push to the Hub, evaluation) and for checking the machine.
 
-hf-pretext card | push | evaluate | info | doctor
+hf-pretext look | card | push | evaluate | info | doctor
 """
 
 import argparse
@@ -29,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of all commands. The docstring of a command's function is its description in `--help`."""
     root = argparse.ArgumentParser(
-        "hf-pretext", description="Write the card of a pretrained encoder, push it to the Hub or evaluate it."
+        "hf-pretext",
+        description="Look at a dataset; write the card of a pretrained encoder, push it to the Hub or evaluate it.",
     )
     root.add_argument("--version", action="version", version=__version__)
     commands = root.add_subparsers(required=True, metavar="command")
@@ -77,6 +78,14 @@ def evaluate_command(options: argparse.Namespace) -> None:
         write_json(options.output, transfer)
 
 
+def look_command(options: argparse.Namespace) -> None:
+    """Look at a dataset before a long run: sizes, duplicates, unreadable rows, classes, a contact sheet."""
+    from .look import look
+    from .look.terminal import show
+
+    show(look(**{name: value for name, value in vars(options).items() if name != "run"}))
+
+
 def info(options: argparse.Namespace) -> None:
     """Show the encoder, objective, steps, samples and metrics of a folder or Hub repository."""
     from .cards.info import show_info
@@ -101,7 +110,28 @@ def positive(text: str) -> int:
 RUN = {"help": "Output folder (--output_dir) of a run."}
 SOURCE = {"metavar": "folder_or_repository", "help": "Folder or Hub id of an encoder."}
 REVISION = {"help": "Branch, tag or commit of the Hub repository."}
+ENCODING = {"help": "Encoding of JSON, CSV and text files, e.g. cp1252. Default: UTF-8."}
+SEPARATOR = {"help": "Character between the fields of CSV files. Default: detected."}
 COMMANDS = {  # name: (function, arguments of the example in --help, options)
+    "look": (
+        look_command,
+        "path/to/images --output sheet.png",
+        {
+            "dataset": {"help": "Dataset: a Hub id, a folder, files, or an embedded one, e.g. emoji."},
+            "--split": {"help": "Look only at this split. Default: train, validation and test."},
+            "--column": {"help": "Column of the images, audio or videos, or of texts alone. Default: detected."},
+            "--text_column": {"help": "Column of the texts. Default: detected."},
+            "--label": {"help": "Column of the labels. Default: detected."},
+            "--rows": {
+                "type": positive,
+                "help": "Maximum number of rows of each split, evenly spaced. Default: 4000; of audio or videos, 400.",
+            },
+            "--encoding": ENCODING,
+            "--separator": SEPARATOR,
+            "--output": {"help": "PNG file of the contact sheet. Default: look.png in the current folder."},
+            "--json": {"metavar": "FILE", "dest": "json_file", "help": "JSON file to write the report to."},
+        },
+    ),
     "card": (
         card,
         "runs/mine --license apache-2.0 --limits 'Trained on drawings: photographs were not tried.'",
@@ -137,8 +167,8 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--dataset": {"required": True, "help": "Labelled dataset: a Hub id, a folder or files."},
             "--label": {"help": "Column of the labels. Default: detected."},
             "--column": {"help": "Column of the images, texts, audio or videos. Default: detected."},
-            "--encoding": {"help": "Encoding of JSON, CSV and text files, e.g. cp1252. Default: UTF-8."},
-            "--separator": {"help": "Character between the fields of CSV files. Default: detected."},
+            "--encoding": ENCODING,
+            "--separator": SEPARATOR,
             "--rows": {"type": positive, "help": "Maximum number of rows of each split. Default: all."},
             "--image_size": {
                 "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",
