@@ -51,11 +51,16 @@ def card(options: argparse.Namespace) -> None:
     print(refresh_card(options.folder, options.license, options.language, options.limits))
 
 
-def push_command(options: argparse.Namespace) -> None:
+def push_command(options: argparse.Namespace) -> int:
     """Push a run to the Hub: weights, model card and results, in one commit."""
+    from .cards.dry_run import dry_run
     from .cards.push import push
 
-    print(push(**{name: value for name, value in vars(options).items() if name != "run"}))
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "dry_run")}
+    if options.dry_run:
+        return 0 if dry_run(**given) else 1
+    print(push(**given))
+    return 0
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -156,6 +161,10 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             },
             "--training_state": {
                 "action": "store_true", "help": "Also push the training state, to resume the run on another machine.",
+            },
+            "--dry_run": {
+                "action": "store_true",
+                "help": "Only check and list what would be pushed. Needs no network and no token.",
             },
         },
     ),

@@ -122,7 +122,7 @@ def report_of(data: DataSet, seen: Survey) -> dict:
         elif kind in SUMMARIES:
             report[kind] = SUMMARIES[kind](facts)
         else:
-            empty = sum(row.reasons.get(kind) == texts.EMPTY for row in seen.rows)
+            empty = sum(row.reasons.get(kind) in texts.EMPTY for row in seen.rows)
             report[kind] = texts.summary(facts, empty)
     return report
 

@@ -14,13 +14,15 @@ from datasets import Features
 from ..data.columns import PATHS, USUAL_NAMES, candidates, find_column, holds_paths, second_choice, type_name
 from ..data.folders import SHARDS, Wanted, listing, media_of, next_to
 from ..data.lines import Reading, kind_of
-from ..data.media_suffixes import NAMES, kinds_by_suffix, media_kind, suffixes_of
+from ..data.media_suffixes import kinds_by_suffix, media_kind, suffixes_of
 from ..data.opening import Opened
 from ..data.sources import Source, name_of, open_columns, usual_splits
+from ..data.tars import Tars
 from ..modalities import modality_classes
 from ..samples import located
 
 KINDS = ("image", "video", "audio", "text", "subtitles")  # canonical columns that are looked at
+NEEDING = ("image", "video", "audio", "text")  # kinds with a modality, which knows the packages that it needs
 LABEL = "label"
 SAVED = ("dataset_info.json", "dataset_dict.json")  # of `save_to_disk`
 PROBED = 8  # rows that decide whether a column of strings has paths
@@ -53,20 +55,21 @@ def open_data_set(
     the images, sounds or videos, or of the texts of data without them.
     Raises `ValueError` for a data set that can't be opened or has nothing to look at, for a column that does not exist,
     and for a kind of data whose packages are missing."""
-    sources, others, named, name = {}, {}, set(), name_of(dataset)
+    data = DataSet(name_of(dataset), {}, {}, set(), [])
     with noted() as notes:
         wanted = wanted_of(dataset, asked, column)
         for title, of_data in splits_of(dataset, split, wanted).items():
             opened, features, given = open_columns(dataset, of_data, wanted, reading)
-            by_kind = kind_asked(opened, features, column)
-            columns = columns_in(opened, features, {**given, **by_kind}, name, notes)
-            named |= {*by_kind, *(kind for kind in ("text", LABEL) if asked.get(kind))} - {*opened.kinds}
-            sources[title] = Source(opened.data, columns, name, features, opened.files, opened.lost)
-            others |= {each: type_name(features[each]) for each in features if each not in columns.values()}
+            of_option = kind_asked(opened, features, column, data.name)
+            data.asked.update({*of_option, *(kind for kind in ("text", LABEL) if asked.get(kind))} - {*opened.kinds})
+            columns = columns_in(opened, features, {**given, **of_option}, data)
+            data.sources[title] = Source(opened.data, columns, data.name, features, opened.files, opened.lost)
+            data.others.update({name: type_name(features[name]) for name in features if name not in columns.values()})
             notes += [opened.note] if opened.note else []
-    for modality in modality_classes({*KINDS[:-1]} & {*columns}).values():
+    for modality in modality_classes({*NEEDING} & {*data.columns}).values():
         modality.check_packages()
-    return DataSet(name, sources, others, named, list(dict.fromkeys(without_name(note, name) for note in notes)))
+    notes = [*data.notes, *(without_name(note, data.name) for note in notes)]
+    return data._replace(notes=list(dict.fromkeys(notes)))
 
 
 @contextmanager
@@ -122,12 +125,10 @@ def splits_of(dataset: str, split: str | None, wanted: Wanted) -> dict[str, str]
     return {title: name or title for title, name in names.items()}
 
 
-def columns_in(
-    opened: Opened, features: Features, asked: Mapping[str, str | None], name: str, notes: list[str]
-) -> dict[str, str]:
+def columns_in(opened: Opened, features: Features, asked: Mapping[str, str | None], data: DataSet) -> dict[str, str]:
     """Returns `{kind: name of its column}` of all kinds that the data has.
 
-    asked: names of columns. notes: gets a note where training needs a choice. Raises `ValueError` if no column of any
+    asked: names of columns. data: gets a note where training needs a choice. Raises `ValueError` if no column of any
     kind exists, and for a column that does not exist."""
     columns: dict[str, str] = {}
     kinds = kinds_of_strings(opened, features)
@@ -137,20 +138,26 @@ def columns_in(
         if asked.get(kind) is None and not (typed or usual or second_choice(some, kind)):
             continue
         try:
-            columns[kind] = find_column(features if asked.get(kind) else some, kind, asked.get(kind), name)
+            columns[kind] = find_column(features if asked.get(kind) else some, kind, asked.get(kind), data.name)
         except ValueError as error:
+            problem = with_our_options(str(error), kind)
             if asked.get(kind) is not None:
-                raise ValueError(with_our_options(str(error), kind)) from None
+                raise ValueError(problem) from None
             columns[kind] = [*([c for c in typed if c in usual] or typed or usual), *second_choice(some, kind)][0]
-            problem = str(error).partition(" Columns: ")[0].removeprefix(f"{name} ").replace("--eval_label", "--label")
-            notes.append(f"the data {problem} This command looked at {columns[kind]!r}")
+            data.asked.add(kind)
+            problem = problem.partition(" Columns: ")[0].removeprefix(f"{data.name} ")
+            data.notes.append(f"the data {problem} This command looked at {columns[kind]!r}")
     if not {*columns} & {*KINDS}:
-        listing = ", ".join(f"{column} ({type_name(feature)})" for column, feature in features.items())
         raise ValueError(
-            f"{name}: no column of images, texts, sounds or videos was detected. Name it with --column. Its columns: "
-            f"{listing}."
+            f"{data.name}: no column of images, texts, sounds or videos was detected. Name it with --column. Its "
+            f"columns: {listed(features)}."
         )
     return columns
+
+
+def listed(features: Features) -> str:
+    """Returns the names and types of columns."""
+    return ", ".join(f"{name} ({type_name(feature)})" for name, feature in features.items())
 
 
 def with_our_options(message: str, kind: str) -> str:
@@ -159,14 +166,17 @@ def with_our_options(message: str, kind: str) -> str:
     return message.replace("--eval_label", ours).replace(f"--{kind}_column", ours)
 
 
-def kind_asked(opened: Opened, features: Features, column: str | None) -> dict[str, str]:
-    """Returns `{kind: column}` of --column: its kind by its type, the suffixes of its paths, else "text"."""
-    if column is None:
+def kind_asked(opened: Opened, features: Features, column: str | None, name: str) -> dict[str, str]:
+    """Returns `{kind: column}` of --column: its kind by its type, the suffixes of its paths, else "text".
+
+    name: of the data set. Raises `ValueError` for a column that does not exist."""
+    if column is None or column in opened.kinds:
         return {}
-    if column in features and column not in opened.kinds:
-        typed = next((kind for kind in PATHS if column in candidates(features, kind)[0]), None)
-        return {typed or kinds_of_strings(opened, features, [column]).get(column) or "text": column}
-    return {column if column in NAMES else "text": column}
+    column = opened.data.named(column) if isinstance(opened.data, Tars) else column
+    if column not in features:
+        raise ValueError(f"{name} has no column {column!r} (--column). Its columns: {listed(features)}.")
+    typed = next((kind for kind in PATHS if column in candidates(features, kind)[0]), None)
+    return {typed or kinds_of_strings(opened, features, [column]).get(column) or "text": column}
 
 
 def kinds_of_strings(opened: Opened, features: Features, columns: list[str] | None = None) -> dict[str, str | None]:

@@ -18,7 +18,8 @@ from .numbers import digest, spread
 EXCERPT = 70  # characters
 FREQUENT = 5  # texts in a summary
 NO_LETTERS = re.compile(r"[\W_]+")
-EMPTY = "blank text"
+MISSING = "no text"
+EMPTY = ("blank text", MISSING)  # reasons why a row has no text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,7 @@ def look_at(value, clock) -> TextFacts:
     """Returns the facts of a text; of several texts, of the first. Raises `BadSample` for a value without a text."""
     with clock():
         if value is None:
-            raise BadSample(EMPTY)  # an empty field of a table
+            raise BadSample(MISSING)  # an empty field of a table, or no file next to an image
         text = one_text(value)
     return facts_of(text, len(texts_in(value)))
 
@@ -48,7 +49,7 @@ def look_at_subtitles(value, clock) -> TextFacts:
     with clock():
         narrations = parsed(value)
     if not narrations:
-        raise BadSample(EMPTY)
+        raise BadSample(MISSING)
     return facts_of(" ".join(narration.text for narration in narrations), len(narrations))
 
 
