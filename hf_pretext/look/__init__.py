@@ -12,10 +12,10 @@ from ..utils.files import without_nan, write_json
 from ..utils.foreign import read_json
 from ..utils.machine import cores
 from . import clips, images, sheet, texts
-from .duplicates import duplicates, place_of
+from .duplicates import copies_of, place_of
 from .next_steps import next_steps
 from .opening import KINDS, LABEL, DataSet, open_data_set
-from .survey import Survey, survey
+from .survey import Survey, look_at_rows
 
 __all__ = ["look", "report_of"]
 SHEET = "look.png"
@@ -57,7 +57,7 @@ def look(
         sheet.check_free(output)
     elif output is not None:
         raise ValueError(f"--output {output}: {data.name} has no images for a sheet. Leave it out.")
-    seen = survey(data, rows)
+    seen = look_at_rows(data, rows)
     report = report_of(data, seen)
     report["next"] = next_steps(dataset, kinds_of(report), run_options(dataset, data, report, label, reading))
     if output is not None:
@@ -112,7 +112,7 @@ def report_of(data: DataSet, seen: Survey) -> dict:
         "notes": data.notes,
         "unreadable": unreadable(seen),
         "examples": examples(data, seen),
-        "duplicates": duplicates(seen),
+        "duplicates": copies_of(seen),
         "classes": classes(data, seen),
         "speed": speed(data, seen),
     }
@@ -184,14 +184,12 @@ def classes(data: DataSet, seen: Survey) -> dict | None:
 
 def speed(data: DataSet, seen: Survey) -> dict:
     """Returns the time of reading and decoding an epoch of the first split in one process, from the rows looked at."""
-    split = next(iter(data.sources))
-    looked_at = sum(row.split == split for row in seen.rows)
-    per_second = looked_at / max(seen.clocks[split].seconds, 1e-9)
-    rows = len(data.sources[split])
+    split, clock = next(iter(seen.clocks.items()))
+    seconds = max(clock.seconds_of_a_row, 1e-9)
     return {
         "split": split,
-        "rows_per_second": per_second,
-        "seconds_of_an_epoch": rows / per_second,
-        "measured_on": looked_at,
+        "rows_per_second": 1 / seconds,
+        "seconds_of_an_epoch": seconds * len(data.sources[split]),
+        "measured_on": clock.looked_at,
         "cores": cores(),
     }

@@ -62,13 +62,13 @@ def has_images(data_columns: Mapping[str, str]) -> bool:
     return any(kind in data_columns for kind in SHOWN)
 
 
-def draw(path: str | os.PathLike, survey: Survey, name: str, found: dict | None) -> None:
-    """Writes the sheet. name: of the data set. found: what `duplicates` returned."""
+def draw(path: str | os.PathLike, survey: Survey, name: str, copies: dict | None) -> None:
+    """Writes the sheet. name: of the data set. copies: what `copies_of` returned."""
     kind = next(kind for kind in SHOWN if any(kind in {**row.facts, **row.reasons} for row in survey.rows))
     chosen = [row for row in survey.rows if row.shown]
     what = {"image": "images", "video": "films, by their middle frame", "audio": "spectrograms of sounds"}[kind]
     blocks = {f"{name}: {what}, evenly spaced": [tile(row, kind) for row in chosen]}
-    pairs = pairs_of(survey, kind, (found or {}).get("near"))
+    pairs = pairs_of(survey, kind, (copies or {}).get("near"))
     if pairs:
         blocks[PAIRED] = [tile(row, kind, with_split=True) for pair in pairs for row in pair]
     info = PngImagePlugin.PngInfo()

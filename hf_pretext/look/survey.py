@@ -43,11 +43,17 @@ class Row:
     shown: bool = False
 
 
+@dataclass
 class Clock:
-    """Seconds of reading and decoding. `with clock: ...` adds those of the block."""
+    """Seconds of reading and decoding. `with clock(): ...` adds those of the block to `decoding`.
 
-    def __init__(self):
-        self.seconds = 0.0
+    looked_at: number of rows that were decoded. passed: of rows that were read for them: row groups are read from their
+    start."""
+
+    decoding: float = 0.0
+    reading: float = 0.0
+    looked_at: int = 0
+    passed: int = 0
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
@@ -55,7 +61,12 @@ class Clock:
         try:
             yield
         finally:
-            self.seconds += time.perf_counter() - start
+            self.decoding += time.perf_counter() - start
+
+    @property
+    def seconds_of_a_row(self) -> float:
+        """Seconds of reading and decoding one of many rows."""
+        return self.reading / max(self.passed, 1) + self.decoding / max(self.looked_at, 1)
 
 
 @dataclass
@@ -70,7 +81,7 @@ class Survey:
         return [row for row in self.rows if kind in row.facts]
 
 
-def survey(data: DataSet, most: int | None = None) -> Survey:
+def look_at_rows(data: DataSet, most: int | None = None) -> Survey:
     """Looks at rows of every split. most: largest number of rows of a split; default: `MOST_ROWS`."""
     most = most or min((MOST_ROWS[kind] for kind in data.columns if kind in MOST_ROWS), default=MOST_ROWS["text"])
     chosen = {split: chosen_places(source, most) for split, source in data.sources.items()}
@@ -88,8 +99,15 @@ def survey(data: DataSet, most: int | None = None) -> Survey:
                 result.rows.append(row)
                 number += 1
                 bar.update()
+            clock.looked_at, clock.passed = len(places), rows_passed(source, places)
             source.rows.close()
     return result
+
+
+def rows_passed(source: Source, places: list[tuple[int, int]]) -> int:
+    """Returns the number of rows that are read to get those at some ascending places."""
+    last = dict(places)  # index of the last row of each piece
+    return sum(index + 1 for index in last.values()) if source.rows.reads_from_start else len(places)
 
 
 def without_tile(facts):
@@ -117,8 +135,9 @@ def read(source: Source, places: list[tuple[int, int]], clock: Clock) -> Iterato
     """Yields the rows at some places. Few are in memory at the same time if they are large."""
     together = max(1, min(READ_TOGETHER, int(MOST_BYTES / source.row_bytes())))
     for first in range(0, len(places), together):
-        with clock():
-            rows = list(source.take(places[first : first + together]))
+        start = time.perf_counter()
+        rows = list(source.take(places[first : first + together]))
+        clock.reading += time.perf_counter() - start
         yield from rows
 
 

@@ -73,14 +73,14 @@ def subjects(report: dict) -> dict[str, list[Line]]:
     """Returns the lines of each subject."""
     abouts = {"image": images, "video": clips, "audio": clips, "text": texts, "subtitles": texts}
     lost = [f"{name}: {line}" for name, split in report["splits"].items() for line in split["lost"]]
-    found = report["duplicates"]
+    copies = report["duplicates"]
     by_subject = {
         "sample": sample(report),
         "columns": columns(report),
         **{name: abouts[kind](report[kind]) for kind, name in WHAT.items() if report.get(kind)},
         "examples": [(each["text"], False) for each in report["examples"]],
         "unreadable": unreadable(report),
-        "duplicates": [] if found is None else duplicates(found, is_sample(report)),
+        "duplicates": [] if copies is None else duplicates(copies, is_sample(report)),
         "classes": classes(report["classes"]),
         "data time": speed(report["speed"]),
         "notes": [(note, True) for note in (*report["notes"], *lost)],
@@ -186,21 +186,21 @@ def unreadable(report: dict) -> Iterator[Line]:
         yield f"  {each['rows']:,}: {each['reason']} ({', '.join(map(place, each['first'][:SHOWN]))}{more})", False
 
 
-def duplicates(found: dict, of_sample: bool) -> Iterator[Line]:
+def duplicates(copies: dict, of_sample: bool) -> Iterator[Line]:
     """Yields the number of copies, those across splits, and examples. of_sample: if not all rows were looked at."""
-    what = WHAT[found["kind"]]
-    for name, description in COPIES.get(found["kind"], EXACT).items():
-        yield f"{what} {description}: {part(found[name]['copies'], found['rows'])}", False
-        for each in found[name]["across_splits"]:
+    what = WHAT[copies["kind"]]
+    for name, description in COPIES.get(copies["kind"], EXACT).items():
+        yield f"{what} {description}: {part(copies[name]['copies'], copies['rows'])}", False
+        for each in copies[name]["across_splits"]:
             too_good = ". Metrics on them are too good" if each["also_in"] == "train" else ""
             count = f"{each['rows']:,} ({percent(each['share'])} of {each['split']}){too_good}"
             yield f"  {each['split']} and {each['also_in']}: {count}", True
-        for pair in found[name]["examples"][:SHOWN]:
+        for pair in copies[name]["examples"][:SHOWN]:
             yield "  for example " + " = ".join(map(place, pair["rows"])), False
-    if "near" not in found:
+    if "near" not in copies:
         yield f"near copies of {what} are not looked for", False
-    if found.get("compared", found["rows"]) < found["rows"]:
-        yield f"near copies were looked for among {found['compared']:,} of the {what}", False
+    if copies.get("compared", copies["rows"]) < copies["rows"]:
+        yield f"near copies were looked for among {copies['compared']:,} of the {what}", False
     if of_sample:
         yield "copies of rows that were not looked at are not counted", False
 
