@@ -65,12 +65,12 @@ def has_images(data_columns: Mapping[str, str]) -> bool:
 def draw(path: str | os.PathLike, survey: Survey, name: str, copies: dict | None) -> None:
     """Writes the sheet. name: of the data set. copies: what `copies_of` returned."""
     kind = next(kind for kind in SHOWN if any(kind in {**row.facts, **row.reasons} for row in survey.rows))
-    chosen = [row for row in survey.rows if row.shown]
+    labelled = len({row.label for row in survey.rows} - {None}) > 1  # the only class says nothing
     what = {"image": "images", "video": "films, by their middle frame", "audio": "spectrograms of sounds"}[kind]
-    blocks = {f"{name}: {what}, evenly spaced": [tile(row, kind) for row in chosen]}
+    blocks = {f"{name}: {what}, evenly spaced": [tile(row, kind, labelled) for row in survey.rows if row.shown]}
     pairs = pairs_of(survey, kind, (copies or {}).get("near"))
     if pairs:
-        blocks[PAIRED] = [tile(row, kind, with_split=True) for pair in pairs for row in pair]
+        blocks[PAIRED] = [tile(row, kind, labelled, with_split=True) for pair in pairs for row in pair]
     info = PngImagePlugin.PngInfo()
     info.add_text("Software", WRITER)
     with atomic_path(path) as temporary:
@@ -84,13 +84,13 @@ def pairs_of(survey: Survey, kind: str, near: dict | None) -> list[list[Row]]:
     return [pair for pair in pairs if all(row.facts[kind].tile for row in pair)][:PAIRS]
 
 
-def tile(row: Row, kind: str, with_split: bool = False) -> Tile:
+def tile(row: Row, kind: str, labelled: bool = True, with_split: bool = False) -> Tile:
     """Returns the image of a row and the text under it: class and caption, or why it can't be used."""
     file = PurePath(row.path or row.key).name
     if kind not in row.facts:
         return Tile(b"", f"{file}: {row.reasons.get('row') or row.reasons.get(kind, 'empty')}", alarm=True)
     texts = [row.facts[each].excerpt for each in ("text", "subtitles") if each in row.facts]
-    label = [] if row.label is None else [f"[{row.label}]"]
+    label = [f"[{row.label}]"] if labelled and row.label is not None else []
     where = [f"{row.split}:"] if with_split else []
     return Tile(row.facts[kind].tile, " ".join([*where, *label, *(texts or [file])]))
 

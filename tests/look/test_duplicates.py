@@ -41,6 +41,12 @@ def test_other_colours_and_other_drawings_on_white_do_not_look_alike():
     assert pairs_among([photo(0), grey, *drawings]) == set()
 
 
+def test_faint_patterns_of_the_same_colour_do_not_look_alike():
+    random = np.random.default_rng(0)
+    patterns = [Image.fromarray(random.integers(126, 131, (8, 9, 3)).astype(np.uint8)) for _ in range(2)]
+    assert pairs_among([pattern.resize((180, 160), Image.Resampling.NEAREST) for pattern in patterns]) == set()
+
+
 def test_many_equal_images_are_all_of_the_first():
     assert first_alike(np.zeros((2000, 64), bool), np.full((2000, 192), 255, np.uint8)).tolist() == [0] * 2000
 

@@ -180,6 +180,7 @@ def test_media_of_several_kinds(tmp_path):
     photo(1).save(folder / "photo.jpg")
     report = look("mixed")
     assert {*report["columns"]} == {"video", "audio", "label"} and "1 .jpg" in report["notes"][0]
+    assert look("mixed")["notes"] == report["notes"]
     assert look("mixed", column="image")["columns"] == {"image": "image", "label": "label"}
 
 

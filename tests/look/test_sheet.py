@@ -1,5 +1,7 @@
 """The contact sheet: which images it has, in which order, and what is under them."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from odd_data import odd_images, photo
@@ -32,9 +34,7 @@ def test_images_are_in_their_order_with_a_second_block_below():
 
 def test_small_images_are_enlarged_and_large_ones_reduced():
     for size, shown in (((1, 1), (TILE, TILE)), ((50, 100), (50, 100)), ((1000, 500), (TILE, TILE // 2))):
-        row = Row("train", "a")
-        row.facts["image"] = Tile(tile_of(Image.new("RGB", size)), "")
-        sheet = drawn({"images": [Tile(row.facts["image"].image, "a")]})
+        sheet = drawn({"images": [Tile(tile_of(Image.new("RGB", size)), "a")]})
         dark = np.asarray(sheet)[place(0)].max(2) < 60
         assert (dark.any(0).sum(), dark.any(1).sum()) == pytest.approx(shown, abs=2)
 
@@ -44,6 +44,15 @@ def test_rows_that_can_not_be_used_are_crossed_out_with_the_reason():
     made = tile(row, "image")
     assert made == Tile(b"", "cut.jpg: damaged image", alarm=True)
     assert color(drawn({"images": [made]}), 0).tolist() == [207, 34, 46]  # the cross
+
+
+def test_class_and_caption_are_under_an_image():
+    facts = {"image": SimpleNamespace(tile=b"jpeg"), "text": SimpleNamespace(excerpt="a cat")}
+    row = Row("train", "a:0", path="/data/1.jpg", facts=facts, label="cats")
+    assert tile(row, "image").text == "[cats] a cat"
+    assert tile(row, "image", labelled=False, with_split=True).text == "train: a cat"
+    del facts["text"]
+    assert tile(row, "image").text == "[cats] 1.jpg"
 
 
 def test_long_texts_are_shortened():
