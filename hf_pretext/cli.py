@@ -1,6 +1,6 @@
-"""`hf-pretext`: pretrains an encoder, writes its card, evaluates it, pushes it to the Hub, checks the machine.
+"""`hf-pretext`: looks at data, pretrains an encoder, evaluates it, writes its card, pushes it, checks the machine.
 
-hf-pretext train | objectives | card | push | evaluate | info | doctor
+hf-pretext look | train | objectives | card | push | evaluate | info | doctor
 """
 
 import argparse
@@ -84,11 +84,16 @@ def card(options: argparse.Namespace) -> None:
     print(refresh_card(options.folder, options.license, options.language, options.limits))
 
 
-def push_command(options: argparse.Namespace) -> None:
+def push_command(options: argparse.Namespace) -> int:
     """Push a run to the Hub: weights, model card and results, in one commit."""
+    from .cards.dry_run import dry_run
     from .cards.push import push
 
-    print(push(**{name: value for name, value in vars(options).items() if name != "run"}))
+    given = {name: value for name, value in vars(options).items() if name not in ("run", "dry_run")}
+    if options.dry_run:
+        return 0 if dry_run(**given) else 1
+    print(push(**given))
+    return 0
 
 
 def evaluate_command(options: argparse.Namespace) -> None:
@@ -109,6 +114,14 @@ def evaluate_command(options: argparse.Namespace) -> None:
     show_transfer(transfer)
     if options.output:
         write_json(options.output, transfer)
+
+
+def look_command(options: argparse.Namespace) -> None:
+    """Look at a dataset before a long run: sizes, duplicates, unreadable rows, classes, a contact sheet."""
+    from .look import look
+    from .look.terminal import show
+
+    show(look(**{name: value for name, value in vars(options).items() if name != "run"}))
 
 
 def info(options: argparse.Namespace) -> None:
@@ -135,7 +148,28 @@ def positive(text: str) -> int:
 RUN = {"help": "Output folder (--output_dir) of a run."}
 SOURCE = {"metavar": "folder_or_repository", "help": "Folder or Hub id of an encoder."}
 REVISION = {"help": "Branch, tag or commit of the Hub repository."}
+ENCODING = {"help": "Encoding of JSON, CSV and text files, e.g. cp1252. Default: UTF-8."}
+SEPARATOR = {"help": "Character between the fields of CSV files. Default: detected."}
 COMMANDS = {  # name: (function, arguments of the example in --help, options)
+    "look": (
+        look_command,
+        "path/to/images --output sheet.png",
+        {
+            "dataset": {"help": "Dataset: a Hub id, a folder, files, or an embedded one, e.g. emoji."},
+            "--split": {"help": "Look only at this split. Default: train, validation and test."},
+            "--column": {"help": "Column of the images, audio or videos, or of texts alone. Default: detected."},
+            "--text_column": {"help": "Column of the texts. Default: detected."},
+            "--label": {"help": "Column of the labels. Default: detected."},
+            "--rows": {
+                "type": positive,
+                "help": "Maximum number of rows of each split, evenly spaced. Default: 4000; of audio or videos, 400.",
+            },
+            "--encoding": ENCODING,
+            "--separator": SEPARATOR,
+            "--output": {"help": "PNG file of the contact sheet. Default: look.png in the current folder."},
+            "--json": {"metavar": "FILE", "dest": "json_file", "help": "JSON file to write the report to."},
+        },
+    ),
     "train": (
         train,
         "rotation --dataset path/to/images",
@@ -171,6 +205,10 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--training_state": {
                 "action": "store_true", "help": "Also push the training state, to resume the run on another machine.",
             },
+            "--dry_run": {
+                "action": "store_true",
+                "help": "Only check and list what would be pushed. Needs no network and no token.",
+            },
         },
     ),
     "evaluate": (
@@ -181,8 +219,8 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--dataset": {"required": True, "help": "Labelled dataset: a Hub id, a folder or files."},
             "--label": {"help": "Column of the labels. Default: detected."},
             "--column": {"help": "Column of the images, texts, audio or videos. Default: detected."},
-            "--encoding": {"help": "Encoding of JSON, CSV and text files, e.g. cp1252. Default: UTF-8."},
-            "--separator": {"help": "Character between the fields of CSV files. Default: detected."},
+            "--encoding": ENCODING,
+            "--separator": SEPARATOR,
             "--rows": {"type": positive, "help": "Maximum number of rows of each split. Default: all."},
             "--image_size": {
                 "type": positive, "help": "Side of the input images in pixels. Default: the size of its processor.",

@@ -19,7 +19,7 @@ LAYERS = (  # imports go from a later layer to an earlier one, or stay in one
     ("objectives", "modalities"),
     ("evaluation", "audit"),
     ("trainer", "callbacks", "cards"),
-    ("run", "doctor", "interop"),
+    ("run", "doctor", "interop", "look"),
     ("cli", "recipe"),
 )
 MOST_ROOT_FILES, MOST_LINES = 10, {"function": 50, "class": 200, "file": 350}

@@ -6,6 +6,7 @@ folder -> a staging folder for each revision -> commits -> URL of the last commi
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Set
+from contextlib import contextmanager
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
@@ -44,36 +45,62 @@ def push(
     Returns the URL of the commit. Raises `ValueError` for files that can't be shared, before any request to the Hub,
     and for requests that the Hub refuses, with the fix; a refused commit changes nothing.
     """
-    check_repository(repository, with_owner=True)
-    check_revision(revision)
-    results = read_results(folder)
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # same disk: hard links, no copies
-        staged = list(
-            revisions(Path(folder), results, repository, revision, checkpoints, training_state, Path(temporary))
-        )
-        with explained(repository):
-            api = HfApi(token=token)
-            repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
-            if private and not api.repo_info(repository).private:
-                raise ValueError(
-                    f"{repository} already exists and is public. Make it private in its settings, leave out --private, "
-                    "or give another name."
-                )
-            for into, name, message in staged:
-                say(f"{name}: {describe(into)}")
-                address = commit(api, repository, into, name, message)
+    for _, check in checks(folder, repository, revision, checkpoints):
+        check()
+    with staged(folder, repository, revision, checkpoints, training_state) as to_push, explained(repository):
+        api = HfApi(token=token)
+        repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        if private and not api.repo_info(repository).private:
+            raise ValueError(
+                f"{repository} already exists and is public. Make it private in its settings, leave out --private, "
+                "or give another name."
+            )
+        for into, name, message in to_push:
+            say(f"{name}: {describe(into)}")
+            address = commit(api, repository, into, name, message)
     return address
 
 
+def checks(
+    folder: str | os.PathLike, repository: str, revision: str, checkpoints: str
+) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yields the checks of a push before its files are staged: what is checked, and a function that raises
+    `ValueError`. Arguments as in `push`."""
+    yield f"name of the repository: {repository}", lambda: check_repository(repository, with_owner=True)
+    yield f"name of the revision: {revision}", lambda: check_revision(revision)
+    yield f"checkpoints: {checkpoints}", lambda: check_checkpoints(checkpoints)
+    yield f"{RESULTS} and {CARD}", lambda: card_of(Path(folder), repository)
+
+
+def check_checkpoints(checkpoints: str) -> None:
+    """Raises `ValueError` for checkpoints other than "last" and "all"."""
+    if checkpoints not in ("last", "all"):
+        raise ValueError(f"--checkpoints {checkpoints} is not supported. Give last or all.")
+
+
+def card_of(folder: Path, repository: str) -> str:
+    """Returns the card of a run for a repository. Raises `ValueError` for results that are missing or incomplete."""
+    return render(read_results(folder), (folder / REPORT).exists(), repository)
+
+
+@contextmanager
+def staged(
+    folder: str | os.PathLike, repository: str, revision: str, checkpoints: str, training_state: bool
+) -> Iterator[list[tuple[Path, str, str]]]:
+    """Yields the staged revisions, see `revisions`. Their folders are deleted at the end. Arguments as in `push`.
+
+    Raises `ValueError` for files that can't be shared."""
+    with tempfile.TemporaryDirectory(prefix=".push-", dir=folder) as temporary:  # same disk: hard links, no copies
+        yield list(revisions(Path(folder), repository, revision, checkpoints, training_state, Path(temporary)))
+
+
 def revisions(
-    folder: Path, results: dict, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
+    folder: Path, repository: str, revision: str, checkpoints: str, training_state: bool, temporary: Path
 ) -> Iterator[tuple[Path, str, str]]:
     """Stages every revision. Yields (staging folder, revision, commit message).
 
     The end of the run comes last: once it is visible, its checkpoints are too. Raises `ValueError` as `push`."""
-    card = render(results, (folder / REPORT).exists(), repository)  # first: it raises for incomplete results
-    if checkpoints not in ("last", "all"):
-        raise ValueError(f"--checkpoints {checkpoints} is not supported. Give last or all.")
+    results, card = read_results(folder), card_of(folder, repository)
     if checkpoints == "all":
         for checkpoint in checkpoints_of(folder):
             into = temporary / checkpoint.name
@@ -100,8 +127,7 @@ def commit(api: HfApi, repository: str, into: Path, revision: str, message: str)
     """Commits a folder on top of the current state of a revision and returns the commit's URL.
 
     The Hub refuses the commit if somebody else has committed in the meantime."""
-    files = sorted(path for path in into.rglob("*") if path.is_file())
-    operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files]
+    operations = [CommitOperationAdd(path.relative_to(into).as_posix(), str(path)) for path in files_of(into)]
     if revision != "main":
         api.preupload_lfs_files(repository, operations)  # first: a new branch has main's files until the commit
         api.create_branch(repository, branch=revision, exist_ok=True)
@@ -126,5 +152,10 @@ def is_stale(name: str, pushed: Set[str]) -> bool:
 
 def describe(into: Path) -> str:
     """Returns the number of files of a staging folder and their size in MB, in words."""
-    files = [path for path in into.rglob("*") if path.is_file()]
+    files = files_of(into)
     return f"{len(files)} files, {sum(path.stat().st_size for path in files) / 1e6:,.1f} MB"
+
+
+def files_of(into: Path) -> list[Path]:
+    """Returns the files below a staging folder, sorted."""
+    return sorted(path for path in into.rglob("*") if path.is_file())

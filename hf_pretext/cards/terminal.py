@@ -85,7 +85,7 @@ def show(folder: str | os.PathLike, following: str) -> None:
         pretext = ", ".join(f"{name} {figure(value)}" for name, value in results["pretext"].items())
         screen.print(f"pretext task, test split: {pretext}", soft_wrap=True)
     else:
-        screen.print("No evaluation: --eval_dataset none.")
+        screen.print("No labelled set, so no transfer was measured (--eval_dataset).")
     if "health" in results:
         show_health(results)
     seconds = sum(seed["seconds"] for seed in results["seeds"])

@@ -71,8 +71,8 @@ class OtherRows(Source):
 
 
 class Cut(NamedTuple):
-    """Rows of a labelled set that are left out of training. label: column of the labels. places: (piece, row in the piece) of the rows,
-    ascending. counts: rows of each piece of the training split."""
+    """Rows of a labelled set that are left out of training. label: column of the labels. places: (piece, row in the
+    piece) of the rows, ascending. counts: rows of each piece of the training split."""
 
     label: str
     places: list[Place]

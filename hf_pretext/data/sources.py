@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from datasets import Dataset, IterableDataset
+from datasets import Dataset, Features, IterableDataset
 from transformers.utils import logging
 
 from ..utils.paths import without_query
@@ -188,11 +188,35 @@ def open_source(
         asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
-    name = without_query(dataset) if isinstance(dataset, str) else type(dataset).__name__
-    asked = dict(columns or {})
+    name = name_of(dataset)
+    wanted = Wanted(needed, dict(columns or {}), further)
+    opened, features, asked = open_columns(dataset, split, wanted, reading, option, share)
+    chosen = columns_of(features, needed, asked, name, option, opened.note)
+    return Source(opened.data, chosen, name, features, opened.files, opened.lost)
+
+
+def name_of(dataset) -> str:
+    """Returns the name of a dataset in messages: what was given without the query of a URL, else its type."""
+    return without_query(dataset) if isinstance(dataset, str) else type(dataset).__name__
+
+
+def open_columns(
+    dataset,
+    split: str,
+    wanted: Wanted,
+    reading: Reading | None = None,
+    option: str = "",
+    share: Callable[[Callable[[], Any]], Any] = alone,
+) -> tuple[Opened, Features, dict[str, str | None]]:
+    """Opens a split of a dataset whose columns are not chosen yet, see `open_source`.
+
+    wanted: decides which files of a folder are read. Returns the open split, the types of its columns, and the names
+    of columns that need no detection: those of `wanted.asked`, and the media of a folder. Raises `ValueError` for a
+    dataset that does not exist or has no rows."""
+    name, asked = name_of(dataset), dict(wanted.asked)
     opened = Opened(dataset)
     if isinstance(dataset, str):
-        opened = open_dataset(dataset, split, Wanted(needed, asked, further), reading, option, share)
+        opened = open_dataset(dataset, split, wanted, reading, option, share)
         asked = {
             **dict(zip(opened.kinds, opened.kinds, strict=True)),
             **{k: v for k, v in asked.items() if v is not None},
@@ -211,8 +235,7 @@ def open_source(
         features = features_of(first)
     if isinstance(data, Tars):
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
-    chosen = columns_of(features, needed, asked, name, option, opened.note)
-    return Source(data, chosen, name, features, opened.files, opened.lost)
+    return opened._replace(data=data), features, asked
 
 
 def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:
@@ -245,17 +268,23 @@ def open_splits(
     """Returns the existing splits of a dataset, named "train", "validation" and "test".
 
     A dataset without splits is "train". Arguments and errors are those of `open_source`."""
+    return {
+        split: open_source(dataset, name or "train", columns, needed, reading, option)
+        for split, name in usual_splits(dataset, Wanted(needed, columns or {})).items()
+    }
+
+
+def usual_splits(dataset: str | Mapping | Dataset | IterableDataset, wanted: Wanted) -> dict[str, str | None]:
+    """Returns the existing ones of "train", "validation" and "test", each with its name in the dataset.
+
+    "train" always exists; its name is None in a dataset without a split of this name. wanted: see `open_columns`."""
     available = ["train"]
     if isinstance(dataset, Mapping):
         available = list(dataset)
     elif isinstance(dataset, str):
-        available = split_names(dataset, Wanted(needed, columns or {}))
+        available = split_names(dataset, wanted)
     names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
-    return {
-        split: open_source(dataset, name or "train", columns, needed, reading, option)
-        for split, name in names.items()
-        if name is not None or split == "train"
-    }
+    return {split: name for split, name in names.items() if name is not None or split == "train"}
 
 
 def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, File] | None = None) -> Rows:

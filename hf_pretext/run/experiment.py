@@ -40,7 +40,7 @@ from .checks import Trial, check_evaluation, check_finished, check_output, check
 from .command_line import CommandLine
 from .health import health_rows
 from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
-from .own_question import may_ask, own_question
+from .question import may_ask, with_question
 from .settings import NO_DATASET, RunArguments
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def plan(request: Request) -> Experiment:
     task = request.objective.complete(request.task, inputs.processors)
     blueprint = Blueprint(request.objective, task, config, start)
     check_start(request, blueprint)
-    request, cut = own_question(request, inputs)
+    request, cut = with_question(request, inputs)
     check_evaluation(request)
     data, arguments, more, held = open_data(request, inputs, blueprint, cut)
     request = dataclasses.replace(request, task=task, arguments=arguments)
@@ -248,15 +248,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {*kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
     if {"dataset", "eval_dataset"} & given.keys():  # other data has its own question
-        names |= {
-            "eval_dataset",
-            "eval_text_column",
-            "eval_label",
-            "prompts",
-            "heldout_dataset",
-            "report_dataset",
-            "order_classes",
-        }
+        names |= {"eval_dataset", "eval_text_column", "eval_label"}
+        names |= {"prompts", "heldout_dataset", "report_dataset", "order_classes"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
         names |= {field.name for field in dataclasses.fields(LocalizationArguments)}
     if "localization_dataset" in given:

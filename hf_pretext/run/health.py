@@ -23,7 +23,8 @@ def held_out(request: "Request", sources: list[Source], cut: Cut | None = None) 
     """Holds rows out of the training data: without a labelled set a share of them; with one, its rows of validation and
     test if they are in the training data.
 
-    cut: these rows. Returns the sources to train on, and the rows; `[]` with a labelled set. Raises `ValueError` like `hold_out`."""
+    cut: these rows. Returns the sources to train on, and the rows; `[]` with a labelled set. Raises `ValueError` like
+    `hold_out`."""
     asked = request.options.held_out_rows
     if not request.evaluated:
         return hold_out(sources, asked)

@@ -36,7 +36,7 @@ def test_metrics_verdicts_and_what_to_do_next_are_shown(results, shown, tmp_path
 def test_without_transfer_that_is_said_and_nothing_is_claimed(results, shown):
     del results["transfer"]
     text = shown(results)
-    assert "No evaluation: --eval_dataset none." in text and "random" not in text
+    assert "No labelled set, so no transfer was measured (--eval_dataset)." in text and "random" not in text
 
 
 def test_a_test_split_that_was_trained_on_is_confessed(results, shown):

@@ -1,0 +1,21 @@
+"""The commands that `look` advises exist."""
+
+import pytest
+from conftest import REPOSITORY
+
+from hf_pretext.look.next_steps import OBJECTIVES, next_steps
+from hf_pretext.registry import objective_class
+
+
+@pytest.mark.parametrize("kinds", OBJECTIVES, ids="+".join)
+def test_objectives_take_the_kinds_and_recipes_exist(kinds):
+    objective, recipe = OBJECTIVES[kinds]
+    taken = {"text" if kind == "subtitles" else kind for kind in kinds}
+    assert {*objective_class(objective).inputs} == taken
+    assert f'objective="{objective}"' in (REPOSITORY / "recipes" / f"{recipe}.py").read_text()
+
+
+def test_options_are_quoted_and_those_without_a_value_left_out():
+    commands = next_steps("my images", {"image"}, {"image_column": None, "separator": ";"})
+    assert commands[0] == "hf-pretext train rotation --dataset 'my images' --separator ';' --output_dir runs/mine"
+    assert next_steps("a", {"audio"}, {}) == []
