@@ -8,8 +8,10 @@ Images stay undecoded bytes or paths here, because one damaged image must not en
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from typing import Any
 
+import PIL.Image
 from datasets import Dataset, IterableDataset
 from transformers.utils import logging
 
@@ -177,9 +179,10 @@ def open_source(
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
-        any sequence or iterable of dicts. Files may be images, sounds or videos of a folder, Parquet files and
-        WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files (converted to a table on disk).
+    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, the name of an embedded
+        data set, a `datasets` object, a sequence or iterable of dicts, or a list of Pillow images or of texts. Files
+        may be images, sounds or videos of a folder, Parquet files and WebDataset tars (both streamed), or Arrow, JSON
+        lines, CSV and text files (converted to a table on disk).
     columns: `{canonical name: name in the data, or None to detect it}`. needed: required canonical columns; of a tuple,
         the first that the dataset has. further: canonical columns that the objective needs elsewhere; they decide, too,
         which files of a folder are read.
@@ -188,6 +191,7 @@ def open_source(
         asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
+    dataset = str(dataset) if isinstance(dataset, PathLike) else as_rows(dataset, needed)
     name = without_query(dataset) if isinstance(dataset, str) else type(dataset).__name__
     asked = dict(columns or {})
     opened = Opened(dataset)
@@ -213,6 +217,33 @@ def open_source(
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
     chosen = columns_of(features, needed, asked, name, option, opened.note)
     return Source(data, chosen, name, features, opened.files, opened.lost)
+
+
+def as_rows(dataset, needed: Sequence[str | tuple[str, ...]]):
+    """Returns a list of Pillow images or of texts as a list of rows; other data as it is. Raises `ValueError` for a
+    list of strings if texts are not all that is needed, and for data that has no rows."""
+    first = dataset[0] if isinstance(dataset, (list, tuple)) and dataset else None
+    if isinstance(first, PIL.Image.Image):
+        return [{"image": image} for image in dataset]
+    if isinstance(first, str) and needed == ("text",):
+        return [{"text": text} for text in dataset]
+    if isinstance(first, (str, PathLike)):
+        raise ValueError(
+            f"The dataset is a list of strings, like {str(first)[:80]!r}, but the model needs {listed(needed)}. For "
+            "files, give their folder, a glob as 'folder/*.parquet', or '@' and the path of a list of files; else "
+            "rows as {'image': ..., 'text': ...}."
+        )
+    if not isinstance(dataset, str) and not hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__"):
+        raise ValueError(
+            f"The dataset has the type {type(dataset).__name__}, and no rows. Give a folder, a Hub id, a "
+            "datasets.Dataset, or a list of dicts or images."
+        )
+    return dataset
+
+
+def listed(needed: Sequence[str | tuple[str, ...]]) -> str:
+    """Returns the names of needed columns as text: "image and text", "audio or video"."""
+    return " and ".join(name if isinstance(name, str) else " or ".join(name) for name in needed)
 
 
 def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:
@@ -245,17 +276,22 @@ def open_splits(
     """Returns the existing splits of a dataset, named "train", "validation" and "test".
 
     A dataset without splits is "train". Arguments and errors are those of `open_source`."""
+    names = splits_in(dataset, columns, needed)
+    return {split: open_source(dataset, name, columns, needed, reading, option) for split, name in names.items()}
+
+
+def splits_in(
+    dataset, columns: Mapping[str, str | None] | None, needed: Sequence[str | tuple[str, ...]]
+) -> dict[str, str]:
+    """Returns the splits of a dataset and their names in it, `{"train": ..., "validation": "dev", ...}`. Data without
+    splits has the split "train". Arguments are those of `open_source`."""
     available = ["train"]
     if isinstance(dataset, Mapping):
         available = list(dataset)
     elif isinstance(dataset, str):
         available = split_names(dataset, Wanted(needed, columns or {}))
     names = {split: next((name for name in SPLITS[split] if name in available), None) for split in SPLITS}
-    return {
-        split: open_source(dataset, name or "train", columns, needed, reading, option)
-        for split, name in names.items()
-        if name is not None or split == "train"
-    }
+    return {split: name or "train" for split, name in names.items() if name is not None or split == "train"}
 
 
 def rows_of(data, columns: Mapping[str, str], name: str, files: Mapping[str, File] | None = None) -> Rows:
