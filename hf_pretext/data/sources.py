@@ -18,7 +18,7 @@ from transformers.utils import logging
 from ..utils.paths import without_query
 from .columns import PATHS, TEXTS, features_of, find_one_of, holds_paths, times_of
 from .contents import File
-from .decoding import UNREADABLE, BadSample
+from .decoding import UNREADABLE, BadSample, with_pixels
 from .folders import Wanted
 from .lines import Reading
 from .media_paths import check_no_url, followed
@@ -79,7 +79,7 @@ class Source:
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece, as `read_rows` does, with their paths followed."""
-        rows = self.read_rows(piece, start, stop)
+        rows = [with_pixels(row) for row in self.read_rows(piece, start, stop)]
         return [self._followed(row, piece, i) for i, row in enumerate(rows, start)] if self._paths else rows
 
     def _followed(self, row: dict, piece: int, index: int) -> dict:

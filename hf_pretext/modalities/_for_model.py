@@ -17,6 +17,7 @@ from ..data.lines import Reading
 from ..data.sources import Source, open_source, splits_in
 from ..encoders import tried
 from ..modeling import PretextModel
+from ..registry import modality_class
 from ..stream.mixture import Mixture
 from ..stream.settings import StreamSettings
 from ..utils.ranks import on_main_process
@@ -141,7 +142,7 @@ def check_processors(
         return
     given = "is missing" if processing_class is None else f"is a {type(processing_class).__name__}"
     kinds = missing or [*classes]
-    needs = " and ".join(classes[kind].samples for kind in kinds)
+    needs = " and ".join(modality_class(kind).samples for kind in kinds)
     examples = " or ".join(f"processing_class={classes[kind].processor_example}" for kind in kinds)
     reason = ""
     if "image" in missing and (encoder := encoders.get("image")) is not None:

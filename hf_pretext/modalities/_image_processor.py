@@ -80,8 +80,8 @@ def load_processor(encoder_path: str | None, image_size: int | None, fallback_si
 
 
 def plain_processor(processor):
-    """Returns a copy of an image processor that saves no clips; for that of timm's wrapper, a transformers processor of its
-    size and normalisation."""
+    """Returns a copy of an image processor that saves no clips; for that of timm's wrapper, a transformers processor of
+    its size and normalisation."""
     data = getattr(processor, "data_config", None)
     if data is None:
         return without_clips(processor)
