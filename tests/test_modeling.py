@@ -5,7 +5,7 @@ import timm
 import torch
 import torchvision
 import transformers
-from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
+from conftest import CONFIGS, IMAGE, IMAGE_ENCODERS, encoder_inputs
 from torch import nn
 from transformers import AutoModel, BertConfig, PreTrainedModel
 
@@ -29,7 +29,6 @@ def test_wrapping_keeps_every_weight(name):
 
 @pytest.mark.parametrize("architecture", ["timm_resnet18", "timm_efficientnet_b0", "timm_vit_tiny"])
 def test_fresh_timm_keeps_timms_initialisation(architecture):
-    import timm
 
     config = CONFIGS[architecture]()
     torch.manual_seed(0)
@@ -219,9 +218,7 @@ def test_dtype_and_attention_are_the_native_models_and_heads_follow(tmp_path):
 def test_labels_of_the_data_get_one_sentence_with_the_fix():
     model = RotationForPreTraining.from_encoder(CONFIGS["vit"]())
     images = torch.rand(2, 3, IMAGE, IMAGE)
-    with pytest.raises(
-        ValueError, match=r"RotationForPreTraining takes pixel_values, not labels\. .*AutoModelForImageC"
-    ):
+    with pytest.raises(ValueError, match=r"RotationForPreTraining takes pixel_values, not labels\. .*AutoModelFor"):
         model(pixel_values=images, labels=torch.zeros(2))
     with pytest.raises(ValueError, match=r"takes pixel_values, not ids\. Leave it out\.$"):
         model(pixel_values=images, ids=torch.zeros(2))

@@ -1,4 +1,4 @@
-"""The type hints of the public names: a user's editor finds no error in `typing/public_api.py`, and sees wrong types."""
+"""The type hints of the public names: pyright finds no error in `typing/public_api.py`, and finds wrong types."""
 
 import json
 import os
