@@ -84,10 +84,8 @@ def evaluate(
     """
     reading = Reading(encoding=encoding, separator=separator)
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    if isinstance(source, PreTrainedModel):
-        encoder, kind, objective, modality, pooling = subject_of(source, processing_class, image_size, image_white)
-    else:
-        encoder, kind, objective, modality, pooling = opened(source, revision, image_size, image_white)
+    open_it, more = (subject_of, processing_class) if isinstance(source, PreTrainedModel) else (opened, revision)
+    encoder, kind, objective, modality, pooling = open_it(source, more, image_size, image_white)
     check_fine_tuning(fine_tune, (kind,))
     gray = objective in registry.names("objectives") and registry.objective_class(objective).sees_gray
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
