@@ -35,9 +35,7 @@ def test_each_kind_takes_its_part_of_a_processor():
 
 
 def test_a_kind_without_a_part_is_named_with_the_fix():
-    with pytest.raises(
-        ValueError, match=r"is a \w+, but AudioVisual\w+ takes audio clips\. Give processing_cl"
-    ):
+    with pytest.raises(ValueError, match=r"is a \w+, but AudioVisual\w+ takes audio clips\. Give processing_cl"):
         made(default_video_processor(IMAGE))
     with pytest.raises(ValueError, match=r"is missing, but \w+ takes audio clips and videos\. .*give Inputs\("):
         made(None)
