@@ -151,7 +151,7 @@ def ours(data: datasets.Dataset, steps: int, batch: int) -> dict:
         trainer = PretextTrainer(model, arguments(output, steps, batch), source, processing, callbacks=[clock])
         trainer.pop_callback(PrinterCallback)
         trainer.train()
-        sample = trainer.processing.finish(next(iter(trainer.get_train_dataloader())))
+        sample = trainer.inputs.finish(next(iter(trainer.get_train_dataloader())))
     return {"rate": rate(clock.ends, batch), "shares": shares_of_time(model.train(), sample)}
 
 

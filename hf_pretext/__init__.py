@@ -20,14 +20,30 @@ _HOMES = {
     "PretextTrainer": "trainer",
     "Recipe": "recipe",
     "pretrain": "recipe",
+    "Inputs": "modalities",
+    "Image": "modalities.image",
+    "Augmentation": "modalities.image",
+    "Text": "modalities.text",
+    "Audio": "modalities.audio",
+    "Video": "modalities.video",
+    "open_source": "data.sources",
+    "evaluate": "evaluation.standalone",
     "extract": "features",
     "pool": "features",
 }
 _OBJECTIVE_SUFFIX = "ForPreTraining"
 
 if TYPE_CHECKING:
+    from .data.sources import open_source as open_source
+    from .evaluation.standalone import evaluate as evaluate
     from .features import extract as extract
     from .features import pool as pool
+    from .modalities import Inputs as Inputs
+    from .modalities.audio import Audio as Audio
+    from .modalities.image import Augmentation as Augmentation
+    from .modalities.image import Image as Image
+    from .modalities.text import Text as Text
+    from .modalities.video import Video as Video
     from .modeling import PretextModel as PretextModel
     from .modeling import PretextOutput as PretextOutput
     from .modeling import load as load

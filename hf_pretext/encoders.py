@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
@@ -41,15 +41,52 @@ def build_encoder(config: PreTrainedConfig) -> PreTrainedModel:
     return encoder
 
 
+def as_encoder(encoder: PreTrainedModel | PreTrainedConfig | nn.Module) -> PreTrainedModel:
+    """Returns a fresh encoder of a config, timm's model as a transformers model with its weights, and any other model
+    as it is. Raises `ValueError` for a model that is neither of transformers nor of timm."""
+    if isinstance(encoder, PreTrainedModel):
+        return encoder
+    if isinstance(encoder, PreTrainedConfig):
+        return build_encoder(encoder)
+    library, name = type(encoder).__module__.partition(".")[0], type(encoder).__name__
+    if library == "timm" and hasattr(encoder, "pretrained_cfg"):
+        return wrapped_timm(encoder)
+    advice = "For your own architecture, subclass PreTrainedModel and register it with AutoModel."
+    if library == "torchvision":
+        advice = "timm has torchvision's architectures and weights: timm.create_model('resnet50.tv_in1k', ...)."
+    raise ValueError(
+        f"The encoder must be a transformers or timm model, or a transformers config, but it is a {name} of "
+        f"{library}: AutoModel could not load its checkpoint. {advice}"
+    )
+
+
+@torch.no_grad()
+def wrapped_timm(model: nn.Module) -> PreTrainedModel:
+    """Returns timm's model as a transformers `TimmWrapperModel` without classifier, with a copy of its weights.
+
+    Raises `ValueError` if its weights do not fit its architecture with default arguments, or with its image size: the
+    wrapper needs the arguments that it was created with, which the model does not keep."""
+    architecture = model.pretrained_cfg["architecture"]
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    for arguments in (None, {"img_size": list(size)}) if size else (None,):
+        config = AutoConfig.for_model("timm_wrapper", architecture=architecture, model_args=arguments)
+        wrapper = AutoModel.from_config(config, dtype=torch.float32)
+        expected, weights = wrapper.timm_model.state_dict(), model.state_dict()
+        if all(name in weights and weights[name].shape == value.shape for name, value in expected.items()):
+            wrapper.timm_model.load_state_dict({name: weights[name] for name in expected})
+            return wrapper
+    raise ValueError(
+        f"timm's {architecture} was created with arguments that its checkpoint would lack. Give them in a config: "
+        f"AutoConfig.for_model('timm_wrapper', architecture='{architecture}', model_args={{...}})."
+    )
+
+
 def check_encoder(encoder: PreTrainedModel, kind: str) -> None:
     """Raises `ValueError` unless `AutoModel` returns the class of `encoder`, and it returns hidden states for noise.
 
     kind: kind of data of the noise: "image", "text", "audio" or "video"."""
     if not isinstance(encoder, PreTrainedModel):
-        raise ValueError(
-            f"The encoder must be a transformers model or config, not {type(encoder).__name__}. For a timm model, use "
-            "AutoConfig.for_model('timm_wrapper', architecture='resnet18')."
-        )
+        raise ValueError(f"The encoder must be a transformers model, not a {type(encoder).__name__}.")
     native = MODEL_MAPPING.get(type(encoder.config), None)
     native = native if isinstance(native, (tuple, list)) else (native,)
     if type(encoder) not in native:
@@ -173,6 +210,31 @@ def patch_side(encoder: PreTrainedModel) -> int | None:
     size = getattr(embedding, "patch_size", None) or getattr(encoder.config, "patch_size", None)
     size = size[0] if isinstance(size, (tuple, list)) and len(set(size)) == 1 else size
     return size if isinstance(size, int) else None
+
+
+class TrainedEncoders:
+    """Gradient checkpointing of a model with `encoders`: in every trained encoder."""
+
+    encoders: dict[str, PreTrainedModel]
+
+    def trained_encoders(self) -> list[PreTrainedModel]:
+        """Returns the encoders with trainable parameters, for gradient checkpointing and compilation."""
+        encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
+        return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
+
+    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
+        """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
+        for model in self.trained_encoders():
+            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
+            try:
+                enable(gradient_checkpointing_kwargs, **kwargs)
+            except (ValueError, NotImplementedError) as error:
+                raise ValueError(f"{type(model).__name__} can't use --gradient_checkpointing. Leave it out.") from error
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Disables gradient checkpointing in every trained encoder."""
+        for model in self.trained_encoders():
+            getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
 
 def is_shape_alone(path: str) -> bool:

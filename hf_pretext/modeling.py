@@ -18,8 +18,9 @@ from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .checkpoints import HUB_ARGUMENTS, NativeCheckpoint, read_config, read_pretext
-from .encoders import build_encoder, check_encoder
+from .encoders import TrainedEncoders, as_encoder, check_encoder
 from .registry import objective_class
+from .utils.columns import check_columns
 from .utils.paths import relative
 from .utils.settings import make_settings
 
@@ -48,31 +49,6 @@ class PretextOutput(ModelOutput):
     logits: Tensor | None = None
     labels: Tensor | None = None
     candidates: int | None = None
-
-
-class TrainedEncoders:
-    """Gradient checkpointing of a model with `encoders`: in every trained encoder."""
-
-    encoders: dict[str, PreTrainedModel]
-
-    def trained_encoders(self) -> list[PreTrainedModel]:
-        """Returns the encoders with trainable parameters, for gradient checkpointing and compilation."""
-        encoders = {id(encoder): encoder for encoder in self.encoders.values()}.values()
-        return [encoder for encoder in encoders if any(p.requires_grad for p in encoder.parameters())]
-
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: dict | None = None, **kwargs) -> None:
-        """Enables gradient checkpointing in every trained encoder. Raises `ValueError` for one without support."""
-        for model in self.trained_encoders():
-            enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)
-            try:
-                enable(gradient_checkpointing_kwargs, **kwargs)
-            except (ValueError, NotImplementedError) as error:
-                raise ValueError(f"{type(model).__name__} can't use --gradient_checkpointing. Leave it out.") from error
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Disables gradient checkpointing in every trained encoder."""
-        for model in self.trained_encoders():
-            getattr(model, "activation_checkpointing_disable", model.gradient_checkpointing_disable)()
 
 
 class TrainingHooks:
@@ -220,8 +196,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """Returns the native model for the checkpoint. Raises `ValueError` for an encoder that does not fit."""
-        if isinstance(encoder, PreTrainedConfig):
-            encoder = build_encoder(encoder)
+        encoder = as_encoder(encoder)
         check_encoder(encoder, cls.inputs[0])
         return encoder
 
@@ -266,6 +241,12 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     def encoder(self) -> PreTrainedModel:
         """The encoder of the first kind in `inputs`."""
         return self.encoders[self.inputs[0]]
+
+    def __call__(self, *args: Any, **batch: Any) -> PretextOutput:
+        """Computes the loss of a batch, see `forward`. Raises `ValueError` for a column that the objective does not
+        take."""
+        check_columns(type(self), batch)
+        return super().__call__(*args, **batch)
 
     def forward(self, **batch: Tensor) -> PretextOutput:
         raise NotImplementedError(f"{type(self).__name__} does not implement forward().")

@@ -5,11 +5,14 @@ samples (see `stream/trainer.py`), loss terms and logs averaged over steps and r
 without the pickled arguments.
 """
 
+import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from torch import Tensor
 from transformers import ProgressCallback, TrainingArguments
@@ -19,55 +22,81 @@ from transformers.utils import logging
 from .callbacks import Hooks, Progress, Publisher
 from .data.columns import TIMES
 from .data.sources import Source
-from .modalities import Inputs, Modality
+from .evaluation.pretext_set import PretextSet, held_out_set, measured
+from .modalities._for_model import for_training
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
 from .stream.collapse import CollapseWatch
-from .stream.learning import forget, learned
+from .stream.learning import LearningTrainer
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
-from .stream.trainer import StreamTrainer
 from .utils.libraries import check_libraries
-from .utils.options import refuse_options
+from .utils.options import refuse_arguments, refuse_options
 from .utils.ranks import leave_group, on_main_process
 
 log = logging.get_logger(__name__)
+DEFAULT_FOLDER = "tmp_trainer"  # without args, as of Trainer
+Rows = datasets.Dataset | datasets.IterableDataset | datasets.DatasetDict | datasets.IterableDatasetDict
+Data = Rows | Iterable[Any] | str | PathLike | Source | Mixture | None
 
 
-class PretextTrainer(StreamTrainer):
-    """Trains the model of an objective on a source of rows, or on a mixture of sources.
+class PretextTrainer(LearningTrainer):
+    """Trains the model of an objective.
 
-    processing: turns a row into an example in the workers, and a batch into model inputs on the device. Its processor
-    is saved with every checkpoint. evaluation: `model -> {name: metric}`; the main process runs it at each evaluation
-    and sends the metrics to the other ranks. stream: settings of the data stream. The other arguments are Trainer's.
+    train_dataset: a `datasets` object (of a `DatasetDict`, the train split), a list of dicts, of Pillow images or of
+        texts, a folder, files, a Hub id or the name of an embedded data set; or an open `Source` or `Mixture`.
+    processing_class: a transformers image processor, tokenizer, feature extractor or processor, with which `Inputs` are
+        made, see `inputs_for`; or `Inputs` or a `Modality`, for other settings, e.g. of augmentation. None: for images,
+        the processor of the encoder, or a default one of its size. It is saved with every checkpoint.
+    eval_dataset: data without labels, as `train_dataset`, on which `evaluate` measures the pretext task: `eval_loss`,
+        and the logs of the objective, e.g. `eval_accuracy`. Of data with splits: "validation", else "test". A mapping
+        of several: `eval_<name>_loss`.
+    evaluation: `model -> {name: metric}`, further metrics. The main process measures both; all ranks get the metrics.
+    columns: `{"image": name in the data}`, for columns that are not detected. stream: settings of the data stream.
+    The other arguments are Trainer's.
+
+    Example:
+        >>> model = RotationForPreTraining.from_encoder(ViTConfig(image_size=64, patch_size=8))
+        >>> trainer = PretextTrainer(model, TrainingArguments("run", max_steps=4), train_dataset="emoji")
     """
 
     def __init__(
         self,
         model: PretextModel,
-        args: TrainingArguments,
-        train_dataset: Source | Mixture,
-        processing: Inputs | Modality,
+        args: TrainingArguments | None = None,
+        train_dataset: Data = None,
+        processing_class: Any = None,
+        *,
+        eval_dataset: Data | Mapping[str, Data] = None,
         evaluation: Callable[[PretextModel], dict[str, float]] | None = None,
+        columns: Mapping[str, str] | None = None,
         stream: StreamSettings | None = None,
         **kwargs,
     ):
-        """Raises `ValueError` for refused options, values that the objective fixes, missing libraries, and epochs of
-        data of unknown length."""
+        """Raises `ValueError` for refused options and arguments, values that the objective fixes, missing libraries,
+        data or a processor that does not fit the model, and epochs of data of unknown length."""
+        args, stream = args or TrainingArguments(DEFAULT_FOLDER), stream or StreamSettings()
         refuse_options(args)
+        refuse_arguments(kwargs)
         check_libraries(args)
-        processing = Inputs(processing) if isinstance(processing, Modality) else processing
+        check_model(model)
+        self._rows_a_batch, self._columns = args.per_device_train_batch_size, columns
+        ready = for_training(model, train_dataset, processing_class, columns, stream, self._rows_a_batch)
+        args = with_batch_size(args, ready.batch_size)
         if model.fixed_options:
-            check_fixed(type(model), processing.facts().get("augmentation") or {})
+            check_fixed(type(model), ready.inputs.facts().get("augmentation") or {})
         if model.processor_of is not None:
-            processing.keep_processor_of(model.processor_of)
+            ready.inputs.keep_processor_of(model.processor_of)
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
-        self.collapse = CollapseWatch(stream is not None and stream.stop_on_collapse)
-        kwargs["eval_dataset"] = train_dataset if evaluation is not None else None  # Trainer requires one
-        super().__init__(model, args, train_dataset, processing, stream, **kwargs)
+        self.collapse = CollapseWatch(stream.stop_on_collapse)
+        if eval_dataset is None and evaluation is not None:
+            eval_dataset, self._held_out = ready.data, {}  # Trainer requires one
+        super().__init__(model, args, ready.data, ready.inputs, stream, eval_dataset=eval_dataset, **kwargs)
+        if not hasattr(self, "_held_out"):
+            self._held_out = self._sets(eval_dataset)
         check_times(model, self.mixture)
         compile_encoders(model, self.accelerator.state.dynamo_plugin)
         self.add_callback(self.publisher)
@@ -89,53 +118,6 @@ class PretextTrainer(StreamTrainer):
         """Ends like `Trainer.end`, and lets the process exit without an abort. The last call of a script."""
         leave_group()
         super().end()
-
-    def _prepare(self) -> None:
-        """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
-        model = self.accelerator.unwrap_model(self.model)
-        if type(model).prepare is not PretextModel.prepare:
-            learned(self, model.prepare)
-            if self.is_world_process_zero() and model.prepared():
-                log.warning(f"Prepared from the data before training: {model.prepared()}.")
-
-    def before_training(self) -> None:
-        """Calls `before_training` of the objective, under the autocast of training, with each row once: the same clips
-        in a resumed run. For data without a length, with training batches. Training batches then have only the kinds
-        that the objective still needs."""
-        model = self.accelerator.unwrap_model(self.model)
-        with self.accelerator.autocast():
-            learned(self, model.before_training, None if self.mixture.endless else 0)
-        kinds = model.step_inputs()
-        if len(kinds) < len(model.inputs):
-            self._loader.use(self.processing.only(kinds))
-
-    def next_round(self) -> int:
-        """Returns the number of the round, from 0, of the next step. A round is `round_epochs` of the model; for data
-        without a length, all of training.
-
-        Epochs are of whole steps, as in `num_train_epochs`, so that no round begins in the last few steps."""
-        if self.mixture.endless:
-            return 0
-        batch = self.get_total_train_batch_size(self.args)
-        epoch = -(-len(self.mixture) // batch) * batch
-        return self.samples_seen // (epoch * self.accelerator.unwrap_model(self.model).round_epochs)
-
-    def before_round(self) -> None:
-        """Calls `before_round` of the objective, as `before_training`, if a round begins with the next step. Logs what
-        it returns, and drops the optimizer's state of parameters that were drawn again.
-
-        A checkpoint has the number of the round, so that a run that resumes with another global batch size skips and
-        repeats none."""
-        number = self.next_round()
-        if self.round is not None and number <= self.round:
-            return
-        model = self.accelerator.unwrap_model(self.model)
-        with self.accelerator.autocast():
-            values = learned(self, model.before_round, None if self.mixture.endless else number)
-        forget(self.optimizer, model.redrawn())
-        self.round = number
-        if values:
-            self.log(dict(values))
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Returns the loss of the objective. Its terms and logs are summed on the device until the next log."""
@@ -164,12 +146,28 @@ class PretextTrainer(StreamTrainer):
         """Returns the parameters with weight decay: all but vectors and scalars (norms, biases, temperatures)."""
         return [name for name, parameter in model.named_parameters() if parameter.ndim > 1]
 
-    def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix: str = "eval") -> dict[str, float]:
-        """Runs `evaluation` on the current model on the main process. Returns its metrics on every rank."""
-        measured = {}
-        if self.evaluation is not None:
-            measured = on_main_process(lambda: self.evaluation(self.accelerator.unwrap_model(self.model)))
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in measured.items()}
+    def _sets(self, dataset: Data | Mapping[str, Data]) -> dict[str, PretextSet]:
+        """Opens datasets to evaluate on, by name; the name of a single one is empty."""
+        model, stream = self.accelerator.unwrap_model(self.model), self.stream
+        if dataset is None:
+            return {}
+        return {
+            name: held_out_set(model, self.inputs, one, self._columns, stream, self._rows_a_batch, self.args)
+            for name, one in (dataset.items() if isinstance(dataset, Mapping) else [("", dataset)])
+        }
+
+    def evaluate(
+        self, eval_dataset: Data | Mapping[str, Data] = None, ignore_keys=None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Measures the pretext task on `eval_dataset`, in eval mode, with the same corruption at each call, and runs
+        `evaluation`, on the main process. Returns the metrics on every rank.
+
+        eval_dataset: replaces that of the trainer; `evaluation` does not run then."""
+        sets = self._held_out if eval_dataset is None else self._sets(eval_dataset)
+        model, device = self.accelerator.unwrap_model(self.model), self.args.device
+        evaluation = self.evaluation if eval_dataset is None else None
+        values = on_main_process(lambda: measured(model, sets, device, evaluation))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in values.items()}
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -248,6 +246,24 @@ class RunningMeans:
         means = {name: self._sums[name] / self._counts[name] for name in sorted(self._sums)}
         self._sums, self._counts = {}, Counter()
         return means
+
+
+def check_model(model: Any) -> None:
+    """Raises `ValueError` for a model without a pretext task."""
+    if not isinstance(model, PretextModel):
+        raise ValueError(
+            f"model is a {type(model).__name__}, which has no pretext task. Give one an encoder: "
+            "RotationForPreTraining.from_encoder(model)."
+        )
+
+
+def with_batch_size(args: TrainingArguments, batch_size: int) -> TrainingArguments:
+    """Returns the arguments with another batch size of one process; the same object if it has this size."""
+    if args.per_device_train_batch_size == batch_size:
+        return args
+    changed = copy.copy(args)
+    changed.per_device_train_batch_size = batch_size
+    return changed
 
 
 def check_fixed(objective: type[PretextModel], values: Mapping[str, Any]) -> None:

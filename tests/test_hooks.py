@@ -69,8 +69,8 @@ def trained(tmp_path, emoji):
             output_dir=str(tmp_path / name), per_device_train_batch_size=8, max_steps=4, save_steps=1, seed=1,
             learning_rate=1e-2, logging_steps=1, use_cpu=True, disable_tqdm=True, **options,
         )  # fmt: skip
-        processing = Inputs(Image(default_processor(IMAGE)))
-        trainer = PretextTrainer(model, args, open_source(emoji(count=24)), processing)
+        inputs = Inputs(Image(default_processor(IMAGE)))
+        trainer = PretextTrainer(model, args, open_source(emoji(count=24)), inputs)
         trainer.train(resume_from_checkpoint=resume and str(Path(args.output_dir) / resume))
         return trainer
 

@@ -1,9 +1,11 @@
 """The one abstraction: encoders are kept, settings checked, heads follow; what is saved is in test_checkpoints.py."""
 
 import pytest
+import timm
 import torch
+import torchvision
 import transformers
-from conftest import CONFIGS, IMAGE_ENCODERS, encoder_inputs
+from conftest import CONFIGS, IMAGE, IMAGE_ENCODERS, encoder_inputs
 from torch import nn
 from transformers import AutoModel, BertConfig, PreTrainedModel
 
@@ -27,7 +29,6 @@ def test_wrapping_keeps_every_weight(name):
 
 @pytest.mark.parametrize("architecture", ["timm_resnet18", "timm_efficientnet_b0", "timm_vit_tiny"])
 def test_fresh_timm_keeps_timms_initialisation(architecture):
-    import timm
 
     config = CONFIGS[architecture]()
     torch.manual_seed(0)
@@ -100,7 +101,7 @@ def test_bad_setting_names_the_known_ones(settings, message):
 def test_what_is_no_image_encoder_is_refused():
     with pytest.raises(ValueError, match="image inputs, but BertModel .bert. does not.*: .*input_ids"):
         RotationForPreTraining.from_encoder(BertConfig(num_hidden_layers=1))
-    with pytest.raises(ValueError, match="timm_wrapper"):
+    with pytest.raises(ValueError, match="a Linear of torch: AutoModel could not load its checkpoint"):
         RotationForPreTraining.from_encoder(nn.Linear(2, 2))
     from transformers import ViTForImageClassification
 
@@ -212,3 +213,35 @@ def test_dtype_and_attention_are_the_native_models_and_heads_follow(tmp_path):
     model = hf_pretext.load(tmp_path, dtype=torch.bfloat16, attn_implementation="eager", device_map="cpu")
     assert model.encoder.config._attn_implementation == "eager" and not model.training
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+def test_labels_of_the_data_get_one_sentence_with_the_fix():
+    model = RotationForPreTraining.from_encoder(CONFIGS["vit"]())
+    images = torch.rand(2, 3, IMAGE, IMAGE)
+    with pytest.raises(ValueError, match=r"RotationForPreTraining takes pixel_values, not labels\. .*AutoModelFor"):
+        model(pixel_values=images, labels=torch.zeros(2))
+    with pytest.raises(ValueError, match=r"takes pixel_values, not ids\. Leave it out\.$"):
+        model(pixel_values=images, ids=torch.zeros(2))
+    assert model(images).loss.item() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("resnet18", {}), ("resnet18", {"num_classes": 0}), ("vit_tiny_patch16_224", {"img_size": IMAGE})],
+    ids=["classifier", "no classifier", "image size"],
+)
+def test_a_timm_model_is_wrapped_with_its_weights(name, arguments, tmp_path):
+    module = timm.create_model(name, **arguments).eval()
+    model = RotationForPreTraining.from_encoder(module).eval()
+    images = torch.rand(2, 3, IMAGE, IMAGE)
+    assert torch.equal(model.encoder(images).last_hidden_state, module.forward_features(images))
+    model.save_pretrained(tmp_path)
+    loaded = AutoModel.from_pretrained(tmp_path)
+    torch.testing.assert_close(loaded(images).last_hidden_state, module.forward_features(images))
+
+
+def test_a_model_of_another_library_gets_one_sentence_with_the_fix():
+    with pytest.raises(ValueError, match=r"AutoConfig.for_model\('timm_wrapper', architecture='resnet18', model_args="):
+        RotationForPreTraining.from_encoder(timm.create_model("resnet18", in_chans=1))
+    with pytest.raises(ValueError, match="a ResNet of torchvision: AutoModel could not load its checkpoint. timm has"):
+        RotationForPreTraining.from_encoder(torchvision.models.resnet18())

@@ -44,9 +44,9 @@ def make_trainer(folder, name="resnet", source=None, evaluation=None, count=40, 
     args = TrainingArguments(**{**arguments, **options})
     set_seed(args.seed)
     model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS[name]()), rotations_per_image=2, head_dim=8)
-    processing = Image(default_processor(IMAGE), Augmentation())
+    images = Image(default_processor(IMAGE), Augmentation())
     source = open_source(emoji(count=count)) if source is None else source
-    return PretextTrainer(model, args, source, processing, evaluation, stream)
+    return PretextTrainer(model, args, source, images, evaluation=evaluation, stream=stream)
 
 
 @pytest.fixture
@@ -310,14 +310,14 @@ def test_data_without_a_length_needs_max_steps(trainer_of, emoji):
 
 def test_waiting_for_data_is_measured_and_its_mend_is_reported(trainer_of, emoji, caplog):
     trainer = trainer_of(save_strategy="no")
-    original = trainer.processing.__call__
+    original = trainer.inputs.__call__
 
-    class Slow(type(trainer.processing)):
+    class Slow(type(trainer.inputs)):
         def __call__(self, row, random):
             time.sleep(0.05)
             return original(row, random)
 
-    trainer.processing.__class__ = Slow
+    trainer.inputs.__class__ = Slow
     logging.getLogger("transformers").addHandler(caplog.handler)
     trainer.train()
     logging.getLogger("transformers").removeHandler(caplog.handler)
@@ -392,8 +392,8 @@ def test_the_encoders_of_each_seed_are_compiled(tmp_path, emoji):
         torch._dynamo.reset()
         counters.clear()
         model = RotationForPreTraining.from_encoder(build_encoder(CONFIGS["vit"]()), rotations_per_image=2, head_dim=8)
-        processing = Image(default_processor(IMAGE), Augmentation())
-        trainer = PretextTrainer(model, args, open_source(emoji(count=8)), processing)
+        images = Image(default_processor(IMAGE), Augmentation())
+        trainer = PretextTrainer(model, args, open_source(emoji(count=8)), images)
         trainer.train()
         assert counters["stats"]["unique_graphs"] >= 1, args.seed
         assert trainer.model_wrapped is model  # accelerate has not compiled it, with the loss

@@ -98,8 +98,8 @@ def main() -> None:
     opened = filtered(options.dataset) if options.filtered else options.dataset
     sources = [open_source(data) for data in (opened, options.more) if data]
     data = Mixture(sources, [0.7, 0.3] if options.more else None)
-    processing = Image(default_processor(16), Augmentation())
-    trainer = PretextTrainer(model, args, data, processing, stream=stream, callbacks=[Steps(options)])
+    images = Image(default_processor(16), Augmentation())
+    trainer = PretextTrainer(model, args, data, images, stream=stream, callbacks=[Steps(options)])
     if options.die:
         method, _, step = options.die.partition(":")
         die_at(trainer, method, int(step))

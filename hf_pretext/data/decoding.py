@@ -76,6 +76,20 @@ def open_image(value: dict | bytes | Image.Image, limits: Limits = LIMITS) -> Im
     return value
 
 
+def with_pixels(row: dict) -> dict:
+    """Returns a row whose Pillow images have read their pixels, or `{UNREADABLE: reason}`.
+
+    An open image would read them when it is pickled for a worker: an error there would lose its batch."""
+    try:
+        for value in row.values():
+            if isinstance(value, Image.Image):
+                with guarded():
+                    value.load()
+    except BadSample as error:
+        return {UNREADABLE: str(error)}
+    return row
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """Returns height and width of an image in pixels, after its EXIF orientation is applied."""
     with guarded():

@@ -8,15 +8,17 @@ Images stay undecoded bytes or paths here, because one damaged image must not en
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from os import PathLike
 from typing import Any
 
+import PIL.Image
 from datasets import Dataset, Features, IterableDataset
 from transformers.utils import logging
 
 from ..utils.paths import without_query
 from .columns import PATHS, TEXTS, features_of, find_one_of, holds_paths, times_of
 from .contents import File
-from .decoding import UNREADABLE, BadSample
+from .decoding import UNREADABLE, BadSample, with_pixels
 from .folders import Wanted
 from .lines import Reading
 from .media_paths import check_no_url, followed
@@ -77,7 +79,7 @@ class Source:
 
     def read(self, piece: int, start: int, stop: int) -> list[dict]:
         """Returns rows `start` to `stop` (exclusive) of a piece, as `read_rows` does, with their paths followed."""
-        rows = self.read_rows(piece, start, stop)
+        rows = [with_pixels(row) for row in self.read_rows(piece, start, stop)]
         return [self._followed(row, piece, i) for i, row in enumerate(rows, start)] if self._paths else rows
 
     def _followed(self, row: dict, piece: int, index: int) -> dict:
@@ -177,9 +179,10 @@ def open_source(
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, a `datasets` object, or
-        any sequence or iterable of dicts. Files may be images, sounds or videos of a folder, Parquet files and
-        WebDataset tars (both streamed), or Arrow, JSON lines, CSV and text files (converted to a table on disk).
+    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, the name of an embedded
+        data set, a `datasets` object, a sequence or iterable of dicts, or a list of Pillow images or of texts. Files
+        may be images, sounds or videos of a folder, Parquet files and WebDataset tars (both streamed), or Arrow, JSON
+        lines, CSV and text files (converted to a table on disk).
     columns: `{canonical name: name in the data, or None to detect it}`. needed: required canonical columns; of a tuple,
         the first that the dataset has. further: canonical columns that the objective needs elsewhere; they decide, too,
         which files of a folder are read.
@@ -188,6 +191,7 @@ def open_source(
         asks the server.
     Raises `ValueError` for a dataset that does not exist or has no rows, and for a missing or ambiguous column.
     """
+    dataset = str(dataset) if isinstance(dataset, PathLike) else as_rows(dataset, needed)
     name = name_of(dataset)
     wanted = Wanted(needed, dict(columns or {}), further)
     opened, features, asked = open_columns(dataset, split, wanted, reading, option, share)
@@ -236,6 +240,33 @@ def open_columns(
     if isinstance(data, Tars):
         asked = {kind: column and data.named(column) for kind, column in asked.items()}
     return opened._replace(data=data), features, asked
+
+
+def as_rows(dataset, needed: Sequence[str | tuple[str, ...]]):
+    """Returns a list of Pillow images or of texts as a list of rows; other data as it is. Raises `ValueError` for a
+    list of strings if texts are not all that is needed, and for data that has no rows."""
+    first = dataset[0] if isinstance(dataset, (list, tuple)) and dataset else None
+    if isinstance(first, PIL.Image.Image):
+        return [{"image": image} for image in dataset]
+    if isinstance(first, str) and needed == ("text",):
+        return [{"text": text} for text in dataset]
+    if isinstance(first, (str, PathLike)):
+        raise ValueError(
+            f"The dataset is a list of strings, like {str(first)[:80]!r}, but the model needs {listed(needed)}. For "
+            "files, give their folder, a glob as 'folder/*.parquet', or '@' and the path of a list of files; else "
+            "rows as {'image': ..., 'text': ...}."
+        )
+    if not isinstance(dataset, str) and not hasattr(dataset, "__iter__") and not hasattr(dataset, "__getitem__"):
+        raise ValueError(
+            f"The dataset has the type {type(dataset).__name__}, and no rows. Give a folder, a Hub id, a "
+            "datasets.Dataset, or a list of dicts or images."
+        )
+    return dataset
+
+
+def listed(needed: Sequence[str | tuple[str, ...]]) -> str:
+    """Returns the names of needed columns as text: "image and text", "audio or video"."""
+    return " and ".join(name if isinstance(name, str) else " or ".join(name) for name in needed)
 
 
 def columns_of(features, needed: Sequence, asked: Mapping, name: str, option: str, note: str | None) -> dict[str, str]:

@@ -5,8 +5,10 @@ folder or user/name + labelled set -> {"transfer": ...}, as in results.json
 
 import copy
 import os
+import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from transformers import CONFIG_MAPPING, AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
@@ -16,10 +18,10 @@ from transformers.utils import CONFIG_NAME
 from .. import registry
 from ..data.lines import Reading
 from ..encoders import WEIGHTS, build_encoder, takes_kind
-from ..modalities import Inputs, modality_classes
+from ..modalities import Inputs, Modality, modality_classes
 from ..modalities._saved_clips import saved_clips
 from ..modalities._saved_pooling import POOLING, saved_pooling
-from ..modeling import load
+from ..modeling import PretextModel, load
 from ..utils.finite import listed, not_finite
 from ..utils.foreign import check_folder, refuse_custom_code
 from ..utils.hub import brought
@@ -32,13 +34,25 @@ from .transfer import chosen_together, methods_of
 SEEDS = (0, 1, 2)  # of random encoders
 PROCESSORS = ("*processor_config.json", "tokenizer_config.json")
 SLACK = 10**8  # parameters that a folder may lack: poolers and heads
+FOREIGN = "not of hf_pretext"  # name of the objective of other encoders
 REASON = 400  # maximum length of an error that is quoted, in characters
 LOADED = ("*.json", "*.safetensors", "*.txt", "*.model")  # files of a repository to download: no pickles
 
 
+class Subject(NamedTuple):
+    """An encoder to evaluate. kind: its kind of data. objective: name of the objective. modality: how its inputs are
+    made. pooling: of texts."""
+
+    encoder: PreTrainedModel
+    kind: str
+    objective: str
+    modality: Modality
+    pooling: str
+
+
 def evaluate(
-    source: str | os.PathLike,
-    dataset: str,
+    source: str | os.PathLike | PreTrainedModel,
+    dataset: Any,
     label: str | None = None,
     column: str | None = None,
     rows: int | None = None,
@@ -49,32 +63,32 @@ def evaluate(
     separator: str | None = None,
     device: torch.device | str | None = None,
     fine_tune: int = 0,
+    processing_class: Any = None,
 ) -> dict:
     """Measures linear probes and kNN of a frozen encoder, and of three random encoders of the same architecture. Layer
     and strength of the probe are chosen on validation for both. `fine_tune` also measures fine-tuned copies of them.
 
     source: folder or Hub id of a hf_pretext checkpoint (its first encoder is measured), the folder of one of its
     encoders, or any encoder of one kind of data. Clips are as in training, if its processor says so; texts are pooled
-    as a folder of sentence-transformers says. dataset, label, column: the labelled set, like `--eval_dataset` and its
-    options. rows: maximum number of rows of each split. image_size: replaces the size of the processor, in pixels;
-    without a processor, images are scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`.
-    revision: branch, tag or commit of a repository. encoding, separator: of the data files (see `RunArguments`).
-    device: default: the accelerator, else the CPU. fine_tune: epochs of fine-tuning, for image encoders; 0 for none.
+    as a folder of sentence-transformers says. Or a model: a `PretextModel`, or an encoder of transformers.
+    processing_class: of a model, its transformers processor, or the `Inputs` of its training; None for the default one
+    of images. dataset: the labelled set, a folder, files, a Hub id, the name of an embedded data set, or a `datasets`
+    object. label, column: its columns of labels and of inputs, as `--eval_label` and its neighbours. rows: maximum
+    number of rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images
+    are scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`. revision: branch, tag or
+    commit of a repository. encoding, separator: of the data files (see `RunArguments`). device: default: the
+    accelerator, else the CPU. fine_tune: epochs of fine-tuning, for image encoders; 0 for none.
 
     Returns `{"objective", "encoder", "transfer"}`, and `image_white` if given, as in results.json. Raises `ValueError`
     if the source has no such encoder, or no processor or tokenizer; if the Hub denies access; without labels.
     """
     reading = Reading(encoding=encoding, separator=separator)
-    folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
-    encoder, kind, objective = open_encoder(folder, source)
+    open_it, more = (subject_of, processing_class) if isinstance(source, PreTrainedModel) else (opened, revision)
+    encoder, kind, objective, modality, pooling = open_it(source, more, image_size, image_white)
     check_fine_tuning(fine_tune, (kind,))
     gray = objective in registry.names("objectives") and registry.objective_class(objective).sees_gray
-    made = modality_classes([kind])[kind]
-    made.check_packages()
-    modality = made.from_saved(processor_folder(folder, kind), encoder, str(source), image_size, image_white)
     labelled = LabelledSet(dataset, Inputs(modality), label, {kind: column}, limit=rows, reading=reading)
-    pooling = saved_pooling(folder) if kind == "text" else "mean"
     options = {"methods": methods_of(modality.fractions), "device": device, "pooling": pooling}
     if fine_tune:
         check_in_memory(labelled)
@@ -85,6 +99,43 @@ def evaluate(
         "transfer": compared(encoder, kind, labelled, gray, **options),
         **({} if image_white is None else {"image_white": image_white}),
     }
+
+
+def opened(source: str | os.PathLike, revision: str | None, image_size: int | None, image_white: int | None) -> Subject:
+    """Loads an encoder from a folder or a repository of the Hub. Raises `ValueError` like `evaluate`."""
+    folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
+    encoder, kind, objective = open_encoder(folder, source)
+    made = modality_classes([kind])[kind]
+    made.check_packages()
+    modality = made.from_saved(processor_folder(folder, kind), encoder, str(source), image_size, image_white)
+    return Subject(encoder, kind, objective, modality, saved_pooling(folder) if kind == "text" else "mean")
+
+
+def subject_of(
+    model: PreTrainedModel, processing_class: Any, image_size: int | None, image_white: int | None
+) -> Subject:
+    """Returns the first encoder of a model, with inputs as from the folder of its checkpoint. Raises `ValueError` for
+    a model that is no encoder of one kind of data, and without a processor."""
+    encoder, kind, objective, pooling = model, None, FOREIGN, "mean"
+    if isinstance(model, PretextModel):
+        encoder, kind, objective = model.encoder, model.inputs[0], model.objective
+        pooling = getattr(model.task, "pooling", "mean")
+    name, kind = type(encoder).__name__, kind or kind_of(encoder)
+    if kind is None:
+        raise ValueError(f"{name} is no encoder of one kind of data. Give a model without a head: its `.base_model`.")
+    made = modality_classes([kind])[kind]
+    made.check_packages()
+    given = processing_class.by_name[kind] if isinstance(processing_class, Inputs) else processing_class
+    processor = given.processor if isinstance(given, Modality) else made.processor_in(given)
+    processor = processor or made.default_processor(encoder)
+    if processor is None and not (kind == "image" and image_size):
+        raise ValueError(f"{name} needs a processor of {made.samples}: processing_class={made.processor_example}.")
+    with tempfile.TemporaryDirectory() as folder:
+        encoder.config.save_pretrained(folder)
+        if processor is not None:
+            processor.save_pretrained(folder)
+        modality = made.from_saved(folder, encoder, name, image_size, image_white)
+    return Subject(encoder, kind, objective, modality, pooling)
 
 
 def compared(encoder: PreTrainedModel, kind: str, labelled: LabelledSet, gray: bool, **options) -> dict:
@@ -141,7 +192,7 @@ def open_encoder(folder: str, source: str | os.PathLike) -> tuple[PreTrainedMode
         )
     if names := not_finite(encoder.state_dict()):
         raise ValueError(f"{source} has weights that are NaN or infinite: {listed(names)}. Give another encoder.")
-    return encoder, kind, objective or "not of hf_pretext"
+    return encoder, kind, objective or FOREIGN
 
 
 def check_parameters(folder: str) -> None:

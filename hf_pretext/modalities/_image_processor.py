@@ -69,18 +69,25 @@ def load_processor(encoder_path: str | None, image_size: int | None, fallback_si
     processor's size, in pixels. fallback_size: size of a default processor without an `image_size`, in pixels.
     """
     processor = saved_processor(encoder_path) if encoder_path is not None else None
-    processor = processor and without_clips(processor)
-    data = getattr(processor, "data_config", None)
-    if data is not None:  # of timm's wrapper: training uses transformers processors only
-        processor = default_processor(image_size or data["input_size"][-1])
-        processor.image_mean, processor.image_std = list(data["mean"]), list(data["std"])
-    elif processor is None:
+    processor = processor and plain_processor(processor)
+    if processor is None:
         processor = default_processor(image_size or fallback_size)
     elif image_size is not None:
         processor.do_center_crop, processor.do_resize = True, True
         processor.size = type(default_processor(image_size).size)(shortest_edge=image_size)
         processor.crop_size = default_processor(image_size).crop_size
     return processor
+
+
+def plain_processor(processor):
+    """Returns a copy of an image processor that saves no clips; for that of timm's wrapper, a transformers processor of
+    its size and normalisation."""
+    data = getattr(processor, "data_config", None)
+    if data is None:
+        return without_clips(processor)
+    plain = default_processor(data["input_size"][-1])
+    plain.image_mean, plain.image_std = list(data["mean"]), list(data["std"])
+    return plain
 
 
 def check_same(modality, row: dict, theirs: Callable[[], Tensor]) -> None:

@@ -29,7 +29,9 @@ class Context:
     start: folder or Hub id of the encoder that training starts from. option: name of the option that sets `start`.
     config: config of that encoder or of the full model. texts: returns the texts to train a tokenizer on; it is only
     called for training one. flexible: True if --max_length is a recipe's default for another encoder than `start`. Then
-    the length is adapted to the positions of `start`. limits: of one sample, see `StreamSettings`.
+    the length is adapted to the positions of `start`. limits: of one sample, see `StreamSettings`. processor: the
+    transformers processor to use, in place of the one of `start`. encoder: the model that reads the inputs, if it is
+    built already.
     """
 
     start: str | None = None
@@ -38,6 +40,8 @@ class Context:
     texts: Callable[[], Source] | None = None
     flexible: bool = False
     limits: Limits = LIMITS
+    processor: Any = None
+    encoder: PreTrainedModel | None = None
 
     @property
     def image_size(self) -> int | None:
@@ -50,9 +54,11 @@ class Modality(ABC):
     """Base of a modality. Converts a row to tensors in a worker, and finishes batches on the device.
 
     name: name of the modality and of its file. columns: canonical columns to read from; the first in which a row has a
-    value is used. timed_columns: further ones, which are read where another modality is timed. options: dataclasses of
-    its options. samples: name of the samples in messages, in the plural. role: argument name of its processor in
-    transformers' processors of several modalities. timed: True if the position in time `at` is used; then `part` is
+    value is used. timed_columns: further ones, which are read where another modality is timed. further_columns: columns
+    to read next to these, `{canonical name: name in the data}`. options: dataclasses of its options. samples: name of
+    the samples in messages, in the plural. role: argument name of its processor in transformers' processors of several
+    modalities; further_roles: names of other processors that it can use. processors: classes of its processor;
+    processor_example: a line of code that makes one. timed: True if the position in time `at` is used; then `part` is
     what it needs of a film or sound, and its column may have a decoded `Clip`. encoder_input: argument name of the
     encoder for this modality. outputs: all columns that an example may have. processor: the transformers processor that
     is saved with each checkpoint. fills: padding value of each column that is padded along time.
@@ -71,6 +77,10 @@ class Modality(ABC):
     options: ClassVar[tuple[type, ...]]
     samples: str
     role: ClassVar[str]
+    further_roles: ClassVar[tuple[str, ...]] = ()
+    processors: ClassVar[tuple[type, ...]]
+    processor_example: ClassVar[str]
+    further_columns: Mapping[str, str] = {}
     timed: ClassVar[bool] = False
     encoder_input: str
     outputs: tuple[str, ...]
@@ -116,6 +126,21 @@ class Modality(ABC):
 
         white: see `data.decoding.to_rgb`. source: name of the encoder in error messages. Raises `ValueError` if the
         folder has no processor."""
+
+    @classmethod
+    def processor_in(cls, processing_class: Any) -> Any:
+        """Returns the processor of this modality in a transformers processor of several modalities, or the processor
+        itself; None for one of another modality."""
+        if isinstance(processing_class, cls.processors):
+            return processing_class
+        parts = (getattr(processing_class, role, None) for role in (cls.role, *cls.further_roles))
+        return next((part for part in parts if part is not None), None)
+
+    @classmethod
+    def default_processor(cls, encoder: PreTrainedModel | None) -> Any:
+        """Returns the processor for inputs of an encoder without one; None if it is not certain. encoder: None for a
+        model that has none of this modality."""
+        return None
 
     @staticmethod
     @abstractmethod

@@ -86,7 +86,8 @@ def check_vocabulary(
     tokens = len(tokenizer)
     matching = encoder is not None and brought_by == encoder
     if tokens > vocabulary or (tokens < vocabulary and not matching):  # many models have unused embeddings
-        trained = f" or set vocab_size to {tokens} in its config.json" if brought_by is None else ""
+        fresh = encoder is None or brought_by is None
+        trained = f" or set vocab_size to {tokens} in its config" if fresh else ""
         raise ValueError(
             f"The tokenizer has {tokens:,} tokens, but {encoder or 'the encoder'} has a vocabulary of {vocabulary:,}. "
             f"Give the encoder's tokenizer with --tokenizer{trained}."

@@ -11,9 +11,12 @@ from transformers import PreTrainedTokenizerBase
 from ..data.captions import Captions, language_token
 from ..data.corpus import document_tokens
 from ..data.tokenizer import brought_tokenizer, train_tokenizer
+from ..features import positions
 from ..utils.settings import accepts_ints
 from ._modality import Context
 from ._text_fit import check_languages
+
+OTHERS = "other_captions/"  # begin of the canonical names of columns of further captions
 
 
 @strict
@@ -74,7 +77,7 @@ class CaptionArguments:
     @property
     def columns(self) -> dict[str, str]:
         """Columns of further captions: `{canonical name: name in the data}`."""
-        return {f"other_captions/{name}": name for name in self.other_captions or []}
+        return {f"{OTHERS}{name}": name for name in self.other_captions or []}
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -112,6 +115,9 @@ def tokenizer_of(options: Mapping[type, Any], context: Context) -> tuple[PreTrai
     a token for each language of captions. Raises `ValueError` for another one without these tokens."""
     settings: TextArguments = options[TextArguments]
     languages = drawn_captions(options).languages
+    if context.processor is not None:
+        check_languages(context.processor, languages, name_of(context.processor))
+        return context.processor, name_of(context.processor)
     with PartialState().main_process_first():  # the other processes load its cached tokenizer
         tokenizer = brought_tokenizer(settings.tokenizer, context.start, context.option)
         if tokenizer is not None:
@@ -122,6 +128,20 @@ def tokenizer_of(options: Mapping[type, Any], context: Context) -> tuple[PreTrai
         tokens = tuple(map(language_token, languages))
         options = {"max_length": settings.max_length, "further": tokens, "add_eos_token": settings.add_eos_token}
         return train_tokenizer(context.texts(), *kind, **options), None
+
+
+def name_of(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Returns the folder or Hub id that a tokenizer was loaded from; None for one that was made here."""
+    return tokenizer.name_or_path or None
+
+
+def length_for(settings: TextArguments, context: Context) -> int:
+    """Returns the maximum number of tokens of a text: --max_length, and for a model that is built already at most the
+    positions of the model and of its tokenizer."""
+    if context.encoder is None:
+        return settings.max_length
+    most = positions(context.encoder)[1]
+    return min(settings.max_length, most or settings.max_length, context.processor.model_max_length)
 
 
 def token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

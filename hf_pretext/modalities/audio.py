@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from transformers import PreTrainedModel, Wav2Vec2FeatureExtractor
+from transformers import FeatureExtractionMixin, PreTrainedModel, Wav2Vec2FeatureExtractor
 
 from ..encoders import TRIED, takes_images
 from ..utils.paths import relative
@@ -73,6 +73,8 @@ class Audio(Waves):
     options = (ClipArguments, AudioArguments)
     samples = "audio clips"
     role = "feature_extractor"
+    processors = (FeatureExtractionMixin,)
+    processor_example = 'AutoFeatureExtractor.from_pretrained("facebook/wav2vec2-base")'
     timed = True
     fractions = (0.01, 0.1, 1.0)
     task_type = "audio-classification"
@@ -84,7 +86,10 @@ class Audio(Waves):
         """Builds the modality from options. Raises `ValueError` if --feature_extractor is no feature extractor."""
         settings, seconds = options[AudioArguments], options[ClipArguments].seconds
         given, brought_by = settings.feature_extractor, settings.feature_extractor or context.start
-        processor = None if brought_by is None else saved_extractor(brought_by)
+        if context.processor is not None:
+            processor, brought_by = context.processor, brought_by or type(context.processor).__name__
+        else:
+            processor = None if brought_by is None else saved_extractor(brought_by)
         if processor is None and given is not None:
             raise ValueError(
                 f"--feature_extractor {given} has no feature extractor. Give a folder or Hub id with a "

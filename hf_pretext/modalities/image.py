@@ -18,6 +18,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.image_processing_base import ImageProcessingMixin
 
 from ..data.decoding import (
     SHRINKS,
@@ -28,7 +29,7 @@ from ..data.decoding import (
     upright_size,
 )
 from ..data.limits import LIMITS, Limits
-from ..encoders import TRIED, image_sides, noise
+from ..encoders import TRIED, image_side, image_sides, noise
 from ..modules.colors import COLOR_DRAWS, change_colors
 from ..modules.crops import CROP_DRAWS, crop_and_resize, random_box, resize, scaled_box
 from ..modules.lab import gray_of
@@ -37,8 +38,10 @@ from ._image_processor import (
     USUAL_SIZE,
     check_same,
     default_processor,
+    is_of_videos,
     load_processor,
     pixel_statistics,
+    plain_processor,
     saved_processor,
     target_size,
 )
@@ -160,6 +163,8 @@ class Image(Modality):
     options = (ImageArguments, Augmentation)
     samples = "images"
     role = "image_processor"
+    processors = (ImageProcessingMixin,)
+    processor_example = 'AutoImageProcessor.from_pretrained("google/vit-base-patch16-224")'
     encoder_input = "pixel_values"
     task_type = "image-classification"
     packages = ("pillow",)
@@ -185,9 +190,26 @@ class Image(Modality):
     def from_options(cls, options: Mapping[type, Any], context: Context) -> "Image":
         """Builds the modality from options. Raises `ValueError` for a processor that `check_processor` rejects."""
         given: ImageArguments = options[ImageArguments]
-        processor = load_processor(context.start, given.image_size, context.image_size or USUAL_SIZE)
+        processor = context.processor and plain_processor(context.processor)
+        if processor is None:
+            processor = load_processor(context.start, given.image_size, context.image_size or USUAL_SIZE)
         check_processor(cls(processor))  # without the limits, which its image may exceed
         return cls(processor, options[Augmentation], context.limits, given.image_white)
+
+    @classmethod
+    def processor_in(cls, processing_class: Any) -> Any:
+        """Returns the image processor in `processing_class`, as `Modality.processor_in`; None for one of videos."""
+        processor = super().processor_in(processing_class)
+        return None if processor is None or is_of_videos(processor) else processor
+
+    @classmethod
+    def default_processor(cls, encoder: PreTrainedModel | None) -> Any:
+        """Returns the image processor that was saved with an encoder; for a fresh encoder, the default one of the size
+        in its config. None without a size, and for a trained encoder without a processor."""
+        start, side = getattr(encoder, "name_or_path", ""), image_side(encoder) if encoder is not None else None
+        if start:
+            return saved_processor(start)
+        return default_processor(side[0]) if side is not None and side[0] == side[1] else None
 
     @classmethod
     def from_saved(

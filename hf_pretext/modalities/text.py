@@ -27,7 +27,7 @@ from ._modality import MIDDLE, Batch, Context, Example, Modality
 from ._narrated import captions_of_clip, clip_in, texts_of_clip
 from ._text_fit import check_captions, check_distinguishes, check_fits, ids_of, pads_freely, random_tokens
 from ._text_halves import halves
-from ._text_options import CaptionArguments, TextArguments, drawn_captions, token_ids, tokenizer_of
+from ._text_options import OTHERS, CaptionArguments, TextArguments, drawn_captions, length_for, token_ids, tokenizer_of
 from ._text_words import USAGE, text_preparation, tokenizer_facts, tokenizer_words
 
 __all__ = ["CaptionArguments", "Corpus", "Sentences", "Text", "TextArguments", "halves"]
@@ -49,12 +49,12 @@ class Text(Modality):
     columns, timed_columns = ("text",), ("subtitles",)
     options = (TextArguments, CaptionArguments)
     samples = "texts"
-    role = "tokenizer"
+    role, processors = "tokenizer", (PreTrainedTokenizerBase,)
+    processor_example = 'AutoTokenizer.from_pretrained("bert-base-uncased")'
     encoder_input = "input_ids"
     fractions = (0.01, 0.1, 1.0)
     features_in_bf16 = True
-    task_type = "text-classification"
-    usage = USAGE
+    task_type, usage = "text-classification", USAGE
     outputs = ("input_ids", "attention_mask", "cut")
 
     def __init__(
@@ -91,7 +91,7 @@ class Text(Modality):
         """Builds the modality from options. Raises `ValueError` if --tokenizer is no tokenizer or not the encoder's."""
         tokenizer, brought_by = tokenizer_of(options, context)
         origin = {"brought_by": brought_by, "start": context.start, "flexible": context.flexible}
-        texts = cls(tokenizer, options[TextArguments].max_length, **origin)
+        texts = cls(tokenizer, length_for(options[TextArguments], context), **origin)
         texts.captions = drawn_captions(options)
         return texts
 
@@ -118,6 +118,11 @@ class Text(Modality):
     def preparation(results: Mapping) -> list[str]:
         """Returns sentences for a card about padding or packing, captions and tokenizer."""
         return [*text_preparation(results), tokenizer_words(results["tokenizer"])]
+
+    @property
+    def further_columns(self) -> dict[str, str]:
+        """Columns of further captions, `{canonical name: name in the data}`."""
+        return {name: name.removeprefix(OTHERS) for name in self.captions.columns[1:]}
 
     def largest(self) -> str:
         """Returns a description of `noise` with its options."""

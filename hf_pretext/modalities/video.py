@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.image_processing_base import ImageProcessingMixin
 
 from ..data.clips import Clip
 from ..data.limits import LIMITS, Limits
@@ -85,12 +86,13 @@ class Video(Modality):
     columns = ("video",)
     options = (ClipArguments, VideoArguments, Augmentation)
     samples = "videos"
-    role = "video_processor"
+    role, further_roles = "video_processor", ("image_processor",)  # that of an encoder of single frames
+    processors = (ImageProcessingMixin,)
+    processor_example = 'AutoVideoProcessor.from_pretrained("MCG-NJU/videomae-base")'
     timed = True
     fractions = (0.01, 0.1, 1.0)
-    task_type = "video-classification"
+    task_type, usage = "video-classification", USAGE
     packages = ("av", "torchvision")
-    usage = USAGE
 
     def __init__(
         self,
@@ -123,7 +125,7 @@ class Video(Modality):
         seconds = None if settings.full_video else clips.seconds
         check_lasts(settings, seconds)
         size = settings.video_size or context.image_size or USUAL_SIZE
-        processor = load_video_processor(context.start, settings.video_size, size)
+        processor = context.processor or load_video_processor(context.start, settings.video_size, size)
         check_video_processor(cls(processor, 2))
         limits = replace(context.limits, frames=settings.max_video_frames)
         return cls(processor, settings.num_frames, settings.fps, limits, seconds, options[Augmentation])

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutput
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from ..encoders import build_encoder, check_encoder, noise, tried
+from ..encoders import as_encoder, check_encoder, noise, tried
 from ..features import width
 from .dual_encoder import blank
 
@@ -38,7 +38,7 @@ def captioner(
 
     config: of the joint model, from which the token ids are taken. Raises `ValueError` for an encoder
     without a sequence of hidden states, a text model without a decoder, and models of different dtypes."""
-    image = build_encoder(image) if isinstance(image, PreTrainedConfig) else image
+    image = as_encoder(image)
     text = new_decoder(text) if isinstance(text, PreTrainedConfig) else as_decoder(text)
     check_sequence(image)
     if image.dtype != text.dtype:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from ..checkpoints import PartedModel
-from ..encoders import build_encoder, check_encoder
+from ..encoders import as_encoder, build_encoder, check_encoder
 from ..modeling import PretextModel
 from .composite_config import CompositeConfig
 
@@ -102,14 +102,14 @@ class TwoEncoders(PretextModel):
                 f"{cls.__name__} needs an encoder for each of {', '.join(cls.inputs)}: give {missing[0]}=."
             )
         encoders = {kind: encoders_and_settings.pop(kind) for kind in cls.inputs}
-        built = {k: build_encoder(e) if isinstance(e, PreTrainedConfig) else e for k, e in encoders.items()}
+        built = {k: as_encoder(e) for k, e in encoders.items()}
         return cls.from_encoder(CompositeModel.of(**built), **encoders_and_settings)
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> CompositeModel:
         """Returns a `CompositeModel` with one encoder for each of the `inputs`. Raises `ValueError` for any other
         model."""
-        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        full_model = as_encoder(encoder)
         if not isinstance(full_model, CompositeModel) or set(full_model.encoders) != set(cls.inputs):
             raise ValueError(
                 f"{cls.__name__} needs a CompositeModel of {' and '.join(cls.inputs)}, not a "

@@ -21,7 +21,7 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from ..encoders import build_encoder, check_encoder, image_sides
+from ..encoders import as_encoder, check_encoder, image_sides
 from ..features import width
 from ..modeling import PretextModel
 from ..utils.ranks import rank_and_ranks
@@ -89,7 +89,7 @@ class TwoTowers(PretextModel):
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """Returns a model that embeds images and texts. Raises `ValueError` for any other model."""
-        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        full_model = as_encoder(encoder)
         if not all(hasattr(full_model, name) for name in ("get_image_features", "get_text_features", "vision_model")):
             raise ValueError(
                 f"{type(full_model).__name__} does not embed images and texts. Give a CLIPModel, SiglipModel, "
@@ -177,7 +177,7 @@ def dual_encoder(
 
     The encoders are not copied, so they are trained in place. Raises `ValueError` for encoders of different dtypes, and
     for an encoder that this class can't store. The message names some that it can store."""
-    image, text = (build_encoder(t) if isinstance(t, PreTrainedConfig) else t for t in (image, text))
+    image, text = (as_encoder(t) for t in (image, text))
     check_encoder(image, "image")
     check_encoder(text, "text")
     if image.dtype != text.dtype:
@@ -236,6 +236,15 @@ def in_pieces(embed: Callable[..., Tensor], size: int | None, tower: nn.Module, 
 def batch_norms(tower: nn.Module) -> list[_BatchNorm]:
     """Returns the batch norm layers of an encoder that keep running statistics."""
     return [module for module in tower.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+
+
+def batch_norm_note(model: PretextModel, batch_size: int) -> str | None:
+    """Returns a note if the batch norm of an encoder is computed on pieces of a batch; None otherwise."""
+    piece, frozen = getattr(model.task, "embed_batch_size", None), getattr(model.task, "frozen", None)
+    trained = [encoder for kind, encoder in model.encoders.items() if kind != frozen]
+    if piece and piece < batch_size and any(map(batch_norms, trained)):
+        return f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} separately."
+    return None
 
 
 class StatisticsKept:

@@ -12,7 +12,7 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
-from ..encoders import build_encoder
+from ..encoders import as_encoder
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
 from .codebook import CodebookTask
@@ -79,7 +79,7 @@ class MaskedPairs(PretextModel):
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """Returns a model of `encoder_class`. Raises `ValueError` for any other model."""
-        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        full_model = as_encoder(encoder)
         if not isinstance(full_model, cls.encoder_class):
             raise ValueError(
                 f"This objective needs a {cls.encoder_class.__name__} or a {cls.encoder_class.config_class.__name__}, "

@@ -32,9 +32,12 @@ class MaskTask:
     mask_token_id: id of the mask token; a recipe takes it from the tokenizer.
     special_token_ids: ids of tokens that are never masked, for example those that begin and end a text; a recipe takes
         them from the tokenizer.
+
+    late: settings that `forward` reads, so that they may be set after the model is built.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
+    late: ClassVar[tuple[str, ...]] = ("mask_token_id", "special_token_ids")
 
     mask_token_id: int | None = None
     special_token_ids: list[int] | None = None

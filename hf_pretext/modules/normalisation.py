@@ -4,9 +4,10 @@ image processor -> mean (3,), std (3,) -> settings -> saved in config.json
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 import torch
@@ -24,9 +25,12 @@ class NormalisationTask:
 
     image_mean, image_std: mean and standard deviation that pixels in [0, 1] are normalised with, one number per
         channel; a recipe takes them from the image processor.
+
+    assumed: values that a model is built with if they are not set.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
+    assumed: ClassVar[Mapping[str, list[float]]] = MappingProxyType({"image_mean": [*HALF], "image_std": [*HALF]})
 
     image_mean: list[float] | None = None
     image_std: list[float] | None = None

@@ -98,6 +98,11 @@ class MaskedImageTask(CodebookTask):
     decoder_layers: int = 4
     decoder_dim: int = 256
 
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Settings that may be set after the model is built, see `MaskTask`: those of a codebook, without one."""
+        return ("image_mean", "image_std") if self.target == "pixels" else ()
+
     def validate_masks(self):
         check_share("mask_ratio", self.mask_ratio)
         for name in ("mask_size", "patch_size", "decoder_layers"):

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..data.tokenizer import check_masks
-from ..encoders import build_encoder, check_encoder
+from ..encoders import as_encoder, check_encoder
 from ..features import encode, width
 from ..modeling import PretextOutput
 from ..modules.composite import CompositeModel, TwoEncoders, columns_of, without
@@ -177,7 +177,7 @@ class MilNceForPreTraining(TwoEncoders):
         video = encoders_and_settings.pop("video", None)
         if video is None or "text" in encoders_and_settings:
             raise ValueError("Word vectors (word_dim) replace the text encoder: give video= alone, or no word_dim.")
-        video = build_encoder(video) if isinstance(video, PreTrainedConfig) else video
+        video = as_encoder(video)
         return cls.from_encoder(CompositeModel.of(video=video), **encoders_and_settings)
 
     @classmethod
@@ -200,7 +200,7 @@ class MilNceForPreTraining(TwoEncoders):
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """As `TwoEncoders.native`, but it also takes a `CompositeModel` of video alone, for word vectors, and a model
         of video and text that has projections: `XCLIPModel`, `VideoPrismClipModel`."""
-        full_model = build_encoder(encoder) if isinstance(encoder, PreTrainedConfig) else encoder
+        full_model = as_encoder(encoder)
         if embeds_videos_and_texts(full_model):
             return full_model
         if isinstance(full_model, CompositeModel) and set(full_model.encoders) == {"video"}:

@@ -9,7 +9,7 @@ https://huggingface.co/papers/1610.09001
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -66,6 +66,8 @@ class SoundnetTask(NormalisationTask):
         decodes only the sound. Set it to False for films much longer than the clips, whose frames differ from clip to
         clip: posteriors are then computed in each step.
     """
+
+    late: ClassVar[tuple[str, ...]] = ("image_mean", "image_std")  # read by `forward`, see `MaskTask`
 
     teachers: list[str] | None = None
     cache_posteriors: bool = True

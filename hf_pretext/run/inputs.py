@@ -13,7 +13,6 @@ from transformers import PreTrainedConfig, TrainingArguments
 from .. import registry
 from ..data.captions import distinct_captions
 from ..data.columns import TIMES
-from ..data.corpus import fingerprint
 from ..data.hold_out import Cut, HeldOut
 from ..data.sources import Source, open_source
 from ..encoders import encoder_config
@@ -27,9 +26,9 @@ from ..evaluation.measure import fitting
 from ..evaluation.timed_films import TimedFilms
 from ..evaluation.zero_shot import ZeroShotArguments
 from ..modalities import Context, Inputs, Modality, columns_to_read, modality_classes
-from ..modalities.text import CaptionArguments, Corpus
-from ..modeling import PretextModel
-from ..modules.dual_encoder import batch_norms
+from ..modalities._for_model import TEXT, fit, rows_for
+from ..modalities.text import CaptionArguments
+from ..modules.dual_encoder import batch_norm_note
 from ..stream.mixture import Mixture
 from ..utils.paths import relative
 from ..utils.ranks import on_main_process
@@ -38,9 +37,6 @@ from .health import held_out
 
 if TYPE_CHECKING:
     from .experiment import Request
-
-PROBED_LENGTH = 128  # tokens; length of the test whether an architecture supports packing
-TEXT = "text"
 
 
 def plan_inputs(request: "Request") -> tuple[Inputs, PreTrainedConfig, Start, dict]:
@@ -196,24 +192,24 @@ def open_data(
 
     Raises `ValueError` for data that does not fit the options or the model."""
     model, _ = blueprint.fresh(request.first.seed)
-    for kind, reader in model.readers.items():
-        inputs.by_name[kind].fit(reader)
-    say_batch_norm(request, model)
-    if isinstance(inputs.by_name.get(TEXT), Corpus):
-        return open_corpus(request, inputs, model, cut)
+    fit(inputs, model)
+    batch_size = request.first.per_device_train_batch_size
+    if note := batch_norm_note(model, batch_size):
+        request.say(note)
     sources, held = held_out(request, [open_rows(request, inputs, dataset) for dataset in request.datasets], cut)
     others = [
         source for kind in request.objective.inputs for source in sources_alone(request, kind, share=on_main_process)
     ]
-    if TEXT in inputs.by_name:
-        for source in (*sources, *others):  # so that a resumed run detects a changed tokenizer
-            source.rows.files[f"tokenizer {fingerprint(inputs.by_name[TEXT].tokenizer)}"] = 0
-    data = Mixture([*sources, *others], request.options.mixture_weights, one_source_a_step=bool(others))
-    arguments = dict(request.arguments)
+    rows, rows_a_batch = rows_for(model, inputs, [*sources, *others], batch_size)
+    data = Mixture(rows, request.options.mixture_weights, one_source_a_step=bool(others))
+    changed: dict[str, Any] = {}
+    if rows_a_batch != batch_size:
+        changed["per_device_train_batch_size"] = rows_a_batch
     if others:  # a batch of one kind leaves some parameters unused
-        arguments = {
-            seed: dataclasses.replace(args, ddp_find_unused_parameters=True) for seed, args in arguments.items()
-        }
+        changed["ddp_find_unused_parameters"] = True
+    arguments = dict(request.arguments)
+    if changed:
+        arguments = {seed: dataclasses.replace(args, **changed) for seed, args in arguments.items()}
     samples = "samples" if others else inputs.samples
     return data, arguments, {"samples": samples, **inputs.facts()}, held
 
@@ -233,32 +229,6 @@ def sources_alone(request: "Request", kind: str, **further) -> list[Source]:
     column = columns_to_read(modality_classes(request.objective.inputs).values())[kind]
     options = {"split": request.options.split, "columns": {kind: None}, "needed": (column,), "reading": request.reading}
     return [open_source(dataset, **options, **further) for dataset in alone(request, kind)]
-
-
-def open_corpus(
-    request: "Request", inputs: Inputs, model: PretextModel, cut: Cut | None = None
-) -> tuple[Mixture, dict[int, TrainingArguments], dict, list[HeldOut]]:
-    """Opens datasets of texts: tokenised once, packed if `model` supports it, else in batches of similar lengths.
-
-    Returns the same as `open_data`."""
-    corpus, split, columns = inputs.by_name[TEXT], request.options.split, asked_columns(request)
-    opened = partial(open_source, split=split, columns=columns, needed=(TEXT,), share=on_main_process)
-    sources, held = held_out(request, [opened(dataset, reading=request.reading) for dataset in request.datasets], cut)
-    packs = model.packs(min(corpus.max_length, PROBED_LENGTH))
-    rows = corpus.sources(sources, packs, request.first.per_device_train_batch_size)
-    arguments = dict(request.arguments)
-    if not packs:  # one row is a full batch
-        arguments = {seed: dataclasses.replace(a, per_device_train_batch_size=1) for seed, a in arguments.items()}
-    data = Mixture(rows, request.options.mixture_weights)
-    return data, arguments, {"samples": corpus.samples, **inputs.facts()}, held
-
-
-def say_batch_norm(request: "Request", model: PretextModel) -> None:
-    """Prints a note if batch norm is computed on pieces of a batch."""
-    piece, frozen = getattr(request.task, "embed_batch_size", None), getattr(request.task, "frozen", None)
-    trained = [encoder for kind, encoder in model.encoders.items() if kind != frozen]
-    if piece and piece < request.first.per_device_train_batch_size and any(map(batch_norms, trained)):
-        request.say(f"--embed_batch_size {piece}: batch norm normalises each piece of {piece} separately.")
 
 
 # labelled sets

@@ -9,12 +9,66 @@ from contextlib import closing
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
+from ..modeling import PretextModel
 from ..utils.ranks import on_main_process
 from .loader import StreamLoader, each_row
 from .trainer import StreamTrainer
 
 Learn = Callable[[Iterator[dict]], Any]
+log = logging.get_logger(__name__)
+
+
+class LearningTrainer(StreamTrainer):
+    """Trainer of an objective that may learn from the training data before training and between steps."""
+
+    def _prepare(self) -> None:
+        """Calls `prepare` of the objective on the main process and sends the result to the other ranks."""
+        model = self.accelerator.unwrap_model(self.model)
+        if type(model).prepare is not PretextModel.prepare:
+            learned(self, model.prepare)
+            if self.is_world_process_zero() and model.prepared():
+                log.warning(f"Prepared from the data before training: {model.prepared()}.")
+
+    def before_training(self) -> None:
+        """Calls `before_training` of the objective, under the autocast of training, with each row once: the same clips
+        in a resumed run. For data without a length, with training batches. Training batches then have only the kinds
+        that the objective still needs."""
+        model = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            learned(self, model.before_training, None if self.mixture.endless else 0)
+        kinds = model.step_inputs()
+        if len(kinds) < len(model.inputs):
+            self._loader.use(self.inputs.only(kinds))
+
+    def next_round(self) -> int:
+        """Returns the number of the round, from 0, of the next step. A round is `round_epochs` of the model; for data
+        without a length, all of training.
+
+        Epochs are of whole steps, as in `num_train_epochs`, so that no round begins in the last few steps."""
+        if self.mixture.endless:
+            return 0
+        batch = self.get_total_train_batch_size(self.args)
+        epoch = -(-len(self.mixture) // batch) * batch
+        return self.samples_seen // (epoch * self.accelerator.unwrap_model(self.model).round_epochs)
+
+    def before_round(self) -> None:
+        """Calls `before_round` of the objective, as `before_training`, if a round begins with the next step. Logs what
+        it returns, and drops the optimizer's state of parameters that were drawn again.
+
+        A checkpoint has the number of the round, so that a run that resumes with another global batch size skips and
+        repeats none."""
+        number = self.next_round()
+        if self.round is not None and number <= self.round:
+            return
+        model = self.accelerator.unwrap_model(self.model)
+        with self.accelerator.autocast():
+            values = learned(self, model.before_round, None if self.mixture.endless else number)
+        forget(self.optimizer, model.redrawn())
+        self.round = number
+        if values:
+            self.log(dict(values))
 
 
 def learned(trainer: StreamTrainer, learn: Learn, draw: int | None = None) -> Any:
@@ -40,21 +94,21 @@ def of_share(trainer: StreamTrainer, learn: Learn, draw: int | None, rank: int, 
     options = {"seed": trainer.data_seed, "settings": trainer.stream, "rank": rank, "ranks": ranks}
     options["num_workers"] = trainer.args.dataloader_num_workers
     if draw is None:
-        processing = trainer.processing
+        inputs = trainer.inputs
         size = max(trainer.get_total_train_batch_size(trainer.args) // ranks, 1)
-        batches = StreamLoader(trainer.mixture, processing, size, keys=0 if keyed else None, **options)
+        batches = StreamLoader(trainer.mixture, inputs, size, keys=0 if keyed else None, **options)
     else:  # all go through the encoders: not more at a time than in training
-        processing = trainer.processing.evaluation()
-        batches = each_row(trainer.mixture, processing, trainer._train_batch_size, draw=draw, **options)
+        inputs = trainer.inputs.evaluation()
+        batches = each_row(trainer.mixture, inputs, trainer._train_batch_size, draw=draw, **options)
     with closing(batches):
-        return learn(finished(trainer, batches, processing, keyed))
+        return learn(finished(trainer, batches, inputs, keyed))
 
 
-def finished(trainer: StreamTrainer, batches: Iterable[dict], processing: Any, keyed: bool) -> Iterator[dict]:
+def finished(trainer: StreamTrainer, batches: Iterable[dict], inputs: Any, keyed: bool) -> Iterator[dict]:
     """Yields batches of model inputs on the device, with `keys` if `keyed` is set."""
     for batch in batches:
         with torch.autocast(trainer.args.device.type, enabled=False):  # as in training
-            batch = trainer._prepare_inputs({k: v for k, v in batch.items() if keyed or k != "keys"}, processing)
+            batch = trainer._prepare_inputs({k: v for k, v in batch.items() if keyed or k != "keys"}, inputs)
         yield batch
 
 

@@ -41,8 +41,9 @@ log = logging.get_logger(__name__)
 class StreamTrainer(SavingTrainer):
     """Trains on a source of rows, or on a mixture of sources, in a reproducible order.
 
-    processing: row -> example in the workers, batch -> model inputs on the device. Its processor is saved with every
-    checkpoint. stream: settings of reading and shuffling. Other arguments: see Trainer.
+    processing_class: row -> example in the workers, batch -> model inputs on the device (see `modalities.Inputs`). It
+    becomes the attribute `inputs`, and its transformers processor, which is saved with every checkpoint, the attribute
+    `processing_class` of Trainer. stream: settings of reading and shuffling. Other arguments: see Trainer.
     """
 
     def __init__(
@@ -50,13 +51,13 @@ class StreamTrainer(SavingTrainer):
         model: PretextModel,
         args: TrainingArguments,
         train_dataset: Source | Mixture,
-        processing: Any,
+        processing_class: Any,
         stream: StreamSettings | None = None,
         **kwargs,
     ):
         """Raises `ValueError` if the length of the data is unknown and `args.max_steps` is not set, or the model needs
         the numbers of the rows."""
-        self.processing, self.stream = processing, stream or StreamSettings()
+        self.inputs, self.stream = processing_class, stream or StreamSettings()
         self.mixture = Mixture(train_dataset) if isinstance(train_dataset, Source) else train_dataset
         check_length(self.mixture, args.max_steps, model.objective if model.needs_keys else None)
         if model.needs_keys:
@@ -69,7 +70,7 @@ class StreamTrainer(SavingTrainer):
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
         self.lengthening = Lengthening()
-        super().__init__(model, args, train_dataset=self.mixture, processing_class=processing.processor, **kwargs)
+        super().__init__(model, args, train_dataset=self.mixture, processing_class=self.inputs.processor, **kwargs)
         self._little_data = LittleData(self.mixture, self.is_world_process_zero())
         for callback in (self.pace, self.interruption, self._little_data, self.lengthening, BestInFolder()):
             self.add_callback(callback)
@@ -203,8 +204,8 @@ class StreamTrainer(SavingTrainer):
             self._loader.sample_log.step(self.state.global_step + 1)
         return samples
 
-    def _prepare_inputs(self, inputs: dict, processing: Any = None) -> dict:
-        return (processing or self.processing).finish(super()._prepare_inputs(inputs))
+    def _prepare_inputs(self, inputs: dict, by: Any = None) -> dict:
+        return (by or self.inputs).finish(super()._prepare_inputs(inputs))
 
     def _state_of_stream(self) -> dict:
         """Returns the state of the stream that resuming needs. Call it on every rank."""
@@ -251,7 +252,7 @@ def loader_of(trainer: StreamTrainer) -> StreamLoader:
     args, workers, before = trainer.args, trainer.args.dataloader_num_workers, trainer._state_before
     loader = StreamLoader(
         trainer.mixture,
-        trainer.processing,
+        trainer.inputs,
         trainer._train_batch_size,
         seed=trainer.data_seed,
         settings=trainer.stream,

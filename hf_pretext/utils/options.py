@@ -61,8 +61,10 @@ REFUSED = {  # by name: what is wrong and the fix
     "dataloader_drop_last": "has no effect: no batch is incomplete, as batches continue in the next epoch. Leave it "
     "out.",
     "dataloader_multiprocessing_context": "has no effect: workers start by the default of Python. Leave it out.",
+    "per_device_eval_batch_size": "has no effect: eval_dataset is measured in batches of "
+    "--per_device_train_batch_size, as losses may depend on the size of the batch. Leave it out.",
     **dict.fromkeys(
-        ("per_device_eval_batch_size", "prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object",
+        ("prediction_loss_only", "eval_do_concat_batches", "eval_use_gather_object",
          "eval_accumulation_steps", "include_for_metrics", "batch_eval_metrics", "bf16_full_eval", "fp16_full_eval"),
         OUR_EVALUATION,
     ),
@@ -71,6 +73,17 @@ REFUSED = {  # by name: what is wrong and the fix
     "enable_jit_checkpoint": "saves in the middle of a step, and the run would not resume with the same samples. Give "
     "a smaller --save_steps.",
 }  # fmt: skip
+
+REFUSED_ARGUMENTS = {  # of Trainer
+    "data_collator": "has no effect: the stream collates, so that a bad sample can be replaced in its batch. Leave it "
+    "out. To change examples, give processing_class=Inputs(...) with a modality of yours.",
+    "compute_metrics": "gets predictions of labels, but a pretext task makes its labels itself, and its metrics are in "
+    "the logs. Leave it out. For other metrics, give evaluation=, a function model -> {name: value}.",
+    "preprocess_logits_for_metrics": "has no effect without compute_metrics. Leave it out, or give evaluation=, a "
+    "function model -> {name: value}.",
+    "compute_loss_func": OUR_LOSS,
+    "model_init": "is not supported: a resumed run needs the model that it began with. Give model=.",
+}
 
 SET_BY_TRANSFORMERS = {"dataloader_multiprocessing_context": "fork"}  # on a Mac, without being asked
 OF_THE_LOADER = ("split_batches", "dispatch_batches", "even_batches", "use_seedable_sampler", "non_blocking")
@@ -95,6 +108,13 @@ def refuse_options(args: TrainingArguments, given: Mapping[str, Any] | None = No
             "--logging_nan_inf_filter True would log NaN losses as 0, but a loss that is NaN or infinite ends the run. "
             "Leave it out."
         )
+
+
+def refuse_arguments(arguments: Mapping[str, Any]) -> None:
+    """Raises `ValueError` for an argument of transformers' Trainer that would have no effect, with the reason."""
+    for name, reason in REFUSED_ARGUMENTS.items():
+        if arguments.get(name) is not None:
+            raise ValueError(f"{name} {reason}")
 
 
 def refused_options(args: TrainingArguments) -> Iterator[tuple[str, str]]:

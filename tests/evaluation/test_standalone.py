@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 
+import datasets
 import pytest
 import torch
 import transformers
@@ -24,7 +25,7 @@ from hf_pretext.interop.sentence_transformers import write_modules
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities._saved_pooling import saved_pooling
 from hf_pretext.modalities.audio import Audio, AudioArguments
-from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.video import Video, default_video_processor
 
 ROWS = 60
@@ -357,3 +358,27 @@ def test_an_error_names_the_options_of_the_command_alone(ours):
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", str(ours), "--dataset", str(EMOJI), "--label", "group", "--rows", "1"])
     assert "--eval_" not in ended.value.code and "none" not in ended.value.code
+
+
+def test_a_model_is_measured_like_its_folder(ours):
+    folder = evaluate(ours, "emoji", "group", rows=ROWS)
+    model = hf_pretext.load(ours)
+    for subject in (model, model.encoder):
+        results = hf_pretext.evaluate(subject, "emoji", "group", rows=ROWS, processing_class=default_processor(32))
+        assert results["transfer"] == folder["transfer"]
+        assert results["objective"]["name"] == ("rotation" if subject is model else "not of hf_pretext")
+
+
+def test_a_dataset_is_measured_and_inputs_give_their_processor(ours):
+    data = datasets.load_dataset("parquet", data_files={"train": str(EMOJI / "train-*.parquet")})
+    inputs = Inputs(Image(default_processor(32), Augmentation()))
+    results = evaluate(hf_pretext.load(ours), data, "group", rows=ROWS, processing_class=inputs)
+    assert results["transfer"]["rows"]["test"] > 0 and results["transfer"]["dataset"] == "DatasetDict"
+
+
+def test_a_model_without_a_processor_or_with_a_head_is_refused():
+    model = hf_pretext.RotationForPreTraining.from_encoder(CONFIGS["resnet"]())
+    with pytest.raises(ValueError, match="ResNetModel needs a processor of images: processing_class=Auto"):
+        evaluate(model, "emoji", "group")
+    with pytest.raises(ValueError, match="ViTForImageClassification is no encoder of one kind of data.*base_model"):
+        evaluate(transformers.ViTForImageClassification(CONFIGS["vit"]()), "emoji", "group")

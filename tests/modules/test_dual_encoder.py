@@ -15,6 +15,7 @@ from hf_pretext.encoders import build_encoder
 from hf_pretext.modules.dual_encoder import (
     StatisticsKept,
     TwoTowers,
+    batch_norm_note,
     batch_norms,
     blank,
     check_pairs,
@@ -358,3 +359,21 @@ def test_siglip_2_gets_patches_as_its_own_processor_cuts_them():
         assert torch.equal(value.double(), expected[name].double()), name
     plain = transformers.SiglipModel(PAIRS["siglip"]())
     assert image_inputs(plain, images) == {"pixel_values": images}
+
+
+@pytest.mark.parametrize(
+    ("settings", "batch_size", "noted"),
+    [
+        (dict(embed_batch_size=4), 8, True),
+        (dict(embed_batch_size=8), 8, False),
+        (dict(embed_batch_size=4, frozen="image"), 8, False),
+        ({}, 8, False),
+    ],
+    ids=["pieces", "a full batch", "a frozen tower", "not asked for"],
+)
+def test_batch_norm_of_pieces_is_noted(settings, batch_size, noted):
+    """A ResNet normalises, BERT does not."""
+    towers = CONFIGS["timm_resnet18"](), CONFIGS["bert"]()
+    model = ContrastiveForPreTraining.from_encoders(*towers, 8, **settings)
+    note = batch_norm_note(model, batch_size)
+    assert ("batch norm normalises each piece of 4 separately" in note) if noted else note is None

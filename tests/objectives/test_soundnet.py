@@ -224,14 +224,14 @@ class Films(Clips):
         return other
 
 
-def trained(folder, model, resume=None, bad=(), processing=Clips, window=1024, **options):
+def trained(folder, model, resume=None, bad=(), processing_class=Clips, window=1024, **options):
     args = TrainingArguments(
         output_dir=str(folder), per_device_train_batch_size=8, save_steps=1, logging_steps=1, seed=1,
         use_cpu=True, disable_tqdm=True, report_to="none", learning_rate=1e-2, **{"max_steps": 6, **options},
     )  # fmt: skip
     data = open_source([{"text": str(i)} for i in range(ROWS)], needed=("text",))
     stream = StreamSettings(max_bad_fraction=1.0, window=window, parts=1)
-    trainer = PretextTrainer(model, args, data, processing(bad), stream=stream)
+    trainer = PretextTrainer(model, args, data, processing_class(bad), stream=stream)
     trainer.train(resume and str(folder / resume))
     return trainer
 
@@ -267,7 +267,7 @@ def test_cached_posteriors_give_the_same_losses_as_computed_ones_at_the_cost_of_
     second = trained(tmp_path / "each", each)
     assert sum(classified) == 6 * 8 and each.cached is None
     assert losses(first) == pytest.approx(losses(second), rel=1e-5)
-    assert first.processing.kept == "audio"
+    assert first.inputs.kept == "audio"
 
 
 def test_a_cached_posterior_is_that_of_the_row(teachers, tmp_path):
@@ -295,10 +295,10 @@ def test_too_many_posteriors_are_computed_in_each_step(teachers, classified, tmp
 
 def test_a_resumed_run_computes_posteriors_again_and_ends_with_the_same_weights(teachers, classified, tmp_path):
     torch.manual_seed(0)
-    whole = trained(tmp_path, made(teachers), processing=Films)
+    whole = trained(tmp_path, made(teachers), processing_class=Films)
     classified.clear()
     torch.manual_seed(5)
-    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing=Films)
+    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing_class=Films)
     assert sum(classified) == 2 * ROWS  # two teachers
     assert torch.equal(whole.model.cached, resumed.model.cached)
     for name, value in whole.model.state_dict().items():
@@ -307,7 +307,7 @@ def test_a_resumed_run_computes_posteriors_again_and_ends_with_the_same_weights(
 
 def test_cached_posteriors_are_those_of_a_drawn_clip_without_random_changes(teachers, tmp_path):
     model = made(teachers)
-    trained(tmp_path, model, processing=Films, max_steps=1)
+    trained(tmp_path, model, processing_class=Films, max_steps=1)
     of_places = torch.stack([torch.cat(model.posteriors(place), 1) for place in Films().places])
     apart = (model.cached - of_places).abs().amax(2)  # (3, ROWS)
     assert (apart.amin(0) < 1e-5).all() and (apart.sort(0).values[1] > 1e-3).all()
@@ -315,10 +315,10 @@ def test_cached_posteriors_are_those_of_a_drawn_clip_without_random_changes(teac
 
 
 def test_posteriors_of_a_resumed_run_are_of_the_same_clips_with_another_window(teachers, tmp_path):
-    whole = trained(tmp_path, made(teachers), processing=Films)
-    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing=Films, window=2)
+    whole = trained(tmp_path, made(teachers), processing_class=Films)
+    resumed = trained(tmp_path, made(teachers), resume="checkpoint-4", processing_class=Films, window=2)
     torch.testing.assert_close(resumed.model.cached, whole.model.cached)
-    other = trained(tmp_path / "other", made(teachers), processing=Films, data_seed=9)
+    other = trained(tmp_path / "other", made(teachers), processing_class=Films, data_seed=9)
     assert (other.model.cached - whole.model.cached).abs().max() > 1e-2
 
 

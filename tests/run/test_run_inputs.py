@@ -26,7 +26,6 @@ from recipe_runs import (
 from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from hf_pretext.modalities import PairArguments
-from hf_pretext.objectives.contrastive import ContrastiveForPreTraining
 from hf_pretext.run.build import Start
 from hf_pretext.run.inputs import (
     alone,
@@ -36,7 +35,6 @@ from hf_pretext.run.inputs import (
     further_columns,
     label_column,
     plan_inputs,
-    say_batch_norm,
     start_of,
     texts_to_learn_from,
 )
@@ -127,23 +125,6 @@ def test_the_size_of_images_is_the_encoders_else_the_recipes(tmp_path):
     request = requested(ROTATION, "--encoder", saved(CONFIGS["vit"](), tmp_path))
     inputs, full, start, _ = plan_inputs(request)
     assert inputs.shape()["image_size"] == 32 and full.model_type == "vit" and start.encoder == str(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--embed_batch_size", 4], True),
-        (["--embed_batch_size", 8], False),
-        (["--embed_batch_size", 4, "--frozen", "image"], False),
-        ([], False),
-    ],
-    ids=["pieces", "a full batch", "a frozen tower", "not asked for"],
-)
-def test_batch_norm_of_pieces_is_said(options, said, capsys):
-    """A ResNet normalises, BERT does not."""
-    model = ContrastiveForPreTraining.from_encoders(CONFIGS["timm_resnet18"](), CONFIGS["bert"](), 8)
-    say_batch_norm(requested(CONTRASTIVE, *options), model)
-    assert ("batch norm normalises each piece of 4 separately" in capsys.readouterr().out) == said
 
 
 # columns and datasets

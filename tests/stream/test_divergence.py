@@ -31,8 +31,8 @@ def trainer_of(tmp_path, emoji):
         args = TrainingArguments(**{**arguments, **options})
         set_seed(args.seed)
         model = RotationForPreTraining.from_encoder(CONFIGS["resnet"](), rotations_per_image=2, head_dim=8)
-        processing = Image(default_processor(IMAGE), Augmentation())
-        return kind(model, args, open_source(emoji(count=40)), processing, evaluation)
+        images = Image(default_processor(IMAGE), Augmentation())
+        return kind(model, args, open_source(emoji(count=40)), images, evaluation=evaluation)
 
     return make
 
