@@ -135,10 +135,8 @@ class Text(Modality):
     def end_of_training(self) -> str | None:
         """Returns a message with the number of truncated captions, or None, and resets the number."""
         cut, self.cut = int(self.cut), 0
-        if not cut:
-            return None
         most = f"{self.max_length} tokens (--max_length)"
-        return f"{cut:,} of the captions of this process were longer than {most} and were truncated."
+        return f"{cut:,} of the captions of this process were longer than {most} and were truncated." if cut else None
 
     def __call__(self, row: dict, random: np.random.Generator | None, at: float = 0.0) -> Example:
         """Returns input_ids and attention_mask, `(T,)`, and cut: 1 if a caption was truncated, else 0.
@@ -171,10 +169,8 @@ class Text(Modality):
         """Returns a text's input_ids and attention_mask, `(T,)`, and cut: 1 if it was truncated, else 0. None is the
         empty text, without tokens: all that it is padded to has an attention_mask of 0, see `ids_of`."""
         ids, cut = ids_of(self.tokenizer, text, self.max_length)
-        columns = {
-            "input_ids": torch.tensor(ids, dtype=torch.long),
-            "attention_mask": torch.ones(len(ids), dtype=torch.long),
-        }
+        columns = {"input_ids": torch.tensor(ids, dtype=torch.long)}
+        columns["attention_mask"] = torch.ones_like(columns["input_ids"])
         missing = self.max_length - len(ids) if self.padded else 0
         padded = {name: F.pad(columns[name], (0, missing), value=fill) for name, fill in self.encoder_fills.items()}
         return {**padded, "cut": int(cut)}
@@ -208,8 +204,7 @@ class Text(Modality):
     def finish(self, batch: Batch) -> Batch:
         """Returns the batch without `cut`, which is added to the counter."""
         batch = dict(batch)
-        cut = batch.pop("cut", None)
-        if cut is not None:
+        if (cut := batch.pop("cut", None)) is not None:
             self.cut = self.cut + cut.sum()  # no .item(), which would wait for the device
         return batch
 
