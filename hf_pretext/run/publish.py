@@ -43,12 +43,21 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
     with survived("The report was not written"):
         draw(folder / REPORT, results, panels)
     try_to_write_card(folder)
+    log_results(experiment, folder, results)
     experiment.request.say("")
     with survived("The metrics can't be shown"):
         show(folder, experiment.request.recipe.name)
     if experiment.request.first.push_to_hub:
         publish_on_hub(experiment.request.first, folder, experiment.request.say, repository)
     return results
+
+
+def log_results(experiment: Experiment, folder: Path, results: dict) -> None:
+    """Logs the results in the trackers of --report_to. An error becomes a warning."""
+    trackers = experiment.request.trackers
+    for tracker in trackers.active:
+        with survived(f"{type(tracker).__name__} of --report_to has no results"):
+            trackers.log_results(tracker, folder, results)
 
 
 @contextmanager
