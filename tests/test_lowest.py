@@ -18,7 +18,8 @@ REPOSITORY = Path(__file__).parent.parent
 PART = (  # imports, models, each kind of data, evaluation, cards, conversions
     "test_package.py", "test_modeling.py", "objectives/test_rotation.py", "modalities/test_image.py",
     "modalities/test_text.py", "data/test_sounds.py", "data/test_parquet.py", "evaluation/test_transfer.py",
-    "cards/test_report.py", "interop/test_open_clip.py", "run/test_publish.py", "utils/test_libraries.py",
+    "cards/test_report.py", "interop/test_open_clip.py", "interop/test_timm.py", "run/test_publish.py",
+    "utils/test_libraries.py",
 )  # fmt: skip
 NEEDED = 15 * 10**9  # bytes of disk
 
