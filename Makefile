@@ -60,11 +60,11 @@ clean:
 $(STAMP): setup.cfg pyproject.toml
 	@set -e; \
 	if ! $(BIN)/python -c '' 2>/dev/null; then \
-		for python in python3.14 python3.13 python3.12 python3.11 python3.10 python3; do \
-			if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then break; fi; \
+		for python in python3.14 python3.13 python3.12 python3.11 python3; do \
+			if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then break; fi; \
 			python=; \
 		done; \
-		if [ -z "$$python" ]; then echo "No working Python 3.10 or newer with venv was found. Install one, then run make again." >&2; exit 1; fi; \
+		if [ -z "$$python" ]; then echo "No working Python 3.11 or newer with venv was found. Install one, then run make again." >&2; exit 1; fi; \
 		echo "Making $(VENV) with $$($$python --version). The installation takes a few minutes."; \
 		$$python -m venv --clear $(VENV); \
 	fi

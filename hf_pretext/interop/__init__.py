@@ -1,1 +1,1 @@
-"""Conversion to and from other libraries: open_clip, sentence-transformers, evaluate."""
+"""Conversion to and from other libraries: open_clip, timm, sentence-transformers, evaluate."""

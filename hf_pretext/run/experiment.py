@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -42,13 +42,15 @@ from .health import health_rows
 from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
 from .question import may_ask, with_question
 from .settings import NO_DATASET, RunArguments
+from .trackers import LoggedArguments, Trackers, named_run
 
 if TYPE_CHECKING:
     from ..recipe import Recipe
 
 NOT_SETTINGS = ("output_dir", "seed", "resume_from_checkpoint", "disable_tqdm", "use_cpu", "push_to_hub")
 INDIFFERENT = (  # do not change the training, except its length
-    "logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps", "num_train_epochs",
+    "logging_", "save_", "eval_", "dataloader_", "report_to", "max_steps", "num_train_epochs", "run_name", "project",
+    "trackio_",
 )  # fmt: skip
 
 
@@ -58,7 +60,7 @@ class Request:
 
     given: options from the command line only. values: options from the recipe, --smoke and the command line. task:
     settings of the objective. settings: the other dataclasses (data, measures, ...), by class. arguments:
-    `TrainingArguments` by seed."""
+    `TrainingArguments` by seed. trackers: of --report_to."""
 
     recipe: "Recipe"
     objective: type[PretextModel]
@@ -69,6 +71,7 @@ class Request:
     stream: StreamSettings
     settings: Mapping[type, Any]
     arguments: Mapping[int, TrainingArguments]
+    trackers: Trackers = field(default_factory=Trackers)
 
     @property
     def first(self) -> TrainingArguments:
@@ -286,7 +289,8 @@ def training_arguments(
     metric = values.get("metric_for_best_model") or ""
     if any(part in metric for part in LOWER_IS_BETTER):  # Trainer knows only names that end with "loss"
         values.setdefault("greater_is_better", False)
-    args = command_line.build(TrainingArguments, values=values)
+    values |= named_run(values, folder, seed, seeds)
+    args = command_line.build(LoggedArguments, values=values)
     if args.n_gpu > 1:
         args._n_gpu = 1  # else Trainer wraps the model in DataParallel, which `refuse_options` refuses
     return args

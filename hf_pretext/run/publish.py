@@ -43,6 +43,7 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
     with survived("The report was not written"):
         draw(folder / REPORT, results, panels)
     try_to_write_card(folder)
+    log_results(experiment, folder, results)
     experiment.request.say("")
     with survived("The metrics can't be shown"):
         show(folder, next_command(experiment))
@@ -57,6 +58,14 @@ def next_command(experiment: Experiment) -> str:
     if "dataset" not in request.given:
         return f"{request.recipe.command} --dataset path/to/your/data --output_dir runs/mine"
     return f"hf-pretext evaluate {output_folder(experiment)} --dataset path/to/labelled/data"
+
+
+def log_results(experiment: Experiment, folder: Path, results: dict) -> None:
+    """Logs the results in the trackers of --report_to. An error becomes a warning."""
+    trackers = experiment.request.trackers
+    for tracker in trackers.active:
+        with survived(f"{type(tracker).__name__} of --report_to has no results"):
+            trackers.log_results(tracker, folder, results)
 
 
 @contextmanager

@@ -124,6 +124,7 @@ def make_trainer(experiment: Experiment, seed: int, args: TrainingArguments) -> 
     model, evaluation = experiment.as_fast_layout(model), while_training(experiment)
     stream = experiment.request.stream
     trainer = PretextTrainer(model, args, experiment.data, experiment.inputs, evaluation=evaluation, stream=stream)
+    experiment.request.trackers.follow(trainer)
     trainer.interruption.resume = resume_command(experiment.request.recipe.command, args.world_size)
     return trainer, frozen
 

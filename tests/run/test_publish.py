@@ -13,6 +13,7 @@ from recipe_runs import ROTATION, main
 from hf_pretext.cards.report import draw, draw_fractions
 from hf_pretext.run import publish as module
 from hf_pretext.run.publish import publish
+from hf_pretext.run.trackers import Trackers
 
 FILES = {"config.json", "model.safetensors", "preprocessor_config.json", "results.json", "README.md", "report.png"}
 
@@ -49,7 +50,8 @@ def experiment(tmp_path):
 
     def of(labelled=None, push=False):
         first = SimpleNamespace(output_dir=str(tmp_path), push_to_hub=push, device="cpu")
-        request = SimpleNamespace(first=first, recipe=SimpleNamespace(name="bread"), say=print)
+        recipe = SimpleNamespace(name="bread")
+        request = SimpleNamespace(first=first, recipe=recipe, say=print, trackers=Trackers())
         sets = SimpleNamespace(shown=labelled)
         return SimpleNamespace(request=request, labelled=labelled, sets=sets, panel_models=dict)
 
@@ -76,6 +78,14 @@ def test_what_fails_at_the_end_loses_no_results(steps, experiment, tmp_path, cap
     for words in ("no test examples", "report was not written", "card was not written", "metrics can't be shown"):
         assert words in caplog.text
     assert steps.arguments["draw"][-1] == [] and steps.names[-1] == "push"
+
+
+def test_a_tracker_that_fails_loses_no_results(steps, experiment, tmp_path, caplog):
+    run = experiment()
+    run.request.trackers.active = [object()]  # it has no writer
+    publish(run, {"recipe": "bread"}, None, time.perf_counter())
+    assert (tmp_path / "results.json").exists() and "object of --report_to has no results" in caplog.text
+    assert steps.names[-1] == "show"
 
 
 def test_it_is_pushed_where_that_is_asked_for_alone(steps, experiment, tmp_path):
