@@ -33,10 +33,10 @@ class MaskTask:
     special_token_ids: ids of tokens that are never masked, for example those that begin and end a text; a recipe takes
         them from the tokenizer.
 
-    late: settings that `forward` reads, so that they may be set after the model is built.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
+    # read by `forward`, so that they may be set after the model is built
     late: ClassVar[tuple[str, ...]] = ("mask_token_id", "special_token_ids")
 
     mask_token_id: int | None = None

@@ -67,7 +67,7 @@ class SoundnetTask(NormalisationTask):
         clip: posteriors are then computed in each step.
     """
 
-    late: ClassVar[tuple[str, ...]] = ("image_mean", "image_std")  # read by `forward`, see `MaskTask`
+    late: ClassVar[tuple[str, ...]] = ("image_mean", "image_std")  # read by `forward`, as in `MaskTask`
 
     teachers: list[str] | None = None
     cache_posteriors: bool = True
