@@ -32,7 +32,6 @@ class MaskTask:
     mask_token_id: id of the mask token; a recipe takes it from the tokenizer.
     special_token_ids: ids of tokens that are never masked, for example those that begin and end a text; a recipe takes
         them from the tokenizer.
-
     """
 
     _argument_group_name: ClassVar[str] = "objective"
