@@ -74,11 +74,27 @@ def wrapped_timm(model: nn.Module) -> PreTrainedModel:
         expected, weights = wrapper.timm_model.state_dict(), model.state_dict()
         if all(name in weights and weights[name].shape == value.shape for name, value in expected.items()):
             wrapper.timm_model.load_state_dict({name: weights[name] for name in expected})
-            return wrapper
+            if same_features(model, wrapper.timm_model):
+                return wrapper
     raise ValueError(
         f"timm's {architecture} was created with arguments that its checkpoint would lack. Give them in a config: "
         f"AutoConfig.for_model('timm_wrapper', architecture='{architecture}', model_args={{...}})."
     )
+
+
+@torch.no_grad()
+def same_features(one: nn.Module, other: nn.Module) -> bool:
+    """Returns True if two timm models have the same feature maps for noise: arguments such as the output stride change
+    them, but not the shapes of weights."""
+    modes = one.training, other.training
+    size = getattr(getattr(one, "patch_embed", None), "img_size", None) or one.pretrained_cfg["input_size"][1:]
+    pixels = torch.randn(2, one.pretrained_cfg["input_size"][0], *size, generator=torch.Generator().manual_seed(0))
+    first, second = (
+        model.eval().forward_features(pixels.to(next(model.parameters()).device)) for model in (one, other)
+    )
+    one.train(modes[0])
+    other.train(modes[1])
+    return first.shape == second.shape and torch.allclose(first.cpu(), second.cpu(), atol=1e-4)
 
 
 def check_encoder(encoder: PreTrainedModel, kind: str) -> None:

@@ -20,6 +20,7 @@ import torch
 from transformers import PreTrainedConfig, TrainingArguments
 from transformers.utils import logging
 
+from .encoders import is_shape_alone
 from .evaluation.measure import fitting
 from .modalities import inputs_options
 from .modeling import PretextModel
@@ -78,6 +79,10 @@ class Recipe:
     def read(self, argv: Sequence[str] | None = None) -> dict[str, Any]:
         """Returns the options of the command line, by name. Exits like `CommandLine.read`."""
         return self._command_line().read(argv)
+
+    def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the values of all options that the user, `--smoke` or the recipe sets."""
+        return self._command_line().with_defaults(given)
 
     def run(self, given: Mapping[str, Any]) -> dict | None:
         """Runs the recipe with the user's options, by name. Returns the content of results.json on the main process,
@@ -159,7 +164,7 @@ def pretrain(objective: str, dataset: Any = None, encoder: str | None = None, ou
     recipe = default_recipe(objective, given)
     if recipe.run(given) is None:
         return None
-    return Results(given.get("output_dir", recipe.settings["output_dir"]))
+    return Results(recipe.values(given)["output_dir"])
 
 
 def default_recipe(name: str, given: Mapping[str, Any] | None = None) -> Recipe:
@@ -178,9 +183,9 @@ def default_recipe(name: str, given: Mapping[str, Any] | None = None) -> Recipe:
 
         data = {} if "dataset" in given else data
         rows = samples_of(objective, {**options, **data, **given})
-        large = (rows is None or rows >= LARGE_ROWS) and torch.accelerator.is_available() and not given.get("use_cpu")
-        continued = any(option.endswith("encoder") for option in given)
-        options = defaults.options(rows, large, continued)
+        accelerated = torch.accelerator.is_available() and not given.get("use_cpu")
+        large = rows is not None and rows >= LARGE_ROWS and accelerated
+        options = defaults.options(rows, large, is_continued(objective, given))
     known = {field.name for type_ in option_types(objective) for field in dataclasses.fields(type_)}
     settings = {**options, **data, "output_dir": f"runs/{name}"}
     smoke = {**SMOKE, **defaults.smoke, "output_dir": f"runs/{name}-smoke"}
@@ -194,6 +199,13 @@ def default_recipe(name: str, given: Mapping[str, Any] | None = None) -> Recipe:
         smoke={option: value for option, value in smoke.items() if option in known},
         command=f"hf-pretext train {name}",
     )
+
+
+def is_continued(objective: type[PretextModel], given: Mapping[str, Any]) -> bool:
+    """Returns True if all encoders start from pretrained weights."""
+    full = given.get("encoder")
+    starts = [full] if full else [given.get(f"{kind}_encoder") for kind in objective.inputs]
+    return all(start and not is_shape_alone(start) for start in starts)
 
 
 def description(name: str) -> str:

@@ -71,9 +71,11 @@ class OtherRows(Source):
 
 
 class Cut(NamedTuple):
-    """Rows of a labelled set that are left out of training. label: column of the labels. places: (piece, row in the
-    piece) of the rows, ascending. counts: rows of each piece of the training split."""
+    """Rows of a labelled set that are left out of training. index: of the data in --dataset. label: column of the
+    labels. places: (piece, row in the piece) of the rows, ascending. counts: rows of each piece of the training split.
+    """
 
+    index: int
     label: str
     places: list[Place]
     counts: list[int]
@@ -105,19 +107,23 @@ def held_out_rows(rows: int, asked: int | None = None) -> int:
 def hold_out(sources: Sequence[Source], asked: int | None = None) -> tuple[list[Source], list[HeldOut]]:
     """Holds rows out of sources, of each in proportion to its rows. The choice depends only on the row counts.
 
-    asked: number of rows; default: see `held_out_rows`. Returns the sources without these rows, and the rows. Data of
-    unknown length, and data with too few rows, is returned as it is; then the rows are a sample of it, of at most
-    `MOST`, that training sees, too. Raises `ValueError` like `held_out_rows`."""
+    asked: number of rows; default: see `held_out_rows`. Returns the sources without these rows, and the rows. Data that
+    is endless or has too few rows is not cut. Then the rows are a sample of at most `MOST` that training sees. Raises
+    `ValueError` like `held_out_rows`."""
     endless = any(source.endless for source in sources)
     if endless and asked:
         raise ValueError(f"--held_out_rows {asked}: the data has no known length. Leave it out, or give 0.")
     total = 0 if endless else sum(map(len, sources))
     count = 0 if endless else held_out_rows(total, asked)
     if not count:
-        return list(sources), [HeldOut(source, sample(source, MOST // len(sources)), True) for source in sources]
-    kept, held = [], []
+        return list(sources), [
+            HeldOut(source, sample(source, max(MOST // len(sources), 1)), True) for source in sources[:MOST]
+        ]
+    kept, held, before = [], [], 0
     for source in sources:
-        places = chosen(source.counts, count * len(source) // total)
+        upto = before + len(source)
+        places = chosen(source.counts, count * upto // total - count * before // total)  # the sum is `count`
+        before = upto
         kept.append(OtherRows(source, places) if places else source)
         held += [HeldOut(source, places, False)] if places else []
     return kept, held

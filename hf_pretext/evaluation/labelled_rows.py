@@ -48,7 +48,7 @@ class LabelledRows:
     is no label: hidden test splits have it. With captions, rows without a caption are left out, too. Unlabelled rows of
     validation and test then form additional splits (see `without_labels`).
 
-    split_by_us: True if the test split was cut from train. timed: films for temporal localization, which need no label;
+    cut_from_train: the splits that were cut from train. timed: films for temporal localization, which need no label;
     None without.
     """
 
@@ -118,7 +118,7 @@ class LabelledRows:
     def _split(self, usable: dict[str, list[Row]]) -> None:
         rows = {split: [row for row in some if row.label is not None] for split, some in usable.items()}
         rows = {split: some for split, some in rows.items() if some or split == "train"}
-        self.split_by_us = "test" not in rows and "validation" not in rows
+        self.cut_from_train = {"test", "validation"} - validation_as_test(rows).keys()
         self._rows = cut(rows)
         if self.keeps_captions:
             others = {split: [row for row in usable[split] if row.label is None] for split in rows if split != "train"}

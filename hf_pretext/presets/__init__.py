@@ -15,13 +15,15 @@ from transformers import PreTrainedConfig
 LARGE_ROWS = 50_000  # samples from which an accelerator trains the large encoder
 MOST_EPOCHS, LARGE_EPOCHS = 100, 30
 CONTINUED_RATE = 5e-5  # learning rate from a pretrained encoder
-LOGS, CHECKPOINTS = 100, 10  # of a run
+OF_FRESH = ("max_length", "visible_only")  # settings that a pretrained encoder may not support
 COMMON = {
     "seeds": [0],
     "weight_decay": 0.05,
     "warmup_steps": 0.05,
     "lr_scheduler_type": "cosine",
     "save_total_limit": 2,
+    "logging_steps": 0.01,  # of all steps
+    "save_steps": 0.1,
 }
 SMOKE = {
     "seeds": [0],
@@ -62,12 +64,8 @@ class Preset:
         options = {**COMMON, **self.settings, **(self.for_large if large else {})}
         if continued:
             options["learning_rate"] = CONTINUED_RATE
-        batch = options["per_device_train_batch_size"]
+            options = {name: value for name, value in options.items() if name not in OF_FRESH}
         if rows is None:
-            length, steps = {"max_steps": self.samples // batch}, self.samples // batch
-        else:
-            epochs = LARGE_EPOCHS if large else min(self.samples / rows, MOST_EPOCHS)
-            epochs = round(epochs, 2) or 0.01
-            length, steps = {"num_train_epochs": epochs}, epochs * rows / batch
-        logged = {"logging_steps": max(round(steps / LOGS), 1), "save_steps": max(round(steps / CHECKPOINTS), 1)}
-        return {**options, **length, **logged}
+            return {**options, "max_steps": self.samples // options["per_device_train_batch_size"]}
+        epochs = LARGE_EPOCHS if large else min(self.samples / rows, MOST_EPOCHS)
+        return {**options, "num_train_epochs": max(round(epochs, 2), 0.01)}

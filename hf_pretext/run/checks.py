@@ -51,12 +51,13 @@ def check_evaluation(request: "Request") -> None:
         "--order_classes": " ".join(chosen_classes(request.settings)),
         "--localization_dataset": getattr(request.settings.get(LocalizationArguments), "localization_dataset", None),
         "--report_dataset": request.options.report_dataset,
+        **{f"--{name}": request.given[name] for name in ("eval_label", "eval_fractions") if name in request.given},
     }
     for option, value in asked.items():
         if value and not request.evaluated:
+            reason = "--eval_dataset is none" if request.options.eval_dataset is not None else "there is none"
             raise ValueError(
-                f"{option} {value} needs a labelled set, but --eval_dataset is none. Give an --eval_dataset, or leave "
-                f"{option} out."
+                f"{option} {value} needs a labelled set, but {reason}. Give an --eval_dataset, or leave {option} out."
             )
     metric = request.first.metric_for_best_model or ""
     if RANK in metric:

@@ -174,7 +174,7 @@ def resume_command(command: str, processes: int) -> str:
     command: of the recipe, e.g. "python recipes/rotation_emoji.py" or "hf-pretext train rotation". processes: of the
     run."""
     option, started = ["--resume_from_checkpoint", "last"], Path(sys.argv[0]).name
-    if (started != command.split()[0] and started != Path(command.split()[1]).name) or processes > 1:
+    if started not in {Path(word).name for word in command.split()[:2]} or processes > 1:
         return f"the same command with {' '.join(option)}"
     arguments = sys.orig_argv if command.startswith("python") else [started, *sys.argv[1:]]
     arguments = list(map(without_query, arguments))

@@ -15,6 +15,7 @@ from ..stream.settings import StreamSettings
 
 BYTES_OF_TOKEN = 4  # of a text, about
 TEXTS = ("text",)
+LONGEST = 512  # tokens of a sequence, if no length is set
 
 
 def samples_of(objective: type[PretextModel], values: Mapping[str, Any]) -> int | None:
@@ -22,13 +23,15 @@ def samples_of(objective: type[PretextModel], values: Mapping[str, Any]) -> int 
     unknown.
 
     values: options by name; `dataset` is a list. Raises `ValueError` for data that can't be opened."""
+    if not values["dataset"]:
+        raise ValueError("--dataset is missing. Give a folder, files or a Hub id.")
     sources = [opened(objective, dataset, values) for dataset in values["dataset"]]
     if any(source.endless for source in sources):
         return None
     if objective.inputs != TEXTS or objective.one_text_a_row:
         return sum(map(len, sources))
     size = sum(len(source) * source.row_bytes() for source in sources)
-    return max(int(size / (BYTES_OF_TOKEN * values["max_length"])), 1)
+    return max(int(size / (BYTES_OF_TOKEN * values.get("max_length", LONGEST))), 1)
 
 
 def opened(objective: type[PretextModel], dataset: str, values: Mapping[str, Any]) -> Source:

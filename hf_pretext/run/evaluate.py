@@ -129,7 +129,8 @@ def start_metrics(experiment: Experiment, kinds: Iterable[str], measured: bool) 
         kind: measured_transfer(experiment, "as it was", kind, partial(trained_transfer, model.encoders[kind]))
         for kind in begun
     }
-    full = measured and start.encoder is not None
+    heads = [p for name, p in model.named_parameters() if p.ndim and not name.startswith("full_model.")]
+    full = measured and start.encoder is not None and not heads  # heads of the objective are random here
     return OfSeed({}, transfers, measured_model(experiment, model) if full else {})
 
 
@@ -210,9 +211,7 @@ def compared(
     return {
         **described(labelled, experiment.fine_tuning(kind)),
         "kind": kind,
-        "test_seen_in_pretraining": labelled.split_by_us
-        and not experiment.cut
-        and labelled.name in [source.name for source in experiment.data.sources],
+        "test_seen_in_pretraining": experiment.sees("test"),
         "random_seeds": random_seeds,
         **compare(of_trained, of_random, baselines, labelled.labels.majority(), begun),
         "details": {"trained": of_trained, "random": of_random, **baselines, **({START: [begun]} if begun else {})},

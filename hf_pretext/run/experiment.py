@@ -41,7 +41,7 @@ from .command_line import CommandLine
 from .health import health_rows
 from .inputs import LabelledSets, check_kind_labels, open_data, open_labelled, plan_inputs
 from .question import may_ask, with_question
-from .settings import NO_DATASET, RunArguments
+from .settings import NO_DATASET, RunArguments, training_index
 from .trackers import LoggedArguments, Trackers, named_run
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ class Experiment:
     """A checked run: its options, models, data and labelled set.
 
     sets: the labelled sets. data_facts: entries of results.json about the data. trial: facts about the model. held_out:
-    rows of the training data that are held out; `[]` with a labelled set. cut: True if the labelled set is part of the
-    training data, without its validation and test rows."""
+    rows of the training data that are held out; `[]` with a labelled set. left_out: True if training leaves out rows of
+    the labelled set."""
 
     request: Request
     blueprint: Blueprint
@@ -134,7 +134,12 @@ class Experiment:
     data_facts: Mapping[str, Any]
     trial: Trial
     held_out: Sequence[HeldOut] = ()
-    cut: bool = False
+    left_out: bool = False
+
+    def sees(self, split: str) -> bool:
+        """Returns True if training sees rows of a split of the labelled set, without their labels."""
+        of_training = training_index(self.request.options) is not None
+        return of_training and split in self.labelled.cut_from_train and not self.left_out
 
     @cached_property
     def health_rows(self) -> HealthRows:
@@ -203,7 +208,8 @@ def plan(request: Request) -> Experiment:
     trial = try_out(request, blueprint, inputs, len(data) if keyed else None)
     check_kind_labels(request, trial.encoder_classes)
     sets = open_labelled(request, inputs)
-    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held, cut is not None)
+    left_out = cut is not None and bool(cut.places)
+    experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held, left_out)
     check_finished(experiment)
     return experiment
 
@@ -267,6 +273,10 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {"full_video"}
     if {"encoder", "image_encoder"} & given.keys():  # the encoder's image size applies
         names |= {"image_size"}
+    if {"encoder", "audio_encoder"} & given.keys():
+        names |= {"num_mel_bins"}
+    if {"encoder", "video_encoder"} & given.keys():
+        names |= {"video_size"}
     return names - given.keys()
 
 

@@ -32,8 +32,7 @@ def held_out(request: "Request", sources: list[Source], cut: Cut | None = None) 
         raise ValueError(
             f"--held_out_rows {asked} has no effect with --eval_dataset, whose validation split is used. Leave it out."
         )
-    name = request.options.eval_dataset
-    return [cut.of(source) if cut is not None and source.name == name else source for source in sources], []
+    return [cut.of(source) if cut is not None and i == cut.index else source for i, source in enumerate(sources)], []
 
 
 def health_rows(experiment: "Experiment") -> HealthRows:
@@ -41,8 +40,8 @@ def health_rows(experiment: "Experiment") -> HealthRows:
     set if there is one, else the held-out rows. Raises `ValueError` if none can be read."""
     held, labelled = experiment.held_out, experiment.labelled
     if labelled is not None:
-        of_training = labelled.name in [source.name for source in experiment.data.sources]
-        held = validation_rows(labelled, trained_on=labelled.split_by_us and of_training and not experiment.cut)
+        trained_on = experiment.sees("validation")
+        held = validation_rows(labelled, trained_on)
     return HealthRows(held, experiment.inputs, experiment.request.first.dataloader_num_workers)
 
 

@@ -34,6 +34,7 @@ from ..utils.paths import relative
 from ..utils.ranks import on_main_process
 from .build import Blueprint, Start, by_name
 from .health import held_out
+from .settings import same_data
 
 if TYPE_CHECKING:
     from .experiment import Request
@@ -122,7 +123,7 @@ def eval_columns(request: "Request", dataset: str) -> dict[str, str | None]:
     """Returns `{kind: column}` of a labelled set. Where it is the training data, its columns are those of training, if
     no other is given."""
     columns, training = asked_columns(request, "eval_"), asked_columns(request)
-    if dataset not in request.options.dataset:
+    if not any(same_data(dataset, other) for other in request.options.dataset):
         return columns
     return {kind: column or training[kind] for kind, column in columns.items()}
 

@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..data.hold_out import Cut
@@ -12,23 +13,26 @@ from ..evaluation.labelled_rows import EVALUATION, SPLITS, LabelledRows
 from ..modalities import Inputs
 from ..utils.ranks import on_main_process
 from .inputs import eval_columns, kind_labels
-from .settings import NO_DATASET
+from .settings import training_index
 
 if TYPE_CHECKING:
     from .experiment import Request
 
-MOST_ROWS = 20_000  # of a split of the user's data, if --eval_rows says no other number
+MOST_ROWS = 20_000  # of a split of training data that the user did not name as labelled set
+MOST_UNASKED = 200_000  # rows of training data in which no label is looked for unless it is named as labelled set
 MOST_CLASSES = 0.5  # classes for each row, above which a column names rows
 
 
 def may_ask(request: "Request") -> bool:
     """Returns True if --dataset may be the labelled set: it is named as such, or no other set is and it is alone."""
-    options, given = request.options, request.options.eval_dataset
-    if given is not None:
-        return given != NO_DATASET and given in options.dataset and options.split == "train"
+    options = request.options
+    if options.split != "train":
+        return False
+    if options.eval_dataset is not None:
+        return training_index(options) is not None
     kinds = vars(request.pairs) if request.pairs else {}
     others = any(value for name, value in kinds.items() if name.endswith("s_alone"))
-    return len(options.dataset) == 1 and options.split == "train" and not others
+    return len(options.dataset) == 1 and options.held_out_rows is None and not others
 
 
 def with_question(request: "Request", inputs: Inputs) -> tuple["Request", Cut | None]:
@@ -39,47 +43,56 @@ def with_question(request: "Request", inputs: Inputs) -> tuple["Request", Cut | 
     label that the user named and that can't be used."""
     if not may_ask(request):
         return request, None
-    options = request.options
-    dataset = options.eval_dataset or options.dataset[0]
-    if options.eval_dataset is not None and has_all_splits(request, inputs, dataset):
+    options, asked = request.options, request.options.eval_dataset is not None
+    index = training_index(options) or 0
+    limit = options.eval_rows if asked or options.eval_rows is not None else MOST_ROWS
+    answer = on_main_process(lambda: cut_of(request, inputs, index, limit))
+    if isinstance(answer, str):
+        request.say(f"No transfer is measured: {answer.rstrip('.')}. --eval_dataset names a labelled set.")
         return request, None
-    limit = MOST_ROWS if options.eval_rows is None else options.eval_rows
-    cut = on_main_process(lambda: cut_of(request, inputs, dataset, limit))
-    if isinstance(cut, str):
-        request.say(f"No transfer is measured: {cut} --eval_dataset names a labelled set.")
-        return request, None
-    options = dataclasses.replace(options, eval_dataset=dataset, eval_label=cut.label, eval_rows=limit)
-    return dataclasses.replace(request, options=options), cut
+    dataset = options.eval_dataset if asked else options.dataset[0]
+    options = dataclasses.replace(options, eval_dataset=dataset, eval_label=answer.label, eval_rows=limit)
+    return dataclasses.replace(request, options=options), answer
 
 
-def cut_of(request: "Request", inputs: Inputs, dataset: str, limit: int) -> Cut | str:
-    """Returns the rows of validation and test that are in the training split; a reason if the data has no label."""
-    options, kinds = request.options, tuple(inputs.by_name)
+def cut_of(request: "Request", inputs: Inputs, index: int, limit: int | None) -> Cut | str:
+    """Returns the rows of validation and test that are in the training split; a reason if the data has no label.
+
+    index: of the data in --dataset. limit: most rows of a split. Data with all three splits is not read."""
+    options, kinds, dataset = request.options, tuple(inputs.by_name), request.options.dataset[index]
+    asked = options.eval_dataset is not None or options.eval_label is not None
     reading = dataclasses.replace(request.reading, sample_by=None)
+    columns = eval_columns(request, dataset)
     try:
+        sources = open_splits(
+            dataset, {**columns, "label": options.eval_label}, (*inputs.needed, "label"), reading, EVALUATION
+        )
+        train = sources["train"]
+        if train.endless:
+            raise ValueError(f"{train.name} has no known length, so no rows can be left out of training.")
+        if not asked and len(train) > MOST_UNASKED:
+            return f"{train.name} has {len(train):,} rows, which are many to search for a label."
+        if sources.keys() == {*SPLITS}:
+            return Cut(index, train.columns["label"], [], list(train.counts))
+        captions = "text" in kinds and len(kinds) > 1
         rows = LabelledRows(
-            dataset,
-            inputs.needed,
-            options.eval_label,
-            eval_columns(request, dataset),
-            limit,
-            captions="text" in kinds and len(kinds) > 1,
-            reading=reading,
-            kind_labels=kind_labels(request),
+            dataset, inputs.needed, options.eval_label, columns, limit, captions, reading, kind_labels(request)
         )
     except ValueError as error:
-        if options.eval_dataset is not None or options.eval_label is not None:
-            raise
+        if asked:
+            raise ValueError(of_training(str(error), columns, request)) from error
         return str(error)
-    classes = {row.label for some in rows._rows.values() for row in some}
-    if options.eval_label is None and not 2 <= len(classes) <= MOST_CLASSES * len(rows):
-        return f"the column {rows.label!r} of {rows.name} has {len(classes):,} values in {len(rows):,} rows."
+    labels = {row.label for some in rows._rows.values() for row in some}
+    if not asked and not 2 <= len(labels) <= MOST_CLASSES * len(rows):
+        return f"the column {rows.label!r} of {rows.name} has {len(labels):,} values in {len(rows):,} rows"
     train = rows._rows["train"][0].source
     left_out = [row for split, some in rows._rows.items() if split != "train" for row in some if row.source is train]
-    return Cut(rows.label, sorted(row.place for row in left_out), list(train.counts))
+    return Cut(index, rows.label, sorted(row.place for row in left_out), list(train.counts))
 
 
-def has_all_splits(request: "Request", inputs: Inputs, dataset: str) -> bool:
-    """Returns True if nothing has to be cut from train. Raises `ValueError` for a dataset that can't be opened."""
-    reading = dataclasses.replace(request.reading, sample_by=None)
-    return set(open_splits(dataset, eval_columns(request, dataset), inputs.needed, reading, EVALUATION)) == {*SPLITS}
+def of_training(message: str, kinds: Iterable[str], request: "Request") -> str:
+    """Returns a message that names `--image_column` where no `--eval_image_column` was given."""
+    for kind in kinds:
+        if f"eval_{kind}_column" not in request.given:
+            message = message.replace(f"--eval_{kind}_column", f"--{kind}_column")
+    return message

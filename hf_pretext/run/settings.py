@@ -1,7 +1,11 @@
 """Options of every recipe. More options come from its objective, its kinds of data and `TrainingArguments`."""
 
+import os
 from dataclasses import dataclass, field
-from typing import ClassVar
+from os import PathLike
+from typing import Any, ClassVar
+
+from ..samples import located
 
 NO_DATASET = "none"
 
@@ -26,7 +30,8 @@ class RunArguments:
         --dataset, if it has a label; its validation and test rows are left out of training. `none` skips the
         evaluation.
     eval_label: Column of the labels in --eval_dataset. If not set, it is detected.
-    eval_rows: Maximum number of rows of each split of --eval_dataset. If not set: all.
+    eval_rows: Maximum number of rows of each split of --eval_dataset. If not set: all; 20,000 of --dataset, if that has
+        the labels.
     report_dataset: Labelled dataset whose examples report.png shows. Default: --eval_dataset.
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
@@ -59,3 +64,19 @@ class RunArguments:
     license: str | None = None
     language: list[str] = field(default_factory=list)
     limits: str | None = None
+
+
+def same_data(one: Any, other: Any) -> bool:
+    """Returns True if two values of --dataset name the same data: one object, one path, one URL or one Hub id."""
+    if not all(isinstance(each, (str, PathLike)) for each in (one, other)):
+        return one is other
+    one, other = (located(os.fspath(each)) for each in (one, other))
+    return one == other or os.path.realpath(os.path.expanduser(one)) == os.path.realpath(os.path.expanduser(other))
+
+
+def training_index(options: RunArguments) -> int | None:
+    """Returns the position in --dataset of the data that is also the labelled set; None for other labelled data."""
+    given = options.eval_dataset
+    if given in (None, NO_DATASET):
+        return None
+    return next((i for i, dataset in enumerate(options.dataset) if same_data(dataset, given)), None)

@@ -73,9 +73,17 @@ def test_the_choice_depends_only_on_row_counts_and_is_spread_over_pieces():
 
 def test_each_source_of_a_mixture_gives_its_share():
     kept, held = hold_out([numbers(9000, "x"), numbers(1000, "y"), numbers(5, "z")])
-    assert [len(each.places) for each in held] == [89, 9]
-    assert [len(source) for source in kept] == [8911, 991, 5]
-    assert [row["text"][0] for each in held for row in each.source.take(each.places)] == ["x"] * 89 + ["y"] * 9
+    assert [len(each.places) for each in held] == [89, 10, 1]  # 1 % of all rows
+    assert [len(source) for source in kept] == [8911, 990, 4]
+    expected = ["x"] * 89 + ["y"] * 10 + ["z"]
+    assert [row["text"][0] for each in held for row in each.source.take(each.places)] == expected
+
+
+def test_many_small_sources_give_rows_too():
+    kept, held = hold_out([numbers(10, "x") for _ in range(200)])
+    assert sum(len(each.places) for each in held) == 64 and sum(map(len, kept)) == 2000 - 64
+    _, sampled = hold_out([numbers(1) for _ in range(3)])
+    assert [len(each.places) for each in sampled] == [1, 1, 1]
 
 
 def test_little_data_and_data_without_a_length_is_trained_on_in_full():

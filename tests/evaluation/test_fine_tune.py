@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, EMOJI, IMAGE, IMAGE_ENCODERS
-from transformers import AutoModel
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModel, PreTrainedTokenizerFast
 
 import hf_pretext
 from hf_pretext.cli import main
@@ -210,5 +212,7 @@ def test_a_saved_encoder_from_the_command_line(tmp_path, capsys):
 
 def test_a_text_encoder_is_refused_before_the_labelled_set_is_read(tmp_path):
     AutoModel.from_config(CONFIGS["bert"]()).save_pretrained(tmp_path)
+    words = Tokenizer(WordLevel({"[UNK]": 0, "[PAD]": 1, "a": 2, "b": 3, "c": 4}, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=words, pad_token="[PAD]", unk_token="[UNK]").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="--fine_tune 1 trains only image encoders, but this encoder takes text"):
         evaluate(tmp_path, str(tmp_path / "nothing"), fine_tune=1)

@@ -38,7 +38,7 @@ def test_hidden_labels_and_columns_that_hold_none(emoji):
     train, hidden = (rows.add_column("kind", values).cast_column("kind", labels) for values in (numbers, [-1] * 40))
     some = labelled(datasets.DatasetDict(train=train, test=hidden), "kind")
     assert some.labels.names == ["a", "b"] and some.left_out == {"rows without a label": 40}
-    assert some.split_by_us and len(some) == 40
+    assert some.cut_from_train == {"test", "validation"} and len(some) == 40
     spoilt = rows.add_column("kind", [float("nan"), 1.0] * 20).add_column("many", [[1]] * 40)
     with pytest.raises(ValueError, match="'kind' has 1 classes"):
         labelled(spoilt, "kind")

@@ -103,6 +103,7 @@ NEXT = {
 }
 TEXTS = {
     "causal_lm": [*HALVES, *NEXT],
+    "masked_lm": [*HALVES],
     "replaced_token": [*HALVES],
     "sentence": [*HALVES],
 }

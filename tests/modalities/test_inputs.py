@@ -167,7 +167,7 @@ def test_six_combinations_come_out_of_the_labelled_set(combination, monkeypatch)
         "validation": 1,
         "test": 3,
     }
-    assert len(labelled) == ROWS and not labelled.left_out and labelled.split_by_us
+    assert len(labelled) == ROWS and not labelled.left_out and labelled.cut_from_train == {"test", "validation"}
     batches = labelled.pretext_batches("train")
     assert len(list(batches)) == len(batches) == 3
     for batch in batches:

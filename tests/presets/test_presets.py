@@ -81,18 +81,15 @@ def test_length_depends_on_the_number_of_samples(rows, large, length):
     options = preset().options(rows, large)
     assert {name: options.get(name) for name in length} == length
     assert len({"max_steps", "num_train_epochs"} & options.keys()) == 1
-    assert options["logging_steps"] >= 1 and options["save_steps"] >= 1
-
-
-def test_about_a_hundred_logs_and_ten_checkpoints():
-    options = preset().options(200_000, True)
-    assert (options["logging_steps"], options["save_steps"]) == (6000, 60_000)
+    assert (options["logging_steps"], options["save_steps"]) == (0.01, 0.1)  # of the steps of the run, however many
 
 
 def test_a_pretrained_encoder_gets_a_small_learning_rate():
-    one = Preset(None, None, None, "emoji", 10, {"per_device_train_batch_size": 1, "learning_rate": 1.0})
-    assert one.options(10)["learning_rate"] == 1.0
-    assert one.options(10, continued=True)["learning_rate"] == CONTINUED_RATE
+    settings = {"per_device_train_batch_size": 1, "learning_rate": 1.0, "visible_only": True}
+    one = Preset(None, None, None, "emoji", 10, settings)
+    assert one.options(10)["learning_rate"] == 1.0 and one.options(10)["visible_only"]
+    continued = one.options(10, continued=True)
+    assert continued["learning_rate"] == CONTINUED_RATE and "visible_only" not in continued
 
 
 def test_large_settings_win_and_an_objective_without_defaults_names_the_fix(monkeypatch):

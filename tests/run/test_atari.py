@@ -219,7 +219,7 @@ def test_the_package_opens_it_as_a_labelled_set_of_sounds_and_of_films(folders):
     sounds = Audio(Wav2Vec2FeatureExtractor(return_attention_mask=True), 2.0)
     for inputs in (Inputs(Video(default_video_processor(16), 4)), Inputs(sounds)):
         labelled = LabelledSet(str(folders[0]), inputs, "json.game")
-        assert not labelled.left_out and not labelled.split_by_us and len(labelled.labels.names) >= 2
+        assert not labelled.left_out and not labelled.cut_from_train and len(labelled.labels.names) >= 2
     assert next(iter(labelled.batches("test")))["input_values"].shape[1] == 32_000
     assert open_source(str(folders[0]), needed=(("audio", "video"), "video")).columns == {"video": "mp4"}
 

@@ -180,7 +180,7 @@ def test_narrations_are_shifted_and_some_are_chatter(module, rows):
 def test_the_share_opens_as_a_labelled_set_of_films():
     for name in NAMES[:2]:
         labelled = LabelledSet(str(FILMS / name), Inputs(Video(default_video_processor(32), 4)), "json.level")
-        assert len(labelled.labels.names) == 5 and not labelled.left_out and not labelled.split_by_us
+        assert len(labelled.labels.names) == 5 and not labelled.left_out and not labelled.cut_from_train
 
 
 def test_the_script_makes_the_same_frames(module, rows):

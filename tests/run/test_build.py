@@ -239,13 +239,13 @@ def test_only_towers_with_pretrained_weights_have_a_start(tmp_path):
 
 
 def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, emoji):
-    """The random encoder next to it is in full precision, and the card says that test was seen in pretraining."""
+    """The random encoder next to it is in full precision, and training does not see the test rows."""
     encoder("resnet").to(torch.bfloat16).save_pretrained(tmp_path / "encoder")
     emoji(count=60).rename_column("group", "label").to_parquet(tmp_path / "own.parquet")
     original = ["--dataset", tmp_path / "own.parquet", "--eval_dataset", tmp_path / "own.parquet"]
     results = main(ROTATION, "--encoder", tmp_path / "encoder", *original, *SIDE, output_dir=tmp_path / "run")
-    assert results["transfer"]["test_seen_in_pretraining"] is True and results["transfer"]["label"] == "label"
-    assert "these metrics are not on unseen data" in (tmp_path / "run" / "README.md").read_text()
+    assert results["transfer"]["test_seen_in_pretraining"] is False and results["transfer"]["label"] == "label"
+    assert results["data"]["rows"] == 44 and results["transfer"]["rows"]["test"] == 12
 
 
 def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):

@@ -100,7 +100,7 @@ def test_a_note_begins_when_the_emoji_jumps(module):
 
 def test_the_folder_is_a_labelled_set_of_films():
     labelled = LabelledSet(str(FILMS), Inputs(Video(default_video_processor(32), 4)), "json.game")
-    assert len(labelled.labels.names) == 10 and not labelled.left_out and not labelled.split_by_us
+    assert len(labelled.labels.names) == 10 and not labelled.left_out and not labelled.cut_from_train
     assert {split: len(labels) for split, labels in labelled.labels.splits.items()} == {
         split: 10 * n for split, n in TIMES.items()
     }

@@ -101,7 +101,9 @@ def test_smoke_takes_the_tiny_encoder():
 @pytest.mark.parametrize(
     ("given", "dropped", "kept"),
     [
-        ({"dataset"}, {"text_column", "images_alone", "license", "limits", "mixture_weights"}, {"eval_label"}),
+        ({"dataset"}, {"text_column", "images_alone", "license", "mixture_weights"}, set()),
+        ({"dataset"}, {"eval_dataset", "eval_label"}, {"max_length"}),
+        ({"audio_encoder"}, {"num_mel_bins"}, {"video_size"}),
         ({"texts_alone"}, {"mixture_weights"}, {"license", "images_alone"}),
         (
             {"eval_dataset"},

@@ -12,6 +12,7 @@ from recipe_runs import requested
 from transformers import AutoModel
 
 import hf_pretext
+from hf_pretext.presets import CONTINUED_RATE
 from hf_pretext.recipe import default_recipe
 from hf_pretext.run import default
 
@@ -78,9 +79,29 @@ def test_python_on_the_embedded_set_shows_tables(place):
     assert results["card"]["license"] == "apache-2.0"
 
 
+def test_the_results_of_a_smoke_run_are_its_own(place):
+    hf_pretext.pretrain("rotation", dataset="images", **SHORT)
+    assert hf_pretext.pretrain("rotation", dataset="images", smoke=True).folder.name == "rotation-smoke"
+
+
+@pytest.mark.parametrize(
+    ("given", "rate"),
+    [
+        ({"encoder": "some/model"}, CONTINUED_RATE),
+        ({"image_encoder": "a/b", "text_encoder": "c/d"}, CONTINUED_RATE),
+        ({"image_encoder": "a/b"}, 1e-3),  # the other one begins fresh
+        ({"image_encoder": None, "text_encoder": "c/d"}, 1e-3),
+        ({}, 1e-3),
+    ],
+)
+def test_the_learning_rate_is_small_only_if_all_encoders_are_trained(given, rate):
+    assert default_recipe("contrastive", given).settings["learning_rate"] == rate
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
+        ({"dataset": []}, "--dataset is missing"),
         ({"lerning_rate": 1}, "no option lerning_rate. Did you mean --learning_rate"),
         ({"dataset": "nowhere/at/all"}, "--dataset nowhere/at/all: no such file or folder"),
         ({"num_rotations": 3}, "num_rotations"),
