@@ -36,8 +36,8 @@ samples are those of the recorded recipes that are named. How other settings did
 where a recipe has one. Training takes as many epochs as give the number of samples, at most {epochs}.
 - **Large data** on an accelerator: a larger encoder and {large} epochs, with settings that follow the papers. No run \
 of this size was recorded: start with a short one (`--max_steps`).
-- **From a pretrained encoder** (`--encoder`): learning rate {rate:g}. The image size, the tokenizer and the length of \
-texts are the encoder's.
+- **From a pretrained encoder** (`--encoder`): learning rate {rate:g}, if no encoder of the model begins fresh. The \
+sizes of images, frames and log-mel and the tokenizer are the encoder's; texts have at most 128 tokens (`--max_length`).
 - One seed (`--seeds 0`). Three seeds (`--seeds 0 1 2`) give a verdict on whether the encoder beats a random one.
 
 """

@@ -15,7 +15,6 @@ from ..stream.settings import StreamSettings
 
 BYTES_OF_TOKEN = 4  # of a text, about
 TEXTS = ("text",)
-LONGEST = 512  # tokens of a sequence, if no length is set
 
 
 def samples_of(objective: type[PretextModel], values: Mapping[str, Any]) -> int | None:
@@ -31,7 +30,7 @@ def samples_of(objective: type[PretextModel], values: Mapping[str, Any]) -> int 
     if objective.inputs != TEXTS or objective.one_text_a_row:
         return sum(map(len, sources))
     size = sum(len(source) * source.row_bytes() for source in sources)
-    return max(int(size / (BYTES_OF_TOKEN * values.get("max_length", LONGEST))), 1)
+    return max(int(size / (BYTES_OF_TOKEN * values.get("max_length", TextArguments.max_length))), 1)
 
 
 def opened(objective: type[PretextModel], dataset: str, values: Mapping[str, Any]) -> Source:

@@ -66,8 +66,7 @@ def results(experiment: "Experiment") -> dict:
     of_trained, of_random = [], []
     for seed, args in seeds.items():
         of_trained.append(measured(experiment, experiment.as_fast_layout(blueprint.trained(args.output_dir))))
-        model = experiment.as_fast_layout(blueprint.random(seed))
-        of_random.append(measured(experiment, model, pretext=needs_no_data(model)))
+        of_random.append(untrained(experiment, seed))
     rows, first = experiment.health_rows, of_trained[0]
     return {
         "dataset": " + ".join(relative(name) for name in rows.names),
@@ -80,6 +79,12 @@ def results(experiment: "Experiment") -> dict:
         "chance": first.chance,
         "warnings": warnings(first.metrics, first.chance, list(first.sizes), of_random[0].metrics),
     }
+
+
+def untrained(experiment: "Experiment", seed: int) -> Health:
+    """Measures the random model of a seed."""
+    model = experiment.as_fast_layout(experiment.blueprint.random(seed))
+    return measured(experiment, model, pretext=needs_no_data(model))
 
 
 def over_seeds(each: list[Health]) -> dict[str, dict]:

@@ -127,7 +127,7 @@ def test_towers_side_by_side_run_in_the_pipeline(vision, text, smoke, tmp_path):
 
 def test_a_stopped_run_goes_on_to_the_same_weights(smoke, tmp_path):
     folder, _ = smoke
-    options = ("--eval_dataset", "none", "--save_total_limit", 5)
+    options = ("--eval_dataset", "none", "--held_out_rows", 0, "--save_total_limit", 5)
     main(CONTRASTIVE, *options, output_dir=tmp_path)
     os.unlink(tmp_path / "run.json")
     for name in os.listdir(tmp_path / "checkpoint-4"):
