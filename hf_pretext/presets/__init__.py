@@ -15,14 +15,14 @@ from transformers import PreTrainedConfig
 LARGE_ROWS = 50_000  # samples from which an accelerator trains the large encoder
 MOST_EPOCHS, LARGE_EPOCHS = 100, 30
 CONTINUED_RATE = 5e-5  # learning rate from a pretrained encoder
-OF_FRESH = ("max_length", "visible_only")  # settings that a pretrained encoder may not support
+OF_FRESH = ("max_length", "visible_only", "decoder_layers")  # settings that a pretrained encoder may not support
 COMMON = {
     "seeds": [0],
     "weight_decay": 0.05,
     "warmup_steps": 0.05,
     "lr_scheduler_type": "cosine",
     "save_total_limit": 2,
-    "logging_steps": 0.01,  # of all steps
+    "logging_steps": 0.02,  # of all steps
     "save_steps": 0.1,
 }
 SMOKE = {

@@ -81,7 +81,7 @@ def test_length_depends_on_the_number_of_samples(rows, large, length):
     options = preset().options(rows, large)
     assert {name: options.get(name) for name in length} == length
     assert len({"max_steps", "num_train_epochs"} & options.keys()) == 1
-    assert (options["logging_steps"], options["save_steps"]) == (0.01, 0.1)  # of the steps of the run, however many
+    assert (options["logging_steps"], options["save_steps"]) == (0.02, 0.1)  # of the steps of the run, however many
 
 
 def test_a_pretrained_encoder_gets_a_small_learning_rate():

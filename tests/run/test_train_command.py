@@ -7,7 +7,7 @@ import sys
 import datasets
 import pytest
 import torch
-from conftest import EMOJI
+from conftest import CONFIGS, EMOJI
 from recipe_runs import requested
 from transformers import AutoModel
 
@@ -15,6 +15,7 @@ import hf_pretext
 from hf_pretext.presets import CONTINUED_RATE
 from hf_pretext.recipe import default_recipe
 from hf_pretext.run import default
+from hf_pretext.run.experiment import ask, plan
 
 SHORT = {"max_steps": 2, "per_device_train_batch_size": 4, "use_cpu": True, "image_size": 32}
 
@@ -111,6 +112,18 @@ def test_python_raises_before_anything_is_written(options, reason, place):
     with pytest.raises(ValueError, match=reason):
         hf_pretext.pretrain("rotation", **{"dataset": "images", "output_dir": "x", **options})
     assert not (place / "x").exists()
+
+
+@pytest.mark.parametrize("objective", ["rotation", "masked_image", "colorization"])
+@pytest.mark.parametrize("encoder", ["vit", "resnet"])
+def test_defaults_fit_a_pretrained_encoder(place, objective, encoder):
+    """What only fresh encoders of the defaults support is left out."""
+    AutoModel.from_config(CONFIGS[encoder]()).save_pretrained("encoder")
+    given = {"dataset": ["images"], "encoder": "encoder", "image_size": 32}
+    recipe = default_recipe(objective, given)
+    line = recipe._command_line()
+    planned = plan(ask(recipe, hf_pretext.registry.objective_class(objective), line, line.with_defaults(given)))
+    assert planned.request.first.learning_rate == CONTINUED_RATE and len(planned.data) == 40
 
 
 def test_length_and_encoder_follow_the_data(place, monkeypatch):
