@@ -50,8 +50,8 @@ def experiment(tmp_path):
 
     def of(labelled=None, push=False):
         first = SimpleNamespace(output_dir=str(tmp_path), push_to_hub=push, device="cpu")
-        recipe = SimpleNamespace(name="bread")
-        request = SimpleNamespace(first=first, recipe=recipe, say=print, trackers=Trackers())
+        recipe = SimpleNamespace(name="bread", command="bake bread")
+        request = SimpleNamespace(first=first, recipe=recipe, given={}, say=print, trackers=Trackers())
         sets = SimpleNamespace(shown=labelled)
         return SimpleNamespace(request=request, labelled=labelled, sets=sets, panel_models=dict)
 
