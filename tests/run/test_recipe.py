@@ -105,13 +105,14 @@ def test_results_are_the_same_when_run_once_more(smoke, tmp_path):
 
 
 def test_users_pictures_without_labels(tmp_path, emoji):
-    """A folder of unlabelled images, one of them broken: trained on, metrics still from the recipe's own set."""
+    """A folder of unlabelled images, one of them broken: trained on, and judged on another set that is asked for."""
     images = tmp_path / "images"
     images.mkdir()
     for i, row in enumerate(emoji(count=20)):
         row["image"].resize((50 + i, 70)).save(images / f"{i}.jpg")
     (images / "broken.jpg").write_bytes((images / "3.jpg").read_bytes()[:200])
-    results = main(ROTATION, "--dataset", images, "--eval_rows", 40, output_dir=tmp_path / "run")
+    other = ["--eval_dataset", "emoji", "--eval_label", "group", "--eval_rows", 40]
+    results = main(ROTATION, "--dataset", images, *other, output_dir=tmp_path / "run")
     assert results["data"]["rows"] == 21
     assert results["transfer"]["dataset"] == "emoji"
     assert sum(results["seeds"][0]["bad_samples"].values()) >= 1
