@@ -76,9 +76,9 @@ def write_measured(all_results: list[dict]) -> None:
 
 
 def tasks(kind: str | None = None) -> list[dict]:
-    """Returns a description of each objective: name, summary, inputs, dataset (embedded, of the defaults), and the
-    entries of its recipes (`measured`). kind: only objectives of this kind of data. Raises `ValueError` for an unknown
-    kind."""
+    """Returns a description of each objective: name, summary, inputs, and the entries of its recipes (`measured`).
+
+    kind: only objectives of this kind of data. Raises `ValueError` for an unknown kind."""
     if kind is not None:
         modality_class(kind)
     recorded = json.loads(MEASURED.read_text(encoding="utf-8"))
@@ -87,7 +87,6 @@ def tasks(kind: str | None = None) -> list[dict]:
             "name": name,
             "summary": described(name)["summary"],
             "inputs": list(objective_class(name).inputs),
-            "dataset": preset(name).dataset,
             "measured": [entry for entry in recorded if entry["objective"] == name],
         }
         for name in names(OBJECTIVES)
