@@ -139,18 +139,16 @@ def test_a_sample_is_opened_by_its_name(elsewhere):
     assert int(elsewhere("-c", code)) > 3000
 
 
-TINY = """
-from transformers import AutoModel, ResNetConfig
-config = ResNetConfig(embedding_size=16, hidden_sizes=[16, 16], depths=[1, 1], layer_type="basic")
-AutoModel.from_config(config).save_pretrained("encoder")
-"""
-
-
-def test_an_encoder_is_evaluated_on_a_sample(elsewhere, tmp_path):
-    """Once `hf-pretext train` exists, it belongs here: train on the sample, evaluate, card."""
-    elsewhere("-c", TINY)
-    options = ["--dataset", "emoji", "--label", "group", "--rows", ROWS, "--image_size", 32, "--output", "metrics.json"]
-    printed = elsewhere("hf-pretext", "evaluate", "encoder", *map(str, options))
+def test_the_first_ten_minutes(elsewhere, tmp_path):
+    """Trains on a sample, evaluates the folder, writes its card again, and loads it in a process without the package."""
+    printed = elsewhere("hf-pretext", "train", "rotation", "--smoke", "--output_dir", "mine")
+    assert "linear probe" in printed and "hf-pretext push mine you/your-encoder" in printed
+    assert "rotation" in elsewhere("hf-pretext", "objectives")
+    options = ["--dataset", "emoji", "--label", "group", "--rows", ROWS, "--output", "metrics.json"]
+    assert "linear probe" in elsewhere("hf-pretext", "evaluate", "mine", *map(str, options))
     transfer = json.loads((tmp_path / "metrics.json").read_text())["transfer"]
-    assert "linear probe" in printed
     assert 0 <= transfer["figures"]["trained"]["linear_probe_top1"]["mean"] <= 1
+    elsewhere("hf-pretext", "card", "mine", "--license", "mit")
+    assert "license: mit" in (tmp_path / "mine" / "README.md").read_text()
+    alone = "import sys; sys.modules['hf_pretext'] = None; from transformers import AutoModel; "
+    assert elsewhere("-c", f"{alone}print(type(AutoModel.from_pretrained('mine')).__name__)").strip() == "ResNetModel"
