@@ -140,7 +140,7 @@ def test_a_sample_is_opened_by_its_name(elsewhere):
 
 
 def test_the_first_ten_minutes(elsewhere, tmp_path):
-    """Trains on a sample, evaluates the folder, writes its card again, and loads it in a process without the package."""
+    """Trains on a sample, evaluates the folder, writes its card again, and loads it without the package."""
     printed = elsewhere("hf-pretext", "train", "rotation", "--smoke", "--output_dir", "mine")
     assert "linear probe" in printed and "hf-pretext push mine you/your-encoder" in printed
     assert "rotation" in elsewhere("hf-pretext", "objectives")

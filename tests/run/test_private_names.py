@@ -9,7 +9,6 @@ import transformers
 from conftest import EMOJI
 from recipe_runs import CONTRASTIVE, FLAVA, MASKED_LM, SHAKESPEARE, main, saved, shakespeare_tokenizer
 
-from hf_pretext.cards import read_results
 from hf_pretext.cards.push import revisions
 
 SECRET = "telltale"
@@ -18,8 +17,8 @@ STEPS = ("--max_steps", 4, "--save_steps", 2, "--record_samples", "True", "--log
 
 def leaks(run: Path, into: Path) -> dict[str, set[str]]:
     """The files that a push of everything would send and that name what is secret."""
-    staged = [folder for folder, _, _ in revisions(run, read_results(run), "me/x", "main", "last", True, into / "last")]
-    staged += [folder for folder, _, _ in revisions(run, read_results(run), "me/x", "main", "all", True, into / "all")]
+    staged = [folder for folder, _, _ in revisions(run, "me/x", "main", "last", True, into / "last")]
+    staged += [folder for folder, _, _ in revisions(run, "me/x", "main", "all", True, into / "all")]
     files = {path for folder in staged for path in folder.rglob("*") if path.is_file()}
     assert {"README.md", "results.json", "stream.json", "trainer_state.json"} <= {path.name for path in files}
     assert all(SECRET not in path.name for path in files)
