@@ -217,6 +217,7 @@ def test_clips_of_a_saved_encoder_are_those_of_training(options, tmp_path):
     assert open_encoder(str(tmp_path), "run")[1:] == ("audio", "audio_visual")
 
 
+@pytest.mark.slow
 def test_each_encoder_of_sounds_and_films_is_measured_as_in_its_run(tmp_path):
     model, inputs = of_films(tmp_path, seconds=1.0, fps=5.0, num_mel_bins=16)
     labelled = LabelledSet(str(FILMS), inputs, "json.game", limit=ROWS)

@@ -335,6 +335,7 @@ def test_an_architecture_without_a_head_for_pairs_is_refused():
         MaskedLMForPreTraining.from_encoder(one, pairs="order", **SETTINGS)
 
 
+@pytest.mark.slow
 def test_order_of_segments_is_learned():
     """Documents of ascending tokens: of a swapped pair, the first segment has the larger tokens."""
     torch.manual_seed(0)

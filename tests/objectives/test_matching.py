@@ -97,6 +97,7 @@ def test_the_first_token_is_made_of_the_cosine():
     torch.testing.assert_close(model.match(**batch), score)
 
 
+@pytest.mark.slow
 def test_learns_one_batch_by_each_of_its_losses():
     for weight in (0.0, 1.0):
         model, batch = model_of(contrastive_weight=weight, negatives="shuffled").eval(), pairs()  # no dropout

@@ -229,6 +229,7 @@ def test_the_encoder_as_it_was_is_a_row_of_each_table(tmp_path):
     assert "+0.000 over the encoder as it was (no verdict: that needs 3 trained seeds)" in card
 
 
+@pytest.mark.slow
 def test_only_towers_with_pretrained_weights_have_a_start(tmp_path):
     encoder("vit").save_pretrained(tmp_path / "vision")
     options = ["--image_encoder", tmp_path / "vision", "--max_steps", 1, "--eval_rows", 40]

@@ -66,6 +66,7 @@ def test_a_run_of_texts_names_nothing_and_resumes_where_everything_has_moved(sec
         main(MASKED_LM, *longer, output_dir=tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_pairs_with_an_evaluation_and_towers_name_nothing(secret, tmp_path):
     shutil.copytree(EMOJI, secret / "emoji")
     small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)

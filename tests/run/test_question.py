@@ -113,6 +113,7 @@ def test_the_card_says_what_it_was_judged_by(folder, tmp_path):
     assert again["transfer"]["figures"] == results["transfer"]["figures"]
 
 
+@pytest.mark.slow
 def test_two_ranks_leave_out_the_same_rows(folder, tmp_path):
     on_two_processes(ROTATION, "--dataset", folder / "classes", *BRIEF, output_dir=tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())

@@ -15,6 +15,7 @@ TRUE = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_measures_localization_next_to_subtitles_and_chance(tmp_path):
     results = main(MIL_NCE, "--localization_dataset", FILMS, *TRUE, "--max_steps", 1, output_dir=tmp_path / "run")
     assert not results["localization"]["dataset"].startswith("/")  # no path of a machine

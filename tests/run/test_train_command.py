@@ -80,6 +80,7 @@ def test_python_on_the_embedded_set_shows_tables(place):
     assert results["card"]["license"] == "apache-2.0"
 
 
+@pytest.mark.slow
 def test_the_results_of_a_smoke_run_are_its_own(place):
     hf_pretext.pretrain("rotation", dataset="images", **SHORT)
     assert hf_pretext.pretrain("rotation", dataset="images", smoke=True).folder.name == "rotation-smoke"
