@@ -166,6 +166,8 @@ def page(results: dict[str, list[dict]], given: list[str]) -> str:
             lines.append(f"| {title} | {size} | {steps} | {' | '.join(cells)} |")
     cells = [f"{recorded[f'{method}_top1']['mean']:.3f}" for method in methods]
     lines.append(f"| TF-IDF of full texts | — | — | {' | '.join(cells)} |")
+    missing = [name for name in KNOWN if name not in results]
+    lines += ["", f"Not measured: {', '.join(missing)}."] if missing else []
     return "\n".join(lines) + "\n"
 
 

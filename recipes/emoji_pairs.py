@@ -18,14 +18,7 @@ ABOUT_REVIEWS = (
 SETTINGS = {
     "dataset": [EMOJI],
     "eval_dataset": EMOJI,
-    "eval_label": "group",
-    "text_column": "text",
-    "other_captions": ["keywords"],
-    "caption_weights": [0.5, 0.5],
-    "prompts": ["{}", "a drawing of {}", "an emoji of {}"],
-    "license": "apache-2.0",  # NOTICE has the licences of the images
-    "language": ["en"],
-    "limits": ABOUT_EMOJI,
+    **DATA_SETS[EMOJI],
     "image_size": 64,
     "horizontal_flip": 0.5,  # although a few captions say left or right
     "crop_scale": 0.5,

@@ -3,6 +3,7 @@
 from transformers import PreTrainedConfig
 
 from . import Preset
+from .texts import clip_text
 
 FRAMES = {
     "seconds": 1.0,
@@ -77,7 +78,7 @@ def resnet_and_transformer(
     """Returns the config of a ResNet on frames, whose first maps are of a quarter of the size, and a CLIP text encoder.
 
     width: channels of the stem of the ResNet. text_width, text_layers: hidden size and layers of the text encoder."""
-    from transformers import CLIPTextConfig, ResNetConfig
+    from transformers import ResNetConfig
 
     from ..modules.composite_config import CompositeConfig
 
@@ -88,18 +89,8 @@ def resnet_and_transformer(
         layer_type="basic",
         downsample_in_first_stage=True,
     )
-    text = CLIPTextConfig(
-        vocab_size=vocab_size,
-        hidden_size=text_width,
-        num_hidden_layers=text_layers,
-        num_attention_heads=max(text_width // 64, 1),
-        intermediate_size=text_width * 4,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-        bos_token_id=None,
-        eos_token_id=eos_token_id,
-        initializer_factor=8.0,  # else all sentences are nearly the same at the start, and learning begins late
-    )
+    text = clip_text(vocab_size, max_length, pad_token_id, eos_token_id, text_width, text_layers)
+    text.initializer_factor = 8.0  # else all sentences are nearly the same at the start, and learning begins late
     encoders = {"video": video, "text": text}
     return CompositeConfig(encoders={kind: config.to_diff_dict() for kind, config in encoders.items()})
 

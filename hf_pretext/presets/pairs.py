@@ -2,6 +2,8 @@
 
 from transformers import PreTrainedConfig
 
+from .texts import clip_text
+
 SMALL = {
     "image_size": 64,
     "horizontal_flip": 0.5,
@@ -42,21 +44,11 @@ def resnet_and_transformer(
     widths, depths: channels and blocks of the four stages of the ResNet.
     text_width, text_layers: hidden size and layers of the text transformer. text_width is also the embedding size.
     """
-    from transformers import CLIPTextConfig, TimmWrapperConfig, VisionTextDualEncoderConfig
+    from transformers import TimmWrapperConfig, VisionTextDualEncoderConfig
 
     sizes = {"channels": list(widths), "layers": list(depths), "stem_type": "deep", "stem_width": widths[0] // 2}
     vision = TimmWrapperConfig(architecture="resnet18", model_args=sizes, hidden_size=widths[-1])
-    text = CLIPTextConfig(
-        vocab_size=vocab_size,
-        hidden_size=text_width,
-        num_hidden_layers=text_layers,
-        num_attention_heads=max(text_width // 64, 1),
-        intermediate_size=text_width * 4,
-        max_position_embeddings=max_length,
-        pad_token_id=pad_token_id,
-        bos_token_id=None,  # not the default, which is an id of CLIP's vocabulary
-        eos_token_id=eos_token_id,
-    )
+    text = clip_text(vocab_size, max_length, pad_token_id, eos_token_id, text_width, text_layers)
     return VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=text_width)
 
 

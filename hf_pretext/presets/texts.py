@@ -123,3 +123,22 @@ def large_llama(
 ) -> PreTrainedConfig:
     """Returns the config of a Llama of width 512 and 8 layers."""
     return llama(vocab_size, max_length, pad_token_id, bos_token_id, eos_token_id, WIDTH, LAYERS)
+
+
+def clip_text(
+    vocab_size: int, max_length: int, pad_token_id: int, eos_token_id: int, width: int, layers: int
+) -> PreTrainedConfig:
+    """Returns the config of CLIP's text transformer, for pairs of a text and an image or a film."""
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        vocab_size=vocab_size,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(width // 64, 1),
+        intermediate_size=width * 4,
+        max_position_embeddings=max_length,
+        pad_token_id=pad_token_id,
+        bos_token_id=None,  # not the default, which is an id of CLIP's vocabulary
+        eos_token_id=eos_token_id,
+    )
