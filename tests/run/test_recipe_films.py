@@ -44,7 +44,9 @@ def test_data_that_the_options_replace_is_not_fetched():
     recipe._with_fetched(dict(given), given)
     assert fetched == []
     recipe._with_fetched({"dataset": ["mine"]}, {"dataset": ["mine"], "eval_label": "json.session"})
-    assert fetched == ["eval_dataset"]
+    assert fetched == []  # the label is a column of the user's own data
+    recipe._with_fetched({"eval_dataset": "none"}, {"eval_dataset": "none"})
+    assert fetched == ["dataset"]
 
 
 def test_a_label_of_a_kind_without_encoder_is_refused():
