@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from .registry import objective_class
 from .utils.columns import check_columns
 from .utils.paths import relative
 from .utils.settings import make_settings
+
+if TYPE_CHECKING:
+    from .modules.cues import Cue, Question
 
 EVAL_SEED = 0
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
@@ -162,6 +165,9 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     match_is_cosine: ClassVar[bool] = False  # True if `match` is the cosine of the embeddings of `embed`
     processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
+    cues: ClassVar[tuple["Cue", ...]] = ()  # what may reveal the answers of `ask`
+    artefacts: ClassVar[tuple["Cue", ...]] = ()  # cues that are no content of the data, and must reveal nothing
+    controls: ClassVar[tuple["Cue", ...]] = ()  # cues that cannot reveal anything
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
 
@@ -275,6 +281,15 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         """Returns normalised images `(B, C, H, W)` or clips `(B, F, C, H, W)` by title: what the model in `eval()` sees
         and what it predicts."""
         raise NotImplementedError(f"{type(self).__name__} does not implement illustrate().")
+
+    def ask(self, **batch: Tensor) -> "Question":
+        """Returns the pretext task of a batch as a question: what the encoder sees, and the right answers. `forward`
+        makes the same changes. Raises `NotImplementedError` for objectives without classes to predict."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement ask().")
+
+    def answer(self, **inputs: Tensor) -> Tensor:
+        """Returns the logits of the inputs of a `Question`, `(N, classes)`, or `(N, k, classes)` for k questions."""
+        raise NotImplementedError(f"{type(self).__name__} does not implement answer().")
 
     def packs(self, length: int) -> bool:
         """Returns True if attention does not cross documents in packed sequences of `length` tokens."""

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from ..features import width
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import ABERRATION, BORDER, MEAN_COLORS, SMALL_THUMBNAIL, Cue, Question, mean_color
 from ..modules.draws import drawn_by
 from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
 from ..presets import Preset, images
@@ -100,7 +101,10 @@ class JigsawForPreTraining(PretextModel):
     task_class = JigsawTask
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
-    capabilities = ("illustrate",)
+    capabilities = ("illustrate", "ask")
+    cues = (MEAN_COLORS, SMALL_THUMBNAIL, BORDER)
+    artefacts = (ABERRATION,)
+    controls = (Cue("mean colours of all tiles", lambda images: mean_color(images).mean(1)),)  # in any order
     formula = r"-\log p_\theta\left(k \mid t_{\sigma_k(1)}, \dots, t_{\sigma_k(n^2)}\right)"
     limits = LIMITS
 
@@ -122,13 +126,18 @@ class JigsawForPreTraining(PretextModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
-        tiles, labels = self.shuffled(pixel_values)
-        tiles = standardized(tiles) if self.task.standardize else tiles
-        features = encode_tiles(self.encoder, tiles.flatten(0, 1), self.task.tile_size)  # (B * n * n, D)
-        logits = self.pretext_head["permutation"](self.pretext_head["tile"](features).view(len(tiles), -1))
+        question = self.ask(pixel_values)
+        features, logits = self.read(**question.inputs)  # (B * n * n, D), (B, P)
+        labels = question.labels
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return self.output({"jigsaw": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels)
+
+    def read(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns features `(B * n * n, D)` and logits `(B, P)` of shuffled tiles `(B, n * n, C, t, t)`."""
+        features = encode_tiles(self.encoder, pixel_values.flatten(0, 1), self.task.tile_size)
+        each = self.pretext_head["tile"](features).view(len(pixel_values), -1)
+        return features, self.pretext_head["permutation"](each)
 
     def shuffled(self, pixel_values: Tensor) -> tuple[Tensor, Tensor]:
         """Cuts images `(B, C, S, S)` into tiles and shuffles them.
@@ -146,6 +155,16 @@ class JigsawForPreTraining(PretextModel):
         return reordered(tiles, self.pretext_head.permutations[labels]), labels
 
     # capabilities
+
+    def ask(self, pixel_values: Tensor) -> Question:
+        """Asks by which permutation the tiles of each image were shuffled, `(B,)`."""
+        tiles, labels = self.shuffled(pixel_values)
+        tiles = standardized(tiles) if self.task.standardize else tiles
+        return Question({"pixel_values": tiles}, labels, self.task.num_permutations)
+
+    def answer(self, pixel_values: Tensor) -> Tensor:
+        """Returns the logits of the permutations, `(B, P)`, of tiles `(B, n * n, C, t, t)`."""
+        return self.read(pixel_values)[1]
 
     def illustrate(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Returns images `(B, C, S, S)`, their shuffled tiles, and the tiles in the predicted order. In `eval()`, where

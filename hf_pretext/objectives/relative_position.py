@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from ..features import width
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import ABERRATION, BORDER, MEAN_COLORS, SMALL_THUMBNAIL, Cue, Question
 from ..modules.draws import drawn_by
 from ..modules.tiles import LIMITS, TileTask, cut_tiles, encode_tiles, standardized, tile_side
 from ..presets import Preset, images
@@ -85,6 +86,10 @@ class RelativePositionForPreTraining(PretextModel):
     task_class = RelativePositionTask
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
+    capabilities = ("ask",)
+    cues = (MEAN_COLORS, SMALL_THUMBNAIL, BORDER)
+    artefacts = (ABERRATION,)
+    controls = (Cue("first tile", lambda images: SMALL_THUMBNAIL.read(images[:, 0])),)
     formula = r"-\frac{1}{8}\sum_{k} \log p_\theta(k \mid t_0, t_k)"
     limits = LIMITS
 
@@ -108,6 +113,21 @@ class RelativePositionForPreTraining(PretextModel):
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return self.output({"position": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels)
+
+    # capabilities
+
+    def ask(self, pixel_values: Tensor) -> Question:
+        """Asks where the second tile of each pair lies from the first, `(8B,)`; the tiles are `(8B, 2, C, t, t)`."""
+        tiles = self.tiles(pixel_values)
+        others = torch.cat([tiles[:, :CENTRE], tiles[:, CENTRE + 1 :]], dim=1)
+        pairs = torch.stack([tiles[:, CENTRE, None].expand_as(others), others], dim=2).flatten(0, 1)
+        places = GRID**2 - 1
+        return Question({"pixel_values": pairs}, torch.arange(places, device=pairs.device).repeat(len(tiles)), places)
+
+    def answer(self, pixel_values: Tensor) -> Tensor:
+        """Returns the logits of the places, `(N, 8)`, of pairs of tiles `(N, 2, C, t, t)`."""
+        features = encode_tiles(self.encoder, pixel_values.flatten(0, 1), self.task.tile_size)
+        return self.pretext_head(features.view(len(pixel_values), -1))
 
     def tiles(self, pixel_values: Tensor) -> Tensor:
         """Cuts images `(B, 3, S, S)` into tiles without shortcuts, `(B, 9, 3, t, t)`, row by row."""

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from ..features import last_hidden, pool, width
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import BORDER, COLOR_HISTOGRAM, CORNERS, EDGES, SILHOUETTE, THUMBNAIL, Question
 from ..modules.draws import drawn_by
 from ..presets import Preset, images
 
@@ -78,6 +79,10 @@ class RotationForPreTraining(PretextModel):
     task_class = RotationTask
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
+    capabilities = ("ask",)
+    cues = (THUMBNAIL, SILHOUETTE, EDGES, BORDER)
+    artefacts = (CORNERS,)
+    controls = (COLOR_HISTOGRAM,)
     formula = r"-\frac{1}{n}\sum_{r} \log p_\theta\left(r \mid \mathrm{turn}_r(x)\right)"
     limits = (
         "The encoder learns nothing from images that look the same in every orientation (balls, textures, views from "
@@ -97,12 +102,28 @@ class RotationForPreTraining(PretextModel):
         self.post_init()
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
-        images, labels = rotate(pixel_values, self.task.num_rotations, self.task.rotations_per_image, self.generator())
-        features = pool(last_hidden(self.encoder, self.encoder(images)))  # (nB, D)
+        question = self.ask(pixel_values)
+        features, labels = self.encoded(**question.inputs), question.labels  # (nB, D), (nB,)
         logits = self.pretext_head(features)  # (nB, num_rotations)
         loss = F.cross_entropy(logits, labels)
         accuracy = (logits.argmax(-1) == labels).float().mean()
         return self.output({"rotation": loss}, {"accuracy": accuracy}, features=features, logits=logits, labels=labels)
+
+    def encoded(self, pixel_values: Tensor) -> Tensor:
+        """Returns pooled features `(N, D)` of images `(N, C, S, S)`."""
+        return pool(last_hidden(self.encoder, self.encoder(pixel_values)))
+
+    # capabilities
+
+    def ask(self, pixel_values: Tensor) -> Question:
+        """Asks by which angle each image was rotated, `(nB,)`."""
+        task = self.task
+        images, labels = rotate(pixel_values, task.num_rotations, task.rotations_per_image, self.generator())
+        return Question({"pixel_values": images}, labels, task.num_rotations)
+
+    def answer(self, pixel_values: Tensor) -> Tensor:
+        """Returns the logits of the rotations, `(N, num_rotations)`."""
+        return self.pretext_head(self.encoded(pixel_values))
 
 
 def rotate(
