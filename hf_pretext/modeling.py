@@ -25,7 +25,7 @@ from .utils.paths import relative
 from .utils.settings import make_settings
 
 if TYPE_CHECKING:
-    from .modules.cues import Cue, Question
+    from .modules.cues import Question
 
 EVAL_SEED = 0
 ATTENTION_FLAGS = ("_supports_sdpa", "_supports_flash_attn", "_supports_flex_attn", "_supports_attention_backend")
@@ -165,9 +165,9 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     match_is_cosine: ClassVar[bool] = False  # True if `match` is the cosine of the embeddings of `embed`
     processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
-    cues: ClassVar[tuple["Cue", ...]] = ()  # what may reveal the answers of `ask`
-    artefacts: ClassVar[tuple["Cue", ...]] = ()  # cues that are no content of the data, and must reveal nothing
-    controls: ClassVar[tuple["Cue", ...]] = ()  # cues that cannot reveal anything
+    cues: ClassVar[Sequence] = ()  # `modules.cues.Cue`: what may reveal the answers of `ask`
+    artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
+    controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
 

@@ -170,9 +170,7 @@ def reliance(questioner: Questioner, cues: Sequence[Cue]) -> dict[str, dict[str,
             logits = questioner.logits(questioner.exchanged(cue, question, of_other_answer.to(questioner.device)))
             other[cue.name] += int((logits.argmax(1) == question.labels[of_other_answer].flatten()).sum())
             count[cue.name] += question.labels.numel()
-    return {
-        name: {"without": right[name] / count[name], "conflict": other[name] / count[name]} for name in right
-    }
+    return {name: {"without": right[name] / count[name], "conflict": other[name] / count[name]} for name in right}
 
 
 def partners(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

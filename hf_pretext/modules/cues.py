@@ -95,11 +95,17 @@ def with_values_of(images: Tensor, others: Tensor) -> Tensor:
     return torch.empty_like(values).scatter_(-1, order, values).view(images.shape)
 
 
-def silhouette(images: Tensor) -> Tensor:
-    """Returns where images `(M, 3, H, W)` differ from the mean colour of their border, as 8x8 shares."""
+def foreground(images: Tensor) -> Tensor:
+    """Returns which pixels of images `(M, 3, H, W)` differ from the mean colour of their border, `(M, 1, H, W)`, 0 or
+    1."""
     strip = border_mask(images)
     background = (images * strip).sum((2, 3), keepdim=True) / strip.sum()
-    return pooled(((images - background).abs() > CONTRAST).any(1, keepdim=True).float(), 8)
+    return ((images - background).abs() > CONTRAST).any(1, keepdim=True).float()
+
+
+def silhouette(images: Tensor) -> Tensor:
+    """Returns the foreground of images `(M, 3, H, W)`, as 8x8 shares."""
+    return pooled(foreground(images), 8)
 
 
 def edges(images: Tensor) -> Tensor:
