@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Splits = Mapping[str, np.ndarray]  # {"train", "validation", "test"} -> features (n, d) or labels (n,)
 UNSEEN = SPLITS[1:]
+COLLAPSED = (
+    "The features are the same for all rows: the encoder has collapsed, and what they say of a label is undefined."
+)
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn
 FLOOR = 1e-3  # share of the base distribution in each prediction: no row costs more than 10 bits above the base
 SMOOTHING = 0.5  # added to the count of each class: the marginal of Krichevsky and Trofimov
@@ -41,9 +44,10 @@ class Reading(NamedTuple):
     """What a reader gets of a label on test.
 
     bits: mean bits per row over the base distribution; 0 where the reader was worse than the base on validation.
-    entropy: mean bits of the label under the base: the most that can be read, on average. accuracy: share of rows whose
-    label has the largest score. per_row: bits of each row, `(n_test,)`, with the mean `bits`. scores, validation_scores:
-    log-probabilities in nats, `(n, classes)`."""
+    entropy: mean bits of the label under the base: the most that can be read, on average.
+    accuracy: share of rows whose label has the largest score.
+    per_row: bits of each row, `(n_test,)`; their mean is `bits`.
+    scores, validation_scores: log-probabilities of test and validation in nats, `(n, classes)`."""
 
     bits: float
     entropy: float
@@ -61,6 +65,7 @@ def linear_reader(features: Splits, labels: Splits, classes: int, base: Splits |
     marginal of train, smoothed. Strength and temperature are chosen on validation. Raises `ValueError` for features
     that are not finite and for shapes or labels that do not fit."""
     features, labels = checked(features, labels, classes)
+    check_finite(features)
     prior = log_marginal(labels["train"], classes)
     with one_thread():
         if readable(features["train"], labels["train"]):
@@ -78,9 +83,10 @@ def small_reader(features: Splits, labels: Splits, classes: int, seed: int = 0) 
     Arguments, bits and errors: as of `linear_reader`. Epoch and temperature are chosen on validation. seed: of the
     initial weights, the order of rows and dropout."""
     features, labels = checked(features, labels, classes)
+    check_finite(features)
     base = marginal_scores(log_marginal(labels["train"], classes), labels)
     with one_thread(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # of the CPU alone: the generators of a GPU are not forked
         seen = readable(features["train"], labels["train"])
         return calibrated(_epochs(standardised(features), labels["train"], classes) if seen else (), labels, base)
 
@@ -184,7 +190,14 @@ def readable(train: np.ndarray, labels: np.ndarray) -> bool:
 
 def constant(features: np.ndarray) -> bool:
     """Returns whether features `(n, d)` are the same for all rows, up to rounding."""
-    return bool(dead_channels(torch.from_numpy(features)).all())
+    return bool(dead_channels(torch.as_tensor(features)).all())
+
+
+def undefined(train: np.ndarray, *others: np.ndarray) -> str | None:
+    """Returns why no measure of these features, `(n, d)`, is defined, as a sentence; None if it is defined."""
+    if not all(np.isfinite(values).all() for values in (train, *others)):
+        return DIVERGED
+    return COLLAPSED if constant(train) else None
 
 
 def standardised(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -201,8 +214,7 @@ def standardised(features: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 def checked(features: Splits, labels: Splits, classes: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Returns features as float32 and labels as int64, of all splits.
 
-    Raises `ValueError` for splits that lack, shapes that do not fit, features that are not finite, and labels that are
-    not below `classes`."""
+    Raises `ValueError` for splits that lack, shapes that do not fit, and labels that are not below `classes`."""
     for what, splits in (("features", features), ("labels", labels)):
         lacking = [split for split in SPLITS if split not in splits]
         if lacking:
@@ -218,16 +230,21 @@ def checked(features: Splits, labels: Splits, classes: int) -> tuple[dict[str, n
 
 
 def check_rows(name: str, features: np.ndarray, labels: np.ndarray, classes: int) -> None:
-    """Raises `ValueError` unless features `(n, d)` are finite and labels `(n,)` are from 0 to `classes - 1`, n > 0."""
+    """Raises `ValueError` unless features are `(n, d)`, n > 0, and labels `(n,)` are from 0 to `classes - 1`."""
     if features.ndim != 2 or labels.shape != features.shape[:1] or not len(labels):
         raise ValueError(
             f"{name}: the features have the shape {features.shape} and the labels {labels.shape}. "
             "Give features (n, d) and labels (n,), with at least one row."
         )
-    if not np.isfinite(features).all():
-        raise ValueError(f"{name}: {DIVERGED}")
     if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(f"{name}: the labels are from {labels.min()} to {labels.max()}. Give 0 to {classes - 1}.")
+
+
+def check_finite(features: Splits) -> None:
+    """Raises `ValueError` for features that are not finite."""
+    for split, values in features.items():
+        if not np.isfinite(values).all():
+            raise ValueError(f"{split}: {DIVERGED}")
 
 
 @contextmanager
