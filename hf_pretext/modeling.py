@@ -288,7 +288,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         raise NotImplementedError(f"{type(self).__name__} does not implement ask().")
 
     def answer(self, **inputs: Tensor) -> Tensor:
-        """Returns the logits of the inputs of a `Question`, `(N, classes)`, or `(N, k, classes)` for k questions."""
+        """Returns the logits `(N, classes)` of the inputs of a `Question`."""
         raise NotImplementedError(f"{type(self).__name__} does not implement answer().")
 
     def packs(self, length: int) -> bool:

@@ -6,15 +6,14 @@ An objective lists its cues, and asks its question (`Question`). The audit reads
 gives the model inputs in which a cue is that of another example.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Inputs = Mapping[str, Tensor]
 STRIP = 16  # the border and the corners are 1/16 of the side, at least one pixel
 LEVELS = 4  # of each channel of a colour histogram
 CONTRAST = 0.1  # from which a pixel differs from the background
@@ -26,33 +25,31 @@ LAPLACIAN = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
 class Question(NamedTuple):
     """What an objective asks of a batch.
 
-    inputs: what the model sees, with N examples each. labels: the right answers, `(N,)`, or `(N, k)` for k questions of
-    each example. classes: number of possible answers. images: name of the images in `inputs`, `(N, ..., 3, H, W)`."""
+    inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`. labels: the right answers, `(N,)`. classes:
+    number of possible answers."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
     classes: int
-    images: str = "pixel_values"
 
 
 @dataclass(frozen=True)
 class Cue:
     """A cue in images.
 
-    name: in tables. read: images in [0, 1], `(N, ..., 3, H, W)`, and the further inputs of the question -> `(N, d)`, or
-    `(N, k, d)` for k questions. exchanged: (images, images of other examples) -> the former with the cue of the latter;
-    None for a cue that can't be exchanged."""
+    name: in tables. read: images in [0, 1], `(N, ..., 3, H, W)` -> `(N, d)`. exchanged: (images, images of other
+    examples) -> the former with the cue of the latter; None for a cue that can't be exchanged."""
 
     name: str
-    read: Callable[..., Tensor]
-    exchanged: Callable[[Tensor, Tensor], Tensor] | None = field(default=None, compare=False)
+    read: Callable[[Tensor], Tensor]
+    exchanged: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-def flat(read: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
+def flat(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """Returns `read`, of images `(M, 3, H, W)` -> `(M, ...)`, for inputs of several images each: `(N, ..., 3, H, W)` ->
     `(N, d)`."""
 
-    def of_each(images: Tensor, **_: Tensor) -> Tensor:
+    def of_each(images: Tensor) -> Tensor:
         return read(images.reshape(-1, *images.shape[-3:])).reshape(len(images), -1)
 
     return of_each
@@ -140,7 +137,7 @@ def part(name: str, mask_of: Callable[[Tensor], Tensor]) -> Cue:
     """Returns the cue of a part of the pixels. mask_of: images `(..., H, W)` -> `(H, W)`, bool."""
     return Cue(
         name,
-        lambda images, **_: images[..., mask_of(images)].flatten(1),
+        lambda images: images[..., mask_of(images)].flatten(1),
         lambda images, others: torch.where(mask_of(images), others, images),
     )
 
@@ -175,5 +172,5 @@ SILHOUETTE = Cue("silhouette 8x8", flat(silhouette))
 EDGES = Cue("edges 8x8", flat(edges), lambda images, others: low(images, 8) + others - low(others, 8))
 BORDER = part("border", border_mask)
 CORNERS = part("corners", corner_mask)
-MEAN_COLORS = Cue("mean colours", lambda images, **_: mean_color(images).flatten(1), with_mean_of)
+MEAN_COLORS = Cue("mean colours", lambda images: mean_color(images).flatten(1), with_mean_of)
 ABERRATION = Cue("colour fringes", flat(aberration))

@@ -1,0 +1,148 @@
+"""Audit of tasks that ask for one of several classes about images: rotation, jigsaw puzzles, relative position.
+
+model with `ask` and `answer`, labelled set -> see `TaskAudit`
+
+Readers see no more than one draw of the task's changes of each image, unlike the model.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.transfer import SPLITS
+from ..modeling import PretextModel
+from ..modules.cues import Cue, Question
+from .information import logit_information
+from .readers import Splits, small_reader
+from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
+
+SEEDS = (0, 1, 2)  # of the readers
+SEED = 0  # of exchanges
+SHUFFLED = "cue of another example"  # a control of every objective
+
+
+class ClassCues(TaskAudit):
+    """Audits the answers of a model that classifies images which the task has changed."""
+
+    unit = "image"
+
+    def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
+        super().__init__(model, labelled, device)
+        modality = labelled.inputs.by_name["image"]
+        self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
+        self.roles = {
+            cue: role
+            for role, cues in zip(ROLES, (model.cues, model.artefacts, model.controls), strict=True)
+            for cue in cues
+        }
+
+    @staticmethod
+    def fits(model: type[PretextModel] | PretextModel) -> bool:
+        return "ask" in model.capabilities and model.inputs == ("image",)
+
+    @in_evaluation
+    def sufficiency(self) -> dict[str, dict]:
+        """See `TaskAudit`. The first cue of another example is a control, too."""
+        labels, features, classes = self._read()
+        roles = {cue.name: role for cue, role in self.roles.items()} | {SHUFFLED: CONTROL}
+        features[SHUFFLED] = {split: shuffled(values) for split, values in next(iter(features.values())).items()}
+        results = {}
+        for name, role in roles.items():
+            readings = [small_reader(features[name], labels, classes, seed) for seed in SEEDS]
+            results[name] = {
+                "role": role,
+                BITS: [reading.bits for reading in readings],
+                ACCURACY: [reading.accuracy for reading in readings],
+            }
+        return results
+
+    @in_evaluation
+    def answers(self) -> dict[str, float]:
+        logits, labels, classes = {}, {}, 0
+        for split in SPLITS:
+            given, right = [], []
+            for question in self._questions(split):
+                given.append(self._logits(question).cpu().numpy())
+                right.append(question.labels.cpu().numpy())
+                classes = question.classes
+            logits[split], labels[split] = np.concatenate(given), np.concatenate(right)
+        read = logit_information(logits, labels, classes)
+        on_train = logit_information({**logits, "test": logits["train"]}, {**labels, "test": labels["train"]}, classes)
+        return {
+            BITS: read.bits,
+            ACCURACY: read.accuracy,
+            ENTROPY: read.entropy,
+            OVERFITTING: on_train.bits - read.bits,
+        }
+
+    @in_evaluation
+    def reliance(self) -> dict[str, dict[str, float]]:
+        cues = [cue for cue in self.roles if cue.exchanged is not None]
+        without, conflict = ({cue.name: [] for cue in cues} for _ in range(2))
+        for number, question in enumerate(self._questions("test")):
+            labels = question.labels.cpu()
+            anyone, differing = partners(labels, torch.Generator().manual_seed(SEED + number))
+            for cue in cues:
+                without[cue.name].append(self._predicted(cue, question, anyone) == labels)
+                follows = self._predicted(cue, question, differing.clamp(min=0)) == labels[differing]
+                conflict[cue.name].append(follows[differing >= 0])
+        return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
+
+    def _questions(self, split: str) -> Iterator[Question]:
+        """Yields the questions of the batches of a split, always the same ones."""
+        for batch in self.labelled.pretext_batches(split):
+            yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
+
+    def _logits(self, question: Question) -> Tensor:
+        return self.model.answer(**question.inputs).float()
+
+    def _pixels(self, question: Question) -> Tensor:
+        """Returns the images of a question in [0, 1]; tiles that the task has standardised go beyond."""
+        return question.inputs["pixel_values"] * self.std + self.mean
+
+    def _predicted(self, cue: Cue, question: Question, others: Tensor) -> Tensor:
+        """Returns what the model predicts, `(n,)`, if examples have the cue of others. others: their places, `(n,)`."""
+        pixels = self._pixels(question)
+        images = (cue.exchanged(pixels, pixels[others.to(self.device)]) - self.mean) / self.std
+        changed = question._replace(inputs={**question.inputs, "pixel_values": images})
+        return self._logits(changed).argmax(1).cpu()
+
+    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Splits], int]:
+        """Returns the right answers by split, the features of each cue by split, and the number of classes."""
+        labels, features, classes = {}, {cue.name: {} for cue in self.roles}, 0
+        for split in SPLITS:
+            right, read = [], {cue.name: [] for cue in self.roles}
+            for question in self._questions(split):
+                right.append(question.labels.cpu().numpy())
+                pixels, classes = self._pixels(question), question.classes
+                for cue in self.roles:
+                    read[cue.name].append(cue.read(pixels).float().cpu().numpy())
+            labels[split] = np.concatenate(right)
+            for name, parts in read.items():
+                features[name][split] = np.concatenate(parts)
+        return labels, features, classes
+
+
+def share(parts: list[Tensor]) -> float:
+    """Returns the share of True in bool tensors; NaN if they are empty."""
+    return float(torch.cat(parts).float().mean())
+
+
+def shuffled(features: np.ndarray) -> np.ndarray:
+    """Returns features `(n, d)` in a random order of rows."""
+    return features[np.random.default_rng(SEED).permutation(len(features))]
+
+
+def partners(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draws another example for each: any one, and one with another label, -1 if all have the same.
+
+    labels: `(n,)`. Returns their places, `(n,)` each."""
+    draws = torch.rand(len(labels), len(labels), generator=generator).fill_diagonal_(-1)
+    differing = draws.masked_fill(labels[:, None] == labels, -1)
+    return draws.argmax(1), torch.where(differing.amax(1) >= 0, differing.argmax(1), -1)
+
+
+TASK_AUDIT = ClassCues

@@ -1,0 +1,81 @@
+"""What a model answers its pretext task by: the part of the audit that each sort of task measures in its way.
+
+model, labelled set -> answers of the model; for each cue what a small reader answers from it alone (sufficiency), what
+the model answers when the cue is that of another example (reliance), and whose answer it then gives (conflict)
+
+A file of this package that defines `TASK_AUDIT`, a subclass of `TaskAudit`, audits one sort of task.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import wraps
+from typing import ClassVar
+
+import torch
+
+from .. import registry
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.measure import evaluated
+from ..modeling import PretextModel
+
+CUE, ARTEFACT, CONTROL = ROLES = ("cue", "artefact", "control")
+BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
+WITHOUT, CONFLICT = "without", "conflict"
+
+
+class TaskAudit(ABC):
+    """Audits the pretext task of a model on a labelled set, whose labels it does not use.
+
+    `sufficiency` depends on the settings of the task and not on the weights of the model."""
+
+    unit: ClassVar[str]  # what one answer is about: "image", "token", "pair"
+
+    def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
+        self.model, self.labelled, self.device = model, labelled, torch.device(device)
+
+    @staticmethod
+    @abstractmethod
+    def fits(model: type[PretextModel] | PretextModel) -> bool:
+        """Returns whether it audits the task of this model or class."""
+
+    @abstractmethod
+    def sufficiency(self) -> dict[str, dict]:
+        """Reads the answers from each cue alone. Readers see the same rows and splits as the model.
+
+        Returns `{cue: {"role", "bits", "accuracy"}}`: a role of `ROLES`, and one value for each seed of the reader.
+        What a small reader does not get, a larger one may: bits are a lower bound."""
+
+    @abstractmethod
+    def answers(self) -> dict[str, float]:
+        """Measures the model's answers on test, at a temperature that is chosen on validation.
+
+        Returns `bits`, of the right answer per answer; `accuracy`; `entropy`, the most bits; `overfitting`, the bits
+        that the answers on train have more."""
+
+    @abstractmethod
+    def reliance(self) -> dict[str, dict[str, float]]:
+        """Gives the model test inputs with the cue of another example.
+
+        Returns for each cue that can be exchanged: `without`, the accuracy with the cue of any other example, which is
+        no help; `conflict`, the share of examples for which the model gives the answer of the other example, where
+        that has another one."""
+
+
+def in_evaluation(measure: Callable) -> Callable:
+    """Decorates a method of a `TaskAudit`: the model is on the device, in `eval()`, and gets no gradients."""
+
+    @wraps(measure)
+    def of_evaluated(self):
+        with evaluated(self.model, self.device), torch.no_grad():
+            return measure(self)
+
+    return of_evaluated
+
+
+def task_audit(model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu") -> TaskAudit | None:
+    """Returns the audit of the pretext task of a model, with the model on a device; None if no sort of task fits."""
+    for file in registry.names("audit"):
+        audit = getattr(registry.find("audit", file), "TASK_AUDIT", None)
+        if audit is not None and audit.fits(model):
+            return audit(model, labelled, device)
+    return None
