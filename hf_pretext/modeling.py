@@ -168,6 +168,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     cues: ClassVar[Sequence] = ()  # `modules.cues.Cue`: what may reveal the answers of `ask`
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
+    eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
 
@@ -308,7 +309,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
 
     def generator(self) -> torch.Generator | None:
         """Returns the generator of the corruption: None (the global one) in training, with a fixed seed in `eval()`."""
-        return None if self.training else torch.Generator(self.device).manual_seed(EVAL_SEED)
+        return None if self.training else torch.Generator(self.device).manual_seed(self.eval_seed)
 
     def freeze_unused(self, *batches: Mapping[str, Tensor]) -> list[str]:
         """Freezes the parameters that get no gradient from these batches, e.g. poolers, which DDP would search for at

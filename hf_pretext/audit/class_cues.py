@@ -2,7 +2,8 @@
 
 model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
-Readers see no more than one draw of the task's changes of each image, unlike the model.
+Bits are over equally likely answers, as the tasks draw them. Readers see one draw of the task's changes of each image,
+and the model has seen many.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
 from .information import logit_information
-from .readers import Splits, small_reader
+from .readers import Splits, small_reader, uniform_scores
 from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
 
 SEEDS = (0, 1, 2)  # of the readers
@@ -49,9 +50,9 @@ class ClassCues(TaskAudit):
         labels, features, classes = self._read()
         roles = {cue.name: role for cue, role in self.roles.items()} | {SHUFFLED: CONTROL}
         features[SHUFFLED] = {split: shuffled(values) for split, values in next(iter(features.values())).items()}
-        results = {}
+        results, base = {}, uniform_scores(classes, labels)
         for name, role in roles.items():
-            readings = [small_reader(features[name], labels, classes, seed) for seed in SEEDS]
+            readings = [small_reader(features[name], labels, classes, seed, base) for seed in SEEDS]
             results[name] = {
                 "role": role,
                 BITS: [reading.bits for reading in readings],
@@ -69,8 +70,9 @@ class ClassCues(TaskAudit):
                 right.append(question.labels.cpu().numpy())
                 classes = question.classes
             logits[split], labels[split] = np.concatenate(given), np.concatenate(right)
-        read = logit_information(logits, labels, classes)
-        on_train = logit_information({**logits, "test": logits["train"]}, {**labels, "test": labels["train"]}, classes)
+        read = logit_information(logits, labels, classes, uniform_scores(classes, labels))
+        logits["test"], labels["test"] = logits["train"], labels["train"]
+        on_train = logit_information(logits, labels, classes, uniform_scores(classes, labels))
         return {
             BITS: read.bits,
             ACCURACY: read.accuracy,
@@ -92,9 +94,16 @@ class ClassCues(TaskAudit):
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
 
     def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of the batches of a split, always the same ones."""
-        for batch in self.labelled.pretext_batches(split):
-            yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
+        """Yields the questions of the batches of a split, always the same ones.
+
+        Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
+        class, would reveal the answer."""
+        try:
+            for number, batch in enumerate(self.labelled.pretext_batches(split)):
+                self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
+                yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
+        finally:
+            del self.model.eval_seed
 
     def _logits(self, question: Question) -> Tensor:
         return self.model.answer(**question.inputs).float()

@@ -87,12 +87,12 @@ def conditional_information(features: Splits, cue: Splits, labels: Splits, class
     return _of(linear_reader(joined, labels, classes, base))
 
 
-def logit_information(logits: Splits, labels: Splits, classes: int) -> Information:
+def logit_information(logits: Splits, labels: Splits, classes: int, base: Splits | None = None) -> Information:
     """Measures the bits of a label in the logits of a model, at one temperature chosen on validation.
 
     logits: `(n, classes)` of validation and test, as those of the head of a pretext task. labels: `(n,)` of train, for
-    the marginal, and of validation and test. A model that is too sure of itself has a larger cross-entropy than the
-    entropy less these bits. Undefined, with a warning, for logits that are not finite."""
+    the marginal, and of validation and test. base: as in `linear_reader`. A model that is too sure of itself has a
+    larger cross-entropy than the entropy less these bits. Undefined, with a warning, for logits that are not finite."""
     scores = {split: np.asarray(logits[split], np.float64) for split in UNSEEN}
     labels = {split: np.asarray(values).astype(np.int64) for split, values in labels.items()}
     for split, values in scores.items():
@@ -101,7 +101,8 @@ def logit_information(logits: Splits, labels: Splits, classes: int) -> Informati
             raise ValueError(f"{split}: the logits are of {values.shape[1]} classes. Give those of {classes} classes.")
     if not all(np.isfinite(values).all() for values in scores.values()):
         return _without(labels, classes, NOT_FINITE)
-    return _of(calibrated([scores], labels, marginal_scores(log_marginal(labels["train"], classes), labels)))
+    base = base or marginal_scores(log_marginal(labels["train"], classes), labels)
+    return _of(calibrated([scores], labels, base))
 
 
 def pair_information(

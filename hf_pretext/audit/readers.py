@@ -77,15 +77,15 @@ def linear_reader(features: Splits, labels: Splits, classes: int, base: Splits |
         return calibrated(candidates, labels, base or marginal_scores(prior, labels))
 
 
-def small_reader(features: Splits, labels: Splits, classes: int, seed: int = 0) -> Reading:
+def small_reader(features: Splits, labels: Splits, classes: int, seed: int = 0, base: Splits | None = None) -> Reading:
     """Reads a label by a network of one hidden layer on standardised features, which also sees products of features.
 
     Arguments, bits and errors: as of `linear_reader`. Epoch and temperature are chosen on validation. seed: of the
     initial weights, the order of rows and dropout."""
     features, labels = checked(features, labels, classes)
     check_finite(features)
-    base = marginal_scores(log_marginal(labels["train"], classes), labels)
-    with one_thread(), torch.random.fork_rng(devices=[]):
+    base = base or marginal_scores(log_marginal(labels["train"], classes), labels)
+    with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone: the generators of a GPU are not forked
         seen = readable(features["train"], labels["train"])
         return calibrated(_epochs(standardised(features), labels["train"], classes) if seen else (), labels, base)
@@ -167,6 +167,12 @@ def log_marginal(labels: np.ndarray, classes: int) -> np.ndarray:
 def marginal_scores(prior: np.ndarray, labels: Splits) -> dict[str, np.ndarray]:
     """Returns the same log-probabilities for each row of validation and test."""
     return {split: np.broadcast_to(prior, (len(labels[split]), len(prior))) for split in UNSEEN}
+
+
+def uniform_scores(classes: int, labels: Splits) -> dict[str, np.ndarray]:
+    """Returns the log-probabilities of equally likely classes for each row of validation and test. It is the base of
+    answers that are drawn uniformly: the marginal of few rows would be wrong by chance, and bits over it too large."""
+    return marginal_scores(np.full(classes, -math.log(classes)), labels)
 
 
 def log_probabilities(model: "LogisticRegression", features: np.ndarray, prior: np.ndarray) -> np.ndarray:

@@ -87,7 +87,7 @@ def histogram(images: Tensor) -> Tensor:
 def with_values_of(images: Tensor, others: Tensor) -> Tensor:
     """Returns images `(..., H, W)` with the values of others in each channel: the darkest pixel gets their darkest
     value, and so on."""
-    order = images.flatten(-2).argsort(-1, stable=True)
+    order = images.flatten(-2).argsort(dim=-1, stable=True)
     values = others.flatten(-2).sort(-1).values
     return torch.empty_like(values).scatter_(-1, order, values).view(images.shape)
 
