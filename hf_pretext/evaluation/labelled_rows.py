@@ -78,6 +78,7 @@ class LabelledRows:
         asked = {**(columns or {}), "label": label, **columns_of_kinds}
         needed = (*kinds, "label", *columns_of_kinds, *(["text"] if captions else []))
         sources = open_splits(dataset, asked, needed, reading, EVALUATION)
+        self._dataset, self._reading, self._sources = dataset, reading, sources
         train = sources["train"]
         check_columns(sources)
         self.name, self.revision, self.label = train.name, train.revision, train.columns["label"]
@@ -128,6 +129,18 @@ class LabelledRows:
     def rows(self, split: str) -> list[Row]:
         """Returns the labelled rows of a split, in the order of `batches`."""
         return self._rows[split]
+
+    def column(self, name: str) -> Labels:
+        """Returns another column of the labelled rows as labels; rows without a value have a class of their own. Raises
+        `ValueError` for a column that the data lacks."""
+        opened = open_splits(self._dataset, {"label": name}, ("label",), self._reading, EVALUATION)
+        labels = {}
+        for split in SPLITS:
+            rows = self._rows[split]
+            source = next(opened[key] for key, of_rows in self._sources.items() if of_rows is rows[0].source)
+            read = source.take([row.place for row in rows])
+            labels[split] = [str(label_of(row, source.features)) for row in read]
+        return self._classes(labels, name, "audit_nuisance")
 
     def _undecoded(self, split: str) -> Iterator[dict]:
         rows = self._rows[split]

@@ -1,4 +1,4 @@
-"""Nuisances of images: what features may keep although no label asks for it.
+"""Properties of images: what features may keep although no label asks for it.
 
 pixels (n, 3, H, W) of train, validation, test -> {"color", "scale", "position"}: classes (n,) of each split
 
@@ -17,15 +17,15 @@ from ..modules.cues import foreground
 AT_ONCE = 1024  # images
 
 
-class Nuisance(NamedTuple):
-    """classes: number of classes. labels: `(n,)` of each split, int64."""
+class Property(NamedTuple):
+    """What a reader may read from features. classes: number of classes. labels: `(n,)` of each split, int64."""
 
     classes: int
     labels: dict[str, np.ndarray]
 
 
-def of_images(pixels: Mapping[str, Tensor]) -> dict[str, Nuisance]:
-    """Returns the nuisances of images by name: `color`, the mean red, green and blue, each below or above the median;
+def of_images(pixels: Mapping[str, Tensor]) -> dict[str, Property]:
+    """Returns the properties of images by name: `color`, the mean red, green and blue, each below or above the median;
     `scale`, the share of pixels in the foreground, in quartiles; `position`, the centre of the foreground, left or
     right, above or below the median. The foreground is what differs from the mean colour of the border.
 
@@ -41,9 +41,9 @@ def of_images(pixels: Mapping[str, Tensor]) -> dict[str, Nuisance]:
     quartiles = np.quantile(train[:, 3], (0.25, 0.5, 0.75))
     scale = {split: np.searchsorted(quartiles, values[:, 3]) for split, values in measured.items()}
     return {
-        "color": Nuisance(8, halves(slice(0, 3))),
-        "scale": Nuisance(4, scale),
-        "position": Nuisance(4, halves(slice(4, 6))),
+        "color": Property(8, halves(slice(0, 3))),
+        "scale": Property(4, scale),
+        "position": Property(4, halves(slice(4, 6))),
     }
 
 

@@ -1,0 +1,84 @@
+"""What a frozen encoder knows: bits of the label and of other properties, their code length, and what it ignores.
+
+encoder, labelled set, properties -> features of one layer -> {metric: value}
+
+The layer is the one with the best kNN of the label on validation, chosen for trained and random encoders alike.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.transfer import METHODS, SPLITS, transfer
+from ..features import Pooling, extract
+from .code import online_code
+from .equivariance import pair_invariance
+from .information import usable_information
+from .properties import Property
+from .transformations import INVARIANCE, ROWS, Transformation, evenly, transformation_metrics
+
+BITS, SAVED = "bits", "code_saved"  # begin of the names of metrics
+
+
+class EncoderAudit(NamedTuple):
+    """layer: that was measured, -1 for the last one. metrics: by name. per_row: bits of each test row, by the name of
+    the metric that is their mean. warnings: why metrics are undefined."""
+
+    layer: int
+    metrics: dict[str, float]
+    per_row: dict[str, np.ndarray]
+    warnings: list[str]
+
+
+def encoder_audit(
+    encoder: PreTrainedModel,
+    labelled: LabelledSet,
+    kind: str,
+    properties: Mapping[str, Property],
+    transformations: Sequence[Transformation] = (),
+    same: Mapping[str, np.ndarray] | None = None,
+    pooling: Pooling = "mean",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+) -> EncoderAudit:
+    """Audits the encoder of one kind of data.
+
+    properties: what is read from the features; the first one is the label, whose online code is measured, too.
+    transformations: of the encoder's inputs. same: by name, integers `(n,)` that equal for test rows of the same thing.
+    dtype: of autocast for the features. Returns `bits_NAME` for each property, `code_saved_NAME` for the label, the
+    metrics of `transformation_metrics`, and `invariance_NAME` for each of `same`. Undefined ones are NaN."""
+    options = {"pooling": pooling, "device": device, "dtype": dtype, "description": None}
+    by_split = {split: extract(encoder, labelled.batches(split, kind), "all", **options) for split in SPLITS}
+    layers = {layer: {split: by_split[split][layer] for split in SPLITS} for layer in by_split["train"]}
+    layer = transfer(layers, labelled.labels, {"knn": METHODS["knn"]})["knn"]["layer"]
+    features = {split: values.numpy() for split, values in layers[layer].items()}
+    metrics, per_row, warnings = {}, {}, []
+    for name, (classes, labels) in properties.items():
+        read = usable_information(features, labels, classes)
+        metrics[f"{BITS}_{name}"], per_row[f"{BITS}_{name}"] = read.bits, read.per_row
+        warnings += [read.warning] if read.warning else []
+    if not warnings:
+        label, (classes, labels) = next(iter(properties.items()))
+        metrics[f"{SAVED}_{label}"] = online_code(features["train"], labels["train"], classes).saved
+
+    def embed(inputs: Tensor) -> Tensor:
+        return extract(encoder, [{labelled.inputs.by_name[kind].encoder_input: inputs}], (layer,), **options)[layer]
+
+    metrics |= transformation_metrics(embed, inputs_of(labelled, kind), transformations)
+    for name, keys in (same or {}).items():
+        metrics[f"{INVARIANCE}_{name}"] = pair_invariance(features["test"], keys)
+    return EncoderAudit(layer, metrics, per_row, list(dict.fromkeys(warnings)))
+
+
+def inputs_of(labelled: LabelledSet, kind: str) -> dict[str, list[Tensor]]:
+    """Returns batches of clean encoder inputs of each split, of `ROWS` evenly spaced rows."""
+    name = labelled.inputs.by_name[kind].encoder_input
+    return {
+        split: list(evenly((batch[name] for batch in labelled.batches(split, kind)), len(labelled.rows(split)), rows))
+        for split, rows in ROWS.items()
+    }
