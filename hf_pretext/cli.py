@@ -1,6 +1,6 @@
 """`hf-pretext`: looks at data, pretrains an encoder, evaluates it, writes its card, pushes it, checks the machine.
 
-hf-pretext look | train | objectives | card | push | evaluate | info | doctor
+hf-pretext look | train | objectives | card | push | evaluate | audit | info | doctor
 """
 
 import argparse
@@ -114,6 +114,23 @@ def evaluate_command(options: argparse.Namespace) -> None:
     show_transfer(transfer)
     if options.output:
         write_json(options.output, transfer)
+
+
+def audit_command(options: argparse.Namespace) -> None:
+    """Audit a trained model: by what it learned, what its encoder knows, and what it ignores."""
+    from .audit.standalone import audit
+    from .cards.refresh import refresh_audit
+    from .cards.terminal import show_audit
+    from .evaluation.labelled_rows import OR_SKIP
+
+    given = {name: value for name, value in vars(options).items() if name != "run" and value is not None}
+    try:
+        entry = audit(**given)
+    except ValueError as error:  # the error names a recipe's options
+        raise ValueError(str(error).replace(OR_SKIP, "").replace("--eval_", "--").replace("--audit_", "--")) from error
+    show_audit(entry)
+    if written := refresh_audit(options.source, entry):
+        print(f"Written to {written}")
 
 
 def look_command(options: argparse.Namespace) -> None:
@@ -235,6 +252,25 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             },
             "--revision": REVISION,
             "--output": {"help": "JSON file to write the metrics to."},
+        },
+    ),
+    "audit": (
+        audit_command,
+        "runs/mine --nuisance style",
+        {
+            "source": {"metavar": "folder_or_repository", "help": "Folder or Hub id of a checkpoint of hf_pretext."},
+            "--dataset": {"help": "Labelled dataset: a Hub id, a folder or files. Default: that of the run."},
+            "--label": {"help": "Column of the labels. Default: that of the run, or detected."},
+            "--nuisance": {"nargs": "+", "help": "Columns that the encoder need not know, e.g. a style."},
+            "--same": {"help": "Column whose equal values are the same thing in another form, e.g. a name."},
+            "--only": {
+                "nargs": "+", "choices": ("information", "transformations", "cues"),
+                "help": "Parts to measure. Default: all.",
+            },
+            "--rows": {"type": positive, "help": "Maximum number of rows of each split. Default: all."},
+            "--encoding": ENCODING,
+            "--separator": SEPARATOR,
+            "--revision": REVISION,
         },
     ),
     "info": (

@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import registry
 from ..utils.files import write_text
 from ..utils.settings import field_docs
-from . import tables, wording
+from . import audit, tables, wording
 from .results import CARD, REPORT, RESULTS, expanded, read_results, transfers
 from .template import environment
 
@@ -58,9 +58,14 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         tested=wording.tested(safe),
         health_protocol=wording.health(safe),
         health_table=tables.health(safe),
+        audit_protocol=audit.PROTOCOL,
+        audit_head=audit.HEAD,
+        cue_rows=audit.cue_rows(safe.get("audit", {})),
+        encoder_tables=audit.encoder_tables(safe.get("audit", {})),
+        audit_sentences=audit.sentences(safe.get("audit", {})),
         preparation=wording.prepared(safe),
         data_limits=wording.limits(safe),
-        shortcomings=tables.shortcomings(safe),
+        shortcomings=[*tables.shortcomings(safe), *audit.limits(safe.get("audit", {}))],
         has_report=has_report,
         pair_label=safe.get("pair_label"),
         **worded(safe["objective"]),

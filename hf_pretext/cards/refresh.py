@@ -6,7 +6,7 @@ folder with results.json -> runs the lines that load the model again -> results.
 import os
 from pathlib import Path
 
-from ..utils.files import write_json
+from ..utils.files import without_nan, write_json
 from ..utils.finite import check_finite_weights
 from ..utils.paths import relative
 from . import AUTHOR, RESULTS, publish, read_results, render
@@ -38,5 +38,16 @@ def refresh_card(
     if (Path(folder) / CONFIG).exists():
         results["folder"] = relative(str(Path(folder).absolute()))  # the folder may have moved
         results["usage"] = tried(results, folder)
+    write_json(Path(folder) / RESULTS, results)
+    return publish(folder)
+
+
+def refresh_audit(folder: str | os.PathLike, entry: dict) -> Path | None:
+    """Writes an audit into the results of a run, and its card again. Returns the path of the card; None if the folder
+    has no results."""
+    if not (Path(folder) / RESULTS).exists():
+        return None
+    results = {**read_results(folder), "audit": without_nan(entry)}
+    render(results)  # raises before any file changes
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)

@@ -13,7 +13,7 @@ RESULTS, CARD, REPORT = "results.json", "README.md", "report.png"
 KEYS = {"recipe", "folder", "objective", "encoder", "data", "inputs", "seeds", "settings", "machine", "versions"}
 SHAPES = {"objective": dict, "encoder": dict, "data": dict, "inputs": list, "seeds": list, "settings": dict,
           "machine": dict, "versions": dict, "card": dict, "usage": dict, "transfer": dict, "other_transfers": dict,
-          "measures": dict, "health": dict}  # fmt: skip
+          "measures": dict, "health": dict, "audit": dict}  # fmt: skip
 
 
 def read_results(folder: str | os.PathLike) -> dict:

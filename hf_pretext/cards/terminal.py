@@ -6,6 +6,7 @@ results -> tables on the screen
 import os
 import textwrap
 
+from .audit import HEAD, cue_rows, encoder_tables, sentences
 from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, health, measured, table, verdict
 from .tasks import tasks
@@ -66,6 +67,29 @@ def show_health(results: dict) -> None:
         screen.print(f"WARNING: {sentence}.", soft_wrap=True, markup=False)
 
 
+def show_audit(audit: dict) -> None:
+    """Prints what a model learned by: its cues, what its encoders know and ignore, and verdicts."""
+    from rich.table import Table
+
+    screen = console()
+    grids = [("cues of the pretext task", HEAD, cue_rows(audit))] if "cues" in audit else []
+    grids += [
+        (each["title"], [name.replace(": ", "\n") for name in each["head"]], each["rows"])
+        for each in encoder_tables(audit)
+    ]
+    for title, head, rows in grids:
+        grid = Table(title=title)
+        for number, name in enumerate(head):
+            grid.add_column(name, justify="right" if number else "left", no_wrap=True)
+        for row in rows:
+            grid.add_row(*row)
+        screen.print(grid)
+    for sentence in sentences(audit):
+        screen.print(f"{sentence}.", soft_wrap=True, markup=False)
+    for sentence in audit["warnings"]:
+        screen.print(f"WARNING: {sentence}.", soft_wrap=True, markup=False)
+
+
 def show(folder: str | os.PathLike, following: str) -> None:
     """Prints the results of a run, the lines that load its encoder, and next steps. following: the first of these, a
     command."""
@@ -88,6 +112,8 @@ def show(folder: str | os.PathLike, following: str) -> None:
         screen.print("No labelled set, so no transfer was measured (--eval_dataset).")
     if "health" in results:
         show_health(results)
+    if "audit" in results:
+        show_audit(results["audit"])
     seconds = sum(seed["seconds"] for seed in results["seeds"])
     speed = sum(seed["samples_seen"] for seed in results["seeds"]) / seconds
     screen.print(

@@ -47,6 +47,7 @@ def check_evaluation(request: "Request") -> None:
     heldout = request.pairs and request.pairs.heldout_dataset
     asked = {
         "--fine_tune": epochs,
+        "--audit": request.options.audit,
         "--heldout_dataset": heldout,
         "--order_classes": " ".join(chosen_classes(request.settings)),
         "--localization_dataset": getattr(request.settings.get(LocalizationArguments), "localization_dataset", None),
@@ -59,6 +60,10 @@ def check_evaluation(request: "Request") -> None:
             raise ValueError(
                 f"{option} {value} needs a labelled set, but {reason}. Give an --eval_dataset, or leave {option} out."
             )
+    columns = {name: getattr(request.options, name) for name in ("audit_nuisance", "audit_same")}
+    for name, value in columns.items():
+        if value and not request.options.audit:
+            raise ValueError(f"--{name} {value} has no effect without --audit. Give --audit, or leave it out.")
     metric = request.first.metric_for_best_model or ""
     if RANK in metric:
         raise ValueError(

@@ -33,7 +33,7 @@ from ..utils.files import without_nan
 from ..utils.finite import check_finite_weights
 from ..utils.machine import code_revision, describe, versions
 from ..utils.paths import relative
-from . import health
+from . import audit, health
 from .experiment import Experiment, changed_arguments
 
 RANDOM_SEEDS = 3  # minimum number of random encoders
@@ -56,6 +56,8 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
         experiment.request.say(f"No metrics without labels: {error}")
     if experiment.labelled is not None:
         results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others
+        if experiment.request.options.audit:
+            results["audit"] = without_nan(audit.results(experiment))
     return results
 
 

@@ -35,6 +35,7 @@ from ..utils.libraries import check_libraries
 from ..utils.machine import default_workers, has_bf16
 from ..utils.options import refuse_options
 from ..utils.paths import relative, without_paths
+from .audit import audit_of
 from .build import Blueprint
 from .checks import Trial, check_evaluation, check_finished, check_output, check_start, kinds_alone, try_out
 from .command_line import CommandLine
@@ -211,6 +212,8 @@ def plan(request: Request) -> Experiment:
     left_out = cut is not None and bool(cut.places)
     experiment = Experiment(request, blueprint, inputs, data, sets, {**facts, **more}, trial, held, left_out)
     check_finished(experiment)
+    if request.options.audit:
+        audit_of(experiment)  # its columns are read before training
     return experiment
 
 
@@ -257,7 +260,7 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {*kinds_alone}
         names |= {"license", "language", "limits", "image_white"}
     if {"dataset", "eval_dataset"} & given.keys():  # other data has its own question
-        names |= {"eval_dataset", "eval_text_column", "eval_label"}
+        names |= {"eval_dataset", "eval_text_column", "eval_label", "audit_nuisance", "audit_same"}
         names |= {"prompts", "heldout_dataset", "report_dataset", "order_classes"}
         names |= {f"eval_{kind}_label" for kind in registry.names("modalities")}
         names |= {field.name for field in dataclasses.fields(LocalizationArguments)}

@@ -36,6 +36,9 @@ class RunArguments:
     eval_fractions: Fractions of the labels to train linear probes on, e.g. 0.01 0.1 1. If not set, all labels for
         images, and 0.01 0.1 1 for texts, audio and videos.
     fine_tune: Epochs of fine-tuning the image encoder on --eval_dataset.
+    audit: Also measure by what the model learned: cues that solve the task, bits of the label, invariances.
+    audit_nuisance: Columns of --eval_dataset that the encoder need not know, whose bits --audit measures, e.g. a style.
+    audit_same: Column of --eval_dataset for --audit, whose equal values are the same thing in another form.
     seeds: Random seeds; one run is trained for each. Give at least three: fewer give no verdict on whether the encoder
         beats a random one.
     smoke: Test run of all steps with a tiny encoder and a few training steps.
@@ -59,6 +62,9 @@ class RunArguments:
     report_dataset: str | None = None
     eval_fractions: list[float] | None = None
     fine_tune: int = 0
+    audit: bool = False
+    audit_nuisance: list[str] = field(default_factory=list)
+    audit_same: str | None = None
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     smoke: bool = False
     license: str | None = None

@@ -1,0 +1,101 @@
+"""Audit of a saved checkpoint: `hf-pretext audit FOLDER_OR_REPOSITORY`.
+
+folder or user/name + labelled set -> the entry "audit" of results.json
+"""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import set_seed
+
+from .. import registry
+from ..data.lines import Reading
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.standalone import LOADED, SEEDS, processor_folder
+from ..modalities import Inputs, modality_classes
+from ..modalities._saved_pooling import POOLING
+from ..modeling import PretextModel, load
+from ..utils.foreign import read_json
+from ..utils.hub import brought
+from .entry import PARTS, RANDOM, TRAINED, Audit, AuditOptions
+
+RESULTS = "results.json"  # of a run, which names its labelled set
+
+
+def audit(
+    source: str | os.PathLike,
+    dataset: Any = None,
+    label: str | None = None,
+    nuisance: Sequence[str] = (),
+    same: str | None = None,
+    only: Sequence[str] = PARTS,
+    rows: int | None = None,
+    revision: str | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
+    device: torch.device | str | None = None,
+) -> dict:
+    """Measures by what a model learned, what its encoders know and what they ignore, next to three random models.
+
+    source: folder or Hub id of a checkpoint of hf_pretext with its heads. The further seeds of a run are in the folders
+    seed-1, seed-2, ... of its folder. dataset, label: the labelled set and its column of labels; default: those of the
+    run's results.json. nuisance, same, only: see `AuditOptions`. rows: maximum number of rows of each split. revision,
+    encoding, separator, device: as in `evaluation.standalone.evaluate`.
+
+    Returns the entry "audit" of results.json. Raises `ValueError` for a source without heads or processors, without a
+    labelled set, and for columns that it lacks."""
+    folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
+    if dataset is None:
+        dataset, label = evaluated_on(folder, source, label)
+    model = load(folder, dtype=torch.float32)
+    device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
+    labelled = LabelledSet(
+        dataset,
+        inputs_of(model, folder, str(source)),
+        label,
+        limit=rows,
+        reading=Reading(encoding=encoding, separator=separator),
+    )
+    options = AuditOptions(nuisance=nuisance, same=same, only=only, device=device)
+    return Audit(labelled, options).entry(
+        {
+            TRAINED: [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)],
+            RANDOM: [partial(fresh, model, seed) for seed in SEEDS],
+        }
+    )
+
+
+def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> tuple[str, str]:
+    """Returns the labelled set and the label of a run, from its results.json. Raises `ValueError` without one."""
+    path = Path(folder) / RESULTS
+    transfer = read_json(path).get("transfer", {}) if path.exists() else {}
+    if "dataset" not in transfer:
+        raise ValueError(f"{source} does not say on what it was evaluated. Give a labelled set with --dataset.")
+    return transfer["dataset"], label or transfer["label"]
+
+
+def seeds_of(folder: str) -> list[str]:
+    """Returns the folders of all seeds of a run."""
+    others = sorted(Path(folder).glob("seed-*/config.json"))
+    return [folder, *(str(path.parent) for path in others)]
+
+
+def inputs_of(model: PretextModel, folder: str, source: str) -> Inputs:
+    """Returns the inputs of a saved model, without augmentation. Raises `ValueError` if it has no processors."""
+    views, made = model.views_of(model.task), []
+    classes = modality_classes(model.inputs, views, model.one_text_a_row)
+    for kind, modality in classes.items():
+        modality.check_packages()
+        made.append(modality.from_saved(processor_folder(folder, kind), model.readers[kind], source))
+    return Inputs(*made, views=views)
+
+
+def fresh(model: PretextModel, seed: int) -> PretextModel:
+    """Returns a randomly initialised model of the same architecture and settings."""
+    set_seed(seed)
+    return type(model).from_encoder(model.full_model.config, **dataclasses.asdict(model.task))

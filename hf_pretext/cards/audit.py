@@ -1,0 +1,173 @@
+"""The audit in words: by what a model learned, what its encoder knows, and what it ignores.
+
+results["audit"] -> rows of tables, sentences
+"""
+
+from collections.abc import Iterator, Mapping
+
+from ..audit.encoder import BITS, SAVED
+from ..audit.entry import RANDOM, TRAINED, best_cue
+from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, ROLES, WITHOUT
+from ..audit.transformations import EQUIVARIANCE, INVARIANCE, PARAMETER
+from ..evaluation.comparison import START
+from ..evaluation.transfer import beats
+from .tables import MISSING, figure, shown
+
+WHO = {TRAINED: "trained", START: "as it was", RANDOM: "random"}
+HEAD = ("cue", "role", "bits it reveals", "of the model's", "accuracy without it", "follows it")
+PROTOCOL = (
+    "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small network "
+    "reads the answer from each cue alone, on the rows that the model was measured on; a larger one may get more. "
+    "Accuracy without a cue: of the model, if the cue is that of another example. Follows it: share of examples for "
+    "which the model gives the answer of the example that the cue is from. Bits of a property: usable information of a "
+    "linear reader of frozen features, on test. Invariance to a change: 1 for equal features, 0 if a changed input is as "
+    "far away as another example. Bits of it: of the change, in the features of one input. Equivariance: R2 of a linear "
+    "map from the features of an input to those of the changed one."
+)
+CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
+REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
+LARGE = 0.5  # share of the model's bits from which a cue is named
+
+
+def encoder_words(name: str, label: str) -> str:
+    """Returns the name of a metric of an encoder in words. label: name of the label."""
+    metric, what = parts_of(name)
+    what = what.replace("_", " ")
+    return {
+        BITS: f"bits of {what}",
+        SAVED: f"bits saved per label of {label}",
+        INVARIANCE: f"invariance to {what}",
+        PARAMETER: f"bits of the {what} in one view",
+        EQUIVARIANCE: f"equivariance to {what}",
+    }[metric]
+
+
+def parts_of(name: str) -> tuple[str, str]:
+    """Returns the metric and what it is of: "parameter_bits_hue" -> ("parameter_bits", "hue")."""
+    metric = next(begin for begin in (PARAMETER, SAVED, BITS, INVARIANCE, EQUIVARIANCE) if name.startswith(f"{begin}_"))
+    return metric, name.removeprefix(f"{metric}_")
+
+
+def encoder_tables(audit: Mapping) -> list[dict]:
+    """Returns two tables for the encoder of each kind, `{"title", "head", "rows"}`: the bits that a reader gets of the
+    label and of other properties, and what its features make of changed inputs."""
+    tables = []
+    for kind, each in audit.get("encoders", {}).items():
+        present = [who for who in WHO if who in each]
+        names = [WHO[who] for who in present]
+        known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, SAVED)]
+        rows = [
+            [encoder_words(name, each["label"]), *cells(each, present, name), at_most(each, name)] for name in known
+        ]
+        if rows:
+            tables.append({"title": f"what the {kind} encoder knows", "head": ["", *names, "at most"], "rows": rows})
+        changes = dict.fromkeys(parts_of(name)[1] for name in each[TRAINED] if name not in known)
+        head = ["change", *(f"{metric}: {name}" for metric in CHANGES.values() for name in names)]
+        rows = [
+            [change.replace("_", " "), *(c for m in CHANGES for c in cells(each, present, f"{m}_{change}"))]
+            for change in changes
+        ]
+        if rows:
+            tables.append({"title": f"changed inputs of the {kind} encoder", "head": head, "rows": rows})
+    return tables
+
+
+def cells(each: Mapping, present: list[str], name: str) -> list[str]:
+    """Returns a metric of the encoders that are present; a dash if it was not measured."""
+    return [figure(each[who].get(name)) or MISSING for who in present]
+
+
+def at_most(each: Mapping, name: str) -> str:
+    """Returns the most bits that can be read of a property; empty for other metrics."""
+    return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if name.startswith(BITS) else ""
+
+
+def cue_rows(audit: Mapping) -> list[list[str]]:
+    """Returns the rows of the table of cues, with the columns of `HEAD`: cues first, the most revealing one first."""
+    answered = (audit.get("task", {}).get(TRAINED, {}).get(BITS) or {}).get("mean")
+    cues = sorted(audit.get("cues", {}).items(), key=lambda cue: (ROLES.index(cue[1]["role"]), -mean_of(cue[1], BITS)))
+    return [
+        [
+            name,
+            each["role"],
+            figure(each[BITS]),
+            f"{mean_of(each, BITS) / answered:.0%}" if answered else MISSING,
+            figure(each.get(WITHOUT)),
+            figure(each.get(CONFLICT)),
+        ]
+        for name, each in cues
+    ]
+
+
+def mean_of(metrics: Mapping, name: str) -> float:
+    """Returns the mean of a metric; 0 if it is undefined."""
+    return metrics[name]["mean"] or 0.0
+
+
+def sentences(audit: Mapping) -> list[str]:
+    """Returns what the audit shows, as sentences without a full stop."""
+    return [*task_sentences(audit), *(s for each in audit.get("encoders", {}).values() for s in verdicts(each))]
+
+
+def task_sentences(audit: Mapping) -> Iterator[str]:
+    """Yields what the model answers, and by what."""
+    if "task" not in audit:
+        return
+    answers = audit["task"][TRAINED]
+    yield (
+        f"Of {answers[ENTROPY]['mean']:.2f} bits of the pretext task per {audit['task']['unit']}, the model answers "
+        f"{figure(answers[BITS])} on test (accuracy {figure(answers[ACCURACY])}); on train it answers "
+        f"{figure(answers[OVERFITTING])} bits more"
+    )
+    if best := best_cue(audit):
+        name, share = best
+        yield f"A small reader gets {min(share, 9.99):.0%} of these bits from one cue alone: {name}"
+    yield from artefacts(audit)
+
+
+def artefacts(audit: Mapping) -> Iterator[str]:
+    """Yields a sentence for each artefact that reveals a tenth of the answer or more."""
+    entropy = audit["task"][TRAINED][ENTROPY]["mean"]
+    for name, each in audit["cues"].items():
+        if each["role"] == ARTEFACT and mean_of(each, BITS) >= REVEALS * entropy:
+            yield f"The artefact {name} reveals {figure(each[BITS])} of {entropy:.2f} bits of the pretext task"
+
+
+def verdicts(each: Mapping) -> Iterator[str]:
+    """Yields the metrics in which trained encoders beat random ones, and those in which they are worse; for too few
+    seeds, the bits that differ on these rows."""
+    label, names = each["label"], [name for name in each[TRAINED] if name in each.get(RANDOM, {})]
+    compared = {name: verdict(each[TRAINED][name], each[RANDOM][name]) for name in names}
+    higher = [encoder_words(name, label) for name, answer in compared.items() if answer == 1]
+    lower = [encoder_words(name, label) for name, answer in compared.items() if answer == -1]
+    if higher:
+        yield f"Above random encoders by more than twice the spread over seeds: {', '.join(higher)}"
+    if lower:
+        yield f"Below random encoders by more than twice the spread over seeds: {', '.join(lower)}"
+    if not all(answer is None for answer in compared.values()):
+        return
+    for name, pair in each["on_these_rows"].items():
+        if pair["error"] and pair["difference"] is not None and abs(pair["difference"]) > 2 * pair["error"]:
+            yield (
+                f"{encoder_words(name, label).capitalize()} differ on these rows from one random encoder, by "
+                f"{pair['difference']:+.3f} ± {pair['error']:.3f} (standard error over rows)"
+            )
+
+
+def verdict(ours: Mapping, other: Mapping) -> int | None:
+    """Returns 1 if a metric of trained encoders is above that of random ones (see `beats`), -1 if it is below, 0 if it
+    is neither, and None if there are too few seeds, or it is undefined."""
+    if ours["mean"] is None or other["mean"] is None or beats(ours, other) is None:
+        return None
+    return int(beats(ours, other)) - int(beats(other, ours))
+
+
+def limits(audit: Mapping) -> list[str]:
+    """Returns what of the audit belongs to the limits of a model, as sentences with a full stop."""
+    best = best_cue(audit) if audit else None
+    shares = (
+        [f"Of what the model knows about its pretext task, {best[1]:.0%} is in one cue alone: {best[0]}."]
+        if (best and best[1] >= LARGE)
+        else []
+    )
+    return [*shares, *(f"{sentence}." for sentence in (artefacts(audit) if "task" in audit else ()))]

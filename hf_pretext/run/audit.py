@@ -1,0 +1,47 @@
+"""Audit of the models of a run: --audit -> results["audit"] (see `audit.entry`)."""
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from ..audit.entry import RANDOM, TRAINED, Audit, AuditOptions
+from ..encoders import is_shape_alone
+from ..evaluation.comparison import START
+from ..modeling import PretextModel
+
+if TYPE_CHECKING:
+    from .experiment import Experiment
+
+RANDOM_SEEDS = 3  # of random models, also for a single trained one
+
+
+def audit_of(experiment: "Experiment") -> Audit:
+    """Returns the audit of a run. Raises `ValueError` for columns that the labelled set lacks."""
+    options, inputs = experiment.request.options, experiment.inputs
+    return Audit(
+        experiment.labelled,
+        AuditOptions(
+            nuisance=options.audit_nuisance,
+            same=options.audit_same,
+            device=experiment.request.first.device,
+            dtypes={kind: experiment.feature_dtype(kind) for kind in inputs.by_name},
+        ),
+    )
+
+
+def results(experiment: "Experiment") -> dict:
+    """Returns the entry "audit" of results.json: of the trained models, of as many random ones but at least three, and
+    of the encoders that training started from with --encoder."""
+    blueprint, arguments = experiment.blueprint, experiment.request.arguments
+    seeds = list(dict.fromkeys([*arguments, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(arguments))]
+
+    def of_start() -> PretextModel:
+        return blueprint.fresh(experiment.request.first.seed)[0]
+
+    begun = blueprint.start.encoder
+    return audit_of(experiment).entry(
+        {
+            TRAINED: [partial(blueprint.trained, args.output_dir) for args in arguments.values()],
+            START: [of_start] if begun and not is_shape_alone(begun) else [],
+            RANDOM: [partial(blueprint.random, seed) for seed in seeds],
+        }
+    )
