@@ -69,7 +69,8 @@ def encoder_audit(
     def embed(inputs: Tensor) -> Tensor:
         return extract(encoder, [{labelled.inputs.by_name[kind].encoder_input: inputs}], (layer,), **options)[layer]
 
-    metrics |= transformation_metrics(embed, inputs_of(labelled, kind), transformations)
+    if transformations:
+        metrics |= transformation_metrics(embed, inputs_of(labelled, kind), transformations)
     for name, keys in (same or {}).items():
         metrics[f"{INVARIANCE}_{name}"] = pair_invariance(features["test"], keys)
     return EncoderAudit(layer, metrics, per_row, list(dict.fromkeys(warnings)))

@@ -19,10 +19,10 @@ PROTOCOL = (
     "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small network "
     "reads the answer from each cue alone, on the rows that the model was measured on; a larger one may get more. "
     "Accuracy without a cue: of the model, if the cue is that of another example. Follows it: share of examples for "
-    "which the model gives the answer of the example that the cue is from. Bits of a property: usable information of a "
-    "linear reader of frozen features, on test. Invariance to a change: 1 for equal features, 0 if a changed input is as "
-    "far away as another example. Bits of it: of the change, in the features of one input. Equivariance: R2 of a linear "
-    "map from the features of an input to those of the changed one."
+    "which the model gives the answer of the example that the cue is from. Bits of a property: usable information "
+    "of a linear reader of frozen features, on test. Invariance to a change: 1 for equal features, 0 if a changed "
+    "input is as far away as another example. Bits of it: of the change, in the features of one input. Equivariance: "
+    "R2 of a linear map from the features of an input to those of the changed one."
 )
 CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
