@@ -1,0 +1,117 @@
+"""The entry of results.json: properties of images, pairs of models on the same rows, warnings."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import EMOJI
+
+from hf_pretext.audit.entry import Audit, AuditOptions, best_cue, control_warnings, entropy, paired
+from hf_pretext.audit.properties import Property, of_images
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.transfer import SPLITS, mean_and_spread
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.objectives.rotation import RotationForPreTraining
+from hf_pretext.presets import images
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    return LabelledSet(str(EMOJI), Inputs(Image(default_processor(32))), "group", limit=90)
+
+
+def squares(side: int = 32) -> tuple[torch.Tensor, np.ndarray]:
+    """White images with a red or blue square, small or large, left or right, each as often; and which of each."""
+    kinds, count = np.tile(np.indices((2, 2, 2)).reshape(3, 8).T, (5, 1)), 40
+    pixels = torch.full((count, 3, side, side), 255, dtype=torch.uint8)
+    for image, (blue, large, right) in zip(pixels, kinds, strict=True):
+        size, first = (8 if large else 4), (18 if right else 4)
+        image[:, 12 : 12 + size, first : first + size] = 0
+        image[2 if blue else 0, 12 : 12 + size, first : first + size] = 255
+    return pixels, kinds
+
+
+def test_properties_of_images_are_what_they_say():
+    pixels, kinds = squares()
+    properties = of_images(dict.fromkeys(SPLITS, pixels))
+    assert {name: each.classes for name, each in properties.items()} == {"color": 8, "scale": 4, "position": 4}
+    large, right = kinds[:, 1], kinds[:, 2]
+    scale, position = (properties[name].labels["test"] for name in ("scale", "position"))
+    assert scale[large == 1].min() > scale[large == 0].max()
+    assert set(position[right == 1] % 2) == {1} and set(position[right == 0] % 2) == {0}
+    assert all(np.isin(each.labels["test"], range(each.classes)).all() for each in properties.values())
+
+
+def test_an_empty_image_has_no_foreground():
+    blank = torch.full((3, 3, 16, 16), 200, dtype=torch.uint8)
+    assert set(of_images(dict.fromkeys(SPLITS, blank))["scale"].labels["test"]) == {0}
+
+
+def test_the_column_of_a_nuisance_is_of_the_same_rows(labelled):
+    style = labelled.column("style")
+    assert {split: len(values) for split, values in style.splits.items()} == {s: len(labelled.rows(s)) for s in SPLITS}
+    row = labelled.rows("test")[7]
+    columns = {"image": "image", "label": "style"}
+    from hf_pretext.data.sources import open_source
+
+    read = open_source(str(EMOJI), "test", columns, ("label",)).take([row.place])
+    assert style.names[style.splits["test"][7]] == next(iter(read))["label"]
+    with pytest.raises(ValueError, match="nothing"):
+        labelled.column("nothing")
+
+
+def test_the_same_entry_twice_bit_for_bit(labelled):
+    def models(seed: int):
+        def build():
+            torch.manual_seed(seed)
+            return RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+
+        return build
+
+    options = AuditOptions(nuisance=["style"], same="name", only=("information", "cues"))
+    by_who = {"trained": [models(0)], "random": [models(1)]}
+    first, second = (Audit(labelled, options).entry(by_who) for _ in range(2))
+    assert first == second
+    assert first["encoders"]["image"]["on_these_rows"]["bits_style"]["error"] > 0
+    assert not first["warnings"]
+
+
+def test_a_constant_encoder_is_undefined_with_a_warning(labelled):
+    def constant():
+        model = RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+        with torch.no_grad():
+            for parameter in model.encoder.parameters():
+                parameter.zero_()
+        return model
+
+    entry = Audit(labelled, AuditOptions(only=("information",))).entry({"trained": [constant], "random": [constant]})
+    metrics = entry["encoders"]["image"]["trained"]
+    assert math.isnan(metrics["bits_group"]["mean"]) and math.isnan(metrics["bits_color"]["mean"])
+    assert len(entry["warnings"]) == 1 and "collapsed" in entry["warnings"][0]
+    assert "task" not in entry and "cues" not in entry
+
+
+def test_entropy_is_of_test():
+    labels = {"train": np.array([0]), "validation": np.array([0]), "test": np.array([0, 1, 2, 3])}
+    assert entropy(Property(4, labels)) == 2
+
+
+def test_two_models_are_compared_row_by_row():
+    difference = paired({"bits": np.array([1.0, 3.0, 2.0, 2.0])}, {"bits": np.array([0.5, 2.5, 1.5, 1.5])})["bits"]
+    assert difference == {"difference": 0.5, "error": 0.0}
+
+
+def test_a_control_that_reveals_something_is_warned_of():
+    cues = {
+        "shuffled": {"role": "control", "bits": mean_and_spread([0.2])},
+        "still": {"role": "control", "bits": mean_and_spread([0.001])},
+        "corner": {"role": "cue", "bits": mean_and_spread([0.7])},
+    }
+    (warning,) = control_warnings(cues)
+    assert warning.startswith("The control 'shuffled' reveals 0.200 bits")
+    answers = {"trained": {"bits": mean_and_spread([1.4])}}
+    assert best_cue({"cues": cues, "task": answers}) == ("corner", pytest.approx(0.5))
+    assert best_cue({"cues": cues, "task": {"trained": {"bits": mean_and_spread([0.0])}}}) is None
+    assert best_cue({}) is None

@@ -1,0 +1,128 @@
+"""The audit in words: verdicts with three seeds, the rows that differ with one, cues, artefacts, limits."""
+
+import copy
+
+import pytest
+
+from hf_pretext.cards import audit
+from hf_pretext.evaluation.transfer import mean_and_spread
+
+
+def of(*values: float) -> dict:
+    return mean_and_spread(list(values))
+
+
+@pytest.fixture
+def entry():
+    """Of three seeds: the encoder knows more of the group, less of the style, and is less invariant to rotation."""
+    return {
+        "dataset": "emoji",
+        "rows": {"train": 30, "validation": 10, "test": 10},
+        "encoders": {
+            "image": {
+                "label": "group",
+                "entropy": {"group": 2.8, "style": 1.5},
+                "trained": {
+                    "bits_group": of(1.0, 1.1, 1.05),
+                    "bits_style": of(0.3, 0.31, 0.32),
+                    "code_saved_group": of(0.5, 0.51, 0.52),
+                    "invariance_rotation": of(-0.7, -0.69, -0.68),
+                    "parameter_bits_rotation": of(1.4, 1.5, 1.45),
+                    "equivariance_rotation": of(0.2, 0.3, 0.25),
+                },
+                "random": {
+                    "bits_group": of(0.5, 0.55, 0.6),
+                    "bits_style": of(0.5, 0.52, 0.51),
+                    "code_saved_group": of(0.4, 0.6, 0.5),
+                    "invariance_rotation": of(0.04, 0.05, 0.03),
+                    "parameter_bits_rotation": of(0.1, 0.2, 0.15),
+                    "equivariance_rotation": of(0.2, 0.31, 0.24),
+                },
+                "on_these_rows": {
+                    "bits_group": {"difference": 0.5, "error": 0.01},
+                    "bits_style": {"difference": -0.01, "error": 0.01},
+                },
+            }
+        },
+        "task": {
+            "unit": "image",
+            "trained": {"bits": of(1.2), "accuracy": of(0.8), "entropy": of(2.0), "overfitting": of(0.1)},
+            "random": {"bits": of(0.0), "accuracy": of(0.25), "entropy": of(2.0), "overfitting": of(0.0)},
+        },
+        "cues": {
+            "corners": {"role": "artefact", "bits": of(0.05), "accuracy": of(0.3), "without": of(0.7), "conflict": of(0.1)},
+            "silhouette": {"role": "cue", "bits": of(0.4), "accuracy": of(0.5)},
+            "thumbnail": {"role": "cue", "bits": of(0.9), "accuracy": of(0.6), "without": of(0.3), "conflict": of(0.4)},
+            "colours": {"role": "control", "bits": of(0.0), "accuracy": of(0.25)},
+        },
+        "warnings": [],
+    }  # fmt: skip
+
+
+def one_seed(entry: dict) -> dict:
+    entry = copy.deepcopy(entry)
+    for metrics in (entry["encoders"]["image"][who] for who in ("trained", "random")):
+        metrics.update({name: of(value["mean"]) for name, value in metrics.items()})
+    return entry
+
+
+def test_three_seeds_have_verdicts_in_both_directions(entry):
+    above, below = audit.sentences(entry)[-2:]
+    assert above == (
+        "Above random encoders by more than twice the spread over seeds: bits of group, bits of the rotation in one view"
+    )
+    assert below.endswith(": bits of style, invariance to rotation")
+
+
+def test_one_seed_differs_on_these_rows_and_beats_nothing(entry):
+    text = " ".join(audit.sentences(one_seed(entry)))
+    assert "Bits of group differ on these rows from one random encoder, by +0.500 ± 0.010" in text
+    assert "twice the spread" not in text and "beat" not in text
+    assert "style" not in text  # within twice the standard error
+
+
+def test_the_best_cue_is_named_with_its_share(entry):
+    first, second, *_ = audit.sentences(entry)
+    assert first.startswith("Of 2.00 bits of the pretext task per image, the model answers 1.200 on test")
+    assert second == "A small reader gets 75% of these bits from one cue alone: thumbnail"
+    assert audit.limits(entry) == [
+        "Of what the model knows about its pretext task, 75% is in one cue alone: thumbnail."
+    ]
+    entry["cues"]["thumbnail"]["bits"] = of(0.41)
+    assert audit.limits(entry) == []
+
+
+def test_an_artefact_that_reveals_the_answer_is_a_limit(entry):
+    assert not any("artefact" in sentence for sentence in audit.sentences(entry))
+    entry["cues"]["corners"]["bits"] = of(1.9, 2.0, 1.95)
+    assert "The artefact corners reveals 1.950 ± 0.050 of 2.00 bits of the pretext task." in audit.limits(entry)
+
+
+def test_a_model_that_knows_nothing_has_no_share(entry):
+    entry["task"]["trained"]["bits"] = of(0.0)
+    assert not any("cue alone" in sentence for sentence in audit.sentences(entry))
+    assert {row[3] for row in audit.cue_rows(entry)} == {"—"}
+
+
+def test_cues_are_sorted_by_role_and_bits(entry):
+    rows = audit.cue_rows(entry)
+    assert [row[0] for row in rows] == ["thumbnail", "silhouette", "corners", "colours"]
+    assert rows[0] == ["thumbnail", "cue", "0.900", "75%", "0.300", "0.400"]
+    assert rows[1][4:] == ["", ""]  # it can't be exchanged
+
+
+def test_tables_have_the_encoder_as_it_was_and_undefined_metrics_as_a_dash(entry):
+    image = entry["encoders"]["image"]
+    image["start"] = {**image["random"], "bits_group": {"mean": None, "std": None, "values": [None]}}
+    knows, changes = audit.encoder_tables(entry)
+    assert knows["head"] == ["", "trained", "as it was", "random", "at most"]
+    assert knows["rows"][0] == ["bits of group", "1.050 ± 0.050", "—", "0.550 ± 0.050", "2.800"]
+    assert knows["rows"][-1][0] == "bits saved per label of group" and knows["rows"][-1][-1] == ""
+    assert changes["head"][:4] == ["change", "invariance: trained", "invariance: as it was", "invariance: random"]
+    assert [row[0] for row in changes["rows"]] == ["rotation"]
+
+
+def test_only_cues_leave_the_tables_of_encoders_out(entry):
+    entry["encoders"] = {}
+    assert audit.encoder_tables(entry) == []
+    assert len(audit.sentences(entry)) == 2

@@ -1,0 +1,94 @@
+"""The audit of a run: in results.json, the card and the terminal, and again from its folder."""
+
+import json
+
+import pytest
+from recipe_runs import ROTATION, main, refused
+
+from hf_pretext.audit.standalone import audit
+from hf_pretext.cli import main as command
+from hf_pretext.evaluation.transfer import SPLITS
+
+pytestmark = pytest.mark.usefixtures("cache")
+ASKED = ("--audit", "--audit_nuisance", "style", "--audit_same", "name")
+OF_THE_RUN = ("dataset", "rows", "encoders", "task", "cues", "warnings")
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory, cache):
+    folder = tmp_path_factory.mktemp("audited") / "run"
+    return folder, main(ROTATION, *ASKED, "--seeds", 0, output_dir=folder)
+
+
+def test_results_have_each_part_with_random_next_to_trained(audited):
+    entry = audited[1]["audit"]
+    assert tuple(entry) == OF_THE_RUN
+    assert set(entry["rows"]) == set(SPLITS)
+    image = entry["encoders"]["image"]
+    wanted = {f"bits_{name}" for name in ("group", "style", "color", "scale", "position")}
+    wanted |= {"code_saved_group", "invariance_rotation", "parameter_bits_hue", "equivariance_flip", "invariance_name"}
+    assert wanted <= image["trained"].keys() == image["random"].keys()
+    assert len(image["trained"]["bits_group"]["values"]) == 1
+    assert len(image["random"]["bits_group"]["values"]) == 3
+    assert image["on_these_rows"].keys() == {name for name in image["trained"] if name.startswith("bits_")}
+    assert entry["task"]["unit"] == "image"
+    assert entry["task"]["trained"]["entropy"]["mean"] == pytest.approx(2)
+    assert {each["role"] for each in entry["cues"].values()} == {"cue", "artefact", "control"}
+    assert {"without", "conflict"} <= entry["cues"]["corners"].keys()
+
+
+def test_the_card_and_the_terminal_show_it(audited, capsys):
+    card = (audited[0] / "README.md").read_text()
+    section = card.partition("## What it learned by")[2].partition("\n## ")[0]
+    for line in ("| cue | role |", "| bits of style |", "| rotation |", "What the image encoder knows:"):
+        assert line in section
+    assert "beats" not in section  # of one seed there is no verdict
+    assert "twice the spread" not in section
+
+
+def test_the_folder_of_the_run_gives_the_same_metrics(audited):
+    """With all that the run had: labelled set and label are those of its results."""
+    folder, results = audited
+    again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), rows=64, device="cpu")
+    assert again["cues"] == results["audit"]["cues"]
+    assert again["task"]["trained"] == results["audit"]["task"]["trained"]
+    for name in ("bits_group", "bits_style", "bits_color", "code_saved_group"):
+        ours, theirs = (each["encoders"]["image"]["trained"][name] for each in (again, results["audit"]))
+        assert ours == theirs, name
+
+
+def test_the_command_writes_into_the_run(audited, capsys):
+    folder, _ = audited
+    before = json.loads((folder / "results.json").read_text())
+    with pytest.raises(SystemExit) as ended:
+        command(["audit", str(folder), "--only", "cues", "--rows", "30"])
+    assert not ended.value.code
+    printed = capsys.readouterr().out
+    assert "cues of the pretext task" in printed and f"Written to {folder}/README.md" in printed
+    after = json.loads((folder / "results.json").read_text())
+    assert after["audit"]["rows"]["test"] <= 30 and after["audit"]["encoders"] == {}
+    assert {k: v for k, v in after.items() if k != "audit"} == {k: v for k, v in before.items() if k != "audit"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--audit", "--eval_dataset", "none"), "--audit True needs a labelled set, but --eval_dataset is none"),
+        (("--audit_same", "name"), "--audit_same name has no effect without --audit. Give --audit"),
+        (("--audit", "--audit_nuisance", "colour"), "'colour'"),
+    ],
+)
+def test_what_cannot_be_audited_is_refused(options, message):
+    assert message in refused(ROTATION, *options)
+
+
+def test_a_folder_without_heads_or_a_labelled_set_is_refused(tmp_path, audited):
+    from transformers import AutoModel
+
+    AutoModel.from_pretrained(audited[0]).save_pretrained(tmp_path / "plain")
+    with pytest.raises(ValueError, match="does not say on what it was evaluated. Give a labelled set with --dataset"):
+        audit(tmp_path / "plain")
+    with pytest.raises(ValueError, match="pretext"):
+        audit(tmp_path / "plain", dataset="emoji", label="group")
+    with pytest.raises(ValueError, match="The audit has no part 'colors'. Give some of information,"):
+        audit(audited[0], only=("colors",))
