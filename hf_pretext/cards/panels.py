@@ -23,6 +23,7 @@ from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
 from ..modules.log_mel import log_mel
+from .audit_panel import audit_panel
 from .report import PER_ROW, draw_abreast, draw_captions, draw_fractions, draw_neighbours, draw_pairs, draw_rows
 
 QUERIES, RANKED, STRIPS = 8, 6, 3  # rows, and images or videos in each row
@@ -48,6 +49,7 @@ def panels_of(models: Models, labelled: LabelledSet, results: dict, device: torc
         illustration_panel(models["trained"], labelled, device),
         captions_panel(models["trained"], labelled, device),
         transfer_panel(models, labelled, results, device),
+        audit_panel(results.get("audit", {})),
     ]
     return [panel for panel in panels if panel is not None]
 
