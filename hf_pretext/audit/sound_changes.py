@@ -6,7 +6,6 @@ Zeros at the end of a wave are padding: they stay zeros, and the rest keeps its 
 so that it is the same in each batch.
 """
 
-import math
 import zlib
 
 import torch
