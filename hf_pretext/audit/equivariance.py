@@ -1,6 +1,7 @@
 """Invariance and equivariance: what a change of the input does to the features.
 
-features of clean and of changed examples (n, d) -> whitened by the clean ones (n, k) -> invariance, equivariance
+features of clean and of changed examples (n, d) -> whitened by the clean ones (n, k) -> invariance
+features of clean and of changed examples (n, d) -> linear map from the former to the latter -> equivariance
 
 - Invariance is 1 if the change leaves the features as they are. It is 0 if the features of an example and of its
   changed version are as far apart as those of two different examples, and negative if they are farther apart.
@@ -15,14 +16,16 @@ Both are NaN (undefined) where the features are constant.
 import math
 
 import numpy as np
+import torch
 
+from ..evaluation.health import dead_channels
 from ..evaluation.knn import DIVERGED
+from ..evaluation.transfer import SPLITS
 from .readers import Splits, constant, one_thread
 
 KEPT = 0.99  # share of the variance that whitening keeps; the remaining directions are mostly noise, which it amplifies
-STRENGTHS = tuple(10.0**power for power in range(-6, 3))  # ridge, relative to the variance 1 of a whitened feature
+STRENGTHS = tuple(10.0**power for power in range(-9, 3))  # ridge, relative to the variance 1 of a channel
 ROUNDING = 1e-8  # variance of whitened features up to which they are constant
-UNDEFINED = "The encoder gives all rows the same features, so invariance and equivariance are undefined"
 
 
 class Whitener:
@@ -99,11 +102,12 @@ def equivariance(clean: Splits, changed: Splits) -> float:
     """Returns the R2 on test of the best linear map from clean to changed features: a ridge regression on train whose
     strength is chosen on validation. NaN if either features are constant.
 
-    clean, changed: whitened by one `Whitener`, `{split: (n, k)}`, of the same rows in one order. R2 counts all
-    components together, against the mean of the changed features of train."""
-    if math.isnan(variance(clean["train"])) or math.isnan(variance(changed["train"])):
+    clean, changed: features of the same rows in one order, `{split: (n, d)}`. They are standardised, not whitened: the
+    map may need directions of little variance. All channels of the changed features count alike; constant ones are left
+    out."""
+    inputs, targets = standardised(clean), standardised(changed)
+    if not inputs["train"].size or not targets["train"].size:
         return math.nan
-    inputs, targets = centred(clean), centred(changed)
     with one_thread():
         covariance, products = (inputs["train"].T @ x["train"] / len(x["train"]) for x in (inputs, targets))
         variances, axes = np.linalg.eigh(covariance)  # one decomposition for all strengths
@@ -117,7 +121,10 @@ def equivariance(clean: Splits, changed: Splits) -> float:
         return r2("test", max(STRENGTHS, key=lambda strength: r2("validation", strength)))
 
 
-def centred(features: Splits) -> dict[str, np.ndarray]:
-    """Subtracts the mean of train from all splits."""
-    mean = features["train"].mean(0)
-    return {split: values - mean for split, values in features.items()}
+def standardised(features: Splits) -> dict[str, np.ndarray]:
+    """Scales channels to mean 0 and variance 1 on train, without limits, and leaves out the ones that are constant
+    there: `(n, d)` to `(n, k)`, float64. Raises `ValueError` for features that are not finite."""
+    values = {split: finite(features[split]) for split in SPLITS}
+    live = ~dead_channels(torch.from_numpy(values["train"])).numpy()
+    mean, deviation = values["train"].mean(0)[live], values["train"].std(0)[live]
+    return {split: (x[:, live] - mean) / deviation for split, x in values.items()}

@@ -65,8 +65,8 @@ def shifted(pixels: Tensor, share: float) -> Tensor:
 
 
 def background(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the median colour of the border of images, `(B, 3)`, and whether it is a background, bool `(B,)`: at
-    least half of the border has this colour. pixels: `(B, 3, H, W)`, 0 to 255."""
+    """Returns the median colour of the border of images, `(B, 3)`, and whether it is a background, bool `(B,)`: whether
+    at least half of the border has this colour. pixels: `(B, 3, H, W)`, 0 to 255."""
     border = torch.cat([pixels[..., 0, :], pixels[..., -1, :], pixels[..., 0], pixels[..., -1]], dim=-1)
     color = border.median(-1).values
     near = ((border - color[..., None]).abs() <= TOLERANCE).all(1)

@@ -18,9 +18,9 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..evaluation.transfer import SPLITS
-from .equivariance import UNDEFINED, Whitener, equivariance, invariance
+from .equivariance import Whitener, equivariance, invariance
 from .image_changes import blurred, compressed, cropped, flipped, grayed, hue_rotated, of_pixels, rotated, shifted
-from .readers import Splits, constant, linear_reader
+from .readers import Splits, linear_reader, undefined
 from .sound_changes import amplified, delayed, noisy, pitched
 from .text_changes import cased, reordered, shortened
 
@@ -91,23 +91,27 @@ def transformation_metrics(
 ) -> dict[str, float]:
     """Measures the features of an encoder under each transformation.
 
-    embed: batch -> features `(B, D)`, in evaluation mode. batches_by_split: clean batches of train, validation and test;
-    each is read once. `ROWS` says how many rows are enough, see `evenly`.
+    embed: batch -> features `(B, D)`, in evaluation mode. batches_by_split: clean batches of train, validation and
+    test; each is read once. `ROWS` says how many rows are enough, see `evenly`.
 
     Returns for each transformation `invariance_NAME` and `equivariance_NAME`, means over the levels but the first (see
-    `audit.equivariance`), and `parameter_bits_NAME`. Invariance and equivariance of constant features are NaN, with a
-    warning. Raises `ValueError` for features that are not finite, and for two transformations of one name."""
+    `audit.equivariance`), and `parameter_bits_NAME`. All are NaN (undefined) for features that are constant or not
+    finite, with a warning. Raises `ValueError` for two transformations of one name and for a split without rows."""
     names = [each.name for each in transformations]
     if len(set(names)) < len(names):
-        raise ValueError(f"Each transformation needs a name of its own, but the names are {', '.join(names)}.")
+        raise ValueError(f"Two transformations have the same name: {', '.join(names)}. Give each another name.")
+    if not transformations:
+        return {}
     features = level_features(embed, batches_by_split, transformations)
+    measured = {f"{metric}_{name}": math.nan for name in names for metric in (INVARIANCE, PARAMETER, EQUIVARIANCE)}
+    if warning := undefined(*(values for levels in features for level in levels for values in level.values())):
+        log.warning(warning)
+        return measured
     whiten = Whitener(features[0][0]["train"])
-    if constant(features[0][0]["train"]):
-        log.warning(f"{UNDEFINED}.")
-    measured = {}
     for name, levels in zip(names, features, strict=True):
-        clean, *changed = ({split: whiten(values) for split, values in level.items()} for level in levels)
-        measured[f"{INVARIANCE}_{name}"] = mean(invariance(clean["test"], each["test"]) for each in changed)
+        clean, *changed = levels
+        white, *others = (whiten(level["test"]) for level in levels)
+        measured[f"{INVARIANCE}_{name}"] = mean(invariance(white, other) for other in others)
         measured[f"{PARAMETER}_{name}"] = parameter_bits(levels)
         measured[f"{EQUIVARIANCE}_{name}"] = mean(equivariance(clean, each) for each in changed)
     return measured
