@@ -67,8 +67,8 @@ def readme_table(all_results: list[dict]) -> str:
         cells = [f"[{of.recipe}](model_cards/{of.recipe}/README.md)", of.objective, of.label]
         cells += [bold(figure(of.trained), of.beats_random), figure(of.random), of.shown_baseline, minutes(results)]
         lines.append(f"| {' | '.join(cells)} |")
-    said = notes([probe(results) for results in by_objective(all_results)])
-    return "\n".join([*lines, *(["", said] if said else [])]) + "\n"
+    sentences = notes([probe(results) for results in by_objective(all_results)])
+    return "\n".join([*lines, *(["", sentences] if sentences else [])]) + "\n"
 
 
 def results_page(all_results: list[dict]) -> str:

@@ -188,6 +188,6 @@ def page(all_results: list[dict]) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |")
     probes = [probe(results) for results in all_results]
-    said, ranked = notes(probes), [f"- {line}" for line in rankings(probes)]
-    parts = [PAGE.format(**facts(all_results)) + "\n".join(lines), said, RANKED + "\n".join(ranked) if ranked else ""]
+    doubts, ranked = notes(probes), [f"- {line}" for line in rankings(probes)]
+    parts = [PAGE.format(**facts(all_results)) + "\n".join(lines), doubts, RANKED + "\n".join(ranked) if ranked else ""]
     return "\n\n".join(filter(None, parts)) + "\n"
