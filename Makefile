@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 OUTPUT ?= runs/quickstart
 
 help:
-	@echo "make quickstart   installs, pretrains on embedded images, evaluates, prints the result (10 minutes on 2 cores)"
+	@echo "make quickstart   installs, pretrains on bundled images, evaluates, prints the result (10 minutes on 2 cores)"
 	@echo "make test         installs, runs the tests"
 	@echo "make test-all     installs, runs the tests and the slow tests"
 	@echo "make check        runs ruff"

@@ -3,7 +3,7 @@
     python benchmarks/narration.py                            # 3 seeds of bag of 3, nearest and the random encoder
     python benchmarks/narration.py --variants nearest --seeds 0 1 2 3 4 --jobs 2
     python benchmarks/narration.py --options --num_train_epochs 10   # options for all runs
-    python benchmarks/narration.py --smoke                    # a test of all steps on the embedded share
+    python benchmarks/narration.py --smoke                    # a test of all steps on the bundled share
 
 The recipe mil_nce_babyai trains on the narrated films of recipes/data/babyai.py: five missions joined, narrations
 shifted by about the length of a mission, one in five replaced by words without a mission. A clip lasts as long as a
@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="time limit (default: none)")
-    parser.add_argument("--smoke", action="store_true", help="tiny encoders on the embedded share, one seed")
+    parser.add_argument("--smoke", action="store_true", help="tiny encoders on the bundled share, one seed")
     parser.add_argument("--output", type=Path, help="default: benchmarks/narration.md; with --smoke: none")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="options for all runs; must be last")

@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def train(options: argparse.Namespace) -> None:
-    """Pretrain an encoder with an objective, on your data or on an embedded set."""
+    """Pretrain an encoder with an objective, on your data or on a bundled set."""
     from .registry import OBJECTIVES, names
 
     known = names(OBJECTIVES)
@@ -172,7 +172,7 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
         look_command,
         "path/to/images --output sheet.png",
         {
-            "dataset": {"help": "Dataset: a Hub id, a folder, files, or an embedded one, e.g. emoji."},
+            "dataset": {"help": "Dataset: a Hub id, a folder, files, or a bundled one, e.g. emoji."},
             "--split": {"help": "Look only at this split. Default: train, validation and test."},
             "--column": {"help": "Column of the images, audio or videos, or of texts alone. Default: detected."},
             "--text_column": {"help": "Column of the texts. Default: detected."},

@@ -146,7 +146,7 @@ def pretrain(objective: str, dataset: Any = None, encoder: str | None = None, ou
     """Pretrains and evaluates an encoder, as `hf-pretext train` does, from a script or a notebook.
 
     objective: name, e.g. "rotation". dataset: training data: a folder, files, a Hub id or a `datasets` object, or a
-        list of these; default: the embedded data set of the objective. encoder: folder or Hub id of a pretrained
+        list of these; default: the bundled data set of the objective. encoder: folder or Hub id of a pretrained
         encoder to start from; default: a fresh one. output_dir: default: runs/OBJECTIVE. options: those of the command,
         e.g. `num_train_epochs=3`.
     Returns the `Results` on the main process, None on the others. Raises `ValueError` for a wrong option or value, with
@@ -172,7 +172,7 @@ def default_recipe(name: str, given: Mapping[str, Any] | None = None) -> Recipe:
     `presets.Preset`).
 
     name: of the objective. given: the user's options, by name; None: for the help, without opening data. Without
-    `dataset`, the data is the embedded set of the defaults, which is also the labelled set. Raises `ValueError` for an
+    `dataset`, the data is the bundled set of the defaults, which is also the labelled set. Raises `ValueError` for an
     unknown objective, and for data that can't be opened."""
     objective, defaults = objective_class(name), preset(name)
     embedded, large = defaults.dataset, False
@@ -211,11 +211,12 @@ def is_continued(objective: type[PretextModel], given: Mapping[str, Any]) -> boo
 def description(name: str) -> str:
     """Returns the text above the options in `hf-pretext train NAME --help`."""
     facts, defaults = described(name), preset(name)
+    command = f"hf-pretext train {name} {defaults.needs}".strip()
     return (
         f"{facts['summary']}\n{facts['sources']}\n\n"
-        f"hf-pretext train {name}                                  # on the embedded data set {defaults.dataset}\n"
-        f"hf-pretext train {name} --dataset path/to/data           # on your own data; no labels needed\n"
-        f"hf-pretext train {name} --encoder path/or/id --dataset path/to/data\n"
+        f"{command:<56} # on the bundled data set {defaults.dataset}\n"
+        f"{f'{command} --dataset path/to/data':<56} # on your own data; no labels needed\n"
+        f"{command} --encoder path/or/id --dataset path/to/data\n"
         f"accelerate launch -m hf_pretext.cli train {name} ...     # on several GPUs\n\n"
         f"Defaults are of small data. From {LARGE_ROWS:,} samples on, an accelerator trains a larger encoder\n"
         "(docs/presets.md)."

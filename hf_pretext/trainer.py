@@ -45,7 +45,7 @@ class PretextTrainer(LearningTrainer):
     """Trains the model of an objective.
 
     train_dataset: a `datasets` object (of a `DatasetDict`, the train split), a list of dicts, of Pillow images or of
-        texts, a folder, files, a Hub id or the name of an embedded data set; or an open `Source` or `Mixture`.
+        texts, a folder, files, a Hub id or the name of a bundled data set; or an open `Source` or `Mixture`.
     processing_class: a transformers image processor, tokenizer, feature extractor or processor, with which `Inputs` are
         made, see `inputs_for`; or `Inputs` or a `Modality`, for other settings, e.g. of augmentation. None: for images,
         the processor of the encoder, or a default one of its size. It is saved with every checkpoint.

@@ -9,7 +9,7 @@ from pathlib import Path
 from hf_pretext.samples import DATA_SETS
 
 DATA = Path(__file__).parent / "data"
-EMOJI, SHAKESPEARE = "emoji", "shakespeare"  # embedded in the package
+EMOJI, SHAKESPEARE = "emoji", "shakespeare"  # bundled with the package
 ABOUT_EMOJI = DATA_SETS["emoji"]["limits"]
 ABOUT_REVIEWS = (
     "The texts are 25,000 reviews from IMDB and 8,530 sentences from Rotten Tomatoes; a film may be in two splits. The "

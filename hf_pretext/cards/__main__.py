@@ -8,10 +8,10 @@ import argparse
 import re
 from pathlib import Path
 
-from ..evaluation.comparison import GRAY
 from ..utils.files import write_text
 from . import publish, tasks
 from .results import hardware, read_results
+from .summary import BOLD, labels, notes, probe
 from .tables import MISSING, figure, unshown, words
 from .wording import headlines, measure_words
 
@@ -25,12 +25,13 @@ Made by `make cards` from the recorded results in `model_cards/`.
 
 - All metrics are on the test split: of the frozen encoder, of the fine-tuned encoder where the \
 metric says so, and, for image-text pairs, of the full model. Values are mean ± standard deviation over {seeds} seeds.
-- The random encoder has the same architecture and is untrained. Bold: the gain over random exceeds twice the spread \
-over seeds, 2·√(s₁² + s₂²), where s₁ and s₂ are the standard deviations.
+- The random encoder has the same architecture and is untrained. {bold}
 - The layer and the L2 strength of the linear probe are chosen on the validation split, in the same way for trained \
 and random encoders. For random encoders with batch norm, its statistics are chosen too. All seeds use the same layer \
 and the same choice of statistics.
-- The cards have more baselines: raw pixels, TF-IDF, the majority class.
+- The label is that of the first encoder, whose kind of data stands before it. The cards have the other encoders and \
+the baselines: raw pixels, TF-IDF, log-mel, the majority class. Some are better than the encoder: \
+[which_task.md](which_task.md) has the best of each recipe.
 - Minutes are the training time of one seed. Most recipes ran with one thread while another recipe used the second \
 core; BEiT-3 ran alone.
 
@@ -56,37 +57,31 @@ def minutes(results: dict) -> str:
     return f"{sum(seconds) / len(seconds) / 60:.1f}"
 
 
-def labels(results: dict) -> str:
-    """Returns the label column and its number of classes, as Markdown text."""
-    return f"`{results['transfer']['label']}`, {len(results['transfer']['classes'])} classes"
-
-
 def readme_table(all_results: list[dict]) -> str:
-    """Returns the README's table: one row for each recipe with its linear probe, trained and random.
-
-    The probe is the one with the most labels. The trained value is bold if it beats random."""
-    lines = ["| recipe | objective | linear probe of | trained | random | minutes |", "|" + "---|" * 6]
+    """Returns the README's table: one row for each recipe with its linear probe (see `probe`), next to a random encoder
+    and the best simple baseline; then a sentence on baselines that are better. The trained value is bold if it beats
+    random."""
+    lines = ["| recipe | objective | encoder: label | trained | random | best baseline | minutes |", "|" + "---|" * 7]
     for results in by_objective(all_results):
-        rows = zip(results["transfer"]["methods"], measured_rows(results), strict=False)
-        probes = [row for method, row in rows if method.startswith("linear_probe") and not method.endswith(GRAY)]
-        _, beats, trained, random = probes[-1]
-        cells = [f"[{results['recipe']}](model_cards/{results['recipe']}/README.md)", results["objective"]["name"]]
-        cells += [labels(results), bold(trained, beats), random, minutes(results)]
+        of = probe(results)
+        cells = [f"[{of.recipe}](model_cards/{of.recipe}/README.md)", of.objective, of.label]
+        cells += [bold(figure(of.trained), of.beats_random), figure(of.random), of.shown_baseline, minutes(results)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    sentences = notes([probe(results) for results in by_objective(all_results)])
+    return "\n".join([*lines, *(["", sentences] if sentences else [])]) + "\n"
 
 
 def results_page(all_results: list[dict]) -> str:
     """Returns docs/results.md: one row for each recipe and metric."""
     seeds = " or ".join(sorted({str(len(results["seeds"])) for results in all_results}))
-    lines = ["| objective | recipe | label | metric | trained | random | training |", "|" + "---|" * 7]
+    lines = ["| objective | recipe | encoder: label | metric | trained | random | training |", "|" + "---|" * 7]
     for results in by_objective(all_results):
         cells = [results["objective"]["name"], f"[{results['recipe']}](../model_cards/{results['recipe']}/README.md)"]
         cells, training = [*cells, labels(results)], f"{minutes(results)} min on {hardware(results['machine'])}"
         for name, beats, trained, random in measured_rows(results):
             lines.append(f"| {' | '.join([*cells, name, bold(trained, beats), random, training])} |")
             cells, training = [""] * 3, ""
-    return RESULTS_PAGE.format(seeds=seeds) + "\n".join(lines) + "\n"
+    return RESULTS_PAGE.format(seeds=seeds, bold=BOLD) + "\n".join(lines) + "\n"
 
 
 def by_objective(all_results: list[dict]) -> list[dict]:

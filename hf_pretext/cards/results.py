@@ -73,7 +73,12 @@ def finite(text: str) -> float | None:
     return float(text) if math.isfinite(float(text)) else None
 
 
-def hardware(machine: dict) -> str:
-    """Returns the hardware that trained, in words: the accelerator, or the cores if there was none."""
+def device(machine: dict) -> str:
+    """Returns what trained, in words: the accelerator, or the number of cores if there was none."""
     cores = machine["cores"]
-    return machine.get("accelerator") or f"{cores} core{'s' * (cores != 1)} of {machine['processor']}"
+    return machine.get("accelerator") or f"{cores} core{'s' * (cores != 1)}"
+
+
+def hardware(machine: dict) -> str:
+    """Returns the hardware that trained, in words: the accelerator, or the cores and their processor."""
+    return device(machine) + ("" if machine.get("accelerator") else f" of {machine['processor']}")

@@ -7,24 +7,35 @@ import json
 import re
 from pathlib import Path
 
-from ..evaluation.comparison import GRAY
-from ..presets import CONTINUED_RATE, LARGE_EPOCHS, LARGE_ROWS, MOST_EPOCHS, Encoder
+from ..presets import CONTINUED_RATE, LARGE_EPOCHS, LARGE_ROWS, MOST_EPOCHS, Encoder, Preset
 from ..registry import OBJECTIVES, described, modality_class, names, objective_class, preset
-from .results import hardware
-from .tables import figure, words
+from .results import device
+from .summary import BOLD, listed, notes, probe, rankings
+from .tables import figure
 
 SAME = 0.02  # relative difference of numbers of samples
 MEASURED = Path(__file__).parent.parent / "presets" / "measured.json"
 PAGE = """# Which task for which data?
 
-Made by `make cards` from the recorded results in `model_cards/`: each number comes from a recorded run, and what was \
-not measured is empty. `hf-pretext train OBJECTIVE --dataset path/to/data` trains with the settings of these recipes.
+Made by `make cards` from the recorded results in `model_cards/`: each number comes from a recorded run. `hf-pretext \
+train OBJECTIVE --dataset path/to/data` starts from these settings for small data, with one seed \
+([presets](presets.md)). {needs}
 
-- Samples: of the training data, and how many the run saw in all epochs. Minutes: of one seed on the machine named.
-- Linear probe: of the frozen encoder, with the most labels that were measured; mean ± standard deviation over seeds. \
-Bold: better than a random encoder by more than twice the spread over seeds.
-- Rows with different labels or data can't be compared. No recipe here has more than 40,000 samples, and no one \
-trained on GPUs: larger data is unknown.
+- Training samples: rows of the training data; seen: samples in all epochs. Parameters: of all encoders. Minutes: of \
+one seed, on {processors}.
+- Each number is of one encoder, whose kind of data stands before the label: a linear probe on its frozen features, \
+with the most labels that were measured. Accuracies are on the test split; mean ± standard deviation over seeds.
+- {bold} Best baseline: the best without an encoder, among raw pixels, TF-IDF, log-mel and the majority class.
+- Rows with different labels can't be compared. Each recipe trained on {least:,} to {most:,} samples{devices}.
+- `json.game`: the Atari game of a video. `json.level`: the kind of mission in a BabyAI video. `group`: the group of \
+an emoji. `sentiment`: that of a film review.
+
+"""
+RANKED = """## On the same data and label
+
+Top-1 accuracy of the best recipe of each objective, with the gain over random in parentheses; bold as above. \
+Encoders, training data and samples seen differ, so small differences say nothing. Start with an objective near \
+the front, and compare on labels of your own (`hf-pretext evaluate`). A verdict needs three seeds (`--seeds 0 1 2`).
 
 """
 PRESETS = """# Defaults of `hf-pretext train`
@@ -38,34 +49,36 @@ where a recipe has one. Training takes as many epochs as give the number of samp
 of this size was recorded: start with a short one (`--max_steps`).
 - **From a pretrained encoder** (`--encoder`): learning rate {rate:g}, if no encoder of the model begins fresh. The \
 sizes of images, frames and log-mel and the tokenizer are the encoder's; texts have at most 128 tokens (`--max_length`).
+- Pixels: the side of the images (`--image_size`) or frames (`--video_size`), for small and for large data.
 - One seed (`--seeds 0`). Three seeds (`--seeds 0 1 2`) give a verdict on whether the encoder beats a random one.
 
 """
-PRESETS_HEAD = "| objective | small encoder | batch | learning rate | samples | found by | large encoder |"
-HEAD = "| data | objective | recipe | encoder | samples | seen | minutes | label | trained | random |"
+PRESETS_HEAD = "| objective | small encoder | pixels | batch | learning rate | samples | found by | large encoder |"
+HEAD = (
+    "| data | objective | recipe | encoder, parameters | training samples | seen | minutes | encoder: label | trained "
+    "| random | best baseline |"
+)
 
 
 def measured(results: dict) -> dict:
     """Returns the entry of one recorded recipe: JSON types."""
-    transfer, runs = results["transfer"], results["seeds"]
-    probes = [name for name in transfer["methods"] if name.startswith("linear_probe") and not name.endswith(GRAY)]
-    figures, name = transfer["figures"], f"{probes[-1]}_top1"
+    of, runs = probe(results), results["seeds"]
     seconds = sum(run["seconds"] for run in runs) / len(runs)
     return {
-        "recipe": results["recipe"],
-        "objective": results["objective"]["name"],
+        "recipe": of.recipe,
+        "objective": of.objective,
         "inputs": results["inputs"],
         "encoder": " + ".join(sorted({each["class"] for each in results["encoders"].values()})),
         "parameters": results["encoder"]["parameters"],
         "samples": results["data"]["rows"],
         "seen": runs[0]["samples_seen"],
         "minutes": round(seconds / 60, 1),
-        "machine": hardware(results["machine"]),
-        "label": f"{transfer['label']}, {len(transfer['classes'])} classes",
-        "method": words(probes[-1], transfer),
-        "trained": figure(figures["trained"][name]),
-        "random": figure(figures["random"][name]),
-        "beats_random": transfer["beats_random"][name],
+        "device": device(results["machine"]),
+        "label": of.label,
+        "trained": figure(of.trained),
+        "random": figure(of.random),
+        "baseline": of.shown_baseline,
+        "beats_random": of.beats_random,
     }
 
 
@@ -109,6 +122,7 @@ def presets_page(all_results: list[dict]) -> str:
         cells = [
             name,
             model_of(defaults.encoder),
+            sides(defaults),
             f"{defaults.settings['per_device_train_batch_size']}",
             f"{defaults.settings['learning_rate']:g}",
             f"{defaults.samples:,}",
@@ -116,14 +130,41 @@ def presets_page(all_results: list[dict]) -> str:
             model_of(defaults.large),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    facts = {"rows": LARGE_ROWS, "epochs": MOST_EPOCHS, "large": LARGE_EPOCHS, "rate": CONTINUED_RATE}
-    return PRESETS.format(**facts) + "\n".join(lines) + "\n"
+    values = {"rows": LARGE_ROWS, "epochs": MOST_EPOCHS, "large": LARGE_EPOCHS, "rate": CONTINUED_RATE}
+    return PRESETS.format(**values) + "\n".join(lines) + "\n"
 
 
 def model_of(encoder: Encoder) -> str:
     """Returns what the docstring of an encoder function says of the model: its first sentence."""
     first = re.split(r"[.:](?: |$)", " ".join(encoder.__doc__.split()))[0]
     return first.removeprefix("Returns the config of ")
+
+
+def sides(defaults: Preset) -> str:
+    """Returns the side of images or frames in pixels, as "64, 224": of small and of large data. Empty for others."""
+    small, large = defaults.settings, {**defaults.settings, **defaults.for_large}
+    name = "image_size" if "image_size" in small else "video_size"
+    return ", ".join(dict.fromkeys(f"{each[name]}" for each in (small, large) if name in each))
+
+
+def needs() -> str:
+    """Returns a sentence on the objectives that need another option, as Markdown."""
+    asked = [(name, preset(name).needs) for name in names(OBJECTIVES) if preset(name).needs]
+    return f"{'; '.join(f'`{name}` also needs `{option}`' for name, option in asked)}." if asked else ""
+
+
+def facts(all_results: list[dict]) -> dict:
+    """Returns what the page says of all recipes together: values of `PAGE`."""
+    rows = [results["data"]["rows"] for results in all_results]
+    accelerated = any(results["machine"].get("accelerator") for results in all_results)
+    return {
+        "needs": needs(),
+        "bold": BOLD,
+        "processors": listed(sorted({results["machine"]["processor"] for results in all_results})),
+        "least": min(rows),
+        "most": max(rows),
+        "devices": "" if accelerated else "; none was trained on a GPU, and larger data was not measured",
+    }
 
 
 def page(all_results: list[dict]) -> str:
@@ -139,10 +180,14 @@ def page(all_results: list[dict]) -> str:
             f"{entry['encoder']}, {entry['parameters'] / 1e6:.1f} million",
             f"{entry['samples']:,}",
             f"{entry['seen']:,}",
-            f"{entry['minutes']} on {entry['machine']}",
-            f"{entry['label']}; {entry['method']}",
+            f"{entry['minutes']}, {entry['device']}",
+            entry["label"],
             trained,
             entry["random"],
+            entry["baseline"],
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return PAGE + "\n".join(lines) + "\n"
+    probes = [probe(results) for results in all_results]
+    doubts, ranked = notes(probes), [f"- {line}" for line in rankings(probes)]
+    parts = [PAGE.format(**facts(all_results)) + "\n".join(lines), doubts, RANKED + "\n".join(ranked) if ranked else ""]
+    return "\n\n".join(filter(None, parts)) + "\n"

@@ -139,10 +139,10 @@ def show_objectives(kind: str | None = None) -> None:
     grid.add_column("name", no_wrap=True)
     grid.add_column("data")
     grid.add_column("task")
-    grid.add_column("measured: linear probe (random encoder), minutes of training")
+    grid.add_column("measured: linear probe (random encoder; best baseline), minutes of training")
     for task in tasks(kind):
         recorded = [
-            f"{entry['recipe']}: {entry['trained']} ({entry['random']}), {entry['minutes']} min"
+            f"{entry['recipe']}: {entry['trained']} ({entry['random']}; {entry['baseline']}), {entry['minutes']} min"
             for entry in task["measured"]
         ]
         grid.add_row(task["name"], " + ".join(task["inputs"]), task["summary"], "\n".join(recorded))

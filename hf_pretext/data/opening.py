@@ -71,7 +71,7 @@ def alone(compute: Callable[[], Any]) -> Any:
 def open_dataset(
     dataset: str, split: str, wanted: Wanted, reading: Reading | None = None, option: str = "", share: Share = alone
 ) -> Opened:
-    """Opens a path, glob, URL, list of files, Hub id, or an embedded data set by its name.
+    """Opens a path, glob, URL, list of files, Hub id, or a bundled data set by its name.
 
     wanted: decides which files of a folder are read. option: prefix of the option names in error messages. share: see
     `open_source`. Raises `ValueError` for a dataset that does not exist or can't be read.

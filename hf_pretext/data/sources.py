@@ -179,7 +179,7 @@ def open_source(
 ) -> Source:
     """Opens a dataset and returns its rows as a `Source`.
 
-    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, the name of an embedded
+    dataset: a Hub id (streamed), a folder, a glob, a URL, "@" and the path of a list of files, the name of a bundled
         data set, a `datasets` object, a sequence or iterable of dicts, or a list of Pillow images or of texts. Files
         may be images, sounds or videos of a folder, Parquet files and WebDataset tars (both streamed), or Arrow, JSON
         lines, CSV and text files (converted to a table on disk).

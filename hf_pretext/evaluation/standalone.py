@@ -72,7 +72,7 @@ def evaluate(
     encoders, or any encoder of one kind of data. Clips are as in training, if its processor says so; texts are pooled
     as a folder of sentence-transformers says. Or a model: a `PretextModel`, or an encoder of transformers.
     processing_class: of a model, its transformers processor, or the `Inputs` of its training; None for the default one
-    of images. dataset: the labelled set, a folder, files, a Hub id, the name of an embedded data set, or a `datasets`
+    of images. dataset: the labelled set, a folder, files, a Hub id, the name of a bundled data set, or a `datasets`
     object. label, column: its columns of labels and of inputs, as `--eval_label` and its neighbours. rows: maximum
     number of rows of each split. image_size: replaces the size of the processor, in pixels; without a processor, images
     are scaled to [-1, 1] at this size. image_white: as in training, see `ImageArguments`. revision: branch, tag or

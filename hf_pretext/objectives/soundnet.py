@@ -46,6 +46,7 @@ PRESET = Preset(
     samples=48_000,
     settings=films.SMALL,
     for_large=films.LARGE,
+    needs="--teachers microsoft/resnet-18",
 )
 
 CACHED_BYTES = 2**30  # most bytes of the posteriors of all rows

@@ -44,9 +44,10 @@ class Preset:
     """Defaults of one objective.
 
     encoder, large, tiny: functions that return the config of a fresh full model, for small data, for large data and for
-    `--smoke`. Their arguments are any of the sizes of `Modality.shape`. dataset: embedded data set, if none is given.
+    `--smoke`. Their arguments are any of the sizes of `Modality.shape`. dataset: bundled data set, if none is given.
     samples: samples to train on, at most 100 epochs; large data: 30 epochs. settings: options. for_large: options that
-    are different with the large encoder. smoke: options of `--smoke`.
+    are different with the large encoder. smoke: options of `--smoke`. needs: an option that the objective needs, and
+    that has no default, with an example.
     """
 
     encoder: Encoder
@@ -57,6 +58,7 @@ class Preset:
     settings: Mapping[str, Any] = field(default_factory=dict)
     for_large: Mapping[str, Any] = field(default_factory=dict)
     smoke: Mapping[str, Any] = field(default_factory=dict)
+    needs: str = ""
 
     def options(self, rows: int | None, large: bool = False, continued: bool = False) -> dict[str, Any]:
         """Returns the options for data of this size. rows: number of samples; None if it is unknown. large: with the

@@ -110,8 +110,8 @@ def large_resnet_and_transformer(
 
 
 def bert(vocab_size: int, max_length: int, pad_token_id: int, width: int = 128, layers: int = 4) -> PreTrainedConfig:
-    """Returns the config of a small BERT for texts and `WORDS` visual words. The objective adds these to its
-    vocabulary."""
+    """Returns the config of a small BERT for a text and the 12 visual words of its film. The objective adds visual
+    words to the vocabulary."""
     from transformers import BertConfig
 
     return BertConfig(
@@ -180,4 +180,5 @@ FILMS_AS_WORDS = Preset(
     },
     for_large={"vocab_size": 32_000},
     smoke={"num_frames": WORDS, "branches": 4, "word_pieces": 200},
+    needs="--word_encoder microsoft/resnet-18",
 )

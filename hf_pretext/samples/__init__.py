@@ -34,6 +34,6 @@ DATA_SETS: dict[str, dict[str, Any]] = {  # with the options for training on it 
 
 
 def located(dataset: str) -> str:
-    """Returns the folder of an embedded data set. Returns any other name, and a path that exists, unchanged."""
+    """Returns the folder of a bundled data set. Returns any other name, and a path that exists, unchanged."""
     embedded = dataset in DATA_SETS and not Path(dataset).exists()
     return str(SAMPLES / dataset) if embedded else dataset

@@ -150,7 +150,7 @@ def folder(name: str, workers: int | None) -> Path:
 
 
 def embed(folder: Path, workers: int | None) -> None:
-    """Writes the embedded share of each folder, with smaller files, into a new folder."""
+    """Writes the bundled share of each folder, with smaller files, into a new folder."""
     films = build(workers or cores(), EMBEDDED, thorough=True)
     with atomic_path(folder) as temporary:
         for name, some in films.items():

@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 from recipe_runs import load_recipe
 
 from hf_pretext import registry
-from hf_pretext.presets import CONTINUED_RATE, LARGE_EPOCHS, MOST_EPOCHS, Preset
+from hf_pretext.presets import CONTINUED_RATE, LARGE_EPOCHS, MOST_EPOCHS, Preset, films
 from hf_pretext.recipe import default_recipe, option_types
 
 OBJECTIVES = registry.names(registry.OBJECTIVES)
@@ -60,6 +60,19 @@ def test_each_encoder_is_made_and_each_option_exists(name):
         assert encoder(**sizes).to_dict()
     recipe = default_recipe(name)
     assert recipe.command == f"hf-pretext train {name}" and f"{preset.dataset}\n" in recipe.doc
+
+
+def test_an_option_that_an_objective_needs_is_named_where_the_command_is():
+    needed = {name: registry.preset(name).needs for name in OBJECTIVES if registry.preset(name).needs}
+    assert needed.keys() == {"soundnet", "videobert"}
+    for name, option in needed.items():
+        doc, task = default_recipe(name).doc, registry.objective_class(name).task_class()
+        assert f"hf-pretext train {name} {option} --dataset path/to/data " in doc
+        assert getattr(task, option.split()[0].removeprefix("--")) is None
+
+
+def test_the_number_of_visual_words_is_that_of_the_docs():
+    assert f"the {films.WORDS} visual words" in films.bert.__doc__
 
 
 def preset(**more):
