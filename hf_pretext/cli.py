@@ -1,6 +1,6 @@
 """`hf-pretext`: looks at data, pretrains an encoder, evaluates it, writes its card, pushes it, checks the machine.
 
-hf-pretext look | train | objectives | card | push | evaluate | audit | info | doctor
+hf-pretext look | train | objectives | card | push | evaluate | audit | compare | info | doctor
 """
 
 import argparse
@@ -131,6 +131,17 @@ def audit_command(options: argparse.Namespace) -> None:
     show_audit(entry)
     if written := refresh_audit(options.source, entry):
         print(f"Written to {written}")
+
+
+def compare_command(options: argparse.Namespace) -> None:
+    """Compare finished runs by five criteria: cues, what the encoder knows, over-fitting, transfer, cost."""
+    from .cards.compare import compare, draw
+    from .cards.terminal import show_comparison
+
+    rows = compare(options.runs, options.sort)
+    show_comparison(rows)
+    if options.output:
+        draw(options.output, rows)
 
 
 def look_command(options: argparse.Namespace) -> None:
@@ -271,6 +282,15 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--encoding": ENCODING,
             "--separator": SEPARATOR,
             "--revision": REVISION,
+        },
+    ),
+    "compare": (
+        compare_command,
+        "runs/rotation runs/jigsaw --sort transfer --output compare.png",
+        {
+            "runs": {"nargs": "+", "help": "Output folders of runs that were evaluated on the same label."},
+            "--sort": {"help": "Column to sort by, the best first, e.g. transfer, cue_share or label_bits."},
+            "--output": {"help": "PNG file to draw the comparison to."},
         },
     ),
     "info": (

@@ -7,6 +7,7 @@ import os
 import textwrap
 
 from .audit import HEAD, cue_rows, encoder_tables, sentences
+from .compare import cells, head
 from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, health, measured, table, verdict
 from .tasks import tasks
@@ -77,9 +78,9 @@ def show_audit(audit: dict) -> None:
         (each["title"], [name.replace(": ", "\n") for name in each["head"]], each["rows"])
         for each in encoder_tables(audit)
     ]
-    for title, head, rows in grids:
+    for title, names, rows in grids:
         grid = Table(title=title)
-        for number, name in enumerate(head):
+        for number, name in enumerate(names):
             grid.add_column(name, justify="right" if number else "left", no_wrap=True)
         for row in rows:
             grid.add_row(*row)
@@ -88,6 +89,19 @@ def show_audit(audit: dict) -> None:
         screen.print(f"{sentence}.", soft_wrap=True, markup=False)
     for sentence in audit["warnings"]:
         screen.print(f"WARNING: {sentence}.", soft_wrap=True, markup=False)
+
+
+def show_comparison(rows: list[dict]) -> None:
+    """Prints runs next to each other: a column for each run, a line for each criterion."""
+    from rich.table import Table
+
+    lines = [head(), *map(cells, rows)]
+    grid = Table()
+    for number in range(len(lines)):
+        grid.add_column(lines[number][0] if number else "", justify="right" if number else "left")
+    for row in list(zip(*lines, strict=True))[1:]:
+        grid.add_row(*row)
+    console().print(grid)
 
 
 def show(folder: str | os.PathLike, following: str) -> None:

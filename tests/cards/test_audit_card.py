@@ -50,7 +50,7 @@ def entry():
             "random": {"bits": of(0.0), "accuracy": of(0.25), "entropy": of(2.0), "overfitting": of(0.0)},
         },
         "cues": {
-            "corners": {"role": "artefact", "bits": of(0.05), "accuracy": of(0.3), "without": of(0.7), "conflict": of(0)},
+            "corners": {"role": "artefact", "bits": of(0.05), "accuracy": of(0.3), "without": of(0.7)},
             "silhouette": {"role": "cue", "bits": of(0.4), "accuracy": of(0.5)},
             "thumbnail": {"role": "cue", "bits": of(0.9), "accuracy": of(0.6), "without": of(0.3), "conflict": of(0.4)},
             "colours": {"role": "control", "bits": of(0.0), "accuracy": of(0.25)},
