@@ -253,6 +253,12 @@ def test_pitch_moves_the_frequency():
         assert 4 * spectrum.argmax().item() == pytest.approx(440 * 2 ** (semitones / 12), abs=4)
 
 
+def test_pitch_keeps_the_loudness():
+    for semitones in (-2.0, 2.0):
+        power = pitched(waves(), semitones)[:2].square().mean(1)
+        torch.testing.assert_close(power, waves()[:2].square().mean(1), rtol=0.02, atol=0)
+
+
 def test_pitch_and_its_inverse_keep_a_slow_tone():
     tone = waves()[:1]
     restored = pitched(pitched(tone, -12.0), 12.0)  # half of the speed, then twice
