@@ -6,8 +6,8 @@ The length of a prequential code (Blier and Ollivier 2018, https://huggingface.c
 and Titov 2020, https://huggingface.co/papers/2003.12298) counts how well labels can be read in the end, and how few
 labels a reader needs for that. Features have to save bits compared with the adaptive code of the labels alone.
 
-Nothing is tuned on labels that are not yet sent: in place of a choice of the strength of regularisation, the code is a
-mixture of all strengths and of an expert that ignores the features. After each block a share of the weights is spread
+Nothing is tuned on labels that are not yet sent: in place of a choice of strength and temperature, the code is a
+mixture of all of them and of an expert that ignores the features. After each block a share of the weights is spread
 over all experts (fixed share, Herbster and Warmuth 1998, https://doi.org/10.1023/A:1007424614876), as the best strength
 changes with the number of labels.
 """
@@ -19,21 +19,23 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..evaluation.linear_probe import fitted_probes
+from ..evaluation.linear_probe import STRENGTHS, fitted_probes
 from .readers import (
-    STRENGTHS,
     check_rows,
-    floored,
     log_marginal,
     log_of,
     log_probabilities,
     one_thread,
     readable,
+    sharpened,
     standardised,
     undefined,
 )
 
 FIRST = 8  # least labels of the first block, which is sent without features
+GROWTH = 1.5  # of the labels seen, from block to block
+SHARPNESS = (1.0, 2.0, 4.0)  # 1 / temperature: readers that are regularised for few labels are too unsure
+EXPERTS = len(STRENGTHS) * len(SHARPNESS) + 1
 SHARE = 0.1  # of the weights, spread over all experts after each block
 
 
@@ -57,7 +59,7 @@ def online_code(features: np.ndarray, labels: np.ndarray, classes: int, seed: in
     """Measures the length of the online code of labels, given features.
 
     features (`(n, d)`), labels (`(n,)`, integers from 0 to `classes - 1`): of all rows that are sent. seed: of the
-    order of the rows. Blocks double in length. Undefined, with a warning, for features that are not finite or are the
+    order of the rows. Undefined, with a warning, for features that are not finite or are the
     same for all rows. Raises `ValueError` for shapes or labels that do not fit."""
     features, labels = np.asarray(features, np.float32), np.asarray(labels).astype(np.int64)
     check_rows("online code", features, labels, classes)
@@ -70,7 +72,7 @@ def online_code(features: np.ndarray, labels: np.ndarray, classes: int, seed: in
         return Code(math.nan, uniform, adaptive, math.nan, [], warning)
     ends = block_ends(len(labels), classes)
     total, curve = float(alone[: ends[0]].sum()), []
-    weights = np.full(len(STRENGTHS) + 1, -math.log(len(STRENGTHS) + 1))
+    weights = np.full(EXPERTS, -math.log(EXPERTS))
     with one_thread():
         for start, end in pairwise(ends):
             costs = expert_costs(features[:end], labels[:end], start, classes)
@@ -82,25 +84,28 @@ def online_code(features: np.ndarray, labels: np.ndarray, classes: int, seed: in
 
 
 def block_ends(count: int, classes: int) -> list[int]:
-    """Returns where blocks end, the last one at `count`: each is half of the next, and the first has at least `FIRST`
-    labels, and as many as there are classes, if there are so many."""
+    """Returns where blocks end, the last one at `count`, each at `GROWTH` times the end before. The first block has at
+    least `FIRST` labels, and as many as there are classes, if there are so many."""
     ends = [count]
-    while ends[0] // 2 >= max(FIRST, classes):
-        ends.insert(0, ends[0] // 2)
+    while (before := int(ends[0] / GROWTH)) >= max(FIRST, classes):
+        ends.insert(0, before)
     return ends
 
 
 def expert_costs(features: np.ndarray, labels: np.ndarray, start: int, classes: int) -> list[float]:
-    """Returns the nats that readers of the rows before `start`, one for each strength, need for the labels after."""
+    """Returns the nats that readers of the rows before `start` need for the labels after, for each strength and
+    temperature."""
     known, sent = labels[:start], labels[start:]
     prior = log_marginal(known, classes)
     if not readable(features[:start], known):
-        return [float(-prior[sent].sum())] * len(STRENGTHS)
+        return [float(-prior[sent].sum())] * (EXPERTS - 1)
     inputs = standardised({"train": features[:start], "sent": features[start:]})
 
     def costs() -> Iterator[float]:
         for _, model in fitted_probes(inputs["train"], known, STRENGTHS):
-            yield float(-log_of(floored(log_probabilities(model, inputs["sent"], prior), prior), sent).sum())
+            scores = log_probabilities(model, inputs["sent"], prior)
+            for sharpness in SHARPNESS:
+                yield float(-log_of(sharpened(scores, prior[None], sharpness), sent).sum())
 
     return list(costs())
 

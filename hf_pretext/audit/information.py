@@ -126,7 +126,8 @@ def pair_information(
     with one_thread():
         scale = scores["validation"].std()
         validation, test = (values / scale for values in scores.values())
-        per_row = pair_bits(test * _sharpness(validation, pairs["validation"]), pairs["test"])
+        sharpness = _sharpness(validation, pairs["validation"])
+        per_row = pair_bits(test * sharpness, pairs["test"]) if sharpness else torch.zeros_like(entropy)
     accuracy = (_right(test, pairs["test"]) + _right(test.T, pairs["test"])) / 2
     return Information(float(per_row.mean()), float(entropy.mean()), accuracy, per_row.numpy())
 

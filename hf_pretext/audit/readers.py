@@ -21,7 +21,7 @@ from torch import nn
 
 from ..evaluation.health import dead_channels
 from ..evaluation.knn import DIVERGED
-from ..evaluation.linear_probe import fitted_probes
+from ..evaluation.linear_probe import STRENGTHS, fitted_probes
 from ..evaluation.transfer import SPLITS
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ UNSEEN = SPLITS[1:]
 COLLAPSED = (
     "The features are the same for all rows: the encoder has collapsed, and what they say of a label is undefined."
 )
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)  # C of scikit-learn
 FLOOR = 1e-3  # share of the base distribution in each prediction: no row costs more than 10 bits above the base
 SMOOTHING = 0.5  # added to the count of each class: the marginal of Krichevsky and Trofimov
 SHARPEST, SOFTEST = 16.0, 1 / 64  # limits of 1 / temperature

@@ -77,7 +77,7 @@ def test_bits_beyond_a_cue():
         of_alone.append(usable_information(alone, labels, 4).bits)
         beyond.append(conditional_information(joined, cue, labels, 4))
         nothing.append(conditional_information(alone, cue, labels, 4).bits)
-    assert np.mean(of_joined) == pytest.approx(1.486, abs=0.05) and np.mean(of_alone) == pytest.approx(1, abs=0.03)
+    assert np.mean(of_joined) == pytest.approx(1.486, abs=0.05) and np.mean(of_alone) == pytest.approx(1, abs=0.05)
     assert np.mean([each.bits for each in beyond]) == pytest.approx(0.486, abs=0.05)
     assert np.abs(nothing).max() < 0.01
     assert np.mean([each.entropy for each in beyond]) == pytest.approx(1, abs=0.01)  # the bit that the cue leaves
@@ -117,17 +117,19 @@ def bits_of_pairs(channels: int, correlation: float) -> float:
     return -channels / 2 * math.log2(1 - correlation**2)
 
 
-def of_pairs(count: int, channels: int, correlation: float, factor: float = 1.0):
-    validation, test = (factor * gaussian_pairs(count, channels, correlation, seed) for seed in (0, 1))
-    return pair_information(validation, test, {"validation": np.arange(count), "test": np.arange(count)})
+def of_pairs(count: int, channels: int, correlation: float, factor: float = 1.0, seed: int = 0):
+    given = (factor * gaussian_pairs(count, channels, correlation, 2 * seed + i) for i in range(2))
+    return pair_information(*given, dict.fromkeys(("validation", "test"), np.arange(count)))
 
 
-@pytest.mark.parametrize(("channels", "correlation"), [(4, 0.0), (4, 0.5), (2, 0.8), (8, 0.5)])
+@pytest.mark.parametrize(("channels", "correlation"), [(4, 0.3), (2, 0.8), (8, 0.5)])
 def test_pairs_of_gaussians(channels, correlation):
-    """With 1,000 candidates, up to 1.7 bits of at most 10. The sampled pairs alone vary by 0.06 bits."""
-    information = of_pairs(1000, channels, correlation)
-    assert information.bits == pytest.approx(bits_of_pairs(channels, correlation), abs=0.1)
-    assert information.entropy == pytest.approx(math.log2(1000))
+    """With 400 candidates, up to 1.7 bits of at most 8.6. Draws of the pairs vary by 0.1 bits, so the mean of 8 is
+    compared with the information, and each draw with the log density ratio of its own pairs."""
+    draws = [of_pairs(400, channels, correlation, seed=seed).bits for seed in range(8)]
+    tests = [gaussian_pairs(400, channels, correlation, 2 * seed + 1) for seed in range(8)]
+    assert np.mean(draws) == pytest.approx(bits_of_pairs(channels, correlation), abs=0.1)
+    assert draws == pytest.approx([scores.diagonal().mean() / math.log(2) for scores in tests], abs=0.07)
 
 
 def test_few_candidates_limit_the_bits_of_pairs():

@@ -6,11 +6,9 @@ import numpy as np
 import pytest
 from known import GAUSSIANS, gaussians, unrelated
 
-from hf_pretext.audit.code import SHARE, block_ends, first_epoch_code, online_code
-from hf_pretext.audit.readers import STRENGTHS
+from hf_pretext.audit.code import EXPERTS, SHARE, block_ends, first_epoch_code, online_code
 
 SMALL = {"train": 600, "validation": 1, "test": 1}
-EXPERTS = len(STRENGTHS) + 1
 
 
 def of_train(splits, classes: int, **options):
@@ -53,9 +51,9 @@ def test_no_label_is_used_before_it_is_sent():
     features, labels = gaussians(2, seed=0, sizes=SMALL)
     order = np.random.default_rng(3).permutation(600)
     changed = labels["train"].copy()
-    changed[order[300:]] = 1 - changed[order[300:]]
+    changed[order[400:]] = 1 - changed[order[400:]]
     first, second = (online_code(features["train"], y, 2, seed=3) for y in (labels["train"], changed))
-    assert [seen for seen, _ in first.curve] == [9, 18, 37, 75, 150, 300]
+    assert [seen for seen, _ in first.curve] == [9, 14, 22, 34, 52, 78, 118, 177, 266, 400]
     assert first.curve[:-1] == second.curve[:-1]
     assert first.curve[-1][1] < 0.8 < 1 < second.curve[-1][1]
 
@@ -77,8 +75,8 @@ def test_the_same_twice_and_another_order():
 
 
 def test_blocks_of_little_data():
-    assert block_ends(3361, 9) == [13, 26, 52, 105, 210, 420, 840, 1680, 3361]
-    assert block_ends(3361, 99)[0] == 105 and block_ends(12, 99) == [12] and block_ends(1, 2) == [1]
+    assert block_ends(100, 9) == [12, 19, 29, 44, 66, 100]
+    assert block_ends(3361, 99)[0] == 130 and block_ends(12, 99) == [12] and block_ends(1, 2) == [1]
     code = online_code(np.eye(12), np.arange(12) % 3, 99)
     assert code.curve == [] and code.saved == 0
 
