@@ -96,11 +96,11 @@ def test_changes_of_images_depend_on_no_other_row_and_no_seed(name):
 
 
 @pytest.mark.parametrize(
-    "name, there_, back", [("rotation", 90, 270), ("rotation", 180, 180), ("flip", True, True), ("hue", 120, 240)]
+    "name, forth, back", [("rotation", 90, 270), ("rotation", 180, 180), ("flip", True, True), ("hue", 120, 240)]
 )
-def test_inverse_changes_of_images(name, there_, back):
+def test_inverse_changes_of_images(name, forth, back):
     images, change = normalised(photos()), ON_IMAGES[name].change
-    torch.testing.assert_close(change(change(images, there_), back), images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(change(change(images, forth), back), images, rtol=0, atol=1e-4)
 
 
 def test_a_shift_and_its_inverse_keep_the_middle():
