@@ -24,7 +24,7 @@ from .readers import Splits, linear_reader, undefined
 from .sound_changes import amplified, delayed, noisy, pitched
 from .text_changes import cased, reordered, shortened
 
-ROWS = {"train": 1000, "validation": 200, "test": 400}  # for differences of 0.05 in invariance and 0.1 bits
+ROWS = {"train": 1000, "validation": 200, "test": 400}  # 15 s on one core for a small ResNet at 64 pixels
 INVARIANCE, PARAMETER, EQUIVARIANCE = "invariance", "parameter_bits", "equivariance"  # begin of metrics' names
 log = logging.get_logger(__name__)
 Batch = Any  # normalised images (B, 3, H, W), texts, or waves (B, T)
@@ -92,7 +92,7 @@ def transformation_metrics(
     """Measures the features of an encoder under each transformation.
 
     embed: batch -> features `(B, D)`, in evaluation mode. batches_by_split: clean batches of train, validation and
-    test; each is read once. `ROWS` says how many rows are enough, see `evenly`.
+    test; each is read once. `ROWS` of them, see `evenly`, take seconds.
 
     Returns for each transformation `invariance_NAME` and `equivariance_NAME`, means over the levels but the first (see
     `audit.equivariance`), and `parameter_bits_NAME`. All are NaN (undefined) for features that are constant or not

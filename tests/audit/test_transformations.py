@@ -96,11 +96,11 @@ def test_changes_of_images_depend_on_no_other_row_and_no_seed(name):
 
 
 @pytest.mark.parametrize(
-    "name, there_, back", [("rotation", 90, 270), ("rotation", 180, 180), ("flip", True, True), ("hue", 120, 240)]
+    "name, forth, back", [("rotation", 90, 270), ("rotation", 180, 180), ("flip", True, True), ("hue", 120, 240)]
 )
-def test_inverse_changes_of_images(name, there_, back):
+def test_inverse_changes_of_images(name, forth, back):
     images, change = normalised(photos()), ON_IMAGES[name].change
-    torch.testing.assert_close(change(change(images, there_), back), images, rtol=0, atol=1e-4)
+    torch.testing.assert_close(change(change(images, forth), back), images, rtol=0, atol=1e-4)
 
 
 def test_a_shift_and_its_inverse_keep_the_middle():
@@ -251,6 +251,12 @@ def test_pitch_moves_the_frequency():
     for semitones in (-2.0, 2.0, 12.0):
         spectrum = torch.fft.rfft(pitched(waves(), semitones)[0, : RATE // 4]).abs()
         assert 4 * spectrum.argmax().item() == pytest.approx(440 * 2 ** (semitones / 12), abs=4)
+
+
+def test_pitch_keeps_the_loudness():
+    for semitones in (-2.0, 2.0):
+        power = pitched(waves(), semitones)[:2].square().mean(1)
+        torch.testing.assert_close(power, waves()[:2].square().mean(1), rtol=0.02, atol=0)
 
 
 def test_pitch_and_its_inverse_keep_a_slow_tone():
