@@ -1,5 +1,6 @@
 """Audit of the models of a run: --audit -> results["audit"] (see `audit.entry`)."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -34,14 +35,17 @@ def results(experiment: "Experiment") -> dict:
     blueprint, arguments = experiment.blueprint, experiment.request.arguments
     seeds = list(dict.fromkeys([*arguments, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(arguments))]
 
+    def built(build: Callable[..., PretextModel], *arguments) -> PretextModel:
+        return experiment.as_fast_layout(build(*arguments))
+
     def of_start() -> PretextModel:
         return blueprint.fresh(experiment.request.first.seed)[0]
 
     begun = blueprint.start.encoder
     return audit_of(experiment).entry(
         {
-            TRAINED: [partial(blueprint.trained, args.output_dir) for args in arguments.values()],
-            START: [of_start] if begun and not is_shape_alone(begun) else [],
-            RANDOM: [partial(blueprint.random, seed) for seed in seeds],
+            TRAINED: [partial(built, blueprint.trained, args.output_dir) for args in arguments.values()],
+            START: [partial(built, of_start)] if begun and not is_shape_alone(begun) else [],
+            RANDOM: [partial(built, blueprint.random, seed) for seed in seeds],
         }
     )

@@ -1,0 +1,83 @@
+"""Runs next to each other by five criteria: what was measured, what was not, and what can't be compared."""
+
+import copy
+import json
+
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+from test_audit_card import entry as audit_entry
+
+from hf_pretext.cards.compare import COLUMNS, LOWER_IS_BETTER, compare, draw, markdown
+from hf_pretext.cards.terminal import show_comparison
+
+RECORDED = REPOSITORY / "model_cards"
+ROTATION, COLORIZATION = RECORDED / "rotation_emoji", RECORDED / "colorization_emoji"
+entry = audit_entry
+
+
+@pytest.fixture
+def audited(tmp_path, entry):
+    """The recorded rotation run with an audit, in a folder of its own."""
+    results = json.loads((ROTATION / "results.json").read_text())
+    results["audit"] = entry
+    results["seeds"] = [{**run, "kwh": 0.02} for run in results["seeds"]]
+    folder = tmp_path / "audited"
+    folder.mkdir()
+    (folder / "results.json").write_text(json.dumps(results))
+    return folder
+
+
+def test_metrics_are_those_of_the_results(audited):
+    (row,) = compare([audited])
+    assert row["cue"] == "thumbnail" and row["cue_share"] == pytest.approx(0.75)
+    assert row["label_bits"] == pytest.approx(0.5) and row["nuisance_bits"] == pytest.approx(-0.2)
+    assert row["task_bits"] == 1.2 and row["overfitting"] == 0.1
+    results = json.loads((audited / "results.json").read_text())
+    figures = results["transfer"]["figures"]
+    gain = figures["trained"]["linear_probe_top1"]["mean"] - figures["random"]["linear_probe_top1"]["mean"]
+    assert row["transfer"] == pytest.approx(gain)
+    minutes = sum(run["seconds"] for run in results["seeds"]) / 3 / 60
+    assert row["points_per_core_minute"] == pytest.approx(100 * gain / minutes / 2)  # it had two cores
+    assert row["points_per_kwh"] == pytest.approx(100 * gain / 0.02)
+
+
+def test_what_was_not_measured_is_a_dash(capsys):
+    rows = compare([ROTATION, COLORIZATION])
+    assert [row["objective"] for row in rows] == ["rotation", "colorization"]
+    assert rows[0]["cue_share"] is rows[0]["label_bits"] is rows[0]["points_per_kwh"] is None
+    assert markdown(rows).splitlines()[2].startswith(f"| {ROTATION} | rotation | — | — | — | — | — | +0.0")
+    show_comparison(rows)
+    assert "linear probe over random" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("column", COLUMNS)
+def test_the_best_is_first_and_the_unmeasured_last(audited, column):
+    worse = copy.deepcopy(json.loads((audited / "results.json").read_text()))
+    folder = audited.parent / "worse"
+    folder.mkdir()
+    worse["audit"]["cues"]["thumbnail"]["bits"]["mean"] = 1.1
+    image = worse["audit"]["encoders"]["image"]["trained"]
+    image["bits_group"]["mean"], image["bits_style"]["mean"] = 0.9, 0.9
+    answers = worse["audit"]["task"]["trained"]
+    answers["bits"]["mean"], answers["overfitting"]["mean"] = 1.1, 0.3
+    worse["transfer"]["figures"]["trained"]["linear_probe_top1"]["mean"] -= 0.01
+    (folder / "results.json").write_text(json.dumps(worse))
+    rows = compare([ROTATION, folder, audited], sort=column)
+    expected = [str(audited), str(folder)]
+    measured = [row["run"] for row in rows if row["run"] != str(ROTATION)]
+    assert measured == expected, LOWER_IS_BETTER
+    if rows[0][column] is not None and compare([ROTATION])[0][column] is None:
+        assert rows[-1]["run"] == str(ROTATION)
+
+
+def test_runs_of_other_labels_and_unknown_columns_are_refused():
+    with pytest.raises(ValueError, match="evaluated on different labels: .*rotation_emoji: group of emoji; .*sentiment"):
+        compare([ROTATION, RECORDED / "masked_lm_reviews"])
+    with pytest.raises(ValueError, match="--sort beauty: there is no such column. Give one of cue_share, label_bits"):
+        compare([ROTATION], sort="beauty")
+
+
+def test_an_image_is_drawn(audited, tmp_path):
+    draw(tmp_path / "compare.png", compare([audited, COLORIZATION]))
+    assert Image.open(tmp_path / "compare.png").size[0] > 1500
