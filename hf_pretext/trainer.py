@@ -27,7 +27,6 @@ from .modalities._for_model import for_training
 from .modeling import PretextModel
 from .modules.compiled import compile_encoders, encoders_only
 from .stream.branch import LAST
-from .stream.collapse import CollapseWatch
 from .stream.learning import LearningTrainer
 from .stream.mixture import Mixture
 from .stream.settings import StreamSettings
@@ -91,7 +90,6 @@ class PretextTrainer(LearningTrainer):
         self.evaluation = evaluation
         self.publisher = Publisher(model.objective, stopped=lambda: self.interruption.stopped)
         self._terms = RunningMeans()
-        self.collapse = CollapseWatch(stream.stop_on_collapse)
         if eval_dataset is None and evaluation is not None:
             eval_dataset, self._held_out = ready.data, {}  # Trainer requires one
         super().__init__(model, args, ready.data, ready.inputs, stream, eval_dataset=eval_dataset, **kwargs)
@@ -100,7 +98,6 @@ class PretextTrainer(LearningTrainer):
         check_times(model, self.mixture)
         compile_encoders(model, self.accelerator.state.dynamo_plugin)
         self.add_callback(self.publisher)
-        self.add_callback(self.collapse)
         if self.pop_callback(ProgressCallback) is not None:
             self.add_callback(Progress)
         self.add_callback(Hooks(self))

@@ -92,6 +92,12 @@ def same(folder, unbroken) -> None:
     assert not list(folder.glob(".saving*"))
 
 
+def watched(folder) -> dict[str, float]:
+    """Sums and counts of the collapse watch in the last checkpoint, of a window that is not full."""
+    state = json.loads((folder / f"checkpoint-{STEPS}" / "stream.json").read_text())["collapse"]
+    return {f"{name} {i}": value for name, pair in state["window"].items() for i, value in enumerate(pair)}
+
+
 @pytest.fixture(scope="module")
 def unbroken(data, tmp_path_factory):
     """One run never interrupted, with one process and no workers."""
@@ -121,6 +127,7 @@ def test_killed_while_writing_a_checkpoint_then_in_a_step_then_resumed_with_othe
     assert max(steps(folder)) == 10  # it had begun
     run(data, folder, last=True)
     same(folder, unbroken)
+    assert watched(folder) == watched(unbroken) and watched(folder)["spread 1"] == STEPS
 
 
 @pytest.mark.slow
@@ -185,6 +192,9 @@ def unbroken_of_two(data, tmp_path_factory):
 def test_two_processes_killed_and_resumed(data, unbroken, unbroken_of_two, tmp_path):
     options = dict(ranks=2, per_device_train_batch_size=3, gradient_accumulation_steps=2)
     killed_anywhere(data, unbroken_of_two, tmp_path / "run", 7, dataloader_num_workers=2, **options)
+    of_two = watched(unbroken_of_two)
+    assert watched(tmp_path / "run") == pytest.approx(of_two, rel=1e-5)  # ranks are added in another order
+    assert of_two["spread 1"] == 2 * 2 * STEPS
     assert (
         outcome(unbroken_of_two)["digest"] == outcome(unbroken)["digest"]
     )  # one process, one batch a step: the same samples

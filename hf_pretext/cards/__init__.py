@@ -57,6 +57,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         at_chance=tables.unshown(safe, who="chance"),
         tested=wording.tested(safe),
         health_protocol=wording.health(safe),
+        health_head=tables.health_head(safe),
         health_table=tables.health(safe),
         audit_protocol=audit.PROTOCOL,
         audit_head=audit.HEAD,

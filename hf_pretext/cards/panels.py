@@ -1,10 +1,11 @@
-"""Panels under the curves of report.png: the trained model's outputs on test examples.
+"""Panels under the curves of report.png: the trained model's outputs on test examples, or without labels the nearest
+neighbours of held-out images.
 
-models, labelled set -> functions that draw into a figure, and the heights of their panels
+models, labelled set or held-out rows -> functions that draw into a figure, and the heights of their panels
 """
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.captions import normalised
 from ..evaluation.captioning import correct, generated, image_batches
+from ..evaluation.health_rows import HealthRows
 from ..evaluation.knn import neighbours
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.log_mel import MELS
@@ -24,10 +26,20 @@ from ..features import extract
 from ..modeling import PretextModel
 from ..modules.log_mel import log_mel
 from .audit_panel import audit_panel
-from .report import PER_ROW, draw_abreast, draw_captions, draw_fractions, draw_neighbours, draw_pairs, draw_rows
+from .report import (
+    PER_ROW,
+    SAME,
+    draw_abreast,
+    draw_captions,
+    draw_fractions,
+    draw_neighbours,
+    draw_pairs,
+    draw_rows,
+)
 
 QUERIES, RANKED, STRIPS = 8, 6, 3  # rows, and images or videos in each row
-DRAWN = ("image", "video")  # kinds of data that `PretextModel.illustrate` draws
+IMAGE = "image"  # kind of data whose neighbours are drawn without labels
+DRAWN = (IMAGE, "video")  # kinds of data that `PretextModel.illustrate` draws
 SHOWN, ROW = 10, 1.25  # illustrated images, and the height of a row of them in inches
 CROSSED = 4  # frames or sounds that are ranked first
 NAMES = {"audio": "sounds", "video": "frames"}
@@ -36,8 +48,10 @@ WORDS, FILMS, GUESSES = 6, 5, 4  # masked words that are shown, of texts and of 
 GUESSED_FROM, LONG = 16, 4  # words shown of a text; letters of the shortest word to mask
 MASKED_WORDS = "masked words of test texts, and the model's predictions"
 NEXT_WORDS = "next words of test texts, and the model's predictions"
+NO_FRAMES = "without labels, no frame marks neighbours of the query's class"
 Models = Mapping[str, PretextModel]
 Panel = tuple[Callable, float]
+Nearest = Callable[[str, PretextModel], tuple[Tensor, np.ndarray]]
 Prediction = tuple[str, str, dict[str, list[str]]]  # text with ____ for a word, the word, likely words by title
 
 
@@ -102,25 +116,52 @@ def neighbours_panel(models: Models, labelled: LabelledSet, results: dict, devic
     kind = models["trained"].inputs[0]
     if labelled.pixels is None:  # the dataset is too large to stay in memory
         return None
-    labels, nearest = labelled.of_kind(kind).labels.splits, {}
-    queries = evenly(len(labels["test"]), QUERIES)
-    for who, model in models.items():
+    labels = labelled.of_kind(kind).labels.splits
+    queries = np.array(evenly(len(labels["test"]), QUERIES))
+
+    def nearest(who: str, model: PretextModel) -> tuple[Tensor, np.ndarray]:
         layer = results["transfer"]["details"][who][0]["knn"]["layer"]
         bank, asked = (
-            extract(
-                model.encoder,
-                labelled.batches(split, kind),
-                (layer,),
-                device=device,
-                description=f"neighbours by the {who} encoder",
-            )[layer]
-            for split in ("train", "test")
+            features_of(model.encoder, labelled.batches(split, kind), layer, who, device) for split in ("train", "test")
         )
         closest = neighbours(bank, asked[queries], RANKED)
-        same = labels["train"][closest] == labels["test"][queries][:, None]
-        nearest[f"nearest neighbours, {who} encoder"] = (shown(labelled, kind, "train", closest), same)
-    drawn = shown(labelled, kind, "test", np.array(queries))
-    return partial(draw_neighbours, queries=drawn, nearest=nearest), 0.8 * len(queries)
+        return shown(labelled, kind, "train", closest), labels["train"][closest] == labels["test"][queries][:, None]
+
+    return compared_panel(models, nearest, shown(labelled, kind, "test", queries))
+
+
+def panels_without_labels(models: Models, rows: HealthRows, device: torch.device) -> list[Panel]:
+    """Returns the panels of a run without labels, as `panels_of`: held-out images with their nearest neighbours among
+    the others, by the output of the trained and of the random image encoder. `[]` for other kinds of data, and for a
+    single image."""
+    if IMAGE not in models["trained"].encoders or len(rows) < 2:
+        return []
+    queries = np.array(evenly(len(rows), QUERIES))
+
+    def nearest(who: str, model: PretextModel) -> tuple[Tensor, np.ndarray]:
+        features = features_of(model.encoders[IMAGE], rows.batches(IMAGE), -1, who, device)
+        closest = neighbours(features, features[queries], RANKED + 1)  # one of them is the query
+        others = np.stack([near[near != query][:RANKED] for near, query in zip(closest, queries, strict=True)])
+        return rows.images(others), np.zeros(others.shape, bool)
+
+    seen = "images that were trained on" if rows.trained_on else "held-out images"
+    return [compared_panel(models, nearest, rows.images(queries), f"queries and neighbours: {seen}; {NO_FRAMES}")]
+
+
+def compared_panel(models: Models, nearest: Nearest, queries: Tensor, note: str = SAME) -> Panel:
+    """Returns the panel of queries with their nearest neighbours by each model.
+
+    nearest: (name of the model, model) -> the nearest images, `(q, k, 3, H, W)` uint8, and which of them are framed,
+    `(q, k)` bool. queries: `(q, 3, H, W)` uint8. note: what a frame means."""
+    by_title = {f"nearest neighbours, {who} encoder": nearest(who, model) for who, model in models.items()}
+    return partial(draw_neighbours, queries=queries, nearest=by_title, note=note), 0.8 * len(queries)
+
+
+def features_of(
+    encoder: PreTrainedModel, batches: Iterable[dict], layer: int, who: str, device: torch.device
+) -> Tensor:
+    """Returns the features `(n, d)` of one layer of an encoder. who: its name, for the progress bar."""
+    return extract(encoder, batches, (layer,), device=device, description=f"neighbours by the {who} encoder")[layer]
 
 
 def crossed_panel(model: PretextModel, labelled: LabelledSet, device: torch.device) -> Panel | None:

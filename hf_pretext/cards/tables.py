@@ -15,6 +15,7 @@ from .wording import health_words, measure_words
 FEW = 2  # up to this many methods, tables also show the accuracy per class
 KINDS = {"top1": "top-1", "mean_class": "per class"}
 MAJORITY = {"majority": "always predicting the majority class does"}  # as `Baseline.words`: continues with "better"
+AS_IT_WAS = "as it was"  # the encoder that training started from
 MISSING = "—"
 NONE = {"mean": None}  # a metric that was not measured
 NO_RESULT, LOWER_IS_BETTER = ("_error", "_baseline"), ("rank", "_bits", "seconds")  # ends of the names of metrics
@@ -87,7 +88,7 @@ def table(results: dict, transfer: dict) -> list[list[str]]:
     objective = results["objective"]["name"]
     names = {"trained": f"trained ({objective})"}
     if START in transfer["figures"]:
-        names = {"trained": f"continued ({objective})", START: "as it was"}
+        names = {"trained": f"continued ({objective})", START: AS_IT_WAS}
     return [
         [names.get(who, who), *(figure(figures[column]) for column in columns(transfer))]
         for who, figures in transfer["figures"].items()
@@ -101,17 +102,22 @@ def measured(results: dict) -> list[list[str]]:
     return [[measure_words(name), *(figure(by_who[who][name]) for who in by_who)] for name in names]
 
 
+def health_head(results: dict) -> list[str]:
+    """Returns the columns of the table of metrics without labels, in words, without the name of the metric."""
+    return ["trained", *([AS_IT_WAS] if START in results.get("health", {}) else []), "random", "chance"]
+
+
 def health(results: dict) -> list[list[str]]:
-    """Returns the rows of the table of metrics without labels: metric in words, then trained, random and chance."""
-    by_who = results.get("health", {})
+    """Returns the rows of the table of metrics without labels: metric in words, then the columns of `health_head`."""
+    of = results.get("health", {})
+    measured_models = [of[who] for who in ("trained", START, "random") if who in of]
     return [
         [
             health_words(name),
-            figure(value),
-            figure(by_who["random"].get(name)),
-            shown_chance(by_who["chance"].get(name)),
+            *(figure(metrics.get(name)) for metrics in measured_models),
+            shown_chance(of["chance"].get(name)),
         ]
-        for name, value in by_who.get("trained", {}).items()
+        for name in of.get("trained", {})
     ]
 
 

@@ -9,7 +9,7 @@ import textwrap
 from .audit import HEAD, cue_rows, encoder_tables, sentences
 from .compare import cells, head
 from .results import CARD, REPORT, read_results, transfers
-from .tables import columns, figure, health, measured, table, verdict
+from .tables import columns, figure, health, health_head, measured, table, verdict
 from .tasks import tasks
 from .usage import lines
 
@@ -59,7 +59,7 @@ def show_health(results: dict) -> None:
     seen = "that were trained on" if of["trained_on"] else "held out of training"
     grid = Table(title=f"health without labels, {of['rows']:,} rows {seen}")
     grid.add_column("metric", no_wrap=True)
-    for who in ("trained", "random", "chance"):
+    for who in health_head(results):
         grid.add_column(who, justify="right", no_wrap=True)
     for row in health(results):
         grid.add_row(*row)

@@ -5,7 +5,7 @@ results -> sentences
 
 from ..evaluation import held_out
 from ..evaluation.baselines import baselines
-from ..evaluation.comparison import GRAY
+from ..evaluation.comparison import GRAY, START
 from ..evaluation.fine_tune import FINE_TUNE
 from ..evaluation.labelled_rows import ONLY_RETRIEVAL
 from ..evaluation.measure import HELDOUT, Measure, measures
@@ -144,7 +144,8 @@ def health(results: dict) -> str:
     seen = ", **which were trained on**" if of["trained_on"] else ", which were not trained on"
     split = f"the {of['split']} split of " if of["split"] else ""
     channels = ", ".join(f"{count} channels ({kind})" for kind, count in of["channels"].items())
-    return f"Measured on {of['rows']:,} rows of {split}`{of['dataset']}`{seen}; features of {channels}. {HEALTH}"
+    start = " As it was: the pretrained encoder before this training." if START in of else ""
+    return f"Measured on {of['rows']:,} rows of {split}`{of['dataset']}`{seen}; features of {channels}. {HEALTH}{start}"
 
 
 def health_words(name: str) -> str:

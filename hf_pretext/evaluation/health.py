@@ -12,7 +12,7 @@ agreement of nearest neighbours; each next to chance where that is known
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -50,10 +50,12 @@ def health(
     device: torch.device | str = "cpu",
     dtypes: Mapping[str, torch.dtype | None] | None = None,
     pretext: bool = True,
+    kinds: Collection[str] | None = None,
 ) -> Health:
     """Measures a model without labels. The same model and rows give the same metrics, bit for bit, on one machine.
 
     dtypes: dtype of autocast for the features, by kind; default: none. pretext: False leaves the pretext task out.
+    kinds: of data, of the encoders to measure; default: all.
     Metrics that are not defined are NaN: of features that are not finite, or the rank of features that are all 0."""
     metrics, chance, sizes = {}, {}, {}
     if pretext:
@@ -61,7 +63,8 @@ def health(
         chance = {name.removeprefix(CHANCE): v for name, v in measured.items() if name.startswith(CHANCE)}
         metrics = {name: value for name, value in measured.items() if not name.startswith(CHANCE)}
     pooling: Pooling = getattr(model.task, "pooling", "mean")
-    for kind, encoder in model.encoders.items():
+    for kind in model.encoders if kinds is None else kinds:
+        encoder = model.encoders[kind]
         options = {"pooling": pooling, "device": device, "dtype": (dtypes or {}).get(kind), "description": None}
         features = extract(encoder, rows.batches(kind), **options)[-1]
         metrics |= {f"{name}_{kind}": value for name, value in of_features(features).items()}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.corpus import text_or_none
@@ -84,6 +85,12 @@ class HealthRows:
         maker = self.viewing[kind]
         first, second = (Stacked([pair[i] for pair in pairs], maker, self.batch_size) for i in (0, 1))
         return first, second
+
+    def images(self, rows: np.ndarray) -> Tensor:
+        """Returns the images of some rows, by their numbers: uint8 `(*rows.shape, 3, H, W)`."""
+        images = self.inputs.by_name["image"]
+        examples = [self._rows[number].plain["image"] for number in rows.ravel()]
+        return images.images_of(collate(examples, fills=images.fills)).unflatten(0, rows.shape)
 
     def _texts(self, documents: Sequence, names: tuple[str, ...]) -> Iterable[Batch]:
         return TextBatches(documents, self.inputs.by_name["text"].tokenizer.pad_token_id, names) if documents else []

@@ -126,8 +126,13 @@ class LabelledRows:
             self._rows |= {without_labels(split): some for split, some in validation_as_test(others).items() if some}
         self.left_out["rows without a label"] = sum(map(len, usable.values())) - len(self)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of all splits: `SPLITS`, then those of rows without a label (see `without_labels`)."""
+        return tuple(self._rows)
+
     def rows(self, split: str) -> list[Row]:
-        """Returns the labelled rows of a split, in the order of `batches`."""
+        """Returns the rows of a split, in the order of `batches`."""
         return self._rows[split]
 
     def column(self, name: str) -> Labels:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import AutoModel, PreTrainedConfig, PreTrainedModel, set_seed
@@ -64,6 +64,15 @@ class Start:
         return relative(self.encoder) if self.encoder else towers
 
 
+class AsItWas(NamedTuple):
+    """The model that training started from, before this training. kinds: of data, of its encoders with pretrained
+    weights. complete: True if all other weights are pretrained, too, also those of the heads."""
+
+    model: PretextModel
+    kinds: list[str]
+    complete: bool
+
+
 @dataclass(frozen=True)
 class Blueprint:
     """Builds the model of any seed from an objective, its settings, the full model's config and pretrained weights."""
@@ -77,9 +86,33 @@ class Blueprint:
         """Builds the model for the start of training. Returns it and the names of encoder weights that stayed random.
 
         random: ignores the pretrained weights of `start` and keeps only its config."""
+        model, missing, _ = self._built(seed, random)
+        return model, missing
+
+    def random(self, seed: int) -> PretextModel:
+        """Builds the randomly initialised model of a seed."""
+        return self.fresh(seed, random=True)[0]
+
+    def as_it_was(self, seed: int) -> AsItWas | None:
+        """Builds the model that the training of a seed starts from; None if no encoder has pretrained weights."""
+        if all(map(is_shape_alone, self.start.paths)):
+            return None
+        model, missing, missing_in_head = self._built(seed)
+        begun = [kind for kind in model.encoders if self.start.of(kind) and not is_shape_alone(self.start.of(kind))]
+        heads = [p for name, p in model.named_parameters() if p.ndim and not name.startswith("full_model.")]
+        complete = self.start.encoder is not None and not (missing or missing_in_head or heads)
+        return AsItWas(model, begun, complete) if begun else None
+
+    def trained(self, folder: str) -> PretextModel:
+        """Loads the trained model of a seed from its folder, in float32."""
+        return self.objective.from_pretrained(folder, dtype=torch.float32)
+
+    def _built(self, seed: int, random: bool = False) -> tuple[PretextModel, list[str], list[str]]:
+        """Builds a model (see `fresh`). Returns it, and the names of the weights of the encoder and of the native head
+        that stayed random."""
         set_seed(seed)
         with self.start.named_in_errors():
-            full_model, missing = (self.config, []) if random else self._full_model()
+            full_model, *missing = (self.config, [], []) if random else self._full_model()
             model = self.objective.from_encoder(full_model, **dataclasses.asdict(self.task))
         if not random:
             for kind, path in self.start.towers.items():
@@ -87,26 +120,21 @@ class Blueprint:
                     reason = f"{self.objective.objective} has no {kind} encoder with these settings"
                     raise ValueError(f"{self.start.option(kind)} {path}: {reason}. Leave it out.")
                 load_tower(model.readers[kind], path, kind, frozen=getattr(self.task, "frozen", None) == kind)
-        return model, missing
+        return model, *missing
 
-    def random(self, seed: int) -> PretextModel:
-        """Builds the randomly initialised model of a seed."""
-        return self.fresh(seed, random=True)[0]
-
-    def trained(self, folder: str) -> PretextModel:
-        """Loads the trained model of a seed from its folder, in float32."""
-        return self.objective.from_pretrained(folder, dtype=torch.float32)
-
-    def _full_model(self) -> tuple[PreTrainedModel | PreTrainedConfig, list[str]]:
+    def _full_model(self) -> tuple[PreTrainedModel | PreTrainedConfig, list[str], list[str]]:
+        """Returns the native model with its pretrained weights, or its config without any; and missing names, as
+        `_built`."""
         path = self.start.encoder
         if path is None or is_shape_alone(path):
-            return self.config, []
+            return self.config, [], []
         auto = self.objective.auto_class_of(self.task)  # keeps a pretrained head if the objective has one
         if auto is not AutoModel and type(self.config) not in auto._model_mapping:
             self.objective.native(self.config)  # raises the error
         model, info = auto.from_pretrained(path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False)
         inner = "" if model.base_model is model else f"{model.base_model_prefix}."
-        return model, [name for name in info["missing_keys"] if name.startswith(inner)]
+        missing = [name for name in info["missing_keys"] if name.startswith(inner)]
+        return model, missing, [name for name in info["missing_keys"] if name not in missing]
 
 
 def load_tower(encoder: PreTrainedModel, path: str, kind: str, frozen: bool) -> None:

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel, TrainingArguments
 
-from ..encoders import is_shape_alone
 from ..evaluation import localization
 from ..evaluation.baselines import baseline_transfer
 from ..evaluation.comparison import (
@@ -69,7 +68,7 @@ def metrics(experiment: Experiment) -> dict:
     random_seeds = list(dict.fromkeys([*request.arguments, *range(RANDOM_SEEDS)]))
     random_seeds = random_seeds[: max(RANDOM_SEEDS, len(request.arguments))]
     random = [random_metrics(experiment, seed, trained[0].transfers, bool(chance)) for seed in random_seeds]
-    start = start_metrics(experiment, trained[0].transfers, bool(chance))
+    start = start_metrics(experiment, bool(chance))
     transfers = {
         kind: compared(experiment, kind, trained, random, random_seeds, start.transfers.get(kind, {}))
         for kind in trained[0].transfers
@@ -117,23 +116,20 @@ def trained_metrics(experiment: Experiment, seed: int, measured: bool) -> OfSeed
     return OfSeed(pretext, transfers, measured_model(experiment, model) if measured else {})
 
 
-def start_metrics(experiment: Experiment, kinds: Iterable[str], measured: bool) -> OfSeed:
+def start_metrics(experiment: Experiment, measured: bool) -> OfSeed:
     """Returns the metrics of the model that training started from, as it was: transfer of the encoders that have
     pretrained weights, and measures if all weights of the full model are pretrained. Empty for training from scratch.
 
-    kinds: kinds of data of the encoders. measured: True if any measure fits the objective."""
-    start = experiment.blueprint.start
-    begun = [kind for kind in kinds if start.of(kind) and not is_shape_alone(start.of(kind))]
-    if not begun:
+    measured: True if any measure fits the objective."""
+    start = experiment.blueprint.as_it_was(experiment.request.first.seed)
+    if start is None:
         return OfSeed({}, {}, {})
-    model = experiment.as_fast_layout(experiment.blueprint.fresh(experiment.request.first.seed)[0])
+    model = experiment.as_fast_layout(start.model)
     transfers = {
         kind: measured_transfer(experiment, "as it was", kind, partial(trained_transfer, model.encoders[kind]))
-        for kind in begun
+        for kind in start.kinds
     }
-    heads = [p for name, p in model.named_parameters() if p.ndim and not name.startswith("full_model.")]
-    full = measured and start.encoder is not None and not heads  # heads of the objective are random here
-    return OfSeed({}, transfers, measured_model(experiment, model) if full else {})
+    return OfSeed({}, transfers, measured_model(experiment, model) if measured and start.complete else {})
 
 
 def random_metrics(experiment: Experiment, seed: int, kinds: Iterable[str], measured: bool) -> OfSeed:

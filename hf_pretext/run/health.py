@@ -3,10 +3,12 @@
 training data -> held-out rows; trained and random models -> results["health"]
 """
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from ..data.hold_out import Cut, HeldOut, hold_out
 from ..data.sources import Source
+from ..evaluation.comparison import START
 from ..evaluation.health import Health, health, warnings
 from ..evaluation.health_rows import HealthRows, validation_rows
 from ..evaluation.transfer import mean_and_spread
@@ -45,10 +47,12 @@ def health_rows(experiment: "Experiment") -> HealthRows:
     return HealthRows(held, experiment.inputs, experiment.request.first.dataloader_num_workers)
 
 
-def measured(experiment: "Experiment", model: PretextModel, pretext: bool = True) -> Health:
+def measured(
+    experiment: "Experiment", model: PretextModel, pretext: bool = True, kinds: Collection[str] | None = None
+) -> Health:
     """Measures a model on the rows of the run (see `health`)."""
     dtypes = {kind: experiment.feature_dtype(kind) for kind in model.encoders}
-    return health(model, experiment.health_rows, experiment.request.first.device, dtypes, pretext)
+    return health(model, experiment.health_rows, experiment.request.first.device, dtypes, pretext, kinds)
 
 
 def while_training(experiment: "Experiment", model: PretextModel) -> dict[str, float]:
@@ -59,15 +63,17 @@ def while_training(experiment: "Experiment", model: PretextModel) -> dict[str, f
 
 def results(experiment: "Experiment") -> dict:
     """Returns the entry "health" of results.json: mean and standard deviation of each metric over the trained seeds,
-    and over random models of the same seeds, chance levels, and warnings about the first seed.
+    and over random models of the same seeds, metrics of the model that training started from if its encoder was
+    pretrained, chance levels, and warnings about the first seed.
 
-    Metrics of the pretext task are left out for random models of objectives that learn their targets from the data."""
+    Metrics of the pretext task are left out for untrained models of objectives that learn their targets from the data,
+    and for heads that the pretrained model does not have."""
     blueprint, seeds = experiment.blueprint, experiment.request.arguments
     of_trained, of_random = [], []
     for seed, args in seeds.items():
         of_trained.append(measured(experiment, experiment.as_fast_layout(blueprint.trained(args.output_dir))))
         of_random.append(untrained(experiment, seed))
-    rows, first = experiment.health_rows, of_trained[0]
+    rows, first, start = experiment.health_rows, of_trained[0], as_it_was(experiment)
     return {
         "dataset": " + ".join(relative(name) for name in rows.names),
         "rows": len(rows),
@@ -75,6 +81,7 @@ def results(experiment: "Experiment") -> dict:
         "split": "validation" if experiment.labelled is not None else None,
         "channels": {kind: channels for kind, (_, channels) in first.sizes.items()},
         "trained": over_seeds(of_trained),
+        **({START: over_seeds([start])} if start else {}),
         "random": over_seeds(of_random),
         "chance": first.chance,
         "warnings": warnings(first.metrics, first.chance, list(first.sizes), of_random[0].metrics),
@@ -85,6 +92,16 @@ def untrained(experiment: "Experiment", seed: int) -> Health:
     """Measures the random model of a seed."""
     model = experiment.as_fast_layout(experiment.blueprint.random(seed))
     return measured(experiment, model, pretext=needs_no_data(model))
+
+
+def as_it_was(experiment: "Experiment") -> Health | None:
+    """Measures the encoders that training started from, before it; also the pretext task if all heads are pretrained.
+    None for training from scratch."""
+    start = experiment.blueprint.as_it_was(experiment.request.first.seed)
+    if start is None:
+        return None
+    model = experiment.as_fast_layout(start.model)
+    return measured(experiment, model, start.complete and needs_no_data(model), start.kinds)
 
 
 def over_seeds(each: list[Health]) -> dict[str, dict]:

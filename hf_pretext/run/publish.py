@@ -13,7 +13,7 @@ from transformers.utils import logging
 
 from ..cards import REPORT, RESULTS
 from ..cards import publish as write_card
-from ..cards.panels import panels_of
+from ..cards.panels import IMAGE, Panel, panels_of, panels_without_labels
 from ..cards.report import draw
 from ..cards.terminal import show
 from ..cards.usage import tried
@@ -32,12 +32,12 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
     seconds."""
     folder, panels = output_folder(experiment), []
     results["usage"] = tried(results, folder)
-    if experiment.labelled is not None:
+    of_images = "health" in results and IMAGE in results["health"]["channels"]
+    if experiment.labelled is not None or of_images:
         write_json(folder / RESULTS, {**results, "evaluation_seconds": time.perf_counter() - began})
         try_to_write_card(folder)  # first, because drawing may fail
-        with survived("The report has no test examples"):
-            models, device = experiment.panel_models(), experiment.request.first.device
-            panels = panels_of(models, experiment.sets.shown, results, device)
+        with survived("The report has no examples"):
+            panels = panels_for(experiment, results)
     results["evaluation_seconds"] = time.perf_counter() - began
     write_json(folder / RESULTS, results)
     with survived("The report was not written"):
@@ -50,6 +50,14 @@ def publish(experiment: Experiment, results: dict, repository: str | None, began
     if experiment.request.first.push_to_hub:
         publish_on_hub(experiment.request.first, folder, experiment.request.say, repository)
     return results
+
+
+def panels_for(experiment: Experiment, results: dict) -> list[Panel]:
+    """Returns the panels of the report: of test examples, or without a labelled set of held-out images."""
+    models, device = experiment.panel_models(), experiment.request.first.device
+    if experiment.labelled is None:
+        return panels_without_labels(models, experiment.health_rows, device)
+    return panels_of(models, experiment.sets.shown, results, device)
 
 
 def next_command(experiment: Experiment) -> str:

@@ -82,12 +82,13 @@ def cut_of(request: "Request", inputs: Inputs, index: int, limit: int | None) ->
         if asked:
             raise ValueError(of_training(str(error), columns, request)) from error
         return str(error)
-    labels = {row.label for some in rows._rows.values() for row in some}
+    labels = {row.label for split in SPLITS for row in rows.rows(split)}
     if not asked and not 2 <= len(labels) <= MOST_CLASSES * len(rows):
         values = f"{len(labels):,} value{'s' * (len(labels) > 1)}"
         return f"the column {rows.label!r} of {rows.name} has {values} in {len(rows):,} rows"
-    train = rows._rows["train"][0].source
-    left_out = [row for split, some in rows._rows.items() if split != "train" for row in some if row.source is train]
+    others = [row for split in rows.splits if split != "train" for row in rows.rows(split)]
+    train = rows.rows("train")[0].source
+    left_out = [row for row in others if row.source is train]
     return Cut(index, rows.label, sorted(row.place for row in left_out), list(train.counts))
 
 

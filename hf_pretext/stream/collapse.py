@@ -14,6 +14,7 @@ The rule, on two windows of `WINDOW` steps in a row, so that it is reported with
 import math
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
+from ..utils.files import without_nan
 from ..utils.ranks import rank_and_ranks
 from .divergence import last_checkpoint_before
 
@@ -96,12 +98,15 @@ def signals(output: Mapping[str, Any]) -> dict[str, Tensor]:
     return values
 
 
+@dataclass
 class Verdict:
-    """Judges a run by the means of its windows, in their order. It holds what earlier windows showed."""
+    """Judges a run by the means of its windows, in their order. It holds what earlier windows showed.
 
-    def __init__(self):
-        self._learned = False  # whether a window had a loss below ln K
-        self._in_a_row: Counter[str] = Counter()
+    learned: whether a window had a loss below ln K. in_a_row: number of windows up to the last one that showed a
+    collapse, by what collapsed."""
+
+    learned: bool = False
+    in_a_row: dict[str, int] = field(default_factory=dict)
 
     def judge(self, means: Mapping[str, float], after_warmup: bool = True) -> str | None:
         """Returns what collapsed, or None. means: of the signals of a window, by name (see `signals`); deviation: the
@@ -110,10 +115,9 @@ class Verdict:
             "the features of all rows are the same": means.get("spread", 1) < CONSTANT,
             "the targets are uniform": self._is_uniform(means, after_warmup),
         }
-        self._learned |= means.get("loss", 1) < LEARNED
-        for what, is_shown in shown.items():
-            self._in_a_row[what] = self._in_a_row[what] + 1 if is_shown else 0
-        return next((what for what, count in self._in_a_row.items() if count >= IN_A_ROW), None)
+        self.learned |= means.get("loss", 1) < LEARNED
+        self.in_a_row = {what: self.in_a_row.get(what, 0) + 1 if is_shown else 0 for what, is_shown in shown.items()}
+        return next((what for what, count in self.in_a_row.items() if count >= IN_A_ROW), None)
 
     def _is_uniform(self, means: Mapping[str, float], after_warmup: bool) -> bool:
         if means.get("entropy", 0) > 1 - EXACT:
@@ -121,14 +125,15 @@ class Verdict:
         deviation = means.get("deviation", 1)
         if abs(means.get("loss", 0) - 1) > NEAR:
             return False
-        lost = self._learned and (means.get("accuracy", 1) < LUCK or deviation < NEAR)
+        lost = self.learned and (means.get("accuracy", 1) < LUCK or deviation < NEAR)
         return lost or (after_warmup and deviation < EXACT)
 
 
 class CollapseWatch(TrainerCallback):
     """Callback that reports a collapse once, with the step, and ends the run if `stop` is set.
 
-    It waits for the device once in `WINDOW` steps. reported: what was reported, as sentences without a full stop."""
+    It waits for the device once in `WINDOW` steps and at each checkpoint, which has its `state`. reported: what was
+    reported, as sentences without a full stop."""
 
     def __init__(self, stop: bool = False):
         self.stop, self.reported = stop, []
@@ -149,9 +154,13 @@ class CollapseWatch(TrainerCallback):
             return
         means = self._pop(args.device)
         what = self._verdict.judge(means, state.global_step - WINDOW >= args.get_warmup_steps(state.max_steps))
-        if what is None or any(sentence.startswith(what) for sentence in self.reported):
+        if what is None:
             return
-        self.reported.append(f"{what}, from about step {state.global_step - IN_A_ROW * WINDOW + 1:,}")
+        known = any(sentence.startswith(what) for sentence in self.reported)
+        if known and not self.stop:  # a run that collapsed may resume with `stop`
+            return
+        if not known:
+            self.reported.append(f"{what}, from about step {state.global_step - IN_A_ROW * WINDOW + 1:,}")
         message = description(args, what, state.global_step, means)
         if self.stop:
             raise Collapsed(message)
@@ -162,22 +171,43 @@ class CollapseWatch(TrainerCallback):
         """Returns the entry of results.json about a collapse; `{}` for a run without one."""
         return {"collapsed": self.reported} if self.reported else {}
 
+    def state(self, device: torch.device) -> dict[str, Any]:
+        """Returns what a resumed run needs, for JSON: what was reported, what earlier windows showed, and the sums and
+        counts of the window that has begun, over all ranks. Call it on every rank. Waits once for the device."""
+        sums, counts = self._over_ranks(device)
+        window = {name: [value, count] for name, value, count in zip(NAMES, sums, counts, strict=True) if count}
+        return {"reported": self.reported, "verdict": asdict(self._verdict), "window": without_nan(window)}
+
+    def resume(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Restores a `state`. The main process gets the sums of all ranks."""
+        self.reported, self._verdict = [*state["reported"]], Verdict(**state["verdict"])
+        window = state["window"] if rank_and_ranks()[0] == 0 else {}
+        values = {name: math.nan if value is None else value for name, (value, _) in window.items()}
+        self._sums = {name: torch.tensor(value, device=device) for name, value in values.items()}
+        self._counts = Counter({name: int(count) for name, (_, count) in window.items()})
+
     def _pop(self, device: torch.device) -> dict[str, float]:
         """Returns the means of the window over all ranks, and resets them. Waits once for the device."""
+        values, counts = self._over_ranks(device)
+        self._sums, self._counts = {}, Counter()
+        means = {name: value / count for name, value, count in zip(NAMES, values, counts, strict=True) if count}
+        return {**means, "deviation": values[-1]} if counts[-1] else means
+
+    def _over_ranks(self, device: torch.device) -> tuple[list[float], list[float]]:
+        """Returns the sums of the window over all ranks (of the deviation the largest value), and the counts, in the
+        order of `NAMES`. Waits once for the device."""
         present = [name for name in NAMES if name in self._sums]
         sums = torch.zeros(2, len(NAMES), device=device)
         for name in present:
             sums[0, NAMES.index(name)] = self._sums[name]
             sums[1, NAMES.index(name)] = self._counts[name]
-        self._sums, self._counts = {}, Counter()
         if rank_and_ranks()[1] > 1:
             largest = sums[:1, -1:].clone()
             dist.all_reduce(sums)
             dist.all_reduce(largest, op=dist.ReduceOp.MAX)
             sums[:1, -1:] = largest
         values, counts = sums.tolist()
-        means = {name: value / count for name, value, count in zip(NAMES, values, counts, strict=True) if count}
-        return {**means, "deviation": values[-1]} if counts[-1] else means
+        return values, counts
 
 
 def description(args: TrainingArguments, what: str, step: int, means: Mapping[str, float]) -> str:

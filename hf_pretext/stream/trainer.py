@@ -21,6 +21,7 @@ from ..data.sources import Source
 from ..modeling import PretextModel
 from ..utils.ranks import gather_objects, on_each_process, on_main_process
 from .branch import STAGING, BestInFolder, begin_from, checkpoint_to_resume, place_after
+from .collapse import CollapseWatch
 from .length import Lengthening, length_left, length_of
 from .little_data import LittleData
 from .loader import StreamLoader
@@ -69,11 +70,12 @@ class StreamTrainer(SavingTrainer):
         self.round: int | None = None  # number of the last round of the objective
         self.schedule: Schedule | None = None  # of a run that resumes with another global batch size
         self._loader: StreamLoader | None = None
-        self.lengthening = Lengthening()
+        self.lengthening, self.collapse = Lengthening(), CollapseWatch(self.stream.stop_on_collapse)
         super().__init__(model, args, train_dataset=self.mixture, processing_class=self.inputs.processor, **kwargs)
         self._little_data = LittleData(self.mixture, self.is_world_process_zero())
         for callback in (self.pace, self.interruption, self._little_data, self.lengthening, BestInFolder()):
             self.add_callback(callback)
+        self.add_callback(self.collapse)
 
     @property
     def data_seed(self) -> int:
@@ -163,6 +165,8 @@ class StreamTrainer(SavingTrainer):
         self.lengthening.resume(checkpoint, self.args, self._state_before, before, batch, rows)
         self._initial_global_step = before.global_step
         self.round = self._state_before.get("round")
+        if "collapse" in self._state_before:
+            self.collapse.resume(self._state_before["collapse"], self.args.device)
         resume = {"samples_seen": self._start, "processes": self.args.world_size}
         self.resumed = [*self._state_before.get("resumed", []), resume]
         given = None if self._created_lr_scheduler else self.lr_scheduler
@@ -221,6 +225,7 @@ class StreamTrainer(SavingTrainer):
             "length": length_of(self.args),
             "lengthened": self.lengthening.history,
             "watched": self._loader.sample_log.watched(),
+            "collapse": self.collapse.state(self.args.device),
             "records": sizes_of_records(self.args.output_dir),
             **self.account(),
         }

@@ -314,4 +314,8 @@ def test_a_card_with_metrics_without_labels_is_the_recorded_one_with_a_section_m
     assert "| neighbours, R@1 (text) | 0.500 ± 0.010 | — | 0.016 |\n" in section
     assert "| pretext loss | 0.500 ± 0.010 |  |  |\n" in section
     assert "64 rows of `a&#124;b`, **which were trained on**; features of 8 channels (text)" in section
-    assert "- **The text encoder has collapsed.**\n" in section
+    assert "- **The text encoder has collapsed.**\n" in section and "s it was" not in section
+    card = render({**results, "health": {**health, "start": {"neighbours_text": {**measured, "std": None}}}})
+    assert "| | trained | as it was | random | chance |\n|---|---|---|---|---|\n" in card
+    assert "| neighbours, R@1 (text) | 0.500 ± 0.010 | 0.500 | — | 0.016 |\n" in card
+    assert "| pretext loss | 0.500 ± 0.010 |  |  |  |\n" in card and "As it was: the pretrained encoder before" in card

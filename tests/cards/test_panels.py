@@ -16,12 +16,15 @@ from transformers import Wav2Vec2FeatureExtractor
 from hf_pretext import MaskedLMForPreTraining
 from hf_pretext.cards import panels
 from hf_pretext.data.captions import normalised
+from hf_pretext.data.hold_out import HeldOut
+from hf_pretext.data.sources import open_source
 from hf_pretext.encoders import build_encoder
+from hf_pretext.evaluation.health_rows import HealthRows
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.transfer import Labels
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
-from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Text
 from hf_pretext.modalities.video import Video, default_video_processor
 
@@ -49,7 +52,20 @@ def encoders_of(*names: str):
     for name in names:
         models[name] = type("Model", (nn.Module,), {"inputs": ("image",), "capabilities": ()})()
         models[name].encoder = build_encoder(CONFIGS["resnet"]()).eval()
+        models[name].encoders = {"image": models[name].encoder}
     return models
+
+
+def held_out(count: int, trained_on: bool = False) -> HealthRows:
+    """The first images of `NAMES`, without their labels."""
+    source = open_source([{"image": row["image"].resize((32, 32))} for row in rows_of()])
+    held = HeldOut(source, [(0, i) for i in range(count)], trained_on)
+    return HealthRows([held], Inputs(Image(default_processor(32), Augmentation())), batch_size=5)
+
+
+def numbers_of(pixels: torch.Tensor) -> np.ndarray:
+    """The places in `NAMES` of images, uint8 `(..., 3, 32, 32)`."""
+    return (pixels[..., 0, 0, 0] // 20).numpy()
 
 
 def results_of(*names: str) -> dict:
@@ -88,6 +104,41 @@ def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
     found = np.vectorize(known.get)(pixels[:, :, 0, 0, 0].numpy())
     assert (same == (found == labels["test"][queries][:, None])).all() and 0 < same.mean() < 1
     assert same[:, 0].all()  # train holds each image of test: the nearest is itself
+
+
+def test_without_labels_held_out_images_have_their_neighbours_and_no_frame(monkeypatch):
+    """Neighbours are the images of the nearest numbers, by features that are numbers on a line."""
+
+    def on_a_line(encoder, batches, layers, **options):
+        numbers = torch.cat([(batch["pixel_values"][:, 0, 0, 0] + 1) * 127.5 / 20 for batch in batches])
+        return {layers[0]: torch.stack([numbers / 40, torch.ones_like(numbers)], 1)}
+
+    monkeypatch.setattr(panels, "extract", on_a_line)
+    monkeypatch.setattr(panels, "RANKED", 4)
+    (panel,) = panels.panels_without_labels(encoders_of("trained", "random"), held_out(12), CPU)
+    shown = panel[0].keywords
+    queries = panels.evenly(12, panels.QUERIES)
+    assert numbers_of(shown["queries"]).tolist() == queries
+    pixels, framed = shown["nearest"]["nearest neighbours, trained encoder"]
+    distances = abs(numbers_of(pixels).astype(int) - np.array(queries)[:, None])
+    assert distances.min() == 1 and (np.diff(distances) >= 0).all() and distances[0].tolist() == [1, 2, 3, 4]
+    assert framed.shape == (len(queries), 4) and not framed.any()
+    assert shown["note"].startswith("queries and neighbours: held-out images; without labels, no frame marks")
+    figure = drawn(panel)
+    assert sum(bool(axes.images) for axes in figure.axes) == panels.QUERIES * (1 + 2 * 4)
+
+
+def test_few_images_without_labels_have_fewer_neighbours():
+    (panel,) = panels.panels_without_labels(encoders_of("trained"), held_out(3, trained_on=True), CPU)
+    pixels, _ = panel[0].keywords["nearest"]["nearest neighbours, trained encoder"]
+    assert [set(row) for row in numbers_of(pixels).tolist()] == [{1, 2}, {0, 2}, {0, 1}]
+    assert "queries and neighbours: images that were trained on; " in panel[0].keywords["note"]
+    assert panels.panels_without_labels(encoders_of("trained"), held_out(1), CPU) == []
+
+
+def test_texts_without_labels_have_no_panel():
+    model = type("Model", (nn.Module,), {"inputs": ("text",), "encoders": {"text": None}})()
+    assert panels.panels_without_labels({"trained": model}, held_out(3), CPU) == []
 
 
 def test_a_caption_is_shown_with_the_images_ranked_first_for_it(tokenizer, monkeypatch):

@@ -73,3 +73,8 @@ def test_metrics_without_labels_and_warnings_are_shown(results, shown):
     assert "0.500 ± 0.010" in text and "0.016" in text and "pretext loss" in text
     assert "WARNING: The image encoder [red] has collapsed.\n" in text
     assert "rows that were trained on" in shown({**results, "health": {**HEALTH, "trained_on": True}})
+    assert "as it was" not in text
+    text = shown({**results, "health": {**HEALTH, "start": {"neighbours_image": {"mean": 0.321, "std": None}}}})
+    head, row = (next(line for line in text.splitlines() if name in line) for name in ("as it was", "neighbours, R@1"))
+    assert [cell.strip() for cell in head.split("┃")[1:-1]] == ["metric", "trained", "as it was", "random", "chance"]
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["0.500 ± 0.010", "0.321", "—", "0.016"]

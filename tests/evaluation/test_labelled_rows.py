@@ -54,10 +54,10 @@ def test_an_encoder_is_measured_by_the_label_of_its_kind(emoji):
     own = some.of_kind("image")
     assert some.of_kind("video") is some and some.labels.names != own.labels.names == ["flat", "round", "wide"]
     assert own.label == "style" and some.left_out["rows without a label"] == 1
-    numbers = {tuple(row.place): row for split in ("train", "validation", "test") for row in some._rows[split]}
+    numbers = {tuple(row.place): row for split in some.splits for row in some.rows(split)}
     assert all(row.by_kind["image"] == styles[row.place[1]] for row in numbers.values())
     shown = [own.labels.names[i] for i in own.labels.splits["test"]]
-    assert shown == [styles[row.place[1]] for row in some._rows["test"]]
+    assert shown == [styles[row.place[1]] for row in some.rows("test")]
     assert torch.equal(some.pixels["test"], own.pixels["test"])
     with pytest.raises(ValueError, match="'one' has 1 classes.*--eval_image_label"):
         LabelledSet(
@@ -66,6 +66,16 @@ def test_an_encoder_is_measured_by_the_label_of_its_kind(emoji):
             "group",
             kind_labels={"image": "one"},
         )
+
+
+def test_splits_of_rows_without_a_label_are_named_last():
+    columns = {"image": [None] * 20, "text": ["a red box"] * 20}
+    train, test = (
+        datasets.Dataset.from_dict({**columns, "label": labels}) for labels in (["a", "b"] * 10, ["a", ""] * 10)
+    )
+    some = LabelledRows({"train": train, "test": test}, ("image", "text"), "label", captions=True)
+    assert some.splits == ("train", "validation", "test", "test without labels")
+    assert [len(some.rows(split)) for split in some.splits] == [18, 2, 10, 10] and len(some) == 40
 
 
 def test_splits_with_labels_in_different_columns_are_refused():

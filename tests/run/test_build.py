@@ -217,6 +217,7 @@ def test_from_a_pretrained_encoder(tmp_path, name, size):
 
 def test_the_encoder_as_it_was_is_a_row_of_each_table(tmp_path):
     """With a learning rate of 0 it equals the trained one."""
+    torch.manual_seed(7)  # of no random encoder
     encoder("vit").save_pretrained(tmp_path / "encoder")
     options = ["--encoder", tmp_path / "encoder", "--max_steps", 1, "--eval_rows", 40, "--learning_rate", 0.0]
     results = main(ROTATION, *options, output_dir=tmp_path / "run")
@@ -227,6 +228,10 @@ def test_the_encoder_as_it_was_is_a_row_of_each_table(tmp_path):
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| continued (rotation) |" in card and "| as it was |" in card and "before this training" in card
     assert "+0.000 over the encoder as it was (no verdict: that needs 3 trained seeds)" in card
+    of = results["health"]
+    assert of["start"] == {name: value for name, value in of["trained"].items() if name not in ("loss", "accuracy")}
+    assert len(of["start"]) == 4 and of["start"]["spread_image"] != of["random"]["spread_image"]
+    assert "| | trained | as it was | random | chance |" in card
 
 
 @pytest.mark.slow
@@ -275,6 +280,7 @@ def test_captions_start_from_a_masked_language_model_of_ours(tokenizer, tmp_path
     tower = hf_pretext.load(tmp_path / "run").encoders["text"].state_dict()
     trained = start.encoder.state_dict()
     assert len(trained) > 20 and all(torch.equal(tower[name], value) for name, value in trained.items())
+    assert {name.rpartition("_")[2] for name in done["health"]["start"]} == {"text"}  # images began with random weights
 
 
 def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
@@ -282,6 +288,7 @@ def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
     config = transformers.BertConfig(
         vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32
     )
+    torch.manual_seed(7)
     before = AutoModelForMaskedLM.from_config(config)
     before.save_pretrained(saved(tokenizer, tmp_path / "bert"))
     options = ["--encoder", tmp_path / "bert", "--learning_rate", 0.0, *BRIEFLY]
@@ -289,6 +296,21 @@ def test_going_on_from_a_model_with_its_head(tmp_path, tokenizer):
     after = AutoModelForMaskedLM.from_pretrained(tmp_path / "run")
     assert all(torch.equal(value, after.state_dict()[name]) for name, value in before.state_dict().items())
     assert results["tokenizer"]["from"] == ".../bert"
+    assert results["health"]["start"] == results["health"]["trained"]  # with its loss
+    assert results["health"]["random"]["loss"] != results["health"]["start"]["loss"]
+
+
+def test_a_new_head_has_no_loss_of_the_model_as_it_was(tmp_path, tokenizer):
+    config = transformers.BertConfig(**{**TEXT, "vocab_size": len(tokenizer)})
+    task = MaskedLMForPreTraining.complete(MaskedLMForPreTraining.task_class(), {"text": tokenizer})
+    of = {}
+    for name, auto in {"encoder": AutoModel, "full": AutoModelForMaskedLM}.items():
+        auto.from_config(config).save_pretrained(tmp_path / name)
+        of[name] = Blueprint(MaskedLMForPreTraining, task, config, Start(str(tmp_path / name))).as_it_was(0)
+    assert of["full"].complete and not of["encoder"].complete
+    assert of["full"].kinds == of["encoder"].kinds == ["text"]
+    bare = Blueprint(MaskedLMForPreTraining, task, config, Start(str(saved(config, tmp_path / "shape"))))
+    assert bare.as_it_was(0) is None and dataclasses.replace(bare, start=Start()).as_it_was(0) is None
 
 
 # what can't be started from

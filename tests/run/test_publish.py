@@ -37,6 +37,7 @@ def steps(monkeypatch):
 
     monkeypatch.setattr(module, "tried", step("try the lines", {"lines": "import", "output": None}))
     monkeypatch.setattr(module, "panels_of", step("make a panel", [("panel", 3.0)]))
+    monkeypatch.setattr(module, "panels_without_labels", step("draw neighbours", [("neighbours", 6.4)]))
     monkeypatch.setattr(module, "draw", step("draw"))
     monkeypatch.setattr(module, "write_card", step("write the card"))
     monkeypatch.setattr(module, "show", step("show"))
@@ -53,7 +54,7 @@ def experiment(tmp_path):
         recipe = SimpleNamespace(name="bread", command="bake bread")
         request = SimpleNamespace(first=first, recipe=recipe, given={}, say=print, trackers=Trackers())
         sets = SimpleNamespace(shown=labelled)
-        return SimpleNamespace(request=request, labelled=labelled, sets=sets, panel_models=dict)
+        return SimpleNamespace(request=request, labelled=labelled, sets=sets, panel_models=dict, health_rows="rows")
 
     return of
 
@@ -71,11 +72,21 @@ def test_a_card_is_there_before_the_test_set_is_drawn(steps, experiment):
     assert steps.arguments["draw"][-1] == [("panel", 3.0)]
 
 
+def test_without_a_labelled_set_held_out_images_are_drawn_and_nothing_of_texts(steps, experiment):
+    publish(experiment(), {"health": {"channels": {"text": 8}}}, None, time.perf_counter())
+    assert steps.names == ["try the lines", "draw", "write the card", "show"]
+    steps.names.clear()
+    publish(experiment(), {"health": {"channels": {"image": 8, "text": 8}}}, None, time.perf_counter())
+    assert steps.names == ["try the lines", "write the card", "draw neighbours", "draw", "write the card", "show"]
+    assert steps.arguments["draw neighbours"] == ({}, "rows", "cpu")
+    assert steps.arguments["draw"][-1] == [("neighbours", 6.4)]
+
+
 def test_what_fails_at_the_end_loses_no_results(steps, experiment, tmp_path, caplog):
     steps.failing = {"make a panel", "draw", "write the card", "show"}
     results = publish(experiment(labelled="some", push=True), {"recipe": "bread"}, "me/bread", time.perf_counter())
     assert json.loads((tmp_path / "results.json").read_text()) == results
-    for words in ("no test examples", "report was not written", "card was not written", "metrics can't be shown"):
+    for words in ("report has no examples", "report was not written", "card was not written", "metrics can't be shown"):
         assert words in caplog.text
     assert steps.arguments["draw"][-1] == [] and steps.names[-1] == "push"
 

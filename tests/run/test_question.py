@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import EMOJI
 from PIL import Image
-from recipe_runs import ROTATION, main, on_two_processes, planned, refused
+from recipe_runs import CONTRASTIVE, ROTATION, main, on_two_processes, planned, refused
 
 from hf_pretext import registry
 from hf_pretext.data.hold_out import OtherRows
@@ -131,6 +131,15 @@ def test_data_without_a_label_is_trained_on_and_not_judged(folder, tmp_path, cap
     experiment = planned(ROTATION, "--dataset", folder / name, *BRIEF, output_dir=tmp_path / "run")
     assert experiment.labelled is None and not experiment.left_out and len(experiment.data) == 120
     assert re.search(f"No transfer is measured: .*{says}", capsys.readouterr().out)
+
+
+def test_rows_without_a_label_are_no_second_class(rows, tmp_path, capsys):
+    for split, labels in {"train": ["one"] * 120, "test": ["one"] * 60 + [""] * 60}.items():
+        pairs = rows.select_columns(["image", "name"]).rename_column("name", "text").add_column("label", labels)
+        pairs.to_parquet(tmp_path / "pairs" / f"{split}.parquet")
+    experiment = planned(CONTRASTIVE, "--dataset", tmp_path / "pairs", *BRIEF, output_dir=tmp_path / "run")
+    assert experiment.labelled is None and not experiment.left_out
+    assert re.search("the column 'label' of .*pairs has 1 value in 240 rows", capsys.readouterr().out)
 
 
 def test_a_label_that_is_named_is_used(folder, tmp_path):

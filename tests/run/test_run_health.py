@@ -4,6 +4,7 @@ import json
 
 import pytest
 from conftest import EMOJI
+from PIL import Image
 from recipe_runs import CONTRASTIVE, MASKED_LM, ROTATION, SHAKESPEARE, main, planned, refused, requested
 
 from hf_pretext.data.hold_out import hold_out
@@ -77,6 +78,14 @@ def test_the_card_shows_them_next_to_random_and_chance(unlabelled):
     assert "Not measured: the run had no evaluation" in card
 
 
+def test_the_report_shows_neighbours_of_held_out_images_below_the_curves(unlabelled):
+    with Image.open(unlabelled[0] / "report.png") as report:
+        assert report.height > 1_000  # the curves alone have 400
+    assert (
+        "![Training curves and nearest neighbours of images](report.png)" in (unlabelled[0] / "README.md").read_text()
+    )
+
+
 def test_held_out_rows_are_not_trained_on(tmp_path):
     run = planned(ROTATION, *UNLABELLED, output_dir=tmp_path)
     (others,), (held,) = hold_out([open_source(str(EMOJI))])
@@ -109,6 +118,8 @@ def test_little_data_is_trained_on_in_full_and_that_is_named(tmp_path, capsys):
     assert results["health"]["trained_on"] and results["health"]["channels"].keys() == {"text"}
     assert "**which were trained on**" in (tmp_path / "run" / "README.md").read_text()
     assert "rows that were trained on" in capsys.readouterr().out
+    with Image.open(tmp_path / "run" / "report.png") as report:
+        assert report.height < 500  # curves alone
 
 
 def test_texts_are_held_out_before_they_are_packed(tmp_path):

@@ -147,6 +147,56 @@ def test_stop_on_collapse_ends_the_run_and_leaves_its_checkpoints(trainer_of):
     assert kept == ["checkpoint-10", "checkpoint-20", "checkpoint-30"]
 
 
+# runs that resume
+
+
+def test_a_collapse_is_reported_once_also_by_a_run_that_resumes_after_it(trainer_of, caplog):
+    trainer_of(made_constant(rotation()), max_steps=50).train()
+    assert len(warned(caplog)) == 1
+    resumed = trainer_of(made_constant(rotation()), max_steps=80)
+    resumed.train("last")
+    assert resumed.state.global_step == 80 and len(warned(caplog)) == 1
+    assert resumed.collapse.record() == {"collapsed": [f"{SAME}, from about step 1"]}
+
+
+def test_a_run_that_resumes_in_the_middle_of_a_window_is_reported_at_the_same_step(trainer_of, caplog):
+    trainer_of(made_constant(rotation()), max_steps=30).train()
+    resumed = trainer_of(made_constant(rotation()), max_steps=40)
+    resumed.train("last")
+    (message,) = warned(caplog)
+    assert f"in steps 1 to 40, {SAME}" in message
+
+
+def test_a_run_that_resumes_knows_that_it_learned(trainer_of):
+    trainer = trainer_of(rotation(HardlySaid), max_steps=30, learning_rate=1e-2)
+    trainer.model.uniform_from = 30
+    trainer.train()
+    state = trainer.collapse.state(torch.device("cpu"))
+    assert state["verdict"]["learned"] and state["window"]["loss"][1] == 10
+    resumed = trainer_of(rotation(HardlySaid), max_steps=30, learning_rate=1e-2)
+    resumed.train("last")
+    assert resumed.collapse.state(torch.device("cpu")) == state
+
+
+def test_a_run_that_collapsed_is_ended_if_it_resumes_with_stop_on_collapse(trainer_of, caplog):
+    trainer_of(made_constant(rotation()), max_steps=50).train()
+    resumed = trainer_of(made_constant(rotation()), max_steps=80, stop=True)
+    with pytest.raises(Collapsed, match=f"in steps 21 to 60, {SAME}"):
+        resumed.train("last")
+    assert resumed.collapse.reported == [f"{SAME}, from about step 1"]
+
+
+def test_sums_that_are_not_finite_are_stored_too():
+    watch, restored = CollapseWatch(), CollapseWatch()
+    features = torch.full((8, 4), math.nan)
+    watch.look({"features": features})
+    state = json.loads(json.dumps(watch.state(torch.device("cpu")), allow_nan=False))
+    assert state["window"] == {"spread": [None, 1]}
+    restored.resume(state, torch.device("cpu"))
+    restored.look({"features": torch.randn(8, 4)})
+    assert restored.state(torch.device("cpu"))["window"] == {"spread": [None, 2]}
+
+
 # runs that do not
 
 
