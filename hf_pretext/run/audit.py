@@ -31,7 +31,7 @@ def audit_of(experiment: "Experiment") -> Audit:
 
 def results(experiment: "Experiment") -> dict:
     """Returns the entry "audit" of results.json: of the trained models, of as many random ones but at least three, and
-    of the encoders that training started from with --encoder."""
+    of the encoders that training started from if all are pretrained."""
     blueprint, arguments = experiment.blueprint, experiment.request.arguments
     seeds = list(dict.fromkeys([*arguments, *range(RANDOM_SEEDS)]))[: max(RANDOM_SEEDS, len(arguments))]
 
@@ -39,13 +39,13 @@ def results(experiment: "Experiment") -> dict:
         return experiment.as_fast_layout(build(*arguments))
 
     def of_start() -> PretextModel:
-        return blueprint.fresh(experiment.request.first.seed)[0]
+        return blueprint.as_it_was(experiment.request.first.seed).model
 
-    begun = blueprint.start.encoder
+    begun = [blueprint.start.of(kind) for kind in experiment.trial.encoder_classes]
     return audit_of(experiment).entry(
         {
             TRAINED: [partial(built, blueprint.trained, args.output_dir) for args in arguments.values()],
-            START: [partial(built, of_start)] if begun and not is_shape_alone(begun) else [],
+            START: [partial(built, of_start)] if all(path and not is_shape_alone(path) for path in begun) else [],
             RANDOM: [partial(built, blueprint.random, seed) for seed in seeds],
         }
     )
