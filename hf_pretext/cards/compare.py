@@ -83,8 +83,8 @@ def transfer_gain(results: Mapping) -> float | None:
     if "transfer" not in results:
         return None
     of = probe(results)
-    both_known = of.trained["mean"] is not None and of.random["mean"] is not None
-    return of.trained["mean"] - of.random["mean"] if both_known else None
+    known = of.trained["mean"] is not None and of.random["mean"] is not None
+    return of.trained["mean"] - of.random["mean"] if known else None
 
 
 def information_gains(audit: Mapping) -> tuple[float | None, float | None]:
