@@ -5,7 +5,7 @@ folder or user/name + labelled set -> the entry "audit" of results.json
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from ..utils.hub import brought
 from .entry import PARTS, RANDOM, TRAINED, Audit, AuditOptions
 
 RESULTS = "results.json"  # of a run, which names its labelled set
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.preserve_format}  # by the layout of a run
 
 
 def audit(
@@ -62,18 +63,28 @@ def audit(
         reading=Reading(encoding=encoding, separator=separator),
     )
     options = AuditOptions(nuisance=nuisance, same=same, only=only, device=device)
+    layout = FORMATS[results_of(folder).get("layout", "contiguous")]
+
+    def built(build: Callable[[], PretextModel]) -> PretextModel:
+        return build().to(memory_format=layout)
+
+    trained = [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)]
+    random = [partial(fresh, model, seed) for seed in SEEDS]
+    by_who = {TRAINED: trained, RANDOM: random}
     return Audit(labelled, options).entry(
-        {
-            TRAINED: [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)],
-            RANDOM: [partial(fresh, model, seed) for seed in SEEDS],
-        }
+        {who: [partial(built, each) for each in some] for who, some in by_who.items()}
     )
+
+
+def results_of(folder: str) -> dict:
+    """Returns the results.json of a run; `{}` for a folder without one."""
+    path = Path(folder) / RESULTS
+    return read_json(path) if path.exists() else {}
 
 
 def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> tuple[str, str]:
     """Returns the labelled set and the label of a run, from its results.json. Raises `ValueError` without one."""
-    path = Path(folder) / RESULTS
-    transfer = read_json(path).get("transfer", {}) if path.exists() else {}
+    transfer = results_of(folder).get("transfer", {})
     if "dataset" not in transfer:
         raise ValueError(f"{source} does not say on what it was evaluated. Give a labelled set with --dataset.")
     return transfer["dataset"], label or transfer["label"]
