@@ -17,7 +17,7 @@ from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
 from .information import logit_information
-from .readers import Splits, small_reader, uniform_scores
+from .readers import Splits, better, linear_reader, small_reader, uniform_scores
 from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
 
 SEEDS = (0, 1, 2)  # of the readers
@@ -52,7 +52,10 @@ class ClassCues(TaskAudit):
         features[SHUFFLED] = {split: shuffled(values) for split, values in next(iter(features.values())).items()}
         results, base = {}, uniform_scores(classes, labels)
         for name, role in roles.items():
-            readings = [small_reader(features[name], labels, classes, seed, base) for seed in SEEDS]
+            linear = linear_reader(features[name], labels, classes, base)
+            readings = [
+                better(linear, small_reader(features[name], labels, classes, seed, base), labels) for seed in SEEDS
+            ]
             results[name] = {
                 "role": role,
                 BITS: [reading.bits for reading in readings],

@@ -17,7 +17,8 @@ WHO = {TRAINED: "trained", START: "as it was", RANDOM: "random"}
 HEAD = ("cue", "role", "bits it reveals", "of the model's", "accuracy without it", "follows it")
 PROTOCOL = (
     "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small network "
-    "reads the answer from each cue alone, on the rows that the model was measured on; a larger one may get more. "
+    "or logistic regression reads the answer from each cue alone, on the rows that the model was measured on; a larger "
+    "reader may get more. "
     "Accuracy without a cue: of the model, if the cue is that of another example. Follows it: share of examples for "
     "which the model gives the answer of the example that the cue is from. Bits of a property: usable information "
     "of a linear reader of frozen features, on test. Invariance to a change: 1 for equal features, 0 if a changed "
