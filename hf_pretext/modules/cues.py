@@ -38,11 +38,13 @@ class Cue:
     """A cue in images.
 
     name: in tables. read: images in [0, 1], `(N, ..., 3, H, W)` -> `(N, d)`. exchanged: (images, images of other
-    examples) -> the former with the cue of the latter; None for a cue that can't be exchanged."""
+    examples) -> the former with the cue of the latter; None for a cue that can't be exchanged. kind: of the data in
+    which it is; `modules/pair_cues.py` lists what cues of other kinds read."""
 
     name: str
     read: Callable[[Tensor], Tensor]
     exchanged: Callable[[Tensor, Tensor], Tensor] | None = None
+    kind: str = "image"
 
 
 def flat(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -87,7 +89,7 @@ def histogram(images: Tensor) -> Tensor:
 def with_values_of(images: Tensor, others: Tensor) -> Tensor:
     """Returns images `(..., H, W)` with the values of others in each channel: the darkest pixel gets their darkest
     value, and so on."""
-    order = images.flatten(-2).argsort(-1, stable=True)
+    order = images.flatten(-2).argsort(dim=-1, stable=True)
     values = others.flatten(-2).sort(-1).values
     return torch.empty_like(values).scatter_(-1, order, values).view(images.shape)
 

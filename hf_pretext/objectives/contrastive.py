@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling import PretextOutput
+from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import gather
 from ..modules.dual_encoder import (
     TwoTowers,
@@ -34,6 +35,7 @@ from ..modules.dual_encoder import (
     scale_of,
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
+from ..modules.pair_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..presets import Preset, pairs
 from ..utils.ranks import rank_and_ranks
 
@@ -117,6 +119,8 @@ class ContrastiveForPreTraining(TwoTowers):
     objective = "contrastive"
     task_class = ContrastiveTask
     capabilities = ("embed",)
+    cues = (COLOR_HISTOGRAM, SMALL_THUMBNAIL, SILHOUETTE)
+    artefacts = (CORNERS, CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES)
     formula = (
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "
