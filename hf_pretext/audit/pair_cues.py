@@ -24,8 +24,7 @@ from ..evaluation.retrieval import ordered
 from ..evaluation.transfer import SPLITS
 from ..modalities import Batch, Modality
 from ..modeling import PretextModel
-from ..modules.cues import Cue
-from ..modules.pair_cues import FILE
+from ..modules.cues import FILE, Cue
 from .class_cues import SEED, SEEDS, SHUFFLED, shuffled
 from .information import pair_information
 from .pair_reader import pair_reader
@@ -227,11 +226,9 @@ def values_of(modality: Modality, examples: Batch) -> Tensor:
 
 def with_values(modality: Modality, examples: Batch, values: Tensor) -> Batch:
     """Returns decoded examples with other pixels or waves, see `values_of`."""
-    if modality.name == "audio":
-        values = values[:, : examples[modality.encoder_input].shape[1]]
-    else:
-        values = values * WHITE
-    return {**examples, modality.encoder_input: values}
+    length = examples[modality.encoder_input].shape[1]
+    given = values[:, :length] if modality.name == "audio" else values * WHITE
+    return {**examples, modality.encoder_input: given}
 
 
 def check_waves(modalities: list[Modality]) -> None:

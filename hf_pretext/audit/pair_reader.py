@@ -6,6 +6,7 @@ Numbers are read by a network of one hidden layer, texts as a bag of tokens. The
 bit.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..modules.losses import softmax_loss
-from .information import Information, chance_of, pair_information
+from .information import Information, chance_of, pair_bits, pair_information
 from .readers import BATCH, DECAY, DROPOUT, HIDDEN, RATE, UNSEEN, Splits, constant, one_thread, standardised
 
 EPOCHS = 10
@@ -27,23 +28,24 @@ def pair_reader(left: Splits, right: Splits, groups: Splits, seed: int = 0) -> I
     """Reads which two of `left` and `right` belong together: row i of the one and row i of the other.
 
     left, right: of train, validation and test, features `(n, d)` (float), or token ids `(n, L)` (integers, -1 where
-    there is no token). groups: integers `(n,)`; pairs of one group are duplicates, see `pair_information`. The epoch
-    and one temperature are chosen on validation. Where no epoch is better than chance there, bits are 0, and the
-    accuracy is that of chance. seed: of the initial weights, the order of rows and dropout."""
-    best, scores = 0.0, None
+    there is no token). groups: integers `(n,)`; pairs of one group are duplicates, see `pair_information`. The epoch,
+    at the temperature of training, and then the temperature are chosen on validation. Bits are 0 where none is better
+    than chance there, and for a side that is the same in all rows. seed: of the initial weights, the order of rows and
+    dropout."""
+    best, chosen = -math.inf, None
+    same = torch.from_numpy(groups["validation"][:, None] == groups["validation"][None])
     with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # of the CPU alone: the generators of a GPU are not forked
-        for each in _epochs(left, right, groups["train"]):
-            known = {split: groups["validation"] for split in UNSEEN}
-            bits = pair_information(each["validation"], each["validation"], known).bits
+        for validation, test in _epochs(left, right, groups["train"]):
+            bits = float(pair_bits(validation, same).mean())
             if bits > best:
-                best, scores = bits, each
-    return _chance(groups["test"]) if scores is None else pair_information(scores["validation"], scores["test"], groups)
+                best, chosen = bits, (validation.numpy(), test.numpy())
+    return pair_information(*chosen, groups) if chosen else _chance(groups["test"])
 
 
-def _epochs(left: Splits, right: Splits, groups: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
-    """Trains two networks. Yields the cosines `(n, n)` of validation and test after each epoch; nothing if a side is
-    constant."""
+def _epochs(left: Splits, right: Splits, groups: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+    """Trains two networks. Yields the scores `(n, n)` of validation and test after each epoch; nothing if a side is the
+    same in all rows."""
     if any(constant(side["train"]) for side in (left, right)):
         return
     (first, given), (second, wanted) = _side(left), _side(right)
@@ -60,7 +62,8 @@ def _epochs(left: Splits, right: Splits, groups: np.ndarray) -> Iterator[dict[st
             optimizer.step()
         networks.eval()
         with torch.no_grad():
-            yield {s: (F.normalize(first(given[s])) @ F.normalize(second(wanted[s])).T).numpy() for s in UNSEEN}
+            validation, test = (F.normalize(first(given[s])) @ F.normalize(second(wanted[s])).T for s in UNSEEN)
+            yield log_scale.exp() * validation, log_scale.exp() * test
 
 
 def _side(values: Splits) -> tuple[nn.Module, dict[str, Tensor]]:

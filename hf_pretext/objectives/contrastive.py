@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import gather
 from ..modules.dual_encoder import (
@@ -35,7 +36,6 @@ from ..modules.dual_encoder import (
     scale_of,
 )
 from ..modules.losses import sigmoid_loss, softmax_loss, softmax_loss_of_ranks, sums_of_labels
-from ..modules.pair_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..presets import Preset, pairs
 from ..utils.ranks import rank_and_ranks
 

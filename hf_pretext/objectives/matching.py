@@ -23,11 +23,11 @@ from transformers import PreTrainedModel
 
 from ..features import last_hidden, width
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss_of_ranks
-from ..modules.pair_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..modules.wrong_pairs import balanced_accuracy, balanced_cross_entropy, wrong_ones
 from ..presets import Preset, pairs
 

@@ -1,49 +1,20 @@
-"""Cues of pairs, in captions, files, sounds and films: how much says which two belong together without understanding.
+"""Cues of sounds and films: what may reveal which sound belongs to a film without any understanding.
 
-text: token ids (N, L), -1 where there is no token; file: bytes of N images as they are stored; audio: waves (N, T);
-video: frames (N, F, 3, H, W) in [0, 1] -> numbers that a small reader gets (N, d)
+waves (N, T), or frames (N, F, 3, H, W) in [0, 1] -> numbers that a small reader gets (N, d)
 """
 
-import io
-import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from .cues import COLOR_HISTOGRAM, Cue
 
-FILE = "file"  # kind of cues in stored images
 PARTS = 8  # of a sound, of equal length
 QUIETEST = 1e-8  # power of silence, -80 dB of full scale
 SILENT = 1e-3  # of the peak, -60 dB
 STILL = 1e-4  # least motion, as a share of full scale
-
-
-def caption_length(tokens: Tensor) -> Tensor:
-    """Returns the number of tokens of texts `(N, L)`, `(N, 1)`."""
-    return (tokens >= 0).sum(1, keepdim=True).float()
-
-
-def file_size(files: Sequence[bytes]) -> Tensor:
-    """Returns the log2 of the number of bytes of N files, `(N, 1)`."""
-    return torch.tensor([[math.log2(len(file))] for file in files])
-
-
-def jpeg_tables(files: Sequence[bytes]) -> Tensor:
-    """Returns the means of the quantisation tables of N images, of brightness and of colour, `(N, 2)`: the higher, the
-    lower the quality. 0 for images that are no JPEG."""
-    return torch.tensor([_table_means(file) for file in files])
-
-
-def _table_means(file: bytes) -> list[float]:
-    with Image.open(io.BytesIO(file)) as image:
-        tables = list(getattr(image, "quantization", {}).values())
-    means = [sum(table) / len(table) for table in tables[:2]]
-    return [*means, *means[-1:], 0.0, 0.0][:2]  # a grey image has one table
 
 
 def parts_of(waves: Tensor) -> Tensor:
@@ -104,9 +75,6 @@ def with_motion_of(frames: Tensor, others: Tensor) -> Tensor:
     return still + factor * (frames - still)
 
 
-CAPTION_LENGTH = Cue("caption length", caption_length, kind="text")
-FILE_SIZE = Cue("file size", file_size, kind=FILE)
-JPEG_TABLES = Cue("JPEG quality", jpeg_tables, kind=FILE)
 LOUDNESS = Cue("loudness", loudness, with_loudness_of, kind="audio")
 CENTROID = Cue("spectral centroid", centroid, kind="audio")
 SILENCE = Cue("silence at the ends", silence, kind="audio")
