@@ -30,7 +30,7 @@ def pair_reader(left: Splits, right: Splits, groups: Splits, seed: int = 0) -> I
     left, right: of train, validation and test, features `(n, d)` (float), or token ids `(n, L)` (integers, -1 where
     there is no token). groups: integers `(n,)`; pairs of one group are duplicates, see `pair_information`. The epoch,
     at the temperature of training, and then the temperature are chosen on validation. Bits are 0 where none is better
-    than chance there, and for a side that is the same in all rows. seed: of the initial weights, the order of rows and
+    than chance there, and for a side that is the same in all rows of train or test. seed: of the initial weights, the order of rows and
     dropout."""
     best, chosen = -math.inf, None
     same = torch.from_numpy(groups["validation"][:, None] == groups["validation"][None])
@@ -40,13 +40,14 @@ def pair_reader(left: Splits, right: Splits, groups: Splits, seed: int = 0) -> I
             bits = float(pair_bits(validation, same).mean())
             if bits > best:
                 best, chosen = bits, (validation.numpy(), test.numpy())
-    return pair_information(*chosen, groups) if chosen else _chance(groups["test"])
+    reading = pair_information(*chosen, groups) if chosen else None
+    return _chance(groups["test"]) if reading is None or reading.warning else reading  # the same scores for all pairs
 
 
 def _epochs(left: Splits, right: Splits, groups: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
     """Trains two networks. Yields the scores `(n, n)` of validation and test after each epoch; nothing if a side is the
     same in all rows."""
-    if any(constant(side["train"]) for side in (left, right)):
+    if any(not side["train"].size or constant(side["train"]) for side in (left, right)):
         return
     (first, given), (second, wanted) = _side(left), _side(right)
     log_scale, labels = nn.Parameter(torch.tensor(LOG_SCALE)), torch.from_numpy(groups)
