@@ -16,7 +16,19 @@ from torch import Tensor, nn
 
 from ..modules.losses import softmax_loss
 from .information import Information, chance_of, pair_bits, pair_information
-from .readers import BATCH, DECAY, DROPOUT, HIDDEN, RATE, UNSEEN, Splits, constant, one_thread, standardised
+from .readers import (
+    BATCH,
+    DECAY,
+    DROPOUT,
+    HIDDEN,
+    RATE,
+    UNSEEN,
+    Splits,
+    check_finite,
+    constant,
+    one_thread,
+    standardised,
+)
 
 EPOCHS = 10
 WIDTH = 128  # of the space in which both sides are compared
@@ -30,8 +42,10 @@ def pair_reader(left: Splits, right: Splits, groups: Splits, seed: int = 0) -> I
     left, right: of train, validation and test, features `(n, d)` (float), or token ids `(n, L)` (integers, -1 where
     there is no token). groups: integers `(n,)`; pairs of one group are duplicates, see `pair_information`. The epoch,
     at the temperature of training, and then the temperature are chosen on validation. Bits are 0 where none is better
-    than chance there, and for a side that is the same in all rows of train or test. seed: of the initial weights, the order of rows and
-    dropout."""
+    than chance there, and for a side that is the same in all rows of train or test. seed: of the initial weights, the
+    order of rows and dropout. Raises `ValueError` for features that are not finite."""
+    check_finite(left)
+    check_finite(right)
     best, chosen = -math.inf, None
     same = torch.from_numpy(groups["validation"][:, None] == groups["validation"][None])
     with one_thread(), torch.enable_grad(), torch.random.fork_rng(devices=[]):

@@ -59,6 +59,13 @@ def test_a_side_that_is_always_the_same_says_nothing():
         assert reading.entropy == pytest.approx(math.log2(GROUPS), abs=0.05)
 
 
+def test_features_that_are_not_finite_are_refused():
+    features, tokens, groups = sides()
+    features["test"][3, 1] = np.nan
+    with pytest.raises(ValueError, match="test: .*NaN"):
+        pair_reader(tokens, features, groups)
+
+
 def test_the_same_twice_and_other_seeds_differ():
     features, tokens, groups = sides()
     state = torch.get_rng_state()
