@@ -11,7 +11,7 @@ import numpy as np
 from datasets import ClassLabel, Value
 
 from ..data.corpus import text_or_none
-from ..data.decoding import UNREADABLE
+from ..data.decoding import UNREADABLE, content_of
 from ..data.lines import Reading
 from ..data.sources import Source, open_splits
 from .transfer import Labels
@@ -150,6 +150,11 @@ class LabelledRows:
     def _undecoded(self, split: str) -> Iterator[dict]:
         rows = self._rows[split]
         return rows[0].source.take([row.place for row in rows])
+
+    def contents(self, split: str, column: str) -> Iterator[bytes]:
+        """Yields the bytes of the files in a column of the labelled rows of a split, in the order of `batches`. Raises
+        `BadSample` for values that are no files, such as Pillow images."""
+        yield from (content_of(row[column], column) for row in self._undecoded(split))
 
     def _keep(self, split: str, problems: Sequence[str | None], what: str) -> None:
         """Leaves out rows that can't be read. problems: for each row the name of the unreadable data, or None.

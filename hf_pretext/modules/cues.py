@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+FILE = "file"  # kind of cues in files
 STRIP = 16  # the border and the corners are 1/16 of the side, at least one pixel
 LEVELS = 4  # of each channel of a colour histogram
 CONTRAST = 0.1  # from which a pixel differs from the background
@@ -38,11 +39,14 @@ class Cue:
     """A cue in images.
 
     name: in tables. read: images in [0, 1], `(N, ..., 3, H, W)` -> `(N, d)`. exchanged: (images, images of other
-    examples) -> the former with the cue of the latter; None for a cue that can't be exchanged."""
+    examples) -> the former with the cue of the latter; None for a cue that can't be exchanged. kind: of the data in
+    which the cue is. In place of images, "text" reads token ids `(N, L)`, -1 where there is no token; "audio" waves
+    `(N, T)`; "video" frames in [0, 1], `(N, F, 3, H, W)`; `FILE` the bytes of N files of images."""
 
     name: str
     read: Callable[[Tensor], Tensor]
     exchanged: Callable[[Tensor, Tensor], Tensor] | None = None
+    kind: str = "image"
 
 
 def flat(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

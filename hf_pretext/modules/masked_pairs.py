@@ -15,8 +15,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..encoders import as_encoder
 from ..modeling import PretextModel
 from ..utils.settings import make_settings
+from .caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from .codebook import CodebookTask
 from .codebook_sources import codebook_config, codebook_from, open_codebook
+from .cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from .masking import (
     IGNORED,
     MaskTask,
@@ -58,6 +60,8 @@ class MaskedPairs(PretextModel):
     inputs = ("image", "text")
     pipeline_tag = "image-feature-extraction"
     capabilities = ("embed", "match", "predict_tokens")
+    cues = (COLOR_HISTOGRAM, SMALL_THUMBNAIL, SILHOUETTE)
+    artefacts = (CORNERS, CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES)
     encoder_class: ClassVar[type[PreTrainedModel]]
     learns_from_one_kind = True
 

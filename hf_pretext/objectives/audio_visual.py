@@ -22,6 +22,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..features import encode, last_hidden, width
 from ..modeling import PretextOutput
+from ..modules.clip_cues import BRIGHTNESS, CENTROID, FRAME_COLORS, LOUDNESS, MOTION, SILENCE
 from ..modules.composite import TwoEncoders, columns_of
 from ..modules.correspondence import (
     Concatenation,
@@ -92,9 +93,7 @@ class AudioVisualTask:
         if self.embedding_dim < 1:
             raise ValueError(f"embedding_dim must be at least 1, but is {self.embedding_dim}.")
         if self.margin is not None and not 0 < self.margin <= 2:
-            raise ValueError(
-                f"margin must be above 0 and at most 2, the largest distance of embeddings, but is {self.margin}."
-            )
+            raise ValueError(f"margin must be above 0 and at most 2, the largest distance, but is {self.margin}.")
         if self.temperature < 1 / HIGHEST_SCALE:
             raise ValueError(f"temperature must be at least {1 / HIGHEST_SCALE}, but is {self.temperature}.")
         if not 0 <= self.easy_until < 1:
@@ -147,6 +146,7 @@ class AudioVisualForPreTraining(TwoEncoders):
     task_class = AudioVisualTask
     inputs = ("audio", "video")
     capabilities = ("embed", "match", "illustrate")
+    cues, artefacts = (LOUDNESS, CENTROID, FRAME_COLORS, BRIGHTNESS, MOTION), (SILENCE,)
     formula = (
         r"\text{contrastive: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right], \; s_{ij} = v_i^\top a_j / \tau; \quad "

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
+from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import gather
 from ..modules.dual_encoder import (
     TwoTowers,
@@ -117,6 +119,8 @@ class ContrastiveForPreTraining(TwoTowers):
     objective = "contrastive"
     task_class = ContrastiveTask
     capabilities = ("embed",)
+    cues = (COLOR_HISTOGRAM, SMALL_THUMBNAIL, SILHOUETTE)
+    artefacts = (CORNERS, CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES)
     formula = (
         r"\text{softmax: } -\frac{1}{2B}\sum_i \left[\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ij}}} + "
         r"\log\frac{e^{s_{ii}}}{\sum_j e^{s_{ji}}}\right]; \quad \text{sigmoid: } "

@@ -23,6 +23,8 @@ from transformers import PreTrainedModel
 
 from ..features import last_hidden, width
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
+from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import TwoTowers, check_pairs, clamp_scale, image_inputs, normalised, pair_labels, scale_of
 from ..modules.losses import softmax_loss_of_ranks
@@ -97,6 +99,8 @@ class MatchingForPreTraining(TwoTowers):
     objective = "matching"
     task_class = MatchingTask
     capabilities = ("embed", "match")
+    cues = (COLOR_HISTOGRAM, SMALL_THUMBNAIL, SILHOUETTE)
+    artefacts = (CORNERS, CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES)
     formula = (
         r"-\frac{1}{2}\left[\frac{1}{|R|}\sum_{(x, t) \in R} \log p_\theta(x, t) + \frac{1}{|W|}\sum_{(x, t) \in W} "
         r"\log\left(1 - p_\theta(x, t)\right)\right] + \lambda \mathcal L_{\text{contrastive}}, "

@@ -25,6 +25,8 @@ from ..data.tokenizer import check_masks
 from ..encoders import as_encoder, check_encoder
 from ..features import encode, width
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH
+from ..modules.clip_cues import BRIGHTNESS, FRAME_COLORS, MOTION
 from ..modules.composite import CompositeModel, TwoEncoders, columns_of, without
 from ..modules.correspondence import COMPARED, Cosine
 from ..modules.distributed import gather, gather_sequences
@@ -127,6 +129,7 @@ class MilNceForPreTraining(TwoEncoders):
         f"{USAGE}{{% else %}}{TwoEncoders.usage}{{% endif %}}"
     )
     capabilities = ("embed", "match")
+    cues, artefacts = (FRAME_COLORS, BRIGHTNESS, MOTION), (CAPTION_LENGTH,)
     match_is_cosine = True
     formula = (
         r"-\frac{1}{B}\sum_i \log\frac{\sum_{y \in P_i} e^{s(x_i, y)}}{\sum_{y \in P_i} e^{s(x_i, y)} + "

@@ -46,6 +46,14 @@ def test_hidden_labels_and_columns_that_hold_none(emoji):
         labelled(spoilt, "many")
 
 
+def test_files_of_rows_are_read_in_the_order_of_batches(emoji):
+    some = labelled(emoji(count=40), "group")
+    image = some.inputs.by_name["image"]
+    for split in ("train", "validation", "test"):
+        decoded = [image({"image": content}, None)["pixel_values"] for content in some.contents(split, "image")]
+        assert torch.equal(torch.stack(decoded), some.pixels[split])
+
+
 def test_an_encoder_is_measured_by_the_label_of_its_kind(emoji):
     rows = emoji(count=60)
     styles = [None if i == 3 else ["flat", "round", "wide"][i % 3] for i in range(60)]

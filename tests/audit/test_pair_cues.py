@@ -1,0 +1,307 @@
+"""Cues of pairs: an identifier in images and captions is detected, and what can't reveal the answer reveals nothing."""
+
+import io
+import json
+
+import av
+import datasets
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from conftest import EMOJI, VIT
+from media import RATE, sound
+from torch.nn.functional import adaptive_avg_pool2d, normalize
+from transformers import BertConfig, ViTConfig, Wav2Vec2FeatureExtractor
+
+from hf_pretext import AudioVisualForPreTraining, ContrastiveForPreTraining, RotationForPreTraining
+from hf_pretext.audit import pair_cues
+from hf_pretext.audit.class_cues import SHUFFLED
+from hf_pretext.audit.pair_cues import TOGETHER, PairCues, partners
+from hf_pretext.audit.task import task_audit
+from hf_pretext.data.sources import open_source
+from hf_pretext.data.tokenizer import train_tokenizer
+from hf_pretext.evaluation import retrieval
+from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.measure import Subject
+from hf_pretext.modalities import Inputs
+from hf_pretext.modalities.audio import Audio
+from hf_pretext.modalities.image import Image, default_processor
+from hf_pretext.modalities.text import Text
+from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.modules.caption_cues import FILE_SIZE
+from hf_pretext.modules.cues import COLOR_HISTOGRAM
+from hf_pretext.presets.films import resnet
+
+SIDE, ROWS = 32, {"train": 431, "validation": 145, "test": 167}
+WORDS = ["ash", "birch", "cedar", "elm", "fir", "hazel", "holly", "larch", "lime", "maple", "oak", "pear", "pine",
+         "plum", "rowan", "willow"]  # fmt: skip
+CORNERS = [(slice(*rows), slice(*columns)) for rows in ((0, 2), (-2, None)) for columns in ((0, 2), (-2, None))]
+
+
+def drawing(image: PIL.Image.Image) -> np.ndarray:
+    """A real image on white, `(SIDE, SIDE, 3)`."""
+    flat = PIL.Image.new("RGB", image.size, "white")
+    flat.paste(image, mask=image.convert("RGBA").getchannel("A"))
+    return np.array(flat.resize((SIDE, SIDE)))
+
+
+def with_identifier(pixels: np.ndarray, number: int) -> np.ndarray:
+    """An image whose four corners are black or white: the four bits of a number."""
+    for bit, corner in enumerate(CORNERS):
+        pixels[corner] = 255 * (number >> bit & 1)
+    return pixels
+
+
+def rows_of(kind: str, split: str) -> list[dict]:
+    """identified: drawings with a number in the corners, whose caption is a word for the number. drawn: drawings with
+    their names, each of which occurs once. noise: noise with such names."""
+    data = datasets.load_dataset("parquet", data_files=str(next(EMOJI.glob(f"{split}*"))), split="train")
+    random, rows, names = np.random.default_rng(len(split)), [], set()
+    for i, row in enumerate(data.select(range(0, len(data), len(data) // ROWS[split]))):
+        if kind != "identified" and row["text"] in names:
+            continue
+        names.add(row["text"])
+        pixels, caption = drawing(row["image"]), row["text"]
+        if kind == "identified":
+            number = int(random.integers(len(WORDS)))
+            pixels, caption = with_identifier(pixels, number), WORDS[number]
+        elif kind == "noise":
+            pixels = random.integers(0, 256, pixels.shape, dtype=np.uint8)
+        rows.append({"image": PIL.Image.fromarray(pixels), "text": caption, "half": i % 2})
+    return rows
+
+
+def labelled_pairs(kind: str) -> LabelledSet:
+    return labelled_rows({split: rows_of(kind, split) for split in ROWS})
+
+
+def labelled_rows(splits: dict[str, list[dict]]) -> LabelledSet:
+    captions = [{"text": row["text"]} for row in splits["train"]]
+    texts = Text(train_tokenizer(open_source(captions, needed=("text",)), size=500), 16)
+    return LabelledSet(splits, Inputs(Image(default_processor(SIDE)), texts, pair_label="text"), "half")
+
+
+def dual_encoder(labelled: LabelledSet) -> ContrastiveForPreTraining:
+    """A tiny ViT that sees each corner in a patch of its own, and a tiny BERT."""
+    torch.manual_seed(0)
+    sizes = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64)
+    fast = dict(initializer_range=0.1, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)  # learns in seconds
+    vocabulary = len(labelled.inputs.by_name["text"].tokenizer)
+    text = BertConfig(vocab_size=vocabulary, max_position_embeddings=16, **sizes, **fast)
+    image = ViTConfig(**{**VIT, **sizes, **fast}, patch_size=16)
+    return ContrastiveForPreTraining.from_encoders(image, text, 32)
+
+
+def trained(labelled: LabelledSet, steps: int = 300) -> ContrastiveForPreTraining:
+    """A dual encoder that learned the train split for some seconds; pairs with equal captions are positives."""
+    model = dual_encoder(labelled)
+    model.task.positives = "label"
+    images = torch.cat([batch["pixel_values"] for batch in labelled.batches("train", "image")])
+    texts = labelled.inputs.by_name["text"].batch(labelled.texts("train"))
+    numbers = torch.from_numpy(np.unique(labelled.texts("train"), return_inverse=True)[1])
+    optimizer, generator = torch.optim.AdamW(model.train().parameters(), 1e-3), torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        rows = torch.randperm(len(images), generator=generator)[:64]
+        batch = {name: values[rows] for name, values in texts.items()}
+        loss = model(pixel_values=images[rows], labels=numbers[rows], **batch).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+@pytest.fixture(scope="module")
+def identified():
+    return labelled_pairs("identified")
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return labelled_pairs("drawn")
+
+
+@pytest.fixture
+def one_seed(monkeypatch):
+    monkeypatch.setattr(pair_cues, "SEEDS", (0,))
+
+
+def mean(sufficient: dict, name: str, metric: str = "bits") -> float:
+    return float(np.mean(sufficient[name][metric]))
+
+
+def test_an_identifier_is_detected(identified, one_seed):
+    audit = task_audit(trained(identified), identified)
+    sufficient, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()
+    assert sufficient["corners"]["role"] == "artefact"
+    assert mean(sufficient, "corners") > 3.9
+    assert mean(sufficient, "corners", "accuracy") == 1.0
+    assert answers["accuracy"] > 0.95
+    assert answers["entropy"] == pytest.approx(4, abs=0.1)  # of 16 words: pairs with the same word are all right
+    assert answers["bits"] > 3.5
+    assert answers["overfitting"] > 0
+    assert reliance["corners"]["without"] < 0.12  # chance is 1 of 16
+    assert reliance["corners"]["conflict"] > 0.95
+    assert reliance["thumbnail 4x4"]["without"] > 0.9  # it leaves the corners
+    assert reliance["thumbnail 4x4"]["conflict"] < 0.05
+    assert "silhouette 8x8" not in reliance  # can't be exchanged
+    assert abs(mean(sufficient, SHUFFLED)) < 0.05
+    assert mean(sufficient, "caption length") == 0  # one word each
+
+
+def test_noise_says_nothing_and_drawings_do(drawn, one_seed):
+    noise = labelled_pairs("noise")
+    of_noise = PairCues(dual_encoder(noise), noise).sufficiency()
+    of_drawings = PairCues(dual_encoder(drawn), drawn).sufficiency()
+    for name in ("colour histogram", "thumbnail 4x4", "silhouette 8x8", "corners", TOGETHER, SHUFFLED):
+        assert abs(mean(of_noise, name)) < 0.05, name
+    assert of_drawings[SHUFFLED]["role"] == "control"
+    assert abs(mean(of_drawings, SHUFFLED)) < 0.05
+    assert mean(of_drawings, TOGETHER) > 0.2
+
+
+def test_the_same_metrics_twice(drawn, one_seed):
+    model, state = dual_encoder(drawn).train(), torch.get_rng_state()
+    first, second = (PairCues(model, drawn) for _ in range(2))
+    assert first.answers() == second.answers()
+    assert first.reliance() == second.reliance()
+    with torch.no_grad():
+        assert first.sufficiency() == second.sufficiency()
+    assert torch.equal(torch.get_rng_state(), state)
+    assert model.training
+
+
+class Similar(torch.nn.Module):
+    """Embeds a caption like its image, but for noise, so that some captions are nearest to their image."""
+
+    inputs, capabilities, cues, artefacts, controls = ("image", "text"), ("embed",), (COLOR_HISTOGRAM,), (), ()
+
+    def __init__(self, labelled: LabelledSet):
+        super().__init__()
+        generator, self.vectors = torch.Generator().manual_seed(0), {}
+        for split in ROWS:
+            texts = labelled.inputs.by_name["text"].batch(labelled.texts(split))["input_ids"]
+            pixels = torch.cat([batch["pixel_values"] for batch in labelled.batches(split, "image")])
+            noise = torch.randn(len(pixels), 64, generator=generator)
+            for ids, vector in zip(texts, self.embed("image", pixels) + 0.06 * noise, strict=True):
+                self.vectors[self.words(ids)] = vector
+
+    def words(self, ids: torch.Tensor) -> tuple[int, ...]:
+        return tuple(ids[ids != 0].tolist())
+
+    def embed(self, kind: str, pixel_values=None, input_ids=None, attention_mask=None) -> torch.Tensor:
+        if kind == "image":
+            return normalize(adaptive_avg_pool2d(pixel_values.mean(1), 8).flatten(1))
+        return normalize(torch.stack([self.vectors[self.words(ids)] for ids in input_ids]))
+
+
+def test_accuracy_is_that_of_retrieval(drawn):
+    model = Similar(drawn)
+    answers, metrics = PairCues(model, drawn).answers(), retrieval.compute(Subject(model, drawn))
+    both = (metrics["image_to_text_r1"] + metrics["text_to_image_r1"]) / 2
+    assert 0.2 < answers["accuracy"] < 0.9
+    assert answers["accuracy"] == pytest.approx(both)
+    assert 0 < answers["bits"] < answers["entropy"] == pytest.approx(np.log2(len(drawn.rows("test"))))
+
+
+def test_a_large_split_has_fewer_candidates(drawn, monkeypatch):
+    monkeypatch.setattr(pair_cues, "MOST", 40)
+    audit = PairCues(Similar(drawn), drawn)
+    assert audit.answers()["entropy"] == pytest.approx(np.log2(40))
+    chosen = audit.sets["test"].texts("test")
+    assert len(chosen) == 40 and chosen[:2] == [drawn.texts("test")[i] for i in (0, len(drawn.rows("test")) // 40)]
+    assert len(audit.seen.rows("train")) == 40
+    assert audit.reliance().keys() == {"colour histogram"}
+
+
+def of_quality(quality: int) -> bytes:
+    buffer = io.BytesIO()
+    PIL.Image.fromarray(np.random.default_rng(quality).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)).save(
+        buffer, "JPEG", quality=quality
+    )
+    return buffer.getvalue()
+
+
+def test_files_are_read(one_seed):
+    """The caption names the quality of a JPEG file."""
+    files = {"fine": of_quality(95), "coarse": of_quality(20)}
+    rows = [
+        {"image": {"bytes": files[name], "path": None}, "text": name, "half": i % 2}
+        for i, name in enumerate(["fine", "coarse"] * 40)
+    ]
+    labelled = labelled_rows(dict.fromkeys(ROWS, rows))
+    sufficient = PairCues(dual_encoder(labelled), labelled).sufficiency()
+    for name in ("file size", "JPEG quality"):
+        assert sufficient[name]["role"] == "artefact"
+        assert mean(sufficient, name) > 0.9, name  # of one bit
+
+
+def test_cues_of_unknown_files_are_left_out(drawn, caplog):
+    assert PairCues(Similar(drawn), drawn)._read(FILE_SIZE) is None
+    assert "'file size'" in caplog.text
+
+
+LEVELS = 12  # of loudness and of brightness
+
+
+def clip(level: int, random: np.random.Generator) -> tuple[bytes, bytes]:
+    """Noise, the louder the higher its level; and a film, the brighter the higher its level."""
+    noise = random.uniform(-0.9, 0.9, RATE // 2) * 10 ** ((level - LEVELS) / 6)
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as file:
+        stream = file.add_stream("mpeg4", rate=10)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(5):
+            frame = np.full((32, 32, 3), 20 * level, np.uint8)
+            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        file.mux(stream.encode())
+    return sound(samples=noise.astype(np.float32)), buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Sounds that are as loud as their films are bright."""
+    folder, tables = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("tables")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 96), ("validation", 48), ("test", 48)):
+        rows = []
+        for i in range(count):
+            paths = {kind: folder / f"{split}{i}.{end}" for kind, end in (("audio", "wav"), ("video", "mp4"))}
+            for path, content in zip(paths.values(), clip(i % LEVELS, random), strict=True):
+                path.write_bytes(content)
+            rows.append({**{k: {"path": str(path), "bytes": None} for k, path in paths.items()}, "half": i % 2})
+        (tables / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    return tables
+
+
+def test_sounds_and_films(clips):
+    model = AudioVisualForPreTraining.from_encoders(audio=resnet(1, 8, 2), video=resnet(3, 8, 2))
+    sounds = Audio(Wav2Vec2FeatureExtractor(sampling_rate=RATE), 0.5)
+    films = Video(default_video_processor(SIDE), 2, seconds=0.5)
+    for modality, kind in ((sounds, "audio"), (films, "video")):
+        modality.fit(model.encoders[kind])
+    audit = task_audit(model, LabelledSet(str(clips), Inputs(sounds, films), "half"))
+    sufficient, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()
+    assert answers["entropy"] == pytest.approx(np.log2(48))
+    for name in ("loudness", "brightness", "colour histogram of frames"):
+        assert mean(sufficient, name) > 0.7, name
+    for name in ("spectral centroid", "motion energy", "silence at the ends", SHUFFLED):
+        assert mean(sufficient, name) < 0.15, name
+    assert reliance.keys() == {"loudness", "colour histogram of frames", "brightness", "motion energy"}
+
+
+def test_partners_are_others():
+    groups = np.array([0, 0, 1, 2, 2, 2])
+    anyone, differing = partners(groups)
+    assert (anyone != np.arange(6)).all() and sorted(anyone) == list(range(6))
+    assert (groups[differing] != groups).all()
+
+
+def test_what_is_no_pair_is_refused(drawn):
+    assert not PairCues.fits(RotationForPreTraining)
+    towers = {"audio": resnet(1, 8, 2), "video": resnet(3, 8, 2)}
+    assert PairCues.fits(AudioVisualForPreTraining.from_encoders(**towers))
+    assert not PairCues.fits(AudioVisualForPreTraining.from_encoders(**towers, fusion="concat"))
+    same = labelled_rows({split: [{**row, "text": "a"} for row in rows_of("drawn", split)] for split in ROWS})
+    with pytest.raises(ValueError, match="the same caption"):
+        PairCues(Similar(same), same)
