@@ -56,7 +56,10 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
     if experiment.labelled is not None:
         results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others
         if experiment.request.options.audit:
-            results["audit"] = without_nan(audit.results(experiment))
+            try:
+                results["audit"] = without_nan(audit.results(experiment))
+            except ValueError as error:  # data that can't be audited must not lose the results
+                experiment.request.say(f"No audit: {error}")
     return results
 
 
