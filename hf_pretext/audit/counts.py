@@ -10,7 +10,7 @@ takes seconds.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +65,8 @@ class Settings(NamedTuple):
     """Settings of a reader: the strength of each context, of both together, and the share of the reader."""
 
     strengths: tuple[float, ...]
-    together: float
-    share: float
+    together: float = 1.0
+    share: float = 1.0
 
 
 class CountReader:
@@ -78,23 +78,26 @@ class CountReader:
         self.prior, self.settings = prior, None
         self.counts = [Counts(one, tokens, len(prior)) for one in contexts]
         self.span = 1 + max(int(one.max()) for one in contexts)
-        self.together = Counts(self._joined(contexts), tokens, len(prior)) if len(contexts) == 2 else None
+        self.together = Counts(self._pairs(contexts), tokens, len(prior)) if len(contexts) == 2 else None
 
     def fit(self, contexts: Contexts, tokens: np.ndarray) -> None:
         """Chooses the settings that give tokens of validation the highest likelihood."""
         prior, overlap = self.prior[tokens], self._overlap(contexts)
         seen = [counts.of(one, tokens) for counts, one in zip(self.counts, contexts, strict=True)]
-        joined = self.together and self.together.of(self._joined(contexts), tokens)
 
-        def likelihood(settings: Settings, together: Seen | None) -> float:
-            return np.log(mixed(seen, together, overlap, prior, settings)).mean()
+        def best(options: Iterable[Settings], together: Seen | None) -> Settings:
+            likelihoods = {}
+            for settings in options:
+                result = conditional(seen, together, overlap, prior, settings)
+                for share in SHARES:
+                    likelihoods[settings._replace(share=share)] = np.log(mixed(result, prior, share)).mean()
+            return max(likelihoods, key=likelihoods.get)
 
-        some = itertools.product(itertools.product(STRENGTHS, repeat=len(seen)), [1.0], SHARES)
-        best = max(itertools.starmap(Settings, some), key=lambda one: likelihood(one, None))
-        if joined:
-            some = (best._replace(together=strength, share=share) for strength in STRENGTHS for share in SHARES)
-            best = max(some, key=lambda one: likelihood(one, joined))
-        self.settings = best
+        strengths = itertools.product(STRENGTHS, repeat=len(seen))
+        self.settings = best((Settings(some) for some in strengths), None)
+        if self.together:
+            options = (self.settings._replace(together=strength) for strength in STRENGTHS)
+            self.settings = best(options, self.together.of(self._pairs(contexts), tokens))
 
     def bits(self, contexts: Contexts, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the bits of tokens over the marginal, and whether each is the most likely one: `(n,)` each."""
@@ -110,11 +113,13 @@ class CountReader:
     def probabilities(self, contexts: Contexts) -> np.ndarray:
         """Returns the probabilities of all tokens, `(n, vocabulary)`."""
         seen = [counts.of_all(one) for counts, one in zip(self.counts, contexts, strict=True)]
-        joined = self.together and self.together.of_all(self._joined(contexts))
+        together = self.together and self.together.of_all(self._pairs(contexts))
         overlap = self._overlap(contexts)
-        return mixed(seen, joined, overlap if overlap is None else overlap[:, None], self.prior, self.settings)
+        overlap = overlap if overlap is None else overlap[:, None]
+        result = conditional(seen, together, overlap, self.prior, self.settings)
+        return mixed(result, self.prior, self.settings.share)
 
-    def _joined(self, contexts: Contexts) -> np.ndarray:
+    def _pairs(self, contexts: Contexts) -> np.ndarray:
         """Returns one number for each pair of contexts, `(n,)`; -1 for those beyond the largest one of train."""
         left, right = (one.astype(np.int64) for one in contexts)
         return np.where(np.maximum(left, right) < self.span, left * self.span + right, -1)
@@ -134,20 +139,23 @@ class CountReader:
         return np.concatenate(parts)
 
 
-def mixed(
+def conditional(
     seen: Sequence[Seen], together: Seen | None, overlap: np.ndarray | None, prior: np.ndarray, settings: Settings
 ) -> np.ndarray:
-    """Returns the probabilities of tokens by a reader.
+    """Returns the probabilities of tokens after their contexts.
 
     seen, together: counts after each context, and after both together; None leaves the latter out. overlap: see
-    `product`. prior: probabilities without a context; of the same tokens as the counts."""
+    `product`. prior: probabilities without a context, of the same tokens as the counts."""
     if len(seen) == 1:
         result = interpolated(seen[0], settings.strengths[0], prior)
     else:
         result = product(*seen, settings.strengths, prior, overlap)
-    if together:
-        result = interpolated(together, settings.together, result)
-    return settings.share * result + (1 - settings.share) * prior
+    return interpolated(together, settings.together, result) if together else result
+
+
+def mixed(result: np.ndarray, prior: np.ndarray, share: float) -> np.ndarray:
+    """Returns a share of the probabilities of a reader, and for the rest the prior."""
+    return share * result + (1 - share) * prior
 
 
 def interpolated(seen: Seen, strength: float, lower: np.ndarray) -> np.ndarray:
