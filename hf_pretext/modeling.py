@@ -165,7 +165,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     match_is_cosine: ClassVar[bool] = False  # True if `match` is the cosine of the embeddings of `embed`
     processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
-    cues: ClassVar[Sequence] = ()  # `modules.cues.Cue`: what may reveal the answers of `ask`
+    cues: ClassVar[Sequence] = ()  # `Cue` or `TokenCue`: what may reveal the answers of `ask`
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
     eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
@@ -289,7 +289,8 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         raise NotImplementedError(f"{type(self).__name__} does not implement ask().")
 
     def answer(self, **inputs: Tensor) -> Tensor:
-        """Returns the logits `(N, classes)` of the inputs of a `Question`."""
+        """Returns the logits `(N, classes)` of the inputs of a `Question`. With texts, `inputs` has `asked` (`(B, L)`,
+        bool) too: N tokens, row by row."""
         raise NotImplementedError(f"{type(self).__name__} does not implement answer().")
 
     def packs(self, length: int) -> bool:

@@ -26,8 +26,9 @@ LAPLACIAN = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
 class Question(NamedTuple):
     """What an objective asks of a batch.
 
-    inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`. labels: the right answers, `(N,)`. classes:
-    number of possible answers."""
+    inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`, or input_ids `(N, L)` of texts. labels: the
+    right answers, `(N,)`; of texts `(N, L)`, `masking.IGNORED` for tokens that are not asked. classes: number of
+    possible answers."""
 
     inputs: dict[str, Tensor]
     labels: Tensor

@@ -26,11 +26,13 @@ from ..data.corpus import document_tokens, special_tokens
 from ..encoders import tried
 from ..features import pool
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import Question
 from ..modules.distributed import over_all_ranks
 from ..modules.losses import cross_entropy, widened
 from ..modules.masking import IGNORED, positions_of
 from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
+from ..modules.token_cues import LEFT, POSITION, TWO_BEFORE
 from ..presets import Preset, texts
 
 PRESET = Preset(
@@ -112,7 +114,8 @@ generate = pipeline("text-generation", model="{{ folder }}")
 print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["generated_text"])
 # for features of the last layer: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
 """
-    capabilities = ("log_likelihood",)
+    capabilities = ("log_likelihood", "ask")
+    cues = (LEFT, TWO_BEFORE, POSITION)
     fixed_options = MappingProxyType({"add_eos_token": (False, "a prompt has no end")})
     formula = r"-\frac{1}{N}\sum_{i} \log p_\theta\left(t_i \mid t_{<i}\right)"
     limits = (
@@ -222,6 +225,27 @@ print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["genera
         base = self.full_model.get_decoder()  # of OPT: inside its encoder
         hidden, outputs = logits_at(self.full_model, base, where, **{**inputs, **self.options})
         return hidden, outputs[0][0]
+
+    def ask(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        num_bytes: Tensor | None = None,
+        word_starts: Tensor | None = None,
+    ) -> Question:
+        """Asks for each token but the first of a document. Its label is in its place, from where it is not read."""
+        present = present_tokens(input_ids, attention_mask, document_ids)
+        following = self.next_tokens(input_ids.masked_fill(~present, IGNORED), document_ids, present)
+        labels = F.pad(following[:, :-1], (1, 0), value=IGNORED)
+        inputs = {"input_ids": input_ids, **self.packing.inputs(document_ids, attention_mask)}
+        return Question(inputs, labels, self.config.vocab_size)
+
+    def answer(self, asked: Tensor, **inputs: Tensor) -> Tensor:
+        """Returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, L)`, bool, without the first
+        column), row by row."""
+        rows, columns = positions_of(asked)
+        return self.predict((rows, columns - 1), **inputs)[1]
 
     def packs(self, length: int = 128) -> bool:
         """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`."""

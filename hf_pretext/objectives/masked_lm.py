@@ -22,6 +22,7 @@ from transformers import AutoModelForMaskedLM, AutoModelForPreTraining, PreTrain
 
 from ..features import pool
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import Question
 from ..modules.distributed import over_all_ranks
 from ..modules.losses import cross_entropy
 from ..modules.masking import (
@@ -37,6 +38,7 @@ from ..modules.masking import (
 from ..modules.native_head import logits_at, with_head
 from ..modules.packing import Packing, present_tokens
 from ..modules.sentence_pairs import Pairs, check_pairs, check_tokenizer_of_pairs, make_pairs, pair_prediction
+from ..modules.token_cues import IN_PLACE, LEFT, NEIGHBOURS, POSITION, RIGHT
 from ..presets import Preset, texts
 from ..utils.settings import make_settings
 
@@ -128,7 +130,8 @@ fill_mask = pipeline("fill-mask", model="{{ folder }}")
 print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.mask_token} of all .")])
 # for features of the last layer: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
 """
-    capabilities = ("predict_tokens",)
+    capabilities = ("predict_tokens", "ask")
+    cues = (NEIGHBOURS, LEFT, RIGHT, IN_PLACE, POSITION)
     formula = r"-\frac{1}{|M|}\sum_{i \in M} \log p_\theta\left(t_i \mid t_{\setminus M}\right)"
     limits = (
         "The encoder is trained on texts with mask tokens, but used on texts without them. It is not trained to give "
@@ -247,6 +250,29 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
         """Returns the logits `(M, vocabulary)` of the masked tokens (`(B, L)`, bool), row by row. The input_ids of the
         batch have these tokens replaced already."""
         return self.predict(positions_of(masked), **batch)[1]
+
+    def ask(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        word_starts: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        num_bytes: Tensor | None = None,
+    ) -> Question:
+        """Asks which tokens are masked. The pairs of the setting `pairs` are made, but not asked about."""
+        inputs = self.packing.inputs(document_ids, attention_mask)
+        present = present_tokens(input_ids, attention_mask, document_ids)
+        if self.task.pairs:
+            made = self.paired(input_ids, present, word_starts, document_ids)
+            input_ids, present, word_starts = made.input_ids, made.attention_mask, made.word_starts
+            inputs |= {"attention_mask": present.long(), "token_type_ids": made.token_type_ids}
+        allowed = without_special(input_ids, present, self.task.special_token_ids)
+        input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
+        return Question({"input_ids": input_ids, **inputs}, labels, self.config.vocab_size)
+
+    def answer(self, asked: Tensor, **inputs: Tensor) -> Tensor:
+        """Returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, L)`, bool), row by row."""
+        return self.predict_tokens(asked, **inputs)
 
     def packs(self, length: int = 128) -> bool:
         """Returns whether this architecture separates the documents of a packed sequence, see `Packing.works`. With

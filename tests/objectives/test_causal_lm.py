@@ -233,6 +233,15 @@ def test_logs_and_likelihood():
     torch.testing.assert_close(alone, scores[1:], atol=1e-5, rtol=0)
 
 
+def test_asks_what_forward_predicts():
+    model, batch = CausalLMForPreTraining.from_encoder(native("llama")).eval(), texts((22, 9))
+    question, output = model.ask(**batch), model(**batch)
+    asked = question.labels != IGNORED
+    assert torch.equal(question.labels[asked], batch["input_ids"][asked])
+    assert torch.equal(question.labels[asked], output.labels)
+    torch.testing.assert_close(model.answer(asked=asked, **question.inputs), output.logits)
+
+
 # tokenizers
 
 

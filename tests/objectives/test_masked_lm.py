@@ -371,3 +371,16 @@ def test_frozen_weights_of_an_encoder_stay_frozen():
 def test_an_encoder_that_cannot_be_tried_is_not_packed():
     config = transformers.XLMConfig(vocab_size=60, emb_dim=24, n_layers=1, n_heads=2, max_position_embeddings=40)
     assert not MaskedLMForPreTraining.from_encoder(config, **SETTINGS).packs(40)
+
+
+@pytest.mark.parametrize("pairs", [None, "order"])
+def test_asks_what_forward_predicts(pairs):
+    encoder = transformers.BertConfig(**SHAPE, pad_token_id=PAD)
+    model = MaskedLMForPreTraining.from_encoder(encoder, pairs=pairs, mask_ratio=0.4, **SETTINGS).eval()
+    batch = texts((30, 20))
+    question, output = model.ask(**batch), model(**batch)
+    asked = question.labels != IGNORED
+    assert torch.equal(question.labels[asked], output.labels) and question.classes == VOCABULARY
+    torch.testing.assert_close(model.answer(asked=asked, **question.inputs), output.logits)
+    asked[0] = False
+    torch.testing.assert_close(model.answer(asked=asked, **question.inputs), output.logits[-asked.sum() :])
