@@ -12,7 +12,7 @@ STEPS = 3 * WINDOW  # two windows in a row make a report
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_collapse_is_reported(name, tmp_path):
-    options = ("--max_steps", STEPS, "--eval_dataset", "none", "--held_out_rows", 0)
+    options = ("--max_steps", STEPS, "--eval_dataset", "none", "--held_out_rows", 0, "--fine_tune", 0)
     results = main(name, *options, output_dir=tmp_path / "run")
     assert [run["steps"] for run in results["seeds"]] == [STEPS]
     assert "collapsed" not in results["seeds"][0]
