@@ -122,14 +122,17 @@ def audit_command(options: argparse.Namespace) -> None:
     from .cards.refresh import refresh_audit
     from .cards.terminal import show_audit
     from .evaluation.labelled_rows import OR_SKIP
+    from .utils.files import write_json
 
-    given = {name: value for name, value in vars(options).items() if name != "run" and value is not None}
+    given = {name: v for name, v in vars(options).items() if name not in ("run", "output") and v is not None}
     try:
         entry = audit(**given)
     except ValueError as error:  # the error names a recipe's options
         raise ValueError(str(error).replace(OR_SKIP, "").replace("--eval_", "--").replace("--audit_", "--")) from error
     show_audit(entry)
-    if written := refresh_audit(options.source, entry):
+    if options.output:
+        write_json(options.output, entry)
+    elif written := refresh_audit(options.source, entry):
         print(f"Written to {written}")
 
 
@@ -282,6 +285,7 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
             "--encoding": ENCODING,
             "--separator": SEPARATOR,
             "--revision": REVISION,
+            "--output": {"help": "JSON file to write the audit to. Default: into the results and the card of the run."},
         },
     ),
     "compare": (

@@ -18,9 +18,23 @@ from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
 from .information import logit_information
 from .readers import Splits, better, linear_reader, small_reader, uniform_scores
-from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
+from .task import (
+    ACCURACY,
+    ARTEFACT,
+    BITS,
+    CONFLICT,
+    CONTROL,
+    CUE,
+    ENTROPY,
+    OVERFITTING,
+    WITHOUT,
+    TaskAudit,
+    in_evaluation,
+    spaced,
+)
 
 SEEDS = (0, 1, 2)  # of the readers
+MOST = {"train": 4000, "validation": 1000, "test": 1000}  # images, evenly spaced
 SEED = 0  # of exchanges
 SHUFFLED = "cue of another example"  # a control of every objective
 
@@ -32,11 +46,12 @@ class ClassCues(TaskAudit):
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
+        self.sets = {split: spaced(labelled, split, most) for split, most in MOST.items()}
         modality = labelled.inputs.by_name["image"]
         self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
         self.roles = {
             cue: role
-            for role, cues in zip(ROLES, (model.cues, model.artefacts, model.controls), strict=True)
+            for role, cues in zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
             for cue in cues
         }
 
@@ -60,6 +75,7 @@ class ClassCues(TaskAudit):
                 "role": role,
                 BITS: [reading.bits for reading in readings],
                 ACCURACY: [reading.accuracy for reading in readings],
+                "error": float(readings[0].per_row.std() / len(readings[0].per_row) ** 0.5),
             }
         return results
 
@@ -91,7 +107,8 @@ class ClassCues(TaskAudit):
             labels = question.labels.cpu()
             anyone, differing = partners(labels, torch.Generator().manual_seed(SEED + number))
             for cue in cues:
-                without[cue.name].append(self._predicted(cue, question, anyone) == labels)
+                right = self._predicted(cue, question, anyone.clamp(min=0)) == labels
+                without[cue.name].append(right[anyone >= 0])
                 follows = self._predicted(cue, question, differing.clamp(min=0)) == labels[differing]
                 conflict[cue.name].append(follows[differing >= 0])
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
@@ -102,7 +119,7 @@ class ClassCues(TaskAudit):
         Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
         class, would reveal the answer."""
         try:
-            for number, batch in enumerate(self.labelled.pretext_batches(split)):
+            for number, batch in enumerate(self.sets[split].pretext_batches(split)):
                 self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
                 yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
         finally:
@@ -144,14 +161,16 @@ def share(parts: list[Tensor]) -> float:
 
 
 def shuffled(features: np.ndarray) -> np.ndarray:
-    """Returns features `(n, d)` in a random order of rows."""
-    return features[np.random.default_rng(SEED).permutation(len(features))]
+    """Returns features `(n, d)` in a random order of rows, of another seed for each number of rows."""
+    return features[np.random.default_rng([SEED, len(features)]).permutation(len(features))]
 
 
 def partners(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Draws another example for each: any one, and one with another label, -1 if all have the same.
+    """Draws another example for each: any one, and one with another label; -1 where there is none.
 
     labels: `(n,)`. Returns their places, `(n,)` each."""
+    if len(labels) < 2:
+        return torch.full_like(labels, -1), torch.full_like(labels, -1)
     draws = torch.rand(len(labels), len(labels), generator=generator).fill_diagonal_(-1)
     differing = draws.masked_fill(labels[:, None] == labels, -1)
     return draws.argmax(1), torch.where(differing.amax(1) >= 0, differing.argmax(1), -1)

@@ -5,6 +5,7 @@ encoder, labelled set, properties -> features of one layer -> {metric: value}
 The layer is the one with the best kNN of the label on validation, chosen for trained and random encoders alike.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import METHODS, SPLITS, transfer
 from ..features import Pooling, extract
 from .code import online_code
-from .equivariance import pair_invariance
+from .equivariance import Whitener, pair_invariance
 from .information import usable_information
 from .properties import Property
 from .transformations import INVARIANCE, ROWS, Transformation, evenly, transformation_metrics
@@ -26,11 +27,13 @@ BITS, SAVED = "bits", "code_saved"  # begin of the names of metrics
 
 
 class EncoderAudit(NamedTuple):
-    """layer: that was measured, -1 for the last one. metrics: by name. per_row: bits of each test row, by the name of
+    """layer: that was measured, -1 for the last one. metrics: by name. entropy: the most bits of each property, by its
+    name. per_row: bits of each test row, by the name of
     the metric that is their mean. warnings: why metrics are undefined."""
 
     layer: int
     metrics: dict[str, float]
+    entropy: dict[str, float]
     per_row: dict[str, np.ndarray]
     warnings: list[str]
 
@@ -57,12 +60,12 @@ def encoder_audit(
     layers = {layer: {split: by_split[split][layer] for split in SPLITS} for layer in by_split["train"]}
     layer = transfer(layers, labelled.labels, {"knn": METHODS["knn"]})["knn"]["layer"]
     features = {split: values.numpy() for split, values in layers[layer].items()}
-    metrics, per_row, warnings = {}, {}, []
+    metrics, per_row, limits, warnings = {}, {}, {}, []
     for name, (classes, labels) in properties.items():
         read = usable_information(features, labels, classes)
-        metrics[f"{BITS}_{name}"], per_row[f"{BITS}_{name}"] = read.bits, read.per_row
-        warnings += [read.warning] if read.warning else []
-    if not warnings:
+        metrics[f"{BITS}_{name}"], per_row[f"{BITS}_{name}"], limits[name] = read.bits, read.per_row, read.entropy
+        warnings += [read.warning.rstrip(".")] if read.warning else []
+    if properties:
         label, (classes, labels) = next(iter(properties.items()))
         metrics[f"{SAVED}_{label}"] = online_code(features["train"], labels["train"], classes).saved
 
@@ -72,8 +75,10 @@ def encoder_audit(
     if transformations:
         metrics |= transformation_metrics(embed, inputs_of(labelled, kind), transformations)
     for name, keys in (same or {}).items():
-        metrics[f"{INVARIANCE}_{name}"] = pair_invariance(features["test"], keys)
-    return EncoderAudit(layer, metrics, per_row, list(dict.fromkeys(warnings)))
+        metrics[f"{INVARIANCE}_{name}"] = math.nan
+        if not warnings:
+            metrics[f"{INVARIANCE}_{name}"] = pair_invariance(Whitener(features["train"])(features["test"]), keys)
+    return EncoderAudit(layer, metrics, limits, per_row, list(dict.fromkeys(warnings)))
 
 
 def inputs_of(labelled: LabelledSet, kind: str) -> dict[str, list[Tensor]]:

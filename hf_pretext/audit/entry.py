@@ -3,7 +3,9 @@
 trained and random models, labelled set -> metrics of each -> mean and spread over seeds, and warnings
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -12,32 +14,35 @@ import numpy as np
 import torch
 
 from ..evaluation.labelled_set import LabelledSet
-from ..evaluation.transfer import SPLITS, mean_and_spread
-from ..features import Pooling
+from ..evaluation.transfer import SPLITS, mean_and_spread, recompute_batch_norm
 from ..modalities.image import Image
 from ..modeling import PretextModel
+from ..utils.files import without_nan
 from ..utils.paths import relative
 from .encoder import EncoderAudit, encoder_audit
-from .properties import Property, of_images
-from .task import ACCURACY, BITS, CONTROL, task_audit
+from .properties import IMAGE_PROPERTIES, Property, of_images
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
 from .transformations import Transformation, image_transformations
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
-AT_CHANCE = 0.01  # bits of a control from which there is a warning
+AT_CHANCE, ERRORS = 0.01, 3  # bits of a control, and multiple of its standard error, from which there is a warning
 
 
 @dataclass
 class AuditOptions:
     """What is audited. nuisance: further columns of the labelled set that are read from features, e.g. the style of
     drawings. same: column whose equal values are the same thing in another form. only: some of `PARTS`. device, dtypes:
-    of the models, and of autocast for features by kind."""
+    of the models, and of autocast for features by kind. trained_on: whether the models were trained on the train split:
+    only then is there an over-fitting to measure. test_seen: whether they were trained on the test split, too."""
 
     nuisance: Sequence[str] = ()
     same: str | None = None
     only: Sequence[str] = PARTS
     device: torch.device | str = "cpu"
     dtypes: Mapping[str, torch.dtype | None] = field(default_factory=dict)
+    trained_on: bool = False
+    test_seen: bool = False
 
 
 class ModelAudit(NamedTuple):
@@ -61,7 +66,10 @@ class Audit:
             raise ValueError(f"The audit has no part {unknown[0]!r}. Give some of {', '.join(PARTS)}.")
         self.further = {name: as_property(labelled.column(name)) for name in self.options.nuisance}
         same = self.options.same
-        self.same = {} if same is None else {same: labelled.column(same).splits["test"]}
+        self.same = {} if same is None else {same: labelled.column(same, "audit_same", apart=True).splits["test"]}
+        self.problems: list[str] = []
+        for kind in labelled.kinds:
+            self._check_names(kind)
 
     @cached_property
     def of_pixels(self) -> dict[str, Property]:
@@ -74,6 +82,15 @@ class Audit:
         seen = self.of_pixels if isinstance(self.labelled.inputs.by_name[kind], Image) else {}
         return {labelled.label: as_property(labelled.labels), **self.further, **seen}
 
+    def _check_names(self, kind: str) -> None:
+        """Raises `ValueError` for two properties, or two changes, of one name."""
+        label, images = self.labelled.of_kind(kind).label, isinstance(self.labelled.inputs.by_name[kind], Image)
+        properties = [label, *self.further, *(IMAGE_PROPERTIES if images else ())]
+        changes = [*self.same, *(each.name for each in self.transformations(kind))]
+        for names in (properties, changes):
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise ValueError(f"The audit would measure two things called {twice[0]!r}. Leave this column out.")
+
     def transformations(self, kind: str) -> tuple[Transformation, ...]:
         """Returns the transformations of the inputs of a kind."""
         modality = self.labelled.inputs.by_name[kind]
@@ -82,54 +99,91 @@ class Audit:
         return image_transformations(modality.mean, modality.std)
 
     def model(self, model: PretextModel) -> ModelAudit:
-        """Audits one model."""
-        options, encoders = self.options, {}
-        if {INFORMATION, TRANSFORMATIONS} & {*options.only}:
-            pooling: Pooling = getattr(model.task, "pooling", "mean")
-            for kind, encoder in model.encoders.items():
-                encoders[kind] = encoder_audit(
-                    encoder,
-                    self.labelled.of_kind(kind),
-                    kind,
-                    self.properties(kind) if INFORMATION in options.only else {},
-                    self.transformations(kind),
-                    self.same if INFORMATION in options.only else {},
-                    pooling,
-                    options.device,
-                    options.dtypes.get(kind),
-                )
-        task = task_audit(model, self.labelled, options.device) if CUES in options.only else None
-        return ModelAudit(encoders, task.answers() if task else {}, task.reliance() if task else {})
+        """Audits one model. What can't be audited is left out and named in `problems`."""
+        encoders = {}
+        if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
+            for kind in model.encoders:
+                with self._survived(f"{kind} encoder"):
+                    encoders[kind] = self._encoder(model, kind)
+        answers, reliance = {}, {}
+        with self._survived("pretext task"):
+            task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
+            if task is not None:
+                answers, reliance = task.answers(), task.reliance()
+        return ModelAudit(encoders, answers, reliance)
+
+    def _encoder(self, model: PretextModel, kind: str) -> EncoderAudit:
+        options, pooling = self.options, getattr(model.task, "pooling", "mean")
+        return encoder_audit(
+            model.encoders[kind],
+            self.labelled.of_kind(kind),
+            kind,
+            self.properties(kind) if INFORMATION in options.only else {},
+            self.transformations(kind),
+            self.same if INFORMATION in options.only else {},
+            pooling,
+            options.device,
+            options.dtypes.get(kind),
+        )
+
+    @contextmanager
+    def _survived(self, what: str) -> Iterator[None]:
+        """Turns a `ValueError` into one of `problems`: a part that can't be audited must not lose the others."""
+        try:
+            yield
+        except ValueError as error:
+            self.problems.append(f"No audit of the {what}: {str(error).rstrip('.')}")
 
     def entry(self, models: Mapping[str, Sequence[Callable[[], PretextModel]]]) -> dict:
         """Returns the entry of results.json. models: functions that build the models of each seed, by "trained",
         "start" (the encoder that training started from) and "random"."""
-        audits = {who: [self.model(build()) for build in builds] for who, builds in models.items() if builds}
+        self.problems = []
+        audits = {
+            who: [self.model(self._with_statistics(build()) if who == RANDOM else build()) for build in builds]
+            for who, builds in models.items()
+            if builds
+        }
         trained, labelled = audits[TRAINED], self.labelled
-        kinds = trained[0].encoders
+        everyone = [audit for who in (TRAINED, RANDOM) for audit in audits[who]]
+        kinds = [kind for kind in trained[0].encoders if all(kind in audit.encoders for audit in everyone)]
         entry = {
             "dataset": relative(labelled.name),
+            "test_seen": self.options.test_seen,
             "rows": {split: len(labelled.rows(split)) for split in SPLITS},
             "encoders": {kind: self._encoders(kind, audits) for kind in kinds},
         }
-        warnings = [warning for kind in kinds for warning in trained[0].encoders[kind].warnings]
-        if trained[0].answers:
+        warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
+        if all(audit.answers for audit in everyone):
             task = task_audit(models[TRAINED][0](), labelled, self.options.device)
             entry["task"] = {
                 "unit": task.unit,
-                **over_seeds({w: [a.answers for a in each] for w, each in audits.items()}),
+                **over_seeds({who: [self._answers(a) for a in audits[who]] for who in (TRAINED, RANDOM)}),
             }
             entry["cues"] = cues(task.sufficiency(), [each.reliance for each in trained])
             warnings += control_warnings(entry["cues"])
-        return {**entry, "warnings": warnings}
+        return without_nan({**entry, "warnings": list(dict.fromkeys(warnings))})
+
+    def _with_statistics(self, model: PretextModel) -> PretextModel:
+        """Gives the batch norm of an untrained model the statistics of train, as a trained one has them."""
+        for kind, encoder in model.encoders.items():
+            recompute_batch_norm(encoder, self.labelled.batches("train", kind))
+        return model
+
+    def _answers(self, audit: ModelAudit) -> dict[str, float]:
+        """Returns the answers of a model, without what needs training on the train split if there was none."""
+        return {name: v for name, v in audit.answers.items() if name != OVERFITTING or self.options.trained_on}
+
+    def _undefined(self, kind: str, trained: Sequence[ModelAudit]) -> Iterator[str]:
+        """Yields why metrics of trained encoders are undefined."""
+        for number, audit in enumerate(trained):
+            yield from (f"Trained model {number + 1}: {warning}" for warning in audit.encoders[kind].warnings)
 
     def _encoders(self, kind: str, audits: Mapping[str, Sequence[ModelAudit]]) -> dict:
         """Returns the metrics of the encoders of one kind."""
         by_who = {who: [each.encoders[kind] for each in some if kind in each.encoders] for who, some in audits.items()}
-        properties = self.properties(kind) if INFORMATION in self.options.only else {}
         return {
             "label": self.labelled.of_kind(kind).label,
-            "entropy": {name: entropy(each) for name, each in properties.items()},
+            "entropy": by_who[TRAINED][0].entropy,
             "layers": {who: [each.layer for each in some] for who, some in by_who.items()},
             **over_seeds({who: [each.metrics for each in some] for who, some in by_who.items()}),
             "on_these_rows": paired(by_who[TRAINED][0].per_row, by_who[RANDOM][0].per_row),
@@ -139,12 +193,6 @@ class Audit:
 def as_property(labels) -> Property:
     """Returns `transfer.Labels` as a property."""
     return Property(len(labels.names), labels.splits)
-
-
-def entropy(each: Property) -> float:
-    """Returns the entropy of a property on test in bits, the most that can be read of it."""
-    shares = np.bincount(each.labels["test"], minlength=each.classes) / len(each.labels["test"])
-    return float(-(shares[shares > 0] * np.log2(shares[shares > 0])).sum())
 
 
 def over_seeds(by_who: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, dict]:
@@ -171,6 +219,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
     return {
         name: {
             "role": each["role"],
+            "error": each.get("error"),
             **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY)},
             **{
                 metric: mean_and_spread([of_seed[name][metric] for of_seed in reliances])
@@ -186,14 +235,15 @@ def control_warnings(of_cues: Mapping[str, dict]) -> list[str]:
     return [
         f"The control {name!r} reveals {each[BITS]['mean']:.3f} bits, but can reveal nothing: the cues are not reliable"
         for name, each in of_cues.items()
-        if each["role"] == CONTROL and each[BITS]["mean"] > AT_CHANCE
+        if each["role"] == CONTROL and each[BITS]["mean"] > max(AT_CHANCE, ERRORS * (each["error"] or 0))
     ]
 
 
 def best_cue(entry: Mapping) -> tuple[str, float] | None:
-    """Returns the cue that reveals most, and its bits as a share of those of the trained models; None without cues, and
-    for models that answer no better than chance."""
-    readable = {name: each[BITS]["mean"] for name, each in entry.get("cues", {}).items() if each["role"] != CONTROL}
+    """Returns the single cue that reveals most, and its bits as a share of those of the trained models; None without
+    cues, and for models that answer no better than chance."""
+    single = {name: each for name, each in entry.get("cues", {}).items() if each["role"] in (CUE, ARTEFACT)}
+    readable = {name: each[BITS]["mean"] for name, each in single.items() if each[BITS]["mean"] is not None}
     answered = entry.get("task", {}).get(TRAINED, {}).get(BITS, {}).get("mean") or 0
     if not readable or answered <= AT_CHANCE:
         return None

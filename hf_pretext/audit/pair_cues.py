@@ -29,7 +29,21 @@ from .class_cues import SEED, SEEDS, SHUFFLED, shuffled
 from .information import pair_information
 from .pair_reader import pair_reader
 from .readers import Splits
-from .task import ACCURACY, BITS, CONFLICT, CONTROL, CUE, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
+from .task import (
+    ACCURACY,
+    ALL,
+    ARTEFACT,
+    BITS,
+    CONFLICT,
+    CONTROL,
+    CUE,
+    ENTROPY,
+    OVERFITTING,
+    WITHOUT,
+    TaskAudit,
+    in_evaluation,
+    spaced,
+)
 
 MOST = 1000  # pairs of validation and of test: all are candidates of each other
 TOGETHER = "all cues together"
@@ -57,7 +71,7 @@ class PairCues(TaskAudit):
         self.groups = {split: groups_of(some, split, self.kinds) for split, some in self.sets.items()}
         if len(set(self.groups["test"])) < 2:
             raise ValueError("All test pairs have the same caption: there is nothing to answer. Give other captions.")
-        given = zip(ROLES, (model.cues, model.artefacts, model.controls), strict=True)
+        given = zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
         self.roles = {cue: role for role, cues in given for cue in cues if cue.kind in (*self.kinds, FILE)}
 
     @staticmethod
@@ -144,7 +158,7 @@ class PairCues(TaskAudit):
         for cue, values in features.items():
             opposite = first if cue.kind == self.kinds[1] else second
             results[cue.name] = self._of_readers(self.roles[cue], values, opposite)
-        results[TOGETHER] = self._of_readers(CUE, first, second)
+        results[TOGETHER] = self._of_readers(ALL, first, second)
         mixed = {split: shuffled(values) for split, values in first.items()}
         results[SHUFFLED] = self._of_readers(CONTROL, mixed, second)
         return results
@@ -192,12 +206,6 @@ class PairCues(TaskAudit):
         """Returns all cues of a kind of data side by side, but no artefacts and no controls."""
         some = [values for cue, values in features.items() if cue.kind == kind and self.roles[cue] == CUE]
         return {split: np.concatenate([values[split] for values in some], axis=1) for split in SPLITS}
-
-
-def spaced(labelled: LabelledSet, split: str, most: int) -> LabelledSet:
-    """Returns a set with at most `most` labelled rows of one split, evenly spaced, and no other split."""
-    count = len(labelled.rows(split))
-    return labelled.reordered(split, [i * count // most for i in range(most)] if count > most else range(count))
 
 
 def groups_of(labelled: LabelledSet, split: str, kinds: tuple[str, str]) -> np.ndarray:

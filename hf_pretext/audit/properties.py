@@ -1,6 +1,6 @@
 """Properties of images: what features may keep although no label asks for it.
 
-pixels (n, 3, H, W) of train, validation, test -> {"color", "scale", "position"}: classes (n,) of each split
+pixels (n, 3, H, W) of train, validation, test -> {"mean_color", "object_size", "object_place"}: classes (n,)
 
 Limits between classes are medians or quartiles of train, so that classes are about equally frequent there.
 """
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..modules.cues import foreground
 
+IMAGE_PROPERTIES = ("mean_color", "object_size", "object_place")
 AT_ONCE = 1024  # images
 
 
@@ -25,26 +26,24 @@ class Property(NamedTuple):
 
 
 def of_images(pixels: Mapping[str, Tensor]) -> dict[str, Property]:
-    """Returns the properties of images by name: `color`, the mean red, green and blue, each below or above the median;
-    `scale`, the share of pixels in the foreground, in quartiles; `position`, the centre of the foreground, left or
-    right, above or below the median. The foreground is what differs from the mean colour of the border.
+    """Returns the properties of images by name: `mean_color`, the mean red, green and blue, each below or above the
+    median; `object_size`, the share of pixels in the foreground, in quartiles; `object_place`, the centre of the
+    foreground, left or right, above or below the median. The foreground is what differs from the mean colour of the
+    border.
 
     pixels: uint8 `(n, 3, H, W)` of train, validation and test."""
-    measured = {split: numbers_of(images) for split, images in pixels.items()}
-    train = measured["train"]
+    numbers = {split: numbers_of(images) for split, images in pixels.items()}
+    train = numbers["train"]
 
     def halves(columns: slice) -> dict[str, np.ndarray]:
         middle = np.median(train[:, columns], axis=0)
         powers = 2 ** np.arange(train[:, columns].shape[1])
-        return {split: (values[:, columns] > middle) @ powers for split, values in measured.items()}
+        return {split: (values[:, columns] > middle) @ powers for split, values in numbers.items()}
 
     quartiles = np.quantile(train[:, 3], (0.25, 0.5, 0.75))
-    scale = {split: np.searchsorted(quartiles, values[:, 3]) for split, values in measured.items()}
-    return {
-        "color": Property(8, halves(slice(0, 3))),
-        "scale": Property(4, scale),
-        "position": Property(4, halves(slice(4, 6))),
-    }
+    scale = {split: np.searchsorted(quartiles, values[:, 3]) for split, values in numbers.items()}
+    measured = (Property(8, halves(slice(0, 3))), Property(4, scale), Property(4, halves(slice(4, 6))))
+    return dict(zip(IMAGE_PROPERTIES, measured, strict=True))
 
 
 def numbers_of(images: Tensor) -> np.ndarray:

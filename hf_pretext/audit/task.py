@@ -18,7 +18,7 @@ from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.measure import evaluated
 from ..modeling import PretextModel
 
-CUE, ARTEFACT, CONTROL = ROLES = ("cue", "artefact", "control")
+CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
 WITHOUT, CONFLICT = "without", "conflict"
 
@@ -43,6 +43,7 @@ class TaskAudit(ABC):
         """Reads the answers from each cue alone. Readers see the same rows and splits as the model.
 
         Returns `{cue: {"role", "bits", "accuracy"}}`: a role of `ROLES`, and one value for each seed of the reader.
+        Where it is known, also "error": the standard error of bits over test rows.
         What a small reader does not get, a larger one may: bits are a lower bound."""
 
     @abstractmethod
@@ -70,6 +71,12 @@ def in_evaluation(measure: Callable) -> Callable:
             return measure(self)
 
     return of_evaluated
+
+
+def spaced(labelled: LabelledSet, split: str, most: int) -> LabelledSet:
+    """Returns a set with at most `most` labelled rows of one split, evenly spaced, and no other split."""
+    count = len(labelled.rows(split))
+    return labelled.reordered(split, [i * count // most for i in range(most)] if count > most else range(count))
 
 
 def task_audit(model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu") -> TaskAudit | None:

@@ -28,12 +28,24 @@ from ..modules.token_cues import TokenCue, exchanged, tokens_at
 from .class_cues import SEED, SHUFFLED, partners, share
 from .counts import CountReader
 from .readers import floored, log_marginal, one_thread
-from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, ROLES, WITHOUT, TaskAudit, in_evaluation
+from .task import (
+    ACCURACY,
+    ARTEFACT,
+    BITS,
+    CONFLICT,
+    CONTROL,
+    CUE,
+    ENTROPY,
+    OVERFITTING,
+    WITHOUT,
+    TaskAudit,
+    in_evaluation,
+)
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
 SPACING, WIDEST = 64, 4  # one of this many tokens has an exchanged cue; so many at the end of each such part never have
-FREQUENCY = "frequency of tokens"  # of train: the base, a control of every objective
+FREQUENCY = "frequency of tokens"  # of train: the base, which has 0 bits
 BUCKETS = 4  # of positions, for each doubling
 SHARPNESS = (0.0, *np.geomspace(0.25, 2, 13).tolist())  # 1 / temperature; 0 is the base
 
@@ -49,7 +61,7 @@ class TokenCues(TaskAudit):
         super().__init__(model, labelled, device)
         self.roles = {
             cue: role
-            for role, cues in zip(ROLES, (model.cues, model.artefacts, model.controls), strict=True)
+            for role, cues in zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
             for cue in cues
         }
         self.classes = model.config.vocab_size
@@ -60,13 +72,13 @@ class TokenCues(TaskAudit):
 
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
-        """See `TaskAudit`. Counts need no seed: there is one value of each. The frequency of the tokens, and the first
-        cue of another token, are controls, too."""
+        """See `TaskAudit`. Counts need no seed: there is one value of each. The frequency of the tokens is the
+        base; the first cue of another token is a control."""
         train, tokens = self._counted()
         asked = {split: self._asked(split) for split in SPLITS[1:]}
         prior = np.exp(self.base)
         accuracy = float((asked["test"][1] == prior.argmax()).mean())
-        results = {FREQUENCY: {"role": CONTROL, BITS: [0.0], ACCURACY: [accuracy]}}
+        results = {FREQUENCY: {"role": CUE, BITS: [0.0], ACCURACY: [accuracy]}}
         for number, (cue, role) in enumerate(self.roles.items()):
             reader = CountReader(chosen(train, cue), tokens, prior)
             given = {split: (chosen(columns, cue), right) for split, (columns, right) in asked.items()}
@@ -98,6 +110,8 @@ class TokenCues(TaskAudit):
             asked = spaced(question.labels.cpu() != IGNORED, generator).to(self.device)
             where = positions_of(asked)
             labels = question.labels[where].cpu()
+            if len(labels) < 2:  # no other token to exchange with
+                continue
             others, _ = partners(labels, generator)
             differing = labels[others] != labels
             for cue in cues:

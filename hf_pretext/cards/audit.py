@@ -16,14 +16,14 @@ from .tables import MISSING, figure, shown
 WHO = {TRAINED: "trained", START: "as it was", RANDOM: "random"}
 HEAD = ("cue", "role", "bits it reveals", "of the model's", "accuracy without it", "follows it")
 PROTOCOL = (
-    "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small network "
-    "or logistic regression reads the answer from each cue alone, on the rows that the model was measured on; a larger "
-    "reader may get more. "
-    "Accuracy without a cue: of the model, if the cue is that of another example. Follows it: share of examples for "
-    "which the model gives the answer of the example that the cue is from. Bits of a property: usable information "
-    "of a linear reader of frozen features, on test. Invariance to a change: 1 for equal features, 0 if a changed "
-    "input is as far away as another example. Bits of it: of the change, in the features of one input. Equivariance: "
-    "R2 of a linear map from the features of an input to those of the changed one."
+    "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small reader "
+    "answers from each cue alone, on test; a larger one may get more. Accuracy without a cue: of the model, if the cue "
+    "is that of another example. The input is then an unusual one, so that the cue explains at most the loss. Follows "
+    "it: share of examples for which the model gives the answer of the example that the cue is from; of pairs, for "
+    "which it prefers that answer to the right one, 0.5 by chance. Spreads of cues are over seeds of the reader. Bits "
+    "of a property: usable information of a linear reader of frozen features, on test. Invariance to a change: 1 for "
+    "equal features, 0 if a changed input is as far away as another example. Bits of it: of the change, in the "
+    "features of one input. Equivariance: R2 of a linear map from the features of an input to those of the changed one."
 )
 CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
@@ -115,14 +115,14 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
     if "task" not in audit:
         return
     answers = audit["task"][TRAINED]
+    seen = ", which it was trained on," if audit.get("test_seen") else ""
+    more = f"; on train it answers {figure(answers[OVERFITTING])} bits more" if OVERFITTING in answers else ""
     yield (
         f"Of {answers[ENTROPY]['mean']:.2f} bits of the pretext task per {audit['task']['unit']}, the model answers "
-        f"{figure(answers[BITS])} on test (accuracy {figure(answers[ACCURACY])}); on train it answers "
-        f"{figure(answers[OVERFITTING])} bits more"
+        f"{figure(answers[BITS])} on test{seen} (accuracy {figure(answers[ACCURACY])}){more}"
     )
     if best := best_cue(audit):
-        name, share = best
-        yield f"A small reader gets {min(share, 9.99):.0%} of these bits from one cue alone: {name}"
+        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of these"
     yield from artefacts(audit)
 
 
@@ -166,9 +166,7 @@ def verdict(ours: Mapping, other: Mapping) -> int | None:
 def limits(audit: Mapping) -> list[str]:
     """Returns what of the audit belongs to the limits of a model, as sentences with a full stop."""
     best = best_cue(audit) if audit else None
-    shares = (
-        [f"Of what the model knows about its pretext task, {best[1]:.0%} is in one cue alone: {best[0]}."]
-        if (best and best[1] >= LARGE)
-        else []
-    )
+    shares = []
+    if best and best[1] >= LARGE:
+        shares = [f"One cue alone, {best[0]}, reveals as many bits of the task as {best[1]:.0%} of the model's."]
     return [*shares, *(f"{sentence}." for sentence in (artefacts(audit) if "task" in audit else ()))]

@@ -7,7 +7,7 @@ and does the model over-fit? Does the encoder transfer? What does it cost?
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 from ..audit.encoder import BITS
@@ -27,7 +27,7 @@ COLUMNS = {  # name: (words, format); metrics that were not measured are None
     "points_per_core_minute": ("points per core-minute", "{:.3f}"),
     "points_per_kwh": ("points per kWh", "{:.1f}"),
 }
-LOWER_IS_BETTER = ("cue_share", "nuisance_bits", "overfitting")
+LOWER_IS_BETTER = ("cue_share", "overfitting")
 Row = dict[str, Any]
 
 
@@ -36,7 +36,7 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
 
     folders: of finished runs. sort: a column, the best first; default: the order of the folders. Points are hundredths
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
-    results, and for runs that were evaluated on different labels."""
+    results, and for runs that were evaluated on different labels or audited on different rows."""
     if sort is not None and sort not in COLUMNS:
         raise ValueError(f"--sort {sort}: there is no such column. Give one of {', '.join(COLUMNS)}.")
     results = {os.fspath(folder): read_results(folder) for folder in folders}
@@ -44,7 +44,11 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
     if len(set(labels.values())) > 1:
         apart = "; ".join(f"{name}: {label}" for name, label in labels.items())
         raise ValueError(f"The runs were evaluated on different labels: {apart}. Compare runs of one labelled set.")
-    rows = [{"run": name, **criteria(each)} for name, each in results.items()]
+    audits = {name: each["audit"] for name, each in results.items() if "audit" in each}
+    if len({(audit["dataset"], str(audit["rows"])) for audit in audits.values()}) > 1:
+        raise ValueError(f"The audits of {', '.join(audits)} are on different rows. Audit them on the same ones.")
+    common = set.intersection(*map(properties, audits.values())) if audits else set()
+    rows = [{"run": name, **criteria(each, common)} for name, each in results.items()]
     if sort is None:
         return rows
     sign = 1 if sort in LOWER_IS_BETTER else -1
@@ -57,8 +61,15 @@ def labelled(results: Mapping) -> str:
     return f"{transfer['label']} of {transfer['dataset']}" if transfer else "no labels"
 
 
-def criteria(results: Mapping) -> Row:
-    """Returns the objective of a run and its metrics, see `compare`."""
+def properties(audit: Mapping) -> set[str]:
+    """Returns the names of the properties whose bits were measured of the first encoder, without the label."""
+    encoder = next(iter(audit["encoders"].values()), {"label": None, TRAINED: {}})
+    names = {name.removeprefix(f"{BITS}_") for name in encoder[TRAINED] if name.startswith(f"{BITS}_")}
+    return names - {encoder["label"]}
+
+
+def criteria(results: Mapping, common: Set[str]) -> Row:
+    """Returns the objective of a run and its metrics, see `compare`. common: properties that all runs have."""
     audit = results.get("audit", {})
     answers, best = audit.get("task", {}).get(TRAINED, {}), best_cue(audit) if audit else None
     gain = transfer_gain(results)
@@ -69,7 +80,7 @@ def criteria(results: Mapping) -> Row:
         "objective": results["objective"]["name"],
         "cue": best[0] if best else None,
         "cue_share": best[1] if best else None,
-        **dict(zip(("label_bits", "nuisance_bits"), information_gains(audit), strict=True)),
+        **dict(zip(("label_bits", "nuisance_bits"), information_gains(audit, common), strict=True)),
         "task_bits": mean(answers.get(BITS)),
         "overfitting": mean(answers.get(OVERFITTING)),
         "transfer": gain,
@@ -87,8 +98,8 @@ def transfer_gain(results: Mapping) -> float | None:
     return of.trained["mean"] - of.random["mean"] if known else None
 
 
-def information_gains(audit: Mapping) -> tuple[float | None, float | None]:
-    """Returns the bits of the label over random, and the sum of those of all other properties, of the first encoder."""
+def information_gains(audit: Mapping, common: Set[str]) -> tuple[float | None, float | None]:
+    """Returns the bits of the label over random, and the sum of those of other properties, of the first encoder."""
     encoder = next(iter(audit.get("encoders", {}).values()), None)
     if encoder is None:
         return None, None
@@ -97,7 +108,7 @@ def information_gains(audit: Mapping) -> tuple[float | None, float | None]:
         for name in encoder[TRAINED]
         if name.startswith(f"{BITS}_")
     }
-    others = [gain for name, gain in gains.items() if name != encoder["label"]]
+    others = [gains[name] for name in sorted(common)]
     return gains.get(encoder["label"]), sum(others) if others and None not in others else None
 
 

@@ -6,7 +6,7 @@ folder with results.json -> runs the lines that load the model again -> results.
 import os
 from pathlib import Path
 
-from ..utils.files import without_nan, write_json
+from ..utils.files import write_json
 from ..utils.finite import check_finite_weights
 from ..utils.paths import relative
 from . import AUTHOR, RESULTS, publish, read_results, render
@@ -43,11 +43,29 @@ def refresh_card(
 
 
 def refresh_audit(folder: str | os.PathLike, entry: dict) -> Path | None:
-    """Writes an audit into the results of a run, and its card again. Returns the path of the card; None if the folder
-    has no results."""
+    """Writes an audit into the results of a run, and its card again; report.png stays as it is. Returns the path of the
+    card; None if the folder has no results.
+
+    An audit of some parts, on the same rows, replaces these parts only. Raises `ValueError` for one on other rows."""
     if not (Path(folder) / RESULTS).exists():
         return None
-    results = {**read_results(folder), "audit": without_nan(entry)}
+    results = read_results(folder)
+    before = results.get("audit", {"dataset": entry["dataset"], "rows": entry["rows"]})
+    if any(before[name] != entry[name] for name in ("dataset", "rows")):
+        raise ValueError(
+            f"{folder} has an audit of {before['dataset']} with the rows {before['rows']}, and is not changed. Audit "
+            "the same rows, or write this audit to a file with --output."
+        )
+    encoders = {kind: joined(before.get("encoders", {}).get(kind), each) for kind, each in entry["encoders"].items()}
+    results["audit"] = {**before, **entry, "encoders": {**before.get("encoders", {}), **encoders}}
     render(results)  # raises before any file changes
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)
+
+
+def joined(before: dict | None, after: dict) -> dict:
+    """Returns the metrics of an encoder with those of a further audit of it."""
+    if before is None:
+        return after
+    deep = {name: {**before.get(name, {}), **value} for name, value in after.items() if isinstance(value, dict)}
+    return {**before, **after, **deep}

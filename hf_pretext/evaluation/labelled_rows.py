@@ -88,11 +88,7 @@ class LabelledRows:
             *((kind_label(kind), column, f"eval_{kind}_label") for kind, column in self.kind_labels.items()),
         ):
             feature = train.features[name]
-            if not isinstance(feature, (ClassLabel, Value)):
-                raise ValueError(
-                    f"{self.name}: the column {column!r} contains {type(feature).__name__} values instead of one label "
-                    f"per row. Give another column with --{option}."
-                )
+            check_single(self.name, column, feature, option)
         self.left_out: Counter[str] = Counter()
         self._rows: dict[str, list[Row]] = {}
         self._split({split: self._usable(source, limit) for split, source in sources.items()})
@@ -135,17 +131,20 @@ class LabelledRows:
         """Returns the rows of a split, in the order of `batches`."""
         return self._rows[split]
 
-    def column(self, name: str) -> Labels:
-        """Returns another column of the labelled rows as labels; rows without a value have a class of their own. Raises
-        `ValueError` for a column that the data lacks."""
+    def column(self, name: str, option: str = "audit_nuisance", apart: bool = False) -> Labels:
+        """Returns another column of the labelled rows as labels. Rows without a value have one class, or with `apart` a
+        class each. option: that named the column, for errors. Raises `ValueError` for a column that the data lacks, and
+        for one whose values are no single labels."""
         opened = open_splits(self._dataset, {"label": name}, ("label",), self._reading, EVALUATION)
         labels = {}
         for split in SPLITS:
             rows = self._rows[split]
             source = next(opened[key] for key, of_rows in self._sources.items() if of_rows is rows[0].source)
-            read = source.take([row.place for row in rows])
-            labels[split] = [str(label_of(row, source.features)) for row in read]
-        return self._classes(labels, name, "audit_nuisance")
+            check_single(self.name, name, source.features["label"], option)
+            values = [label_of(row, source.features) for row in source.take([row.place for row in rows])]
+            missing = [f"no value in row {i} of {split}" if apart else "no value" for i in range(len(values))]
+            labels[split] = [none if v is None else str(v) for v, none in zip(values, missing, strict=True)]
+        return self._classes(labels, name, option)
 
     def _undecoded(self, split: str) -> Iterator[dict]:
         rows = self._rows[split]
@@ -211,6 +210,15 @@ class LabelledRows:
     def captions(self, split: str) -> list[str]:
         """Captions of a split, in the order of `all_batches`: first of labelled rows, then of unlabelled rows."""
         return [text for part in self._parts(split) for text in self.texts(part)]
+
+
+def check_single(dataset: str, column: str, feature, option: str) -> None:
+    """Raises `ValueError` for a column whose values are no single labels. option: that names the column."""
+    if not isinstance(feature, (ClassLabel, Value)):
+        raise ValueError(
+            f"{dataset}: the column {column!r} contains {type(feature).__name__} values instead of one label per row. "
+            f"Give another column with --{option}."
+        )
 
 
 def check_columns(sources: Mapping[str, Source]) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 FILE = "file"  # kind of cues in files
 STRIP = 16  # the border and the corners are 1/16 of the side, at least one pixel
+CELLS = 16  # of each side of the border
 LEVELS = 4  # of each channel of a colour histogram
 CONTRAST = 0.1  # from which a pixel differs from the background
 CENTRE = 4  # number of (0, 0) among the nine moves by up to one pixel
@@ -63,7 +64,7 @@ def flat(read: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
 def low(images: Tensor, side: int) -> Tensor:
     """Returns images `(..., 3, H, W)` without what a thumbnail of `side` x `side` pixels does not show."""
     size, shape = images.shape[-2:], images.shape
-    return F.interpolate(pooled(images.reshape(-1, *shape[-3:]), side), size=size, mode="bilinear").view(shape)
+    return F.interpolate(pooled(images.reshape(-1, *shape[-3:]), side), size=size, mode="nearest").view(shape)
 
 
 def pooled(images: Tensor, side: int) -> Tensor:
@@ -133,16 +134,36 @@ def border_mask(images: Tensor) -> Tensor:
 def corner_mask(images: Tensor) -> Tensor:
     """Returns which pixels of images `(..., H, W)` are in the corners, `(H, W)`."""
     mask, wide = torch.zeros(images.shape[-2:], dtype=torch.bool, device=images.device), strip_of(images)
-    for rows in (slice(None, wide), slice(-wide, None)):
+    for rows in ends(wide):
         mask[rows, :wide], mask[rows, -wide:] = True, True
     return mask
 
 
-def part(name: str, mask_of: Callable[[Tensor], Tensor]) -> Cue:
-    """Returns the cue of a part of the pixels. mask_of: images `(..., H, W)` -> `(H, W)`, bool."""
+def border(images: Tensor) -> Tensor:
+    """Returns the mean colours of `CELLS` parts of each side of the border of images `(M, 3, H, W)`, `(M, 4, 3,
+    CELLS)`."""
+    wide, turned = strip_of(images), images.mT
+    sides = (images[..., :wide, :], images[..., -wide:, :], turned[..., :wide, :], turned[..., -wide:, :])
+    return torch.stack([F.adaptive_avg_pool1d(side.mean(-2), CELLS) for side in sides], dim=1)
+
+
+def corners(images: Tensor) -> Tensor:
+    """Returns the mean colours of the corners of images `(M, 3, H, W)`, `(M, 4, 3)`."""
+    wide = strip_of(images)
+    parts = [images[..., rows, columns] for rows in ends(wide) for columns in ends(wide)]
+    return torch.stack([each.mean((-2, -1)) for each in parts], dim=1)
+
+
+def ends(wide: int) -> tuple[slice, slice]:
+    """Returns the first and the last `wide` places."""
+    return slice(None, wide), slice(-wide, None)
+
+
+def part(name: str, read: Callable[[Tensor], Tensor], mask_of: Callable[[Tensor], Tensor]) -> Cue:
+    """Returns the cue of a part of the pixels. read: see `flat`. mask_of: images `(..., H, W)` -> `(H, W)`, bool."""
     return Cue(
         name,
-        lambda images: images[..., mask_of(images)].flatten(1),
+        flat(read),
         lambda images, others: torch.where(mask_of(images), others, images),
     )
 
@@ -175,7 +196,7 @@ THUMBNAIL, SMALL_THUMBNAIL = thumbnail(8), thumbnail(4)
 COLOR_HISTOGRAM = Cue("colour histogram", flat(histogram), with_values_of)
 SILHOUETTE = Cue("silhouette 8x8", flat(silhouette))
 EDGES = Cue("edges 8x8", flat(edges), lambda images, others: low(images, 8) + others - low(others, 8))
-BORDER = part("border", border_mask)
-CORNERS = part("corners", corner_mask)
+BORDER = part("border", border, border_mask)
+CORNERS = part("corners", corners, corner_mask)
 MEAN_COLORS = Cue("mean colours", lambda images: mean_color(images).flatten(1), with_mean_of)
 ABERRATION = Cue("colour fringes", flat(aberration))

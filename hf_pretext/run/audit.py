@@ -8,6 +8,7 @@ from ..audit.entry import RANDOM, TRAINED, Audit, AuditOptions
 from ..encoders import is_shape_alone
 from ..evaluation.comparison import START
 from ..modeling import PretextModel
+from .settings import training_index
 
 if TYPE_CHECKING:
     from .experiment import Experiment
@@ -25,6 +26,8 @@ def audit_of(experiment: "Experiment") -> Audit:
             same=options.audit_same,
             device=experiment.request.first.device,
             dtypes={kind: experiment.feature_dtype(kind) for kind in inputs.by_name},
+            trained_on=training_index(options) is not None,
+            test_seen=experiment.sees("test"),
         ),
     )
 

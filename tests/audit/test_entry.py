@@ -1,14 +1,12 @@
 """The entry of results.json: properties of images, pairs of models on the same rows, warnings."""
 
-import math
-
 import numpy as np
 import pytest
 import torch
 from conftest import EMOJI
 
-from hf_pretext.audit.entry import Audit, AuditOptions, best_cue, control_warnings, entropy, paired
-from hf_pretext.audit.properties import Property, of_images
+from hf_pretext.audit.entry import PARTS, Audit, AuditOptions, best_cue, control_warnings, paired
+from hf_pretext.audit.properties import IMAGE_PROPERTIES, of_images
 from hf_pretext.evaluation.labelled_set import LabelledSet
 from hf_pretext.evaluation.transfer import SPLITS, mean_and_spread
 from hf_pretext.modalities import Inputs
@@ -36,9 +34,11 @@ def squares(side: int = 32) -> tuple[torch.Tensor, np.ndarray]:
 def test_properties_of_images_are_what_they_say():
     pixels, kinds = squares()
     properties = of_images(dict.fromkeys(SPLITS, pixels))
-    assert {name: each.classes for name, each in properties.items()} == {"color": 8, "scale": 4, "position": 4}
+    assert {name: each.classes for name, each in properties.items()} == dict(
+        zip(IMAGE_PROPERTIES, (8, 4, 4), strict=True)
+    )
     large, right = kinds[:, 1], kinds[:, 2]
-    scale, position = (properties[name].labels["test"] for name in ("scale", "position"))
+    scale, position = (properties[name].labels["test"] for name in ("object_size", "object_place"))
     assert scale[large == 1].min() > scale[large == 0].max()
     assert set(position[right == 1] % 2) == {1} and set(position[right == 0] % 2) == {0}
     assert all(np.isin(each.labels["test"], range(each.classes)).all() for each in properties.values())
@@ -46,7 +46,7 @@ def test_properties_of_images_are_what_they_say():
 
 def test_an_empty_image_has_no_foreground():
     blank = torch.full((3, 3, 16, 16), 200, dtype=torch.uint8)
-    assert set(of_images(dict.fromkeys(SPLITS, blank))["scale"].labels["test"]) == {0}
+    assert set(of_images(dict.fromkeys(SPLITS, blank))["object_size"].labels["test"]) == {0}
 
 
 def test_the_column_of_a_nuisance_is_of_the_same_rows(labelled):
@@ -88,14 +88,71 @@ def test_a_constant_encoder_is_undefined_with_a_warning(labelled):
 
     entry = Audit(labelled, AuditOptions(only=("information",))).entry({"trained": [constant], "random": [constant]})
     metrics = entry["encoders"]["image"]["trained"]
-    assert math.isnan(metrics["bits_group"]["mean"]) and math.isnan(metrics["bits_color"]["mean"])
+    for name in ("bits_group", "bits_mean_color", "code_saved_group"):
+        assert metrics[name]["mean"] is None, name
     assert len(entry["warnings"]) == 1 and "collapsed" in entry["warnings"][0]
+    assert entry["warnings"][0].startswith("Trained model 1: ") and not entry["warnings"][0].endswith(".")
     assert "task" not in entry and "cues" not in entry
 
 
-def test_entropy_is_of_test():
-    labels = {"train": np.array([0]), "validation": np.array([0]), "test": np.array([0, 1, 2, 3])}
-    assert entropy(Property(4, labels)) == 2
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_measured_alone(labelled, part):
+    def build():
+        torch.manual_seed(0)
+        return RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+
+    entry = Audit(labelled, AuditOptions(only=(part,))).entry({"trained": [build], "random": [build]})
+    metrics = entry["encoders"].get("image", {"trained": {}})["trained"]
+    assert any(name.startswith("bits_") for name in metrics) == (part == "information")
+    assert ("invariance_flip" in metrics) == (part == "transformations")
+    assert ("cues" in entry) == (part == "cues")
+    assert not entry["warnings"]
+
+
+def test_a_collapsed_seed_next_to_a_healthy_one_is_named(labelled):
+    def build(zero: bool):
+        torch.manual_seed(0)
+        model = RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+        with torch.no_grad():
+            for parameter in model.encoder.parameters() if zero else ():
+                parameter.zero_()
+        return model
+
+    trained = [lambda: build(False), lambda: build(True)]
+    options = AuditOptions(only=("information",), same="name")
+    entry = Audit(labelled, options).entry({"trained": trained, "random": [lambda: build(False)]})
+    assert [each.partition(":")[0] for each in entry["warnings"]] == ["Trained model 2"]
+    values = entry["encoders"]["image"]["trained"]["code_saved_group"]["values"]
+    assert values[0] is not None and values[1] is None
+
+
+def test_what_cannot_be_audited_does_not_lose_the_rest(labelled, monkeypatch):
+    def build():
+        torch.manual_seed(0)
+        return RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+
+    def fail(self):
+        raise ValueError("no answers here.")
+
+    monkeypatch.setattr("hf_pretext.audit.class_cues.ClassCues.answers", fail)
+    entry = Audit(labelled, AuditOptions(only=("information", "cues"))).entry({"trained": [build], "random": [build]})
+    assert entry["warnings"] == ["No audit of the pretext task: no answers here"]
+    assert "cues" not in entry and entry["encoders"]["image"]["trained"]["bits_group"]["mean"] is not None
+
+
+def test_two_things_of_one_name_are_refused(labelled):
+    with pytest.raises(ValueError, match="two things called 'group'. Leave this column out"):
+        Audit(labelled, AuditOptions(nuisance=["group"]))
+
+
+def test_over_fitting_needs_models_that_were_trained_on_train(labelled):
+    def build():
+        return RotationForPreTraining.from_encoder(images.tiny_resnet(32))
+
+    for trained_on in (False, True):
+        options = AuditOptions(only=("cues",), trained_on=trained_on)
+        answers = Audit(labelled, options).entry({"trained": [build], "random": [build]})["task"]["trained"]
+        assert ("overfitting" in answers) == trained_on
 
 
 def test_two_models_are_compared_row_by_row():
@@ -105,9 +162,11 @@ def test_two_models_are_compared_row_by_row():
 
 def test_a_control_that_reveals_something_is_warned_of():
     cues = {
-        "shuffled": {"role": "control", "bits": mean_and_spread([0.2])},
-        "still": {"role": "control", "bits": mean_and_spread([0.001])},
-        "corner": {"role": "cue", "bits": mean_and_spread([0.7])},
+        "shuffled": {"role": "control", "error": 0.05, "bits": mean_and_spread([0.2])},
+        "still": {"role": "control", "error": None, "bits": mean_and_spread([0.001])},
+        "noisy": {"role": "control", "error": 0.1, "bits": mean_and_spread([0.2])},
+        "corner": {"role": "cue", "error": None, "bits": mean_and_spread([0.7])},
+        "all cues together": {"role": "all cues", "error": None, "bits": mean_and_spread([2.1])},
     }
     (warning,) = control_warnings(cues)
     assert warning.startswith("The control 'shuffled' reveals 0.200 bits")

@@ -49,7 +49,7 @@ def test_bits_of_neighbours_in_a_markov_chain(chain_set):
     assert bits(table, NEIGHBOURS) == pytest.approx(both, abs=0.05) and both > left + 0.2
     assert all(abs(bits(table, name)) < 0.01 for name in (*CONTROLS, POSITION, IN_PLACE))
     assert accuracy(table, FREQUENCY) == pytest.approx(stationary().max(), abs=0.03)
-    assert {table[name]["role"] for name in CONTROLS} == {"control"} and table[LEFT.name]["role"] == "cue"
+    assert table[SHUFFLED]["role"] == "control" and table[FREQUENCY]["role"] == table[LEFT.name]["role"] == "cue"
 
 
 def answering(sharpness: float):

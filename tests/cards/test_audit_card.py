@@ -83,10 +83,9 @@ def test_one_seed_differs_on_these_rows_and_beats_nothing(entry):
 def test_the_best_cue_is_named_with_its_share(entry):
     first, second, *_ = audit.sentences(entry)
     assert first.startswith("Of 2.00 bits of the pretext task per image, the model answers 1.200 on test")
-    assert second == "A small reader gets 75% of these bits from one cue alone: thumbnail"
-    assert audit.limits(entry) == [
-        "Of what the model knows about its pretext task, 75% is in one cue alone: thumbnail."
-    ]
+    assert second == "One cue alone, thumbnail, reveals as many bits as 75% of these"
+    limit = "One cue alone, thumbnail, reveals as many bits of the task as 75% of the model's."
+    assert audit.limits(entry) == [limit]
     entry["cues"]["thumbnail"]["bits"] = of(0.41)
     assert audit.limits(entry) == []
 
@@ -99,7 +98,7 @@ def test_an_artefact_that_reveals_the_answer_is_a_limit(entry):
 
 def test_a_model_that_knows_nothing_has_no_share(entry):
     entry["task"]["trained"]["bits"] = of(0.0)
-    assert not any("cue alone" in sentence for sentence in audit.sentences(entry))
+    assert not any("One cue alone" in sentence for sentence in audit.sentences(entry))
     assert {row[3] for row in audit.cue_rows(entry)} == {"—"}
 
 

@@ -53,6 +53,8 @@ def test_what_was_not_measured_is_a_dash(capsys):
 
 @pytest.mark.parametrize("column", COLUMNS)
 def test_the_best_is_first_and_the_unmeasured_last(audited, column):
+    if column == "nuisance_bits":
+        pytest.skip("neither more nor less of other properties is better")
     worse = copy.deepcopy(json.loads((audited / "results.json").read_text()))
     folder = audited.parent / "worse"
     folder.mkdir()

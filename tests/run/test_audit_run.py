@@ -5,13 +5,14 @@ import json
 import pytest
 from recipe_runs import ROTATION, main, refused
 
+from hf_pretext.audit.properties import IMAGE_PROPERTIES
 from hf_pretext.audit.standalone import audit
 from hf_pretext.cli import main as command
 from hf_pretext.evaluation.transfer import SPLITS
 
 pytestmark = pytest.mark.usefixtures("cache")
 ASKED = ("--audit", "--audit_nuisance", "style", "--audit_same", "name")
-OF_THE_RUN = ("dataset", "rows", "encoders", "task", "cues", "warnings")
+OF_THE_RUN = ("dataset", "test_seen", "rows", "encoders", "task", "cues", "warnings")
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def test_results_have_each_part_with_random_next_to_trained(audited):
     assert tuple(entry) == OF_THE_RUN
     assert set(entry["rows"]) == set(SPLITS)
     image = entry["encoders"]["image"]
-    wanted = {f"bits_{name}" for name in ("group", "style", "color", "scale", "position")}
+    wanted = {f"bits_{name}" for name in ("group", "style", *IMAGE_PROPERTIES)}
     wanted |= {"code_saved_group", "invariance_rotation", "parameter_bits_hue", "equivariance_flip", "invariance_name"}
     assert wanted <= image["trained"].keys() == image["random"].keys()
     assert len(image["trained"]["bits_group"]["values"]) == 1
@@ -51,8 +52,9 @@ def test_the_folder_of_the_run_gives_the_same_metrics(audited):
     folder, results = audited
     again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), rows=64, device="cpu")
     assert again["cues"] == results["audit"]["cues"]
-    assert again["task"]["trained"] == results["audit"]["task"]["trained"]
-    for name in ("bits_group", "bits_style", "bits_color", "code_saved_group"):
+    of_run = results["audit"]["task"]["trained"]
+    assert again["task"]["trained"] == {name: value for name, value in of_run.items() if name != "overfitting"}
+    for name in ("bits_group", "bits_style", "bits_mean_color", "code_saved_group"):
         ours, theirs = (each["encoders"]["image"]["trained"][name] for each in (again, results["audit"]))
         assert ours == theirs, name
 
@@ -61,13 +63,27 @@ def test_the_command_writes_into_the_run(audited, capsys):
     folder, _ = audited
     before = json.loads((folder / "results.json").read_text())
     with pytest.raises(SystemExit) as ended:
-        command(["audit", str(folder), "--only", "cues", "--rows", "30"])
+        command(["audit", str(folder), "--only", "cues", "--rows", "64"])
     assert not ended.value.code
     printed = capsys.readouterr().out
     assert "cues of the pretext task" in printed and f"Written to {folder}/README.md" in printed
     after = json.loads((folder / "results.json").read_text())
-    assert after["audit"]["rows"]["test"] <= 30 and after["audit"]["encoders"] == {}
+    assert after["audit"]["encoders"] == before["audit"]["encoders"]  # the other parts stay
+    assert after["audit"]["cues"] == before["audit"]["cues"]
     assert {k: v for k, v in after.items() if k != "audit"} == {k: v for k, v in before.items() if k != "audit"}
+
+
+def test_an_audit_of_other_rows_does_not_replace_that_of_the_run(audited, tmp_path, capsys):
+    folder, _ = audited
+    before = (folder / "results.json").read_bytes()
+    typed = ["audit", str(folder), "--only", "cues", "--rows", "30"]
+    with pytest.raises(SystemExit) as ended:
+        command(typed)
+    assert "is not changed. Audit the same rows, or write this audit to a file with --output" in ended.value.code
+    with pytest.raises(SystemExit) as ended:
+        command([*typed, "--output", str(tmp_path / "audit.json")])
+    assert not ended.value.code and json.loads((tmp_path / "audit.json").read_text())["rows"]["test"] <= 30
+    assert (folder / "results.json").read_bytes() == before
 
 
 @pytest.mark.parametrize(
