@@ -291,6 +291,7 @@ def test_one_clip_in_evaluation_has_its_shifted_sound_as_a_wrong_one():
 # wrong sounds
 
 
+@pytest.mark.slow
 def test_wrong_sounds_are_of_the_same_source_where_there_is_one():
     model, labels = model_of(fusion="distance", negatives="same_source").train(), torch.tensor([5, 5, 8, 9, 9, 9])
     drawn = []
@@ -395,6 +396,7 @@ def trained(seed: int, name: str = "distance", sign_bound: bool = True, steps: i
     return accuracy.item(), [found[f"{way}_r10"] for way in ("image_to_text", "text_to_image")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["contrastive", "distance", "margin"])
 def test_accuracy_and_retrieval_never_disagree_in_sign(name):
     for seed in range(4):

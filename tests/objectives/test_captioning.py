@@ -288,7 +288,13 @@ print([greedy.tolist(), beams.tolist(), sampled, prompted.tolist()])
 """
 
 
-@pytest.mark.parametrize("name, decoder", [("bert", "bert"), ("gpt2", "gpt2"), ("ours", "gpt2")])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "name, decoder",
+    [("bert", "bert"), pytest.param("gpt2", "gpt2", marks=SLOW), pytest.param("ours", "gpt2", marks=SLOW)],
+)
 def test_generation_from_the_folder_without_the_package(name, decoder, tmp_path):
     tokenizer = tokenizer_like(name)
     task = CaptioningForPreTraining.complete(CaptioningTask(), {"text": tokenizer})
@@ -323,6 +329,7 @@ def train_a_little(model, batch):
         optimizer.step()
 
 
+@pytest.mark.slow
 def test_it_learns_its_captions():
     """And writes them: forward, also while it learns backward and parallel prediction."""
     tokenizer = tokenizer_like("bert")

@@ -327,7 +327,7 @@ def test_a_trained_tokenizer_ends_no_prompt(kind, tmp_path, monkeypatch):
     assert causal.decode(ids, skip_special_tokens=True) == usual.decode(ids, skip_special_tokens=True)
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
+@pytest.mark.parametrize("name", ["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_text_generation_runs_where_hf_pretext_is_not_installed(name, tmp_path):
     tokenizer = tokenizer_of(**LIKE_LLAMA)
     tokenizer.save_pretrained(tmp_path)

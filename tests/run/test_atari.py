@@ -247,6 +247,7 @@ def test_an_emulator_that_aborts_leaves_nothing(module, tmp_path, monkeypatch):
     assert not home.exists() or not any(home.iterdir())
 
 
+@pytest.mark.slow
 def test_a_build_that_is_killed_leaves_nothing(module, tmp_path, monkeypatch):
     prepare(module, monkeypatch, tmp_path, {"one": "slow 12"}, pool=None)
     code = f"import atari; atari.REQUIREMENT = {module.REQUIREMENT!r}; print(atari.atari(workers=1))"
