@@ -288,13 +288,10 @@ print([greedy.tolist(), beams.tolist(), sampled, prompted.tolist()])
 """
 
 
-SLOW = pytest.mark.slow
+SLOWER = [pytest.param(name, "gpt2", marks=pytest.mark.slow) for name in ("gpt2", "ours")]
 
 
-@pytest.mark.parametrize(
-    "name, decoder",
-    [("bert", "bert"), pytest.param("gpt2", "gpt2", marks=SLOW), pytest.param("ours", "gpt2", marks=SLOW)],
-)
+@pytest.mark.parametrize("name, decoder", [("bert", "bert"), *SLOWER])
 def test_generation_from_the_folder_without_the_package(name, decoder, tmp_path):
     tokenizer = tokenizer_like(name)
     task = CaptioningForPreTraining.complete(CaptioningTask(), {"text": tokenizer})
