@@ -20,11 +20,9 @@ from .information import logit_information
 from .readers import Splits, better, linear_reader, small_reader, uniform_scores
 from .task import (
     ACCURACY,
-    ARTEFACT,
     BITS,
     CONFLICT,
     CONTROL,
-    CUE,
     ENTROPY,
     OVERFITTING,
     WITHOUT,
@@ -49,11 +47,6 @@ class ClassCues(TaskAudit):
         self.sets = {split: spaced(labelled, split, most) for split, most in MOST.items()}
         modality = labelled.inputs.by_name["image"]
         self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
-        self.roles = {
-            cue: role
-            for role, cues in zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
-            for cue in cues
-        }
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:

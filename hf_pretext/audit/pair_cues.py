@@ -32,7 +32,6 @@ from .readers import Splits
 from .task import (
     ACCURACY,
     ALL,
-    ARTEFACT,
     BITS,
     CONFLICT,
     CONTROL,
@@ -71,8 +70,7 @@ class PairCues(TaskAudit):
         self.groups = {split: groups_of(some, split, self.kinds) for split, some in self.sets.items()}
         if len(set(self.groups["test"])) < 2:
             raise ValueError("All test pairs have the same caption: there is nothing to answer. Give other captions.")
-        given = zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
-        self.roles = {cue: role for role, cues in given for cue in cues if cue.kind in (*self.kinds, FILE)}
+        self.roles = {cue: role for cue, role in self.roles.items() if cue.kind in (*self.kinds, FILE)}
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:

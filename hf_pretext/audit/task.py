@@ -26,12 +26,15 @@ WITHOUT, CONFLICT = "without", "conflict"
 class TaskAudit(ABC):
     """Audits the pretext task of a model on a labelled set, whose labels it does not use.
 
-    `sufficiency` depends on the settings of the task and not on the weights of the model."""
+    roles: of the cues that the objective declares. `sufficiency` depends on the settings of the task and not on the
+    weights of the model."""
 
     unit: ClassVar[str]  # what one answer is about: "image", "token", "pair"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         self.model, self.labelled, self.device = model, labelled, torch.device(device)
+        given = zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
+        self.roles = {cue: role for role, cues in given for cue in cues}
 
     @staticmethod
     @abstractmethod

@@ -30,7 +30,6 @@ from .counts import CountReader
 from .readers import floored, log_marginal, one_thread
 from .task import (
     ACCURACY,
-    ARTEFACT,
     BITS,
     CONFLICT,
     CONTROL,
@@ -59,11 +58,6 @@ class TokenCues(TaskAudit):
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
-        self.roles = {
-            cue: role
-            for role, cues in zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
-            for cue in cues
-        }
         self.classes = model.config.vocab_size
 
     @staticmethod
