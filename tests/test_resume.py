@@ -379,9 +379,14 @@ def test_a_resume_that_would_see_other_data_is_refused(data, unbroken, tmp_path)
         (data, dict(more=data / "train-3.parquet"), ["mixture_weights None, not"]),
         (data / "train-0.parquet", {}, ["train-1.parquet is missing", "--allow_changed_source"]),
     ]
-    runs = [start(source, tmp_path / "run", **{**options, **change}) for source, change, _ in refused]
-    outputs = [process.communicate(timeout=240)[0] for process in runs]  # all at once: they mostly import
+    # All at once, as they mostly import; each in a folder of its own, which is locked while it looks.
+    folders = [tmp_path / str(number) for number in range(len(refused))]
+    runs = [
+        start(source, folder, **{**options, **change})
+        for folder, (source, change, _) in zip(folders, refused, strict=True)
+    ]
+    outputs = [process.communicate(timeout=240)[0] for process in runs]
     for process, output, (_, _, words) in zip(runs, outputs, refused, strict=True):
         assert process.returncode == 1, output
         assert all(word in output for word in words), output
-    assert not list((tmp_path / "run").iterdir())
+    assert not any(list(folder.iterdir()) for folder in folders)
