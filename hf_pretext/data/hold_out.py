@@ -14,6 +14,7 @@ from .sources import Source
 
 SEED = 0
 SHARE, LEAST, MOST = 0.01, 64, 1000  # of the rows that are held out
+SEEN = 256  # rows of a sample of rows that are trained on
 TIMES = 10  # data with fewer than `TIMES * LEAST` rows is trained on in full
 PIECES = 16  # of a source that are read for the held-out rows, at least: each may be a large part of a file
 CHOICE = 4  # and at least this many rows for each held-out one
@@ -108,7 +109,7 @@ def hold_out(sources: Sequence[Source], asked: int | None = None) -> tuple[list[
     """Holds rows out of sources, of each in proportion to its rows. The choice depends only on the row counts.
 
     asked: number of rows; default: see `held_out_rows`. Returns the sources without these rows, and the rows. Data that
-    is endless or has too few rows is not cut. Then the rows are a sample of at most `MOST` that training sees. Raises
+    is endless or has too few rows is not cut. Then the rows are a sample of at most `SEEN` that training sees. Raises
     `ValueError` like `held_out_rows`."""
     endless = any(source.endless for source in sources)
     if endless and asked:
@@ -117,7 +118,7 @@ def hold_out(sources: Sequence[Source], asked: int | None = None) -> tuple[list[
     count = 0 if endless else held_out_rows(total, asked)
     if not count:
         return list(sources), [
-            HeldOut(source, sample(source, max(MOST // len(sources), 1)), True) for source in sources[:MOST]
+            HeldOut(source, sample(source, max(SEEN // len(sources), 1)), True) for source in sources[:SEEN]
         ]
     kept, held, before = [], [], 0
     for source in sources:
@@ -132,7 +133,7 @@ def hold_out(sources: Sequence[Source], asked: int | None = None) -> tuple[list[
 def sample(source: Source, most: int) -> list[Place]:
     """Returns the places of at most `most` rows of a source: the first ones if its length is unknown."""
     if source.endless:
-        return [(0, index) for index in range(min(most, LEAST * 4))]
+        return [(0, index) for index in range(most)]
     return chosen(source.counts, min(most, len(source)))
 
 

@@ -65,7 +65,7 @@ def health(
     pooling: Pooling = getattr(model.task, "pooling", "mean")
     for kind in model.encoders if kinds is None else kinds:
         encoder = model.encoders[kind]
-        options = {"pooling": pooling, "device": device, "dtype": (dtypes or {}).get(kind), "description": None}
+        options = {"pooling": pooling, "device": device, "dtype": (dtypes or {}).get(kind), "description": "measuring"}
         features = extract(encoder, rows.batches(kind), **options)[-1]
         metrics |= {f"{name}_{kind}": value for name, value in of_features(features).items()}
         sizes[kind] = tuple(features.shape)

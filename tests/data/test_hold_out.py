@@ -3,7 +3,7 @@
 import pytest
 from conftest import EMOJI
 
-from hf_pretext.data.hold_out import LEAST, MOST, OtherRows, chosen, held_out_rows, hold_out
+from hf_pretext.data.hold_out import LEAST, MOST, SEEN, OtherRows, chosen, held_out_rows, hold_out
 from hf_pretext.data.sources import Source, open_source
 from hf_pretext.stream.loader import StreamLoader
 from hf_pretext.stream.mixture import Mixture
@@ -92,13 +92,13 @@ def test_little_data_and_data_without_a_length_is_trained_on_in_full():
             return iter({"text": str(i)} for i in range(300))
 
     few = numbers(100)
-    for source, count in ((few, 100), (open_source(Endless(), needed=("text",)), 256)):
+    for source, count in ((few, 100), (open_source(Endless(), needed=("text",)), SEEN)):
         (same,), (held,) = hold_out([source])
         assert same is source and held.trained_on and len(held.places) == count
     with pytest.raises(ValueError, match="--held_out_rows 5: the data has no known length"):
         hold_out([open_source(Endless(), needed=("text",))], 5)
     (same,), (held,) = hold_out([numbers(ROWS)], 0)
-    assert len(same) == ROWS and held.trained_on and len(held.places) == MOST
+    assert len(same) == ROWS and held.trained_on and len(held.places) == SEEN
 
 
 def test_the_fingerprint_names_what_is_held_out():
