@@ -137,14 +137,32 @@ def audit_command(options: argparse.Namespace) -> None:
 
 
 def compare_command(options: argparse.Namespace) -> None:
-    """Compare finished runs by five criteria: cues, what the encoder knows, over-fitting, transfer, cost."""
-    from .cards.compare import compare, draw
+    """Compare runs by five criteria: cues, what the encoder knows, over-fitting, transfer, cost.
+
+    With --dataset, names are objectives: each trains an encoder on the data, with as many samples. The dataset needs
+    labels, which no objective sees."""
+    from .cards.compare import check_sorted, compare, draw
     from .cards.terminal import show_comparison
 
-    rows = compare(options.runs, options.sort)
-    show_comparison(rows)
-    if options.output:
-        draw(options.output, rows)
+    of_training = {name: getattr(options, name) for name in TRAINING if getattr(options, name) is not None}
+    check_sorted(options.sort)
+    runs, failed, image = options.runs, [], options.output
+    if of_training:
+        if "dataset" not in of_training or "samples" not in of_training:
+            raise ValueError(f"--{next(iter(of_training))} trains objectives: give --dataset and --samples, too.")
+        from .recipe import pretrain_each
+
+        folder = of_training.setdefault("output_dir", "runs/compare")
+        image = image or os.path.join(folder, "compare.png")
+        runs, failed = pretrain_each(runs, **of_training)
+    if runs:
+        rows = compare(runs, options.sort)
+        show_comparison(rows)
+        if image:
+            draw(image, rows)
+            print(f"Image: {image}")
+    if failed:
+        raise ValueError("\n".join(["not trained:", *failed]))
 
 
 def look_command(options: argparse.Namespace) -> None:
@@ -176,6 +194,7 @@ def positive(text: str) -> int:
     return int(text)
 
 
+TRAINING = ("dataset", "samples", "seeds", "encoder", "eval_dataset", "eval_label", "output_dir")  # of `compare`
 RUN = {"help": "Output folder (--output_dir) of a run."}
 SOURCE = {"metavar": "folder_or_repository", "help": "Folder or Hub id of an encoder."}
 REVISION = {"help": "Branch, tag or commit of the Hub repository."}
@@ -292,9 +311,21 @@ COMMANDS = {  # name: (function, arguments of the example in --help, options)
         compare_command,
         "runs/rotation runs/jigsaw --sort transfer --output compare.png",
         {
-            "runs": {"nargs": "+", "help": "Output folders of runs that were evaluated on the same label."},
+            "runs": {
+                "nargs": "+",
+                "help": "Output folders of runs that were evaluated on the same label; or objectives, with --dataset.",
+            },
             "--sort": {"help": "Column to sort by, the best first, e.g. transfer, cue_share or label_bits."},
             "--output": {"help": "PNG file to draw the comparison to."},
+            "--dataset": {"nargs": "+", "help": "Train the objectives on this data, and compare them."},
+            "--samples": {
+                "type": positive, "metavar": "N", "help": "Samples that each objective sees in training, with repeats.",
+            },
+            "--seeds": {"type": int, "nargs": "+", "help": "Seeds of training. Default: 0; three give a verdict."},
+            "--encoder": {"help": "Pretrained encoder that training starts from. Default: a fresh one."},
+            "--eval_dataset": {"help": "Labelled dataset, if it is another one."},
+            "--eval_label": {"help": "Column of the labels. Default: detected."},
+            "--output_dir": {"help": "Folder of the new runs. Default: runs/compare."},
         },
     ),
     "info": (

@@ -167,6 +167,42 @@ def pretrain(objective: str, dataset: Any = None, encoder: str | None = None, ou
     return Results(recipe.values(given)["output_dir"])
 
 
+def pretrain_each(objectives: Sequence[str], samples: int, output_dir: str, **options) -> tuple[list[str], list[str]]:
+    """Pretrains an encoder with each of several objectives, on the same data and as many samples, and audits it.
+
+    samples: that each sees in training, repeats included: rows, or packed sequences of texts. output_dir: has a folder
+        for each objective. options: of all objectives, as of `pretrain`, e.g. `dataset`.
+    Returns the folders of the finished runs, and a line about each objective that could not be trained; the others are.
+    Raises `ValueError`, before anything is trained, for objectives that repeat, have a folder already, or do not take
+    the options or the data."""
+    if repeated := [name for name in objectives if objectives.count(name) > 1]:
+        raise ValueError(f"{repeated[0]} is named twice. Name each objective once.")
+    recipes = {}
+    for name in objectives:
+        folder = Path(output_dir, name)
+        if folder.exists():
+            raise ValueError(
+                f"{folder} exists. Give another --output_dir, or compare finished runs by their folders, without "
+                "--dataset."
+            )
+        given = {**options, "audit": True, "output_dir": str(folder)}
+        try:
+            recipe = default_recipe(name, given)
+            values = recipe.values(given)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+        batch = values["per_device_train_batch_size"] * values.get("gradient_accumulation_steps", 1)
+        recipes[name] = recipe, {**given, "max_steps": max(samples // batch, 1)}
+    finished, failed = [], []
+    for name, (recipe, given) in recipes.items():
+        try:
+            recipe.run(given)
+            finished.append(given["output_dir"])
+        except ValueError as error:  # hours of the other objectives are not lost
+            failed.append(f"{name}: {error}")
+    return finished, failed
+
+
 def default_recipe(name: str, given: Mapping[str, Any] | None = None) -> Recipe:
     """Returns the recipe that `hf-pretext train` runs: an objective with the defaults of its file (see
     `presets.Preset`).

@@ -91,6 +91,7 @@ def test_checkpoint_of_another_objective_is_refused(tmp_path):
         ({"num_rotations": "4"}, "num_rotations"),
         ({"head_dim": -1}, "head_dim must be 0 or more, but is -1"),
         ({"rotations_per_image": 5}, "between 1 and num_rotations=4.*is 5"),
+        ({"max_shift": 0.6}, "max_shift must be from 0 to 0.5, but is 0.6"),
     ],
 )
 def test_bad_setting_names_the_known_ones(settings, message):

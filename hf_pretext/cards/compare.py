@@ -37,8 +37,7 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
     folders: of finished runs. sort: a column, the best first; default: the order of the folders. Points are hundredths
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
     results, and for runs that were evaluated on different labels or audited on different rows."""
-    if sort is not None and sort not in COLUMNS:
-        raise ValueError(f"--sort {sort}: there is no such column. Give one of {', '.join(COLUMNS)}.")
+    check_sorted(sort)
     results = {os.fspath(folder): read_results(folder) for folder in folders}
     labels = {name: labelled(each) for name, each in results.items()}
     if len(set(labels.values())) > 1:
@@ -53,6 +52,12 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
         return rows
     sign = 1 if sort in LOWER_IS_BETTER else -1
     return sorted(rows, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
+
+
+def check_sorted(sort: str | None) -> None:
+    """Raises `ValueError` for a column to sort by that is not one of `COLUMNS`."""
+    if sort is not None and sort not in COLUMNS:
+        raise ValueError(f"--sort {sort}: there is no such column. Give one of {', '.join(COLUMNS)}.")
 
 
 def labelled(results: Mapping) -> str:

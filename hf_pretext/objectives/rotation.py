@@ -3,7 +3,8 @@
 Gidaris, Singh and Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations",
 ICLR 2018, https://huggingface.co/papers/1803.07728
 
-    pixel_values (B, C, S, S) -> rotated (4B, C, S, S), labels (4B,) -> encoder -> head -> cross-entropy
+    pixel_values (B, C, S, S) -> rotated, and moved if asked (4B, C, S, S), labels (4B,) -> encoder -> head
+    -> cross-entropy
 """
 
 from dataclasses import dataclass
@@ -40,6 +41,8 @@ class RotationTask:
     num_rotations: number of rotations to distinguish. 4: 0, 90, 180 and 270 degrees; 2: 0 and 180 degrees.
     rotations_per_image: number of different rotations that are drawn for each image; default: all of them.
     head_dim: width of the hidden layer of the head; 0: the head is a single linear layer.
+    max_shift: share of the side by which a rotated image is moved at most, up or down and left or right; the pixels at
+        its border fill the rest. Then the place of the object in the image reveals less of the rotation.
     """
 
     _argument_group_name: ClassVar[str] = "objective"
@@ -47,6 +50,7 @@ class RotationTask:
     num_rotations: Literal[2, 4] = 4
     rotations_per_image: int | None = None
     head_dim: int = 256
+    max_shift: float = 0.0
 
     def validate_rotations_per_image(self):
         if self.rotations_per_image is not None and not 1 <= self.rotations_per_image <= self.num_rotations:
@@ -58,6 +62,10 @@ class RotationTask:
     def validate_head_dim(self):
         if self.head_dim < 0:
             raise ValueError(f"head_dim must be 0 or more, but is {self.head_dim}.")
+
+    def validate_max_shift(self):
+        if not 0 <= self.max_shift <= 0.5:
+            raise ValueError(f"max_shift must be from 0 to 0.5, but is {self.max_shift}.")
 
 
 class RotationForPreTraining(PretextModel):
@@ -117,8 +125,10 @@ class RotationForPreTraining(PretextModel):
 
     def ask(self, pixel_values: Tensor) -> Question:
         """Asks by which angle each image was rotated, `(nB,)`."""
-        task = self.task
-        images, labels = rotate(pixel_values, task.num_rotations, task.rotations_per_image, self.generator())
+        task, generator = self.task, self.generator()
+        images, labels = rotate(pixel_values, task.num_rotations, task.rotations_per_image, generator)
+        if task.max_shift:
+            images = moved(images, round(task.max_shift * images.shape[-1]), generator)
         return Question({"pixel_values": images}, labels, task.num_rotations)
 
     def answer(self, pixel_values: Tensor) -> Tensor:
@@ -155,3 +165,16 @@ def rotate(
     draws = torch.rand(batch, num_rotations, device=turned.device, **drawn_by(generator))
     drawn = draws.argsort(dim=1)[:, :per_image].T  # (per_image, B)
     return turned[drawn, torch.arange(batch, device=turned.device)].flatten(0, 1), drawn.flatten()
+
+
+def moved(images: Tensor, most: int, generator: torch.Generator | None = None) -> Tensor:
+    """Moves each image `(N, C, S, S)` by a random number of pixels, at most `most` in each direction, by whole pixels.
+
+    Pixels that leave the image are lost; those at its border are repeated where none are left."""
+    count, side = len(images), images.shape[-1]
+    draws = torch.rand(2, count, device=images.device, **drawn_by(generator))
+    offsets = ((2 * most + 1) * draws).long() - most  # (2, N)
+    rows, columns = (torch.arange(side, device=images.device) + offsets[..., None]).clamp(0, side - 1)  # (N, S) each
+    return images[
+        torch.arange(count, device=images.device)[:, None, None], :, rows[:, :, None], columns[:, None]
+    ].movedim(-1, 1)

@@ -8,7 +8,7 @@ from contract import check_contract
 from torch import nn
 
 from hf_pretext.encoders import build_encoder
-from hf_pretext.objectives.rotation import RotationForPreTraining, rotate
+from hf_pretext.objectives.rotation import RotationForPreTraining, moved, rotate
 
 
 def reference(encoder, head, images):
@@ -119,3 +119,29 @@ def test_turns_are_made_where_the_batch_is():
     output = model(pixel_values=torch.rand(4, 3, IMAGE, IMAGE, device="cuda"))
     assert output.loss.is_cuda and output.labels.is_cuda
     output.loss.backward()
+
+
+def test_moved_images_keep_their_pixels_and_repeat_their_border():
+    images = torch.rand(200, 3, 8, 8)
+    results = moved(images, 2, torch.Generator().manual_seed(0))
+    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
+    offsets = [
+        [(y, x) for y in range(5) for x in range(5) if torch.equal(padded[i, :, y : y + 8, x : x + 8], result)]
+        for i, result in enumerate(results)
+    ]
+    assert all(len(each) == 1 for each in offsets)
+    assert len({each[0] for each in offsets}) == 25  # every place occurs
+    assert torch.equal(moved(images, 0), images)
+
+
+def test_moved_images_keep_their_label():
+    model = RotationForPreTraining.from_encoder(CONFIGS["resnet"](), max_shift=0.2).eval()
+    ramp = torch.arange(IMAGE).float().expand(6, 3, IMAGE, IMAGE).contiguous()  # brighter to the right
+    question = model.ask(ramp)
+    images = question.inputs["pixel_values"]
+    across, down = images.diff(dim=3).mean((1, 2, 3)), images.diff(dim=2).mean((1, 2, 3))
+    signs = torch.stack([across.sign(), down.sign()], dim=1).tolist()
+    assert signs == [[1, 0]] * 6 + [[0, -1]] * 6 + [[-1, 0]] * 6 + [[0, 1]] * 6
+    assert len({tuple(image[0, 0].tolist()) for image in images[:6]}) > 1
+    assert torch.equal(images, model.ask(ramp).inputs["pixel_values"])  # the same draws in each evaluation
+    assert not torch.equal(images, model.train().ask(ramp).inputs["pixel_values"])
