@@ -45,22 +45,24 @@ def audit(
 
     source: folder or Hub id of a checkpoint of hf_pretext with its heads. The further seeds of a run are in the folders
     seed-1, seed-2, ... of its folder. dataset, label: the labelled set and its column of labels; default: those of the
-    run's results.json. nuisance, same, only: see `AuditOptions`. rows: maximum number of rows of each split. revision,
-    encoding, separator, device: as in `evaluation.standalone.evaluate`.
+    run's results.json, opened as there. nuisance, same, only: see `AuditOptions`. rows: maximum number of rows of each
+    split. revision, encoding, separator, device: as in `evaluation.standalone.evaluate`.
 
     Returns the entry "audit" of results.json. Raises `ValueError` for a source without heads or processors, without a
     labelled set, and for columns that it lacks."""
     folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
+    opened: dict[str, Any] = {}
     if dataset is None:
-        dataset, label = evaluated_on(folder, source, label)
+        dataset, label, opened = evaluated_on(folder, source, label)
     model = load(folder, dtype=torch.float32)
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     labelled = LabelledSet(
         dataset,
-        inputs_of(model, folder, str(source)),
+        inputs_of(model, folder, str(source), results_of(folder).get("image_white")),
         label,
-        limit=rows,
-        reading=Reading(encoding=encoding, separator=separator),
+        columns={kind: opened.get(kind) for kind in model.inputs},
+        limit=rows or opened.get("limit"),
+        reading=Reading(encoding=encoding or opened.get("encoding"), separator=separator or opened.get("separator")),
     )
     options = AuditOptions(nuisance=nuisance, same=same, only=only, device=device)
     layout = FORMATS[results_of(folder).get("layout", "contiguous")]
@@ -82,12 +84,13 @@ def results_of(folder: str) -> dict:
     return read_json(path) if path.exists() else {}
 
 
-def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> tuple[str, str]:
-    """Returns the labelled set and the label of a run, from its results.json. Raises `ValueError` without one."""
+def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> tuple[str, str, dict[str, Any]]:
+    """Returns the labelled set and the label of a run, and how the set was opened (see `LabelledRows.opened_with`),
+    from its results.json. Raises `ValueError` without one."""
     transfer = results_of(folder).get("transfer", {})
     if "dataset" not in transfer:
         raise ValueError(f"{source} does not say on what it was evaluated. Give a labelled set with --dataset.")
-    return transfer["dataset"], label or transfer["label"]
+    return transfer["dataset"], label or transfer["label"], transfer.get("opened_with", {})
 
 
 def seeds_of(folder: str) -> list[str]:
@@ -96,13 +99,14 @@ def seeds_of(folder: str) -> list[str]:
     return [folder, *(str(path.parent) for path in others)]
 
 
-def inputs_of(model: PretextModel, folder: str, source: str) -> Inputs:
-    """Returns the inputs of a saved model, without augmentation. Raises `ValueError` if it has no processors."""
+def inputs_of(model: PretextModel, folder: str, source: str, white: int | None = None) -> Inputs:
+    """Returns the inputs of a saved model, without augmentation. white: value of white in images of more than 8 bits.
+    Raises `ValueError` if it has no processors."""
     views, made = model.views_of(model.task), []
     classes = modality_classes(model.inputs, views, model.one_text_a_row)
     for kind, modality in classes.items():
         modality.check_packages()
-        made.append(modality.from_saved(processor_folder(folder, kind), model.readers[kind], source))
+        made.append(modality.from_saved(processor_folder(folder, kind), model.readers[kind], source, None, white))
     return Inputs(*made, views=views)
 
 

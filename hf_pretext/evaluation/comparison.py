@@ -138,8 +138,8 @@ def over_seeds(transfers: Sequence[dict], method: str, metric: str) -> dict:
 
 
 def described(labelled: LabelledSet, fine_tuning: FineTuning | None = None) -> dict:
-    """Describes a labelled set for results.json: source, label, classes, rows of each split, rows left out. With
-    fine-tuning, also its settings."""
+    """Describes a labelled set for results.json: source, label, classes, how it was opened, rows of each split, rows
+    left out. With fine-tuning, also its settings."""
     return {
         "dataset": relative(labelled.name),
         "revision": labelled.revision,
@@ -147,6 +147,7 @@ def described(labelled: LabelledSet, fine_tuning: FineTuning | None = None) -> d
         "classes": labelled.labels.names,
         "rows": {split: len(values) for split, values in labelled.labels.splits.items()},
         "left_out": dict(labelled.left_out),
+        **({"opened_with": labelled.opened_with} if labelled.opened_with else {}),
         **({FINE_TUNE: asdict(fine_tuning)} if fine_tuning else {}),
     }
 

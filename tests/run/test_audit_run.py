@@ -48,9 +48,9 @@ def test_the_card_and_the_terminal_show_it(audited, capsys):
 
 
 def test_the_folder_of_the_run_gives_the_same_metrics(audited):
-    """With all that the run had: labelled set and label are those of its results."""
+    """With all that the run had: labelled set, label and number of rows are those of its results."""
     folder, results = audited
-    again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), rows=64, device="cpu")
+    again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), device="cpu")
     assert again["cues"] == results["audit"]["cues"]
     of_run = results["audit"]["task"]["trained"]
     assert again["task"]["trained"] == {name: value for name, value in of_run.items() if name != "overfitting"}
@@ -63,7 +63,7 @@ def test_the_command_writes_into_the_run(audited, capsys):
     folder, _ = audited
     before = json.loads((folder / "results.json").read_text())
     with pytest.raises(SystemExit) as ended:
-        command(["audit", str(folder), "--only", "cues", "--rows", "64"])
+        command(["audit", str(folder), "--only", "cues"])
     assert not ended.value.code
     printed = capsys.readouterr().out
     assert "cues of the pretext task" in printed and f"Written to {folder}/README.md" in printed
