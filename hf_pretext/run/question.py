@@ -84,8 +84,9 @@ def cut_of(request: "Request", inputs: Inputs, index: int, limit: int | None) ->
         return str(error)
     labels = {row.label for split in SPLITS for row in rows.rows(split)}
     if not asked and not 2 <= len(labels) <= MOST_CLASSES * len(rows):
-        values = f"{len(labels):,} value{'s' * (len(labels) > 1)}"
-        return f"the column {rows.label!r} of {rows.name} has {values} in {len(rows):,} rows"
+        if len(labels) == 1:
+            return f"all {len(rows):,} rows of {rows.name} have the same {rows.label}"
+        return f"the column {rows.label!r} of {rows.name} has {len(labels):,} values in {len(rows):,} rows"
     others = [row for split in rows.splits if split != "train" for row in rows.rows(split)]
     train = rows.rows("train")[0].source
     left_out = [row for row in others if row.source is train]
