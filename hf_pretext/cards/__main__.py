@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..utils.files import write_text
 from . import publish, tasks
+from .compare import draw
 from .results import hardware, read_results
 from .summary import BOLD, labels, notes, probe
 from .tables import MISSING, figure, unshown, words
@@ -144,6 +145,8 @@ def main() -> None:
     write_text(readme, TABLE.sub(lambda match: match[1] + rows + match[2], readme.read_text()))
     write_text(root.parent / "docs" / "results.md", results_page(all_results))
     write_text(root.parent / "docs" / "which_task.md", tasks.page(all_results))
+    if groups := tasks.audited(all_results):
+        draw(root.parent / "docs" / tasks.CRITERIA_IMAGE, [row for rows in groups.values() for row in rows])
     write_text(root.parent / "docs" / "presets.md", tasks.presets_page(all_results))
     tasks.write_measured(all_results)
 

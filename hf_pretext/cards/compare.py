@@ -38,7 +38,16 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
     results, and for runs that were evaluated on different labels or audited on different rows."""
     check_sorted(sort)
-    results = {os.fspath(folder): read_results(folder) for folder in folders}
+    rows = compared({os.fspath(folder): read_results(folder) for folder in folders})
+    if sort is None:
+        return rows
+    sign = 1 if sort in LOWER_IS_BETTER else -1
+    return sorted(rows, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
+
+
+def compared(results: Mapping[str, Mapping]) -> list[Row]:
+    """Returns a row of each run, see `compare`. results: of runs, by name. Raises `ValueError` for runs that were
+    evaluated on different labels or audited on different rows."""
     labels = {name: labelled(each) for name, each in results.items()}
     if len(set(labels.values())) > 1:
         apart = "; ".join(f"{name}: {label}" for name, label in labels.items())
@@ -47,11 +56,7 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
     if len({(audit["dataset"], str(audit["rows"])) for audit in audits.values()}) > 1:
         raise ValueError(f"The audits of {', '.join(audits)} are on different rows. Audit them on the same ones.")
     common = set.intersection(*map(properties, audits.values())) if audits else set()
-    rows = [{"run": name, **criteria(each, common)} for name, each in results.items()]
-    if sort is None:
-        return rows
-    sign = 1 if sort in LOWER_IS_BETTER else -1
-    return sorted(rows, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
+    return [{"run": name, **criteria(each, common)} for name, each in results.items()]
 
 
 def check_sorted(sort: str | None) -> None:

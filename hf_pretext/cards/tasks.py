@@ -9,11 +9,13 @@ from pathlib import Path
 
 from ..presets import CONTINUED_RATE, LARGE_EPOCHS, LARGE_ROWS, MOST_EPOCHS, Encoder, Preset
 from ..registry import OBJECTIVES, described, modality_class, names, objective_class, preset
+from .compare import Row, compared, labelled, markdown
 from .results import device
 from .summary import BOLD, listed, notes, probe, rankings
 from .tables import figure
 
 SAME = 0.02  # relative difference of numbers of samples
+CRITERIA_IMAGE = "which_task.png"  # in docs/
 MEASURED = Path(__file__).parent.parent / "presets" / "measured.json"
 PAGE = """# Which task for which data?
 
@@ -36,6 +38,17 @@ RANKED = """## On the same data and label
 Top-1 accuracy of the best recipe of each objective, with the gain over random in parentheses; bold as above. \
 Encoders, training data and samples seen differ, so small differences say nothing. Start with an objective near \
 the front, and compare on labels of your own (`hf-pretext evaluate`). A verdict needs three seeds (`--seeds 0 1 2`).
+
+"""
+CRITERIA = """## By five criteria
+
+Audited recipes ([audit](audit.md)), those with one label together: how much of the task its best single cue reveals; \
+what the encoder knows more than random ones, of the label and of all other properties; how much a sample teaches, and \
+how much more the model knows of train; how far the encoder beats a random one; and what that cost. They are never one \
+grade. A dash is what was not measured. `hf-pretext compare` prints this table for runs of yours, and trains several \
+objectives on your data.
+
+![Bars of each criterion for each audited recipe]({image})
 
 """
 PRESETS = """# Defaults of `hf-pretext train`
@@ -190,4 +203,21 @@ def page(all_results: list[dict]) -> str:
     probes = [probe(results) for results in all_results]
     doubts, ranked = notes(probes), [f"- {line}" for line in rankings(probes)]
     parts = [PAGE.format(**facts(all_results)) + "\n".join(lines), doubts, RANKED + "\n".join(ranked) if ranked else ""]
+    if groups := audited(all_results):
+        parts += [CRITERIA.format(image=CRITERIA_IMAGE).strip(), *(criteria_table(*group) for group in groups.items())]
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def audited(all_results: list[dict]) -> dict[str, list[Row]]:
+    """Returns the rows of the audited recipes by five criteria (see `compare`), by the label that they have."""
+    by_label: dict[str, dict[str, dict]] = {}
+    for results in all_results:
+        if "audit" in results:
+            by_label.setdefault(labelled(results), {})[results["recipe"]] = results
+    return {label: compared(some) for label, some in sorted(by_label.items())}
+
+
+def criteria_table(label: str, rows: list[Row]) -> str:
+    """Returns the table of recipes of one label, with links to their cards."""
+    linked = [{**row, "run": f"[{row['run']}](../model_cards/{row['run']}/README.md)"} for row in rows]
+    return f"Label: {label}.\n\n{markdown(linked)}"

@@ -8,7 +8,9 @@ from conftest import REPOSITORY
 from PIL import Image
 from test_audit_card import entry as audit_entry
 
+from hf_pretext.cards import read_results
 from hf_pretext.cards.compare import COLUMNS, LOWER_IS_BETTER, compare, draw, markdown
+from hf_pretext.cards.tasks import page
 from hf_pretext.cards.terminal import show_comparison
 
 RECORDED = REPOSITORY / "model_cards"
@@ -81,3 +83,19 @@ def test_runs_of_other_labels_and_unknown_columns_are_refused():
 def test_an_image_is_drawn(audited, tmp_path):
     draw(tmp_path / "compare.png", compare([audited, COLORIZATION]))
     assert Image.open(tmp_path / "compare.png").size[0] > 1500
+
+
+def test_the_page_has_the_audited_recipes_by_label(audited):
+    results = [read_results(folder) for folder in (audited, COLORIZATION, RECORDED / "masked_lm_reviews")]
+    results[0]["recipe"], results[2]["audit"] = "rotation_emoji", results[0]["audit"]
+    text = page(results)
+    section = text.partition("## By five criteria")[2]
+    assert "![" in section and "(which_task.png)" in section
+    of_emoji, of_reviews = section.partition("Label: sentiment of ")[::2]
+    assert "Label: group of emoji." in of_emoji and "Label: group" not in of_reviews
+    row = "| [rotation_emoji](../model_cards/rotation_emoji/README.md) | rotation | 75% (thumbnail) | +0.500 |"
+    assert row in of_emoji and "colorization" not in section
+    assert "masked_lm_reviews" in of_reviews
+    for each in results:
+        each.pop("audit", None)
+    assert "five criteria" not in page(results)
