@@ -80,6 +80,7 @@ def test_it_learns_changes_nothing_else_and_is_the_same_once_more(name, epochs, 
     assert fine_tune(encoder, stripes, settings) == measured
 
 
+@pytest.mark.slow
 def test_the_rate_is_the_one_that_is_best_on_validation(stripes):
     encoder = built("resnet")
     rates = {rate: fine_tune(encoder, stripes, FineTuning(3, (rate,), 16)) for rate in (1e-7, 1e-2)}
@@ -195,6 +196,7 @@ def test_images_that_are_not_in_memory(monkeypatch):
 # from the command line
 
 
+@pytest.mark.slow
 def test_a_saved_encoder_from_the_command_line(tmp_path, capsys):
     hf_pretext.RotationForPreTraining.from_encoder(built("resnet")).save_pretrained(tmp_path / "ours")
     default_processor(IMAGE).save_pretrained(tmp_path / "ours")

@@ -91,6 +91,7 @@ def test_an_encoder_of_ours_that_was_saved_without_its_heads(ours, tmp_path):
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_an_encoder_without_a_processor_takes_a_size(ours, tmp_path):
     AutoModel.from_pretrained(ours).save_pretrained(tmp_path / "alone")
     with pytest.raises(ValueError, match="alone has no image processor"):
@@ -102,6 +103,7 @@ def test_an_encoder_without_a_processor_takes_a_size(ours, tmp_path):
     assert figures[0] == figures[1]
 
 
+@pytest.mark.slow
 def test_a_revision_of_a_repository(ours, tmp_path, monkeypatch):
     repository = "tester/encoder"
     with online(tmp_path / "hub", monkeypatch) as hub:

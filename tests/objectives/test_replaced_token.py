@@ -455,6 +455,7 @@ def test_a_batch_without_words_has_no_loss_of_the_generator():
     assert all(value.isfinite() for value in output.logs.values())
 
 
+@pytest.mark.slow
 def test_it_learns():
     """Texts that count upwards: a replaced token breaks the order, so that it can be detected."""
     torch.manual_seed(0)

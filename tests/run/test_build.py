@@ -254,6 +254,7 @@ def test_a_half_precision_encoder_and_a_labelled_set_without_splits(tmp_path, em
     assert results["data"]["rows"] == 44 and results["transfer"]["rows"]["test"] == 12
 
 
+@pytest.mark.slow
 def test_towers_start_from_elsewhere_and_stay_frozen(tmp_path, capsys):
     """From a checkpoint of rotation: batch norm in pieces is no matter where it is frozen."""
     torch.manual_seed(7)

@@ -77,6 +77,7 @@ def test_pairs_with_an_evaluation_and_towers_name_nothing(secret, tmp_path):
     assert leaks(secret / "run", tmp_path / "staged") == set()
 
 
+@pytest.mark.slow
 def test_a_codebook_names_nothing(secret, tmp_path):
     small = dict(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     image = transformers.ViTModel(transformers.ViTConfig(**small, image_size=64, patch_size=16))

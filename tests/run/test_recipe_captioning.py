@@ -21,6 +21,7 @@ CONFIGS = {"bert": BertConfig, "gpt2": GPT2Config}
 pytestmark = pytest.mark.usefixtures("cache")
 
 
+@pytest.mark.slow
 def test_smoke_run_with_languages_writes_captions_in_each(tmp_path):
     options = ("--other_captions", "translations", "--caption_languages", "es", "fr")
     folder, output = smoke_run(CAPTIONING, "--use_cpu", *options, output_dir=tmp_path / "run")

@@ -10,7 +10,7 @@ from recipe_runs import refused, smoke_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 CAUSAL_LM = "causal_lm_reviews"
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = [pytest.mark.usefixtures("cache"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,9 @@ pytestmark = pytest.mark.usefixtures("cache")
 AUDIO_VISUAL, XDC, SOUNDNET = "audio_visual_atari", "xdc_atari", "soundnet_atari"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "folders"),
-    [
-        (AUDIO_VISUAL, ("audio", "video")),
-        pytest.param(XDC, ("audio", "video"), marks=pytest.mark.slow),
-        pytest.param(SOUNDNET, ("",), marks=pytest.mark.slow),
-    ],
+    ("name", "folders"), [(AUDIO_VISUAL, ("audio", "video")), (XDC, ("audio", "video")), (SOUNDNET, ("",))]
 )
 def test_smoke_runs_measure_each_encoder_next_to_its_baselines(name, folders, tmp_path):
     results = main(name, output_dir=tmp_path / "run")

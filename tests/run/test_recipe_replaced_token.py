@@ -36,6 +36,7 @@ def run_without_hf_pretext(lines: str, folder) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_smoke_run_leaves_an_encoder_and_shows_what_it_measured(smoke):
     folder, output = smoke
     for words in ("trained (replaced_token)", "random", "TF-IDF", "majority", "10% of labels", "generator_accuracy"):
@@ -51,6 +52,7 @@ def test_smoke_run_leaves_an_encoder_and_shows_what_it_measured(smoke):
     assert "ModernBertModel torch.Size([2, 32])" in run_without_hf_pretext(lines_of(folder), folder)
 
 
+@pytest.mark.slow
 def test_an_electra_keeps_its_head_and_loads_where_hf_pretext_is_not_installed(tmp_path):
     config = ElectraConfig(vocab_size=500, embedding_size=16, hidden_size=32, num_hidden_layers=1,
                            num_attention_heads=2, intermediate_size=32, max_position_embeddings=128)  # fmt: skip

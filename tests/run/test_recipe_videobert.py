@@ -49,6 +49,7 @@ def test_frames_that_are_no_multiple_of_the_visual_words_are_refused(films):
     assert "25 frames (--num_frames) can't be cut into 12 pieces of equal length (--num_words)" in message
 
 
+@pytest.mark.slow
 def test_the_frozen_encoder_may_be_named_only(films, tmp_path):
     run = tmp_path / "run"
     main(VIDEOBERT, "--dataset", films, *UNMEASURED, "--store_word_encoder", "False", output_dir=run)

@@ -70,6 +70,7 @@ def test_python_trains_on_a_dataset_object_and_returns_results(place, rows):
     assert "rotation: mine/results.json" in repr(results)
 
 
+@pytest.mark.slow
 def test_python_on_the_embedded_set_shows_tables(place):
     results = hf_pretext.pretrain("rotation", eval_rows=40, **SHORT)
     (title,) = results.tables

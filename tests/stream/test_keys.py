@@ -196,6 +196,7 @@ def test_a_round_reads_rows_without_random_changes_in_batches_of_one_device(tmp_
     assert max(changed) > 0.1, "training has the changes"
 
 
+@pytest.mark.slow
 def test_another_batch_size_on_resume_skips_and_repeats_no_round(tmp_path):
     """A round is 100 rows, and 13 steps of 8: the second begins after 104 samples."""
     options = dict(save_steps=1, max_steps=18)
