@@ -62,7 +62,7 @@ def reordered(contexts: Contexts) -> Contexts:
 def answers_over(
     base: np.ndarray, model: PretextModel, questions: Callable[[str], Iterator[Question]]
 ) -> dict[str, float]:
-    """Measures the answers of a model over a base, see `TaskAudit.answers`. Accuracy does not depend on the temperature.
+    """Measures the answers of a model over a base, see `TaskAudit.answers`. The temperature does not change accuracy.
 
     base: log-probabilities of the answers, `(classes,)`. questions: those of a split."""
     best = int(answered(base, model, questions("validation"), SHARPNESS)[BITS].argmax())

@@ -1,0 +1,125 @@
+"""Audit of tasks that ask about the cells of a grid over images: colorization.
+
+model with `ask` and `answer`, labelled set -> see `TaskAudit`
+
+Bits are over the frequency of the answers in the cells of train, which has 0 bits. Readers count in up to `COUNTED`
+cells of train; all else is of up to `CELLS` cells of each split. Cells are drawn from all images, always the same ones.
+"""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..evaluation.labelled_set import LabelledSet
+from ..evaluation.transfer import SPLITS
+from ..modeling import PretextModel
+from ..modules.cell_cues import CellCue
+from ..modules.cues import Question
+from ..modules.masking import IGNORED, positions_of
+from .class_cues import MOST, SEED, partners, share
+from .counted import answers_over, sufficient
+from .counts import Contexts
+from .image_task import ImageTask
+from .readers import log_marginal
+from .task import CONFLICT, WITHOUT, asks, in_evaluation
+
+CELLS, COUNTED = 2**15, 2**20
+EXCHANGED = 4  # cells of an image whose cues are exchanged at a time
+FREQUENCY = "frequency of answers"  # of train: the base, which has 0 bits
+
+
+class CellCues(ImageTask):
+    """Audits the answers of a model that predicts a class of each cell of images. Cells of an image are alike, so that
+    its metrics are as reliable as their number of images, not of cells."""
+
+    unit, most = "cell", MOST
+
+    @staticmethod
+    def fits(model: type[PretextModel] | PretextModel) -> bool:
+        return asks(model, "image", CellCue)
+
+    @in_evaluation
+    def sufficiency(self) -> dict[str, dict]:
+        """See `TaskAudit` and `counted.sufficient`."""
+        read = {split: self._read(split, COUNTED if split == "train" else CELLS) for split in SPLITS}
+        cues = [
+            (cue.name, role, {split: (contexts[cue.name], right) for split, (contexts, right) in read.items()})
+            for cue, role in self.roles.items()
+        ]
+        return sufficient(FREQUENCY, cues, np.exp(self.base))
+
+    @in_evaluation
+    def answers(self) -> dict[str, float]:
+        return answers_over(self.base, self.model, lambda split: self._some(split, CELLS))
+
+    @in_evaluation
+    def reliance(self) -> dict[str, dict[str, float]]:
+        """See `TaskAudit`. Images have the cue of another image, in `EXCHANGED` cells if it is one of cells. The
+        answers in these cells are compared with those of the same cells of the other image."""
+        cues = [cue for cue in self.roles if cue.exchanged is not None]
+        without, conflict = ({cue.name: [] for cue in cues} for _ in range(2))
+        for number, question in enumerate(self._questions("test")):
+            count = len(question.labels)
+            if count < 2:  # no other image to exchange with
+                continue
+            generator = torch.Generator().manual_seed(SEED + number)
+            others, _ = partners(torch.arange(count), generator)
+            cells = drawn(question.labels, generator)
+            where = positions_of(cells)
+            right, of_others = (labels[where].cpu() for labels in (question.labels, question.labels[others]))
+            for cue in cues:
+                predicted = self._predicted(cue, question, others, cells)
+                without[cue.name].append(predicted == right)
+                conflict[cue.name].append((predicted == of_others)[right != of_others])
+        return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
+
+    def _predicted(self, cue: CellCue, question: Question, others: Tensor, cells: Tensor) -> Tensor:
+        """Returns what the model predicts for cells (`(N, g, g)`, bool) with the cue of other images, `(M,)`."""
+        pixels = self._pixels(question)
+        changed = self._with_pixels(question, cue.exchanged(pixels, pixels[others.to(self.device)], cells))
+        return self.model.answer(asked=cells, **changed.inputs).argmax(1).cpu()
+
+    def _some(self, split: str, most: int) -> Iterator[Question]:
+        """Yields the questions of a split about a random part of the cells, about `most` of them."""
+        images = len(self.sets[split].rows(split))
+        for number, question in enumerate(self._questions(split)):
+            generator = torch.Generator().manual_seed(SEED + number)
+            left_out = (
+                torch.rand(question.labels.shape, generator=generator) * images * question.labels[0].numel() > most
+            )
+            yield question._replace(labels=question.labels.masked_fill(left_out.to(self.device), IGNORED))
+
+    def _read(self, split: str, most: int) -> tuple[dict[str, Contexts], np.ndarray]:
+        """Returns the contexts of each cue in cells of a split, and the right answers, `(n,)` each."""
+        contexts, right = {cue.name: [] for cue in self.roles}, []
+        for question in self._some(split, most):
+            where = positions_of(question.labels != IGNORED)
+            pixels, side = self._pixels(question), question.labels.shape[1]
+            right.append(question.labels[where].cpu().numpy())
+            for cue in self.roles:
+                contexts[cue.name].append([values[where].cpu().numpy() for values in cue.read(pixels, side)])
+        joined = {name: [np.concatenate(one) for one in zip(*parts, strict=True)] for name, parts in contexts.items()}
+        return joined, np.concatenate(right)
+
+    @cached_property
+    def base(self) -> np.ndarray:
+        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
+        right, classes = [], 0
+        for question in self._some("train", COUNTED):
+            right.append(question.labels[question.labels != IGNORED].cpu().numpy())
+            classes = question.classes
+        return log_marginal(np.concatenate(right), classes)
+
+
+def drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
+    """Draws `EXCHANGED` cells of each image, or all if there are fewer. labels: `(N, g, g)`. Returns `(N, g, g)`,
+    bool."""
+    draws = torch.rand(labels.flatten(1).shape, generator=generator)
+    chosen = draws.topk(min(EXCHANGED, draws.shape[1])).indices
+    return torch.zeros(draws.shape, dtype=torch.bool).scatter_(1, chosen, True).view(labels.shape).to(labels.device)
+
+
+TASK_AUDIT = CellCues
