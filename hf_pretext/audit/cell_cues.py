@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cell_cues import CellCue
@@ -21,9 +20,8 @@ from ..modules.cues import Question
 from ..modules.masking import IGNORED, positions_of
 from .class_cues import MOST, SEED, partners, share
 from .counted import answers_over, sufficient
-from .counts import Contexts
+from .counts import Contexts, Seen, interpolated
 from .image_task import ImageTask
-from .readers import log_marginal
 from .task import CONFLICT, WITHOUT, asks, in_evaluation
 
 CELLS, COUNTED = 2**15, 2**20
@@ -106,12 +104,13 @@ class CellCues(ImageTask):
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
-        right, classes = [], 0
+        """Log-probabilities of the answers by their frequency in train, `(classes,)`. Smoothed by Witten-Bell, as the
+        readers are: half a count for each of many classes would take a share of all others, that readers give back."""
+        counts = 0
         for question in self._some("train", COUNTED):
-            right.append(question.labels[question.labels != IGNORED].cpu().numpy())
-            classes = question.classes
-        return log_marginal(np.concatenate(right), classes)
+            right = question.labels[positions_of(question.labels != IGNORED)]
+            counts = counts + right.bincount(minlength=question.classes).cpu().numpy()
+        return np.log(interpolated(Seen(counts, counts.sum(), (counts > 0).sum()), 1.0, 1 / len(counts)))
 
 
 def drawn(labels: Tensor, generator: torch.Generator) -> Tensor:
