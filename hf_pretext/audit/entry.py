@@ -21,7 +21,7 @@ from ..utils.files import without_nan
 from ..utils.paths import relative
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
-from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, task_audit
 from .transformations import Transformation, image_transformations
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
@@ -220,7 +220,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
         name: {
             "role": each["role"],
             "error": each.get("error"),
-            **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY)},
+            **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY, EXPLAINED) if metric in each},
             **{
                 metric: mean_and_spread([of_seed[name][metric] for of_seed in reliances])
                 for metric in reliances[0].get(name, {})

@@ -20,13 +20,13 @@ SWEEPS = 16  # at each size of the image, from the smallest one
 class PatchCue:
     """A cue of hidden patches.
 
-    name: in tables. fill: images in [0, 1], `(N, 3, H, W)`, and which of their pixels are known, `(N, 1, H, W)`, bool
-    -> images, in which unknown pixels are filled in by the cue; values of unknown pixels are not used. exchanged:
-    (images, known, images of other examples, which of their pixels are known) -> the former with the cue of the latter;
-    None for a cue that can't be exchanged."""
+    name: in tables. fill: images in [0, 1], `(N, 3, H, W)`, which of their pixels are known, `(N, 1, H, W)`, bool, and
+    the number of rows and columns of patches -> images, in which unknown pixels are filled in by the cue; values of
+    unknown pixels are not used. exchanged: (images, known, images of other examples, which of their pixels are known)
+    -> the former with the cue of the latter; None for a cue that can't be exchanged."""
 
     name: str
-    fill: Callable[[Tensor, Tensor], Tensor]
+    fill: Callable[[Tensor, Tensor, int], Tensor]
     exchanged: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor] | None = None
 
 
@@ -35,7 +35,7 @@ def mean_of_known(images: Tensor, known: Tensor) -> Tensor:
     return (images * known).sum((2, 3), keepdim=True) / known.sum((2, 3), keepdim=True)
 
 
-def filled_by_mean(images: Tensor, known: Tensor) -> Tensor:
+def filled_by_mean(images: Tensor, known: Tensor, side: int = 1) -> Tensor:
     """Fills images with the mean colour of their known pixels."""
     return torch.where(known, images, mean_of_known(images, known))
 
@@ -45,13 +45,27 @@ def with_known_mean_of(images: Tensor, known: Tensor, others: Tensor, known_of_o
     return images + mean_of_known(others, known_of_others) - mean_of_known(images, known)
 
 
-def filled_by_mirror(images: Tensor, known: Tensor) -> Tensor:
+def filled_by_near(images: Tensor, known: Tensor, side: int) -> Tensor:
+    """Fills each patch with the mean colour of the known ones among its eight neighbours, or else of those that are
+    filled already, from near to far."""
+    size, given = images.shape[-2:], F.adaptive_avg_pool2d(known.to(images.dtype), side) == 1
+    colours = F.adaptive_avg_pool2d(images, side)
+    for _ in range(side):
+        share, total = (
+            F.avg_pool2d(each, 3, stride=1, padding=1) for each in (given.to(images.dtype), colours * given)
+        )
+        colours = torch.where(given, colours, total / share.clamp(min=1 / 9))
+        given = share > 0
+    return torch.where(known, images, F.interpolate(colours, size, mode="nearest"))
+
+
+def filled_by_mirror(images: Tensor, known: Tensor, side: int = 1) -> Tensor:
     """Fills images with their pixels on the other side, right for left; with their mean colour where these are not
     known either."""
     return torch.where(known, images, filled_by_mean(images, known).flip(-1))
 
 
-def filled_smoothly(images: Tensor, known: Tensor) -> Tensor:
+def filled_smoothly(images: Tensor, known: Tensor, side: int = 1) -> Tensor:
     """Fills images so that each filled pixel is about the mean of its four neighbours (harmonic interpolation), from
     coarse to fine: images of half the size are filled first, enlarged, and smoothed by `SWEEPS` steps."""
     height, width = images.shape[-2:]
@@ -73,10 +87,7 @@ def mean_of_neighbours(images: Tensor) -> Tensor:
     return (wide[..., 2:, 1:-1] + wide[..., :-2, 1:-1] + wide[..., 1:-1, 2:] + wide[..., 1:-1, :-2]) / 4
 
 
-def filled_by_near(images: Tensor, known: Tensor) -> Tensor:
-    raise NotImplementedError
-
-
 VISIBLE_MEAN = PatchCue("mean of visible pixels", filled_by_mean, with_known_mean_of)
+NEAR_MEAN = PatchCue("mean of near patches", filled_by_near)
 MIRROR = PatchCue("mirrored image", filled_by_mirror)
 SMOOTH = PatchCue("smooth fill", filled_smoothly)
