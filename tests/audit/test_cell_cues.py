@@ -142,3 +142,12 @@ def test_the_entry_of_colorization(emoji):
     assert entry["cues"].keys() == names | {FREQUENCY, SHUFFLED}
     assert entry["cues"][GRAY.name]["bits"]["mean"] > 0.2
     assert "without" in entry["cues"][GRAY.name] and "without" not in entry["cues"][PLACE.name]
+
+
+def test_an_encoder_that_saw_grey_is_measured_in_grey(emoji):
+    """Its metrics are those of an encoder of grey images, whose colours are still to be read."""
+    by_who = {"trained": [lambda: colorization(0)], "random": [lambda: colorization(1)]}
+    only = AuditOptions(only=("information", "transformations"))
+    of_colours, of_gray = (Audit(some, only).entry(by_who)["encoders"]["image"] for some in (emoji, emoji.in_gray()))
+    assert of_colours == of_gray and of_colours["gray"] and "bits_mean_color" in of_colours["trained"]
+    assert "invariance_flip" in of_colours["trained"] and "invariance_hue" not in of_colours["trained"]
