@@ -3,7 +3,8 @@
 model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
 Bits are over the frequency of the answers in the cells of train, which has 0 bits. Readers count in up to `COUNTED`
-cells of train; all else is of up to `CELLS` cells of each split. Cells are drawn from all images, always the same ones.
+cells of train; all else is of up to `CELLS` cells of each split. Cells are drawn from all images of a split that is not
+too large, always the same ones.
 """
 
 from collections.abc import Iterator
@@ -13,18 +14,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cell_cues import CellCue
 from ..modules.cues import Question
 from ..modules.masking import IGNORED, positions_of
-from .class_cues import MOST, SEED, partners, share
+from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
 from .counts import Contexts, Seen, interpolated
 from .image_task import ImageTask
-from .task import CONFLICT, WITHOUT, asks, in_evaluation
+from .task import CONFLICT, WITHOUT, asks, in_evaluation, spaced
 
-CELLS, COUNTED = 2**15, 2**20
+MOST = {"train": 1000, "validation": 1000, "test": 1000}  # images, evenly spaced
+CELLS = 2**15
+COUNTED_IMAGES, COUNTED = 4000, 2**20  # of train, and cells of them
 EXCHANGED = 4  # cells of an image whose cues are exchanged at a time
 FREQUENCY = "frequency of answers"  # of train: the base, which has 0 bits
 
@@ -35,6 +39,10 @@ class CellCues(ImageTask):
 
     unit, most = "cell", MOST
 
+    def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
+        super().__init__(model, labelled, device)
+        self.counted = spaced(labelled, "train", COUNTED_IMAGES)
+
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
         return asks(model, "image", CellCue)
@@ -42,7 +50,7 @@ class CellCues(ImageTask):
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
         """See `TaskAudit` and `counted.sufficient`."""
-        read = {split: self._read(split, COUNTED if split == "train" else CELLS) for split in SPLITS}
+        read = {"train": self._read(self._counted()), **{s: self._read(self._some(s)) for s in SPLITS[1:]}}
         cues = [
             (cue.name, role, {split: (contexts[cue.name], right) for split, (contexts, right) in read.items()})
             for cue, role in self.roles.items()
@@ -51,7 +59,7 @@ class CellCues(ImageTask):
 
     @in_evaluation
     def answers(self) -> dict[str, float]:
-        return answers_over(self.base, self.model, lambda split: self._some(split, CELLS))
+        return answers_over(self.base, self.model, self._some)
 
     @in_evaluation
     def reliance(self) -> dict[str, dict[str, float]]:
@@ -80,20 +88,18 @@ class CellCues(ImageTask):
         changed = self._with_pixels(question, cue.exchanged(pixels, pixels[others.to(self.device)], cells))
         return self.model.answer(asked=cells, **changed.inputs).argmax(1).cpu()
 
-    def _some(self, split: str, most: int) -> Iterator[Question]:
-        """Yields the questions of a split about a random part of the cells, about `most` of them."""
-        images = len(self.sets[split].rows(split))
-        for number, question in enumerate(self._questions(split)):
-            generator = torch.Generator().manual_seed(SEED + number)
-            left_out = (
-                torch.rand(question.labels.shape, generator=generator) * images * question.labels[0].numel() > most
-            )
-            yield question._replace(labels=question.labels.masked_fill(left_out.to(self.device), IGNORED))
+    def _counted(self) -> Iterator[Question]:
+        """Yields questions about the cells of train that are counted."""
+        return some_of(self._questions("train", self.counted), len(self.counted.rows("train")), COUNTED)
 
-    def _read(self, split: str, most: int) -> tuple[dict[str, Contexts], np.ndarray]:
-        """Returns the contexts of each cue in cells of a split, and the right answers, `(n,)` each."""
+    def _some(self, split: str) -> Iterator[Question]:
+        """Yields questions about the cells of a split on which answers are measured."""
+        return some_of(self._questions(split), len(self.sets[split].rows(split)), CELLS)
+
+    def _read(self, questions: Iterator[Question]) -> tuple[dict[str, Contexts], np.ndarray]:
+        """Returns the contexts of each cue in the cells that are asked, and the right answers, `(n,)` each."""
         contexts, right = {cue.name: [] for cue in self.roles}, []
-        for question in self._some(split, most):
+        for question in questions:
             where = positions_of(question.labels != IGNORED)
             pixels, side = self._pixels(question), question.labels.shape[1]
             right.append(question.labels[where].cpu().numpy())
@@ -107,10 +113,18 @@ class CellCues(ImageTask):
         """Log-probabilities of the answers by their frequency in train, `(classes,)`. Smoothed by Witten-Bell, as the
         readers are: half a count for each of many classes would take a share of all others, that readers give back."""
         counts = 0
-        for question in self._some("train", COUNTED):
+        for question in self._counted():
             right = question.labels[positions_of(question.labels != IGNORED)]
             counts = counts + right.bincount(minlength=question.classes).cpu().numpy()
         return np.log(interpolated(Seen(counts, counts.sum(), (counts > 0).sum()), 1.0, 1 / len(counts)))
+
+
+def some_of(questions: Iterator[Question], images: int, most: int) -> Iterator[Question]:
+    """Yields questions about a random part of the cells, about `most` of those of all images."""
+    for number, question in enumerate(questions):
+        draws = torch.rand(question.labels.shape, generator=torch.Generator().manual_seed(SEED + number))
+        left_out = draws * images * question.labels[0].numel() > most
+        yield question._replace(labels=question.labels.masked_fill(left_out.to(question.labels.device), IGNORED))
 
 
 def drawn(labels: Tensor, generator: torch.Generator) -> Tensor:

@@ -100,8 +100,9 @@ class Audit:
         changes = image_transformations(modality.mean, modality.std)
         return tuple(each for each in changes if not (gray and each.name in OF_COLOURS))
 
-    def model(self, model: PretextModel) -> ModelAudit:
-        """Audits one model. What can't be audited is left out and named in `problems`."""
+    def model(self, model: PretextModel, relies: bool = True) -> ModelAudit:
+        """Audits one model. What can't be audited is left out and named in `problems`. relies: whether its reliance on
+        cues is measured."""
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
@@ -111,7 +112,7 @@ class Audit:
         with self._survived("pretext task"):
             task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
             if task is not None:
-                answers, reliance = task.answers(), task.reliance()
+                answers, reliance = task.answers(), task.reliance() if relies else {}
         return ModelAudit(encoders, answers, reliance, model.sees_gray)
 
     def _encoder(self, model: PretextModel, kind: str) -> EncoderAudit:
@@ -145,7 +146,10 @@ class Audit:
         "start" (the encoder that training started from) and "random"."""
         self.problems = []
         audits = {
-            who: [self.model(self._with_statistics(build()) if who == RANDOM else build()) for build in builds]
+            who: [
+                self.model(self._with_statistics(build()) if who == RANDOM else build(), relies=who == TRAINED)
+                for build in builds
+            ]
             for who, builds in models.items()
             if builds
         }

@@ -28,13 +28,14 @@ class ImageTask(TaskAudit):
         modality = labelled.inputs.by_name["image"]
         self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
 
-    def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of the batches of a split, always the same ones.
+    def _questions(self, split: str, labelled: LabelledSet | None = None) -> Iterator[Question]:
+        """Yields the questions of the batches of a split, always the same ones. labelled: default: that of `sets`.
 
         Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
         class, would reveal the answer."""
         try:
-            for number, batch in enumerate(self.sets[split].pretext_batches(split)):
+            some = self.sets[split] if labelled is None else labelled
+            for number, batch in enumerate(some.pretext_batches(split)):
                 self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
                 yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
         finally:
