@@ -165,7 +165,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     match_is_cosine: ClassVar[bool] = False  # True if `match` is the cosine of the embeddings of `embed`
     processor_of: ClassVar[str | None] = None  # kind of the only encoder, if other kinds in `inputs` have none
     sees_gray: ClassVar[bool] = False  # True if its encoder sees only gray images: transfer is measured on these too
-    cues: ClassVar[Sequence] = ()  # `Cue` or `TokenCue`: what may reveal the answers of `ask`
+    cues: ClassVar[Sequence] = ()  # `Cue`, `TokenCue`, `CellCue`, `PatchCue`: what may reveal the answers of `ask`
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
     eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
@@ -285,12 +285,13 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
 
     def ask(self, **batch: Tensor) -> "Question":
         """Returns the pretext task of a batch as a question: what the encoder sees, and the right answers. `forward`
-        makes the same changes. Raises `NotImplementedError` for objectives without classes to predict."""
+        makes the same changes. Raises `NotImplementedError` for objectives that ask nothing."""
         raise NotImplementedError(f"{type(self).__name__} does not implement ask().")
 
     def answer(self, **inputs: Tensor) -> Tensor:
-        """Returns the logits `(N, classes)` of the inputs of a `Question`. With texts, `inputs` has `asked` (`(B, L)`,
-        bool) too: N tokens, row by row."""
+        """Returns the logits `(N, classes)` of the inputs of a `Question`. With texts, or the cells of a grid, `inputs`
+        has `asked` (`(B, L)` or `(B, g, g)`, bool) too: N tokens or cells, row by row. Returns predictions of the shape
+        of the labels for values."""
         raise NotImplementedError(f"{type(self).__name__} does not implement answer().")
 
     def packs(self, length: int) -> bool:

@@ -6,16 +6,14 @@ Bits are over equally likely answers, as the tasks draw them. Readers see one dr
 and the model has seen many.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
+from .image_task import ImageTask
 from .information import logit_information
 from .readers import Splits, better, linear_reader, small_reader, uniform_scores
 from .task import (
@@ -26,9 +24,8 @@ from .task import (
     ENTROPY,
     OVERFITTING,
     WITHOUT,
-    TaskAudit,
+    asks,
     in_evaluation,
-    spaced,
 )
 
 SEEDS = (0, 1, 2)  # of the readers
@@ -37,20 +34,14 @@ SEED = 0  # of exchanges
 SHUFFLED = "cue of another example"  # a control of every objective
 
 
-class ClassCues(TaskAudit):
+class ClassCues(ImageTask):
     """Audits the answers of a model that classifies images which the task has changed."""
 
-    unit = "image"
-
-    def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
-        super().__init__(model, labelled, device)
-        self.sets = {split: spaced(labelled, split, most) for split, most in MOST.items()}
-        modality = labelled.inputs.by_name["image"]
-        self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
+    unit, most = "image", MOST
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
-        return "ask" in model.capabilities and model.inputs == ("image",)
+        return asks(model, "image", Cue)
 
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
@@ -106,30 +97,13 @@ class ClassCues(TaskAudit):
                 conflict[cue.name].append(follows[differing >= 0])
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
 
-    def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of the batches of a split, always the same ones.
-
-        Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
-        class, would reveal the answer."""
-        try:
-            for number, batch in enumerate(self.sets[split].pretext_batches(split)):
-                self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
-                yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
-        finally:
-            del self.model.eval_seed
-
     def _logits(self, question: Question) -> Tensor:
         return self.model.answer(**question.inputs).float()
-
-    def _pixels(self, question: Question) -> Tensor:
-        """Returns the images of a question in [0, 1]; tiles that the task has standardised go beyond."""
-        return question.inputs["pixel_values"] * self.std + self.mean
 
     def _predicted(self, cue: Cue, question: Question, others: Tensor) -> Tensor:
         """Returns what the model predicts, `(n,)`, if examples have the cue of others. others: their places, `(n,)`."""
         pixels = self._pixels(question)
-        images = (cue.exchanged(pixels, pixels[others.to(self.device)]) - self.mean) / self.std
-        changed = question._replace(inputs={**question.inputs, "pixel_values": images})
+        changed = self._with_pixels(question, cue.exchanged(pixels, pixels[others.to(self.device)]))
         return self._logits(changed).argmax(1).cpu()
 
     def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Splits], int]:

@@ -21,8 +21,8 @@ from ..utils.files import without_nan
 from ..utils.paths import relative
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
-from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
-from .transformations import Transformation, image_transformations
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, task_audit
+from .transformations import OF_COLOURS, Transformation, image_transformations
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
@@ -47,11 +47,12 @@ class AuditOptions:
 
 class ModelAudit(NamedTuple):
     """Metrics of one model: of its encoders by kind, of its answers to the pretext task, and of each cue it may rely
-    on. The latter two are empty for tasks that are not audited."""
+    on. The latter two are empty for tasks that are not audited. gray: whether the encoder was measured in grey."""
 
     encoders: dict[str, EncoderAudit]
     answers: dict[str, float]
     reliance: dict[str, dict[str, float]]
+    gray: bool = False
 
 
 class Audit:
@@ -91,15 +92,17 @@ class Audit:
             if twice := [name for name, count in Counter(names).items() if count > 1]:
                 raise ValueError(f"The audit would measure two things called {twice[0]!r}. Leave this column out.")
 
-    def transformations(self, kind: str) -> tuple[Transformation, ...]:
-        """Returns the transformations of the inputs of a kind."""
+    def transformations(self, kind: str, gray: bool = False) -> tuple[Transformation, ...]:
+        """Returns the transformations of the inputs of a kind; of grey images, without those of colours."""
         modality = self.labelled.inputs.by_name[kind]
         if TRANSFORMATIONS not in self.options.only or not isinstance(modality, Image):
             return ()
-        return image_transformations(modality.mean, modality.std)
+        changes = image_transformations(modality.mean, modality.std)
+        return tuple(each for each in changes if not (gray and each.name in OF_COLOURS))
 
-    def model(self, model: PretextModel) -> ModelAudit:
-        """Audits one model. What can't be audited is left out and named in `problems`."""
+    def model(self, model: PretextModel, relies: bool = True) -> ModelAudit:
+        """Audits one model. What can't be audited is left out and named in `problems`. relies: whether its reliance on
+        cues is measured."""
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
@@ -109,22 +112,26 @@ class Audit:
         with self._survived("pretext task"):
             task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
             if task is not None:
-                answers, reliance = task.answers(), task.reliance()
-        return ModelAudit(encoders, answers, reliance)
+                answers, reliance = task.answers(), task.reliance() if relies else {}
+        return ModelAudit(encoders, answers, reliance, model.sees_gray)
 
     def _encoder(self, model: PretextModel, kind: str) -> EncoderAudit:
         options, pooling = self.options, getattr(model.task, "pooling", "mean")
         return encoder_audit(
             model.encoders[kind],
-            self.labelled.of_kind(kind),
+            self._seen_by(model).of_kind(kind),
             kind,
             self.properties(kind) if INFORMATION in options.only else {},
-            self.transformations(kind),
+            self.transformations(kind, model.sees_gray),
             self.same if INFORMATION in options.only else {},
             pooling,
             options.device,
             options.dtypes.get(kind),
         )
+
+    def _seen_by(self, model: PretextModel) -> LabelledSet:
+        """Returns the labelled set as the encoder of a model sees it: in grey, if it was trained on that."""
+        return self.labelled.in_gray() if model.sees_gray else self.labelled
 
     @contextmanager
     def _survived(self, what: str) -> Iterator[None]:
@@ -139,7 +146,10 @@ class Audit:
         "start" (the encoder that training started from) and "random"."""
         self.problems = []
         audits = {
-            who: [self.model(self._with_statistics(build()) if who == RANDOM else build()) for build in builds]
+            who: [
+                self.model(self._with_statistics(build()) if who == RANDOM else build(), relies=who == TRAINED)
+                for build in builds
+            ]
             for who, builds in models.items()
             if builds
         }
@@ -166,7 +176,7 @@ class Audit:
     def _with_statistics(self, model: PretextModel) -> PretextModel:
         """Gives the batch norm of an untrained model the statistics of train, as a trained one has them."""
         for kind, encoder in model.encoders.items():
-            recompute_batch_norm(encoder, self.labelled.batches("train", kind))
+            recompute_batch_norm(encoder, self._seen_by(model).batches("train", kind))
         return model
 
     def _answers(self, audit: ModelAudit) -> dict[str, float]:
@@ -183,6 +193,7 @@ class Audit:
         by_who = {who: [each.encoders[kind] for each in some if kind in each.encoders] for who, some in audits.items()}
         return {
             "label": self.labelled.of_kind(kind).label,
+            **({"gray": True} if audits[TRAINED][0].gray else {}),
             "entropy": by_who[TRAINED][0].entropy,
             "layers": {who: [each.layer for each in some] for who, some in by_who.items()},
             **over_seeds({who: [each.metrics for each in some] for who, some in by_who.items()}),
@@ -220,7 +231,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
         name: {
             "role": each["role"],
             "error": each.get("error"),
-            **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY)},
+            **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY, EXPLAINED) if metric in each},
             **{
                 metric: mean_and_spread([of_seed[name][metric] for of_seed in reliances])
                 for metric in reliances[0].get(name, {})

@@ -21,6 +21,7 @@ from ..modeling import PretextModel
 CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
 WITHOUT, CONFLICT = "without", "conflict"
+EXPLAINED, EXPLAINED_WITHOUT = "explained", "explained_without"  # of answers that are values, in place of accuracy
 
 
 class TaskAudit(ABC):
@@ -29,7 +30,7 @@ class TaskAudit(ABC):
     roles: of the cues that the objective declares. `sufficiency` depends on the settings of the task and not on the
     weights of the model."""
 
-    unit: ClassVar[str]  # what one answer is about: "image", "token", "pair"
+    unit: ClassVar[str]  # what one answer is about: "image", "token", "cell", "value", "pair"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         self.model, self.labelled, self.device = model, labelled, torch.device(device)
@@ -46,7 +47,8 @@ class TaskAudit(ABC):
         """Reads the answers from each cue alone. Readers see the same rows and splits as the model.
 
         Returns `{cue: {"role", "bits", "accuracy"}}`: a role of `ROLES`, and one value for each seed of the reader.
-        Where it is known, also "error": the standard error of bits over test rows.
+        Where it is known, also "error": the standard error of bits over test rows. If answers are values, "explained",
+        a share of their variance, replaces "accuracy".
         What a small reader does not get, a larger one may: bits are a lower bound."""
 
     @abstractmethod
@@ -54,7 +56,8 @@ class TaskAudit(ABC):
         """Measures the model's answers on test, at a temperature that is chosen on validation.
 
         Returns `bits`, of the right answer per answer; `accuracy`; `entropy`, the most bits; `overfitting`, the bits
-        that the answers on train have more."""
+        that the answers on train have more. Values have `explained` in place of `accuracy`, and no `entropy`: their
+        bits have no limit."""
 
     @abstractmethod
     def reliance(self) -> dict[str, dict[str, float]]:
@@ -62,7 +65,7 @@ class TaskAudit(ABC):
 
         Returns for each cue that can be exchanged: `without`, the accuracy with the cue of any other example, which is
         no help; `conflict`, the share of examples for which the model gives the answer of the other example, where
-        that has another one."""
+        that has another one. Values have `explained_without` alone."""
 
 
 def in_evaluation(measure: Callable) -> Callable:
@@ -80,6 +83,12 @@ def spaced(labelled: LabelledSet, split: str, most: int) -> LabelledSet:
     """Returns a set with at most `most` labelled rows of one split, evenly spaced, and no other split."""
     count = len(labelled.rows(split))
     return labelled.reordered(split, [i * count // most for i in range(most)] if count > most else range(count))
+
+
+def asks(model: type[PretextModel] | PretextModel, kind: str, cue: type) -> bool:
+    """Returns whether a model asks about one kind of data, and its cues are of the class `cue`."""
+    asked = "ask" in model.capabilities and model.inputs == (kind,)
+    return asked and bool(model.cues) and all(isinstance(each, cue) for each in model.cues)
 
 
 def task_audit(model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu") -> TaskAudit | None:

@@ -7,7 +7,6 @@ hidden from both. Bits are those over the frequency of the tokens in train, so t
 that is measured is of texts spread evenly over a split, up to `TOKENS` tokens.
 """
 
-import math
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -21,32 +20,19 @@ from ..evaluation.transfer import SPLITS
 from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import Question
-from ..modules.losses import rows_of_a_tile, widened
 from ..modules.masking import IGNORED, positions_of, without_special
 from ..modules.packing import present_tokens
 from ..modules.token_cues import TokenCue, exchanged, tokens_at
-from .class_cues import SEED, SHUFFLED, partners, share
-from .counts import CountReader
-from .readers import floored, log_marginal, one_thread
-from .task import (
-    ACCURACY,
-    BITS,
-    CONFLICT,
-    CONTROL,
-    CUE,
-    ENTROPY,
-    OVERFITTING,
-    WITHOUT,
-    TaskAudit,
-    in_evaluation,
-)
+from .class_cues import SEED, partners, share
+from .counted import answers_over, sufficient
+from .readers import log_marginal
+from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
 SPACING, WIDEST = 64, 4  # one of this many tokens has an exchanged cue; so many at the end of each such part never have
 FREQUENCY = "frequency of tokens"  # of train: the base, which has 0 bits
 BUCKETS = 4  # of positions, for each doubling
-SHARPNESS = (0.0, *np.geomspace(0.25, 2, 13).tolist())  # 1 / temperature; 0 is the base
 
 Columns = dict[int | None, np.ndarray]  # place -> tokens at this place relative to some tokens, (n,); None: buckets
 
@@ -62,37 +48,21 @@ class TokenCues(TaskAudit):
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
-        return "ask" in model.capabilities and model.inputs == ("text",)
+        return asks(model, "text", TokenCue)
 
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
-        """See `TaskAudit`. Counts need no seed: there is one value of each. The frequency of the tokens is the
-        base; the first cue of another token is a control."""
-        train, tokens = self._counted()
-        asked = {split: self._asked(split) for split in SPLITS[1:]}
-        prior = np.exp(self.base)
-        accuracy = float((asked["test"][1] == prior.argmax()).mean())
-        results = {FREQUENCY: {"role": CUE, BITS: [0.0], ACCURACY: [accuracy]}}
-        for number, (cue, role) in enumerate(self.roles.items()):
-            reader = CountReader(chosen(train, cue), tokens, prior)
-            given = {split: (chosen(columns, cue), right) for split, (columns, right) in asked.items()}
-            results[cue.name] = {"role": role, **measured(reader, given)}
-            if not number:
-                given = {split: (reordered(contexts), right) for split, (contexts, right) in given.items()}
-                results[SHUFFLED] = {"role": CONTROL, **measured(reader, given)}
-        return results
+        """See `TaskAudit` and `counted.sufficient`."""
+        columns = {"train": self._counted(), **{split: self._asked(split) for split in SPLITS[1:]}}
+        cues = [
+            (cue.name, role, {split: (chosen(some, cue), right) for split, (some, right) in columns.items()})
+            for cue, role in self.roles.items()
+        ]
+        return sufficient(FREQUENCY, cues, np.exp(self.base))
 
     @in_evaluation
     def answers(self) -> dict[str, float]:
-        """See `TaskAudit`. Accuracy does not depend on the temperature."""
-        best = int(self._answered("validation", SHARPNESS)[BITS].argmax())
-        train, test = (self._answered(split, SHARPNESS[best : best + 1]) for split in ("train", "test"))
-        return {
-            BITS: float(test[BITS][0]),
-            ACCURACY: test[ACCURACY],
-            ENTROPY: test[ENTROPY],
-            OVERFITTING: float(train[BITS][0] - test[BITS][0]),
-        }
+        return answers_over(self.base, self.model, self._questions)
 
     @in_evaluation
     def reliance(self) -> dict[str, dict[str, float]]:
@@ -164,31 +134,6 @@ class TokenCues(TaskAudit):
         position = (present.cumsum(1) - 1)[where].cpu().numpy()
         return {**columns, None: buckets(position)}
 
-    # answers of the model
-
-    def _answered(self, split: str, sharpness: tuple[float, ...]) -> dict:
-        """Returns the bits of the right tokens over the base, at each sharpness, `(len(sharpness),)`; accuracy; and
-        entropy. Logits are in memory for one batch."""
-        sums, right, entropy, count = np.zeros(len(sharpness)), 0, 0.0, 0
-        base = torch.from_numpy(self.base).float().to(self.device)
-        for question in self._questions(split):
-            asked = question.labels != IGNORED
-            labels = question.labels[positions_of(asked)]
-            logits = self.model.answer(asked=asked, **question.inputs)
-            rows = rows_of_a_tile(logits, self.classes)
-            for tile, some in zip(logits.split(rows), labels.split(rows), strict=True):
-                of_base = self.base[some.cpu().numpy()]
-                scores = log_probabilities(widened(tile), some, base, sharpness).double().cpu().numpy()
-                sums += (floored(scores, of_base[:, None]) - of_base[:, None]).sum(0)
-                entropy -= of_base.sum()
-                right += int((tile.argmax(1) == some).sum())
-            count += len(labels)
-        return {
-            BITS: sums / count / math.log(2),
-            ACCURACY: right / count,
-            ENTROPY: float(entropy) / count / math.log(2),
-        }
-
     def _predicted(self, cue: TokenCue, question: Question, asked: Tensor, others: Tensor) -> Tensor:
         """Returns what the model predicts for asked tokens, `(M,)`, with the cues of others, `(M,)`."""
         ids, where = question.inputs["input_ids"], positions_of(asked)
@@ -197,23 +142,9 @@ class TokenCues(TaskAudit):
         return self.model.answer(asked=asked, **{**question.inputs, "input_ids": changed}).argmax(1).cpu()
 
 
-def measured(reader: CountReader, given: dict[str, tuple[list[np.ndarray], np.ndarray]]) -> dict[str, list[float]]:
-    """Fits a reader on validation. Returns its bits and accuracy on test. given: contexts and tokens by split."""
-    with one_thread():
-        reader.fit(*given["validation"])
-        bits, right = reader.bits(*given["test"])
-    return {BITS: [float(bits.mean())], ACCURACY: [float(right.mean())]}
-
-
 def chosen(columns: Columns, cue: TokenCue) -> list[np.ndarray]:
     """Returns the one or two contexts of a cue."""
     return [columns[place] for place in cue.places or (None,)]
-
-
-def reordered(contexts: list[np.ndarray]) -> list[np.ndarray]:
-    """Returns contexts `(n,)` in a random order, the same for all."""
-    order = np.random.default_rng(SEED).permutation(len(contexts[0]))
-    return [one[order] for one in contexts]
 
 
 def joined(parts: list[tuple[Columns, np.ndarray]]) -> tuple[Columns, np.ndarray]:
@@ -240,16 +171,6 @@ def spaced(asked: Tensor, generator: torch.Generator) -> Tensor:
     best = draws.max(2, keepdim=True)
     drawn = torch.zeros_like(wide).scatter_(2, best.indices, best.values >= 0)
     return drawn.view(rows, -1)[:, :length]
-
-
-def log_probabilities(logits: Tensor, labels: Tensor, base: Tensor, sharpness: tuple[float, ...]) -> Tensor:
-    """Returns log-probabilities of labels `(M,)` at each sharpness, `(M, len(sharpness))`. Sharpness scales what the
-    logits `(M, vocabulary)` say beyond the base, as in `readers.calibrated`."""
-    results = []
-    for scale in sharpness:
-        scores = base + scale * (logits - base)
-        results.append(scores.gather(1, labels[:, None])[:, 0] - scores.logsumexp(1))
-    return torch.stack(results, dim=1)
 
 
 TASK_AUDIT = TokenCues

@@ -25,6 +25,7 @@ from .sound_changes import amplified, delayed, noisy, pitched
 from .text_changes import cased, reordered, shortened
 
 ROWS = {"train": 1000, "validation": 200, "test": 400}  # 15 s on one core for a small ResNet at 64 pixels
+OF_COLOURS = ("hue", "gray")  # transformations that do not change grey images
 INVARIANCE, PARAMETER, EQUIVARIANCE = "invariance", "parameter_bits", "equivariance"  # begin of metrics' names
 log = logging.get_logger(__name__)
 Batch = Any  # normalised images (B, 3, H, W), texts, or waves (B, T)

@@ -7,20 +7,34 @@ from collections.abc import Iterator, Mapping
 
 from ..audit.encoder import BITS, SAVED
 from ..audit.entry import RANDOM, TRAINED, best_cue
-from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, ROLES, WITHOUT
+from ..audit.task import (
+    ACCURACY,
+    ARTEFACT,
+    CONFLICT,
+    ENTROPY,
+    EXPLAINED,
+    EXPLAINED_WITHOUT,
+    OVERFITTING,
+    ROLES,
+    WITHOUT,
+)
 from ..audit.transformations import EQUIVARIANCE, INVARIANCE, PARAMETER
 from ..evaluation.comparison import START
 from ..evaluation.transfer import beats
 from .tables import MISSING, figure, shown
 
 WHO = {TRAINED: "trained", START: "as it was", RANDOM: "random"}
-HEAD = ("cue", "role", "bits it reveals", "of the model's", "accuracy without it", "follows it")
+HEAD = ("cue", "role", "bits it reveals", "of the model's")
+CLASSES = {WITHOUT: "accuracy without it", CONFLICT: "follows it"}  # further columns
+VALUES = {EXPLAINED: "explained", EXPLAINED_WITHOUT: "explained without it"}  # the same if answers are values
 PROTOCOL = (
     "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small reader "
     "answers from each cue alone, on test; a larger one may get more. Accuracy without a cue: of the model, if the cue "
     "is that of another example. The input is then an unusual one, so that the cue explains at most the loss. Follows "
     "it: share of examples for which the model gives the answer of the example that the cue is from; of pairs, for "
-    "which it prefers that answer to the right one, 0.5 by chance. Spreads of cues are over seeds of the reader. Bits "
+    "which it prefers that answer to the right one, 0.5 by chance. Bits of answers that are values: ½ log2 of their "
+    "variance over the mean squared error; explained: share of their variance that is predicted, which replaces "
+    "accuracy. Spreads of cues are over seeds of the reader. Bits "
     "of a property: usable information of a linear reader of frozen features, on test. Invariance to a change: 1 for "
     "equal features, 0 if a changed input is as far away as another example. Bits of it: of the change, in the "
     "features of one input. Equivariance: R2 of a linear map from the features of an input to those of the changed one."
@@ -54,14 +68,16 @@ def encoder_tables(audit: Mapping) -> list[dict]:
     label and of other properties, and what its features make of changed inputs."""
     tables = []
     for kind, each in audit.get("encoders", {}).items():
-        present = [who for who in WHO if who in each]
+        present, gray = [who for who in WHO if who in each], " from grey images" if each.get("gray") else ""
         names = [WHO[who] for who in present]
         known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, SAVED)]
         rows = [
             [encoder_words(name, each["label"]), *cells(each, present, name), at_most(each, name)] for name in known
         ]
         if rows:
-            tables.append({"title": f"what the {kind} encoder knows", "head": ["", *names, "at most"], "rows": rows})
+            tables.append(
+                {"title": f"what the {kind} encoder knows{gray}", "head": ["", *names, "at most"], "rows": rows}
+            )
         changes = dict.fromkeys(parts_of(name)[1] for name in each[TRAINED] if name not in known)
         head = ["change", *(f"{metric}: {name}" for metric in CHANGES.values() for name in names)]
         rows = [
@@ -69,7 +85,8 @@ def encoder_tables(audit: Mapping) -> list[dict]:
             for change in changes
         ]
         if rows:
-            tables.append({"title": f"changed inputs of the {kind} encoder", "head": head, "rows": rows})
+            title = f"changed {'grey ' if gray else ''}inputs of the {kind} encoder"
+            tables.append({"title": title, "head": head, "rows": rows})
     return tables
 
 
@@ -83,8 +100,19 @@ def at_most(each: Mapping, name: str) -> str:
     return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if name.startswith(BITS) else ""
 
 
+def further(audit: Mapping) -> dict[str, str]:
+    """Returns the columns of the table of cues after those of `HEAD`, in words, by the name of their metric."""
+    return VALUES if any(EXPLAINED in each for each in audit.get("cues", {}).values()) else CLASSES
+
+
+def cue_head(audit: Mapping) -> list[str]:
+    """Returns the head of the table of cues."""
+    return [*HEAD, *further(audit).values()]
+
+
 def cue_rows(audit: Mapping) -> list[list[str]]:
-    """Returns the rows of the table of cues, with the columns of `HEAD`: cues first, the most revealing one first."""
+    """Returns the rows of the table of cues, with the columns of `cue_head`: cues first, the most revealing one
+    first."""
     answered = (audit.get("task", {}).get(TRAINED, {}).get(BITS) or {}).get("mean")
     cues = sorted(audit.get("cues", {}).items(), key=lambda cue: (ROLES.index(cue[1]["role"]), -mean_of(cue[1], BITS)))
     return [
@@ -93,8 +121,7 @@ def cue_rows(audit: Mapping) -> list[list[str]]:
             each["role"],
             figure(each[BITS]),
             f"{mean_of(each, BITS) / answered:.0%}" if answered else MISSING,
-            figure(each.get(WITHOUT)),
-            figure(each.get(CONFLICT)),
+            *(figure(each.get(metric)) for metric in further(audit)),
         ]
         for name, each in cues
     ]
@@ -117,17 +144,22 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
     answers = audit["task"][TRAINED]
     seen = ", which it was trained on," if audit.get("test_seen") else ""
     more = f"; on train it answers {figure(answers[OVERFITTING])} bits more" if OVERFITTING in answers else ""
-    yield (
-        f"Of {answers[ENTROPY]['mean']:.2f} bits of the pretext task per {audit['task']['unit']}, the model answers "
-        f"{figure(answers[BITS])} on test{seen} (accuracy {figure(answers[ACCURACY])}){more}"
-    )
+    unit, given = audit["task"]["unit"], f"the model answers {figure(answers[BITS])}"
+    if EXPLAINED in answers:
+        share = f"{figure(answers[EXPLAINED])} of the variance"
+        yield f"Of the pretext task, {given} bits per {unit} on test{seen} ({share}){more}"
+    else:
+        most, right = f"{answers[ENTROPY]['mean']:.2f} bits", f"accuracy {figure(answers[ACCURACY])}"
+        yield f"Of {most} of the pretext task per {unit}, {given} on test{seen} ({right}){more}"
     if best := best_cue(audit):
         yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of these"
     yield from artefacts(audit)
 
 
 def artefacts(audit: Mapping) -> Iterator[str]:
-    """Yields a sentence for each artefact that reveals a tenth of the answer or more."""
+    """Yields a sentence for each artefact that reveals a tenth of the answer or more; none for values."""
+    if ENTROPY not in audit["task"][TRAINED]:
+        return
     entropy = audit["task"][TRAINED][ENTROPY]["mean"]
     for name, each in audit["cues"].items():
         if each["role"] == ARTEFACT and mean_of(each, BITS) >= REVEALS * entropy:

@@ -6,7 +6,7 @@ results -> tables on the screen
 import os
 import textwrap
 
-from .audit import HEAD, cue_rows, encoder_tables, sentences
+from .audit import cue_head, cue_rows, encoder_tables, sentences
 from .compare import cells, head
 from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, health, health_head, measured, table, verdict
@@ -73,7 +73,7 @@ def show_audit(audit: dict) -> None:
     from rich.table import Table
 
     screen = console()
-    grids = [("cues of the pretext task", HEAD, cue_rows(audit))] if "cues" in audit else []
+    grids = [("cues of the pretext task", cue_head(audit), cue_rows(audit))] if "cues" in audit else []
     grids += [
         (each["title"], [name.replace(": ", "\n") for name in each["head"]], each["rows"])
         for each in encoder_tables(audit)

@@ -28,8 +28,9 @@ class Question(NamedTuple):
     """What an objective asks of a batch.
 
     inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`, or input_ids `(N, L)` of texts. labels: the
-    right answers, `(N,)`; of texts `(N, L)`, `masking.IGNORED` for tokens that are not asked. classes: number of
-    possible answers."""
+    right answers, `(N,)`; of texts `(N, L)` and of the cells of a grid over images `(N, g, g)`, `masking.IGNORED` for
+    tokens and cells that are not asked; or values, float, `(N, M, d)` of hidden patches. classes: number of possible
+    answers; 0 for values."""
 
     inputs: dict[str, Tensor]
     labels: Tensor

@@ -13,6 +13,7 @@ from .draws import drawn_by
 BLOCKS = 16  # rectangles that are drawn; usually a few of them suffice
 LEAST_BLOCK = 16 / 196  # share of the patches: in BEiT, 16 of 14 x 14
 ASPECT = 0.3  # least ratio of the sides of a rectangle, as in BEiT
+EPSILON = 1e-6  # added to the variance of a patch, as in MAE
 
 
 def patchify(pixel_values: Tensor, size: int) -> Tensor:
@@ -46,6 +47,35 @@ def unpatchify(patches: Tensor, size: int) -> Tensor:
     side = isqrt(patches.shape[1])
     grid = patches.reshape(len(patches), side, side, -1, size, size)
     return grid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def selected(values: Tensor, index: Tensor) -> Tensor:
+    """Returns the vectors of `values` (`(B, N, d)`) at indices `(B, M)`: `(B, M, d)`."""
+    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))
+
+
+def blanked(pixel_values: Tensor, hidden: Tensor, size: int) -> Tensor:
+    """Returns square images `(B, C, S, S)` whose hidden patches (`(B, M)`, indices) are 0."""
+    patches = patchify(pixel_values, size)
+    return unpatchify(patches.scatter(1, hidden[..., None].expand(-1, -1, patches.shape[2]), 0.0), size)
+
+
+def normalised(patches: Tensor, softening: float = EPSILON) -> Tensor:
+    """Returns patches `(..., d)` with mean 0 and variance 1 each. softening: added to the variance: patches of a much
+    smaller variance stay nearly flat."""
+    return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + softening).sqrt()
+
+
+def mask_unit(mask_size: int, size: int, side: int) -> int:
+    """Returns the side of the squares that are hidden, in patches. mask_size, size: of such a square and of a patch, in
+    pixels. side: rows and columns of patches. Raises `ValueError` for patches that can't be divided into such
+    squares."""
+    if mask_size % size or side % (mask_size // size):
+        raise ValueError(
+            f"{side}x{side} patches of {size}x{size} pixels can't be hidden in squares of {mask_size}x{mask_size} "
+            "pixels. Give a --mask_size that divides the side of the image and is a multiple of the patch size."
+        )
+    return mask_size // size
 
 
 def random_patches(

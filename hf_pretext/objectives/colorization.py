@@ -19,9 +19,12 @@ from transformers import PreTrainedModel
 from ..features import last_hidden, pool
 from ..modalities.image import COLOR_OPTIONS
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cell_cues import CORNER_GRAY, GRAY, GRAY_AND_PLACE, MEAN_GRAY, PLACE
+from ..modules.cues import Question
 from ..modules.dense import GROUPS, DenseHead
 from ..modules.lab import AbBins, gray_of, lab_of, rgb_of
 from ..modules.losses import widened
+from ..modules.masking import positions_of
 from ..modules.normalisation import CHANNELS, HALF, NormalisationTask, with_normalisation_of
 from ..presets import Preset, images
 
@@ -92,7 +95,9 @@ class ColorizationForPreTraining(PretextModel):
     task_class = ColorizationTask
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
-    capabilities = ("illustrate",)
+    capabilities = ("illustrate", "ask")
+    cues = (GRAY, PLACE, GRAY_AND_PLACE, MEAN_GRAY)
+    artefacts = (CORNER_GRAY,)
     sees_gray = True
     fixed_options = dict.fromkeys(COLOR_OPTIONS, (0.0, "colours are what colorization predicts"))
     formula = r"-\frac{1}{g^2}\sum_{h,w} v(Z_{hw}) \sum_q Z_{hwq} \log \hat Z_{hwq}"
@@ -118,8 +123,7 @@ class ColorizationForPreTraining(PretextModel):
 
     def forward(self, pixel_values: Tensor) -> PretextOutput:
         head, (gray, ab) = self.pretext_head, self.split(pixel_values)
-        outputs = self.encoder(pixel_values=gray, output_hidden_states=True)
-        logits = widened(head(self.encoder, outputs, ab.shape[2:]))  # (B, Q, g, g)
+        outputs, logits = self.predicted(gray)  # logits: (B, Q, g, g)
         weights, nearest = head.bins(ab)  # (B, g, g, 5) each
         labels = nearest[..., 0]
         near = logits.movedim(1, -1).log_softmax(-1).gather(-1, nearest)  # (B, g, g, 5)
@@ -127,6 +131,12 @@ class ColorizationForPreTraining(PretextModel):
         features = pool(last_hidden(self.encoder, outputs))
         logs = self.logged(logits, labels, ab)
         return self.output({"color": loss}, logs, features=features, logits=logits, labels=labels)
+
+    def predicted(self, gray: Tensor) -> tuple[Any, Tensor]:
+        """Returns the outputs of the encoder for images in grey, and the logits of the bins, `(B, Q, g, g)`."""
+        outputs = self.encoder(pixel_values=gray, output_hidden_states=True)
+        grid = (self.task.color_grid, self.task.color_grid)
+        return outputs, widened(self.pretext_head(self.encoder, outputs, grid))
 
     @torch.no_grad()
     def logged(self, logits: Tensor, labels: Tensor, ab: Tensor) -> dict[str, Tensor]:
@@ -181,6 +191,21 @@ class ColorizationForPreTraining(PretextModel):
         return {"bins": len(weights), "weights": [round(float(each), 3) for each in (weights.min(), weights.max())]}
 
     # capabilities
+
+    def ask(self, pixel_values: Tensor) -> Question:
+        """Asks for the nearest bin of each cell, `(B, g, g)`, of images in grey."""
+        gray, ab = self.split(pixel_values)
+        _, nearest = self.pretext_head.bins(ab)
+        return Question({"pixel_values": gray}, nearest[..., 0], len(self.pretext_head.bins))
+
+    def answer(self, asked: Tensor, pixel_values: Tensor) -> Tensor:
+        """Returns the logits of the bins of asked cells (`(B, g, g)`, bool), row by row, `(M, Q)`.
+
+        The loss weighs a colour by its rarity, so that the model predicts rare colours too often, by their weights. The
+        logarithms of the weights are subtracted: the answers are then at the shares of the data, by which they are
+        judged."""
+        _, logits = self.predicted(pixel_values)
+        return logits.movedim(1, -1)[positions_of(asked)] - self.pretext_head.weights.log()
 
     def illustrate(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Returns images `(B, 3, S, S)`, in grey, and with the predicted colours."""

@@ -25,16 +25,23 @@ from ..features import last_hidden, pool, width
 from ..modeling import PretextModel, PretextOutput
 from ..modules.codebook import CodebookTask
 from ..modules.codebook_sources import codebook_config, codebook_from, open_codebook
+from ..modules.cues import Question
 from ..modules.decoder import PatchDecoder
 from ..modules.dense import GROUPS, DenseHead
 from ..modules.losses import widened
 from ..modules.masking import check_share, visual_tokens
 from ..modules.normalisation import with_normalisation_of
+from ..modules.patch_cues import MIRROR, NEAR_MEAN, SMOOTH, VISIBLE_MEAN
 from ..modules.patches import (
+    EPSILON,
+    blanked,
     blocks_of_patches,
     check_square,
+    mask_unit,
+    normalised,
     patchify,
     random_patches,
+    selected,
     share_of,
     square_of_patches,
     square_side,
@@ -65,7 +72,6 @@ PRESET = Preset(
 )
 
 PATCH = 16  # side of a patch of encoders without patches, in pixels
-EPSILON = 1e-6  # added to the variance of a patch, as in MAE
 
 
 @strict
@@ -140,7 +146,8 @@ class MaskedImageForPreTraining(PretextModel):
     task_class = MaskedImageTask
     inputs = ("image",)
     pipeline_tag = "image-feature-extraction"
-    capabilities = ("illustrate",)
+    capabilities = ("illustrate", "ask")  # "ask" for pixels alone
+    cues = (SMOOTH, NEAR_MEAN, VISIBLE_MEAN, MIRROR)
     formula = (
         r"\frac{1}{|M|}\sum_{i \in M} \lVert \hat x_i - x_i \rVert^2 \text{ or } "
         r"-\frac{1}{|M|}\sum_{i \in M}\log p_\theta(z_i \mid x_{\setminus M})"
@@ -159,7 +166,7 @@ class MaskedImageForPreTraining(PretextModel):
         self.pretext_head = nn.ModuleDict()
         if task.target == "codes":
             self.pretext_head["codebook"] = codebook_from(self.parts["codebook"])
-            outputs = self.pretext_head["codebook"].size
+            outputs, self.capabilities = self.pretext_head["codebook"].size, ("illustrate",)
         if task.visible_only:
             self.visible, self._sides = VisiblePatches(self.encoder), set()
             self.pretext_head["predict"] = PatchDecoder(
@@ -218,7 +225,7 @@ class MaskedImageForPreTraining(PretextModel):
             loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
             logs = {"accuracy": (logits.argmax(-1) == labels).float().mean()}
         else:
-            labels = self.normalized(widened(selected(patches, hidden)))
+            labels = self.targets(pixel_values, hidden)
             loss = (F.mse_loss if self.task.pixel_loss == "l2" else F.l1_loss)(logits, labels)
             with torch.no_grad():
                 logs = {"explained": 1 - F.mse_loss(logits, labels) / labels.var(correction=0).clamp(min=EPSILON)}
@@ -230,7 +237,8 @@ class MaskedImageForPreTraining(PretextModel):
         Returns the indices of the visible patches `(B, N - M)` and of the hidden ones `(B, M)`, both ascending. Raises
         `ValueError` for a mask size that does not fit them, and if all patches or none would be hidden."""
         batch, count, _ = patches.shape
-        side, unit, ratio = isqrt(count), self.unit(count), self.task.mask_ratio
+        side, ratio = isqrt(count), self.task.mask_ratio
+        unit = mask_unit(self.task.mask_size or self.patch, self.patch, side)
         options = (ratio, patches.device, self.generator())
         if self.task.region == "blocks":
             hidden, amount = blocks_of_patches(batch, side, *options), share_of(count, ratio)
@@ -248,18 +256,6 @@ class MaskedImageForPreTraining(PretextModel):
             )
         order = hidden.int().argsort(dim=1, stable=True)  # their number is known, so the CPU need not wait for a count
         return order[:, : count - amount], order[:, count - amount :]
-
-    def unit(self, count: int) -> int:
-        """Returns the side of the squares that are hidden, in patches. Raises `ValueError` if `count` patches can't be
-        divided into such squares."""
-        size, side = self.task.mask_size or self.patch, isqrt(count)
-        if size % self.patch or side % (size // self.patch):
-            raise ValueError(
-                f"{side}x{side} patches of {self.patch}x{self.patch} pixels can't be hidden in squares of "
-                f"{size}x{size} pixels. Give a --mask_size that divides the side of the image and is a multiple of the "
-                "patch size."
-            )
-        return size // self.patch
 
     def encode_replaced(
         self, pixel_values: Tensor, patches: Tensor, visible: Tensor, hidden: Tensor
@@ -293,27 +289,39 @@ class MaskedImageForPreTraining(PretextModel):
             check_skips(self.encoder, self.visible, side, self.patch)
             self._sides.add(side)
 
-    def normalized(self, patches: Tensor) -> Tensor:
-        """Returns patches `(..., d)` with mean 0 and variance 1 each, if `normalize_patches` is set."""
-        if not self.task.normalize_patches:
-            return patches
-        return (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + EPSILON).sqrt()
-
     # capabilities
+
+    def ask(self, pixel_values: Tensor) -> Question:
+        """Asks for the pixels of hidden patches, `(B, M, d)`, of images in which they are blank. Not for codes."""
+        check_square(pixel_values)
+        visible, hidden = self.draw(patchify(pixel_values, self.patch))
+        inputs = {"pixel_values": blanked(pixel_values, hidden, self.patch), "visible": visible, "hidden": hidden}
+        return Question(inputs, self.targets(pixel_values, hidden), 0)
+
+    def answer(self, pixel_values: Tensor, visible: Tensor, hidden: Tensor) -> Tensor:
+        """Returns the predicted pixels of hidden patches, `(B, M, d)`. visible, hidden: see `draw`."""
+        encode = self.encode_visible if self.task.visible_only else self.encode_replaced
+        return widened(encode(pixel_values, patchify(pixel_values, self.patch), visible, hidden)[1])
+
+    def targets(self, pixel_values: Tensor, hidden: Tensor, softening: float = EPSILON) -> Tensor:
+        """Returns the pixels of hidden patches (`(B, M)`, indices) as they are predicted, `(B, M, d)`: with
+        `normalize_patches`, as `patches.normalised` does."""
+        values = widened(selected(patchify(pixel_values, self.patch), hidden))
+        return normalised(values, softening) if self.task.normalize_patches else values
 
     def illustrate(self, pixel_values: Tensor) -> dict[str, Tensor]:
         """Returns images `(B, 3, S, S)`, with their hidden patches in grey, and with the predicted patches. Predicted
         patches of `normalize_patches` get the mean and the contrast of the true ones; codes are not drawn."""
         patches = patchify(pixel_values, self.patch)
         _, hidden = self.draw(patches)
-        index = hidden[..., None].expand(-1, -1, patches.shape[2])
-        masked = unpatchify(patches.scatter(1, index, 0.0), self.patch)
+        masked = blanked(pixel_values, hidden, self.patch)
         if self.task.target == "codes":
             return {"image": pixel_values, "hidden patches": masked}
         predicted = self(pixel_values=pixel_values).logits
         if self.task.normalize_patches:
             true = selected(patches, hidden)
             predicted = predicted * (true.var(-1, keepdim=True) + EPSILON).sqrt() + true.mean(-1, keepdim=True)
+        index = hidden[..., None].expand_as(predicted)
         completed = unpatchify(patches.scatter(1, index, predicted.to(patches.dtype)), self.patch)
         return {"image": pixel_values, "hidden patches": masked, "predicted patches": completed}
 
@@ -330,8 +338,3 @@ def patch_of(task: MaskedImageTask, encoder: PreTrainedModel) -> int:
             "visible_only they must be the same. Leave patch_size out."
         )
     return task.patch_size or patch or PATCH
-
-
-def selected(values: Tensor, index: Tensor) -> Tensor:
-    """Returns the vectors of `values` (`(B, N, d)`) at indices `(B, M)`: `(B, M, d)`."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[2]))

@@ -124,3 +124,29 @@ def test_only_cues_leave_the_tables_of_encoders_out(entry):
     entry["encoders"] = {}
     assert audit.encoder_tables(entry) == []
     assert len(audit.sentences(entry)) == 2
+
+
+def test_values_have_a_share_of_the_variance_and_no_accuracy(entry):
+    del entry["task"]["trained"]["accuracy"], entry["task"]["trained"]["entropy"]
+    entry["task"] |= {"unit": "value"}
+    entry["task"]["trained"]["explained"] = of(0.8)
+    entry["cues"] = {
+        "mean": {"role": "cue", "bits": of(0.3), "explained": of(0.34), "explained_without": of(-0.2)},
+        "smooth": {"role": "artefact", "bits": of(0.6), "explained": of(0.56)},
+    }
+    first, *_ = audit.sentences(entry)
+    assert first.startswith(
+        "Of the pretext task, the model answers 1.200 bits per value on test (0.800 of the variance);"
+    )
+    assert audit.cue_head(entry) == [*audit.HEAD, "explained", "explained without it"]
+    assert audit.cue_rows(entry) == [
+        ["mean", "cue", "0.300", "25%", "0.340", "-0.200"],
+        ["smooth", "artefact", "0.600", "50%", "0.560", ""],
+    ]
+    assert audit.limits(entry) == ["One cue alone, smooth, reveals as many bits of the task as 50% of the model's."]
+
+
+def test_encoders_of_grey_images_are_named(entry):
+    entry["encoders"]["image"]["gray"] = True
+    titles = [table["title"] for table in audit.encoder_tables(entry)]
+    assert titles == ["what the image encoder knows from grey images", "changed grey inputs of the image encoder"]
