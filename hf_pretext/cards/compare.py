@@ -156,6 +156,7 @@ def draw(path: str | os.PathLike, rows: Sequence[Row]) -> None:
     from matplotlib.figure import Figure
 
     from ..utils.files import atomic_path
+    from ..utils.paths import relative
     from .audit_panel import LINE, style
     from .report import TRAINED as BLUE
 
@@ -165,9 +166,10 @@ def draw(path: str | os.PathLike, rows: Sequence[Row]) -> None:
     grid = figure.subplots(1, max(len(measured), 1), squeeze=False)[0]
     for axes, name in zip(grid, measured, strict=False):
         axes.barh(range(len(rows)), [row[name] or 0.0 for row in rows], color=BLUE)
-        names = [row["run"] for row in rows] if axes is grid[0] else [""] * len(rows)
+        names = [relative(row["run"]) for row in rows] if axes is grid[0] else [""] * len(rows)
         axes.set_yticks(range(len(rows)), names)
         axes.invert_yaxis()
+        axes.locator_params(axis="x", nbins=3)
         better = "less is better" if name in LOWER_IS_BETTER else ""
         axes.set_title("\n".join(filter(None, (COLUMNS[name][0], better))), fontsize=8)
         style(axes)
