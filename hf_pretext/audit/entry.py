@@ -47,7 +47,7 @@ class AuditOptions:
 
 class ModelAudit(NamedTuple):
     """Metrics of one model: of its encoders by kind, of its answers to the pretext task, and of each cue it may rely
-    on. The latter two are empty for tasks that are not audited."""
+    on. The latter two are empty for tasks that are not audited; the last one for models that were not trained."""
 
     encoders: dict[str, EncoderAudit]
     answers: dict[str, float]
@@ -98,8 +98,9 @@ class Audit:
             return ()
         return image_transformations(modality.mean, modality.std)
 
-    def model(self, model: PretextModel) -> ModelAudit:
-        """Audits one model. What can't be audited is left out and named in `problems`."""
+    def model(self, model: PretextModel, trained: bool = True) -> ModelAudit:
+        """Audits one model. What can't be audited is left out and named in `problems`. trained: whether it is asked on
+        which cues it relies."""
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
@@ -109,7 +110,7 @@ class Audit:
         with self._survived("pretext task"):
             task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
             if task is not None:
-                answers, reliance = task.answers(), task.reliance()
+                answers, reliance = task.answers(), task.reliance() if trained else {}
         return ModelAudit(encoders, answers, reliance)
 
     def _encoder(self, model: PretextModel, kind: str) -> EncoderAudit:
@@ -139,7 +140,10 @@ class Audit:
         "start" (the encoder that training started from) and "random"."""
         self.problems = []
         audits = {
-            who: [self.model(self._with_statistics(build()) if who == RANDOM else build()) for build in builds]
+            who: [
+                self.model(self._with_statistics(build()) if who == RANDOM else build(), who == TRAINED)
+                for build in builds
+            ]
             for who, builds in models.items()
             if builds
         }
