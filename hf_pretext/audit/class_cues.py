@@ -28,6 +28,7 @@ from .task import (
     WITHOUT,
     TaskAudit,
     in_evaluation,
+    questions,
     spaced,
 )
 
@@ -107,16 +108,7 @@ class ClassCues(TaskAudit):
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
 
     def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of the batches of a split, always the same ones.
-
-        Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
-        class, would reveal the answer."""
-        try:
-            for number, batch in enumerate(self.sets[split].pretext_batches(split)):
-                self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
-                yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
-        finally:
-            del self.model.eval_seed
+        return questions(self.model, self.sets[split].pretext_batches(split), split, self.device)
 
     def _logits(self, question: Question) -> Tensor:
         return self.model.answer(**question.inputs).float()

@@ -1,10 +1,11 @@
-"""Audit of tasks that ask for tokens of texts: masked language modelling, next token.
+"""Audit of tasks that ask about tokens of texts: masked language modelling, next token, replaced token detection.
 
 model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
-Readers count in the train texts, unchanged, and see of test what the model sees: neighbours that are masked too are
-hidden from both. Bits are those over the frequency of the tokens in train, so that this frequency itself has 0. All
-that is measured is of texts spread evenly over a split, up to `TOKENS` tokens.
+Readers of tokens count in the train texts, unchanged, and see of test what the model sees: neighbours that are masked
+too are hidden from both. Readers of classes of tokens (replaced or not) count in train texts as the model sees them.
+Bits are those over the frequency of the answers in train, so that this frequency itself has 0. All that is measured is
+of texts spread evenly over a split, up to `TOKENS` tokens.
 """
 
 import math
@@ -39,12 +40,15 @@ from .task import (
     WITHOUT,
     TaskAudit,
     in_evaluation,
+    questions,
 )
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
+ASKED = 2**19  # the same, of classes of tokens, which a model may have to make
 SPACING, WIDEST = 64, 4  # one of this many tokens has an exchanged cue; so many at the end of each such part never have
 FREQUENCY = "frequency of tokens"  # of train: the base, which has 0 bits
+CLASS_FREQUENCY = "frequency of answers"  # the same, of classes of tokens
 BUCKETS = 4  # of positions, for each doubling
 SHARPNESS = (0.0, *np.geomspace(0.25, 2, 13).tolist())  # 1 / temperature; 0 is the base
 
@@ -52,13 +56,14 @@ Columns = dict[int | None, np.ndarray]  # place -> tokens at this place relative
 
 
 class TokenCues(TaskAudit):
-    """Audits the answers of a model that predicts tokens of texts."""
+    """Audits the answers of a model that predicts tokens of texts, or classes of them (`token_classes`)."""
 
     unit = "token"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
-        self.classes = model.config.vocab_size
+        self.vocabulary = model.config.vocab_size
+        self.classes = model.token_classes or self.vocabulary
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
@@ -66,15 +71,16 @@ class TokenCues(TaskAudit):
 
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
-        """See `TaskAudit`. Counts need no seed: there is one value of each. The frequency of the tokens is the
+        """See `TaskAudit`. Counts need no seed: there is one value of each. The frequency of the answers is the
         base; the first cue of another token is a control."""
-        train, tokens = self._counted()
+        train, answers = self._asked("train", ASKED) if self.model.token_classes else self._counted()
         asked = {split: self._asked(split) for split in SPLITS[1:]}
         prior = np.exp(self.base)
         accuracy = float((asked["test"][1] == prior.argmax()).mean())
-        results = {FREQUENCY: {"role": CUE, BITS: [0.0], ACCURACY: [accuracy]}}
+        frequency = CLASS_FREQUENCY if self.model.token_classes else FREQUENCY
+        results = {frequency: {"role": CUE, BITS: [0.0], ACCURACY: [accuracy]}}
         for number, (cue, role) in enumerate(self.roles.items()):
-            reader = CountReader(chosen(train, cue), tokens, prior)
+            reader = CountReader(chosen(train, cue), answers, prior)
             given = {split: (chosen(columns, cue), right) for split, (columns, right) in asked.items()}
             results[cue.name] = {"role": role, **measured(reader, given)}
             if not number:
@@ -120,33 +126,33 @@ class TokenCues(TaskAudit):
         """Yields batches of texts that are spread evenly over a split and have about `most` tokens together."""
         lengths = [len(one["input_ids"]) for one in self.labelled.pretext_batches(split).encoded]
         rows = evenly(len(lengths), max(most * len(lengths) // sum(lengths), 1))
-        for batch in self.labelled.reordered(split, rows).pretext_batches(split):
-            yield {name: value.to(self.device) for name, value in batch.items()}
+        yield from self.labelled.reordered(split, rows).pretext_batches(split)
 
-    def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of some batches of a split, always the same ones."""
-        for batch in self._batches(split, TOKENS):
-            yield self.model.ask(**batch)
+    def _questions(self, split: str, most: int = TOKENS) -> Iterator[Question]:
+        """Yields the questions of some batches of a split, of about `most` tokens together."""
+        return questions(self.model, self._batches(split, most), split, self.device)
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Log-probabilities of the tokens by their frequency in train, `(vocabulary,)`."""
-        return log_marginal(self._counted(places=())[1], self.classes)
+        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
+        answers = self._asked("train")[1] if self.model.token_classes else self._counted(places=())[1]
+        return log_marginal(answers, self.classes)
 
     def _counted(self, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the tokens of train that may be asked, and these tokens, `(n,)`."""
         special = getattr(self.model.task, "special_token_ids", None)  # next tokens have none
         parts = []
         for batch in self._batches("train", COUNTED):
-            ids, present = batch["input_ids"], present_tokens(batch["input_ids"], batch["attention_mask"])
+            ids, mask = (batch[name].to(self.device) for name in ("input_ids", "attention_mask"))
+            present = present_tokens(ids, mask)
             where = positions_of(without_special(ids, present, special))
             parts.append((self._columns(ids, present, where, places), ids[where].cpu().numpy()))
         return joined(parts)
 
-    def _asked(self, split: str) -> tuple[Columns, np.ndarray]:
+    def _asked(self, split: str, most: int = TOKENS) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the asked tokens of a split, as the model sees the texts, and the right answers."""
         parts = []
-        for question in self._questions(split):
+        for question in self._questions(split, most):
             ids, where = question.inputs["input_ids"], positions_of(question.labels != IGNORED)
             present = present_tokens(ids, question.inputs["attention_mask"])
             parts.append((self._columns(ids, present, where), question.labels[where].cpu().numpy()))
@@ -157,7 +163,7 @@ class TokenCues(TaskAudit):
     ) -> Columns:
         """Returns what stands at some places relative to tokens, by default those of all cues. The id beyond the ends
         of a text is the size of the vocabulary."""
-        edge = self.classes
+        edge = self.vocabulary
         ids = ids.masked_fill(~present, edge)
         wanted = {place for cue in self.roles for place in cue.places} if places is None else places
         columns = {place: tokens_at(ids, place, edge)[where].cpu().numpy() for place in wanted}
