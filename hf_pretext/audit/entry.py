@@ -16,13 +16,14 @@ import torch
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS, mean_and_spread, recompute_batch_norm
 from ..modalities.image import Image
+from ..modalities.text import Text
 from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.paths import relative
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
 from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
-from .transformations import Transformation, image_transformations
+from .transformations import Transformation, image_transformations, text_transformations
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
@@ -94,9 +95,11 @@ class Audit:
     def transformations(self, kind: str) -> tuple[Transformation, ...]:
         """Returns the transformations of the inputs of a kind."""
         modality = self.labelled.inputs.by_name[kind]
-        if TRANSFORMATIONS not in self.options.only or not isinstance(modality, Image):
+        if TRANSFORMATIONS not in self.options.only:
             return ()
-        return image_transformations(modality.mean, modality.std)
+        if isinstance(modality, Image):
+            return image_transformations(modality.mean, modality.std)
+        return text_transformations() if isinstance(modality, Text) else ()
 
     def model(self, model: PretextModel, trained: bool = True) -> ModelAudit:
         """Audits one model. What can't be audited is left out and named in `problems`. trained: whether it is asked on
