@@ -168,6 +168,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     cues: ClassVar[Sequence] = ()  # `Cue`, `TokenCue`, `CellCue`, `PatchCue`: what may reveal the answers of `ask`
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
+    token_classes: ClassVar[int | None] = None  # that `ask` wants of tokens of texts; None: the tokens themselves
     eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps

@@ -16,13 +16,14 @@ import torch
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS, mean_and_spread, recompute_batch_norm
 from ..modalities.image import Image
+from ..modalities.text import Text
 from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.paths import relative
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
 from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, task_audit
-from .transformations import OF_COLOURS, Transformation, image_transformations
+from .transformations import OF_COLOURS, Transformation, image_transformations, text_transformations
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
@@ -47,7 +48,8 @@ class AuditOptions:
 
 class ModelAudit(NamedTuple):
     """Metrics of one model: of its encoders by kind, of its answers to the pretext task, and of each cue it may rely
-    on. The latter two are empty for tasks that are not audited. gray: whether the encoder was measured in grey."""
+    on. The latter two are empty for tasks that are not audited, the last one also for models that were not trained.
+    gray: whether the encoder was measured in grey."""
 
     encoders: dict[str, EncoderAudit]
     answers: dict[str, float]
@@ -95,14 +97,16 @@ class Audit:
     def transformations(self, kind: str, gray: bool = False) -> tuple[Transformation, ...]:
         """Returns the transformations of the inputs of a kind; of grey images, without those of colours."""
         modality = self.labelled.inputs.by_name[kind]
-        if TRANSFORMATIONS not in self.options.only or not isinstance(modality, Image):
+        if TRANSFORMATIONS not in self.options.only:
             return ()
-        changes = image_transformations(modality.mean, modality.std)
-        return tuple(each for each in changes if not (gray and each.name in OF_COLOURS))
+        if isinstance(modality, Image):
+            changes = image_transformations(modality.mean, modality.std)
+            return tuple(each for each in changes if not (gray and each.name in OF_COLOURS))
+        return text_transformations() if isinstance(modality, Text) else ()
 
-    def model(self, model: PretextModel, relies: bool = True) -> ModelAudit:
-        """Audits one model. What can't be audited is left out and named in `problems`. relies: whether its reliance on
-        cues is measured."""
+    def model(self, model: PretextModel, trained: bool = True) -> ModelAudit:
+        """Audits one model. What can't be audited is left out and named in `problems`. trained: whether it is asked on
+        which cues it relies."""
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
@@ -112,7 +116,7 @@ class Audit:
         with self._survived("pretext task"):
             task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
             if task is not None:
-                answers, reliance = task.answers(), task.reliance() if relies else {}
+                answers, reliance = task.answers(), task.reliance() if trained else {}
         return ModelAudit(encoders, answers, reliance, model.sees_gray)
 
     def _encoder(self, model: PretextModel, kind: str) -> EncoderAudit:
@@ -147,7 +151,7 @@ class Audit:
         self.problems = []
         audits = {
             who: [
-                self.model(self._with_statistics(build()) if who == RANDOM else build(), relies=who == TRAINED)
+                self.model(self._with_statistics(build()) if who == RANDOM else build(), who == TRAINED)
                 for build in builds
             ]
             for who, builds in models.items()

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from ..evaluation.labelled_set import LabelledSet
-from ..evaluation.transfer import SPLITS
 from ..modeling import PretextModel
 from ..modules.cues import Question
-from .task import TaskAudit, spaced
+from .task import TaskAudit, questions, spaced
 
 
 class ImageTask(TaskAudit):
@@ -29,17 +28,9 @@ class ImageTask(TaskAudit):
         self.mean, self.std = (each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
 
     def _questions(self, split: str, labelled: LabelledSet | None = None) -> Iterator[Question]:
-        """Yields the questions of the batches of a split, always the same ones. labelled: default: that of `sets`.
-
-        Each batch has draws of its own. With the same ones, the place of an image in its batch, which may go with its
-        class, would reveal the answer."""
-        try:
-            some = self.sets[split] if labelled is None else labelled
-            for number, batch in enumerate(some.pretext_batches(split)):
-                self.model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
-                yield self.model.ask(**{name: value.to(self.device) for name, value in batch.items()})
-        finally:
-            del self.model.eval_seed
+        """Yields the questions of a split, see `task.questions`. labelled: default: that of `sets`."""
+        some = self.sets[split] if labelled is None else labelled
+        return questions(self.model, some.pretext_batches(split), split, self.device)
 
     def _pixels(self, question: Question) -> Tensor:
         """Returns the images of a question in [0, 1]; tiles that the task has standardised go beyond."""

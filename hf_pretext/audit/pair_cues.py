@@ -8,6 +8,8 @@ cue by the cue alone, a text by its words, and any other kind by all of its cues
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +21,7 @@ from ..data.captions import normalised
 from ..data.limits import BadSample
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.matching import drawn_apart
-from ..evaluation.measure import Subject
+from ..evaluation.measure import Subject, places_among
 from ..evaluation.retrieval import ordered
 from ..evaluation.transfer import SPLITS
 from ..modalities import Batch, Modality
@@ -44,7 +46,6 @@ from .task import (
     spaced,
 )
 
-MOST = 1000  # pairs of validation and of test: all are candidates of each other
 TOGETHER = "all cues together"
 WHITE = 255.0
 log = logging.get_logger(__name__)
@@ -53,11 +54,12 @@ log = logging.get_logger(__name__)
 class PairCues(TaskAudit):
     """Audits the answers of a model that embeds two kinds of data in one space.
 
-    accuracy: R@1, the mean of both directions; pairs with the same caption are all right. At most `MOST` pairs of
+    accuracy: R@1, the mean of both directions; pairs with the same caption are all right. At most `most` pairs of
     validation and of test, evenly spaced, are the candidates. `conflict` compares the two answers alone: it is 0.5 for
     a random model, and below for one that the cue does not mislead."""
 
     unit = "pair"
+    most: ClassVar[int] = 1000  # pairs of validation and of test: all are candidates of each other
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         """Raises `ValueError` for test pairs that all have the same caption, and for sounds whose waves are not known
@@ -65,7 +67,7 @@ class PairCues(TaskAudit):
         super().__init__(model, labelled, device)
         self.kinds = ordered(model)
         check_waves([labelled.inputs.by_name[kind] for kind in self.kinds])
-        self.sets = {"train": labelled, **{split: spaced(labelled, split, MOST) for split in SPLITS[1:]}}
+        self.sets = {"train": labelled, **{split: spaced(labelled, split, self.most) for split in SPLITS[1:]}}
         self.seen = spaced(labelled, "train", len(self.sets["test"]))
         self.groups = {split: groups_of(some, split, self.kinds) for split, some in self.sets.items()}
         if len(set(self.groups["test"])) < 2:
@@ -81,10 +83,9 @@ class PairCues(TaskAudit):
     @in_evaluation
     def answers(self) -> dict[str, float]:
         """See `TaskAudit`. `overfitting` compares with as many pairs of train, if it has so many."""
-        validation = self._scores(self.sets["validation"], "validation")
-        read = pair_information(validation, self._scores(self.sets["test"], "test"), self.groups)
+        read = pair_information(self._validation, self._scores(self.sets["test"], "test"), self.groups)
         groups = {"validation": self.groups["validation"], "test": groups_of(self.seen, "train", self.kinds)}
-        on_train = pair_information(validation, self._scores(self.seen, "train"), groups)
+        on_train = pair_information(self._validation, self._scores(self.seen, "train"), groups)
         return {
             BITS: read.bits,
             ACCURACY: read.accuracy,
@@ -95,29 +96,27 @@ class PairCues(TaskAudit):
     @in_evaluation
     def reliance(self) -> dict[str, dict[str, float]]:
         """See `TaskAudit`. One kind of data of all test pairs has the cue of other pairs."""
-        validation, groups = self._scores(self.sets["validation"], "validation"), self.groups["test"]
-        anyone, differing = partners(groups)
-        subject, results = self._subject(self.sets["test"]), {}
+        groups, subject, results = self.groups["test"], self._subject(self.sets["test"]), {}
+        (anyone, differing), rows = partners(groups), np.arange(len(groups))
         for cue in self.roles:
             if cue.exchanged is None:
                 continue
-            (unchanged,) = {*self.kinds} - {cue.kind}
-            candidates = self._embeddings(subject, unchanged, "test").T
-            of_anyone, of_differing = (
-                (self._exchanged(subject, cue, others) @ candidates).numpy() for others in (anyone, differing)
-            )
-            rows = np.arange(len(groups))
+            of_anyone, of_differing = (self._exchanged_scores(subject, cue, others) for others in (anyone, differing))
             results[cue.name] = {
-                WITHOUT: pair_information(validation, of_anyone, self.groups).accuracy,
+                WITHOUT: pair_information(self._validation, of_anyone, self.groups).accuracy,
                 CONFLICT: float((of_differing[rows, differing] > of_differing[rows, rows]).mean()),
             }
         return results
+
+    @cached_property
+    def _validation(self) -> np.ndarray:
+        return self._scores(self.sets["validation"], "validation")
 
     def _subject(self, labelled: LabelledSet) -> Subject:
         return Subject(self.model, labelled, self.device)
 
     def _scores(self, labelled: LabelledSet, split: str) -> np.ndarray:
-        """Returns the cosines of all pairs of a split, `(N, N)`."""
+        """Returns the scores of all pairs of a split, `(N, N)`: the cosines."""
         subject = self._subject(labelled)
         first, second = (self._embeddings(subject, kind, split) for kind in self.kinds)
         return (first @ second.T).numpy()
@@ -127,21 +126,22 @@ class PairCues(TaskAudit):
         if kind != "text":
             return subject.embeddings(kind, split)
         captions, embeddings = subject.caption_embeddings(split)
-        places = {normalised(caption): place for place, caption in enumerate(captions)}
-        return embeddings[[places[normalised(caption)] for caption in subject.labelled.captions(split)]]
+        return embeddings[places_among(captions, subject.labelled.captions(split))]
 
-    def _exchanged(self, subject: Subject, cue: Cue, others: np.ndarray) -> Tensor:
-        """Returns the embeddings of test examples that have the cue of others, `(N, D)`. others: their places."""
-        labelled, kind = subject.labelled, cue.kind
-        modality = labelled.inputs.by_name[kind]
-        of_others = labelled.reordered("test", others.tolist()).examples("test", kind)
+    def _exchanged_scores(self, subject: Subject, cue: Cue, others: np.ndarray) -> np.ndarray:
+        """Returns the scores of test examples that have the cue of others with all unchanged candidates, `(N, N)`.
+        others: their places."""
+        (unchanged,) = {*self.kinds} - {cue.kind}
+        embeddings = subject.embed(cue.kind, self._exchanged(subject.labelled, cue, others))
+        return (embeddings @ self._embeddings(subject, unchanged, "test").T).numpy()
 
-        def changed() -> Iterator[Batch]:
-            for examples, giving in zip(labelled.examples("test", kind), of_others, strict=True):
-                values = cue.exchanged(values_of(modality, examples), values_of(modality, giving))
-                yield modality.finish(with_values(modality, examples, values))
-
-        return subject.embed(kind, changed())
+    def _exchanged(self, labelled: LabelledSet, cue: Cue, others: np.ndarray) -> Iterator[Batch]:
+        """Yields batches of the kind of data of a cue: test examples that have the cue of others."""
+        modality = labelled.inputs.by_name[cue.kind]
+        of_others = labelled.reordered("test", others.tolist()).examples("test", cue.kind)
+        for examples, giving in zip(labelled.examples("test", cue.kind), of_others, strict=True):
+            values = cue.exchanged(values_of(modality, examples), values_of(modality, giving))
+            yield modality.finish(with_values(modality, examples, values))
 
     # sufficiency
 
@@ -167,6 +167,7 @@ class PairCues(TaskAudit):
             "role": role,
             BITS: [reading.bits for reading in readings],
             ACCURACY: [reading.accuracy for reading in readings],
+            "error": float(readings[0].per_row.std() / len(readings[0].per_row) ** 0.5),
         }
 
     def _read(self, cue: Cue) -> Splits | None:

@@ -7,7 +7,7 @@ A file of this package that defines `TASK_AUDIT`, a subclass of `TaskAudit`, aud
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from typing import ClassVar
 
@@ -16,7 +16,10 @@ import torch
 from .. import registry
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.measure import evaluated
+from ..evaluation.transfer import SPLITS
+from ..modalities import Batch
 from ..modeling import PretextModel
+from ..modules.cues import Question
 
 CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
@@ -89,6 +92,19 @@ def asks(model: type[PretextModel] | PretextModel, kind: str, cue: type) -> bool
     """Returns whether a model asks about one kind of data, and its cues are of the class `cue`."""
     asked = "ask" in model.capabilities and model.inputs == (kind,)
     return asked and bool(model.cues) and all(isinstance(each, cue) for each in model.cues)
+
+
+def questions(model: PretextModel, batches: Iterable[Batch], split: str, device: torch.device) -> Iterator[Question]:
+    """Yields the questions of the batches of a split, always the same ones.
+
+    Each batch has draws of its own. With the same ones, the place of an example in its batch, which may go with its
+    class, would reveal the answer."""
+    try:
+        for number, batch in enumerate(batches):
+            model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
+            yield model.ask(**{name: value.to(device) for name, value in batch.items()})
+    finally:
+        del model.eval_seed
 
 
 def task_audit(model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu") -> TaskAudit | None:

@@ -6,6 +6,7 @@ Words are separated by white space; a text without it is one word, which has no 
 choices depend on the text alone, so that they are the same in each batch.
 """
 
+import itertools
 import re
 import zlib
 from collections.abc import Sequence
@@ -14,6 +15,12 @@ import numpy as np
 
 CASES = {"unchanged": str, "lower": str.lower, "upper": str.upper}
 WORD = re.compile(r"(\s*)(\S+)")  # with the white space before it
+
+
+def beginning(text: str, words: int) -> str:
+    """Returns the first words of a text, and the white space between them."""
+    first = [*itertools.islice(WORD.finditer(text), words)]
+    return text[: first[-1].end()] if first else text
 
 
 def cased(texts: Sequence[str], case: str) -> list[str]:

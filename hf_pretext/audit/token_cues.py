@@ -1,10 +1,11 @@
-"""Audit of tasks that ask for tokens of texts: masked language modelling, next token.
+"""Audit of tasks that ask about tokens of texts: masked language modelling, next token, replaced token detection.
 
 model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
-Readers count in the train texts, unchanged, and see of test what the model sees: neighbours that are masked too are
-hidden from both. Bits are those over the frequency of the tokens in train, so that this frequency itself has 0. All
-that is measured is of texts spread evenly over a split, up to `TOKENS` tokens.
+Readers of tokens count in the train texts, unchanged, and see of test what the model sees: neighbours that are masked
+too are hidden from both. Readers of classes of tokens (replaced or not) count in train texts as the model sees them.
+Bits are those over the frequency of the answers in train, so that this frequency itself has 0. All that is measured is
+of texts spread evenly over a split, up to `TOKENS` tokens.
 """
 
 from collections.abc import Iterator
@@ -26,25 +27,28 @@ from ..modules.token_cues import TokenCue, exchanged, tokens_at
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
 from .readers import log_marginal
-from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation
+from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation, questions
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
+ASKED = 2**19  # the same, of classes of tokens, which a model may have to make
 SPACING, WIDEST = 64, 4  # one of this many tokens has an exchanged cue; so many at the end of each such part never have
 FREQUENCY = "frequency of tokens"  # of train: the base, which has 0 bits
+CLASS_FREQUENCY = "frequency of answers"  # the same, of classes of tokens
 BUCKETS = 4  # of positions, for each doubling
 
 Columns = dict[int | None, np.ndarray]  # place -> tokens at this place relative to some tokens, (n,); None: buckets
 
 
 class TokenCues(TaskAudit):
-    """Audits the answers of a model that predicts tokens of texts."""
+    """Audits the answers of a model that predicts tokens of texts, or classes of them (`token_classes`)."""
 
     unit = "token"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
-        self.classes = model.config.vocab_size
+        self.vocabulary = model.config.vocab_size
+        self.classes = model.token_classes or self.vocabulary
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
@@ -53,12 +57,14 @@ class TokenCues(TaskAudit):
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
         """See `TaskAudit` and `counted.sufficient`."""
-        columns = {"train": self._counted(), **{split: self._asked(split) for split in SPLITS[1:]}}
+        by_class = bool(self.model.token_classes)
+        train = self._asked("train", ASKED) if by_class else self._counted()
+        columns = {"train": train, **{split: self._asked(split) for split in SPLITS[1:]}}
         cues = [
             (cue.name, role, {split: (chosen(some, cue), right) for split, (some, right) in columns.items()})
             for cue, role in self.roles.items()
         ]
-        return sufficient(FREQUENCY, cues, np.exp(self.base))
+        return sufficient(CLASS_FREQUENCY if by_class else FREQUENCY, cues, np.exp(self.base))
 
     @in_evaluation
     def answers(self) -> dict[str, float]:
@@ -90,33 +96,33 @@ class TokenCues(TaskAudit):
         """Yields batches of texts that are spread evenly over a split and have about `most` tokens together."""
         lengths = [len(one["input_ids"]) for one in self.labelled.pretext_batches(split).encoded]
         rows = evenly(len(lengths), max(most * len(lengths) // sum(lengths), 1))
-        for batch in self.labelled.reordered(split, rows).pretext_batches(split):
-            yield {name: value.to(self.device) for name, value in batch.items()}
+        yield from self.labelled.reordered(split, rows).pretext_batches(split)
 
-    def _questions(self, split: str) -> Iterator[Question]:
-        """Yields the questions of some batches of a split, always the same ones."""
-        for batch in self._batches(split, TOKENS):
-            yield self.model.ask(**batch)
+    def _questions(self, split: str, most: int = TOKENS) -> Iterator[Question]:
+        """Yields the questions of some batches of a split, of about `most` tokens together."""
+        return questions(self.model, self._batches(split, most), split, self.device)
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Log-probabilities of the tokens by their frequency in train, `(vocabulary,)`."""
-        return log_marginal(self._counted(places=())[1], self.classes)
+        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
+        answers = self._asked("train")[1] if self.model.token_classes else self._counted(places=())[1]
+        return log_marginal(answers, self.classes)
 
     def _counted(self, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the tokens of train that may be asked, and these tokens, `(n,)`."""
         special = getattr(self.model.task, "special_token_ids", None)  # next tokens have none
         parts = []
         for batch in self._batches("train", COUNTED):
-            ids, present = batch["input_ids"], present_tokens(batch["input_ids"], batch["attention_mask"])
+            ids, mask = (batch[name].to(self.device) for name in ("input_ids", "attention_mask"))
+            present = present_tokens(ids, mask)
             where = positions_of(without_special(ids, present, special))
             parts.append((self._columns(ids, present, where, places), ids[where].cpu().numpy()))
         return joined(parts)
 
-    def _asked(self, split: str) -> tuple[Columns, np.ndarray]:
+    def _asked(self, split: str, most: int = TOKENS) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the asked tokens of a split, as the model sees the texts, and the right answers."""
         parts = []
-        for question in self._questions(split):
+        for question in self._questions(split, most):
             ids, where = question.inputs["input_ids"], positions_of(question.labels != IGNORED)
             present = present_tokens(ids, question.inputs["attention_mask"])
             parts.append((self._columns(ids, present, where), question.labels[where].cpu().numpy()))
@@ -127,7 +133,7 @@ class TokenCues(TaskAudit):
     ) -> Columns:
         """Returns what stands at some places relative to tokens, by default those of all cues. The id beyond the ends
         of a text is the size of the vocabulary."""
-        edge = self.classes
+        edge = self.vocabulary
         ids = ids.masked_fill(~present, edge)
         wanted = {place for cue in self.roles for place in cue.places} if places is None else places
         columns = {place: tokens_at(ids, place, edge)[where].cpu().numpy() for place in wanted}

@@ -11,7 +11,7 @@ image is ranked first for many, so captions are also ranked by pointwise mutual 
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from ..modeling import PretextModel
 from . import retrieval
 from ._cider import cider_d
 from .labelled_set import LabelledSet
-from .measure import Measure, Metrics, Subject, distinct
+from .measure import Measure, Metrics, Subject, distinct, places_among
 
 ROWS, IMAGES = 1000, 200  # most rows of a split, and most images that are compared with every caption
 PAIRS = 256  # most pairs of an image and a caption at a time
@@ -50,8 +50,7 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
     candidates = distinct(captions)
     scores = likelihoods(subject, chosen(images, shown), candidates)
     same = matches([captions[i] for i in shown], candidates)
-    places = {normalised(caption): i for i, caption in enumerate(candidates)}
-    alone = without_image(scores, same)[[places[normalised(caption)] for caption in captions]]
+    alone = without_image(scores, same)[places_among(candidates, captions)]
     bits = bits_per_character(text, captions, pair_likelihoods(subject, images, captions))
     baseline = bits_per_character(text, captions, alone)
     return {
@@ -78,11 +77,15 @@ def captions_asked(labelled: LabelledSet, split: str) -> list[str]:
 
 
 def image_batches(subject: Subject, split: str, rows: Sequence[int]) -> list[dict[str, Tensor]]:
-    """Returns the images of some labelled rows of a split in batches, as inputs of `log_likelihood` and `describe`. A
-    model that can `condense` images encodes each of them only once."""
-    batches = map(subject.moved, subject.labelled.reordered(split, rows).batches(split, "image"))
+    """Returns the images of some labelled rows of a split, see `condensed`."""
+    return condensed(subject, subject.labelled.reordered(split, rows).batches(split, "image"))
+
+
+def condensed(subject: Subject, batches: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Returns batches of images as inputs of `log_likelihood` and `describe`. A model that can `condense` images
+    encodes each of them only once."""
     condenses = "condense" in subject.model.capabilities
-    return [subject.model.condense("image", **batch) if condenses else batch for batch in batches]
+    return [subject.model.condense("image", **batch) if condenses else batch for batch in map(subject.moved, batches)]
 
 
 def chosen(images: Batches, rows: Sequence[int]) -> Batches:
@@ -224,13 +227,18 @@ def by_likelihood(scores: Tensor, same: Tensor) -> Metrics:
     """Computes R@k of both directions from log likelihoods `(images, captions)`, and R@k of captions by pointwise
     mutual information. same: True where caption and image belong together, same shape. Captions without an image are
     not asked for."""
-    prior = scores.logsumexp(0) - math.log(len(scores))
     ranked = {
         "likelihood_image_to_text": ranks(scores, same),
         "likelihood_text_to_image": ranks(scores.T, same.T)[same.any(0)],
-        "pmi_image_to_text": ranks(scores - prior, same),
+        "pmi_image_to_text": ranks(mutual_information(scores), same),
     }
     return {f"{name}_r{k}": float((rank <= k).double().mean()) for name, rank in ranked.items() for k in KS}
+
+
+def mutual_information(scores: Tensor) -> Tensor:
+    """Returns the pointwise mutual information of images and captions: log p(caption | image) - log p(caption), with
+    p(caption) as the mean over the images. scores: log likelihoods, `(images, captions)`."""
+    return scores - (scores.logsumexp(0) - math.log(len(scores)))
 
 
 def ranks(scores: Tensor, same: Tensor) -> Tensor:

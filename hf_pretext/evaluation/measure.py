@@ -176,3 +176,9 @@ def evaluated(model: torch.nn.Module, device: torch.device | str) -> Iterator[No
 def distinct(captions: Iterable[str]) -> list[str]:
     """Returns the captions without duplicates. Captions with equal `normalised` text are duplicates."""
     return list({normalised(caption): caption for caption in captions}.values())
+
+
+def places_among(candidates: Sequence[str], captions: Iterable[str]) -> list[int]:
+    """Returns the place of each caption among candidates, which are `distinct` and contain all captions."""
+    places = {normalised(candidate): place for place, candidate in enumerate(candidates)}
+    return [places[normalised(caption)] for caption in captions]

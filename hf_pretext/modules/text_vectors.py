@@ -1,4 +1,4 @@
-"""One vector of each text, and checks that an encoder gives vectors that an objective can learn from.
+"""One vector of each text, the loss of SimCSE, and checks of an encoder that gives vectors.
 
 input_ids (B, L), attention_mask (B, L) -> encoder -> (B, L, D) -> pooled (B, D)
 """
@@ -12,8 +12,11 @@ from transformers import PreTrainedModel
 
 from ..encoders import tried
 from ..features import Pooling, pool
-from .dual_encoder import normalised
+from .distributed import gather
+from .dual_encoder import normalised, pair_labels
+from .losses import softmax_loss
 
+COMPARED = 256  # texts of a batch that count for the accuracy
 SAME = 1e-6  # vectors of length 1 that differ by less are the same
 
 
@@ -23,6 +26,36 @@ def vectors_of(
     """Returns the vector of each text, `(B, D)`. input_ids, attention_mask: `(B, L)`; by default, all are tokens."""
     hidden = encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
     return pool(hidden, attention_mask, pooling)
+
+
+def simcse(
+    first: Tensor, second: Tensor, *negatives: Tensor, temperature: float, everywhere: bool
+) -> tuple[Tensor, Tensor]:
+    """Returns loss and accuracy of SimCSE, `()` each. first, second: of two passes of each text, `(B, D)`, of length 1.
+    negatives: of hard negatives, `(B, D)`. everywhere: compares the texts of all ranks; else each rank compares its
+    texts with each other only. The accuracy is that of this rank, over the first `COMPARED` texts."""
+    everyone = torch.cat([gather(each, everywhere) for each in (second, *negatives)])
+    labels = pair_labels(None, len(first), first.device, everywhere)
+    all_labels = torch.arange(len(everyone), device=first.device)
+    scale = first.new_full((), 1 / temperature)
+    loss = softmax_loss(first, everyone, scale, labels, all_labels, symmetric=False)
+    with torch.no_grad():
+        nearest = (first[:COMPARED] @ second.T).argmax(1)
+        accuracy = (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()
+    return loss, accuracy
+
+
+@contextmanager
+def with_dropout(encoder: PreTrainedModel, device: torch.device, seed: int) -> Iterator[None]:
+    """Context manager with dropout in an encoder in `eval()`, from a seed. Global generators stay unchanged."""
+    training = encoder.training
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        encoder.train()
+        try:
+            yield
+        finally:
+            encoder.train(training)
 
 
 def check_vectors(encoder: PreTrainedModel, pooling: Pooling) -> None:

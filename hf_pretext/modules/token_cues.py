@@ -1,9 +1,9 @@
-"""Cues in texts: what stands near a hidden token and may reveal it without any understanding.
+"""Cues in texts: what stands near a token and may reveal what is asked about it without any understanding.
 
 token ids (B, L) -> ids of the tokens at a place relative to each token (B, L)
 
-An objective on tokens lists its cues, and asks its question (`cues.Question`). The audit reads the tokens from each cue
-alone, by counts, and gives the model texts in which a cue is that of another token.
+An objective on tokens lists its cues, and asks its question (`cues.Question`). The audit reads the answers from each
+cue alone, by counts, and gives the model texts in which a cue is that of another token.
 """
 
 from collections.abc import Sequence
@@ -15,10 +15,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TokenCue:
-    """A cue of a hidden token.
+    """A cue of a token that is asked about.
 
-    name: in tables. places: of the one or two tokens that it consists of, relative to the hidden one: -1 is the token
-    before it. None: the cue is the position of the hidden token in its text, which can't be exchanged."""
+    name: in tables. places: of the one or two tokens that it consists of, relative to that token: -1 is the token
+    before it. None: the cue is the position of the token in its text, which can't be exchanged."""
 
     name: str
     places: tuple[int, ...] = ()
@@ -28,6 +28,9 @@ LEFT = TokenCue("left neighbour", (-1,))
 RIGHT = TokenCue("right neighbour", (1,))
 NEIGHBOURS = TokenCue("both neighbours", (-1, 1))
 TWO_BEFORE = TokenCue("two tokens before", (-2, -1))
+TOKEN = TokenCue("token itself", (0,))  # where it is asked what became of it
+LEFT_AND_TOKEN = TokenCue("left neighbour and token", (-1, 0))
+TOKEN_AND_RIGHT = TokenCue("token and right neighbour", (0, 1))
 IN_PLACE = TokenCue("token in its place", (0,))  # where the task does not replace each hidden token by the mask token
 POSITION = TokenCue("position in the text")
 

@@ -22,8 +22,10 @@ from transformers import PreTrainedConfig, PreTrainedModel, VisionEncoderDecoder
 
 from ..features import pool
 from ..modeling import PretextOutput
+from ..modules.caption_cues import CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES
 from ..modules.caption_tokens import tokens_of
 from ..modules.captioner import check_parallel, parallel_mask
+from ..modules.cues import COLOR_HISTOGRAM, CORNERS, SILHOUETTE, SMALL_THUMBNAIL
 from ..modules.distributed import over_all_ranks
 from ..modules.draws import drawn_by
 from ..modules.dual_encoder import check_counts
@@ -114,6 +116,8 @@ class CaptioningForPreTraining(ImageToText):
 
     objective = "captioning"
     task_class = CaptioningTask
+    cues = (COLOR_HISTOGRAM, SMALL_THUMBNAIL, SILHOUETTE)
+    artefacts = (CORNERS, CAPTION_LENGTH, FILE_SIZE, JPEG_TABLES)
     formula = (
         r"-\frac{1}{N}\sum_{t=1}^{T+1} \log p_\theta\left(w_t \mid w_{<t}, x\right), \quad w_{T+1} \text{ the end; "
         r"backward: } w_{>t} \text{ in place of } w_{<t}\text{; parallel: neither}"

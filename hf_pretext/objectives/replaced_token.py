@@ -20,6 +20,7 @@ from transformers import ElectraForPreTraining, PreTrainedConfig, PreTrainedMode
 
 from ..features import pool, width
 from ..modeling import PretextModel, PretextOutput
+from ..modules.cues import Question
 from ..modules.distributed import weights_of_rank
 from ..modules.electra import AutoDiscriminator, build_generator, discriminator, generator_sizes
 from ..modules.losses import cross_entropy, widened
@@ -35,6 +36,7 @@ from ..modules.masking import (
 )
 from ..modules.native_head import logits_at
 from ..modules.packing import Packing, present_tokens
+from ..modules.token_cues import LEFT_AND_TOKEN, NEIGHBOURS, POSITION, TOKEN, TOKEN_AND_RIGHT
 from ..modules.wrong_pairs import balanced_accuracy
 from ..presets import Preset, texts
 
@@ -52,6 +54,28 @@ PRESET = Preset(
     },
     for_large={**texts.LARGE, "generator_size": 0.5, "mask_ratio": 0.15, "discriminator_weight": 50.0},
 )
+USAGE = """
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
+encoder = AutoModel.from_pretrained("{{ folder }}")
+batch = tokenizer(["a text", "a second one"], padding=True, return_tensors="pt")
+with torch.no_grad():
+    hidden = encoder(**batch{{ hidden_of }}
+mask = batch["attention_mask"].unsqueeze(-1)
+features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
+print(encoder.__class__.__name__, features.shape)
+
+{% if encoder["class"] == "ElectraModel" %}
+from transformers import AutoModelForPreTraining
+
+detector = AutoModelForPreTraining.from_pretrained("{{ folder }}")
+with torch.no_grad():
+    logits = detector(**tokenizer("this is the best of banana .", return_tensors="pt")).logits[0]
+print((logits > 0).tolist())  # True: the token looks replaced
+{% endif %}
+"""
 
 
 @strict
@@ -120,28 +144,10 @@ class ReplacedTokenForPreTraining(PretextModel):
     task_class = ReplacedTokenTask
     inputs = ("text",)
     auto_class = AutoDiscriminator
-    usage = """
-import torch
-from transformers import AutoModel, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{{ folder }}")
-encoder = AutoModel.from_pretrained("{{ folder }}")
-batch = tokenizer(["a text", "a second one"], padding=True, return_tensors="pt")
-with torch.no_grad():
-    hidden = encoder(**batch{{ hidden_of }}
-mask = batch["attention_mask"].unsqueeze(-1)
-features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
-print(encoder.__class__.__name__, features.shape)
-
-{% if encoder["class"] == "ElectraModel" %}
-from transformers import AutoModelForPreTraining
-
-detector = AutoModelForPreTraining.from_pretrained("{{ folder }}")
-with torch.no_grad():
-    logits = detector(**tokenizer("this is the best of banana .", return_tensors="pt")).logits[0]
-print((logits > 0).tolist())  # True: the token looks replaced
-{% endif %}
-"""
+    capabilities = ("ask",)
+    cues = (LEFT_AND_TOKEN, TOKEN_AND_RIGHT, TOKEN, NEIGHBOURS, POSITION)
+    token_classes = 2  # original, replaced
+    usage = USAGE
     formula = (
         r"-\frac{1}{|M|}\sum_{i \in M} \log p_G\left(t_i \mid t_{\setminus M}\right) - \frac{\lambda}{n}\sum_{i=1}^{n} "
         r"\left[r_i \log D_i(\hat t) + (1 - r_i) \log\left(1 - D_i(\hat t)\right)\right], \quad \hat t_i \sim p_G "
@@ -207,11 +213,9 @@ print((logits > 0).tolist())  # True: the token looks replaced
         generator = self.generator()
         if labels is None:
             input_ids, labels = self.corrupt(input_ids, present, word_starts, generator)
-        where, original = positions_of(labels != IGNORED), torch.where(labels == IGNORED, input_ids, labels)
-        guesses, words = self.guess(where, input_ids=input_ids, **inputs[0]), labels[where]  # (M, vocabulary), (M,)
-        filled = original.index_put(where, self.sample(guesses, generator))
+        filled, replaced, guesses, words = self.fill(input_ids, labels, generator, **inputs[0])
         hidden, logits = self.discriminate(input_ids=filled, **inputs[1])
-        labels = (filled != original).long().masked_fill(~present, IGNORED)
+        labels = replaced.long().masked_fill(~present, IGNORED)
         losses = self.losses(guesses, words, logits, labels)
         logs = {"generator_accuracy": (guesses.argmax(-1) == words).sum() / max(len(words), 1)}
         logs |= detection(logits, labels)
@@ -230,6 +234,18 @@ print((logits > 0).tolist())  # True: the token looks replaced
         allowed = without_special(input_ids, present, task.special_token_ids)
         masked = draw_masked(allowed, task.mask_ratio, task.unit, word_starts, generator)
         return input_ids.masked_fill(masked, task.mask_token_id), input_ids.masked_fill(~masked, IGNORED)
+
+    def fill(
+        self, input_ids: Tensor, labels: Tensor, generator: torch.Generator | None, **inputs: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Fills masked tokens with samples of the token generator. input_ids, labels: see `corrupt`.
+
+        Returns the ids, and which of them are not the original ones (bool): `(B, L)` each; the logits of the M masked
+        tokens, `(M, vocabulary)`, and the original ones, `(M,)`."""
+        where, original = positions_of(labels != IGNORED), torch.where(labels == IGNORED, input_ids, labels)
+        guesses = self.guess(where, input_ids=input_ids, **inputs)
+        filled = original.index_put(where, self.sample(guesses, generator))
+        return filled, filled != original, guesses, labels[where]
 
     def guess(self, where: tuple[Tensor, Tensor], **inputs: Tensor) -> Tensor:
         """Returns the generator's logits of the masked tokens, `(M, vocabulary)`. where: see `positions_of`."""
@@ -266,6 +282,28 @@ print((logits > 0).tolist())  # True: the token looks replaced
             "generator": weights[0] * of_generator,
             "discriminator": self.task.discriminator_weight * weights[1] * of_encoder,
         }
+
+    def ask(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        word_starts: Tensor | None = None,
+        document_ids: Tensor | None = None,
+        num_bytes: Tensor | None = None,
+    ) -> Question:
+        """Asks of each token whether it was replaced, 1, or not, 0."""
+        inputs = [packing.inputs(document_ids, attention_mask) for packing in self.packings]
+        present = present_tokens(input_ids, attention_mask, document_ids)
+        generator = self.generator()
+        masked = self.corrupt(input_ids, present, word_starts, generator)
+        filled, replaced, _, _ = self.fill(*masked, generator, **inputs[0])
+        labels = replaced.long().masked_fill(~present, IGNORED)
+        return Question({"input_ids": filled, **inputs[1]}, labels, self.token_classes)
+
+    def answer(self, asked: Tensor, **inputs: Tensor) -> Tensor:
+        """Returns the logits `(M, 2)` of the tokens that are asked (`(B, L)`, bool), row by row."""
+        replaced = self.discriminate(**inputs)[1][positions_of(asked)]
+        return torch.stack([torch.zeros_like(replaced), replaced], dim=1)
 
     def packs(self, length: int = 128) -> bool:
         """Returns whether encoder and generator separate the documents of a packed sequence, see `Packing.works`."""

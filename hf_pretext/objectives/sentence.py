@@ -10,12 +10,13 @@ https://huggingface.co/papers/2104.06979
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -23,12 +24,14 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..features import Pooling, width
 from ..modeling import EVAL_SEED, PretextModel, PretextOutput
 from ..modules.caption_tokens import bare, shifted, tokens_of, tokens_of_config
-from ..modules.distributed import gather, over_all_ranks
-from ..modules.dual_encoder import normalised, pair_labels
-from ..modules.losses import cross_entropy, softmax_loss
+from ..modules.cues import Question
+from ..modules.distributed import over_all_ranks
+from ..modules.dual_encoder import normalised
+from ..modules.losses import cross_entropy
 from ..modules.masking import IGNORED, check_share, draw_units, positions_of
 from ..modules.text_decoder import Tied, decode, names_of_shared, text_decoder
-from ..modules.text_vectors import check_dropout, check_vectors, vectors_of
+from ..modules.text_vectors import check_dropout, check_vectors, simcse, vectors_of, with_dropout
+from ..modules.token_cues import LEFT, POSITION, TWO_BEFORE
 from ..presets import Preset, texts
 from ..utils.ranks import rank_and_ranks
 
@@ -42,7 +45,6 @@ PRESET = Preset(
     for_large={**texts.LARGE, "max_length": 128},
 )
 
-COMPARED = 256  # texts of a batch that count for the accuracy
 OF_METHOD = {  # settings that only one method uses
     "simcse": ("temperature", "mlp_head", "negative_column"),
     "tsdae": ("delete_ratio", "tied", "decoder_layers"),
@@ -66,6 +68,19 @@ vectors = (hidden * mask).sum(1) / mask.sum(1)
 print(encoder.__class__.__name__, torch.nn.functional.cosine_similarity(vectors[0], vectors[1], dim=0).shape)
 # the same vectors: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])
 """
+FORMULA = (
+    r"\text{simcse: } -\frac{1}{B}\sum_i \log \frac{e^{\cos(h_i, h_i^+) / \tau}}{\sum_j e^{\cos(h_i, h_j^+) / \tau}"
+    r" + \sum_j e^{\cos(h_i, h_j^-) / \tau}}; \quad \text{tsdae: } -\frac{1}{N}\sum_{t=1}^{T+1} \log "
+    r"p_\theta\left(w_t \mid w_{<t}, h(\tilde{w})\right); \quad h \text{ is the vector of a text, } h^+ \text{ of "
+    r"another pass, } h^- \text{ of a hard negative, } \tilde{w} \text{ the text without the deleted words}"
+)
+LIMITS = (
+    "SimCSE: other texts of a batch count as different in meaning, even if they are not. Texts of a corpus about "
+    "one topic are pushed apart, and so are equal texts of one batch.",
+    "TSDAE: the vector has to contain the words of a text rather than its meaning.",
+    "What makes two texts similar is not defined by the data. For search or similarity, fine-tune the encoder on "
+    "pairs of texts.",
+)
 
 
 @strict
@@ -141,7 +156,7 @@ class SentenceForPreTraining(PretextModel):
 
     Returns features (`(B, D)`, before the head; in `eval()` of texts without corruption). tsdae: logits (`(M,
     vocabulary)`) and labels (`(M,)`) of all tokens and ends. Logs: accuracy of finding the other pass of a text among
-    the texts of this rank, over the first `COMPARED` texts; of tsdae, accuracy and perplexity of the next token.
+    the texts of this rank, see `text_vectors.simcse`; of tsdae, accuracy and perplexity of the next token.
 
     Example:
         >>> model = SentenceForPreTraining.from_encoder(BertConfig())
@@ -154,25 +169,17 @@ class SentenceForPreTraining(PretextModel):
     inputs = ("text",)
     one_text_a_row = True
     pipeline_tag = "sentence-similarity"
+    capabilities = ("ask",)  # of tsdae
+    cues = (LEFT, TWO_BEFORE, POSITION)
     usage = USAGE
-    formula = (
-        r"\text{simcse: } -\frac{1}{B}\sum_i \log \frac{e^{\cos(h_i, h_i^+) / \tau}}{\sum_j e^{\cos(h_i, h_j^+) / \tau}"
-        r" + \sum_j e^{\cos(h_i, h_j^-) / \tau}}; \quad \text{tsdae: } -\frac{1}{N}\sum_{t=1}^{T+1} \log "
-        r"p_\theta\left(w_t \mid w_{<t}, h(\tilde{w})\right); \quad h \text{ is the vector of a text, } h^+ \text{ of "
-        r"another pass, } h^- \text{ of a hard negative, } \tilde{w} \text{ the text without the deleted words}"
-    )
-    limits = (
-        "SimCSE: other texts of a batch count as different in meaning, even if they are not. Texts of a corpus about "
-        "one topic are pushed apart, and so are equal texts of one batch.",
-        "TSDAE: the vector has to contain the words of a text rather than its meaning.",
-        "What makes two texts similar is not defined by the data. For search or similarity, fine-tune the encoder on "
-        "pairs of texts.",
-    )
+    formula, limits = FORMULA, LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: SentenceTask, parts: dict | None = None):
         """Raises `ValueError` for token ids that tsdae lacks, and like `text_decoder`."""
         super().__init__(full_model, task, parts)
         self.pretext_head, self.decoder = None, None
+        # simcse compares two passes of one text, so that every cue reveals which two belong together
+        self.capabilities = ("ask",) if task.method == "tsdae" else ()
         if task.method == "tsdae":
             names = {name: getattr(task, f"{name}_token_id") for name in ("start", "end", "pad")}
             self.tokens = tokens_of_config(full_model.config, names, "texts")
@@ -258,61 +265,39 @@ class SentenceForPreTraining(PretextModel):
                 f"{len(input_ids)} texts came with {len(negatives[0])} hard negatives. Give one for each text."
             )
         mask = None if attention_mask is None else attention_mask.repeat(2, 1)
-        with self.dropout():
+        with nullcontext() if self.training else with_dropout(self.encoder, self.device, EVAL_SEED):
             vectors = self.encode(input_ids.repeat(2, 1), mask)  # both passes at once
             embedded = [*vectors.chunk(2), *([] if negatives is None else [self.encode(*negatives)])]
         features = embedded[0]
         embedded = [normalised(each if self.pretext_head is None else self.pretext_head(each)) for each in embedded]
         with torch.autocast(vectors.device.type, enabled=False):
-            loss, accuracy = self.compare(*embedded)
+            loss, accuracy = simcse(*embedded, temperature=self.task.temperature, everywhere=self.training)
         return self.output({"simcse": loss}, {"accuracy": accuracy}, features=features)
-
-    def compare(self, first: Tensor, second: Tensor, *negatives: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns loss and accuracy, `()` each. first, second: of both passes, `(B, D)`, of length 1. negatives: of
-        hard negatives, `(B, D)`. In `eval()` each rank compares its texts with each other only."""
-        everyone = torch.cat([gather(each, self.training) for each in (second, *negatives)])
-        labels = pair_labels(None, len(first), first.device, self.training)
-        all_labels = torch.arange(len(everyone), device=first.device)
-        scale = first.new_full((), 1 / self.task.temperature)
-        loss = softmax_loss(first, everyone, scale, labels, all_labels, symmetric=False)
-        with torch.no_grad():
-            nearest = (first[:COMPARED] @ second.T).argmax(1)
-            accuracy = (nearest == torch.arange(len(nearest), device=nearest.device)).float().mean()
-        return loss, accuracy
-
-    @contextmanager
-    def dropout(self) -> Iterator[None]:
-        """Context manager with dropout in the encoder, also in `eval()`, there from a fixed seed."""
-        if self.training:
-            yield
-            return
-        training = self.encoder.training
-        devices = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(EVAL_SEED)
-            self.encoder.train()
-            try:
-                yield
-            finally:
-                self.encoder.train(training)
 
     # tsdae
 
     def rebuild(self, input_ids: Tensor, attention_mask: Tensor | None, word_starts: Tensor | None) -> PretextOutput:
         """Returns the output of TSDAE."""
-        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        first, count = bare(input_ids, present, self.tokens)
-        seen, mask = self.corrupt(input_ids, present.bool(), first, count, word_starts)
-        longest = torch.stack([mask.sum(1).max(), count.max()]).tolist()  # one wait for the device
-        vectors = self.encode(*(each[:, : longest[0]] for each in (seen, mask)))
-        inputs, labels = (each[:, : longest[1] + 1] for each in shifted(input_ids, first, count, self.tokens))
-        where = positions_of(labels != IGNORED)
+        seen, mask, inputs, labels = self.shortened(input_ids, attention_mask, word_starts)
+        vectors, where = self.encode(seen, mask), positions_of(labels != IGNORED)
         logits, labels = decode(self.decoder, vectors, inputs, where), labels[where]
         loss = cross_entropy(logits, labels)
         logs = {"accuracy": (logits.argmax(-1) == labels).float().mean(), "perplexity": loss.exp()}
         if self.training:
             loss = over_all_ranks(loss, len(labels))
         return self.output({"tsdae": loss}, logs, features=vectors, logits=logits, labels=labels)
+
+    def shortened(
+        self, input_ids: Tensor, attention_mask: Tensor | None, word_starts: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns what the encoder sees of texts, ids and mask `(B, S)`, and the inputs and labels of the decoder,
+        `(B, longest + 1)`, see `shifted`."""
+        present = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        first, count = bare(input_ids, present, self.tokens)
+        seen, mask = self.corrupt(input_ids, present.bool(), first, count, word_starts)
+        left, longest = torch.stack([mask.sum(1).max(), count.max()]).tolist()  # one wait for the device
+        inputs, labels = shifted(input_ids, first, count, self.tokens)
+        return seen[:, :left], mask[:, :left], inputs[:, : longest + 1], labels[:, : longest + 1]
 
     def corrupt(
         self, input_ids: Tensor, present: Tensor, first: Tensor, count: Tensor, word_starts: Tensor | None
@@ -327,3 +312,25 @@ class SentenceForPreTraining(PretextModel):
         order = (~left).long().argsort(dim=1, stable=True)
         mask = at < left.sum(1, keepdim=True)
         return input_ids.gather(1, order).masked_fill(~mask, self.tokens.pad), mask.long()
+
+    def ask(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        word_starts: Tensor | None = None,
+        num_bytes: Tensor | None = None,
+    ) -> Question:
+        """tsdae: asks for each token and the end of a text. Its label is in its place, from where it is not read."""
+        seen, mask, inputs, labels = self.shortened(input_ids, attention_mask, word_starts)
+        present = F.pad(labels != IGNORED, (1, 0), value=True)
+        text = torch.cat([inputs[:, :1], labels], 1).masked_fill(~present, self.tokens.pad)
+        given = {"input_ids": text, "attention_mask": present.long(), "seen_ids": seen, "seen_mask": mask}
+        return Question(given, F.pad(labels, (1, 0), value=IGNORED), self.config.vocab_size)
+
+    def answer(
+        self, asked: Tensor, input_ids: Tensor, attention_mask: Tensor, seen_ids: Tensor, seen_mask: Tensor
+    ) -> Tensor:
+        """tsdae: returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, L)`, bool, without the first
+        column), row by row, from the vector of the text that is seen and the tokens before each."""
+        rows, columns = positions_of(asked)
+        return decode(self.decoder, self.encode(seen_ids, seen_mask), input_ids[:, :-1], (rows, columns - 1))

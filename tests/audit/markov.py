@@ -47,6 +47,21 @@ def masked_lm(vocabulary: int, **settings) -> MaskedLMForPreTraining:
     return MaskedLMForPreTraining.from_encoder(config, mask_token_id=4, **settings)
 
 
+def trained(model, some, steps: int = 150):
+    """Trains on the train texts of a set, for some seconds."""
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    batches = list(some.pretext_batches("train"))
+    ids = torch.cat([batch["input_ids"] for batch in batches])  # all texts are of one length
+    torch.manual_seed(0)
+    model.train()
+    for _ in range(steps):
+        rows = torch.randint(len(ids), (64,))
+        model(input_ids=ids[rows]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return model
+
+
 def stationary() -> np.ndarray:
     """Probabilities of the words of the chain."""
     values, vectors = np.linalg.eig(CHAIN.T)

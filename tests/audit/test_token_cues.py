@@ -14,9 +14,10 @@ from markov import (
     labelled,
     masked_lm,
     stationary,
+    trained,
     words,
 )
-from transformers import LlamaConfig
+from transformers import BertConfig, LlamaConfig
 
 from hf_pretext.audit.class_cues import SHUFFLED
 from hf_pretext.audit.task import task_audit
@@ -24,6 +25,7 @@ from hf_pretext.audit.token_cues import FREQUENCY, SPACING, WIDEST, TokenCues, b
 from hf_pretext.modules.masking import positions_of
 from hf_pretext.modules.token_cues import IN_PLACE, LEFT, NEIGHBOURS, POSITION, RIGHT, tokens_at
 from hf_pretext.objectives.causal_lm import CausalLMForPreTraining
+from hf_pretext.objectives.sentence import SentenceForPreTraining
 
 KINDS, NOISE, SHORT = 8, 12, 10  # planted words, each after a marker of its own, among words of noise
 CONTROLS = (FREQUENCY, SHUFFLED)
@@ -126,21 +128,6 @@ def planted() -> dict[str, np.ndarray]:
     return texts
 
 
-def trained(model, some, steps: int = 150):
-    """Trains on the train texts of a set, for some seconds."""
-    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
-    batches = list(some.pretext_batches("train"))
-    ids = torch.cat([batch["input_ids"] for batch in batches])  # all texts are of one length
-    torch.manual_seed(0)
-    model.train()
-    for _ in range(steps):
-        rows = torch.randint(len(ids), (64,))
-        model(input_ids=ids[rows]).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    return model
-
-
 def test_a_planted_marker_is_found_and_used():
     some = labelled(planted(), words(2 * KINDS + NOISE))
     never = [*range(5), *range(5 + KINDS, 5 + 2 * KINDS + NOISE)]
@@ -170,6 +157,21 @@ def test_next_tokens_are_audited(chain_set):
     assert least - 0.05 < bits(table, LEFT) < least + 0.15
     assert bits(table, "two tokens before") == pytest.approx(bits(table, LEFT), abs=0.02)
     assert reliance.keys() == {LEFT.name, "two tokens before"} and bits(table, FREQUENCY) == 0
+
+
+def test_the_tokens_of_a_rebuilt_text_are_audited(chain_set):
+    """TSDAE: next tokens, given the vector of a text without some of its words."""
+    shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, pad_token_id=0)
+    config = BertConfig(vocab_size=9, max_position_embeddings=64, **shape)
+    tokens = dict(start_token_id=2, end_token_id=3, pad_token_id=0)
+    model = SentenceForPreTraining.from_encoder(config, method="tsdae", **tokens)
+    audit = task_audit(model, chain_set)
+    table, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()
+    least = information()[1] * (LENGTH - 1) / (LENGTH + 1)
+    assert least - 0.05 < bits(table, LEFT) < least + 0.15 and abs(bits(table, SHUFFLED)) < 0.01
+    assert reliance.keys() == {LEFT.name, "two tokens before"} and 0 <= answers["bits"] < 0.02
+    assert task_audit(model, chain_set).reliance() == reliance
+    assert task_audit(SentenceForPreTraining.from_encoder(config), chain_set) is None  # simcse
 
 
 def test_few_tokens_far_apart_are_drawn():

@@ -136,6 +136,16 @@ def test_the_encoder_gets_the_samples_and_no_mask_token():
     assert len(seen) == 1 and torch.equal(seen[0], expected)
 
 
+def test_the_question_is_that_of_the_loss():
+    model, batch = model_of().eval(), texts((12, 7))
+    output, question = model(**batch), model.ask(**batch)
+    asked = question.labels != IGNORED
+    logits = model.answer(asked=asked, **question.inputs)
+    assert torch.equal(question.labels, output.labels) and question.classes == logits.shape[1] == 2
+    torch.testing.assert_close(logits[:, 1] - logits[:, 0], output.logits[asked])
+    assert not torch.equal(question.inputs["input_ids"], batch["input_ids"])
+
+
 def test_special_tokens_are_neither_masked_nor_sampled():
     """RoBERTa counts positions from the tokens that are no padding, so a sampled one would shift all others."""
     for special in SETTINGS["special_token_ids"] + [MASK]:

@@ -19,7 +19,7 @@ from hf_pretext import SentenceForPreTraining
 from hf_pretext.encoders import build_encoder
 from hf_pretext.features import pool
 from hf_pretext.interop.sentence_transformers import write_modules
-from hf_pretext.modules.masking import positions_of
+from hf_pretext.modules.masking import IGNORED, positions_of
 from hf_pretext.modules.text_decoder import decode
 from hf_pretext.objectives.sentence import SentenceTask
 
@@ -244,6 +244,17 @@ def test_tsdae_is_the_likelihood_of_the_text_given_the_vector(name):
     output = model(**batch)
     assert len(output.labels) == count
     torch.testing.assert_close(output.loss, losses / count, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_the_question_of_tsdae_is_that_of_the_loss(name):
+    model, batch = model_of(name, **TSDAE).eval(), texts()
+    output, question = model(**batch), model.ask(**batch)
+    asked = question.labels != IGNORED
+    assert torch.equal(question.labels[asked], output.labels) and not asked[:, 0].any()
+    torch.testing.assert_close(model.answer(asked=asked, **question.inputs), output.logits)
+    assert torch.equal(question.inputs["input_ids"][asked], output.labels)  # each label is in its place
+    assert model.capabilities == ("ask",) and not model_of().capabilities
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
