@@ -17,11 +17,13 @@ from transformers import PreTrainedModel
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import METHODS, SPLITS, transfer
 from ..features import Pooling, extract
+from ..modalities import Batch
+from .changed_inputs import clean_batches, encoder_inputs
 from .code import online_code
 from .equivariance import Whitener, pair_invariance
 from .information import usable_information
 from .properties import Property
-from .transformations import INVARIANCE, ROWS, Transformation, evenly, transformation_metrics
+from .transformations import INVARIANCE, Transformation, transformation_metrics
 
 BITS, SAVED = "bits", "code_saved"  # begin of the names of metrics
 
@@ -52,7 +54,7 @@ def encoder_audit(
     """Audits the encoder of one kind of data.
 
     properties: what is read from the features; the first one is the label, whose online code is measured, too.
-    transformations: of the encoder's inputs. same: by name, integers `(n,)` that equal for test rows of the same thing.
+    transformations: see `transformations_of`. same: by name, integers `(n,)`, equal for test rows of the same thing.
     dtype: of autocast for the features. Returns `bits_NAME` for each property, `code_saved_NAME` for the label, the
     metrics of `transformation_metrics`, and `invariance_NAME` for each of `same`. Undefined ones are NaN."""
     options = {"pooling": pooling, "device": device, "dtype": dtype, "description": None}
@@ -69,22 +71,13 @@ def encoder_audit(
         label, (classes, labels) = next(iter(properties.items()))
         metrics[f"{SAVED}_{label}"] = online_code(features["train"], labels["train"], classes).saved
 
-    def embed(inputs: Tensor) -> Tensor:
-        return extract(encoder, [{labelled.inputs.by_name[kind].encoder_input: inputs}], (layer,), **options)[layer]
+    def embed(batch: Batch) -> Tensor:
+        return extract(encoder, [encoder_inputs(labelled.inputs.by_name[kind], batch)], (layer,), **options)[layer]
 
     if transformations:
-        metrics |= transformation_metrics(embed, inputs_of(labelled, kind), transformations)
+        metrics |= transformation_metrics(embed, clean_batches(labelled, kind), transformations)
     for name, keys in (same or {}).items():
         metrics[f"{INVARIANCE}_{name}"] = math.nan
         if not warnings:
             metrics[f"{INVARIANCE}_{name}"] = pair_invariance(Whitener(features["train"])(features["test"]), keys)
     return EncoderAudit(layer, metrics, limits, per_row, list(dict.fromkeys(warnings)))
-
-
-def inputs_of(labelled: LabelledSet, kind: str) -> dict[str, list[Tensor]]:
-    """Returns batches of clean encoder inputs of each split, of `ROWS` evenly spaced rows."""
-    name = labelled.inputs.by_name[kind].encoder_input
-    return {
-        split: list(evenly((batch[name] for batch in labelled.batches(split, kind)), len(labelled.rows(split)), rows))
-        for split, rows in ROWS.items()
-    }

@@ -19,10 +19,11 @@ from ..modalities.image import Image
 from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.paths import relative
+from .changed_inputs import transformations_of
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
 from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
-from .transformations import Transformation, image_transformations
+from .transformations import Transformation
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
@@ -93,10 +94,8 @@ class Audit:
 
     def transformations(self, kind: str) -> tuple[Transformation, ...]:
         """Returns the transformations of the inputs of a kind."""
-        modality = self.labelled.inputs.by_name[kind]
-        if TRANSFORMATIONS not in self.options.only or not isinstance(modality, Image):
-            return ()
-        return image_transformations(modality.mean, modality.std)
+        wanted = TRANSFORMATIONS in self.options.only
+        return transformations_of(self.labelled.inputs.by_name[kind]) if wanted else ()
 
     def model(self, model: PretextModel) -> ModelAudit:
         """Audits one model. What can't be audited is left out and named in `problems`."""
