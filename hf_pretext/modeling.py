@@ -168,6 +168,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     cues: ClassVar[Sequence] = ()  # `Cue` or `TokenCue`: what may reveal the answers of `ask`
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
+    questions: Sequence[str] = ("",)  # of `ask`; with a name, `ask` and `answer` take it as `question`
     eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps

@@ -22,7 +22,7 @@ from ..utils.paths import relative
 from .changed_inputs import transformations_of
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
-from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, task_audit
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, QUESTION, task_audit
 from .transformations import Transformation
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
@@ -152,12 +152,10 @@ class Audit:
             "encoders": {kind: self._encoders(kind, audits) for kind in kinds},
         }
         warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
-        if all(audit.answers for audit in everyone):
+        if all(audit.answers for audit in trained):
             task = task_audit(models[TRAINED][0](), labelled, self.options.device)
-            entry["task"] = {
-                "unit": task.unit,
-                **over_seeds({who: [self._answers(a) for a in audits[who]] for who in (TRAINED, RANDOM)}),
-            }
+            answers = {who: [self._answers(a) for a in audits[who] if a.answers] for who in (TRAINED, RANDOM)}
+            entry["task"] = {"unit": task.unit, **over_seeds(answers)}
             entry["cues"] = cues(task.sufficiency(), [each.reliance for each in trained])
             warnings += control_warnings(entry["cues"])
         return without_nan({**entry, "warnings": list(dict.fromkeys(warnings))})
@@ -219,6 +217,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
         name: {
             "role": each["role"],
             "error": each.get("error"),
+            **({QUESTION: each[QUESTION]} if QUESTION in each else {}),
             **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY)},
             **{
                 metric: mean_and_spread([of_seed[name][metric] for of_seed in reliances])
@@ -238,13 +237,22 @@ def control_warnings(of_cues: Mapping[str, dict]) -> list[str]:
     ]
 
 
+def answered(entry: Mapping, cue: Mapping | None = None) -> float:
+    """Returns the bits that the trained models answer: of the question that a cue is about, if there are several."""
+    question = (cue or {}).get(QUESTION)
+    metrics = entry.get("task", {}).get(TRAINED, {})
+    return metrics.get(f"{BITS}_{question}" if question else BITS, {}).get("mean") or 0.0
+
+
 def best_cue(entry: Mapping) -> tuple[str, float] | None:
-    """Returns the single cue that reveals most, and its bits as a share of those of the trained models; None without
-    cues, and for models that answer no better than chance."""
-    single = {name: each for name, each in entry.get("cues", {}).items() if each["role"] in (CUE, ARTEFACT)}
-    readable = {name: each[BITS]["mean"] for name, each in single.items() if each[BITS]["mean"] is not None}
-    answered = entry.get("task", {}).get(TRAINED, {}).get(BITS, {}).get("mean") or 0
-    if not readable or answered <= AT_CHANCE:
+    """Returns the single cue that reveals the largest share of the bits of the trained models, and the share; None
+    without cues, and for models that answer no better than chance."""
+    shares = {
+        name: each[BITS]["mean"] / answered(entry, each)
+        for name, each in entry.get("cues", {}).items()
+        if each["role"] in (CUE, ARTEFACT) and each[BITS]["mean"] is not None and answered(entry, each) > AT_CHANCE
+    }
+    if not shares:
         return None
-    name = max(readable, key=readable.get)
-    return name, readable[name] / answered
+    name = max(shares, key=shares.get)
+    return name, shares[name]

@@ -21,6 +21,7 @@ from ..modeling import PretextModel
 CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
 WITHOUT, CONFLICT = "without", "conflict"
+QUESTION = "question"  # of a cue, for models of several questions
 
 
 class TaskAudit(ABC):
@@ -29,7 +30,7 @@ class TaskAudit(ABC):
     roles: of the cues that the objective declares. `sufficiency` depends on the settings of the task and not on the
     weights of the model."""
 
-    unit: ClassVar[str]  # what one answer is about: "image", "token", "pair"
+    unit: ClassVar[str]  # what one answer is about: "image", "clip", "token", "pair"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         self.model, self.labelled, self.device = model, labelled, torch.device(device)
@@ -46,7 +47,7 @@ class TaskAudit(ABC):
         """Reads the answers from each cue alone. Readers see the same rows and splits as the model.
 
         Returns `{cue: {"role", "bits", "accuracy"}}`: a role of `ROLES`, and one value for each seed of the reader.
-        Where it is known, also "error": the standard error of bits over test rows.
+        Where it is known, also "error": the standard error of bits over test rows; of several questions, `QUESTION`.
         What a small reader does not get, a larger one may: bits are a lower bound."""
 
     @abstractmethod

@@ -6,8 +6,8 @@ results["audit"] -> rows of tables, sentences
 from collections.abc import Iterator, Mapping
 
 from ..audit.encoder import BITS, SAVED
-from ..audit.entry import RANDOM, TRAINED, best_cue
-from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, ROLES, WITHOUT
+from ..audit.entry import RANDOM, TRAINED, answered, best_cue
+from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, QUESTION, ROLES, WITHOUT
 from ..audit.transformations import EQUIVARIANCE, INVARIANCE, PARAMETER
 from ..evaluation.comparison import START
 from ..evaluation.transfer import beats
@@ -85,14 +85,13 @@ def at_most(each: Mapping, name: str) -> str:
 
 def cue_rows(audit: Mapping) -> list[list[str]]:
     """Returns the rows of the table of cues, with the columns of `HEAD`: cues first, the most revealing one first."""
-    answered = (audit.get("task", {}).get(TRAINED, {}).get(BITS) or {}).get("mean")
     cues = sorted(audit.get("cues", {}).items(), key=lambda cue: (ROLES.index(cue[1]["role"]), -mean_of(cue[1], BITS)))
     return [
         [
             name,
             each["role"],
             figure(each[BITS]),
-            f"{mean_of(each, BITS) / answered:.0%}" if answered else MISSING,
+            f"{mean_of(each, BITS) / answered(audit, each):.0%}" if answered(audit, each) else MISSING,
             figure(each.get(WITHOUT)),
             figure(each.get(CONFLICT)),
         ]
@@ -121,8 +120,16 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
         f"Of {answers[ENTROPY]['mean']:.2f} bits of the pretext task per {audit['task']['unit']}, the model answers "
         f"{figure(answers[BITS])} on test{seen} (accuracy {figure(answers[ACCURACY])}){more}"
     )
+    prefix = f"{BITS}_"
+    if several := [name for name in answers if name.startswith(prefix)]:
+        each = ", ".join(
+            f"{figure(answers[name])} of {name.removeprefix(prefix).replace('_', ' ')}" for name in several
+        )
+        yield f"These are means of {len(several)} questions; the model answers {each}"
     if best := best_cue(audit):
-        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of these"
+        question = audit["cues"][best[0]].get(QUESTION)
+        these = f"its bits of {question.replace('_', ' ')}" if question else "these"
+        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of {these}"
     yield from artefacts(audit)
 
 

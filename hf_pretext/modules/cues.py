@@ -29,11 +29,13 @@ class Question(NamedTuple):
 
     inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`, or input_ids `(N, L)` of texts. labels: the
     right answers, `(N,)`; of texts `(N, L)`, `masking.IGNORED` for tokens that are not asked. classes: number of
-    possible answers."""
+    possible answers. kind: of the data that the model sees, for models of several kinds; inputs then are those of its
+    encoder, and are not changed by the task."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
     classes: int
+    kind: str | None = None
 
 
 @dataclass(frozen=True)
