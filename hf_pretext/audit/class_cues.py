@@ -4,7 +4,7 @@ model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
 Of images (rotation, jigsaw puzzles, relative position), bits are over equally likely answers, as the tasks draw them;
 readers see one draw of the task's changes of each image, and the model has seen many. Of sounds and films: see
-`clip_cues`.
+`clip_classes`.
 """
 
 from collections.abc import Iterator, Mapping

@@ -23,15 +23,16 @@ from .code import online_code
 from .equivariance import Whitener, pair_invariance
 from .information import usable_information
 from .properties import Property
+from .simple_cues import SimpleCues
 from .transformations import INVARIANCE, Transformation, transformation_metrics
 
-BITS, SAVED = "bits", "code_saved"  # begin of the names of metrics
+BITS, BEYOND, SAVED = "bits", "beyond_cues", "code_saved"  # begin of the names of metrics
 
 
 class EncoderAudit(NamedTuple):
     """layer: that was measured, -1 for the last one. metrics: by name. entropy: the most bits of each property, by its
-    name. per_row: bits of each test row, by the name of
-    the metric that is their mean. warnings: why metrics are undefined."""
+    name, and beyond the cues, by the name of the metric. per_row: bits of each test row, by the name of the metric that
+    is their mean. warnings: why metrics are undefined."""
 
     layer: int
     metrics: dict[str, float]
@@ -50,13 +51,15 @@ def encoder_audit(
     pooling: Pooling = "mean",
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = None,
+    cues: SimpleCues | None = None,
 ) -> EncoderAudit:
     """Audits the encoder of one kind of data.
 
     properties: what is read from the features; the first one is the label, whose online code is measured, too.
     transformations: see `transformations_of`. same: by name, integers `(n,)`, equal for test rows of the same thing.
-    dtype: of autocast for the features. Returns `bits_NAME` for each property, `code_saved_NAME` for the label, the
-    metrics of `transformation_metrics`, and `invariance_NAME` for each of `same`. Undefined ones are NaN."""
+    dtype: of autocast for the features. cues: beyond which the bits of the label are measured, too. Returns `bits_NAME`
+    for each property, `beyond_cues_NAME` and `code_saved_NAME` for the label, the metrics of `transformation_metrics`,
+    and `invariance_NAME` for each of `same`. Undefined ones are NaN."""
     options = {"pooling": pooling, "device": device, "dtype": dtype, "description": None}
     by_split = {split: extract(encoder, labelled.batches(split, kind), "all", **options) for split in SPLITS}
     layers = {layer: {split: by_split[split][layer] for split in SPLITS} for layer in by_split["train"]}
@@ -69,6 +72,9 @@ def encoder_audit(
         warnings += [read.warning.rstrip(".")] if read.warning else []
     if properties:
         label, (classes, labels) = next(iter(properties.items()))
+        if cues is not None:
+            beyond, name = cues.beyond(features), f"{BEYOND}_{label}"
+            metrics[name], per_row[name], limits[name] = beyond.bits, beyond.per_row, beyond.entropy
         metrics[f"{SAVED}_{label}"] = online_code(features["train"], labels["train"], classes).saved
 
     def embed(batch: Batch) -> Tensor:

@@ -22,6 +22,7 @@ from ..utils.paths import relative
 from .changed_inputs import transformations_of
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
+from .simple_cues import SimpleCues, simple_cues
 from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, OVERFITTING, QUESTION, task_audit
 from .transformations import Transformation
 
@@ -69,6 +70,7 @@ class Audit:
         same = self.options.same
         self.same = {} if same is None else {same: labelled.column(same, "audit_same", apart=True).splits["test"]}
         self.problems: list[str] = []
+        self._simple: dict[str, SimpleCues | None] = {}
         for kind in labelled.kinds:
             self._check_names(kind)
 
@@ -82,6 +84,13 @@ class Audit:
         labelled = self.labelled.of_kind(kind)
         seen = self.of_pixels if isinstance(self.labelled.inputs.by_name[kind], Image) else {}
         return {labelled.label: as_property(labelled.labels), **self.further, **seen}
+
+    def simple_cues(self, kind: str) -> SimpleCues | None:
+        """Returns the simple cues of the inputs of a kind, which are read once; None if they can't be read."""
+        if kind not in self._simple:
+            labelled = self.labelled.of_kind(kind)
+            self._simple[kind] = simple_cues(labelled, kind, as_property(labelled.labels))
+        return self._simple[kind]
 
     def _check_names(self, kind: str) -> None:
         """Raises `ValueError` for two properties, or two changes, of one name."""
@@ -123,6 +132,7 @@ class Audit:
             pooling,
             options.device,
             options.dtypes.get(kind),
+            self.simple_cues(kind) if INFORMATION in options.only else None,
         )
 
     @contextmanager

@@ -5,7 +5,7 @@ results["audit"] -> rows of tables, sentences
 
 from collections.abc import Iterator, Mapping
 
-from ..audit.encoder import BITS, SAVED
+from ..audit.encoder import BEYOND, BITS, SAVED
 from ..audit.entry import RANDOM, TRAINED, answered, best_cue
 from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, QUESTION, ROLES, WITHOUT
 from ..audit.transformations import EQUIVARIANCE, INVARIANCE, PARAMETER
@@ -21,9 +21,11 @@ PROTOCOL = (
     "is that of another example. The input is then an unusual one, so that the cue explains at most the loss. Follows "
     "it: share of examples for which the model gives the answer of the example that the cue is from; of pairs, for "
     "which it prefers that answer to the right one, 0.5 by chance. Spreads of cues are over seeds of the reader. Bits "
-    "of a property: usable information of a linear reader of frozen features, on test. Invariance to a change: 1 for "
-    "equal features, 0 if a changed input is as far away as another example. Bits of it: of the change, in the "
-    "features of one input. Equivariance: R2 of a linear map from the features of an input to those of the changed one."
+    "of a property: usable information of a linear reader of frozen features, on test. Beyond simple cues: over a "
+    "linear reader of a thumbnail and the colours (images), of colours, brightness and motion (films), of loudness and "
+    "spectral centroid (sounds), or of the length (texts). Invariance to a change: 1 for equal features, 0 if a "
+    "changed input is as far away as another example. Bits of it: of the change, in the features of one input. "
+    "Equivariance: R2 of a linear map from the features of an input to those of the changed one."
 )
 CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
@@ -36,6 +38,7 @@ def encoder_words(name: str, label: str) -> str:
     what = what.replace("_", " ")
     return {
         BITS: f"bits of {what}",
+        BEYOND: f"bits of {what} beyond simple cues",
         SAVED: f"bits saved per label of {label}",
         INVARIANCE: f"invariance to {what}",
         PARAMETER: f"bits of the {what} in one view",
@@ -45,7 +48,8 @@ def encoder_words(name: str, label: str) -> str:
 
 def parts_of(name: str) -> tuple[str, str]:
     """Returns the metric and what it is of: "parameter_bits_hue" -> ("parameter_bits", "hue")."""
-    metric = next(begin for begin in (PARAMETER, SAVED, BITS, INVARIANCE, EQUIVARIANCE) if name.startswith(f"{begin}_"))
+    begins = (PARAMETER, SAVED, BEYOND, BITS, INVARIANCE, EQUIVARIANCE)
+    metric = next(begin for begin in begins if name.startswith(f"{begin}_"))
     return metric, name.removeprefix(f"{metric}_")
 
 
@@ -56,7 +60,7 @@ def encoder_tables(audit: Mapping) -> list[dict]:
     for kind, each in audit.get("encoders", {}).items():
         present = [who for who in WHO if who in each]
         names = [WHO[who] for who in present]
-        known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, SAVED)]
+        known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, BEYOND, SAVED)]
         rows = [
             [encoder_words(name, each["label"]), *cells(each, present, name), at_most(each, name)] for name in known
         ]
@@ -80,7 +84,8 @@ def cells(each: Mapping, present: list[str], name: str) -> list[str]:
 
 def at_most(each: Mapping, name: str) -> str:
     """Returns the most bits that can be read of a property; empty for other metrics."""
-    return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if name.startswith(BITS) else ""
+    is_limited = name.startswith((BITS, BEYOND))
+    return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if is_limited else ""
 
 
 def cue_rows(audit: Mapping) -> list[list[str]]:

@@ -27,11 +27,19 @@ def test_results_have_each_part_with_random_next_to_trained(audited):
     assert set(entry["rows"]) == set(SPLITS)
     image = entry["encoders"]["image"]
     wanted = {f"bits_{name}" for name in ("group", "style", *IMAGE_PROPERTIES)}
-    wanted |= {"code_saved_group", "invariance_rotation", "parameter_bits_hue", "equivariance_flip", "invariance_name"}
+    wanted |= {
+        "beyond_cues_group",
+        "code_saved_group",
+        "invariance_rotation",
+        "parameter_bits_hue",
+        "equivariance_flip",
+        "invariance_name",
+    }
     assert wanted <= image["trained"].keys() == image["random"].keys()
     assert len(image["trained"]["bits_group"]["values"]) == 1
     assert len(image["random"]["bits_group"]["values"]) == 3
-    assert image["on_these_rows"].keys() == {name for name in image["trained"] if name.startswith("bits_")}
+    bits = {name for name in image["trained"] if name.startswith(("bits_", "beyond_"))}
+    assert image["on_these_rows"].keys() == bits
     assert entry["task"]["unit"] == "image"
     assert entry["task"]["trained"]["entropy"]["mean"] == pytest.approx(2)
     assert {each["role"] for each in entry["cues"].values()} == {"cue", "artefact", "control"}

@@ -12,7 +12,7 @@ from transformers import CLIPImageProcessor, ResNetForImageClassification, Wav2V
 from hf_pretext import AudioVisualForPreTraining, SoundnetForPreTraining, XdcForPreTraining
 from hf_pretext.audit import class_cues
 from hf_pretext.audit.class_cues import SHUFFLED
-from hf_pretext.audit.clip_cues import ClipCues
+from hf_pretext.audit.clip_classes import ClipCues
 from hf_pretext.audit.entry import Audit, AuditOptions, best_cue
 from hf_pretext.audit.task import task_audit
 from hf_pretext.cards.audit import cue_rows, sentences
