@@ -17,6 +17,8 @@ from ..modalities.image import Image
 from ..modalities.video import Video
 from .transformations import ROWS, Transformation, evenly, image_transformations, sound_transformations
 
+COST = {"audio": 2, "video": 4}  # of a sound of 1 s and a film of 4 frames, in images
+
 
 def transformations_of(modality: Modality) -> tuple[Transformation, ...]:
     """Returns the transformations of a kind of data, of batches `{column: (B, ...)}`. There are none of texts, and of
@@ -49,11 +51,14 @@ def of_frames(change: Callable) -> Callable:
 
 
 def clean_batches(labelled: LabelledSet, kind: str) -> dict[str, Iterator[Batch]]:
-    """Returns batches of each split that are not changed, of `ROWS` evenly spaced rows: inputs of the encoder, or of
-    sounds the decoded examples."""
+    """Returns batches of each split that are not changed, of evenly spaced rows: inputs of the encoder, or of sounds
+    the decoded examples. There are `ROWS` of images, and fewer of sounds and films, so that all take about as long."""
     sounds = isinstance(labelled.inputs.by_name[kind], Audio)
     of_split = labelled.examples if sounds else labelled.batches
-    return {split: evenly(of_split(split, kind), len(labelled.rows(split)), rows) for split, rows in ROWS.items()}
+    return {
+        split: evenly(of_split(split, kind), len(labelled.rows(split)), rows // COST.get(kind, 1))
+        for split, rows in ROWS.items()
+    }
 
 
 def encoder_inputs(modality: Modality, batch: Batch) -> Batch:

@@ -20,6 +20,7 @@ from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.paths import relative
 from .changed_inputs import transformations_of
+from .decoded import check_waves
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
 from .simple_cues import SimpleCues, simple_cues
@@ -111,6 +112,8 @@ class Audit:
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
+                with self._survived("changes and simple cues of sounds"):
+                    check_waves([self.labelled.inputs.by_name[kind]])
                 with self._survived(f"{kind} encoder"):
                     encoders[kind] = self._encoder(model, kind)
         answers, reliance = {}, {}

@@ -111,7 +111,8 @@ def mean_of(metrics: Mapping, name: str) -> float:
 
 def sentences(audit: Mapping) -> list[str]:
     """Returns what the audit shows, as sentences without a full stop."""
-    return [*task_sentences(audit), *(s for each in audit.get("encoders", {}).values() for s in verdicts(each))]
+    of_encoders = (sentence for each in audit.get("encoders", {}).values() for sentence in verdicts(each))
+    return [*task_sentences(audit), *code_sentences(audit), *of_encoders]
 
 
 def task_sentences(audit: Mapping) -> Iterator[str]:
@@ -136,6 +137,16 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
         these = f"its bits of {question.replace('_', ' ')}" if question else "these"
         yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of {these}"
     yield from artefacts(audit)
+
+
+def code_sentences(audit: Mapping) -> Iterator[str]:
+    """Yields how long the labels of the pretext task were in the first epoch."""
+    if "code" in audit:
+        code = audit["code"]
+        yield (
+            f"Predicted before each step of the first {code['samples']:,} samples, a label of the pretext task took "
+            f"{figure(code[BITS]) or MISSING} bits, of {code['uniform']:.2f} for equally likely ones (online code)"
+        )
 
 
 def artefacts(audit: Mapping) -> Iterator[str]:
