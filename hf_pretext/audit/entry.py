@@ -250,22 +250,18 @@ def control_warnings(of_cues: Mapping[str, dict]) -> list[str]:
     ]
 
 
-def answered(entry: Mapping, cue: Mapping | None = None) -> float:
-    """Returns the bits that the trained models answer: of the question that a cue is about, if there are several."""
-    question = (cue or {}).get(QUESTION)
-    metrics = entry.get("task", {}).get(TRAINED, {})
-    return metrics.get(f"{BITS}_{question}" if question else BITS, {}).get("mean") or 0.0
+def share_of(entry: Mapping, cue: Mapping) -> float | None:
+    """Returns the bits of a cue as a share of those that the trained models answer, of the same question; None for
+    undefined ones, and for models that answer no better than chance."""
+    name = f"{BITS}_{cue[QUESTION]}" if QUESTION in cue else BITS
+    answered = entry.get("task", {}).get(TRAINED, {}).get(name, {}).get("mean") or 0.0
+    bits = cue[BITS]["mean"]
+    return None if bits is None or answered <= AT_CHANCE else bits / answered
 
 
 def best_cue(entry: Mapping) -> tuple[str, float] | None:
     """Returns the single cue that reveals the largest share of the bits of the trained models, and the share; None
     without cues, and for models that answer no better than chance."""
-    shares = {
-        name: each[BITS]["mean"] / answered(entry, each)
-        for name, each in entry.get("cues", {}).items()
-        if each["role"] in (CUE, ARTEFACT) and each[BITS]["mean"] is not None and answered(entry, each) > AT_CHANCE
-    }
-    if not shares:
-        return None
-    name = max(shares, key=shares.get)
-    return name, shares[name]
+    single = {name: each for name, each in entry.get("cues", {}).items() if each["role"] in (CUE, ARTEFACT)}
+    shares = {name: share_of(entry, each) for name, each in single.items()}
+    return max(((n, share) for n, share in shares.items() if share is not None), key=lambda pair: pair[1], default=None)

@@ -6,7 +6,7 @@ results["audit"] -> rows of tables, sentences
 from collections.abc import Iterator, Mapping
 
 from ..audit.encoder import BEYOND, BITS, SAVED
-from ..audit.entry import RANDOM, TRAINED, answered, best_cue
+from ..audit.entry import RANDOM, TRAINED, best_cue, share_of
 from ..audit.task import ACCURACY, ARTEFACT, CONFLICT, ENTROPY, OVERFITTING, QUESTION, ROLES, WITHOUT
 from ..audit.transformations import EQUIVARIANCE, INVARIANCE, PARAMETER
 from ..evaluation.comparison import START
@@ -96,7 +96,7 @@ def cue_rows(audit: Mapping) -> list[list[str]]:
             name,
             each["role"],
             figure(each[BITS]),
-            f"{mean_of(each, BITS) / answered(audit, each):.0%}" if answered(audit, each) else MISSING,
+            shown(share_of(audit, each), "{:.0%}"),
             figure(each.get(WITHOUT)),
             figure(each.get(CONFLICT)),
         ]
