@@ -61,13 +61,12 @@ def test_only_what_the_cues_lack_is_beyond_them(stripes):
 
 
 def test_large_sets_are_bounded_and_evenly_spaced(stripes, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 40)
+    monkeypatch.setattr(module, "MOST", 50)
     cues = cues_of(stripes, "image")
-    assert cues.rows.tolist() == list(range(0, 160, 4))
-    assert len(cues.features["train"]) == len(cues.label.labels["train"]) == 40
-    features = {split: np.ones((count, 2), np.float32) for split, count in COUNTS.items()}
-    features["train"][0] = 2
-    assert cues.beyond(features).bits < 0.05
+    assert cues.rows.tolist() == [i * 160 // 50 for i in range(50)]
+    assert len(cues.features["train"]) == len(cues.label.labels["train"]) == 50
+    direction = {split: np.eye(2, dtype=np.float32)[values % 2] for split, values in stripes.labels.splits.items()}
+    assert cues.beyond(direction).bits > 0.8  # features are of the same rows as the cues
 
 
 def test_the_entry_and_the_card_have_it_for_trained_and_random(stripes):
