@@ -169,6 +169,7 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
     artefacts: ClassVar[Sequence] = ()  # cues that are no content of the data, and must reveal nothing
     controls: ClassVar[Sequence] = ()  # cues that cannot reveal anything
     token_classes: ClassVar[int | None] = None  # that `ask` wants of tokens of texts; None: the tokens themselves
+    questions: Sequence[str] = ("",)  # of `ask`; with a name, `ask` and `answer` take it as `question`
     eval_seed: int = EVAL_SEED  # of the corruption in `eval()`
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = False  # so that Trainer divides the loss by the accumulation steps
@@ -290,9 +291,8 @@ class PretextModel(TrainedEncoders, TrainingHooks, NativeCheckpoint, PreTrainedM
         raise NotImplementedError(f"{type(self).__name__} does not implement ask().")
 
     def answer(self, **inputs: Tensor) -> Tensor:
-        """Returns the logits `(N, classes)` of the inputs of a `Question`. With texts, or the cells of a grid, `inputs`
-        has `asked` (`(B, L)` or `(B, g, g)`, bool) too: N tokens or cells, row by row. Returns predictions of the shape
-        of the labels for values."""
+        """Returns the logits `(N, classes)` of the inputs of a `Question`, or predicted values `(N, M, d)`. For texts
+        and cells of a grid, `inputs` has `asked` (`(B, L)` or `(B, g, g)`, bool) too: N of them, row by row."""
         raise NotImplementedError(f"{type(self).__name__} does not implement answer().")
 
     def packs(self, length: int) -> bool:

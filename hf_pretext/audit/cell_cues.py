@@ -23,7 +23,7 @@ from ..modules.masking import IGNORED, positions_of
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
 from .counts import Contexts, Seen, interpolated
-from .image_task import ImageTask
+from .example_task import ExampleTask
 from .task import CONFLICT, WITHOUT, asks, in_evaluation, spaced
 
 MOST = {"train": 1000, "validation": 1000, "test": 1000}  # images, evenly spaced
@@ -33,7 +33,7 @@ EXCHANGED = 4  # cells of an image whose cues are exchanged at a time
 FREQUENCY = "frequency of answers"  # of train: the base, which has 0 bits
 
 
-class CellCues(ImageTask):
+class CellCues(ExampleTask):
     """Audits the answers of a model that predicts a class of each cell of images. Cells of an image are alike, so that
     its metrics are as reliable as their number of images, not of cells."""
 

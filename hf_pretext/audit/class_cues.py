@@ -1,19 +1,24 @@
-"""Audit of tasks that ask for one of several classes about images: rotation, jigsaw puzzles, relative position.
+"""Audit of tasks that ask for one of several classes.
 
 model with `ask` and `answer`, labelled set -> see `TaskAudit`
 
-Bits are over equally likely answers, as the tasks draw them. Readers see one draw of the task's changes of each image,
-and the model has seen many.
+Of images (rotation, jigsaw puzzles, relative position), bits are over equally likely answers, as the tasks draw them;
+readers see one draw of the task's changes of each image, and the model has seen many. Of sounds and films: see
+`clip_classes`.
 """
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..evaluation.transfer import SPLITS
+from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
-from .image_task import ImageTask
+from .example_task import ExampleTask
 from .information import logit_information
 from .readers import Splits, better, linear_reader, small_reader, uniform_scores
 from .task import (
@@ -23,8 +28,10 @@ from .task import (
     CONTROL,
     ENTROPY,
     OVERFITTING,
+    QUESTION,
     WITHOUT,
     asks,
+    by_name,
     in_evaluation,
 )
 
@@ -34,8 +41,20 @@ SEED = 0  # of exchanges
 SHUFFLED = "cue of another example"  # a control of every objective
 
 
-class ClassCues(ImageTask):
-    """Audits the answers of a model that classifies images which the task has changed."""
+class Asked(NamedTuple):
+    """A question about a batch. values: what cues read of its inputs, images in [0, 1] or see `values_of`. examples:
+    from which the inputs were made, of sounds and films."""
+
+    question: Question
+    values: Tensor
+    examples: Batch | None = None
+
+
+class ClassCues(ExampleTask):
+    """Audits the answers of a model that classifies images which the task has changed.
+
+    A model of several questions is audited by each of them in turn: cues are named by the question, too, and the
+    metrics of `answers` are means."""
 
     unit, most = "image", MOST
 
@@ -46,10 +65,37 @@ class ClassCues(ImageTask):
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
         """See `TaskAudit`. The first cue of another example is a control, too."""
-        labels, features, classes = self._read()
-        roles = {cue.name: role for cue, role in self.roles.items()} | {SHUFFLED: CONTROL}
+        return {
+            self._named(name, question): {**each, **({QUESTION: question} if self._several else {})}
+            for question in self.model.questions
+            for name, each in self._sufficiency(question).items()
+        }
+
+    @in_evaluation
+    def answers(self) -> dict[str, float]:
+        """See `TaskAudit`. Of several questions, `bits_QUESTION` is that of each."""
+        each = {question: self._answers(question) for question in self.model.questions}
+        means = {
+            metric: float(np.mean([answers[metric] for answers in each.values()]))
+            for metric in (BITS, ACCURACY, ENTROPY, OVERFITTING)
+        }
+        return means | ({f"{BITS}_{name}": answers[BITS] for name, answers in each.items()} if self._several else {})
+
+    @in_evaluation
+    def reliance(self) -> dict[str, dict[str, float]]:
+        return {
+            self._named(name, question): each
+            for question in self.model.questions
+            for name, each in self._reliance(question).items()
+        }
+
+    # one question
+
+    def _sufficiency(self, question: str) -> dict[str, dict]:
+        labels, features, classes = self._read(question)
+        roles = {cue.name: role for cue, role in self.roles.items() if cue.name in features} | {SHUFFLED: CONTROL}
         features[SHUFFLED] = {split: shuffled(values) for split, values in next(iter(features.values())).items()}
-        results, base = {}, uniform_scores(classes, labels)
+        results, base = {}, self._base(classes, labels)
         for name, role in roles.items():
             linear = linear_reader(features[name], labels, classes, base)
             readings = [
@@ -63,19 +109,18 @@ class ClassCues(ImageTask):
             }
         return results
 
-    @in_evaluation
-    def answers(self) -> dict[str, float]:
+    def _answers(self, question: str) -> dict[str, float]:
         logits, labels, classes = {}, {}, 0
         for split in SPLITS:
             given, right = [], []
-            for question in self._questions(split):
-                given.append(self._logits(question).cpu().numpy())
-                right.append(question.labels.cpu().numpy())
-                classes = question.classes
+            for asked, *_ in self._asked(split, question):
+                given.append(self._logits(question, asked).cpu().numpy())
+                right.append(asked.labels.cpu().numpy())
+                classes = asked.classes
             logits[split], labels[split] = np.concatenate(given), np.concatenate(right)
-        read = logit_information(logits, labels, classes, uniform_scores(classes, labels))
-        logits["test"], labels["test"] = logits["train"], labels["train"]
-        on_train = logit_information(logits, labels, classes, uniform_scores(classes, labels))
+        read = logit_information(logits, labels, classes, self._base(classes, labels))
+        seen = {"logits": {**logits, "test": logits["train"]}, "labels": {**labels, "test": labels["train"]}}
+        on_train = logit_information(**seen, classes=classes, base=self._base(classes, seen["labels"]))
         return {
             BITS: read.bits,
             ACCURACY: read.accuracy,
@@ -83,43 +128,68 @@ class ClassCues(ImageTask):
             OVERFITTING: on_train.bits - read.bits,
         }
 
-    @in_evaluation
-    def reliance(self) -> dict[str, dict[str, float]]:
-        cues = [cue for cue in self.roles if cue.exchanged is not None]
-        without, conflict = ({cue.name: [] for cue in cues} for _ in range(2))
-        for number, question in enumerate(self._questions("test")):
-            labels = question.labels.cpu()
+    def _reliance(self, question: str) -> dict[str, dict[str, float]]:
+        without, conflict = {}, {}
+        for number, asked in enumerate(self._asked("test", question)):
+            labels = asked.question.labels.cpu()
             anyone, differing = partners(labels, torch.Generator().manual_seed(SEED + number))
-            for cue in cues:
-                right = self._predicted(cue, question, anyone.clamp(min=0)) == labels
-                without[cue.name].append(right[anyone >= 0])
-                follows = self._predicted(cue, question, differing.clamp(min=0)) == labels[differing]
-                conflict[cue.name].append(follows[differing >= 0])
+            for cue in self._cues(asked.question):
+                if cue.exchanged is None:
+                    continue
+                right = self._predicted(cue, question, asked, anyone.clamp(min=0)) == labels
+                without.setdefault(cue.name, []).append(right[anyone >= 0])
+                follows = self._predicted(cue, question, asked, differing.clamp(min=0)) == labels[differing]
+                conflict.setdefault(cue.name, []).append(follows[differing >= 0])
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
 
-    def _logits(self, question: Question) -> Tensor:
-        return self.model.answer(**question.inputs).float()
-
-    def _predicted(self, cue: Cue, question: Question, others: Tensor) -> Tensor:
-        """Returns what the model predicts, `(n,)`, if examples have the cue of others. others: their places, `(n,)`."""
-        pixels = self._pixels(question)
-        changed = self._with_pixels(question, cue.exchanged(pixels, pixels[others.to(self.device)]))
-        return self._logits(changed).argmax(1).cpu()
-
-    def _read(self) -> tuple[dict[str, np.ndarray], dict[str, Splits], int]:
+    def _read(self, question: str) -> tuple[dict[str, np.ndarray], dict[str, Splits], int]:
         """Returns the right answers by split, the features of each cue by split, and the number of classes."""
-        labels, features, classes = {}, {cue.name: {} for cue in self.roles}, 0
+        labels, features, classes = {}, {}, 0
         for split in SPLITS:
-            right, read = [], {cue.name: [] for cue in self.roles}
-            for question in self._questions(split):
-                right.append(question.labels.cpu().numpy())
-                pixels, classes = self._pixels(question), question.classes
-                for cue in self.roles:
-                    read[cue.name].append(cue.read(pixels).float().cpu().numpy())
+            right, read = [], {}
+            for asked in self._asked(split, question):
+                right.append(asked.question.labels.cpu().numpy())
+                classes = asked.question.classes
+                for cue in self._cues(asked.question):
+                    read.setdefault(cue.name, []).append(cue.read(asked.values).float().cpu().numpy())
             labels[split] = np.concatenate(right)
             for name, parts in read.items():
-                features[name][split] = np.concatenate(parts)
+                features.setdefault(name, {})[split] = np.concatenate(parts)
         return labels, features, classes
+
+    def _predicted(self, cue: Cue, question: str, asked: Asked, others: Tensor) -> Tensor:
+        """Returns what the model predicts, `(n,)`, if examples have the cue of others. others: their places, `(n,)`."""
+        values = cue.exchanged(asked.values, asked.values[others.to(asked.values.device)])
+        return self._logits(question, self._changed(asked, values)).argmax(1).cpu()
+
+    def _logits(self, question: str, asked: Question) -> Tensor:
+        return self.model.answer(**by_name(question), **asked.inputs).float()
+
+    @property
+    def _several(self) -> bool:
+        return len(self.model.questions) > 1
+
+    def _named(self, cue: str, question: str) -> str:
+        return f"{cue} ({question.replace('_', ' ')})" if self._several else cue
+
+    # of images; otherwise for sounds and films
+
+    def _asked(self, split: str, question: str) -> Iterator[Asked]:
+        """Yields the questions about the batches of a split, always the same ones."""
+        for asked in self._questions(split, name=question):
+            yield Asked(asked, self._pixels(asked))
+
+    def _changed(self, asked: Asked, values: Tensor) -> Question:
+        """Returns a question whose inputs have other values."""
+        return self._with_pixels(asked.question, values)
+
+    def _cues(self, question: Question) -> list[Cue]:
+        """Returns the cues that may be in the inputs of a question."""
+        return list(self.roles)
+
+    def _base(self, classes: int, labels: Splits) -> Splits | None:
+        """Returns the log-probabilities over which bits are counted, see `linear_reader`."""
+        return uniform_scores(classes, labels)
 
 
 def share(parts: list[Tensor]) -> float:

@@ -18,8 +18,12 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..evaluation.health import CHANCE, chance_of
 from ..evaluation.linear_probe import STRENGTHS, fitted_probes
+from ..modeling import PretextModel
 from .readers import (
     check_rows,
     log_marginal,
@@ -126,6 +130,19 @@ def adaptive_costs(labels: np.ndarray, classes: int) -> np.ndarray:
     ones = np.eye(classes)[labels]
     before = ones.cumsum(0) - ones + 0.5
     return -np.log(log_of(before, labels) / before.sum(1))
+
+
+def coded_classes(model: PretextModel, batch: Mapping[str, Tensor]) -> int | None:
+    """Returns the number of classes of the labels whose online code the losses of training are; None if they are none.
+
+    They are, if each loss is the plain cross-entropy of labels that the task draws for each image. It is computed in
+    training mode, from a batch of inputs of the objective."""
+    if not ("ask" in model.capabilities and model.inputs == ("image",)):
+        return None
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        output = model.train()(**batch)
+    plain = f"{CHANCE}loss" in chance_of(output) and output.candidates is None
+    return output.logits.shape[1] if plain else None
 
 
 def first_epoch_code(history: Sequence[Mapping[str, float]], samples: int) -> float:

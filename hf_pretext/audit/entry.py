@@ -16,14 +16,16 @@ import torch
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS, mean_and_spread, recompute_batch_norm
 from ..modalities.image import Image
-from ..modalities.text import Text
 from ..modeling import PretextModel
 from ..utils.files import without_nan
 from ..utils.paths import relative
+from .changed_inputs import transformations_of
+from .decoded import check_waves
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
-from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, task_audit
-from .transformations import OF_COLOURS, Transformation, image_transformations, text_transformations
+from .simple_cues import SimpleCues, simple_cues
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, QUESTION, task_audit
+from .transformations import Transformation
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
@@ -71,6 +73,7 @@ class Audit:
         same = self.options.same
         self.same = {} if same is None else {same: labelled.column(same, "audit_same", apart=True).splits["test"]}
         self.problems: list[str] = []
+        self._simple: dict[str, SimpleCues | None] = {}
         for kind in labelled.kinds:
             self._check_names(kind)
 
@@ -85,6 +88,13 @@ class Audit:
         seen = self.of_pixels if isinstance(self.labelled.inputs.by_name[kind], Image) else {}
         return {labelled.label: as_property(labelled.labels), **self.further, **seen}
 
+    def simple_cues(self, kind: str) -> SimpleCues | None:
+        """Returns the simple cues of the inputs of a kind, which are read once; None if they can't be read."""
+        if kind not in self._simple:
+            labelled = self.labelled.of_kind(kind)
+            self._simple[kind] = simple_cues(labelled, kind, as_property(labelled.labels))
+        return self._simple[kind]
+
     def _check_names(self, kind: str) -> None:
         """Raises `ValueError` for two properties, or two changes, of one name."""
         label, images = self.labelled.of_kind(kind).label, isinstance(self.labelled.inputs.by_name[kind], Image)
@@ -96,13 +106,8 @@ class Audit:
 
     def transformations(self, kind: str, gray: bool = False) -> tuple[Transformation, ...]:
         """Returns the transformations of the inputs of a kind; of grey images, without those of colours."""
-        modality = self.labelled.inputs.by_name[kind]
-        if TRANSFORMATIONS not in self.options.only:
-            return ()
-        if isinstance(modality, Image):
-            changes = image_transformations(modality.mean, modality.std)
-            return tuple(each for each in changes if not (gray and each.name in OF_COLOURS))
-        return text_transformations() if isinstance(modality, Text) else ()
+        wanted = TRANSFORMATIONS in self.options.only
+        return transformations_of(self.labelled.inputs.by_name[kind], gray) if wanted else ()
 
     def model(self, model: PretextModel, trained: bool = True) -> ModelAudit:
         """Audits one model. What can't be audited is left out and named in `problems`. trained: whether it is asked on
@@ -110,6 +115,8 @@ class Audit:
         encoders = {}
         if {INFORMATION, TRANSFORMATIONS} & {*self.options.only}:
             for kind in model.encoders:
+                with self._survived("changes and simple cues of sounds"):
+                    check_waves([self.labelled.inputs.by_name[kind]])
                 with self._survived(f"{kind} encoder"):
                     encoders[kind] = self._encoder(model, kind)
         answers, reliance = {}, {}
@@ -131,6 +138,7 @@ class Audit:
             pooling,
             options.device,
             options.dtypes.get(kind),
+            self.simple_cues(kind) if INFORMATION in options.only else None,
         )
 
     def _seen_by(self, model: PretextModel) -> LabelledSet:
@@ -167,12 +175,10 @@ class Audit:
             "encoders": {kind: self._encoders(kind, audits) for kind in kinds},
         }
         warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
-        if all(audit.answers for audit in everyone):
+        if all(audit.answers for audit in trained):
             task = task_audit(models[TRAINED][0](), labelled, self.options.device)
-            entry["task"] = {
-                "unit": task.unit,
-                **over_seeds({who: [self._answers(a) for a in audits[who]] for who in (TRAINED, RANDOM)}),
-            }
+            answers = {who: [self._answers(a) for a in audits[who] if a.answers] for who in (TRAINED, RANDOM)}
+            entry["task"] = {"unit": task.unit, **over_seeds(answers)}
             entry["cues"] = cues(task.sufficiency(), [each.reliance for each in trained])
             warnings += control_warnings(entry["cues"])
         return without_nan({**entry, "warnings": list(dict.fromkeys(warnings))})
@@ -235,6 +241,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
         name: {
             "role": each["role"],
             "error": each.get("error"),
+            **({QUESTION: each[QUESTION]} if QUESTION in each else {}),
             **{metric: mean_and_spread(each[metric]) for metric in (BITS, ACCURACY, EXPLAINED) if metric in each},
             **{
                 metric: mean_and_spread([of_seed[name][metric] for of_seed in reliances])
@@ -254,13 +261,18 @@ def control_warnings(of_cues: Mapping[str, dict]) -> list[str]:
     ]
 
 
+def share_of(entry: Mapping, cue: Mapping) -> float | None:
+    """Returns the bits of a cue as a share of those that the trained models answer, of the same question; None for
+    undefined ones, and for models that answer no better than chance."""
+    name = f"{BITS}_{cue[QUESTION]}" if QUESTION in cue else BITS
+    answered = entry.get("task", {}).get(TRAINED, {}).get(name, {}).get("mean") or 0.0
+    bits = cue[BITS]["mean"]
+    return None if bits is None or answered <= AT_CHANCE else bits / answered
+
+
 def best_cue(entry: Mapping) -> tuple[str, float] | None:
-    """Returns the single cue that reveals most, and its bits as a share of those of the trained models; None without
-    cues, and for models that answer no better than chance."""
+    """Returns the single cue that reveals the largest share of the bits of the trained models, and the share; None
+    without cues, and for models that answer no better than chance."""
     single = {name: each for name, each in entry.get("cues", {}).items() if each["role"] in (CUE, ARTEFACT)}
-    readable = {name: each[BITS]["mean"] for name, each in single.items() if each[BITS]["mean"] is not None}
-    answered = entry.get("task", {}).get(TRAINED, {}).get(BITS, {}).get("mean") or 0
-    if not readable or answered <= AT_CHANCE:
-        return None
-    name = max(readable, key=readable.get)
-    return name, readable[name] / answered
+    shares = {name: share_of(entry, each) for name, each in single.items()}
+    return max(((n, share) for n, share in shares.items() if share is not None), key=lambda pair: pair[1], default=None)

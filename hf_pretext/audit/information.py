@@ -71,17 +71,20 @@ def usable_information(features: Splits, labels: Splits, classes: int) -> Inform
     return _of(linear_reader(features, labels, classes))
 
 
-def conditional_information(features: Splits, cue: Splits, labels: Splits, classes: int) -> Information:
+def conditional_information(
+    features: Splits, cue: Splits, labels: Splits, classes: int, known: Reading | None = None
+) -> Information:
     """Measures the bits of a label that features add to a cue: those of a linear reader of cue and features, over those
     of a linear reader of the cue alone.
 
-    cue: `(n, c)` of the same rows. The entropy is that of the label for the reader of the cue. 0 bits where the reader
-    of cue and features is worse on validation. The rest is as in `usable_information`."""
+    cue: `(n, c)` of the same rows. known: what `linear_reader` gets from the cue; default: it is read here. The entropy
+    is that of the label for the reader of the cue. 0 bits where the reader of cue and features is worse on validation.
+    The rest is as in `usable_information`."""
     (features, labels), (cue, _) = checked(features, labels, classes), checked(cue, labels, classes)
     warning = undefined(*features.values())
     if warning:
         return _without(labels, classes, warning)
-    known = linear_reader(cue, labels, classes)
+    known = known or linear_reader(cue, labels, classes)
     joined = {split: np.concatenate([cue[split], features[split]], axis=1) for split in labels}
     base = {"validation": known.validation_scores, "test": known.scores}
     return _of(linear_reader(joined, labels, classes, base))

@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from transformers.utils import logging
 
@@ -24,10 +23,11 @@ from ..evaluation.matching import drawn_apart
 from ..evaluation.measure import Subject, places_among
 from ..evaluation.retrieval import ordered
 from ..evaluation.transfer import SPLITS
-from ..modalities import Batch, Modality
+from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import FILE, Cue
 from .class_cues import SEED, SEEDS, SHUFFLED, shuffled
+from .decoded import check_waves, values_of, with_values
 from .information import pair_information
 from .pair_reader import pair_reader
 from .readers import Splits
@@ -47,7 +47,6 @@ from .task import (
 )
 
 TOGETHER = "all cues together"
-WHITE = 255.0
 log = logging.get_logger(__name__)
 
 
@@ -223,29 +222,6 @@ def partners(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     order, anyone = random.permutation(rows), np.empty_like(rows)
     anyone[order] = np.roll(order, -1)
     return anyone, drawn_apart(rows, rows, groups, random)
-
-
-def values_of(modality: Modality, examples: Batch) -> Tensor:
-    """Returns what cues read of decoded examples: pixels in [0, 1], or waves of the full length, `(B, T)`."""
-    values = examples[modality.encoder_input].float()
-    return F.pad(values, (0, modality.length - values.shape[1])) if modality.name == "audio" else values / WHITE
-
-
-def with_values(modality: Modality, examples: Batch, values: Tensor) -> Batch:
-    """Returns decoded examples with other pixels or waves, see `values_of`."""
-    length = examples[modality.encoder_input].shape[1]
-    given = values[:, :length] if modality.name == "audio" else values * WHITE
-    return {**examples, modality.encoder_input: given}
-
-
-def check_waves(modalities: list[Modality]) -> None:
-    """Raises `ValueError` for sounds that a feature extractor changes in the workers."""
-    for modality in modalities:
-        if modality.name == "audio" and modality.front_end is None:
-            raise ValueError(
-                f"{type(modality.processor).__name__} is run in the workers, so that the waves of sounds, which the "
-                "audit reads, are not known. Give the feature extractor of AST, Whisper or Wav2Vec2."
-            )
 
 
 TASK_AUDIT = PairCues

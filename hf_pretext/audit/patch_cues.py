@@ -25,7 +25,7 @@ from ..modules.cues import Question
 from ..modules.patch_cues import PatchCue
 from ..modules.patches import EPSILON
 from .class_cues import SEED, SHUFFLED, partners
-from .image_task import ImageTask
+from .example_task import ExampleTask
 from .task import BITS, CONTROL, EXPLAINED, EXPLAINED_WITHOUT, OVERFITTING, asks, in_evaluation
 
 MOST = {"train": 1000, "validation": 1000, "test": 1000}  # images, evenly spaced
@@ -36,7 +36,7 @@ Predict = Callable[[Question], list[Tensor]]  # question -> candidates of predic
 Moments = np.ndarray  # (n, 3): of each image, sums of squares of values, of values times predictions, of predictions
 
 
-class PatchCues(ImageTask):
+class PatchCues(ExampleTask):
     """Audits the answers of a model that predicts the pixels of hidden patches. Train is only read for the mean of each
     value of a patch, and for over-fitting."""
 

@@ -24,9 +24,11 @@ def amplified(waves: Tensor, decibels: float) -> Tensor:
 
 def noisy(waves: Tensor, decibels: float) -> Tensor:
     """Adds white noise of a level in dB, relative to the power of each wave. -inf: no noise."""
-    present = torch.arange(waves.shape[1], device=waves.device) < lengths(waves)[:, None]
+    sizes = lengths(waves)
+    present = torch.arange(waves.shape[1], device=waves.device) < sizes[:, None]
     power = waves.square().sum(1) / present.sum(1).clamp(min=1)
-    seeds = [zlib.crc32(wave.contiguous().numpy().tobytes()) / 2**32 for wave in waves.float().cpu()]
+    each = zip(waves.float().cpu(), sizes.tolist(), strict=True)
+    seeds = [zlib.crc32(wave[:size].contiguous().numpy().tobytes()) / 2**32 for wave, size in each]
     noise = white_noise(torch.tensor(seeds, device=waves.device), waves.shape[1]).to(waves)
     return waves + (power * 10 ** (decibels / 10)).sqrt()[:, None] * noise * present
 

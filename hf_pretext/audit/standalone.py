@@ -4,6 +4,7 @@ folder or user/name + labelled set -> the entry "audit" of results.json
 """
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -100,10 +101,11 @@ def seeds_of(folder: str) -> list[str]:
 
 
 def inputs_of(model: PretextModel, folder: str, source: str, white: int | None = None) -> Inputs:
-    """Returns the inputs of a saved model, without augmentation. white: value of white in images of more than 8 bits.
-    Raises `ValueError` if it has no processors."""
+    """Returns the inputs of the encoders of a saved model, without augmentation. white: value of white in images of
+    more than 8 bits. Raises `ValueError` if it has no processors."""
     views, made = model.views_of(model.task), []
-    classes = modality_classes(model.inputs, views, model.one_text_a_row)
+    kinds = [kind for kind in model.inputs if kind in model.readers]  # others have no processor
+    classes = modality_classes(kinds, views, model.one_text_a_row)
     for kind, modality in classes.items():
         modality.check_packages()
         made.append(modality.from_saved(processor_folder(folder, kind), model.readers[kind], source, None, white))
@@ -113,4 +115,6 @@ def inputs_of(model: PretextModel, folder: str, source: str, white: int | None =
 def fresh(model: PretextModel, seed: int) -> PretextModel:
     """Returns a randomly initialised model of the same architecture and settings."""
     set_seed(seed)
-    return type(model).from_encoder(model.full_model.config, **dataclasses.asdict(model.task))
+    takes_parts = "parts" in inspect.signature(type(model).from_encoder).parameters
+    parts = {"parts": model.parts} if takes_parts else {}  # SoundNet's name the teachers, which may be far away
+    return type(model).from_encoder(model.full_model.config, **parts, **dataclasses.asdict(model.task))

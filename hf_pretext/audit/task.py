@@ -25,6 +25,7 @@ CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
 WITHOUT, CONFLICT = "without", "conflict"
 EXPLAINED, EXPLAINED_WITHOUT = "explained", "explained_without"  # of answers that are values, in place of accuracy
+QUESTION = "question"  # of a cue, for models of several questions
 
 
 class TaskAudit(ABC):
@@ -33,7 +34,7 @@ class TaskAudit(ABC):
     roles: of the cues that the objective declares. `sufficiency` depends on the settings of the task and not on the
     weights of the model."""
 
-    unit: ClassVar[str]  # what one answer is about: "image", "token", "cell", "value", "pair"
+    unit: ClassVar[str]  # what one answer is about: "image", "clip", "token", "cell", "value", "pair"
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         self.model, self.labelled, self.device = model, labelled, torch.device(device)
@@ -50,8 +51,8 @@ class TaskAudit(ABC):
         """Reads the answers from each cue alone. Readers see the same rows and splits as the model.
 
         Returns `{cue: {"role", "bits", "accuracy"}}`: a role of `ROLES`, and one value for each seed of the reader.
-        Where it is known, also "error": the standard error of bits over test rows. If answers are values, "explained",
-        a share of their variance, replaces "accuracy".
+        Where it is known, also "error": the standard error of bits over test rows; of several questions, `QUESTION`. If
+        answers are values, "explained", a share of their variance, replaces "accuracy".
         What a small reader does not get, a larger one may: bits are a lower bound."""
 
     @abstractmethod
@@ -94,15 +95,22 @@ def asks(model: type[PretextModel] | PretextModel, kind: str, cue: type) -> bool
     return asked and bool(model.cues) and all(isinstance(each, cue) for each in model.cues)
 
 
-def questions(model: PretextModel, batches: Iterable[Batch], split: str, device: torch.device) -> Iterator[Question]:
-    """Yields the questions of the batches of a split, always the same ones.
+def by_name(question: str) -> dict[str, str]:
+    """Returns the argument of `ask` and `answer` for a question; none for the one without a name."""
+    return {"question": question} if question else {}
+
+
+def questions(
+    model: PretextModel, batches: Iterable[Batch], split: str, device: torch.device, name: str = ""
+) -> Iterator[Question]:
+    """Yields the questions of the batches of a split, always the same ones. name: of the question, of several.
 
     Each batch has draws of its own. With the same ones, the place of an example in its batch, which may go with its
     class, would reveal the answer."""
     try:
         for number, batch in enumerate(batches):
             model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
-            yield model.ask(**{name: value.to(device) for name, value in batch.items()})
+            yield model.ask(**by_name(name), **{column: value.to(device) for column, value in batch.items()})
     finally:
         del model.eval_seed
 

@@ -28,7 +28,7 @@ ROWS = {"train": 1000, "validation": 200, "test": 400}  # 15 s on one core for a
 OF_COLOURS = ("hue", "gray")  # transformations that do not change grey images
 INVARIANCE, PARAMETER, EQUIVARIANCE = "invariance", "parameter_bits", "equivariance"  # begin of metrics' names
 log = logging.get_logger(__name__)
-Batch = Any  # normalised images (B, 3, H, W), texts, or waves (B, T)
+Batch = Any  # normalised images (B, 3, H, W), texts, waves (B, T), or {column: (B, ...)}
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,15 @@ def evenly(batches: Iterable[Batch], total: int, count: int) -> Iterator[Batch]:
     places = np.arange(total) if total <= count else np.arange(count) * total // count
     first = 0
     for batch in batches:
-        rows = places[(places >= first) & (places < first + len(batch))] - first
-        first += len(batch)
+        size = len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)
+        rows = places[(places >= first) & (places < first + size)] - first
+        first += size
         if len(rows):
-            yield batch[torch.from_numpy(rows)] if isinstance(batch, Tensor) else [batch[row] for row in rows]
+            yield rows_of(batch, rows)
+
+
+def rows_of(batch: Batch, rows: np.ndarray) -> Batch:
+    """Returns some rows of a batch. rows: their places, `(n,)`."""
+    if isinstance(batch, Mapping):
+        return {name: values[torch.from_numpy(rows)] for name, values in batch.items()}
+    return batch[torch.from_numpy(rows)] if isinstance(batch, Tensor) else [batch[row] for row in rows]

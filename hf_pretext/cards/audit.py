@@ -5,8 +5,8 @@ results["audit"] -> rows of tables, sentences
 
 from collections.abc import Iterator, Mapping
 
-from ..audit.encoder import BITS, SAVED
-from ..audit.entry import RANDOM, TRAINED, best_cue
+from ..audit.encoder import BEYOND, BITS, SAVED
+from ..audit.entry import RANDOM, TRAINED, best_cue, share_of
 from ..audit.task import (
     ACCURACY,
     ARTEFACT,
@@ -15,6 +15,7 @@ from ..audit.task import (
     EXPLAINED,
     EXPLAINED_WITHOUT,
     OVERFITTING,
+    QUESTION,
     ROLES,
     WITHOUT,
 )
@@ -34,10 +35,12 @@ PROTOCOL = (
     "it: share of examples for which the model gives the answer of the example that the cue is from; of pairs, for "
     "which it prefers that answer to the right one, 0.5 by chance. Bits of answers that are values: ½ log2 of their "
     "variance over the mean squared error; explained: share of their variance that is predicted, which replaces "
-    "accuracy. Spreads of cues are over seeds of the reader. Bits "
-    "of a property: usable information of a linear reader of frozen features, on test. Invariance to a change: 1 for "
-    "equal features, 0 if a changed input is as far away as another example. Bits of it: of the change, in the "
-    "features of one input. Equivariance: R2 of a linear map from the features of an input to those of the changed one."
+    "accuracy. Spreads of cues are over seeds of the reader. Bits of a property: usable information of a linear reader "
+    "of frozen features, on test. Beyond simple cues: over a linear reader of a thumbnail and the colours (images), of "
+    "colours, brightness and motion (films), of loudness and spectral centroid (sounds), or of the length (texts). "
+    "Invariance to a change: 1 for equal features, 0 if a changed input is as far away as another example. Bits of it: "
+    "of the change, in the features of one input. Equivariance: R2 of a linear map from the features of an input to "
+    "those of the changed one."
 )
 CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
@@ -50,6 +53,7 @@ def encoder_words(name: str, label: str) -> str:
     what = what.replace("_", " ")
     return {
         BITS: f"bits of {what}",
+        BEYOND: f"bits of {what} beyond simple cues",
         SAVED: f"bits saved per label of {label}",
         INVARIANCE: f"invariance to {what}",
         PARAMETER: f"bits of the {what} in one view",
@@ -59,7 +63,8 @@ def encoder_words(name: str, label: str) -> str:
 
 def parts_of(name: str) -> tuple[str, str]:
     """Returns the metric and what it is of: "parameter_bits_hue" -> ("parameter_bits", "hue")."""
-    metric = next(begin for begin in (PARAMETER, SAVED, BITS, INVARIANCE, EQUIVARIANCE) if name.startswith(f"{begin}_"))
+    begins = (PARAMETER, SAVED, BEYOND, BITS, INVARIANCE, EQUIVARIANCE)
+    metric = next(begin for begin in begins if name.startswith(f"{begin}_"))
     return metric, name.removeprefix(f"{metric}_")
 
 
@@ -70,7 +75,7 @@ def encoder_tables(audit: Mapping) -> list[dict]:
     for kind, each in audit.get("encoders", {}).items():
         present, gray = [who for who in WHO if who in each], " from grey images" if each.get("gray") else ""
         names = [WHO[who] for who in present]
-        known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, SAVED)]
+        known = [name for name in each[TRAINED] if parts_of(name)[0] in (BITS, BEYOND, SAVED)]
         rows = [
             [encoder_words(name, each["label"]), *cells(each, present, name), at_most(each, name)] for name in known
         ]
@@ -97,7 +102,8 @@ def cells(each: Mapping, present: list[str], name: str) -> list[str]:
 
 def at_most(each: Mapping, name: str) -> str:
     """Returns the most bits that can be read of a property; empty for other metrics."""
-    return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if name.startswith(BITS) else ""
+    is_limited = name.startswith((BITS, BEYOND))
+    return shown(each["entropy"].get(name.removeprefix(f"{BITS}_")), "{:.3f}") if is_limited else ""
 
 
 def further(audit: Mapping) -> dict[str, str]:
@@ -113,14 +119,13 @@ def cue_head(audit: Mapping) -> list[str]:
 def cue_rows(audit: Mapping) -> list[list[str]]:
     """Returns the rows of the table of cues, with the columns of `cue_head`: cues first, the most revealing one
     first."""
-    answered = (audit.get("task", {}).get(TRAINED, {}).get(BITS) or {}).get("mean")
     cues = sorted(audit.get("cues", {}).items(), key=lambda cue: (ROLES.index(cue[1]["role"]), -mean_of(cue[1], BITS)))
     return [
         [
             name,
             each["role"],
             figure(each[BITS]),
-            f"{mean_of(each, BITS) / answered:.0%}" if answered else MISSING,
+            shown(share_of(audit, each), "{:.0%}"),
             *(figure(each.get(metric)) for metric in further(audit)),
         ]
         for name, each in cues
@@ -134,7 +139,8 @@ def mean_of(metrics: Mapping, name: str) -> float:
 
 def sentences(audit: Mapping) -> list[str]:
     """Returns what the audit shows, as sentences without a full stop."""
-    return [*task_sentences(audit), *(s for each in audit.get("encoders", {}).values() for s in verdicts(each))]
+    of_encoders = (sentence for each in audit.get("encoders", {}).values() for sentence in verdicts(each))
+    return [*task_sentences(audit), *code_sentences(audit), *of_encoders]
 
 
 def task_sentences(audit: Mapping) -> Iterator[str]:
@@ -151,9 +157,27 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
     else:
         most, right = f"{answers[ENTROPY]['mean']:.2f} bits", f"accuracy {figure(answers[ACCURACY])}"
         yield f"Of {most} of the pretext task per {unit}, {given} on test{seen} ({right}){more}"
+    prefix = f"{BITS}_"
+    if several := [name for name in answers if name.startswith(prefix)]:
+        each = ", ".join(
+            f"{figure(answers[name])} of {name.removeprefix(prefix).replace('_', ' ')}" for name in several
+        )
+        yield f"These are means of {len(several)} questions; the model answers {each}"
     if best := best_cue(audit):
-        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of these"
+        question = audit["cues"][best[0]].get(QUESTION)
+        these = f"its bits of {question.replace('_', ' ')}" if question else "these"
+        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of {these}"
     yield from artefacts(audit)
+
+
+def code_sentences(audit: Mapping) -> Iterator[str]:
+    """Yields how long the labels of the pretext task were in the first epoch."""
+    if "code" in audit:
+        code = audit["code"]
+        yield (
+            f"Predicted before each step of the first {code['samples']:,} samples, a label of the pretext task took "
+            f"{figure(code[BITS]) or MISSING} bits, of {code['uniform']:.2f} for equally likely ones (online code)"
+        )
 
 
 def artefacts(audit: Mapping) -> Iterator[str]:

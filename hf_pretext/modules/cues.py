@@ -30,11 +30,13 @@ class Question(NamedTuple):
     inputs: what the model sees, with pixel_values `(N, ..., 3, H, W)`, or input_ids `(N, L)` of texts. labels: the
     right answers, `(N,)`; of texts `(N, L)` and of the cells of a grid over images `(N, g, g)`, `masking.IGNORED` for
     tokens and cells that are not asked; or values, float, `(N, M, d)` of hidden patches. classes: number of possible
-    answers; 0 for values."""
+    answers; 0 for values. kind: of the data that the model sees, for models of several kinds; inputs then are those of
+    its encoder, and are not changed by the task."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
     classes: int
+    kind: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,9 @@ from ..features import encode, width
 from ..modalities._image_processor import USUAL_SIZE, load_processor, target_size
 from ..modalities.image import UNCHANGED
 from ..modeling import PretextModel, PretextOutput
+from ..modules.clip_cues import CENTROID, LOUDNESS, SILENCE
 from ..modules.composite import columns_of
+from ..modules.cues import Question
 from ..modules.distributed import by_row
 from ..modules.losses import widened
 from ..modules.normalisation import (
@@ -102,6 +104,8 @@ class SoundnetForPreTraining(PretextModel):
     needs_keys = True
     learns_on_all_ranks = True
     processor_of = "audio"
+    capabilities = ("ask",)
+    cues, artefacts = (LOUDNESS, CENTROID), (SILENCE,)
     fixed_options = FIXED
     formula = (
         r"\sum_k \mathrm{KL}\left(\frac{1}{F}\sum_{f=1}^{F} q_k\left(v_f\right) \,\Big\|\, p_k\left(a\right)\right), "
@@ -130,11 +134,14 @@ class SoundnetForPreTraining(PretextModel):
     ) -> "SoundnetForPreTraining":
         """Puts the heads for the classes of the teachers on a sound encoder. See `PretextModel.from_encoder`.
 
-        Raises `ValueError` for no teachers, the same teacher twice, and teachers that can't be loaded, classify no
-        images or have only one class."""
-        paths = make_settings(cls.task_class, **settings).teachers
-        check_teachers(paths)
-        return super().from_encoder(encoder, parts={"teachers": [described(path) for path in paths]}, **settings)
+        parts: those of a checkpoint with these teachers, which then need not be loaded. Raises `ValueError` for no
+        teachers, the same teacher twice, and teachers that can't be loaded, classify no images or have only one
+        class."""
+        if parts is None:
+            paths = make_settings(cls.task_class, **settings).teachers
+            check_teachers(paths)
+            parts = {"teachers": [described(path) for path in paths]}
+        return super().from_encoder(encoder, parts=parts, **settings)
 
     @classmethod
     def complete(cls, task: SoundnetTask, processors: Mapping[str, Any]) -> SoundnetTask:
@@ -179,6 +186,14 @@ class SoundnetForPreTraining(PretextModel):
         """Returns the posteriors of each teacher on the clips of a batch, `(B, classes)`, float32.
 
         Raises `ValueError` for a batch without frames, and for teachers that can't be loaded."""
+        pixels = self.frames_of(batch)
+        posteriors = [teacher(pixels) for teacher in self.teachers]
+        if self.cached is not None:
+            self.teachers_to_cpu()
+        return posteriors
+
+    def frames_of(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Returns the frames of a batch in [0, 1], `(B, F, 3, S, S)`. Raises `ValueError` if it has none."""
         frames = next((batch[name] for name in FRAMES if name in batch and batch[name].ndim == 5), None)
         if frames is None:
             raise ValueError(
@@ -188,11 +203,27 @@ class SoundnetForPreTraining(PretextModel):
             per_channel(values or [default] * CHANNELS, frames.device)
             for values, default in ((self.task.image_mean, 0.0), (self.task.image_std, 1.0))
         )
-        pixels = (frames.float() * std + mean).clamp(0, 1)
-        posteriors = [teacher(pixels) for teacher in self.teachers]
-        if self.cached is not None:
-            self.teachers_to_cpu()
-        return posteriors
+        return (frames.float() * std + mean).clamp(0, 1)
+
+    # capabilities
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Names of the heads, one for each teacher."""
+        return tuple(self.pretext_head)
+
+    def ask(self, question: str = "teacher_1", **batch: Tensor) -> Question:
+        """Asks for the class that a teacher finds most likely on the frames, `(B,)`. Raises `ValueError` for a batch
+        without frames, and for a teacher that can't be loaded."""
+        teacher = self.teachers[list(self.pretext_head).index(question)]
+        labels = teacher(self.frames_of(batch)).argmax(1)
+        return Question(columns_of(batch, self.encoders)["audio"], labels, teacher.classes, "audio")
+
+    def answer(self, question: str = "teacher_1", **inputs: Tensor) -> Tensor:
+        """Returns the logits of the classes of a teacher, `(B, C)`, from the inputs of the sound encoder."""
+        return self.pretext_head[question](encode(self.encoder, **inputs)[-1])
+
+    # before training
 
     def teachers_to_cpu(self) -> None:
         """Frees the device of the teachers, when steps do not need them any more."""

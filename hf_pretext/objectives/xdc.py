@@ -23,8 +23,10 @@ from transformers.utils import logging
 
 from ..features import encode, width
 from ..modeling import PretextOutput
+from ..modules.clip_cues import BRIGHTNESS, CENTROID, FRAME_COLORS, LOUDNESS, MOTION, SILENCE
 from ..modules.clusters import NONE, Clusters, check_size, mutual_information, used_share
 from ..modules.composite import TwoEncoders, columns_of
+from ..modules.cues import Question
 from ..modules.losses import widened
 from ..presets import Preset, films
 from ..utils.progress import progress
@@ -118,6 +120,8 @@ class XdcForPreTraining(TwoEncoders):
     inputs = ("audio", "video")
     needs_keys = True
     learns_on_all_ranks = True
+    capabilities = ("ask",)
+    cues, artefacts = (LOUDNESS, CENTROID, FRAME_COLORS, BRIGHTNESS, MOTION), (SILENCE,)
     _keep_in_fp32_modules_strict = frozenset({"clusters"})
     formula = (
         r"-\log p_a\left(c_v \mid a\right) - \log p_v\left(c_a \mid v\right), \quad c_a, c_v \text{ clusters of the "
@@ -182,6 +186,28 @@ class XdcForPreTraining(TwoEncoders):
         if keys is not None:
             return self.clusters.codes_of(name, keys)
         return self.clusters.assign(name, *(features[kind] for kind in kinds_of(name, self.inputs)))
+
+    # capabilities
+
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """Names of the heads, by the encoder and the clusters that it predicts, e.g. "audio_to_video". None before the
+        first round: there are no clusters yet."""
+        return tuple(self.pretext_head) if int(self.clusters.rounds) else ()
+
+    def ask(self, question: str, **batch: Tensor) -> Question:
+        """Asks for the cluster of each example, `(B,)`: the one that is nearest to its features, as in `eval()` without
+        keys. It is of the encoders as they are now, and centres of the last round."""
+        kind, _, predicted = question.partition("_to_")
+        columns, seen = columns_of(batch, self.encoders), kinds_of(predicted, self.inputs)
+        features = {each: encode(self.encoders[each], **columns[each])[-1] for each in seen}
+        labels = self.labels_of(predicted, None, features)
+        return Question(columns[kind], labels, self.task.num_clusters, kind)
+
+    def answer(self, question: str, **inputs: Tensor) -> Tensor:
+        """Returns the logits of the clusters, `(B, K)`, from the inputs of the encoder of `Question.kind`."""
+        kind, _, _ = question.partition("_to_")
+        return self.pretext_head[question](encode(self.encoders[kind], **inputs)[-1])
 
     # rounds
 

@@ -57,7 +57,7 @@ def evaluate(experiment: Experiment, records: dict[int, dict]) -> dict:
         results.update(without_nan(metrics(experiment)))  # one overflowed metric must not lose the others
         if experiment.request.options.audit:
             try:
-                results["audit"] = without_nan(audit.results(experiment))
+                results["audit"] = without_nan(audit.results(experiment, records))
             except ValueError as error:  # data that can't be audited must not lose the results
                 experiment.request.say(f"No audit: {error}")
     return results

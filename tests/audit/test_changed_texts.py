@@ -6,7 +6,7 @@ from identified import labelled_pairs
 from markov import chains, labelled, masked_lm, words
 from transformers import BertConfig, BertModel
 
-from hf_pretext.audit.encoder import WORDS, changeable, encoder_inputs
+from hf_pretext.audit.changed_inputs import WORDS, clean_batches, encoder_inputs
 from hf_pretext.audit.entry import Audit, AuditOptions
 from hf_pretext.audit.text_changes import beginning
 from hf_pretext.features import extract
@@ -56,7 +56,7 @@ def test_unchanged_texts_have_the_features_of_the_set(captions, chain_set):
 
 
 def test_long_texts_are_cut_before_they_are_changed(chain_set):
-    (batch,) = changeable(chain_set, "text")["test"]
+    (batch,) = clean_batches(chain_set, "text")["test"]
     whole = [text for text in chain_set.texts("test") if text.split()[:WORDS] == batch[0].split()]
     assert len(batch) == 300 and {len(text.split()) for text in batch} == {WORDS} and whole
     assert beginning(" a  b\tc d", 3) == " a  b\tc" and beginning("a b ", 3) == "a b" and beginning(" ", 3) == " "

@@ -1,16 +1,15 @@
 """Cues of pairs: an identifier in images and captions is detected, and what can't reveal the answer reveals nothing."""
 
 import io
-import json
 
-import av
 import numpy as np
 import PIL.Image
 import pytest
 import torch
 from conftest import VIT
 from identified import ROWS, SIDE, labelled_pairs, labelled_rows, rows_of
-from media import RATE, sound
+from loud_clips import LEVELS, write_clips
+from media import RATE
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 from transformers import BertConfig, ViTConfig, Wav2Vec2FeatureExtractor
 
@@ -189,36 +188,11 @@ def test_cues_of_unknown_files_are_left_out(drawn, caplog):
     assert "'file size'" in caplog.text
 
 
-LEVELS = 12  # of loudness and of brightness
-
-
-def clip(level: int, random: np.random.Generator) -> tuple[bytes, bytes]:
-    """Noise, the louder the higher its level; and a film, the brighter the higher its level."""
-    noise = random.uniform(-0.9, 0.9, RATE // 2) * 10 ** ((level - LEVELS) / 6)
-    buffer = io.BytesIO()
-    with av.open(buffer, "w", format="mp4") as file:
-        stream = file.add_stream("mpeg4", rate=10)
-        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
-        for _ in range(5):
-            frame = np.full((32, 32, 3), 20 * level, np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
-        file.mux(stream.encode())
-    return sound(samples=noise.astype(np.float32)), buffer.getvalue()
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """Sounds that are as loud as their films are bright."""
-    folder, tables = tmp_path_factory.mktemp("files"), tmp_path_factory.mktemp("tables")
-    random = np.random.default_rng(0)
-    for split, count in (("train", 96), ("validation", 48), ("test", 48)):
-        rows = []
-        for i in range(count):
-            paths = {kind: folder / f"{split}{i}.{end}" for kind, end in (("audio", "wav"), ("video", "mp4"))}
-            for path, content in zip(paths.values(), clip(i % LEVELS, random), strict=True):
-                path.write_bytes(content)
-            rows.append({**{k: {"path": str(path), "bytes": None} for k, path in paths.items()}, "half": i % 2})
-        (tables / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    tables = tmp_path_factory.mktemp("tables")
+    counts = {"train": 96, "validation": 48, "test": 48}
+    write_clips(tmp_path_factory.mktemp("files"), tables, counts, range(LEVELS))
     return tables
 
 

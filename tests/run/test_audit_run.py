@@ -1,6 +1,7 @@
 """The audit of a run: in results.json, the card and the terminal, and again from its folder."""
 
 import json
+import math
 
 import pytest
 from recipe_runs import ROTATION, main, refused
@@ -12,7 +13,7 @@ from hf_pretext.evaluation.transfer import SPLITS
 
 pytestmark = pytest.mark.usefixtures("cache")
 ASKED = ("--audit", "--audit_nuisance", "style", "--audit_same", "name")
-OF_THE_RUN = ("dataset", "test_seen", "rows", "encoders", "task", "cues", "warnings")
+OF_THE_RUN = ("dataset", "test_seen", "rows", "encoders", "task", "cues", "warnings", "code")
 
 
 @pytest.fixture(scope="module")
@@ -27,15 +28,37 @@ def test_results_have_each_part_with_random_next_to_trained(audited):
     assert set(entry["rows"]) == set(SPLITS)
     image = entry["encoders"]["image"]
     wanted = {f"bits_{name}" for name in ("group", "style", *IMAGE_PROPERTIES)}
-    wanted |= {"code_saved_group", "invariance_rotation", "parameter_bits_hue", "equivariance_flip", "invariance_name"}
+    wanted |= {
+        "beyond_cues_group",
+        "code_saved_group",
+        "invariance_rotation",
+        "parameter_bits_hue",
+        "equivariance_flip",
+        "invariance_name",
+    }
     assert wanted <= image["trained"].keys() == image["random"].keys()
     assert len(image["trained"]["bits_group"]["values"]) == 1
     assert len(image["random"]["bits_group"]["values"]) == 3
-    assert image["on_these_rows"].keys() == {name for name in image["trained"] if name.startswith("bits_")}
+    bits = {name for name in image["trained"] if name.startswith(("bits_", "beyond_"))}
+    assert image["on_these_rows"].keys() == bits
     assert entry["task"]["unit"] == "image"
     assert entry["task"]["trained"]["entropy"]["mean"] == pytest.approx(2)
     assert {each["role"] for each in entry["cues"].values()} == {"cue", "artefact", "control"}
     assert {"without", "conflict"} <= entry["cues"]["corners"].keys()
+
+
+def test_the_first_epoch_is_a_code_of_the_labels(audited):
+    """The area under the losses, of the samples of the first epoch, each of which was new."""
+    results = audited[1]
+    (seed,), code = results["seeds"], results["audit"]["code"]
+    assert code["uniform"] == pytest.approx(2)
+    rows, before, area = round(seed["samples_seen"] / seed["epochs"]), 0, 0.0
+    for entry in seed["history"]:
+        last = min(entry["samples_seen"], rows)
+        area, before = area + entry["loss"] * (last - before), last
+    assert code["bits"]["mean"] == pytest.approx(area / before / math.log(2))
+    assert before == code["samples"] and 1 < code["bits"]["mean"] < 4
+    assert "(online code)" in (audited[0] / "README.md").read_text()
 
 
 def test_the_card_and_the_terminal_show_it(audited, capsys):
