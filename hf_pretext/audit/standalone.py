@@ -23,6 +23,7 @@ from ..modalities._saved_pooling import POOLING
 from ..modeling import PretextModel, load
 from ..utils.foreign import read_json
 from ..utils.hub import brought
+from ..utils.paths import opened
 from .entry import PARTS, RANDOM, TRAINED, Audit, AuditOptions
 
 RESULTS = "results.json"  # of a run, which names its labelled set
@@ -52,18 +53,18 @@ def audit(
     Returns the entry "audit" of results.json. Raises `ValueError` for a source without heads or processors, without a
     labelled set, and for columns that it lacks."""
     folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
-    opened: dict[str, Any] = {}
+    given: dict[str, Any] = {}
     if dataset is None:
-        dataset, label, opened = evaluated_on(folder, source, label)
+        dataset, label, given = evaluated_on(folder, source, label)
     model = load(folder, dtype=torch.float32)
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     labelled = LabelledSet(
         dataset,
         inputs_of(model, folder, str(source), results_of(folder).get("image_white")),
         label,
-        columns={kind: opened.get(kind) for kind in model.inputs},
-        limit=rows or opened.get("limit"),
-        reading=Reading(encoding=encoding or opened.get("encoding"), separator=separator or opened.get("separator")),
+        columns={kind: given.get(kind) for kind in model.inputs},
+        limit=rows or given.get("limit"),
+        reading=Reading(encoding=encoding or given.get("encoding"), separator=separator or given.get("separator")),
     )
     options = AuditOptions(nuisance=nuisance, same=same, only=only, device=device)
     layout = FORMATS[results_of(folder).get("layout", "contiguous")]
@@ -87,11 +88,17 @@ def results_of(folder: str) -> dict:
 
 def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> tuple[str, str, dict[str, Any]]:
     """Returns the labelled set and the label of a run, and how the set was opened (see `LabelledRows.opened_with`),
-    from its results.json. Raises `ValueError` without one."""
+    from its results.json. Raises `ValueError` without one, and if only the name of its folder is known."""
     transfer = results_of(folder).get("transfer", {})
     if "dataset" not in transfer:
         raise ValueError(f"{source} does not say on what it was evaluated. Give a labelled set with --dataset.")
-    return transfer["dataset"], label or transfer["label"], transfer.get("opened_with", {})
+    try:
+        dataset = opened(transfer["dataset"])
+    except ValueError as error:
+        raise ValueError(
+            f"{source} was evaluated on a set that is not found: {error} Give it with --dataset."
+        ) from error
+    return dataset, label or transfer["label"], transfer.get("opened_with", {})
 
 
 def seeds_of(folder: str) -> list[str]:

@@ -35,6 +35,18 @@ def relative(value, to_current: bool = True):
     return value
 
 
+def opened(published: str) -> str:
+    """Returns the path that `relative` published, on this machine. Raises `ValueError` for one that kept its last name
+    only."""
+    from huggingface_hub import constants
+
+    first, _, rest = published.partition(os.sep)
+    if first == "...":
+        raise ValueError(f"{published} has lost the folders before its name.")
+    places = {"$HF_HOME": constants.HF_HOME, "~": str(Path.home())}
+    return os.path.join(places[first], rest) if first in places else published
+
+
 def without_query(text: str) -> str:
     """Returns a text with its URLs without user, password and, for HTTP, query: they may hold a token."""
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
-from hf_pretext.utils.paths import hashed, relative, with_names, without_paths
+from hf_pretext.utils.paths import hashed, opened, relative, with_names, without_paths
 
 
 def test_a_path_elsewhere_keeps_its_last_name_alone(tmp_path, monkeypatch):
@@ -35,3 +36,11 @@ def test_a_config_loses_the_folders_of_its_parts_and_nothing_else():
     assert without_paths(config) == {
         "vision_config": {"hidden_size": 4}, "encoders": [{"hidden_size": 4}], "name": "_name_or_path",
     }  # fmt: skip
+
+
+def test_a_published_path_is_opened_on_this_machine(tmp_path, monkeypatch):
+    home = str(Path.home() / "data" / "images")
+    for path in (home, str(Path(constants.HF_HOME) / "sets" / "a"), "emoji", "user/set", "sets/a"):
+        assert opened(relative(path)) == path
+    with pytest.raises(ValueError, match="/set has lost the folders before its name"):
+        opened(relative("/private/set"))
