@@ -55,7 +55,7 @@ class CellCues(ExampleTask):
             (cue.name, role, {split: (contexts[cue.name], right) for split, (contexts, right) in read.items()})
             for cue, role in self.roles.items()
         ]
-        return sufficient(FREQUENCY, cues, np.exp(self.base))
+        return sufficient(FREQUENCY, cues, np.exp(self.base), independent=len(self.sets["test"].rows("test")))
 
     @in_evaluation
     def answers(self) -> dict[str, float]:

@@ -7,6 +7,7 @@ readers see one draw of the task's changes of each image, and the model has seen
 `clip_classes`.
 """
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -194,7 +195,7 @@ class ClassCues(ExampleTask):
 
 def share(parts: list[Tensor]) -> float:
     """Returns the share of True in bool tensors; NaN if they are empty."""
-    return float(torch.cat(parts).float().mean())
+    return float(torch.cat(parts).float().mean()) if parts else math.nan
 
 
 def shuffled(features: np.ndarray) -> np.ndarray:

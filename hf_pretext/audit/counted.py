@@ -27,30 +27,35 @@ SHARPNESS = (0.0, *np.geomspace(0.25, 2, 13).tolist())  # 1 / temperature; 0 is 
 Given = Mapping[str, tuple[Contexts, np.ndarray]]  # contexts of a cue and right answers, by split
 
 
-def sufficient(frequency: str, cues: Sequence[tuple[str, str, Given]], prior: np.ndarray) -> dict[str, dict]:
+def sufficient(
+    frequency: str, cues: Sequence[tuple[str, str, Given]], prior: np.ndarray, independent: int | None = None
+) -> dict[str, dict]:
     """Reads answers from each cue by counts. Counts need no seed: there is one value of each.
 
     frequency: name of the base in tables. cues: name, role, and what train, validation and test have of each. prior:
-    probabilities of the answers without a cue, `(classes,)`. Returns what `TaskAudit.sufficiency` does. The first cue
+    probabilities of the answers without a cue, `(classes,)`. independent: number of test places that tell nothing of
+    each other, for the standard error; default: all. Returns what `TaskAudit.sufficiency` does. The first cue
     of another place is a control."""
     _, _, first = cues[0]
+    independent = independent or len(first["test"][1])
     accuracy = float((first["test"][1] == prior.argmax()).mean())
     results = {frequency: {"role": CUE, BITS: [0.0], ACCURACY: [accuracy]}}
     for number, (name, role, given) in enumerate(cues):
         reader = CountReader(*given["train"], prior)
-        results[name] = {"role": role, **measured(reader, given)}
+        results[name] = {"role": role, **measured(reader, given, independent)}
         if not number:
             mixed = {split: (reordered(contexts), right) for split, (contexts, right) in given.items()}
-            results[SHUFFLED] = {"role": CONTROL, **measured(reader, mixed)}
+            results[SHUFFLED] = {"role": CONTROL, **measured(reader, mixed, independent)}
     return results
 
 
-def measured(reader: CountReader, given: Given) -> dict[str, list[float]]:
-    """Fits a reader on validation. Returns its bits and accuracy on test."""
+def measured(reader: CountReader, given: Given, independent: int) -> dict:
+    """Fits a reader on validation. Returns its bits and accuracy on test, and the standard error of the bits."""
     with one_thread():
         reader.fit(*given["validation"])
         bits, right = reader.bits(*given["test"])
-    return {BITS: [float(bits.mean())], ACCURACY: [float(right.mean())]}
+    error = float(bits.std() / independent**0.5)
+    return {BITS: [float(bits.mean())], ACCURACY: [float(right.mean())], "error": error}
 
 
 def reordered(contexts: Contexts) -> Contexts:
@@ -89,7 +94,7 @@ def answered(
         rows = rows_of_a_tile(logits, len(base))
         for tile, some in zip(logits.split(rows), labels.split(rows), strict=True):
             of_base = base[some.cpu().numpy()]
-            scores = log_probabilities(widened(tile), some, on_device, sharpness).double().cpu().numpy()
+            scores = log_probabilities(widened(tile), some, on_device, sharpness).cpu().double().numpy()
             sums += (floored(scores, of_base[:, None]) - of_base[:, None]).sum(0)
             entropy -= of_base.sum()
             right += int((tile.argmax(1) == some).sum())

@@ -9,14 +9,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..modalities import Batch, Modality
+from ..modules.lab import gray_of
 
 WHITE = 255.0
 
 
 def values_of(modality: Modality, examples: Batch) -> Tensor:
-    """Returns what cues read of decoded examples: pixels in [0, 1], or waves of the full length, `(B, T)`."""
+    """Returns what cues read of decoded examples: pixels in [0, 1], grey if the encoder gets grey, or waves of the full
+    length, `(B, T)`."""
     values = examples[modality.encoder_input].float()
-    return F.pad(values, (0, modality.length - values.shape[1])) if modality.name == "audio" else values / WHITE
+    if modality.name == "audio":
+        return F.pad(values, (0, modality.length - values.shape[1]))
+    values = values / WHITE
+    return gray_of(values).expand_as(values) if getattr(modality, "gray", False) else values
 
 
 def with_values(modality: Modality, examples: Batch, values: Tensor) -> Batch:

@@ -88,12 +88,14 @@ class Audit:
         seen = self.of_pixels if isinstance(self.labelled.inputs.by_name[kind], Image) else {}
         return {labelled.label: as_property(labelled.labels), **self.further, **seen}
 
-    def simple_cues(self, kind: str) -> SimpleCues | None:
-        """Returns the simple cues of the inputs of a kind, which are read once; None if they can't be read."""
-        if kind not in self._simple:
-            labelled = self.labelled.of_kind(kind)
-            self._simple[kind] = simple_cues(labelled, kind, as_property(labelled.labels))
-        return self._simple[kind]
+    def simple_cues(self, model: PretextModel, kind: str) -> SimpleCues | None:
+        """Returns the simple cues of the inputs of a kind, as the encoder of a model sees them; None if they can't be
+        read. They are read once."""
+        key = (kind, model.sees_gray)
+        if key not in self._simple:
+            labelled = self._seen_by(model).of_kind(kind)
+            self._simple[key] = simple_cues(labelled, kind, as_property(labelled.labels))
+        return self._simple[key]
 
     def _check_names(self, kind: str) -> None:
         """Raises `ValueError` for two properties, or two changes, of one name."""
@@ -138,7 +140,7 @@ class Audit:
             pooling,
             options.device,
             options.dtypes.get(kind),
-            self.simple_cues(kind) if INFORMATION in options.only else None,
+            self.simple_cues(model, kind) if INFORMATION in options.only else None,
         )
 
     def _seen_by(self, model: PretextModel) -> LabelledSet:
@@ -174,18 +176,24 @@ class Audit:
             "rows": {split: len(labelled.rows(split)) for split in SPLITS},
             "encoders": {kind: self._encoders(kind, audits) for kind in kinds},
         }
-        warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
         if all(audit.answers for audit in trained):
-            task = task_audit(models[TRAINED][0](), labelled, self.options.device)
-            answers = {who: [self._answers(a) for a in audits[who] if a.answers] for who in (TRAINED, RANDOM)}
-            entry["task"] = {"unit": task.unit, **over_seeds(answers)}
-            entry["cues"] = cues(task.sufficiency(), [each.reliance for each in trained])
-            warnings += control_warnings(entry["cues"])
+            with self._survived("pretext task"):
+                entry |= self._task(models[TRAINED][0](), audits)
+        warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
+        warnings += control_warnings(entry.get("cues", {}))
         return without_nan({**entry, "warnings": list(dict.fromkeys(warnings))})
+
+    def _task(self, model: PretextModel, audits: Mapping[str, Sequence[ModelAudit]]) -> dict:
+        """Returns the entries of the pretext task and of its cues. model: the first trained one."""
+        task = task_audit(model, self.labelled, self.options.device)
+        answers = {who: [self._answers(a) for a in audits[who] if a.answers] for who in (TRAINED, RANDOM)}
+        of_cues = cues(task.sufficiency(), [each.reliance for each in audits[TRAINED]])
+        return {"task": {"unit": task.unit, **over_seeds(answers)}, "cues": of_cues}
 
     def _with_statistics(self, model: PretextModel) -> PretextModel:
         """Gives the batch norm of an untrained model the statistics of train, as a trained one has them."""
         for kind, encoder in model.encoders.items():
+            encoder.to(self.options.device)
             recompute_batch_norm(encoder, self._seen_by(model).batches("train", kind))
         return model
 

@@ -92,15 +92,15 @@ class PatchCues(ExampleTask):
         """Mean of each value of a patch in train, `(d,)`."""
         total, count = 0, 0
         for question in self._questions("train"):
-            total, count = total + question.labels.double().sum((0, 1)), count + question.labels[..., 0].numel()
+            total, count = total + question.labels.cpu().double().sum((0, 1)), count + question.labels[..., 0].numel()
         return total / count
 
     def _moments(self, split: str, predict: Predict) -> list[Moments]:
         """Returns the moments of the images of a split, around the base, for each candidate."""
         parts, base = [], self.base
         for question in self._questions(split):
-            right = question.labels.double() - base
-            parts.append([moments_of(right, given.double() - base) for given in predict(question)])
+            right = question.labels.cpu().double() - base  # not every device has float64
+            parts.append([moments_of(right, given.cpu().double() - base) for given in predict(question)])
         return [np.concatenate(candidate) for candidate in zip(*parts, strict=True)]
 
     def _answer(self, question: Question) -> list[Tensor]:

@@ -62,7 +62,7 @@ def _read(labelled: LabelledSet, split: str, kind: str) -> Iterator[Tensor]:
     modality = labelled.inputs.by_name[kind]
     if kind == "text":
         for batch in labelled.batches(split, kind):
-            yield (batch["input_ids"] != modality.tokenizer.pad_token_id).sum(1, keepdim=True).float()
+            yield batch["attention_mask"].sum(1, keepdim=True).float()
         return
     for examples in labelled.examples(split, kind):
         values = values_of(modality, examples)

@@ -6,7 +6,7 @@ folder or user/name + labelled set -> the entry "audit" of results.json
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from ..modalities._saved_pooling import POOLING
 from ..modeling import PretextModel, load
 from ..utils.foreign import read_json
 from ..utils.hub import brought
+from ..utils.machine import has_bf16
 from ..utils.paths import opened
 from .entry import PARTS, RANDOM, TRAINED, Audit, AuditOptions
 
@@ -53,28 +54,31 @@ def audit(
     Returns the entry "audit" of results.json. Raises `ValueError` for a source without heads or processors, without a
     labelled set, and for columns that it lacks."""
     folder = str(brought(source, revision, LOADED, [*registry.names("modalities"), POOLING]))
-    given: dict[str, Any] = {}
-    if dataset is None:
+    given, of_the_run = {}, dataset is None
+    if of_the_run:
         dataset, label, given = evaluated_on(folder, source, label)
-    model = load(folder, dtype=torch.float32)
+    model, results = load(folder, dtype=torch.float32), results_of(folder)
     device = torch.device(device or torch.accelerator.current_accelerator(check_available=True) or "cpu")
     labelled = LabelledSet(
         dataset,
-        inputs_of(model, folder, str(source), results_of(folder).get("image_white")),
+        inputs_of(model, folder, str(source), results.get("image_white")),
         label,
         columns={kind: given.get(kind) for kind in model.inputs},
         limit=rows or given.get("limit"),
+        kind_labels=given.get("kind_labels"),
         reading=Reading(encoding=encoding or given.get("encoding"), separator=separator or given.get("separator")),
     )
-    options = AuditOptions(nuisance=nuisance, same=same, only=only, device=device)
-    layout = FORMATS[results_of(folder).get("layout", "contiguous")]
+    seen = seen_in_training(results) if of_the_run else {}
+    options = AuditOptions(nuisance, same, only, device, dtypes_of(labelled, results, device), **seen)
+    layout = FORMATS[results.get("layout", "contiguous")]
 
     def built(build: Callable[[], PretextModel]) -> PretextModel:
         return build().to(memory_format=layout)
 
-    trained = [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)]
-    random = [partial(fresh, model, seed) for seed in SEEDS]
-    by_who = {TRAINED: trained, RANDOM: random}
+    by_who = {
+        TRAINED: [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)],
+        RANDOM: [partial(fresh, model, seed) for seed in SEEDS],
+    }
     return Audit(labelled, options).entry(
         {who: [partial(built, each) for each in some] for who, some in by_who.items()}
     )
@@ -99,6 +103,21 @@ def evaluated_on(folder: str, source: str | os.PathLike, label: str | None) -> t
             f"{source} was evaluated on a set that is not found: {error} Give it with --dataset."
         ) from error
     return dataset, label or transfer["label"], transfer.get("opened_with", {})
+
+
+def seen_in_training(results: Mapping) -> dict[str, bool]:
+    """Returns whether a run saw the train and the test split of its labelled set, as arguments of `AuditOptions`."""
+    transfer, trained_on = results["transfer"], results["data"]["dataset"].split(" + ")
+    return {"trained_on": transfer["dataset"] in trained_on, "test_seen": transfer["test_seen_in_pretraining"]}
+
+
+def dtypes_of(labelled: LabelledSet, results: Mapping, device: torch.device) -> dict[str, torch.dtype | None]:
+    """Returns the dtype of autocast for features by kind, as in the run: bf16 where it was asked for and is fast."""
+    in_bf16 = results.get("settings", {}).get("bf16", False) and has_bf16(device.type == "cpu")
+    return {
+        kind: torch.bfloat16 if in_bf16 and modality.features_in_bf16 else None
+        for kind, modality in labelled.inputs.by_name.items()
+    }
 
 
 def seeds_of(folder: str) -> list[str]:

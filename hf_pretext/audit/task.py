@@ -31,8 +31,8 @@ QUESTION = "question"  # of a cue, for models of several questions
 class TaskAudit(ABC):
     """Audits the pretext task of a model on a labelled set, whose labels it does not use.
 
-    roles: of the cues that the objective declares. `sufficiency` depends on the settings of the task and not on the
-    weights of the model."""
+    roles: of the cues that the objective declares. `sufficiency` depends on the weights of the model only if they make
+    the right answers: clusters (XDC), or what a generator writes (replaced tokens)."""
 
     unit: ClassVar[str]  # what one answer is about: "image", "clip", "token", "cell", "value", "pair"
 

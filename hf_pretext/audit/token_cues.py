@@ -57,14 +57,12 @@ class TokenCues(TaskAudit):
     @in_evaluation
     def sufficiency(self) -> dict[str, dict]:
         """See `TaskAudit` and `counted.sufficient`."""
-        by_class = bool(self.model.token_classes)
-        train = self._asked("train", ASKED) if by_class else self._counted()
-        columns = {"train": train, **{split: self._asked(split) for split in SPLITS[1:]}}
+        columns = {"train": self._of_train(), **{split: self._asked(split) for split in SPLITS[1:]}}
         cues = [
             (cue.name, role, {split: (chosen(some, cue), right) for split, (some, right) in columns.items()})
             for cue, role in self.roles.items()
         ]
-        return sufficient(CLASS_FREQUENCY if by_class else FREQUENCY, cues, np.exp(self.base))
+        return sufficient(CLASS_FREQUENCY if self.model.token_classes else FREQUENCY, cues, np.exp(self.base))
 
     @in_evaluation
     def answers(self) -> dict[str, float]:
@@ -105,12 +103,15 @@ class TokenCues(TaskAudit):
     @cached_property
     def base(self) -> np.ndarray:
         """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
-        answers = self._asked("train")[1] if self.model.token_classes else self._counted(places=())[1]
-        return log_marginal(answers, self.classes)
+        return log_marginal(self._of_train(places=())[1], self.classes)
 
-    def _counted(self, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
-        """Returns the columns of the tokens of train that may be asked, and these tokens, `(n,)`."""
-        special = getattr(self.model.task, "special_token_ids", None)  # next tokens have none
+    def _of_train(self, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
+        """Returns the columns of the tokens of train that may be asked, and the right answers, `(n,)`."""
+        special = getattr(self.model.task, "special_token_ids", None)
+        if self.model.token_classes:
+            return self._asked("train", ASKED, places)
+        if special is None:  # next tokens: all but the first ones of the texts are asked, in unchanged texts
+            return self._asked("train", COUNTED, places)
         parts = []
         for batch in self._batches("train", COUNTED):
             ids, mask = (batch[name].to(self.device) for name in ("input_ids", "attention_mask"))
@@ -119,13 +120,15 @@ class TokenCues(TaskAudit):
             parts.append((self._columns(ids, present, where, places), ids[where].cpu().numpy()))
         return joined(parts)
 
-    def _asked(self, split: str, most: int = TOKENS) -> tuple[Columns, np.ndarray]:
+    def _asked(
+        self, split: str, most: int = TOKENS, places: tuple[int, ...] | None = None
+    ) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the asked tokens of a split, as the model sees the texts, and the right answers."""
         parts = []
         for question in self._questions(split, most):
             ids, where = question.inputs["input_ids"], positions_of(question.labels != IGNORED)
             present = present_tokens(ids, question.inputs["attention_mask"])
-            parts.append((self._columns(ids, present, where), question.labels[where].cpu().numpy()))
+            parts.append((self._columns(ids, present, where, places), question.labels[where].cpu().numpy()))
         return joined(parts)
 
     def _columns(

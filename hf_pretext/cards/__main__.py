@@ -146,7 +146,7 @@ def main() -> None:
     write_text(root.parent / "docs" / "results.md", results_page(all_results))
     write_text(root.parent / "docs" / "which_task.md", tasks.page(all_results))
     if groups := tasks.audited(all_results):
-        draw(root.parent / "docs" / tasks.CRITERIA_IMAGE, [row for rows in groups.values() for row in rows])
+        draw(root.parent / "docs" / tasks.CRITERIA_IMAGE, tasks.named_apart(groups))
     write_text(root.parent / "docs" / "presets.md", tasks.presets_page(all_results))
     tasks.write_measured(all_results)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from ..audit.encoder import BITS
 from ..audit.entry import RANDOM, TRAINED
-from ..audit.task import CONTROL
+from ..audit.task import CONTROL, QUESTION
 from ..audit.transformations import INVARIANCE
 from .audit import mean_of, parts_of
 from .report import RANDOM as GREY
@@ -47,7 +47,8 @@ def draw_cues(axes, cues: Mapping[str, Mapping], model: Mapping | None) -> None:
     controls = [cues[name]["role"] == CONTROL for name in names]
     colours = [GREY if control else BLUE for control in controls]
     axes.barh(names, [mean_of(cues[name], BITS) for name in names], color=colours, height=2 * APART)
-    if model and model["mean"] is not None:
+    several = any(QUESTION in each for each in cues.values())  # whose bits differ
+    if model and model["mean"] is not None and not several:
         axes.axvline(model["mean"], color="black", linestyle="--", linewidth=1, label="the model's")
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     style(axes)

@@ -32,7 +32,8 @@ Row = dict[str, Any]
 
 
 def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> list[Row]:
-    """Returns a row of each run: `run`, its folder; `objective`; `cue`, the most revealing one; and the `COLUMNS`.
+    """Returns a row of each run: `run`, its folder; `objective`; `cue`, the most revealing one; `unit`, what one answer
+    of the task is about; and the `COLUMNS`.
 
     folders: of finished runs. sort: a column, the best first; default: the order of the folders. Points are hundredths
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
@@ -41,6 +42,9 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
     rows = compared({os.fspath(folder): read_results(folder) for folder in folders})
     if sort is None:
         return rows
+    units = sorted({row["unit"] for row in rows if row["unit"]})
+    if sort == "task_bits" and len(units) > 1:
+        raise ValueError(f"--sort task_bits: the bits are per {' and per '.join(units)}. Sort by another column.")
     sign = 1 if sort in LOWER_IS_BETTER else -1
     return sorted(rows, key=lambda row: (row[sort] is None, sign * (row[sort] or 0)))
 
@@ -92,6 +96,7 @@ def criteria(results: Mapping, common: Set[str]) -> Row:
         "cue_share": best[1] if best else None,
         **dict(zip(("label_bits", "nuisance_bits"), information_gains(audit, common), strict=True)),
         "task_bits": mean(answers.get(BITS)),
+        "unit": audit.get("task", {}).get("unit"),
         "overfitting": mean(answers.get(OVERFITTING)),
         "transfer": gain,
         "points_per_core_minute": 100 * gain / minutes / cores if gain is not None and cores and minutes else None,
@@ -136,6 +141,7 @@ def cells(row: Row) -> list[str]:
     """Returns the cells of a row of the table: run, objective, and the columns, with a dash for what has no metric."""
     numbers = [MISSING if row[name] is None else form.format(row[name]) for name, (_, form) in COLUMNS.items()]
     numbers[0] += f" ({row['cue']})" if row["cue"] else ""
+    numbers[list(COLUMNS).index("task_bits")] += f" per {row['unit']}" if row["unit"] else ""
     return [row["run"], row["objective"], *numbers]
 
 

@@ -46,7 +46,7 @@ Audited recipes ([audit](audit.md)), those with one label together: how much of 
 what the encoder knows more than random ones, of the label and of all other properties; how much a sample teaches, and \
 how much more the model knows of train; how far the encoder beats a random one; and what that cost. They are never one \
 grade. A dash is what was not measured. `hf-pretext compare` prints this table for runs of yours, and trains several \
-objectives on your data.
+objectives on your data. In the image, the number of the table stands after the name.
 
 ![Bars of each criterion for each audited recipe]({image})
 
@@ -204,20 +204,32 @@ def page(all_results: list[dict]) -> str:
     doubts, ranked = notes(probes), [f"- {line}" for line in rankings(probes)]
     parts = [PAGE.format(**facts(all_results)) + "\n".join(lines), doubts, RANKED + "\n".join(ranked) if ranked else ""]
     if groups := audited(all_results):
-        parts += [CRITERIA.format(image=CRITERIA_IMAGE).strip(), *(criteria_table(*group) for group in groups.items())]
+        parts.append(CRITERIA.format(image=CRITERIA_IMAGE).strip())
+        parts += [criteria_table(f"{number}. {label}", rows) for number, (label, rows) in enumerate(groups.items(), 1)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def audited(all_results: list[dict]) -> dict[str, list[Row]]:
-    """Returns the rows of the audited recipes by five criteria (see `compare`), by the label that they have."""
+    """Returns the rows of the audited recipes by five criteria (see `compare`), by the label and the number of rows."""
     by_label: dict[str, dict[str, dict]] = {}
     for results in all_results:
         if "audit" in results:
-            by_label.setdefault(labelled(results), {})[results["recipe"]] = results
+            rows = ", ".join(f"{count:,} {split}" for split, count in results["audit"]["rows"].items())
+            by_label.setdefault(f"{labelled(results)}, {rows} rows", {})[results["recipe"]] = results
     return {label: compared(some) for label, some in sorted(by_label.items())}
 
 
 def criteria_table(label: str, rows: list[Row]) -> str:
     """Returns the table of recipes of one label, with links to their cards."""
     linked = [{**row, "run": f"[{row['run']}](../model_cards/{row['run']}/README.md)"} for row in rows]
-    return f"Label: {label}.\n\n{markdown(linked)}"
+    return f"{label}:\n\n{markdown(linked)}"
+
+
+def named_apart(groups: dict[str, list[Row]]) -> list[Row]:
+    """Returns the rows of all groups; if there are several, the number of the group is in the name of a run."""
+    several = len(groups) > 1
+    return [
+        {**row, "run": f"{row['run']} ({number})" if several else row["run"]}
+        for number, rows in enumerate(groups.values(), 1)
+        for row in rows
+    ]

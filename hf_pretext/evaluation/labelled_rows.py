@@ -48,7 +48,8 @@ class LabelledRows:
     is no label: hidden test splits have it. With captions, rows without a caption are left out, too. Unlabelled rows of
     validation and test then form additional splits (see `without_labels`).
 
-    opened_with: columns by kind, limit, encoding and separator that were given, to open the same rows again.
+    opened_with: columns by kind, limit, encoding, separator and kind_labels that were given, to open the same rows
+    again.
     cut_from_train: the splits that were cut from train. timed: films for temporal localization, which need no label;
     None without.
     """
@@ -87,6 +88,7 @@ class LabelledRows:
         given = {**(columns or {}), "limit": limit, "encoding": None, "separator": None}
         given |= {name: getattr(reading, name) for name in ("encoding", "separator") if reading}
         self.opened_with = {name: value for name, value in given.items() if value is not None}
+        self.opened_with |= {"kind_labels": self.kind_labels} if self.kind_labels else {}
         for name, column, option in (
             ("label", self.label, "eval_label"),
             *((kind_label(kind), column, f"eval_{kind}_label") for kind, column in self.kind_labels.items()),

@@ -62,10 +62,10 @@ def code(experiment: "Experiment", records: Mapping[int, dict]) -> dict:
     first epoch of each seed, that of equally likely labels, in bits per label, and the number of samples.
 
     `{}` where the losses are no such code: of other tasks (see `coded_classes`), of data without a length or of several
-    sources, whose rows are not each seen once in an epoch, and of runs that were resumed within the first epoch, as
-    their logs may lack steps."""
+    sources, whose rows are not each seen once in an epoch, of runs that were resumed within the first epoch, as their
+    logs may lack steps, and of runs that logged nothing."""
     data, samples = experiment.data, [record["samples_seen"] for record in records.values()]
-    if data.endless or len(data.sources) > 1:
+    if data.endless or len(data.sources) > 1 or not all(record["history"] for record in records.values()):
         return {}
     resumed = [part["samples_seen"] for record in records.values() for part in record["resumed"]]
     batch = next(iter(experiment.labelled.pretext_batches("validation")))

@@ -126,7 +126,8 @@ def test_a_collapsed_seed_next_to_a_healthy_one_is_named(labelled):
     assert values[0] is not None and values[1] is None
 
 
-def test_what_cannot_be_audited_does_not_lose_the_rest(labelled, monkeypatch):
+@pytest.mark.parametrize("part", ["answers", "sufficiency"])
+def test_what_cannot_be_audited_does_not_lose_the_rest(part, labelled, monkeypatch):
     def build():
         torch.manual_seed(0)
         return RotationForPreTraining.from_encoder(images.tiny_resnet(32))
@@ -134,7 +135,7 @@ def test_what_cannot_be_audited_does_not_lose_the_rest(labelled, monkeypatch):
     def fail(self):
         raise ValueError("no answers here.")
 
-    monkeypatch.setattr("hf_pretext.audit.class_cues.ClassCues.answers", fail)
+    monkeypatch.setattr(f"hf_pretext.audit.class_cues.ClassCues.{part}", fail)
     entry = Audit(labelled, AuditOptions(only=("information", "cues"))).entry({"trained": [build], "random": [build]})
     assert entry["warnings"] == ["No audit of the pretext task: no answers here"]
     assert "cues" not in entry and entry["encoders"]["image"]["trained"]["bits_group"]["mean"] is not None

@@ -91,8 +91,8 @@ def test_the_page_has_the_audited_recipes_by_label(audited):
     text = page(results)
     section = text.partition("## By five criteria")[2]
     assert "![" in section and "(which_task.png)" in section
-    of_emoji, of_reviews = section.partition("Label: sentiment of ")[::2]
-    assert "Label: group of emoji." in of_emoji and "Label: group" not in of_reviews
+    of_emoji, of_reviews = section.partition("2. sentiment of ")[::2]
+    assert "1. group of emoji, 30 train, 10 validation, 10 test rows:" in of_emoji and "group of" not in of_reviews
     row = "| [rotation_emoji](../model_cards/rotation_emoji/README.md) | rotation | 75% (thumbnail) | +0.500 |"
     assert row in of_emoji and "colorization" not in section
     assert "masked_lm_reviews" in of_reviews
