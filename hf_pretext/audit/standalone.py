@@ -72,16 +72,14 @@ def audit(
     options = AuditOptions(nuisance, same, only, device, dtypes_of(labelled, results, device), **seen)
     layout = FORMATS[results.get("layout", "contiguous")]
 
-    def built(build: Callable[[], PretextModel]) -> PretextModel:
-        return build().to(memory_format=layout)
+    def built(build: Callable[..., PretextModel], *arguments, **settings) -> PretextModel:
+        return build(*arguments, **settings).to(memory_format=layout)
 
     by_who = {
-        TRAINED: [partial(load, each, dtype=torch.float32) for each in seeds_of(folder)],
-        RANDOM: [partial(fresh, model, seed) for seed in SEEDS],
+        TRAINED: [partial(built, load, each, dtype=torch.float32) for each in seeds_of(folder)],
+        RANDOM: [partial(built, fresh, model, seed) for seed in SEEDS],
     }
-    return Audit(labelled, options).entry(
-        {who: [partial(built, each) for each in some] for who, some in by_who.items()}
-    )
+    return Audit(labelled, options).entry(by_who)
 
 
 def results_of(folder: str) -> dict:
