@@ -59,7 +59,7 @@ def written(results: dict, has_report: bool, where: str | None) -> str:
         health_protocol=wording.health(safe),
         health_head=tables.health_head(safe),
         health_table=tables.health(safe),
-        audit_protocol=audit.PROTOCOL,
+        audit_protocol=audit.protocol(safe.get("audit", {})),
         audit_head=audit.cue_head(safe.get("audit", {})),
         cue_rows=audit.cue_rows(safe.get("audit", {})),
         encoder_tables=audit.encoder_tables(safe.get("audit", {})),

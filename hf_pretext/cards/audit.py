@@ -28,23 +28,47 @@ WHO = {TRAINED: "trained", START: "as it was", RANDOM: "random"}
 HEAD = ("cue", "role", "bits it reveals", "of the model's")
 CLASSES = {WITHOUT: "accuracy without it", CONFLICT: "follows it"}  # further columns
 VALUES = {EXPLAINED: "explained", EXPLAINED_WITHOUT: "explained without it"}  # the same if answers are values
-PROTOCOL = (
+OF_CUES = (
     "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small reader "
-    "answers from each cue alone, on test; a larger one may get more. Accuracy without a cue: of the model, if the cue "
-    "is that of another example. The input is then an unusual one, so that the cue explains at most the loss. Follows "
-    "it: share of examples for which the model gives the answer of the example that the cue is from; of pairs, for "
-    "which it prefers that answer to the right one, 0.5 by chance. Bits of answers that are values: ½ log2 of their "
-    "variance over the mean squared error; explained: share of their variance that is predicted, which replaces "
-    "accuracy. Spreads of cues are over seeds of the reader. Bits of a property: usable information of a linear reader "
-    "of frozen features, on test. Beyond simple cues: over a linear reader of a thumbnail and the colours (images), of "
-    "colours, brightness and motion (films), of loudness and spectral centroid (sounds), or of the length (texts). "
-    "Invariance to a change: 1 for equal features, 0 if a changed input is as far away as another example. Bits of it: "
-    "of the change, in the features of one input. Equivariance: R2 of a linear map from the features of an input to "
-    "those of the changed one."
+    "answers from each cue alone, on test; a larger one may get more. {without}: of the model, if the cue is that of "
+    "another example. The input is then an unusual one, so that the cue explains at most the loss. {more} Spreads of "
+    "cues are over seeds of the reader."
 )
+FOLLOWS = "Follows it: share of examples for which the model gives the answer of the example that the cue is from."
+OF_PAIRS = "Follows it: share of pairs for which the model prefers that answer to the right one, 0.5 by chance."
+OF_VALUES = (
+    "Bits of a value: ½ log2 of the variance over the mean squared error. Explained: share of the variance that is "
+    "predicted."
+)
+OF_ENCODERS = (
+    "Bits of a property: usable information of a linear reader of frozen features, on test. Beyond simple cues: over a "
+    "linear reader of {simple}. Invariance to a change: 1 for equal features, 0 if a changed input is as far away as "
+    "another example. Bits of it: of the change, in the features of one input. Equivariance: R2 of a linear map from "
+    "the features of an input to those of the changed one."
+)
+SIMPLE = {
+    "image": "a thumbnail and the colours of images",
+    "video": "colours, brightness and motion of films",
+    "audio": "loudness and spectral centroid of sounds",
+    "text": "the length of texts",
+}
 CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
 LARGE = 0.5  # share of the model's bits from which a cue is named
+
+
+def protocol(audit: Mapping) -> str:
+    """Returns how the metrics of an audit were measured, as sentences."""
+    sentences, kinds = [], audit.get("encoders", {})
+    if "cues" in audit:
+        values, pairs = further(audit) is VALUES, audit["task"]["unit"] == "pair"
+        more = OF_VALUES if values else OF_PAIRS if pairs else FOLLOWS
+        without = "Explained without it" if values else "Accuracy without it"
+        sentences.append(OF_CUES.format(without=without, more=more))
+    if kinds:
+        simple = ", or of ".join(SIMPLE[kind] for kind in kinds)
+        sentences.append(OF_ENCODERS.format(simple=simple))
+    return " ".join(sentences)
 
 
 def encoder_words(name: str, label: str) -> str:

@@ -150,3 +150,14 @@ def test_encoders_of_grey_images_are_named(entry):
     entry["encoders"]["image"]["gray"] = True
     titles = [table["title"] for table in audit.encoder_tables(entry)]
     assert titles == ["what the image encoder knows from grey images", "changed grey inputs of the image encoder"]
+
+
+def test_the_protocol_is_of_the_kinds_and_answers_that_were_measured(entry):
+    text = audit.protocol(entry)
+    assert "gives the answer of the example" in text and "a thumbnail and the colours of images" in text
+    assert not any(words in text for words in ("pairs", "Explained", "films", "length of texts"))
+    assert "prefers that answer" in audit.protocol({**entry, "task": {**entry["task"], "unit": "pair"}})
+    valued = {**entry, "cues": {"fill": {**entry["cues"]["corners"], "explained": of(0.1)}}}
+    assert "Explained without it: of the model" in audit.protocol(valued) and "Follows it" not in audit.protocol(valued)
+    assert audit.protocol({}) == ""
+    assert "A cue" not in audit.protocol({name: value for name, value in entry.items() if name not in ("cues", "task")})

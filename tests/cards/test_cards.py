@@ -67,7 +67,7 @@ class TestRecorded:
         lost_by_others = sum(answer is not True for answers in others for answer in answers.values())
         assert lost == SHORT.get(folder.name, set())
         assert card.count("does NOT beat random") == len(lost) + lost_by_others
-        assert ("No result here shows that this encoder is better" in card) == (len(lost) == len(beats))
+        assert ("shows that this encoder is better than an untrained one" in card) == (len(lost) == len(beats))
 
     def test_the_recipe_still_says_what_was_run(self, folder, monkeypatch):
         results, recipe = read_results(folder), recipe_of(folder.name, monkeypatch)
