@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.captioning import evenly
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS
 from ..modalities import Batch
@@ -27,7 +26,7 @@ from ..modules.token_cues import TokenCue, exchanged, tokens_at
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
 from .readers import log_marginal
-from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation, questions
+from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation, questions, spaced
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
@@ -75,7 +74,7 @@ class TokenCues(TaskAudit):
         without, conflict = ({cue.name: [] for cue in cues} for _ in range(2))
         for number, question in enumerate(self._questions("test")):
             generator = torch.Generator().manual_seed(SEED + number)
-            asked = spaced(question.labels.cpu() != IGNORED, generator).to(self.device)
+            asked = sparse(question.labels.cpu() != IGNORED, generator).to(self.device)
             where = positions_of(asked)
             labels = question.labels[where].cpu()
             if len(labels) < 2:  # no other token to exchange with
@@ -93,8 +92,8 @@ class TokenCues(TaskAudit):
     def _batches(self, split: str, most: int) -> Iterator[Batch]:
         """Yields batches of texts that are spread evenly over a split and have about `most` tokens together."""
         lengths = [len(one["input_ids"]) for one in self.labelled.pretext_batches(split).encoded]
-        rows = evenly(len(lengths), max(most * len(lengths) // sum(lengths), 1))
-        yield from self.labelled.reordered(split, rows).pretext_batches(split)
+        rows = max(most * len(lengths) // sum(lengths), 1)
+        yield from spaced(self.labelled, split, rows).pretext_batches(split)
 
     def _questions(self, split: str, most: int = TOKENS) -> Iterator[Question]:
         """Yields the questions of some batches of a split, of about `most` tokens together."""
@@ -170,7 +169,7 @@ def buckets(positions: np.ndarray) -> np.ndarray:
     return np.where(positions < exact, positions, wide)
 
 
-def spaced(asked: Tensor, generator: torch.Generator) -> Tensor:
+def sparse(asked: Tensor, generator: torch.Generator) -> Tensor:
     """Draws one asked token from each `SPACING` columns of a row, far from those of the next ones: `(B, L)`, bool."""
     rows, length = asked.shape
     parts = -(-length // SPACING)

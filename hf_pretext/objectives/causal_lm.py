@@ -110,6 +110,7 @@ mask = batch["attention_mask"].unsqueeze(-1)
 features = (hidden * mask).sum(1) / mask.sum(1)  # mean over tokens: input of the first probe under "Transfer"
 print(encoder.__class__.__name__, features.shape)
 
+torch.manual_seed(0)  # the text is drawn at random
 generate = pipeline("text-generation", model="{{ folder }}")
 print(generate("this is the best", max_new_tokens=20, do_sample=True)[0]["generated_text"])
 # for features of the last layer: SentenceTransformer("{{ folder }}").encode(["a text", "another one"])

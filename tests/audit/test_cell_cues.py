@@ -5,6 +5,7 @@ import pytest
 import torch
 from cells import CELL, COLOURS, EQUAL, GRID, ROWS, SIDE, STEPS, of_arrays, of_cells, random_numbers
 from conftest import EMOJI
+from trained_on_images import trained
 
 from hf_pretext.audit.cell_cues import EXCHANGED, FREQUENCY, CellCues, drawn
 from hf_pretext.audit.class_cues import SHUFFLED
@@ -86,21 +87,9 @@ def planted() -> LabelledSet:
     return of_arrays(arrays)
 
 
-def trained(model, some: LabelledSet, steps: int = 200):
-    model.train()
-    pixels = torch.cat([batch["pixel_values"] for batch in some.pretext_batches("train")])
-    optimizer, generator = torch.optim.AdamW(model.parameters(), 5e-3), torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        loss = model(pixel_values=pixels[torch.randperm(len(pixels), generator=generator)[:32]]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
 def test_a_planted_mark_is_detected():
     some = planted()
-    model = trained(colorization(bin_size=25), some)
+    model = trained(colorization(bin_size=25), some, 200, 5e-3)
     audit = CellCues(model, some)
     table, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()
     assert bits(table, CORNER_GRAY) > 0.95 and table[CORNER_GRAY.name]["accuracy"][0] == 1

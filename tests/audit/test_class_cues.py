@@ -6,6 +6,7 @@ import PIL.Image
 import pytest
 import torch
 from conftest import EMOJI
+from trained_on_images import trained
 
 from hf_pretext.audit.class_cues import SHUFFLED, ClassCues, partners
 from hf_pretext.audit.task import CONTROL, task_audit
@@ -60,22 +61,8 @@ def accuracy(sufficient: dict, name: str) -> float:
     return float(np.mean(sufficient[name]["accuracy"]))
 
 
-def trained(labelled: LabelledSet, steps: int = 120):
-    """A rotation model, trained on the train split for some seconds."""
-    model = of(RotationForPreTraining).train()
-    batches = [batch["pixel_values"] for batch in labelled.pretext_batches("train")]
-    pixels, optimizer = torch.cat(batches), torch.optim.AdamW(model.parameters(), 3e-3)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        loss = model(pixel_values=pixels[torch.randperm(len(pixels), generator=generator)[:32]]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
 def test_a_planted_mark_is_detected(planted):
-    audit = ClassCues(trained(planted), planted)
+    audit = ClassCues(trained(of(RotationForPreTraining), planted, 120), planted)
     sufficient, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()
     assert accuracy(sufficient, "corners") == 1.0
     assert np.mean(sufficient["corners"]["bits"]) > 1.98

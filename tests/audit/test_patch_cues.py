@@ -5,6 +5,7 @@ import pytest
 import torch
 from cells import ROWS, SIDE, of_arrays
 from conftest import EMOJI
+from trained_on_images import trained
 
 from hf_pretext.audit.class_cues import SHUFFLED
 from hf_pretext.audit.entry import Audit, AuditOptions
@@ -106,18 +107,6 @@ def test_questions_are_those_of_training(visible_only):
     assert torch.equal(question.inputs["pixel_values"], batch["pixel_values"] * known)
 
 
-def trained(model, some: LabelledSet, steps: int = 150):
-    model.train()
-    pixels = torch.cat([batch["pixel_values"] for batch in some.pretext_batches("train")])
-    optimizer, generator = torch.optim.AdamW(model.parameters(), 3e-3), torch.Generator().manual_seed(0)
-    for _ in range(steps):
-        loss = model(pixel_values=pixels[torch.randperm(len(pixels), generator=generator)[:32]]).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return model
-
-
 def plain() -> LabelledSet:
     """Images of one colour each: the mean of the visible pixels says all."""
     random = np.random.default_rng(0)
@@ -131,7 +120,7 @@ def plain() -> LabelledSet:
 
 def test_a_model_relies_on_the_mean():
     some = plain()
-    model = trained(masked_image(normalize_patches=False), some)
+    model = trained(masked_image(normalize_patches=False), some, 150)
     audit = task_audit(model, some)
     assert isinstance(audit, PatchCues)
     table, answers, reliance = audit.sufficiency(), audit.answers(), audit.reliance()

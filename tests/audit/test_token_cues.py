@@ -21,7 +21,7 @@ from transformers import BertConfig, LlamaConfig
 
 from hf_pretext.audit.class_cues import SHUFFLED
 from hf_pretext.audit.task import task_audit
-from hf_pretext.audit.token_cues import FREQUENCY, SPACING, WIDEST, TokenCues, buckets, spaced
+from hf_pretext.audit.token_cues import FREQUENCY, SPACING, WIDEST, TokenCues, buckets, sparse
 from hf_pretext.modules.masking import positions_of
 from hf_pretext.modules.token_cues import IN_PLACE, LEFT, NEIGHBOURS, POSITION, RIGHT, tokens_at
 from hf_pretext.objectives.causal_lm import CausalLMForPreTraining
@@ -177,11 +177,11 @@ def test_the_tokens_of_a_rebuilt_text_are_audited(chain_set):
 def test_few_tokens_far_apart_are_drawn():
     asked = torch.rand(70, 150, generator=torch.Generator().manual_seed(0)) < 0.3
     asked[0] = False
-    drawn = spaced(asked, torch.Generator().manual_seed(1))
+    drawn = sparse(asked, torch.Generator().manual_seed(1))
     assert drawn.shape == asked.shape and not (drawn & ~asked).any()
     assert [row.sum().item() for row in drawn] == [0, *[3] * 69]
     assert (drawn.nonzero()[:, 1] % SPACING).max() < SPACING - WIDEST
-    assert torch.equal(drawn, spaced(asked, torch.Generator().manual_seed(1)))
+    assert torch.equal(drawn, sparse(asked, torch.Generator().manual_seed(1)))
 
 
 def test_buckets_of_positions_are_exact_at_the_start_and_grow():

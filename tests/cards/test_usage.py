@@ -37,7 +37,8 @@ def test_lines_of_a_recorded_card_load_what_its_recipe_leaves(folder, tmp_path):
     assert recorded in code
     code = re.sub(r"hidden_states\[-\d+\]", "hidden_states[-1]", code)  # the smoke encoder has fewer layers
     printed = python("-c", WITHOUT_US + code.replace(recorded, "run"))
-    assert len(printed.splitlines()) == len(read_results(folder)["usage"]["output"].splitlines())
+    lines_of = [text.strip().split("\n") for text in (printed, read_results(folder)["usage"]["output"])]
+    assert len(lines_of[0]) == len(lines_of[1])  # splitlines would also split what a smoke model writes at random
     own = CODE.search((tmp_path / "run" / "README.md").read_text())[1]  # of another layer, it may be
     assert python("-c", WITHOUT_US + own).strip() == read_results(tmp_path / "run")["usage"]["output"]
 
