@@ -59,7 +59,7 @@ class CellCues(ExampleTask):
 
     @in_evaluation
     def answers(self) -> dict[str, float]:
-        return answers_over(self.base, self.model, self._some)
+        return answers_over(self.base, self.model.answer, self._some)
 
     @in_evaluation
     def reliance(self) -> dict[str, dict[str, float]]:

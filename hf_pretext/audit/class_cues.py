@@ -19,22 +19,11 @@ from ..evaluation.transfer import SPLITS
 from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import Cue, Question
+from .by_question import ByQuestion
 from .example_task import ExampleTask
 from .information import logit_information
 from .readers import Splits, better, linear_reader, small_reader, uniform_scores
-from .task import (
-    ACCURACY,
-    BITS,
-    CONFLICT,
-    CONTROL,
-    ENTROPY,
-    OVERFITTING,
-    QUESTION,
-    WITHOUT,
-    asks,
-    by_name,
-    in_evaluation,
-)
+from .task import ACCURACY, BITS, CONFLICT, CONTROL, ENTROPY, OVERFITTING, WITHOUT, asks, by_name
 
 SEEDS = (0, 1, 2)  # of the readers
 MOST = {"train": 4000, "validation": 1000, "test": 1000}  # images, evenly spaced
@@ -51,44 +40,14 @@ class Asked(NamedTuple):
     examples: Batch | None = None
 
 
-class ClassCues(ExampleTask):
-    """Audits the answers of a model that classifies images which the task has changed.
-
-    A model of several questions is audited by each of them in turn: cues are named by the question, too, and the
-    metrics of `answers` are means."""
+class ClassCues(ByQuestion, ExampleTask):
+    """Audits the answers of a model that classifies images which the task has changed."""
 
     unit, most = "image", MOST
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
         return asks(model, "image", Cue)
-
-    @in_evaluation
-    def sufficiency(self) -> dict[str, dict]:
-        """See `TaskAudit`. The first cue of another example is a control, too."""
-        return {
-            self._named(name, question): {**each, **({QUESTION: question} if self._several else {})}
-            for question in self.model.questions
-            for name, each in self._sufficiency(question).items()
-        }
-
-    @in_evaluation
-    def answers(self) -> dict[str, float]:
-        """See `TaskAudit`. Of several questions, `bits_QUESTION` is that of each."""
-        each = {question: self._answers(question) for question in self.model.questions}
-        means = {
-            metric: float(np.mean([answers[metric] for answers in each.values()]))
-            for metric in (BITS, ACCURACY, ENTROPY, OVERFITTING)
-        }
-        return means | ({f"{BITS}_{name}": answers[BITS] for name, answers in each.items()} if self._several else {})
-
-    @in_evaluation
-    def reliance(self) -> dict[str, dict[str, float]]:
-        return {
-            self._named(name, question): each
-            for question in self.model.questions
-            for name, each in self._reliance(question).items()
-        }
 
     # one question
 
@@ -165,13 +124,6 @@ class ClassCues(ExampleTask):
 
     def _logits(self, question: str, asked: Question) -> Tensor:
         return self.model.answer(**by_name(question), **asked.inputs).float()
-
-    @property
-    def _several(self) -> bool:
-        return len(self.model.questions) > 1
-
-    def _named(self, cue: str, question: str) -> str:
-        return f"{cue} ({question.replace('_', ' ')})" if self._several else cue
 
     # of images; otherwise for sounds and films
 

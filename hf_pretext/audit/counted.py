@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..modeling import PretextModel
 from ..modules.cues import Question
 from ..modules.losses import rows_of_a_tile, widened
 from ..modules.masking import IGNORED, positions_of
@@ -65,13 +64,13 @@ def reordered(contexts: Contexts) -> Contexts:
 
 
 def answers_over(
-    base: np.ndarray, model: PretextModel, questions: Callable[[str], Iterator[Question]]
+    base: np.ndarray, answer: Callable[..., Tensor], questions: Callable[[str], Iterator[Question]]
 ) -> dict[str, float]:
     """Measures the answers of a model over a base, see `TaskAudit.answers`. The temperature does not change accuracy.
 
-    base: log-probabilities of the answers, `(classes,)`. questions: those of a split."""
-    best = int(answered(base, model, questions("validation"), SHARPNESS)[BITS].argmax())
-    train, test = (answered(base, model, questions(s), SHARPNESS[best : best + 1]) for s in ("train", "test"))
+    base: log-probabilities of the answers, `(classes,)`. answer: `PretextModel.answer`. questions: those of a split."""
+    best = int(answered(base, answer, questions("validation"), SHARPNESS)[BITS].argmax())
+    train, test = (answered(base, answer, questions(s), SHARPNESS[best : best + 1]) for s in ("train", "test"))
     return {
         BITS: float(test[BITS][0]),
         ACCURACY: test[ACCURACY],
@@ -81,7 +80,7 @@ def answers_over(
 
 
 def answered(
-    base: np.ndarray, model: PretextModel, questions: Iterator[Question], sharpness: tuple[float, ...]
+    base: np.ndarray, answer: Callable[..., Tensor], questions: Iterator[Question], sharpness: tuple[float, ...]
 ) -> dict:
     """Returns the bits of the right answers over the base, at each sharpness, `(len(sharpness),)`; accuracy; and
     entropy. Logits are in memory for one batch."""
@@ -89,7 +88,7 @@ def answered(
     for question in questions:
         asked = question.labels != IGNORED
         labels = question.labels[positions_of(asked)]
-        logits = model.answer(asked=asked, **question.inputs)
+        logits = answer(asked=asked, **question.inputs)
         on_device = torch.from_numpy(base).float().to(logits.device)
         rows = rows_of_a_tile(logits, len(base))
         for tile, some in zip(logits.split(rows), labels.split(rows), strict=True):

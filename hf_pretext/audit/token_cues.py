@@ -9,7 +9,7 @@ of texts spread evenly over a split, up to `TOKENS` tokens.
 """
 
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -20,13 +20,14 @@ from ..evaluation.transfer import SPLITS
 from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import Question
-from ..modules.masking import IGNORED, positions_of, without_special
+from ..modules.masking import IGNORED, positions_of
 from ..modules.packing import present_tokens
 from ..modules.token_cues import TokenCue, exchanged, tokens_at
+from .by_question import ByQuestion
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
 from .readers import log_marginal
-from .task import CONFLICT, WITHOUT, TaskAudit, asks, in_evaluation, questions, spaced
+from .task import CONFLICT, WITHOUT, asks, by_name, questions, spaced
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
 COUNTED = 2**23  # most tokens of train that are counted
@@ -39,7 +40,7 @@ BUCKETS = 4  # of positions, for each doubling
 Columns = dict[int | None, np.ndarray]  # place -> tokens at this place relative to some tokens, (n,); None: buckets
 
 
-class TokenCues(TaskAudit):
+class TokenCues(ByQuestion):
     """Audits the answers of a model that predicts tokens of texts, or classes of them (`token_classes`)."""
 
     unit = "token"
@@ -48,41 +49,40 @@ class TokenCues(TaskAudit):
         super().__init__(model, labelled, device)
         self.vocabulary = model.config.vocab_size
         self.classes = model.token_classes or self.vocabulary
+        self._base = cache(self._log_frequencies)
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:
         return asks(model, "text", TokenCue)
 
-    @in_evaluation
-    def sufficiency(self) -> dict[str, dict]:
+    def _sufficiency(self, question: str) -> dict[str, dict]:
         """See `TaskAudit` and `counted.sufficient`."""
-        columns = {"train": self._of_train(), **{split: self._asked(split) for split in SPLITS[1:]}}
+        columns = {"train": self._of_train(question), **{split: self._asked(split, question) for split in SPLITS[1:]}}
         cues = [
             (cue.name, role, {split: (chosen(some, cue), right) for split, (some, right) in columns.items()})
             for cue, role in self.roles.items()
         ]
-        return sufficient(CLASS_FREQUENCY if self.model.token_classes else FREQUENCY, cues, np.exp(self.base))
+        frequency = CLASS_FREQUENCY if self.model.token_classes else FREQUENCY
+        return sufficient(frequency, cues, np.exp(self._base(question)))
 
-    @in_evaluation
-    def answers(self) -> dict[str, float]:
-        return answers_over(self.base, self.model, self._questions)
+    def _answers(self, question: str) -> dict[str, float]:
+        answer = partial(self.model.answer, **by_name(question))
+        return answers_over(self._base(question), answer, partial(self._questions, name=question))
 
-    @in_evaluation
-    def reliance(self) -> dict[str, dict[str, float]]:
+    def _reliance(self, question: str) -> dict[str, dict[str, float]]:
         """See `TaskAudit`. The cue is that of another asked token, and is exchanged for one of `SPACING` tokens."""
         cues = [cue for cue in self.roles if cue.places]
         without, conflict = ({cue.name: [] for cue in cues} for _ in range(2))
-        for number, question in enumerate(self._questions("test")):
+        for number, given in enumerate(self._questions("test", name=question)):
             generator = torch.Generator().manual_seed(SEED + number)
-            asked = sparse(question.labels.cpu() != IGNORED, generator).to(self.device)
-            where = positions_of(asked)
-            labels = question.labels[where].cpu()
+            asked = sparse(given.labels.cpu() != IGNORED, generator).to(self.device)
+            labels = given.labels[positions_of(asked)].cpu()
             if len(labels) < 2:  # no other token to exchange with
                 continue
             others, _ = partners(labels, generator)
             differing = labels[others] != labels
             for cue in cues:
-                predicted = self._predicted(cue, question, asked, others)
+                predicted = self._predicted(cue, question, given, asked, others)
                 without[cue.name].append(predicted == labels)
                 conflict[cue.name].append((predicted == labels[others])[differing])
         return {name: {WITHOUT: share(without[name]), CONFLICT: share(conflict[name])} for name in without}
@@ -95,59 +95,54 @@ class TokenCues(TaskAudit):
         rows = max(most * len(lengths) // sum(lengths), 1)
         yield from spaced(self.labelled, split, rows).pretext_batches(split)
 
-    def _questions(self, split: str, most: int = TOKENS) -> Iterator[Question]:
-        """Yields the questions of some batches of a split, of about `most` tokens together."""
-        return questions(self.model, self._batches(split, most), split, self.device)
+    def _questions(self, split: str, most: int = TOKENS, name: str = "") -> Iterator[Question]:
+        """Yields the questions of some batches of a split, of about `most` tokens together. name: of the question, of
+        several."""
+        return questions(self.model, self._batches(split, most), split, self.device, name)
 
-    @cached_property
-    def base(self) -> np.ndarray:
-        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
-        return log_marginal(self._of_train(places=())[1], self.classes)
+    def _log_frequencies(self, question: str) -> np.ndarray:
+        """Returns log-probabilities of the answers by their frequency in train, `(classes,)`."""
+        return log_marginal(self._of_train(question, places=())[1], self.classes)
 
-    def _of_train(self, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
+    def _of_train(self, question: str, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the tokens of train that may be asked, and the right answers, `(n,)`."""
-        special = getattr(self.model.task, "special_token_ids", None)
-        if self.model.token_classes:
-            return self._asked("train", ASKED, places)
-        if special is None:  # next tokens: all but the first ones of the texts are asked, in unchanged texts
-            return self._asked("train", COUNTED, places)
-        parts = []
-        for batch in self._batches("train", COUNTED):
-            ids, mask = (batch[name].to(self.device) for name in ("input_ids", "attention_mask"))
-            present = present_tokens(ids, mask)
-            where = positions_of(without_special(ids, present, special))
-            parts.append((self._columns(ids, present, where, places), ids[where].cpu().numpy()))
-        return joined(parts)
+        most = ASKED if self.model.token_classes else COUNTED
+        return joined(
+            [
+                self._columns(*(given.unmasked or (given.inputs["input_ids"], given.labels)), given, places)
+                for given in self._questions("train", most, question)
+            ]
+        )
 
-    def _asked(
-        self, split: str, most: int = TOKENS, places: tuple[int, ...] | None = None
-    ) -> tuple[Columns, np.ndarray]:
+    def _asked(self, split: str, question: str) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the asked tokens of a split, as the model sees the texts, and the right answers."""
-        parts = []
-        for question in self._questions(split, most):
-            ids, where = question.inputs["input_ids"], positions_of(question.labels != IGNORED)
-            present = present_tokens(ids, question.inputs["attention_mask"])
-            parts.append((self._columns(ids, present, where, places), question.labels[where].cpu().numpy()))
-        return joined(parts)
+        return joined(
+            [
+                self._columns(given.inputs["input_ids"], given.labels, given)
+                for given in self._questions(split, name=question)
+            ]
+        )
 
     def _columns(
-        self, ids: Tensor, present: Tensor, where: tuple[Tensor, Tensor], places: tuple[int, ...] | None = None
-    ) -> Columns:
-        """Returns what stands at some places relative to tokens, by default those of all cues. The id beyond the ends
-        of a text is the size of the vocabulary."""
-        edge = self.vocabulary
+        self, ids: Tensor, labels: Tensor, given: Question, places: tuple[int, ...] | None = None
+    ) -> tuple[Columns, np.ndarray]:
+        """Returns what stands at some places relative to the tokens that have labels, by default those of all cues, and
+        the labels. ids, labels: `(B, L)`. The id beyond the ends of a text is the size of the vocabulary."""
+        edge, where = self.vocabulary, positions_of(labels != IGNORED)
+        present = present_tokens(ids, given.inputs["attention_mask"])
         ids = ids.masked_fill(~present, edge)
         wanted = {place for cue in self.roles for place in cue.places} if places is None else places
         columns = {place: tokens_at(ids, place, edge)[where].cpu().numpy() for place in wanted}
         position = (present.cumsum(1) - 1)[where].cpu().numpy()
-        return {**columns, None: buckets(position)}
+        return {**columns, None: buckets(position)}, labels[where].cpu().numpy()
 
-    def _predicted(self, cue: TokenCue, question: Question, asked: Tensor, others: Tensor) -> Tensor:
+    def _predicted(self, cue: TokenCue, question: str, given: Question, asked: Tensor, others: Tensor) -> Tensor:
         """Returns what the model predicts for asked tokens, `(M,)`, with the cues of others, `(M,)`."""
-        ids, where = question.inputs["input_ids"], positions_of(asked)
-        present = present_tokens(ids, question.inputs["attention_mask"])
+        ids, where = given.inputs["input_ids"], positions_of(asked)
+        present = present_tokens(ids, given.inputs["attention_mask"])
         changed = exchanged(ids, present, where, others.to(ids.device), cue.places)
-        return self.model.answer(asked=asked, **{**question.inputs, "input_ids": changed}).argmax(1).cpu()
+        inputs = {**given.inputs, "input_ids": changed}
+        return self.model.answer(**by_name(question), asked=asked, **inputs).argmax(1).cpu()
 
 
 def chosen(columns: Columns, cue: TokenCue) -> list[np.ndarray]:

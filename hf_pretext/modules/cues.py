@@ -31,12 +31,14 @@ class Question(NamedTuple):
     right answers, `(N,)`; of texts `(N, L)` and of the cells of a grid over images `(N, g, g)`, `masking.IGNORED` for
     tokens and cells that are not asked; or values, float, `(N, M, d)` of hidden patches. classes: number of possible
     answers; 0 for values. kind: of the data that the model sees, for models of several kinds; inputs then are those of
-    its encoder, and are not changed by the task."""
+    its encoder, and are not changed by the task. unmasked: of texts in which tokens are masked, the ids before, and the
+    labels if all tokens that may be masked were, `(N, L)` each."""
 
     inputs: dict[str, Tensor]
     labels: Tensor
     classes: int
     kind: str | None = None
+    unmasked: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)

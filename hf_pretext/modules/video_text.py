@@ -4,7 +4,7 @@ text [CLS] t1 .. tn [SEP], words v1 .. vm -> [CLS] t1 .. tn [>] v1 .. vm [SEP], 
 tokenizer -> + [>], [v0], [v1], ...
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from .draws import drawn_by
-from .masking import IGNORED
+from .masking import IGNORED, draw_units, replaced, without_special
 from .wrong_pairs import wrong_ones
 
 VIDEO, WORD = "[>]", "[v{}]"  # the token before the visual words, and each visual word
 TEXT_TYPE, VIDEO_TYPE = 0, 1  # token types
+BY_MASK, BY_RANDOM = 0.8, 0.1  # shares of the masked tokens that are replaced, as in BERT; the others stay
 
 
 @dataclass
@@ -76,6 +77,28 @@ def every_nth(words: Tensor, most: int, generator: torch.Generator | None = None
     return torch.arange(words.shape[1], device=words.device) % step == 0
 
 
+def masked_text(task, input_ids: Tensor, present: Tensor, generator: torch.Generator | None = None) -> Tokens:
+    """Masks words of texts `(B, L)`. task: `VideobertTask`. present: bool, False for padding."""
+    allowed = without_special(input_ids, present, task.special)
+    hidden = draw_units(allowed, torch.ones_like(allowed), task.text_mask_ratio, generator)
+    shares = (BY_MASK, BY_RANDOM)
+    ids = replaced(input_ids, hidden, task.mask_token_id, task.first_word_id, shares, generator, task.special)
+    return tokens_of(ids, TEXT_TYPE, present, input_ids.masked_fill(~hidden, IGNORED))
+
+
+def masked_film(
+    task, words: Tensor, kept: Tensor, drawn: Callable[..., Tensor], generator: torch.Generator | None = None
+) -> Tokens:
+    """Masks visual words of films `(B, W)` that are kept (bool). task: `VideobertTask`. drawn: (shape, generator) ->
+    random visual words, of those that occur in the data."""
+    hidden = draw_units(kept, torch.ones_like(kept), task.video_mask_ratio, generator)
+    draw = torch.rand(words.shape, device=words.device, **drawn_by(generator))
+    random = hidden & (draw < BY_MASK + BY_RANDOM)
+    seen = torch.where(random, drawn(words.shape, generator), words) + task.first_word_id
+    seen = seen.masked_fill(hidden & (draw < BY_MASK), task.mask_token_id)
+    return tokens_of(seen, VIDEO_TYPE, kept, (words + task.first_word_id).masked_fill(~hidden, IGNORED))
+
+
 def half_wrong(labels: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Draws half of the pairs, rounded down, to be wrong, and their partners among pairs with another label.
 
@@ -99,6 +122,15 @@ def check_ends(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+def video_tokens(tokenizer: PreTrainedTokenizerBase, words: int) -> dict[str, int]:
+    """Adds [>] and the visual words to a tokenizer, in place. Returns the ids of its tokens, as settings of VideoBERT.
+    Raises `ValueError` as `check_ends` and `add_video_tokens` do."""
+    check_ends(tokenizer)
+    video, first = add_video_tokens(tokenizer, words)
+    ends = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
+    return {**ends, "video_token_id": video, "first_word_id": first}
+
+
 def add_video_tokens(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[int, int]:
     """Adds [>] and visual words [v0], [v1], ... to a tokenizer, in place. Tokens that it has are not added.
 
@@ -113,3 +145,25 @@ def add_video_tokens(tokenizer: PreTrainedTokenizerBase, words: int) -> tuple[in
             "other. Give another --tokenizer."
         )
     return video, first
+
+
+def check_batch(input_ids: Tensor | None, pixels: Tensor | None, keys: Tensor | None) -> None:
+    """Raises `ValueError` for a batch without texts and films, for texts that are not `(B, L)`, for frames that are not
+    `(B, F, 3, S, S)`, and for different numbers of the two. keys: of rows whose frames may not be needed."""
+    if input_ids is None and pixels is None and keys is None:
+        raise ValueError("A batch needs input_ids, pixel_values_videos, or the two of them, but has neither.")
+    shapes = [None if values is None else tuple(values.shape) for values in (input_ids, pixels)]
+    if (shapes[0] and len(shapes[0]) != 2) or (shapes[1] and len(shapes[1]) != 5):
+        raise ValueError(f"input_ids must be (B, L) and frames (B, F, 3, S, S), but their shapes are {shapes}.")
+    if None not in shapes and shapes[0][0] != shapes[1][0]:
+        raise ValueError(f"{shapes[0][0]} texts came with {shapes[1][0]} films. Give one text per film.")
+
+
+def check_length(tokens: Tokens, most: int) -> None:
+    """Raises `ValueError` for more tokens than the model has positions."""
+    length = tokens.ids.shape[1]
+    if length > most:
+        raise ValueError(
+            f"Text and film have {length} tokens, but the model has {most} positions (max_position_embeddings). "
+            "Give a smaller --max_length or --num_words, or a model with more positions."
+        )

@@ -267,8 +267,9 @@ print([guess["token_str"] for guess in fill_mask(f"this is the best {tokenizer.m
             input_ids, present, word_starts = made.input_ids, made.attention_mask, made.word_starts
             inputs |= {"attention_mask": present.long(), "token_type_ids": made.token_type_ids}
         allowed = without_special(input_ids, present, self.task.special_token_ids)
+        unmasked = (input_ids, input_ids.masked_fill(~allowed, IGNORED))
         input_ids, labels = self.corrupt(input_ids, allowed, word_starts)
-        return Question({"input_ids": input_ids, **inputs}, labels, self.config.vocab_size)
+        return Question({"input_ids": input_ids, **inputs}, labels, self.config.vocab_size, unmasked=unmasked)
 
     def answer(self, asked: Tensor, **inputs: Tensor) -> Tensor:
         """Returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, L)`, bool), row by row."""

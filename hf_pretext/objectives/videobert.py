@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor
 from transformers import AutoModelForPreTraining, BertForPreTraining, PreTrainedConfig, PreTrainedModel
@@ -23,32 +22,34 @@ from ..features import pool
 from ..modalities.image import UNCHANGED
 from ..modeling import PretextOutput
 from ..modules.bert import check_bert, with_heads
-from ..modules.draws import drawn_by
+from ..modules.cues import Question
 from ..modules.dual_encoder import pair_labels
 from ..modules.losses import cross_entropy
 from ..modules.masking import (
     IGNORED,
     MaskTask,
     check_share,
-    draw_units,
     masked_prediction,
     positions_of,
-    replaced,
     with_tokens_of,
     without_special,
 )
 from ..modules.normalisation import with_normalisation_of
 from ..modules.packing import present_tokens
+from ..modules.token_cues import IN_PLACE, LEFT, NEIGHBOURS, POSITION, RIGHT
 from ..modules.video_text import (
     TEXT_TYPE,
     VIDEO_TYPE,
     Tokens,
-    add_video_tokens,
-    check_ends,
+    check_batch,
+    check_length,
     every_nth,
     half_wrong,
+    masked_film,
+    masked_text,
     sequence_of,
     tokens_of,
+    video_tokens,
 )
 from ..modules.visual_words import VisualWordsTask
 from ..modules.word_encoder import WithVisualWords, frames_of
@@ -56,7 +57,6 @@ from ..modules.word_strips import strips
 from ..presets.films import FILMS_AS_WORDS as PRESET  # noqa: F401
 from ..utils.settings import make_settings
 
-BY_MASK, BY_RANDOM = 0.8, 0.1  # shares of the masked tokens that are replaced, as in BERT; the others stay
 TYPES = {"words": TEXT_TYPE, "visual_words": VIDEO_TYPE}  # of the tokens that are predicted
 NEEDED = ("mask_token_id", "cls_token_id", "sep_token_id")
 FIXED = {name: (value, "visual words are those of films as they are") for name, value in UNCHANGED.items()}
@@ -101,6 +101,11 @@ class VideobertTask(MaskTask, VisualWordsTask):
     video_token_id: int | None = None
     first_word_id: int | None = None
 
+    @property
+    def special(self) -> list[int]:
+        """Ids that are neither masked nor drawn in a text: those of the tokenizer's special tokens, and [>]."""
+        return [*(self.special_token_ids or ()), self.video_token_id]
+
     def validate_shares(self):
         check_share("text_mask_ratio", self.text_mask_ratio)
         check_share("video_mask_ratio", self.video_mask_ratio)
@@ -143,7 +148,8 @@ class VideobertForPreTraining(WithVisualWords):
     processor_of = "text"
     learns_from_one_kind = True
     fixed_options = FIXED
-    capabilities = ("match", "predict_tokens", "condense", "illustrate")
+    capabilities = ("match", "predict_tokens", "condense", "illustrate", "ask")
+    cues = (NEIGHBOURS, LEFT, RIGHT, IN_PLACE, POSITION)
     formula, limits = FORMULA, LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: VideobertTask, parts: dict | None = None):
@@ -183,12 +189,8 @@ class VideobertForPreTraining(WithVisualWords):
         and with the mean and standard deviation of frames.
 
         Raises `ValueError` for a tokenizer without a mask token, and for one whose texts are not [CLS] text [SEP]."""
-        tokenizer = processors["text"]
-        task = with_normalisation_of(with_tokens_of(task, tokenizer), processors["video"])
-        check_ends(tokenizer)
-        video, first = add_video_tokens(tokenizer, task.branches**task.levels)
-        ends = {"cls_token_id": tokenizer.cls_token_id, "sep_token_id": tokenizer.sep_token_id}
-        return dataclasses.replace(task, **ends, video_token_id=video, first_word_id=first)
+        task = with_normalisation_of(with_tokens_of(task, processors["text"]), processors["video"])
+        return dataclasses.replace(task, **video_tokens(processors["text"], task.branches**task.levels))
 
     def forward(
         self,
@@ -203,7 +205,8 @@ class VideobertForPreTraining(WithVisualWords):
         if rows is not None:
             labels = rows if labels is None else labels[rows]
             input_ids, attention_mask = (x if x is None else x[rows] for x in (input_ids, attention_mask))
-        text = None if input_ids is None else self.mask_text(input_ids, present_tokens(input_ids, attention_mask))
+        present = None if input_ids is None else present_tokens(input_ids, attention_mask)
+        text = None if input_ids is None else masked_text(self.task, input_ids, present, self.generator())
         if words is None:
             return self.learn(text, ("words",))
         if text is None:
@@ -238,36 +241,16 @@ class VideobertForPreTraining(WithVisualWords):
 
     # sequences
 
-    def mask_text(self, input_ids: Tensor, present: Tensor) -> Tokens:
-        """Masks words of texts `(B, L)`. present: bool, False for padding."""
-        task, generator = self.task, self.generator()
-        allowed = without_special(input_ids, present, self.special)
-        hidden = draw_units(allowed, torch.ones_like(allowed), task.text_mask_ratio, generator)
-        shares = (BY_MASK, BY_RANDOM)
-        ids = replaced(input_ids, hidden, task.mask_token_id, task.first_word_id, shares, generator, self.special)
-        return tokens_of(ids, TEXT_TYPE, present, input_ids.masked_fill(~hidden, IGNORED))
-
     def mask_film(self, words: Tensor) -> Tokens:
-        """Masks visual words of films `(B, W)`, of which in training only every n-th is kept. Random ones among them
-        are of those that occur in the data."""
-        task, generator = self.task, self.generator()
-        kept = every_nth(words, task.max_step if self.training else 1, generator)
-        hidden = draw_units(kept, torch.ones_like(kept), task.video_mask_ratio, generator)
-        draw = torch.rand(words.shape, device=words.device, **drawn_by(generator))
-        random = hidden & (draw < BY_MASK + BY_RANDOM)
-        seen = torch.where(random, self.visual_words.drawn(words.shape, generator), words) + task.first_word_id
-        seen = seen.masked_fill(hidden & (draw < BY_MASK), task.mask_token_id)
-        return tokens_of(seen, VIDEO_TYPE, kept, (words + task.first_word_id).masked_fill(~hidden, IGNORED))
+        """Masks visual words of films `(B, W)`, see `masked_film`. In training, only every n-th is kept."""
+        generator = self.generator()
+        kept = every_nth(words, self.task.max_step if self.training else 1, generator)
+        return masked_film(self.task, words, kept, self.visual_words.drawn, generator)
 
     def joined(self, text: Tokens | None, film: Tokens | None) -> Tokens:
         """See `sequence_of`."""
         task = self.task
         return sequence_of(text, film, task.cls_token_id, task.sep_token_id, task.video_token_id)
-
-    @property
-    def special(self) -> list[int]:
-        """Ids that are neither masked nor drawn in a text: those of the tokenizer's special tokens, and [>]."""
-        return [*(self.task.special_token_ids or ()), self.task.video_token_id]
 
     def encode(self, tokens: Tokens) -> tuple[Tensor, Tensor]:
         """Returns the last hidden states `(B, T, D)` and the pooled first token `(B, D)`."""
@@ -298,6 +281,29 @@ class VideobertForPreTraining(WithVisualWords):
         hidden, _ = self.encode(tokens)
         return self.full_model.cls.predictions(hidden[positions_of(tokens.labels != IGNORED)])
 
+    @property
+    def questions(self) -> tuple[str, ...]:
+        """The kinds of tokens that it learns to predict, keys of `TYPES`. None before the visual words are fitted."""
+        weights = zip(TYPES, (self.task.text_weight, self.task.video_weight), strict=True)
+        return tuple(name for name, weight in weights if weight and self.visual_words.fitted)
+
+    def ask(self, question: str, input_ids: Tensor, attention_mask: Tensor | None = None, **frames: Tensor) -> Question:
+        """Asks which tokens of one kind are masked, in right pairs. frames: or what `condense` returns."""
+        present, words = present_tokens(input_ids, attention_mask), self.words_of(frames)[0]
+        tokens = self.joined(masked_text(self.task, input_ids, present, self.generator()), self.mask_film(words))
+        may = without_special(input_ids, present, self.task.special)
+        text = tokens_of(input_ids, TEXT_TYPE, present, input_ids.masked_fill(~may, IGNORED))
+        words, kind = words + self.task.first_word_id, TYPES[question]
+        clean = self.joined(text, tokens_of(words, VIDEO_TYPE, labels=words))
+        inputs = {"input_ids": tokens.ids, "attention_mask": tokens.present.long(), "token_type_ids": tokens.types}
+        unmasked = (clean.ids, clean.labels_of(kind))
+        return Question(inputs, tokens.labels_of(kind), self.config.vocab_size, unmasked=unmasked)
+
+    def answer(self, question: str, asked: Tensor, **inputs: Tensor) -> Tensor:
+        """Returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, T)`, bool), row by row."""
+        hidden = self.encoder(**inputs).last_hidden_state
+        return self.full_model.cls.predictions(hidden[positions_of(asked)])
+
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
         """Returns frame strips of the first films with masked visual words, predicted next to the text: see `strips`"""
         film, ids = self.mask_film(self.words_of(batch)[0]), batch["input_ids"]
@@ -312,25 +318,3 @@ class VideobertForPreTraining(WithVisualWords):
         `condense` returns for them."""
         words, _ = self.words_of(frames)
         return None if words is None else tokens_of(words + self.task.first_word_id, VIDEO_TYPE)
-
-
-def check_batch(input_ids: Tensor | None, pixels: Tensor | None, keys: Tensor | None) -> None:
-    """Raises `ValueError` for a batch without texts and films, for texts that are not `(B, L)`, for frames that are not
-    `(B, F, 3, S, S)`, and for different numbers of the two. keys: of rows whose frames may not be needed."""
-    if input_ids is None and pixels is None and keys is None:
-        raise ValueError("A batch needs input_ids, pixel_values_videos, or the two of them, but has neither.")
-    shapes = [None if values is None else tuple(values.shape) for values in (input_ids, pixels)]
-    if (shapes[0] and len(shapes[0]) != 2) or (shapes[1] and len(shapes[1]) != 5):
-        raise ValueError(f"input_ids must be (B, L) and frames (B, F, 3, S, S), but their shapes are {shapes}.")
-    if None not in shapes and shapes[0][0] != shapes[1][0]:
-        raise ValueError(f"{shapes[0][0]} texts came with {shapes[1][0]} films. Give one text per film.")
-
-
-def check_length(tokens: Tokens, most: int) -> None:
-    """Raises `ValueError` for more tokens than the model has positions."""
-    length = tokens.ids.shape[1]
-    if length > most:
-        raise ValueError(
-            f"Text and film have {length} tokens, but the model has {most} positions (max_position_embeddings). "
-            "Give a smaller --max_length or --num_words, or a model with more positions."
-        )

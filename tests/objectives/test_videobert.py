@@ -19,7 +19,7 @@ from hf_pretext.modalities.image import default_processor
 from hf_pretext.modules import named as named_models
 from hf_pretext.modules import word_encoder
 from hf_pretext.modules.masking import IGNORED
-from hf_pretext.modules.video_text import TEXT_TYPE, VIDEO_TYPE, Tokens, tokens_of
+from hf_pretext.modules.video_text import TEXT_TYPE, VIDEO_TYPE, Tokens, masked_text, tokens_of
 from hf_pretext.modules.word_strips import nearest_pieces
 from hf_pretext.objectives import videobert
 from hf_pretext.objectives.videobert import VideobertForPreTraining, VideobertTask
@@ -178,7 +178,7 @@ def test_only_words_and_visual_words_are_masked_and_nothing_else_changes(folder,
 def test_four_of_five_masked_tokens_are_replaced_by_the_mask_token(folder):
     model = model_of(folder, text_mask_ratio=0.5, video_mask_ratio=0.5).train()
     ids = torch.randint(5, VIDEO, (2000, 10))
-    text = model.mask_text(ids, torch.ones_like(ids, dtype=torch.bool))
+    text = masked_text(model.task, ids, torch.ones_like(ids, dtype=torch.bool))
     film = model.mask_film(torch.randint(9, (5000, WORDS)))
     for tokens, others in ((text, VIDEO - 5), (film, 9)):
         masked, unchanged = tokens.labels != IGNORED, tokens.ids == tokens.labels
