@@ -20,7 +20,7 @@ from ..modules.cues import Cue, Question
 from .class_cues import Asked, ClassCues
 from .decoded import check_waves, values_of, with_values
 from .readers import Splits
-from .task import by_name
+from .task import by_name, check_kinds
 
 KINDS = ("audio", "video")
 
@@ -33,13 +33,9 @@ class ClipCues(ClassCues):
     most: ClassVar[Mapping[str, int]] = {"train": 1000, "validation": 300, "test": 500}  # teachers see all frames
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
-        """Raises `ValueError` for a labelled set without one of the kinds, from which the answers are made, and for
-        sounds whose waves are not known since a feature extractor runs in the workers."""
-        if missing := [kind for kind in model.inputs if kind not in labelled.inputs.by_name]:
-            raise ValueError(
-                f"its answers are made from {missing[0]}, for which the checkpoint has no processor. Audit them within "
-                "the run (--audit)"
-            )
+        """Raises `ValueError` as `check_kinds` does, and for sounds whose waves are not known since a feature extractor
+        runs in the workers."""
+        check_kinds(model, labelled)
         check_waves(labelled.inputs.modalities)
         super().__init__(model, labelled, device)
 

@@ -16,7 +16,7 @@ from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.token_cues import TokenCue
 from .clip_classes import ClipCues
-from .task import spaced
+from .task import check_kinds, spaced
 from .token_cues import TokenCues
 
 FILMS = "video"
@@ -29,6 +29,8 @@ class FilmTokens(TokenCues):
     most: ClassVar[Mapping[str, int]] = ClipCues.most
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
+        """Raises `ValueError` as `check_kinds` does."""
+        check_kinds(model, labelled)
         super().__init__(model, labelled, device)
         self.condensed: dict[str, list[Batch]] = {}
 

@@ -140,5 +140,5 @@ def fresh(model: PretextModel, seed: int) -> PretextModel:
     """Returns a randomly initialised model of the same architecture and settings."""
     set_seed(seed)
     takes_parts = "parts" in inspect.signature(type(model).from_encoder).parameters
-    parts = {"parts": model.parts} if takes_parts else {}  # SoundNet's name the teachers, which may be far away
+    parts = {"parts": model.parts} if takes_parts else {}  # of models that may be far away: teachers, visual words
     return type(model).from_encoder(model.full_model.config, **parts, **dataclasses.asdict(model.task))

@@ -95,6 +95,15 @@ def asks(model: type[PretextModel] | PretextModel, kind: str, cue: type) -> bool
     return asked and bool(model.cues) and all(isinstance(each, cue) for each in model.cues)
 
 
+def check_kinds(model: PretextModel, labelled: LabelledSet) -> None:
+    """Raises `ValueError` for a labelled set without one of the kinds of data from which answers are made."""
+    if missing := [kind for kind in model.inputs if kind not in labelled.inputs.by_name]:
+        raise ValueError(
+            f"its answers are made from {missing[0]}, for which the checkpoint has no processor. Audit them within the "
+            "run (--audit)"
+        )
+
+
 def by_name(question: str) -> dict[str, str]:
     """Returns the argument of `ask` and `answer` for a question; none for the one without a name."""
     return {"question": question} if question else {}
@@ -112,7 +121,7 @@ def questions(
             model.eval_seed = 1 + SPLITS.index(split) + len(SPLITS) * number
             yield model.ask(**by_name(name), **{column: value.to(device) for column, value in batch.items()})
     finally:
-        del model.eval_seed
+        model.__dict__.pop("eval_seed", None)  # no batch may have come
 
 
 def task_audit(model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu") -> TaskAudit | None:

@@ -59,9 +59,15 @@ class WithVisualWords(PretextModel):
         self.rows, self.cached = 0, None
 
     @classmethod
-    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "WithVisualWords":
-        """Opens the encoder of the visual words. See `PretextModel.from_encoder`. Raises `ValueError` for an encoder of
-        visual words that is missing, can't be loaded, or takes neither images nor videos."""
+    def from_encoder(
+        cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
+    ) -> "WithVisualWords":
+        """Opens the encoder of the visual words. See `PretextModel.from_encoder`.
+
+        parts: those of a checkpoint with this encoder, which then is not opened: its weights are random. Raises
+        `ValueError` for an encoder that is missing, can't be loaded, or takes neither images nor videos."""
+        if parts is not None:
+            return super().from_encoder(encoder, parts=parts, **settings)
         task = make_settings(cls.task_class, **settings)
         frozen, normalisation = open_encoder(task.word_encoder, task.word_encoder_revision)
         described = json.loads(frozen.config.to_json_string())  # names of classes have keys that are no JSON types

@@ -149,15 +149,16 @@ class VideobertForPreTraining(WithVisualWords):
     learns_from_one_kind = True
     fixed_options = FIXED
     capabilities = ("match", "predict_tokens", "condense", "illustrate", "ask")
-    cues = (NEIGHBOURS, LEFT, RIGHT, IN_PLACE, POSITION)
-    formula, limits = FORMULA, LIMITS
+    cues, formula, limits = (NEIGHBOURS, LEFT, RIGHT, IN_PLACE, POSITION), FORMULA, LIMITS
 
     def __init__(self, full_model: PreTrainedModel, task: VideobertTask, parts: dict | None = None):
         super().__init__(full_model, task, parts)
         self.post_init()
 
     @classmethod
-    def from_encoder(cls, encoder: PreTrainedModel | PreTrainedConfig, **settings) -> "VideobertForPreTraining":
+    def from_encoder(
+        cls, encoder: PreTrainedModel | PreTrainedConfig, parts: dict | None = None, **settings
+    ) -> "VideobertForPreTraining":
         """Adds the new tokens to the vocabulary of a BERT, in place. See `WithVisualWords.from_encoder`.
 
         Without video_token_id and first_word_id, the new tokens follow the vocabulary. Raises `ValueError` for a model
@@ -173,7 +174,7 @@ class VideobertForPreTraining(WithVisualWords):
         tokens = settings["first_word_id"] + task.branches**task.levels
         if tokens > full_model.config.vocab_size:
             full_model.resize_token_embeddings(tokens, mean_resizing=False)
-        return super().from_encoder(full_model, **settings)
+        return super().from_encoder(full_model, parts, **settings)
 
     @classmethod
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> BertForPreTraining:
@@ -301,8 +302,7 @@ class VideobertForPreTraining(WithVisualWords):
 
     def answer(self, question: str, asked: Tensor, **inputs: Tensor) -> Tensor:
         """Returns the logits `(M, vocabulary)` of the tokens that are asked (`(B, T)`, bool), row by row."""
-        hidden = self.encoder(**inputs).last_hidden_state
-        return self.full_model.cls.predictions(hidden[positions_of(asked)])
+        return self.full_model.cls.predictions(self.encoder(**inputs).last_hidden_state[positions_of(asked)])
 
     def illustrate(self, **batch: Tensor) -> dict[str, Tensor]:
         """Returns frame strips of the first films with masked visual words, predicted next to the text: see `strips`"""

@@ -1,5 +1,7 @@
 """What VideoBERT answers by, on films whose visual words follow each other, next to texts of noise."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -20,6 +22,7 @@ PAD, UNK, CLS, SEP, MASK = range(5)
 VIDEO, FIRST = 50, 51  # ids of [>] and of the first visual word
 KINDS, FILM, LENGTH = 9, 8, 10  # visual words: of all, and of a film; tokens of a text with both ends
 MASKED = round(FILM / 4)
+KINDS_OF_DATA = SimpleNamespace(inputs=SimpleNamespace(by_name={"text": None, "video": None}))
 ROWS = {"train": 900, "validation": 300, "test": 400}
 WORDS, FILMS = "words", "visual words"
 
@@ -64,7 +67,7 @@ def counting(question, asked, input_ids, attention_mask, token_type_ids):
 
 
 def test_visual_words_are_in_their_neighbours_and_words_of_noise_in_nothing(folder):
-    table = Known(model_of(folder), None).sufficiency()
+    table = Known(model_of(folder), KINDS_OF_DATA).sufficiency()
     visible = (FILM - MASKED) / (FILM - 1)  # probability that another word is not masked
     one = np.log2(KINDS) * visible * (1 - 1 / FILM)
     for cue in (LEFT, RIGHT):
@@ -77,11 +80,11 @@ def test_visual_words_are_in_their_neighbours_and_words_of_noise_in_nothing(fold
         assert table[f"{FREQUENCY} ({kind})"]["bits"] == [0.0]
         assert table[f"{IN_PLACE.name} ({kind})"]["bits"][0] < 0.5  # a tenth of what is masked stays as it is
     assert {each["question"] for each in table.values()} == {"words", "visual_words"}
-    assert Known(model_of(folder), None).sufficiency() == table
+    assert Known(model_of(folder), KINDS_OF_DATA).sufficiency() == table
 
 
 def test_a_model_that_counts_relies_on_the_neighbours(folder):
-    audit = Known(model_of(folder), None)
+    audit = Known(model_of(folder), KINDS_OF_DATA)
     audit.model.answer = counting
     answers, relies = audit.answers(), audit.reliance()
     visible = (FILM - MASKED) / (FILM - 1)
@@ -94,7 +97,7 @@ def test_a_model_that_counts_relies_on_the_neighbours(folder):
 
 def test_questions_are_those_of_training_on_right_pairs(folder):
     model = model_of(folder).eval()
-    batch = next(Known(model, None)._batches("test", 0))
+    batch = next(Known(model, KINDS_OF_DATA)._batches("test", 0))
     model.eval_seed = 3
     words, films = (model.ask(question=name, **batch) for name in model.questions)
     assert torch.equal(words.inputs["input_ids"], films.inputs["input_ids"])
@@ -118,5 +121,11 @@ def test_questions_are_those_of_training_on_right_pairs(folder):
 def test_only_what_is_learned_is_asked(folder):
     assert model_of(folder, text_weight=0.0).questions == ("visual_words",)
     fresh = model_of(folder, fitted=False)
-    assert fresh.questions == () and task_audit(fresh, None) is None
-    assert isinstance(task_audit(model_of(folder), None), FilmTokens)
+    assert fresh.questions == () and task_audit(fresh, KINDS_OF_DATA) is None
+    assert isinstance(task_audit(model_of(folder), KINDS_OF_DATA), FilmTokens)
+
+
+def test_a_set_without_films_can_not_be_asked(folder):
+    texts = SimpleNamespace(inputs=SimpleNamespace(by_name={"text": None}))
+    with pytest.raises(ValueError, match="answers are made from video.*--audit"):
+        task_audit(model_of(folder), texts)
