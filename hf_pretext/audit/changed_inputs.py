@@ -22,9 +22,9 @@ from .transformations import (
     OF_COLOURS,
     ROWS,
     Transformation,
-    evenly,
     image_transformations,
     sound_transformations,
+    spaced_rows,
     text_transformations,
 )
 
@@ -83,7 +83,7 @@ def clean_batches(labelled: LabelledSet, kind: str) -> dict[str, Iterator[Clean]
         return labelled.examples(split, kind) if isinstance(modality, Audio) else labelled.batches(split, kind)
 
     return {
-        split: evenly(batches(split), len(labelled.rows(split)), rows // COST.get(kind, 1))
+        split: spaced_rows(batches(split), len(labelled.rows(split)), rows // COST.get(kind, 1))
         for split, rows in ROWS.items()
     }
 

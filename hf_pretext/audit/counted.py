@@ -93,7 +93,7 @@ def answered(
         rows = rows_of_a_tile(logits, len(base))
         for tile, some in zip(logits.split(rows), labels.split(rows), strict=True):
             of_base = base[some.cpu().numpy()]
-            scores = log_probabilities(widened(tile), some, on_device, sharpness).cpu().double().numpy()
+            scores = of_labels(widened(tile), some, on_device, sharpness).cpu().double().numpy()
             sums += (floored(scores, of_base[:, None]) - of_base[:, None]).sum(0)
             entropy -= of_base.sum()
             right += int((tile.argmax(1) == some).sum())
@@ -105,7 +105,7 @@ def answered(
     }
 
 
-def log_probabilities(logits: Tensor, labels: Tensor, base: Tensor, sharpness: tuple[float, ...]) -> Tensor:
+def of_labels(logits: Tensor, labels: Tensor, base: Tensor, sharpness: tuple[float, ...]) -> Tensor:
     """Returns log-probabilities of labels `(M,)` at each sharpness, `(M, len(sharpness))`. Sharpness scales what the
     logits `(M, classes)` say beyond the base, as in `readers.calibrated`."""
     results = []

@@ -96,7 +96,7 @@ class PairCues(TaskAudit):
     def reliance(self) -> dict[str, dict[str, float]]:
         """See `TaskAudit`. One kind of data of all test pairs has the cue of other pairs."""
         groups, subject, results = self.groups["test"], self._subject(self.sets["test"]), {}
-        (anyone, differing), rows = partners(groups), np.arange(len(groups))
+        (anyone, differing), rows = other_pairs(groups), np.arange(len(groups))
         for cue in self.roles:
             if cue.exchanged is None:
                 continue
@@ -214,7 +214,7 @@ def groups_of(labelled: LabelledSet, split: str, kinds: tuple[str, str]) -> np.n
     return np.unique([normalised(caption) for caption in labelled.texts(split)], return_inverse=True)[1]
 
 
-def partners(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def other_pairs(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Draws another pair for each: any one, each is drawn once; and one of another group. Always the same draw.
 
     groups: `(n,)`, at least two of them. Returns their places, `(n,)` each."""

@@ -14,6 +14,7 @@ from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import SPLITS
 from ..modules.clip_cues import BRIGHTNESS, CENTROID, FRAME_COLORS, LOUDNESS, MOTION
 from ..modules.cues import COLOR_HISTOGRAM, THUMBNAIL
+from ..utils.places import evenly
 from .decoded import values_of
 from .information import Information, conditional_information
 from .properties import Property
@@ -24,8 +25,6 @@ CUES = {
     "audio": (LOUDNESS, CENTROID),
     "video": (FRAME_COLORS, BRIGHTNESS, MOTION),
 }
-
-
 MOST = 4000  # train rows, evenly spaced
 
 
@@ -51,8 +50,7 @@ def simple_cues(labelled: LabelledSet, kind: str, label: Property) -> SimpleCues
     modality = labelled.inputs.by_name[kind]
     if kind == "audio" and modality.front_end is None:
         return None
-    count = len(labelled.rows("train"))
-    rows = np.arange(min(count, MOST)) * count // min(count, MOST)
+    rows = np.array(evenly(len(labelled.rows("train")), MOST))
     read = {split: torch.cat(list(_read(labelled, split, kind))).numpy() for split in SPLITS}
     features, labels = ({**each, "train": each["train"][rows]} for each in (read, label.labels))
     return SimpleCues(features, Property(label.classes, labels), rows, linear_reader(features, labels, label.classes))

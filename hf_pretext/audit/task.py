@@ -20,6 +20,7 @@ from ..evaluation.transfer import SPLITS
 from ..modalities import Batch
 from ..modeling import PretextModel
 from ..modules.cues import Question
+from ..utils.places import evenly
 
 CUE, ALL, ARTEFACT, CONTROL = ROLES = ("cue", "all cues", "artefact", "control")
 BITS, ACCURACY, ENTROPY, OVERFITTING = "bits", "accuracy", "entropy", "overfitting"
@@ -85,8 +86,7 @@ def in_evaluation(measure: Callable) -> Callable:
 
 def spaced(labelled: LabelledSet, split: str, most: int) -> LabelledSet:
     """Returns a set with at most `most` labelled rows of one split, evenly spaced, and no other split."""
-    count = len(labelled.rows(split))
-    return labelled.reordered(split, [i * count // most for i in range(most)] if count > most else range(count))
+    return labelled.reordered(split, evenly(len(labelled.rows(split)), most))
 
 
 def asks(model: type[PretextModel] | PretextModel, kind: str, cue: type) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers.utils import logging
 
 from ..evaluation.transfer import SPLITS
+from ..utils.places import evenly
 from .equivariance import Whitener, equivariance, invariance
 from .image_changes import blurred, compressed, cropped, flipped, grayed, hue_rotated, of_pixels, rotated, shifted
 from .readers import Splits, linear_reader, undefined
@@ -93,7 +94,7 @@ def transformation_metrics(
     """Measures the features of an encoder under each transformation.
 
     embed: batch -> features `(B, D)`, in evaluation mode. batches_by_split: clean batches of train, validation and
-    test; each is read once. `ROWS` of them, see `evenly`, take seconds.
+    test; each is read once. `ROWS` of them, see `spaced_rows`, take seconds.
 
     Returns for each transformation `invariance_NAME` and `equivariance_NAME`, means over the levels but the first (see
     `audit.equivariance`), and `parameter_bits_NAME`. All are NaN (undefined) for features that are constant or not
@@ -160,10 +161,10 @@ def mean(values: Iterable[float]) -> float:
     return float(np.mean(list(values)))
 
 
-def evenly(batches: Iterable[Batch], total: int, count: int) -> Iterator[Batch]:
+def spaced_rows(batches: Iterable[Batch], total: int, count: int) -> Iterator[Batch]:
     """Yields `count` of the `total` rows of batches, evenly spaced, or all rows if there are fewer; empty batches are
     left out."""
-    places = np.arange(total) if total <= count else np.arange(count) * total // count
+    places = np.array(evenly(total, count))
     first = 0
     for batch in batches:
         size = len(next(iter(batch.values())) if isinstance(batch, Mapping) else batch)

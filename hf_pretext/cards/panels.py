@@ -25,6 +25,7 @@ from ..evaluation.measure import Subject, evaluated
 from ..features import extract
 from ..modeling import PretextModel
 from ..modules.log_mel import log_mel
+from ..utils.places import evenly
 from .audit_panel import audit_panel
 from .report import (
     PER_ROW,
@@ -342,8 +343,3 @@ def one_masked(tokenizer: PreTrainedTokenizerBase, text: str, mask_token_id: int
     seen = ids.clone()
     seen[at] = mask_token_id
     return Masked(f"{around[0]} ____ {around[1]}", tokenizer.decode(ids[at]).strip(), seen[None], at)
-
-
-def evenly(count: int, wanted: int) -> list[int]:
-    """Returns `wanted` indices spread evenly over `count`; all indices if `count` is smaller."""
-    return sorted({i * count // wanted for i in range(wanted)})

@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.captions import normalised
 from ..modalities.text import Text
 from ..modeling import PretextModel
+from ..utils.places import evenly
 from . import retrieval
 from ._cider import cider_d
 from .labelled_set import LabelledSet
@@ -60,11 +61,6 @@ def compute(subject: Subject, split: str = "test") -> Metrics:
         **generated_metrics(text, generated(subject, images), captions),
         **by_likelihood(scores, same),
     }
-
-
-def evenly(count: int, most: int) -> list[int]:
-    """Returns at most `most` indices, spread evenly over `count`."""
-    return [i * count // most for i in range(most)] if count > most else [*range(count)]
 
 
 def captions_asked(labelled: LabelledSet, split: str) -> list[str]:

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from ..data.corpus import document_tokens, room
 from ..modalities.text import Text
 from ..stream.collate import collate
-from .captioning import evenly
+from ..utils.places import evenly
 from .labelled_set import BATCH_TOKENS, LabelledSet
 from .measure import Measure, Metrics, Subject
 

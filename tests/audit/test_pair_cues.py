@@ -16,7 +16,7 @@ from transformers import BertConfig, ViTConfig, Wav2Vec2FeatureExtractor
 from hf_pretext import AudioVisualForPreTraining, ContrastiveForPreTraining, RotationForPreTraining
 from hf_pretext.audit import pair_cues
 from hf_pretext.audit.class_cues import SHUFFLED
-from hf_pretext.audit.pair_cues import TOGETHER, PairCues, partners
+from hf_pretext.audit.pair_cues import TOGETHER, PairCues, other_pairs
 from hf_pretext.audit.task import task_audit
 from hf_pretext.evaluation import retrieval
 from hf_pretext.evaluation.labelled_set import LabelledSet
@@ -214,7 +214,7 @@ def test_sounds_and_films(clips):
 
 def test_partners_are_others():
     groups = np.array([0, 0, 1, 2, 2, 2])
-    anyone, differing = partners(groups)
+    anyone, differing = other_pairs(groups)
     assert (anyone != np.arange(6)).all() and sorted(anyone) == list(range(6))
     assert (groups[differing] != groups).all()
 

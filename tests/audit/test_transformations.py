@@ -15,10 +15,10 @@ from hf_pretext.audit.image_changes import background, by_jpeg, hue_rotated, shi
 from hf_pretext.audit.sound_changes import delayed, noisy, pitched
 from hf_pretext.audit.transformations import (
     Transformation,
-    evenly,
     image_transformations,
     level_features,
     sound_transformations,
+    spaced_rows,
     text_transformations,
     transformation_metrics,
 )
@@ -380,7 +380,7 @@ def test_each_clean_batch_is_encoded_once():
 @pytest.mark.parametrize("count", [3, 5, 10, 20])
 def test_rows_are_evenly_spaced(count):
     rows = torch.arange(10)
-    chosen = torch.cat(list(evenly(rows.split(4), 10, count))).tolist()
+    chosen = torch.cat(list(spaced_rows(rows.split(4), 10, count))).tolist()
     assert chosen == [i * 10 // min(count, 10) for i in range(min(count, 10))]
     texts = [[str(i) for i in part.tolist()] for part in rows.split(4)]
-    assert sum(evenly(texts, 10, count), []) == [str(i) for i in chosen]
+    assert sum(spaced_rows(texts, 10, count), []) == [str(i) for i in chosen]

@@ -27,6 +27,7 @@ from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.image import Augmentation, Image, default_processor
 from hf_pretext.modalities.text import Text
 from hf_pretext.modalities.video import Video, default_video_processor
+from hf_pretext.utils.places import evenly
 
 CPU = torch.device("cpu")
 COLORS = ("green", "blue", "grey") * 2
@@ -79,11 +80,6 @@ def drawn(panel) -> Figure:
     return figure
 
 
-@pytest.mark.parametrize(("count", "wanted", "expected"), [(8, 4, [0, 2, 4, 6]), (3, 8, [0, 1, 2]), (1, 8, [0])])
-def test_indices_are_spread_evenly_and_none_comes_twice(count, wanted, expected):
-    assert panels.evenly(count, wanted) == expected
-
-
 def test_each_query_has_its_neighbours_by_both_encoders(images):
     who = ("trained", "random")
     panel = panels.transfer_panel(encoders_of(*who), images, results_of(*who), CPU)
@@ -99,7 +95,7 @@ def test_each_query_has_its_neighbours_by_both_encoders(images):
 def test_a_neighbour_is_framed_where_it_has_the_querys_label(images):
     draw, _ = panels.transfer_panel(encoders_of("trained"), images, results_of("trained"), CPU)
     pixels, same = draw.keywords["nearest"]["nearest neighbours, trained encoder"]
-    labels, queries = images.labels.splits, panels.evenly(len(NAMES), panels.QUERIES)
+    labels, queries = images.labels.splits, evenly(len(NAMES), panels.QUERIES)
     known = dict(zip(images.pixels["train"][:, 0, 0, 0].tolist(), labels["train"], strict=True))
     found = np.vectorize(known.get)(pixels[:, :, 0, 0, 0].numpy())
     assert (same == (found == labels["test"][queries][:, None])).all() and 0 < same.mean() < 1
@@ -117,7 +113,7 @@ def test_without_labels_held_out_images_have_their_neighbours_and_no_frame(monke
     monkeypatch.setattr(panels, "RANKED", 4)
     (panel,) = panels.panels_without_labels(encoders_of("trained", "random"), held_out(12), CPU)
     shown = panel[0].keywords
-    queries = panels.evenly(12, panels.QUERIES)
+    queries = evenly(12, panels.QUERIES)
     assert numbers_of(shown["queries"]).tolist() == queries
     pixels, framed = shown["nearest"]["nearest neighbours, trained encoder"]
     distances = abs(numbers_of(pixels).astype(int) - np.array(queries)[:, None])
