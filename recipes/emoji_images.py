@@ -6,9 +6,10 @@ from emoji_pairs import ABOUT_EMOJI, DATA, EMOJI
 
 TRIED = "Other settings were tried; their results are in"  # continues with the file of an ablation
 LARGE_SIDE = 128  # pixels of the larger emoji
+LABELS = {"eval_label": "group", "audit_nuisance": ["style"], "audit_same": "name"}
 DATA_64 = {"dataset": [EMOJI], "eval_dataset": EMOJI}
 SETTINGS = {
-    "eval_label": "group",
+    **LABELS,
     "eval_fractions": [0.01, 0.1, 1.0],
     "image_size": 64,
     "license": "apache-2.0",  # NOTICE has the licences of the images

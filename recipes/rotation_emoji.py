@@ -14,7 +14,7 @@ the test split, mean ± standard deviation: linear probe (label `group`): 0.572 
 The results are those of the settings below. model_cards/rotation_emoji has the card, the metrics and the plots.
 """
 
-from emoji_images import DATA_64
+from emoji_images import DATA_64, LABELS
 from emoji_pairs import ABOUT_EMOJI
 
 from hf_pretext import Recipe
@@ -28,7 +28,7 @@ recipe = Recipe(
     smoke_encoder=tiny_resnet,
     settings={
         **DATA_64,
-        "eval_label": "group",
+        **LABELS,
         "image_size": 64,
         "license": "apache-2.0",  # NOTICE has the licences of the images
         "limits": ABOUT_EMOJI,

@@ -60,9 +60,8 @@ def check_evaluation(request: "Request") -> None:
             raise ValueError(
                 f"{option} {value} needs a labelled set, but {reason}. Give an --eval_dataset, or leave {option} out."
             )
-    columns = {name: getattr(request.options, name) for name in ("audit_nuisance", "audit_same")}
-    for name, value in columns.items():
-        if value and not request.options.audit:
+    for name in ("audit_nuisance", "audit_same"):  # a recipe may name them for whoever gives --audit
+        if (value := request.given.get(name)) and not request.options.audit:
             raise ValueError(f"--{name} {value} has no effect without --audit. Give --audit, or leave it out.")
     metric = request.first.metric_for_best_model or ""
     if RANK in metric:

@@ -17,6 +17,8 @@ MISSIONS = {"eval_label": "json.level", "text_column": "json.text", "eval_text_c
 DATA_SETS: dict[str, dict[str, Any]] = {  # with the options for training on it and for its evaluation
     "emoji": {
         "eval_label": "group",
+        "audit_nuisance": ["style"],
+        "audit_same": "name",
         "text_column": "text",
         "other_captions": ["keywords"],
         "caption_weights": [0.5, 0.5],
