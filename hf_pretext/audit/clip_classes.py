@@ -45,12 +45,18 @@ class ClipCues(ClassCues):
 
     def _asked(self, split: str, question: str) -> Iterator[Asked]:
         inputs, kinds = self.labelled.inputs, self.model.inputs
-        for decoded in zip(*(self.sets[split].examples(split, kind) for kind in kinds), strict=True):
+        fixed = getattr(self.model, "answers_are_fixed", False)
+        decoded_batches = zip(*(self.sets[split].examples(split, kind) for kind in kinds), strict=True)
+        for number, decoded in enumerate(decoded_batches):
             examples, batch = dict(zip(kinds, decoded, strict=True)), {}
             for kind, some in examples.items():
                 batch |= inputs.renamed(kind, inputs.by_name[kind].finish(some))
             batch = {name: value.to(self.device) for name, value in batch.items()}
-            asked = self.model.ask(**by_name(question), **batch)
+            key = (question, split, number)
+            labels = {"labels": self.shared[key].to(self.device)} if key in self.shared else {}
+            asked = self.model.ask(**by_name(question), **labels, **batch)
+            if fixed:  # a teacher need not see the frames again for each model
+                self.shared[key] = asked.labels.cpu()
             yield Asked(asked, values_of(inputs.by_name[asked.kind], examples[asked.kind]), examples[asked.kind])
 
     def _changed(self, asked: Asked, values: Tensor) -> Question:

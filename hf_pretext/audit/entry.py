@@ -24,7 +24,7 @@ from .decoded import check_waves
 from .encoder import EncoderAudit, encoder_audit
 from .properties import IMAGE_PROPERTIES, Property, of_images
 from .simple_cues import SimpleCues, simple_cues
-from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, QUESTION, task_audit
+from .task import ACCURACY, ARTEFACT, BITS, CONTROL, CUE, EXPLAINED, OVERFITTING, QUESTION, TaskAudit, task_audit
 from .transformations import Transformation
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
@@ -74,6 +74,7 @@ class Audit:
         self.same = {} if same is None else {same: labelled.column(same, "audit_same", apart=True).splits["test"]}
         self.problems: list[str] = []
         self._simple: dict[str, SimpleCues | None] = {}
+        self._shared: dict = {}
         for kind in labelled.kinds:
             self._check_names(kind)
 
@@ -123,7 +124,7 @@ class Audit:
                     encoders[kind] = self._encoder(model, kind)
         answers, reliance = {}, {}
         with self._survived("pretext task"):
-            task = task_audit(model, self.labelled, self.options.device) if CUES in self.options.only else None
+            task = self._task_audit(model) if CUES in self.options.only else None
             if task is not None:
                 answers, reliance = task.answers(), task.reliance() if trained else {}
         return ModelAudit(encoders, answers, reliance, model.sees_gray)
@@ -185,10 +186,17 @@ class Audit:
 
     def _task(self, model: PretextModel, audits: Mapping[str, Sequence[ModelAudit]]) -> dict:
         """Returns the entries of the pretext task and of its cues. model: the first trained one."""
-        task = task_audit(model, self.labelled, self.options.device)
+        task = self._task_audit(model)
         answers = {who: [self._answers(a) for a in audits[who] if a.answers] for who in (TRAINED, RANDOM)}
         of_cues = cues(task.sufficiency(), [each.reliance for each in audits[TRAINED]])
         return {"task": {"unit": task.unit, **over_seeds(answers)}, "cues": of_cues}
+
+    def _task_audit(self, model: PretextModel) -> TaskAudit | None:
+        """Returns the audit of the pretext task of a model, see `task_audit`."""
+        task = task_audit(model, self.labelled, self.options.device)
+        if task is not None:
+            task.shared = self._shared
+        return task
 
     def _with_statistics(self, model: PretextModel) -> PretextModel:
         """Gives the batch norm of an untrained model the statistics of train, as a trained one has them."""

@@ -39,6 +39,7 @@ class TaskAudit(ABC):
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         self.model, self.labelled, self.device = model, labelled, torch.device(device)
+        self.shared: dict = {}  # what the audits of several models compute once
         given = zip((CUE, ARTEFACT, CONTROL), (model.cues, model.artefacts, model.controls), strict=True)
         self.roles = {cue: role for role, cues in given for cue in cues}
 

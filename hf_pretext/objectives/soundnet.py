@@ -104,7 +104,7 @@ class SoundnetForPreTraining(PretextModel):
     needs_keys = True
     learns_on_all_ranks = True
     processor_of = "audio"
-    capabilities = ("ask",)
+    capabilities, answers_are_fixed = ("ask",), True  # those of the teachers
     cues, artefacts = (LOUDNESS, CENTROID), (SILENCE,)
     fixed_options = FIXED
     formula = (
@@ -212,11 +212,11 @@ class SoundnetForPreTraining(PretextModel):
         """Names of the heads, one for each teacher."""
         return tuple(self.pretext_head)
 
-    def ask(self, question: str = "teacher_1", **batch: Tensor) -> Question:
-        """Asks for the class that a teacher finds most likely on the frames, `(B,)`. Raises `ValueError` for a batch
-        without frames, and for a teacher that can't be loaded."""
+    def ask(self, question: str = "teacher_1", labels: Tensor | None = None, **batch: Tensor) -> Question:
+        """Asks for the class that a teacher finds most likely on the frames, `(B,)`; labels: if it is known. Raises
+        `ValueError` for a batch without frames, and for a teacher that can't be loaded."""
         teacher = self.teachers[list(self.pretext_head).index(question)]
-        labels = teacher(self.frames_of(batch)).argmax(1)
+        labels = teacher(self.frames_of(batch)).argmax(1) if labels is None else labels
         return Question(columns_of(batch, self.encoders)["audio"], labels, teacher.classes, "audio")
 
     def answer(self, question: str = "teacher_1", **inputs: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from hf_pretext.audit.entry import Audit, AuditOptions, best_cue
 from hf_pretext.audit.task import task_audit
 from hf_pretext.cards.audit import cue_rows, sentences
 from hf_pretext.evaluation.labelled_set import LabelledSet
+from hf_pretext.evaluation.transfer import SPLITS
 from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.video import Video, default_video_processor
@@ -158,6 +159,15 @@ def test_an_untrained_model_answers_nothing_and_has_no_best_cue(labelled, teache
     assert entry["task"]["random"]["bits"]["mean"] < 0.5
     assert entry["cues"]["loudness"]["bits"]["mean"] > 1.9
     assert "question" not in entry["cues"]["loudness"]
+
+
+def test_teachers_see_the_frames_once_for_all_models(labelled, teacher, one_seed, monkeypatch):
+    seen, frames_of = [], SoundnetForPreTraining.frames_of
+    monkeypatch.setattr(SoundnetForPreTraining, "frames_of", lambda *given: seen.append(1) or frames_of(*given))
+    by_who = {"trained": [lambda: soundnet([teacher])] * 2, "random": [lambda: soundnet([teacher])]}
+    entry = Audit(labelled, AuditOptions(only=("cues",))).entry(by_who)
+    assert len(seen) == sum(-(-len(labelled.rows(split)) // labelled.batch_size) for split in SPLITS)
+    assert entry["task"]["trained"]["bits"]["values"][0] == entry["task"]["trained"]["bits"]["values"][1]
 
 
 @pytest.mark.parametrize("labels", ["own", "both", "joint"])
