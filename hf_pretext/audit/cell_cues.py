@@ -22,7 +22,7 @@ from ..modules.cues import Question
 from ..modules.masking import IGNORED, positions_of
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
-from .counts import Contexts, Seen, interpolated
+from .counts import Contexts, frequencies
 from .example_task import ExampleTask
 from .task import CONFLICT, WITHOUT, asks, in_evaluation, spaced
 
@@ -110,13 +110,12 @@ class CellCues(ExampleTask):
 
     @cached_property
     def base(self) -> np.ndarray:
-        """Log-probabilities of the answers by their frequency in train, `(classes,)`. Smoothed by Witten-Bell, as the
-        readers are: half a count for each of many classes would take a share of all others, that readers give back."""
+        """Log-probabilities of the answers by their frequency in train, `(classes,)`."""
         counts = 0
         for question in self._counted():
             right = question.labels[positions_of(question.labels != IGNORED)]
             counts = counts + right.bincount(minlength=question.classes).cpu().numpy()
-        return np.log(interpolated(Seen(counts, counts.sum(), (counts > 0).sum()), 1.0, 1 / len(counts)))
+        return np.log(frequencies(counts))
 
 
 def some_of(questions: Iterator[Question], images: int, most: int) -> Iterator[Question]:

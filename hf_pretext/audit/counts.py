@@ -18,7 +18,8 @@ from scipy.sparse import csr_matrix
 
 STRENGTHS = (*(2.0**power for power in range(-4, 5)), 1e9)  # of the smoothing; 1 is Witten-Bell, the last hides all
 SHARES = tuple(np.linspace(0, 1, 21).tolist())  # of the reader, over the marginal: 0 gives 0 bits
-ROWS = 512  # rows of dense scores at a time
+SCORES = 2**22  # dense scores at a time: rows times classes
+SPARSE_ROWS = 512  # rows of sparse counts at a time
 
 Contexts = Sequence[np.ndarray]  # one or two arrays (n,) of integers
 
@@ -102,8 +103,9 @@ class CountReader:
     def bits(self, contexts: Contexts, tokens: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the bits of tokens over the marginal, and whether each is the most likely one: `(n,)` each."""
         bits, right = np.empty(len(tokens)), np.empty(len(tokens), bool)
-        for first in range(0, len(tokens), ROWS):
-            some = slice(first, first + ROWS)
+        step = max(SCORES // len(self.prior), 1)
+        for first in range(0, len(tokens), step):
+            some = slice(first, first + step)
             probabilities = self.probabilities([one[some] for one in contexts])
             of_token = np.take_along_axis(probabilities, tokens[some, None], axis=1)[:, 0]
             bits[some] = np.log2(of_token / self.prior[tokens[some]])
@@ -130,9 +132,9 @@ class CountReader:
         if len(contexts) == 1:
             return None
         parts = []
-        for first in range(0, len(contexts[0]), ROWS):
+        for first in range(0, len(contexts[0]), SPARSE_ROWS):
             left, right = (
-                counts.table[counts.find(one[first : first + ROWS])]
+                counts.table[counts.find(one[first : first + SPARSE_ROWS])]
                 for counts, one in zip(self.counts, contexts, strict=True)
             )
             parts.append(left.multiply(right) @ (1 / self.prior))
@@ -163,6 +165,14 @@ def interpolated(seen: Seen, strength: float, lower: np.ndarray) -> np.ndarray:
     without the context."""
     weight = strength * seen.kinds
     return (seen.count + weight * lower) / (seen.total + weight)
+
+
+def frequencies(counts: np.ndarray) -> np.ndarray:
+    """Returns smoothed probabilities from counts, `(classes,)`, all above 0.
+
+    Smoothed by Witten-Bell, as the readers are: half a count for each of many classes would take a share of all others,
+    that readers give back."""
+    return interpolated(Seen(counts, counts.sum(), (counts > 0).sum()), 1.0, 1 / len(counts))
 
 
 def product(

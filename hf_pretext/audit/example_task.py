@@ -6,6 +6,7 @@ labelled set -> some examples of each split -> batches -> `PretextModel.ask` -> 
 from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,6 +14,8 @@ from ..evaluation.labelled_set import LabelledSet
 from ..modeling import PretextModel
 from ..modules.cues import Question
 from .task import TaskAudit, questions, spaced
+
+SEED = 0  # of the order of the examples
 
 
 class ExampleTask(TaskAudit):
@@ -23,7 +26,7 @@ class ExampleTask(TaskAudit):
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
-        self.sets = {split: spaced(labelled, split, most) for split, most in self.most.items()}
+        self.sets = {split: mixed(spaced(labelled, split, most), split) for split, most in self.most.items()}
 
     # of images
 
@@ -48,3 +51,9 @@ class ExampleTask(TaskAudit):
         """Mean and standard deviation of images in [0, 1], `(3, 1, 1)` each."""
         modality = self.labelled.inputs.by_name["image"]
         return tuple(each.view(3, 1, 1).to(self.device) / 255 for each in (modality.mean, modality.std))
+
+
+def mixed(labelled: LabelledSet, split: str) -> LabelledSet:
+    """Returns a set with the rows of a split in a random order, always the same one. Cues are exchanged within a batch,
+    and rows of one class, or one film, may follow each other."""
+    return labelled.reordered(split, np.random.default_rng(SEED).permutation(len(labelled.rows(split))).tolist())

@@ -27,6 +27,7 @@ class FilmTokens(TokenCues):
     and kept."""
 
     most: ClassVar[Mapping[str, int]] = ClipCues.most
+    same_for_all = False  # each model has visual words of its own
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         """Raises `ValueError` as `check_kinds` does."""

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..evaluation.labelled_set import LabelledSet
 from ..modeling import PretextModel
 from ..modules.cues import Question
 from ..modules.patch_cues import PatchCue
@@ -41,13 +40,6 @@ class PatchCues(ExampleTask):
     value of a patch, and for over-fitting."""
 
     unit, most = "value", MOST
-
-    def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
-        super().__init__(model, labelled, device)
-        for split, some in self.sets.items():  # of similar images in one batch, one would reveal something of another
-            self.sets[split] = some.reordered(
-                split, np.random.default_rng(SEED).permutation(len(some.rows(split))).tolist()
-            )
 
     @staticmethod
     def fits(model: type[PretextModel] | PretextModel) -> bool:

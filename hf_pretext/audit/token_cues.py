@@ -26,7 +26,7 @@ from ..modules.token_cues import TokenCue, exchanged, tokens_at
 from .by_question import ByQuestion
 from .class_cues import SEED, partners, share
 from .counted import answers_over, sufficient
-from .readers import log_marginal
+from .counts import frequencies
 from .task import CONFLICT, WITHOUT, asks, by_name, questions, spaced
 
 TOKENS = 2**15  # most tokens of the texts of a split on which answers are measured, masked or not
@@ -44,11 +44,13 @@ class TokenCues(ByQuestion):
     """Audits the answers of a model that predicts tokens of texts, or classes of them (`token_classes`)."""
 
     unit = "token"
+    same_for_all = True  # whether other weights, of the same settings, ask the same
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         super().__init__(model, labelled, device)
         self.vocabulary = model.config.vocab_size
         self.classes = model.token_classes or self.vocabulary
+        self.same_for_all = self.same_for_all and model.token_classes is None
         self._base = cache(self._log_frequencies)
 
     @staticmethod
@@ -102,7 +104,14 @@ class TokenCues(ByQuestion):
 
     def _log_frequencies(self, question: str) -> np.ndarray:
         """Returns log-probabilities of the answers by their frequency in train, `(classes,)`."""
-        return log_marginal(self._of_train(question, places=())[1], self.classes)
+        key = ("frequencies", question)
+        if key in self.shared:
+            return self.shared[key]
+        _, answers = self._of_train(question, places=())
+        result = np.log(frequencies(np.bincount(answers, minlength=self.classes)))
+        if self.same_for_all:
+            self.shared[key] = result
+        return result
 
     def _of_train(self, question: str, places: tuple[int, ...] | None = None) -> tuple[Columns, np.ndarray]:
         """Returns the columns of the tokens of train that may be asked, and the right answers, `(n,)`."""

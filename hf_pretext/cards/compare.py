@@ -6,6 +6,7 @@ Is the task more than its cues? Does the encoder know the label and not the nuis
 and does the model over-fit? Does the encoder transfer? What does it cost?
 """
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ..audit.encoder import BITS
 from ..audit.entry import RANDOM, TRAINED, best_cue
 from ..audit.task import OVERFITTING
+from ..utils.paths import relative
 from .results import read_results
 from .summary import probe
 from .tables import MISSING
@@ -33,11 +35,11 @@ Row = dict[str, Any]
 
 def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> list[Row]:
     """Returns a row of each run: `run`, its folder; `objective`; `cue`, the most revealing one; `unit`, what one answer
-    of the task is about; and the `COLUMNS`.
+    of the task is about; `rows`, on which it was audited; and the `COLUMNS`.
 
     folders: of finished runs. sort: a column, the best first; default: the order of the folders. Points are hundredths
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
-    results, and for runs that were evaluated on different labels or audited on different rows."""
+    results, and for runs that were evaluated on different labels or audited on different data."""
     check_sorted(sort)
     rows = compared({os.fspath(folder): read_results(folder) for folder in folders})
     if sort is None:
@@ -51,14 +53,15 @@ def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> li
 
 def compared(results: Mapping[str, Mapping]) -> list[Row]:
     """Returns a row of each run, see `compare`. results: of runs, by name. Raises `ValueError` for runs that were
-    evaluated on different labels or audited on different rows."""
+    evaluated on different labels or audited on different data."""
     labels = {name: labelled(each) for name, each in results.items()}
     if len(set(labels.values())) > 1:
         apart = "; ".join(f"{name}: {label}" for name, label in labels.items())
         raise ValueError(f"The runs were evaluated on different labels: {apart}. Compare runs of one labelled set.")
     audits = {name: each["audit"] for name, each in results.items() if "audit" in each}
-    if len({(audit["dataset"], str(audit["rows"])) for audit in audits.values()}) > 1:
-        raise ValueError(f"The audits of {', '.join(audits)} are on different rows. Audit them on the same ones.")
+    if len({audit["dataset"] for audit in audits.values()}) > 1:
+        apart = "; ".join(f"{name}: {audit['dataset']}" for name, audit in audits.items())
+        raise ValueError(f"The audits are of different data: {apart}. Audit the runs on one labelled set.")
     common = set.intersection(*map(properties, audits.values())) if audits else set()
     return [{"run": name, **criteria(each, common)} for name, each in results.items()]
 
@@ -97,11 +100,31 @@ def criteria(results: Mapping, common: Set[str]) -> Row:
         **dict(zip(("label_bits", "nuisance_bits"), information_gains(audit, common), strict=True)),
         "task_bits": mean(answers.get(BITS)),
         "unit": audit.get("task", {}).get("unit"),
+        "rows": rows_of(audit) if audit else None,
         "overfitting": mean(answers.get(OVERFITTING)),
         "transfer": gain,
         "points_per_core_minute": 100 * gain / minutes / cores if gain is not None and cores and minutes else None,
         "points_per_kwh": 100 * gain * len(kwh) / sum(kwh) if gain is not None and kwh else None,
     }
+
+
+def rows_of(audit: Mapping) -> str:
+    """Returns the number of rows of an audit in words."""
+    return ", ".join(f"{count:,} {split}" for split, count in audit["rows"].items())
+
+
+def differing_rows(rows: Iterable[Row]) -> str:
+    """Returns a sentence on which rows the runs were audited; an empty one if all were on as many.
+
+    Objectives of one data set leave out different rows: those of pairs need captions."""
+    by_rows: dict[str, list[str]] = {}
+    for row in rows:
+        if row["rows"]:
+            by_rows.setdefault(row["rows"], []).append(relative(row["run"]))
+    if len(by_rows) < 2:
+        return ""
+    each = "; ".join(f"{', '.join(runs)}: {words}" for words, runs in by_rows.items())
+    return f"Audited on different rows, as some lack what an objective needs: {each}."
 
 
 def transfer_gain(results: Mapping) -> float | None:
@@ -162,7 +185,6 @@ def draw(path: str | os.PathLike, rows: Sequence[Row]) -> None:
     from matplotlib.figure import Figure
 
     from ..utils.files import atomic_path
-    from ..utils.paths import relative
     from .audit_panel import LINE, style
     from .report import TRAINED as BLUE
 
@@ -171,7 +193,10 @@ def draw(path: str | os.PathLike, rows: Sequence[Row]) -> None:
     FigureCanvasAgg(figure)
     grid = figure.subplots(1, max(len(measured), 1), squeeze=False)[0]
     for axes, name in zip(grid, measured, strict=False):
-        axes.barh(range(len(rows)), [row[name] or 0.0 for row in rows], color=BLUE)
+        axes.barh(range(len(rows)), [math.nan if row[name] is None else row[name] for row in rows], color=BLUE)
+        for place, row in enumerate(rows):
+            if row[name] is None:
+                axes.text(0.02, place, MISSING, transform=axes.get_yaxis_transform(), va="center")
         names = [relative(row["run"]) for row in rows] if axes is grid[0] else [""] * len(rows)
         axes.set_yticks(range(len(rows)), names)
         axes.invert_yaxis()

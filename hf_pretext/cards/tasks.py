@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..presets import CONTINUED_RATE, LARGE_EPOCHS, LARGE_ROWS, MOST_EPOCHS, Encoder, Preset
 from ..registry import OBJECTIVES, described, modality_class, names, objective_class, preset
-from .compare import Row, compared, labelled, markdown
+from .compare import Row, compared, differing_rows, labelled, markdown
 from .results import device
 from .summary import BOLD, listed, notes, probe, rankings
 from .tables import figure
@@ -210,19 +210,19 @@ def page(all_results: list[dict]) -> str:
 
 
 def audited(all_results: list[dict]) -> dict[str, list[Row]]:
-    """Returns the rows of the audited recipes by five criteria (see `compare`), by the label and the number of rows."""
+    """Returns the rows of the audited recipes by five criteria (see `compare`), by the label."""
     by_label: dict[str, dict[str, dict]] = {}
     for results in all_results:
         if "audit" in results:
-            rows = ", ".join(f"{count:,} {split}" for split, count in results["audit"]["rows"].items())
-            by_label.setdefault(f"{labelled(results)}, {rows} rows", {})[results["recipe"]] = results
+            by_label.setdefault(labelled(results), {})[results["recipe"]] = results
     return {label: compared(some) for label, some in sorted(by_label.items())}
 
 
 def criteria_table(label: str, rows: list[Row]) -> str:
-    """Returns the table of recipes of one label, with links to their cards."""
+    """Returns the table of recipes of one label, with links to their cards, and on which rows they were audited."""
+    rows_in_words = differing_rows(rows) or f"Audited on {rows[0]['rows']} rows."
     linked = [{**row, "run": f"[{row['run']}](../model_cards/{row['run']}/README.md)"} for row in rows]
-    return f"{label}:\n\n{markdown(linked)}"
+    return f"{label}:\n\n{markdown(linked)}\n\n{rows_in_words}"
 
 
 def named_apart(groups: dict[str, list[Row]]) -> list[Row]:

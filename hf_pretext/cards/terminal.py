@@ -7,7 +7,7 @@ import os
 import textwrap
 
 from .audit import cue_head, cue_rows, encoder_tables, sentences
-from .compare import cells, head
+from .compare import cells, differing_rows, head
 from .results import CARD, REPORT, read_results, transfers
 from .tables import columns, figure, health, health_head, measured, table, verdict
 from .tasks import tasks
@@ -102,6 +102,8 @@ def show_comparison(rows: list[dict]) -> None:
     for row in list(zip(*lines, strict=True))[1:]:
         grid.add_row(*row)
     console().print(grid)
+    if note := differing_rows(rows):
+        console().print(note)
 
 
 def show(folder: str | os.PathLike, following: str) -> None:

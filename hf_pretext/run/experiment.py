@@ -266,8 +266,8 @@ def out_of_place(given: Mapping[str, Any]) -> set[str]:
         names |= {field.name for field in dataclasses.fields(LocalizationArguments)}
     if "localization_dataset" in given:
         names |= {f"localization_{column}_column" for column in ("video", "text", "start", "end")}
-    if "eval_label" in given:  # another label, which the recipe's other sets may lack
-        names |= {"heldout_dataset", "report_dataset", "order_classes"}
+    if "eval_label" in given:  # another label, which the recipe's other sets may lack, or a nuisance of the recipe
+        names |= {"heldout_dataset", "report_dataset", "order_classes", "audit_nuisance"}
     if "other_captions" in given:
         names |= {"caption_weights", "caption_languages"}
     if "num_train_epochs" in given:
