@@ -6,7 +6,8 @@
 
 Each setting is a run of a recipe with --audit and three seeds, in a folder of its own below --runs: a finished run is
 not repeated, and a stopped one resumes. Rows of finished runs are kept in benchmarks/weaker_cues.json (--rows), and the
-table benchmarks/weaker_cues.md (--output) is made of all of them. The best cue is that of the recipe as it is; "without
+table benchmarks/weaker_cues.md (--output) is made of all of them. With --seeds or --options, runs have other folders,
+and the table is only printed. The best cue is that of the recipe as it is; "without
 it" is the accuracy of the model if the cue is that of another example. A setting helps if transfer or retrieval is
 above the recipe's by more than 2 * sqrt(s1^2 + s2^2).
 """
@@ -44,9 +45,9 @@ SETTINGS = {  # recipe: {name: options}; the first is the recipe as it is
 MEASURES = ("image_to_text_r1", "image_to_text_r10")  # of pairs, next to transfer
 
 
-def folder_of(runs: Path, recipe: str, setting: str) -> Path:
-    """Returns the folder of a run."""
-    words = "".join(c if c.isalnum() else " " for c in setting).split()
+def folder_of(runs: Path, recipe: str, setting: str, given: list[str]) -> Path:
+    """Returns the folder of a run. given: options of all runs."""
+    words = "".join(c if c.isalnum() else " " for c in " ".join([setting, *given])).split()
     return runs / "-".join([recipe, *words])
 
 
@@ -57,11 +58,11 @@ def finished(folder: Path) -> bool:
 
 def run_all(cases: list[tuple[str, str]], runs: Path, jobs: int, given: list[str]) -> None:
     """Runs recipes, `jobs` at a time. Raises `RuntimeError` for one that fails."""
-    waiting, running = [case for case in cases if not finished(folder_of(runs, *case))], {}
+    waiting, running = [case for case in cases if not finished(folder_of(runs, *case, given))], {}
     while waiting or running:
         while waiting and len(running) < jobs:
             recipe, setting = waiting.pop(0)
-            folder = folder_of(runs, recipe, setting)
+            folder = folder_of(runs, recipe, setting, given)
             options = ["--audit", "--output_dir", str(folder), *SETTINGS[recipe][setting], *given]
             resumed = ["--resume_from_checkpoint", "last"] if folder.exists() else []
             print(f"{recipe}, {setting}: {folder}", flush=True)
@@ -78,7 +79,8 @@ def row_of(folder: Path, cue: str | None) -> dict:
     """Returns what the table has of a run. cue: the best one of the recipe as it is; None for the run's own."""
     results = read_results(folder)
     audit = results["audit"]
-    cue = cue or best_cue(audit)[0]
+    best = best_cue(audit) or (next(iter(audit["cues"])), None)  # of a model that answers nothing: any
+    cue = cue or best[0]
     table, read = probe(results), audit["cues"][cue]
     measures = results.get("measures", {}).get("trained", {})
     return {
@@ -88,7 +90,7 @@ def row_of(folder: Path, cue: str | None) -> dict:
         "reveals": read[BITS],
         "answered": audit["task"]["trained"][BITS],
         "share": share_of(audit, read),
-        "best": best_cue(audit)[0],
+        "best": best[0],
         "accuracy": audit["task"]["trained"][ACCURACY],
         "without": read.get(WITHOUT),
         "linear probe": table.trained,
@@ -161,15 +163,16 @@ def main() -> None:
     recipes = args.recipes or [*SETTINGS]
     given = [*(["--seeds", *args.seeds] if args.seeds else []), *args.options]
     run_all([(recipe, setting) for recipe in recipes for setting in SETTINGS[recipe]], args.runs, args.jobs, given)
-    rows = json.loads(args.rows.read_text()) if args.rows.exists() else {}
+    rows = json.loads(args.rows.read_text()) if args.rows.exists() and not given else {}
     for recipe in recipes:
         rows[recipe], cue = {}, None
         for setting in SETTINGS[recipe]:
-            rows[recipe][setting] = row_of(folder_of(args.runs, recipe, setting), cue)
+            rows[recipe][setting] = row_of(folder_of(args.runs, recipe, setting, given), cue)
             cue = rows[recipe][setting]["cue"]
     rows = {recipe: rows[recipe] for recipe in SETTINGS if recipe in rows}
-    args.rows.write_text(json.dumps(rows, indent=2) + "\n")
-    args.output.write_text(page(rows))
+    if not given:
+        args.rows.write_text(json.dumps(rows, indent=2) + "\n")
+        args.output.write_text(page(rows))
     print(page(rows))
 
 

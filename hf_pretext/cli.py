@@ -104,9 +104,7 @@ def evaluate_command(options: argparse.Namespace) -> None:
     from .utils.files import write_json
 
     given = {name: value for name, value in vars(options).items() if name not in ("run", "output")}
-    place = options.output and Path(options.output).absolute()
-    if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):  # fails before hours of evaluation
-        raise ValueError(f"--output {options.output} can't be written. Give a file in an existing, writable folder.")
+    check_output(options.output)
     try:
         transfer = evaluate(**given)
     except ValueError as error:  # the error names a recipe's options
@@ -114,6 +112,13 @@ def evaluate_command(options: argparse.Namespace) -> None:
     show_transfer(transfer)
     if options.output:
         write_json(options.output, transfer)
+
+
+def check_output(path: str | None) -> None:
+    """Raises `ValueError` for a file that can't be written, before hours of evaluation."""
+    place = path and Path(path).absolute()
+    if place and (place.is_dir() or not os.access(place.parent, os.W_OK)):
+        raise ValueError(f"--output {path} can't be written. Give a file in an existing, writable folder.")
 
 
 def audit_command(options: argparse.Namespace) -> None:
@@ -125,6 +130,7 @@ def audit_command(options: argparse.Namespace) -> None:
     from .utils.files import write_json
 
     given = {name: v for name, v in vars(options).items() if name not in ("run", "output") and v is not None}
+    check_output(options.output)
     try:
         entry = audit(**given)
     except ValueError as error:  # the error names a recipe's options

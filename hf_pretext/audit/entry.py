@@ -29,6 +29,8 @@ from .transformations import Transformation
 
 INFORMATION, TRANSFORMATIONS, CUES = PARTS = ("information", "transformations", "cues")
 TRAINED, RANDOM = "trained", "random"
+TASK, LEFT_OUT, A_CONTROL = "pretext task", "No audit of the", "The control"  # in warnings
+OF_TASK = (f"{LEFT_OUT} {TASK}", A_CONTROL)  # how warnings of the pretext task begin
 AT_CHANCE, ERRORS = 0.01, 3  # bits of a control, and multiple of its standard error, from which there is a warning
 
 
@@ -123,7 +125,7 @@ class Audit:
                 with self._survived(f"{kind} encoder"):
                     encoders[kind] = self._encoder(model, kind)
         answers, reliance = {}, {}
-        with self._survived("pretext task"):
+        with self._survived(TASK):
             task = self._task_audit(model) if CUES in self.options.only else None
             if task is not None:
                 answers, reliance = task.answers(), task.reliance() if trained else {}
@@ -154,7 +156,7 @@ class Audit:
         try:
             yield
         except ValueError as error:
-            self.problems.append(f"No audit of the {what}: {str(error).rstrip('.')}")
+            self.problems.append(f"{LEFT_OUT} {what}: {str(error).rstrip('.')}")
 
     def entry(self, models: Mapping[str, Sequence[Callable[[], PretextModel]]]) -> dict:
         """Returns the entry of results.json. models: functions that build the models of each seed, by "trained",
@@ -178,7 +180,7 @@ class Audit:
             "encoders": {kind: self._encoders(kind, audits) for kind in kinds},
         }
         if all(audit.answers for audit in trained):
-            with self._survived("pretext task"):
+            with self._survived(TASK):
                 entry |= self._task(models[TRAINED][0](), audits)
         warnings = [*self.problems, *(warning for kind in kinds for warning in self._undefined(kind, trained))]
         warnings += control_warnings(entry.get("cues", {}))
@@ -271,7 +273,7 @@ def cues(sufficient: Mapping[str, dict], reliances: Sequence[Mapping[str, Mappin
 def control_warnings(of_cues: Mapping[str, dict]) -> list[str]:
     """Returns a warning for each control from which the answers can be read: then the readers are wrong."""
     return [
-        f"The control {name!r} reveals {each[BITS]['mean']:.3f} bits, but can reveal nothing: the cues are not reliable"
+        f"{A_CONTROL} {name!r} reveals {each[BITS]['mean']:.3f} bits, but can reveal nothing: the cues are not reliable"
         for name, each in of_cues.items()
         if each["role"] == CONTROL and each[BITS]["mean"] > max(AT_CHANCE, ERRORS * (each["error"] or 0))
     ]

@@ -7,7 +7,7 @@ is audited by its cosines. The two kinds of data are read by a small network eac
 cue by the cue alone, a text by its words, and any other kind by all of its cues together.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import ClassVar
 
@@ -59,6 +59,7 @@ class PairCues(TaskAudit):
 
     unit = "pair"
     most: ClassVar[int] = 1000  # pairs of validation and of test: all are candidates of each other
+    most_read: ClassVar[int] = 4000  # pairs of train, which readers get
 
     def __init__(self, model: PretextModel, labelled: LabelledSet, device: torch.device | str = "cpu"):
         """Raises `ValueError` for test pairs that all have the same caption, and for sounds whose waves are not known
@@ -66,7 +67,8 @@ class PairCues(TaskAudit):
         super().__init__(model, labelled, device)
         self.kinds = ordered(model)
         check_waves([labelled.inputs.by_name[kind] for kind in self.kinds])
-        self.sets = {"train": labelled, **{split: spaced(labelled, split, self.most) for split in SPLITS[1:]}}
+        most = {"train": self.most_read, "validation": self.most, "test": self.most}
+        self.sets = {split: spaced(labelled, split, count) for split, count in most.items()}
         self.seen = spaced(labelled, "train", len(self.sets["test"]))
         self.groups = {split: groups_of(some, split, self.kinds) for split, some in self.sets.items()}
         if len(set(self.groups["test"])) < 2:
@@ -147,8 +149,9 @@ class PairCues(TaskAudit):
     def sufficiency(self) -> dict[str, dict]:
         """See `TaskAudit`. All cues together are a further cue, and all cues of another example a control. Cues of
         files are left out if their bytes are not known."""
-        features = {cue: self._read(cue) for cue in self.roles}
-        features = {cue: values for cue, values in features.items() if values is not None}
+        features = {}
+        for kind in dict.fromkeys(cue.kind for cue in self.roles):
+            features |= self._read(kind, [cue for cue in self.roles if cue.kind == kind])
         sides = {kind: self._words() if kind == "text" else self._together(features, kind) for kind in self.kinds}
         first, second = (sides[kind] for kind in self.kinds)
         results = {}
@@ -169,16 +172,18 @@ class PairCues(TaskAudit):
             "error": float(readings[0].per_row.std() / len(readings[0].per_row) ** 0.5),
         }
 
-    def _read(self, cue: Cue) -> Splits | None:
-        """Returns the features of a cue, `(n, d)` of each split; None if the files are not known."""
+    def _read(self, kind: str, cues: Sequence[Cue]) -> dict[Cue, Splits]:
+        """Returns the features of cues of one kind, `(n, d)` of each split; of none if the files are not known."""
+        features = {cue: {} for cue in cues}
         try:
-            return {
-                split: torch.cat([cue.read(values).float() for values in self._values(split, cue.kind)]).numpy()
-                for split in SPLITS
-            }
+            for split in SPLITS:
+                parts = [[cue.read(values).float() for cue in cues] for values in self._values(split, kind)]
+                for cue, read in zip(cues, zip(*parts, strict=True), strict=True):
+                    features[cue][split] = torch.cat(read).numpy()
         except BadSample as error:
-            log.warning("The audit leaves out the cue %r: %s.", cue.name, error)
-            return None
+            log.warning("The audit leaves out the cues %s: %s.", ", ".join(cue.name for cue in cues), error)
+            return {}
+        return features
 
     def _values(self, split: str, kind: str) -> Iterator:
         """Yields what cues of a kind of data read, in batches. Raises `BadSample` for files that are not known."""

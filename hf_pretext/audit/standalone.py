@@ -24,7 +24,7 @@ from ..modeling import PretextModel, load
 from ..utils.foreign import read_json
 from ..utils.hub import brought
 from ..utils.machine import has_bf16
-from ..utils.paths import opened
+from ..utils.paths import opened, relative
 from .entry import PARTS, RANDOM, TRAINED, Audit, AuditOptions
 
 RESULTS = "results.json"  # of a run, which names its labelled set
@@ -68,7 +68,8 @@ def audit(
         kind_labels=given.get("kind_labels"),
         reading=Reading(encoding=encoding or given.get("encoding"), separator=separator or given.get("separator")),
     )
-    seen = seen_in_training(results) if of_the_run else {}
+    ran = results.get("transfer", {})
+    seen = seen_in_training(results) if of_the_run or relative(labelled.name) == ran.get("dataset") else {}
     options = AuditOptions(nuisance, same, only, device, dtypes_of(labelled, results, device), **seen)
     layout = FORMATS[results.get("layout", "contiguous")]
 
@@ -77,7 +78,7 @@ def audit(
 
     by_who = {
         TRAINED: [partial(built, load, each, dtype=torch.float32) for each in seeds_of(folder)],
-        RANDOM: [partial(built, fresh, model, seed) for seed in SEEDS],
+        RANDOM: [partial(built, fresh, model, seed) for seed in ran.get("random_seeds", SEEDS)],
     }
     return Audit(labelled, options).entry(by_who)
 

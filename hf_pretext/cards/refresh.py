@@ -6,6 +6,7 @@ folder with results.json -> runs the lines that load the model again -> results.
 import os
 from pathlib import Path
 
+from ..audit.entry import OF_TASK
 from ..utils.files import write_json
 from ..utils.finite import check_finite_weights
 from ..utils.paths import relative
@@ -57,10 +58,26 @@ def refresh_audit(folder: str | os.PathLike, entry: dict) -> Path | None:
             "the same rows, or write this audit to a file with --output."
         )
     encoders = {kind: joined(before.get("encoders", {}).get(kind), each) for kind, each in entry["encoders"].items()}
-    results["audit"] = {**before, **entry, "encoders": {**before.get("encoders", {}), **encoders}}
+    results["audit"] = {
+        **before,
+        **entry,
+        "encoders": {**before.get("encoders", {}), **encoders},
+        "warnings": warnings_of(before, entry),
+    }
     render(results)  # raises before any file changes
     write_json(Path(folder) / RESULTS, results)
     return publish(folder)
+
+
+def warnings_of(before: dict, entry: dict) -> list[str]:
+    """Returns the warnings of an audit, and those of the parts that only the audit before it measured."""
+    old, new = (audit.get("warnings", []) for audit in (before, entry))
+    of_task = old if "cues" in before and "cues" not in entry else new  # what can't be measured again stays as it was
+    of_encoders = old if before.get("encoders") and not entry["encoders"] else new
+    return [
+        *(text for text in of_encoders if not text.startswith(OF_TASK)),
+        *(text for text in of_task if text.startswith(OF_TASK)),
+    ]
 
 
 def joined(before: dict | None, after: dict) -> dict:

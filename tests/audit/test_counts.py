@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hf_pretext.audit.counts import CountReader, Counts, Settings, conditional, interpolated, mixed
+from hf_pretext.audit.counts import CountReader, Counts, Settings, conditional, frequencies, interpolated, mixed
 
 VOCABULARY = 7
 
@@ -61,3 +61,11 @@ def test_a_context_that_says_nothing_gives_no_bits():
     assert abs(predicts.bits(nothing, tokens)[0].mean()) < 0.01
     predicts.fit(given[:1], tokens)
     assert predicts.bits(given[:1], tokens)[0].mean() > 0.5
+
+
+def test_a_large_vocabulary_costs_the_tokens_that_occur_little():
+    """Of 1,000 tokens of 20 kinds, 30,000 that never occur take a share of kinds / (tokens + kinds)."""
+    tokens = np.random.default_rng(0).integers(0, 20, 1000)
+    prior = frequencies(np.bincount(tokens, minlength=30_000))
+    assert prior.sum() == pytest.approx(1) and prior.min() > 0
+    assert -np.log2(prior[tokens]).mean() < np.log2(20) + 0.05

@@ -25,7 +25,7 @@ from hf_pretext.modalities import Inputs
 from hf_pretext.modalities.audio import Audio
 from hf_pretext.modalities.video import Video, default_video_processor
 from hf_pretext.modules.caption_cues import FILE_SIZE
-from hf_pretext.modules.cues import COLOR_HISTOGRAM
+from hf_pretext.modules.cues import COLOR_HISTOGRAM, FILE
 from hf_pretext.presets.films import resnet
 
 
@@ -184,8 +184,8 @@ def test_files_are_read(one_seed):
 
 
 def test_cues_of_unknown_files_are_left_out(drawn, caplog):
-    assert PairCues(Similar(drawn), drawn)._read(FILE_SIZE) is None
-    assert "'file size'" in caplog.text
+    assert PairCues(Similar(drawn), drawn)._read(FILE, [FILE_SIZE]) == {}
+    assert "leaves out the cues file size: " in caplog.text
 
 
 @pytest.fixture(scope="module")

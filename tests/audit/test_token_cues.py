@@ -157,6 +157,7 @@ def test_next_tokens_are_audited(chain_set):
     assert least - 0.05 < bits(table, LEFT) < least + 0.15
     assert bits(table, "two tokens before") == pytest.approx(bits(table, LEFT), abs=0.02)
     assert reliance.keys() == {LEFT.name, "two tokens before"} and bits(table, FREQUENCY) == 0
+    assert abs(bits(table, SHUFFLED)) < 0.01
 
 
 def test_the_tokens_of_a_rebuilt_text_are_audited(chain_set):

@@ -8,11 +8,12 @@ from recipe_runs import ROTATION, main, refused
 
 from hf_pretext.audit.properties import IMAGE_PROPERTIES
 from hf_pretext.audit.standalone import audit
+from hf_pretext.cards.refresh import refresh_audit
 from hf_pretext.cli import main as command
 from hf_pretext.evaluation.transfer import SPLITS
 
 pytestmark = pytest.mark.usefixtures("cache")
-ASKED = ("--audit", "--audit_nuisance", "style", "--audit_same", "name")
+ASKED = ("--audit",)  # the bundled emoji name their nuisance, and what is the same
 OF_THE_RUN = ("dataset", "test_seen", "rows", "encoders", "task", "cues", "warnings", "code")
 
 
@@ -70,15 +71,29 @@ def test_the_card_and_the_terminal_show_it(audited, capsys):
     assert "twice the spread" not in section
 
 
-def test_the_folder_of_the_run_gives_the_same_metrics(audited):
-    """With all that the run had: labelled set, label and number of rows are those of its results."""
+@pytest.mark.parametrize("given", [{}, {"dataset": "emoji", "label": "group", "rows": 64}])
+def test_the_folder_of_the_run_gives_the_same_metrics(audited, given):
+    """With all that the run had: labelled set, label and number of rows are those of its results, or named again."""
     folder, results = audited
-    again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), device="cpu")
+    again = audit(folder, nuisance=("style",), same="name", only=("information", "cues"), device="cpu", **given)
     assert again["cues"] == results["audit"]["cues"]
     assert again["task"] == results["audit"]["task"] and again["test_seen"] == results["audit"]["test_seen"]
     for name in ("bits_group", "bits_style", "bits_mean_color", "code_saved_group"):
         ours, theirs = (each["encoders"]["image"]["trained"][name] for each in (again, results["audit"]))
         assert ours == theirs, name
+
+
+def test_warnings_stay_with_the_parts_that_were_measured(audited, tmp_path):
+    """What could not be measured again keeps its metrics and their warnings."""
+    results = {**audited[1], "audit": {**audited[1]["audit"], "warnings": ["Trained model 1: ...", "The control x"]}}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    given = {name: results["audit"][name] for name in ("dataset", "rows", "test_seen", "encoders", "task", "cues")}
+    left_out = "No audit of the pretext task: no films"
+    cues = {**given, "encoders": {}, "warnings": ["The control y"]}
+    encoders = {name: given[name] for name in ("dataset", "rows", "test_seen", "encoders")} | {"warnings": [left_out]}
+    for entry, expected in ((cues, ["Trained model 1: ...", "The control y"]), (encoders, ["The control y"])):
+        refresh_audit(tmp_path, entry)
+        assert json.loads((tmp_path / "results.json").read_text())["audit"]["warnings"] == expected
 
 
 def test_the_command_writes_into_the_run(audited, capsys):
@@ -104,6 +119,9 @@ def test_an_audit_of_other_rows_does_not_replace_that_of_the_run(audited, tmp_pa
         command([*typed, "--output", str(tmp_path / "audit.json")])
     assert not ended.value.code and json.loads((tmp_path / "audit.json").read_text())["rows"]["test"] <= 30
     assert (folder / "results.json").read_bytes() == before
+    with pytest.raises(SystemExit) as ended:
+        command([*typed, "--output", str(tmp_path / "nowhere" / "audit.json")])
+    assert "can't be written. Give a file in an existing, writable folder" in ended.value.code
 
 
 @pytest.mark.parametrize(
