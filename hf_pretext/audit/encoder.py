@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from ..evaluation.health import of_features
+from ..evaluation.health import warnings as warnings_of
 from ..evaluation.labelled_set import LabelledSet
 from ..evaluation.transfer import METHODS, SPLITS, transfer
 from ..features import Pooling, extract
@@ -26,18 +28,21 @@ from .simple_cues import SimpleCues
 from .transformations import INVARIANCE, Transformation, transformation_metrics
 
 BITS, BEYOND, SAVED = "bits", "beyond_cues", "code_saved"  # begin of the names of metrics
+ROWS_OF_RANK = 2000  # test rows whose rank is measured
 
 
 class EncoderAudit(NamedTuple):
     """layer: that was measured, -1 for the last one. metrics: by name. entropy: the most bits of each property, by its
     name, and beyond the cues, by the name of the metric. per_row: bits of each test row, by the name of the metric that
-    is their mean. warnings: why metrics are undefined."""
+    is their mean. warnings: why metrics are undefined, and what the rank and the dead channels of the features say.
+    curve: of the online code of the label, see `Code`."""
 
     layer: int
     metrics: dict[str, float]
     entropy: dict[str, float]
     per_row: dict[str, np.ndarray]
     warnings: list[str]
+    curve: list[tuple[int, float]]
 
 
 def encoder_audit(
@@ -64,7 +69,7 @@ def encoder_audit(
     layers = {layer: {split: by_split[split][layer] for split in SPLITS} for layer in by_split["train"]}
     layer = transfer(layers, labelled.labels, {"knn": METHODS["knn"]})["knn"]["layer"]
     features = {split: values.numpy() for split, values in layers[layer].items()}
-    metrics, per_row, limits, warnings = {}, {}, {}, []
+    metrics, per_row, limits, warnings, curve = {}, {}, {}, [], []
     for name, (classes, labels) in properties.items():
         read = usable_information(features, labels, classes)
         metrics[f"{BITS}_{name}"], per_row[f"{BITS}_{name}"], limits[name] = read.bits, read.per_row, read.entropy
@@ -74,7 +79,8 @@ def encoder_audit(
         if cues is not None:
             beyond, name = cues.beyond(features), f"{BEYOND}_{label}"
             metrics[name], per_row[name], limits[name] = beyond.bits, beyond.per_row, beyond.entropy
-        metrics[f"{SAVED}_{label}"] = online_code(features["train"], labels["train"], classes).saved
+        code = online_code(features["train"], labels["train"], classes)
+        metrics[f"{SAVED}_{label}"], curve = code.saved, code.curve
 
     def embed(batch: Clean) -> Tensor:
         return extract(encoder, encoder_inputs(labelled, kind, batch), (layer,), **options)[layer]
@@ -85,4 +91,11 @@ def encoder_audit(
         metrics[f"{INVARIANCE}_{name}"] = math.nan
         if not warnings:
             metrics[f"{INVARIANCE}_{name}"] = pair_invariance(Whitener(features["train"])(features["test"]), keys)
-    return EncoderAudit(layer, metrics, limits, per_row, list(dict.fromkeys(warnings)))
+    warnings = list(dict.fromkeys(warnings)) or unhealthy(features["test"], kind)
+    return EncoderAudit(layer, metrics, limits, per_row, warnings, curve)
+
+
+def unhealthy(features: np.ndarray, kind: str) -> list[str]:
+    """Returns what the effective rank and the dead channels of features `(n, d)` warn of, see `health.warnings`."""
+    metrics = of_features(torch.from_numpy(features[:ROWS_OF_RANK]))
+    return warnings_of({f"{name}_{kind}": value for name, value in metrics.items()}, {}, [kind])

@@ -212,7 +212,7 @@ class Audit:
         return {name: v for name, v in audit.answers.items() if name != OVERFITTING or self.options.trained_on}
 
     def _undefined(self, kind: str, trained: Sequence[ModelAudit]) -> Iterator[str]:
-        """Yields why metrics of trained encoders are undefined."""
+        """Yields why metrics of trained encoders are undefined, and what their rank and dead channels warn of."""
         for number, audit in enumerate(trained):
             yield from (f"Trained model {number + 1}: {warning}" for warning in audit.encoders[kind].warnings)
 
@@ -224,6 +224,7 @@ class Audit:
             **({"gray": True} if audits[TRAINED][0].gray else {}),
             "entropy": by_who[TRAINED][0].entropy,
             "layers": {who: [each.layer for each in some] for who, some in by_who.items()},
+            "code_curve": {who: mean_curve([each.curve for each in some]) for who, some in by_who.items()},
             **over_seeds({who: [each.metrics for each in some] for who, some in by_who.items()}),
             "on_these_rows": paired(by_who[TRAINED][0].per_row, by_who[RANDOM][0].per_row),
         }
@@ -241,6 +242,12 @@ def over_seeds(by_who: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str,
         for who, some in by_who.items()
         if some
     }
+
+
+def mean_curve(curves: Sequence[Sequence[tuple[int, float]]]) -> list[tuple[int, float]]:
+    """Returns the mean over seeds of the curves of an online code (see `Code`), of those that are defined."""
+    blocks = zip(*filter(None, curves), strict=True)
+    return [(of_seeds[0][0], float(np.mean([bits for _, bits in of_seeds]))) for of_seeds in blocks]
 
 
 def paired(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, dict[str, float]]:

@@ -1,4 +1,5 @@
-"""The audit as an image: bits of each cue next to those of the model, bits of properties, invariance to changes.
+"""The audit as an image: bits of each cue next to those of the model, bits of properties, invariance to changes, and
+the curve of the online code of the label.
 
 results["audit"] -> a panel of report.png
 """
@@ -22,14 +23,16 @@ def audit_panel(audit: Mapping) -> tuple | None:
     image = next(iter(audit.get("encoders", {}).values()), {TRAINED: {}})
     known = [name for name in image[TRAINED] if parts_of(name)[0] == BITS]
     changes = [name for name in image[TRAINED] if parts_of(name)[0] == INVARIANCE]
-    cues = audit.get("cues", {})
+    cues, curves = audit.get("cues", {}), image.get("code_curve", {})
     longest = max(len(cues), len(known), len(changes))
     if not longest:
         return None
 
     def draw_panel(figure) -> None:
-        left, middle, right = figure.subplots(1, 3)
+        left, middle, right, *further = figure.subplots(1, 4 if curves else 3)
         draw_cues(left, cues, audit.get("task", {}).get(TRAINED, {}).get(BITS))
+        for axes in further:
+            draw_curves(axes, curves, image["label"])
         pairs = f"{BITS} of a property of the input", f"{INVARIANCE} to a change of the input"
         for axes, names, title in zip((middle, right), (known, changes), pairs, strict=True):
             draw_pairs_of_bars(axes, image, names, title)
@@ -74,6 +77,17 @@ def draw_pairs_of_bars(axes, encoder: Mapping, names: Sequence[str], title: str)
         )
     axes.set_yticks(places, [parts_of(name)[1].replace("_", " ") for name in names])
     axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8)
+    style(axes)
+
+
+def draw_curves(axes, curves: Mapping[str, Sequence], label: str) -> None:
+    """Draws the online codes of the label, trained and random: bits of a label, by the number of labels before it."""
+    axes.set_title(f"bits of {label}\nby the labels seen before", fontsize=10)
+    for who, colour in ((TRAINED, BLUE), (RANDOM, GREY)):
+        points = curves.get(who, [])
+        axes.plot([seen for seen, _ in points], [bits for _, bits in points], color=colour, marker=".", label=who)
+    axes.set_xscale("log")
     axes.legend(frameon=False, fontsize=8)
     style(axes)
 

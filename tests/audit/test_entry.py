@@ -1,10 +1,13 @@
 """The entry of results.json: properties of images, pairs of models on the same rows, warnings."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from conftest import EMOJI
 
+from hf_pretext.audit import encoder
 from hf_pretext.audit.entry import PARTS, Audit, AuditOptions, best_cue, control_warnings, paired
 from hf_pretext.audit.properties import IMAGE_PROPERTIES, of_images
 from hf_pretext.evaluation.labelled_set import LabelledSet
@@ -75,6 +78,9 @@ def test_the_same_entry_twice_bit_for_bit(labelled):
     first, second = (Audit(labelled, options).entry(by_who) for _ in range(2))
     assert first == second
     assert first["encoders"]["image"]["on_these_rows"]["bits_style"]["error"] > 0
+    for curve in first["encoders"]["image"]["code_curve"].values():  # labels seen, bits of each after them
+        seen, bits = zip(*curve, strict=True)
+        assert sorted(seen) == [*seen] and len(seen) > 2 and 0 < min(bits) <= max(bits) < 5
     assert not first["warnings"]
 
 
@@ -93,6 +99,19 @@ def test_a_constant_encoder_is_undefined_with_a_warning(labelled):
     assert len(entry["warnings"]) == 1 and "collapsed" in entry["warnings"][0]
     assert entry["warnings"][0].startswith("Trained model 1: ") and not entry["warnings"][0].endswith(".")
     assert "task" not in entry and "cues" not in entry
+
+
+def test_a_narrow_encoder_is_measured_with_a_warning(labelled, monkeypatch):
+    features = np.random.default_rng(0).normal(size=(50, 8)) * [1.0, 0.05, *[0.0] * 6]
+    narrow, dead = encoder.unhealthy(features, "image")
+    assert narrow.startswith("The features of the image encoder are almost of one direction (effective rank 1.")
+    assert dead == "75% of the channels of the image encoder are the same for all rows"
+    assert encoder.unhealthy(np.random.default_rng(0).normal(size=(50, 8)), "image") == []
+    monkeypatch.setattr(encoder, "unhealthy", lambda features, kind: [f"{len(features)} rows of {kind}"])
+    build = partial(RotationForPreTraining.from_encoder, images.tiny_resnet(32))
+    entry = Audit(labelled, AuditOptions(only=("information",))).entry({"trained": [build], "random": [build]})
+    assert entry["encoders"]["image"]["trained"]["bits_group"]["mean"] is not None
+    assert entry["warnings"] == [f"Trained model 1: {len(labelled.rows('test'))} rows of image"]
 
 
 @pytest.mark.parametrize("part", PARTS)
