@@ -4,7 +4,8 @@
 batch of all kinds -> columns_of -> {"audio": {"input_values": (B, T)}, "video": {"pixel_values": (B, F, 3, S, S)}}
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ class TwoEncoders(PretextModel):
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> CompositeModel:
         """Returns a `CompositeModel` with one encoder for each of the `inputs`. Raises `ValueError` for any other
         model."""
-        full_model = as_encoder(encoder)
+        full_model = as_encoder(in_order(encoder, cls.inputs))
         if not isinstance(full_model, CompositeModel) or set(full_model.encoders) != set(cls.inputs):
             raise ValueError(
                 f"{cls.__name__} needs a CompositeModel of {' and '.join(cls.inputs)}, not a "
@@ -160,3 +161,14 @@ def without(encoder: PreTrainedModel | PreTrainedConfig, kind: str) -> PreTraine
 
 
 AutoModel.register(CompositeConfig, CompositeModel, exist_ok=True)
+
+
+def in_order(encoder: PreTrainedModel | PreTrainedConfig, kinds: Sequence[str]) -> PreTrainedModel | PreTrainedConfig:
+    """Returns the config of a composite with its encoders in the order of `kinds`; anything else unchanged.
+
+    New weights are drawn in this order, and a saved config has sorted kinds."""
+    if not isinstance(encoder, CompositeConfig) or not set(encoder.encoders or ()) <= set(kinds):
+        return encoder
+    config = copy.deepcopy(encoder)
+    config.encoders = {kind: encoder.encoders[kind] for kind in kinds if kind in encoder.encoders}
+    return config

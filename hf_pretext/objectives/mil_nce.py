@@ -27,7 +27,7 @@ from ..features import encode, width
 from ..modeling import PretextOutput
 from ..modules.caption_cues import CAPTION_LENGTH
 from ..modules.clip_cues import BRIGHTNESS, FRAME_COLORS, MOTION
-from ..modules.composite import CompositeModel, TwoEncoders, columns_of, without
+from ..modules.composite import CompositeModel, TwoEncoders, columns_of, in_order, without
 from ..modules.correspondence import COMPARED, Cosine
 from ..modules.distributed import gather, gather_sequences
 from ..modules.dual_encoder import HIGHEST_SCALE, clamp_scale, normalised, scale_of
@@ -203,7 +203,7 @@ class MilNceForPreTraining(TwoEncoders):
     def native(cls, encoder: PreTrainedModel | PreTrainedConfig) -> PreTrainedModel:
         """As `TwoEncoders.native`, but it also takes a `CompositeModel` of video alone, for word vectors, and a model
         of video and text that has projections: `XCLIPModel`, `VideoPrismClipModel`."""
-        full_model = as_encoder(encoder)
+        full_model = as_encoder(in_order(encoder, cls.inputs))
         if embeds_videos_and_texts(full_model):
             return full_model
         if isinstance(full_model, CompositeModel) and set(full_model.encoders) == {"video"}:

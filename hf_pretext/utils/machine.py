@@ -20,8 +20,16 @@ PACKAGES = ("torch", "torchvision", "transformers", "datasets", "accelerate", "s
 
 
 def describe(device: torch.device) -> dict[str, str | int]:
-    """Returns a dict with device, cores (of this process), processor, system and, on a CUDA GPU, accelerator."""
-    facts = {"device": device.type, "cores": cores(), "processor": processor(), "system": platform.system()}
+    """Returns a dict with device, cores, processor, system and, on a CUDA GPU, accelerator.
+
+    cores: those that may compute at the same time: no more than all threads of PyTorch on this machine."""
+    threads = torch.get_num_threads() * local_processes()
+    facts = {
+        "device": device.type,
+        "cores": min(cores(), threads),
+        "processor": processor(),
+        "system": platform.system(),
+    }
     if device.type == "cuda":
         facts["accelerator"] = torch.cuda.get_device_name(device)
     return facts
@@ -44,7 +52,7 @@ def default_workers(use_cpu: bool = False) -> int:
     processes of this machine, at most 8."""
     if use_cpu or not torch.accelerator.is_available():
         return 0
-    return min(8, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return min(8, cores() // local_processes())
 
 
 def keep_freed_memory() -> bool:
@@ -61,6 +69,11 @@ def keep_freed_memory() -> bool:
         return False
     options = {M_MMAP_THRESHOLD: 2**30, M_TRIM_THRESHOLD: 2**31 - 1, M_ARENA_MAX: ARENAS}
     return all(mallopt(name, value) for name, value in options.items())
+
+
+def local_processes() -> int:
+    """Returns the number of training processes of this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def cores() -> int:

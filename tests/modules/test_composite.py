@@ -148,6 +148,23 @@ def test_an_objective_takes_encoders_and_configs_alike():
     assert ImageAndTextForPreTraining.from_encoder(whole).full_model is whole
 
 
+def test_a_saved_config_gives_the_same_fresh_weights(tmp_path):
+    """JSON sorts the kinds, but weights are drawn in the order of `inputs`."""
+
+    class TextAndImage(ImageAndTextForPreTraining):
+        inputs = ("text", "image")
+
+    config = CompositeModel.of(text=build_encoder(CONFIGS["bert"]()), image=build_encoder(CONFIGS["vit"]())).config
+    config.save_pretrained(tmp_path)
+    saved, drawn = CompositeConfig.from_pretrained(tmp_path), []
+    assert list(saved.encoders) != list(config.encoders)
+    for each in (config, saved):
+        torch.manual_seed(0)
+        drawn.append(TextAndImage.from_encoder(each).state_dict())
+    assert all(torch.equal(value, drawn[1][name]) for name, value in drawn[0].items())
+    assert list(saved.encoders) == ["image", "text"]  # unchanged
+
+
 def test_an_objective_and_its_heads_come_back(tmp_path):
     model = ImageAndTextForPreTraining.from_encoders(**towers()).eval()
     batch = {**encoder_inputs(model.encoders["image"]), **encoder_inputs(model.encoders["text"])}

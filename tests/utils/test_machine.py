@@ -6,7 +6,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from hf_pretext.utils import machine
 from hf_pretext.utils.machine import code_revision, energy
 
 HEAPS = """
@@ -63,3 +65,11 @@ def test_the_code_is_known_by_its_commit(monkeypatch, tmp_path):
     assert found is None or re.fullmatch(r"[0-9a-f]{40}\+?", found)
     monkeypatch.setattr("hf_pretext.utils.machine.__file__", str(tmp_path / "machine.py"))
     assert code_revision() is None  # not a checkout
+
+
+@pytest.mark.parametrize(("threads", "processes", "cores"), [(1, 1, 1), (1, 3, 3), (8, 1, 4)])
+def test_cores_are_no_more_than_the_threads_that_compute(monkeypatch, threads, processes, cores):
+    monkeypatch.setattr(machine, "cores", lambda: 4)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert machine.describe(torch.device("cpu"))["cores"] == cores
