@@ -36,6 +36,7 @@ from . import audit, health
 from .experiment import Experiment, changed_arguments
 
 RANDOM_SEEDS = 3  # minimum number of random encoders
+AUDIT_SETTINGS = ("audit", "audit_nuisance", "audit_same")  # options that do not change the model
 CARD_SETTINGS = ("license", "language", "limits")  # options that only the author of a model can set
 VERSION = 2  # format version of results.json
 
@@ -222,7 +223,7 @@ def compared(
 def about(experiment: Experiment) -> str | None:
     """Returns the first line of the recipe's docstring; None if the command line changes the recipe."""
     framework = {field.name for field in dataclasses.fields(TrainingArguments)}
-    unchanged = experiment.request.given.keys() <= {*framework, "seeds", *CARD_SETTINGS}
+    unchanged = experiment.request.given.keys() <= {*framework, "seeds", *AUDIT_SETTINGS, *CARD_SETTINGS}
     return (experiment.request.recipe.doc.strip().partition("\n")[0] or None) if unchanged else None
 
 
