@@ -163,7 +163,9 @@ def mean_of(metrics: Mapping, name: str) -> float:
 
 def sentences(audit: Mapping) -> list[str]:
     """Returns what the audit shows, as sentences without a full stop."""
-    of_encoders = (sentence for each in audit.get("encoders", {}).values() for sentence in verdicts(each))
+    encoders = audit.get("encoders", {})
+    begin = {kind: f"{kind.capitalize()} encoder. " if len(encoders) > 1 else "" for kind in encoders}
+    of_encoders = (f"{begin[kind]}{sentence}" for kind, each in encoders.items() for sentence in verdicts(each))
     return [*task_sentences(audit), *code_sentences(audit), *of_encoders]
 
 
@@ -249,4 +251,20 @@ def limits(audit: Mapping) -> list[str]:
     shares = []
     if best and best[1] >= LARGE:
         shares = [f"One cue alone, {best[0]}, reveals as many bits of the task as {best[1]:.0%} of the model's."]
-    return [*shares, *(f"{sentence}." for sentence in (artefacts(audit) if "task" in audit else ()))]
+    of_encoders = [limit for kind, each in audit.get("encoders", {}).items() for limit in encoder_limits(kind, each)]
+    return [*shares, *(f"{sentence}." for sentence in (artefacts(audit) if "task" in audit else ())), *of_encoders]
+
+
+def encoder_limits(kind: str, each: Mapping) -> Iterator[str]:
+    """Yields in what an encoder is worse than random ones by more than the spread: the bits of the label, and the
+    invariance to changes."""
+    names = [name for name in each[TRAINED] if name in each.get(RANDOM, {})]
+    lower = [name for name in names if verdict(each[TRAINED][name], each[RANDOM][name]) == -1]
+    if f"{BITS}_{each['label']}" in lower:
+        yield f"The {kind} encoder knows less of the label {each['label']} than random encoders do."
+    changes = [parts_of(name)[1] for name in lower if parts_of(name)[0] == INVARIANCE]
+    if changes:
+        yield (
+            f"Features of the {kind} encoder change more than those of random encoders if an input is changed by: "
+            f"{', '.join(changes)}."
+        )
