@@ -199,7 +199,7 @@ def draw(path: str | os.PathLike, rows: Sequence[Row]) -> None:
                 axes.text(0.02, place, MISSING, transform=axes.get_yaxis_transform(), va="center")
         names = [relative(row["run"]) for row in rows] if axes is grid[0] else [""] * len(rows)
         axes.set_yticks(range(len(rows)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)  # a bar without a value has no place of its own
         axes.locator_params(axis="x", nbins=3)
         better = "less is better" if name in LOWER_IS_BETTER else ""
         axes.set_title("\n".join(filter(None, (COLUMNS[name][0], better))), fontsize=8)
