@@ -2,7 +2,7 @@
 
 results.json of each run -> rows -> table, image
 
-Is the task more than its cues? Does the encoder know the label and not the nuisances? How much does a sample teach,
+Is the task more than its cues? Does the encoder know the label and not the nuisances? What does an answer hold,
 and does the model over-fit? Does the encoder transfer? What does it cost?
 """
 
