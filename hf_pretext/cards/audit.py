@@ -31,8 +31,8 @@ VALUES = {EXPLAINED: "explained", EXPLAINED_WITHOUT: "explained without it"}  # 
 OF_CUES = (
     "A cue is so simple that it may reveal the answer of the pretext task without any understanding. A small reader "
     "answers from each cue alone, on test; a larger one may get more. {without}: of the model, if the cue is that of "
-    "another example. The input is then an unusual one, so that the cue explains at most the loss. {more} Spreads of "
-    "cues are over seeds of the reader."
+    "another example. Such an input is unusual, so that the drop is an upper bound of what the cue contributes; the "
+    "drop of a control is what an unusual input alone costs. {more} Spreads of cues are over seeds of the reader."
 )
 FOLLOWS = "Follows it: share of examples for which the model gives the answer of the example that the cue is from."
 OF_PAIRS = "Follows it: share of pairs for which the model prefers that answer to the right one, 0.5 by chance."
@@ -43,7 +43,7 @@ OF_VALUES = (
 OF_ENCODERS = (
     "Bits of a property: usable information of a linear reader of frozen features, on test. Beyond simple cues: over a "
     "linear reader of {simple}. Invariance to a change: 1 for equal features, 0 if a changed input is as far away as "
-    "another example. Bits of it: of the change, in the features of one input. Equivariance: R2 of a linear map from "
+    "another example. Bits of the change: in the features of one input. Equivariance: R2 of a linear map from "
     "the features of an input to those of the changed one."
 )
 SIMPLE = {
@@ -52,7 +52,8 @@ SIMPLE = {
     "audio": "loudness and spectral centroid of sounds",
     "text": "the length of texts",
 }
-CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of it", EQUIVARIANCE: "equivariance"}
+CHANGES = {INVARIANCE: "invariance", PARAMETER: "bits of the change", EQUIVARIANCE: "equivariance"}
+NOISE = 1e-6  # differences that are not compared
 REVEALS = 0.1  # share of the answer's entropy from which an artefact is named
 LARGE = 0.5  # share of the model's bits from which a cue is named
 
@@ -150,7 +151,7 @@ def cue_rows(audit: Mapping) -> list[list[str]]:
             each["role"],
             figure(each[BITS]),
             shown(share_of(audit, each), "{:.0%}"),
-            *(figure(each.get(metric)) for metric in further(audit)),
+            *(figure(each.get(metric)) or MISSING for metric in further(audit)),
         ]
         for name, each in cues
     ]
@@ -191,8 +192,8 @@ def task_sentences(audit: Mapping) -> Iterator[str]:
         yield f"These are means of {len(several)} questions; the model answers {each}"
     if best := best_cue(audit):
         question = audit["cues"][best[0]].get(QUESTION)
-        these = f"its bits of {question.replace('_', ' ')}" if question else "these"
-        yield f"One cue alone, {best[0]}, reveals as many bits as {best[1]:.0%} of {these}"
+        these = f"the model's of {question.replace('_', ' ')}" if question else "the model's answers"
+        yield f"One cue alone, {best[0]}, reveals {best[1]:.0%} as many bits as {these}"
     yield from artefacts(audit)
 
 
@@ -201,8 +202,9 @@ def code_sentences(audit: Mapping) -> Iterator[str]:
     if "code" in audit:
         code = audit["code"]
         yield (
-            f"Predicted before each step of the first {code['samples']:,} samples, a label of the pretext task took "
-            f"{figure(code[BITS]) or MISSING} bits, of {code['uniform']:.2f} for equally likely ones (online code)"
+            f"In the first epoch ({code['samples']:,} samples), each predicted before the model was trained on it, a "
+            f"label of the pretext task cost {figure(code[BITS]) or MISSING} bits; a guess costs {code['uniform']:.2f} "
+            "(online code)"
         )
 
 
@@ -219,7 +221,7 @@ def artefacts(audit: Mapping) -> Iterator[str]:
 def verdicts(each: Mapping) -> Iterator[str]:
     """Yields the metrics in which trained encoders beat random ones, and those in which they are worse; for too few
     seeds, the bits that differ on these rows."""
-    label, names = each["label"], [name for name in each[TRAINED] if name in each.get(RANDOM, {})]
+    label, names = each["label"], comparable(each)
     compared = {name: verdict(each[TRAINED][name], each[RANDOM][name]) for name in names}
     higher = [encoder_words(name, label) for name, answer in compared.items() if answer == 1]
     lower = [encoder_words(name, label) for name, answer in compared.items() if answer == -1]
@@ -237,9 +239,22 @@ def verdicts(each: Mapping) -> Iterator[str]:
             )
 
 
+def comparable(each: Mapping) -> list[str]:
+    """Returns the metrics of trained encoders that may be compared with those of random ones. Equivariance falls with
+    the number of channels: it is compared within one layer."""
+    layers = {layer for of_who in each.get("layers", {}).values() for layer in of_who}
+    return [
+        name
+        for name in each[TRAINED]
+        if name in each.get(RANDOM, {}) and (len(layers) < 2 or parts_of(name)[0] != EQUIVARIANCE)
+    ]
+
+
 def verdict(ours: Mapping, other: Mapping) -> int | None:
     """Returns 1 if a metric of trained encoders is above that of random ones (see `beats`), -1 if it is below, 0 if it
     is neither, and None if there are too few seeds, or it is undefined."""
+    if None not in (ours["mean"], other["mean"]) and abs(ours["mean"] - other["mean"]) < NOISE:
+        return None if beats(ours, other) is None else 0
     if ours["mean"] is None or other["mean"] is None or beats(ours, other) is None:
         return None
     return int(beats(ours, other)) - int(beats(other, ours))
@@ -250,7 +265,7 @@ def limits(audit: Mapping) -> list[str]:
     best = best_cue(audit) if audit else None
     shares = []
     if best and best[1] >= LARGE:
-        shares = [f"One cue alone, {best[0]}, reveals as many bits of the task as {best[1]:.0%} of the model's."]
+        shares = [f"One cue alone, {best[0]}, reveals {best[1]:.0%} as many bits of the task as the model's answers."]
     of_encoders = [limit for kind, each in audit.get("encoders", {}).items() for limit in encoder_limits(kind, each)]
     return [*shares, *(f"{sentence}." for sentence in (artefacts(audit) if "task" in audit else ())), *of_encoders]
 
@@ -258,7 +273,7 @@ def limits(audit: Mapping) -> list[str]:
 def encoder_limits(kind: str, each: Mapping) -> Iterator[str]:
     """Yields in what an encoder is worse than random ones by more than the spread: the bits of the label, and the
     invariance to changes."""
-    names = [name for name in each[TRAINED] if name in each.get(RANDOM, {})]
+    names = comparable(each)
     lower = [name for name in names if verdict(each[TRAINED][name], each[RANDOM][name]) == -1]
     if f"{BITS}_{each['label']}" in lower:
         yield f"The {kind} encoder knows less of the label {each['label']} than random encoders do."

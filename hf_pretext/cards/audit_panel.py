@@ -52,8 +52,9 @@ def draw_cues(axes, cues: Mapping[str, Mapping], model: Mapping | None) -> None:
     axes.barh(names, [mean_of(cues[name], BITS) for name in names], color=colours, height=2 * APART)
     several = any(QUESTION in each for each in cues.values())  # whose bits differ
     if model and model["mean"] is not None and not several:
-        axes.axvline(model["mean"], color="black", linestyle="--", linewidth=1, label="the model's")
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.axvline(model["mean"], color="black", linestyle="--", linewidth=1, label="trained model")
+        axes.legend(fontsize=8, loc="lower center", framealpha=0.9)
+    axes.set_xlabel("bits per answer", fontsize=8)
     style(axes)
 
 
@@ -77,17 +78,19 @@ def draw_pairs_of_bars(axes, encoder: Mapping, names: Sequence[str], title: str)
         )
     axes.set_yticks(places, [parts_of(name)[1].replace("_", " ") for name in names])
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(fontsize=8, framealpha=0.9, loc="lower right")
     style(axes)
 
 
 def draw_curves(axes, curves: Mapping[str, Sequence], label: str) -> None:
     """Draws the online codes of the label, trained and random: bits of a label, by the number of labels before it."""
-    axes.set_title(f"bits of {label}\nby the labels seen before", fontsize=10)
+    axes.set_title(f"online code of {label}", fontsize=10)
     for who, colour in ((TRAINED, BLUE), (RANDOM, GREY)):
         points = curves.get(who, [])
         axes.plot([seen for seen, _ in points], [bits for _, bits in points], color=colour, marker=".", label=who)
     axes.set_xscale("log")
+    axes.set_xlabel("labels seen", fontsize=8)
+    axes.set_ylabel("bits per label", fontsize=8)
     axes.legend(frameon=False, fontsize=8)
     style(axes)
 

@@ -13,16 +13,16 @@ from typing import Any
 
 from ..audit.encoder import BITS
 from ..audit.entry import RANDOM, TRAINED, best_cue
-from ..audit.task import OVERFITTING
+from ..audit.task import ENTROPY, OVERFITTING
 from ..utils.paths import relative
 from .results import read_results
 from .summary import probe
 from .tables import MISSING
 
 COLUMNS = {  # name: (words, format); metrics that were not measured are None
-    "cue_share": ("best cue's share of the task", "{:.0%}"),
+    "cue_share": ("best cue's bits, % of the model's", "{:.0%}"),
     "label_bits": ("bits of the label over random", "{:+.3f}"),
-    "nuisance_bits": ("bits of other properties over random", "{:+.3f}"),
+    "nuisance_bits": ("bits of other properties over random, sum", "{:+.3f}"),
     "task_bits": ("bits of the task answered", "{:.3f}"),
     "overfitting": ("bits more on train", "{:+.3f}"),
     "transfer": ("linear probe over random", "{:+.3f}"),
@@ -35,7 +35,8 @@ Row = dict[str, Any]
 
 def compare(folders: Sequence[str | os.PathLike], sort: str | None = None) -> list[Row]:
     """Returns a row of each run: `run`, its folder; `objective`; `cue`, the most revealing one; `unit`, what one answer
-    of the task is about; `rows`, on which it was audited; and the `COLUMNS`.
+    of the task is about, and `most_bits`, the bits that it has at most; `rows`, on which it was audited; and the
+    `COLUMNS`.
 
     folders: of finished runs. sort: a column, the best first; default: the order of the folders. Points are hundredths
     of the accuracy of the linear probe over random. Raises `ValueError` for an unknown column, for folders without
@@ -100,6 +101,7 @@ def criteria(results: Mapping, common: Set[str]) -> Row:
         **dict(zip(("label_bits", "nuisance_bits"), information_gains(audit, common), strict=True)),
         "task_bits": mean(answers.get(BITS)),
         "unit": audit.get("task", {}).get("unit"),
+        "most_bits": mean(answers.get(ENTROPY)),
         "rows": rows_of(audit) if audit else None,
         "overfitting": mean(answers.get(OVERFITTING)),
         "transfer": gain,
@@ -164,7 +166,8 @@ def cells(row: Row) -> list[str]:
     """Returns the cells of a row of the table: run, objective, and the columns, with a dash for what has no metric."""
     numbers = [MISSING if row[name] is None else form.format(row[name]) for name, (_, form) in COLUMNS.items()]
     numbers[0] += f" ({row['cue']})" if row["cue"] else ""
-    numbers[list(COLUMNS).index("task_bits")] += f" per {row['unit']}" if row["unit"] else ""
+    most = f" of {row['most_bits']:.2f}" if row["most_bits"] is not None else ""
+    numbers[list(COLUMNS).index("task_bits")] += f"{most} per {row['unit']}" if row["unit"] else ""
     return [row["run"], row["objective"], *numbers]
 
 

@@ -42,10 +42,11 @@ the front, and compare on labels of your own (`hf-pretext evaluate`). A verdict 
 """
 CRITERIA = """## By five criteria
 
-Audited recipes ([audit](audit.md)), those with one label together: how much of the task its best single cue reveals; \
-what the encoder knows more than random ones, of the label and of all other properties; how many bits of the task \
-one answer holds, and how many more on train; how far the encoder beats a random one; and what that cost. They are \
-never one grade. A dash is what was not measured. `hf-pretext compare` prints this table for runs of yours, and trains \
+Audited recipes ([audit](audit.md)), those with one label together: what the best single cue reveals, in % of the bits \
+of the model's answers; what the first encoder knows more than random ones, of the label and of all other properties \
+together; how many bits of the task one answer holds, and how many more on train; the linear probe over random; and \
+what that cost. They are never one grade. [results.md](results.md) has the spreads, and what beats a random \
+encoder. A dash is what was not measured. `hf-pretext compare` prints this table for runs of yours, and trains \
 several objectives on your data. In the image, the number of the table stands after the name.
 
 ![Bars of each criterion for each audited recipe]({image})

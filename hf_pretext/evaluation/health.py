@@ -158,5 +158,5 @@ def warnings(
         if name in defined and defined[name] <= at_chance < (random or {}).get(name, math.inf):
             sentences.append(f"The {kind} encoder recognises a row from another view of it no better than by chance")
     if "loss" in defined and defined["loss"] >= chance.get("loss", math.inf):
-        sentences.append("The loss of the pretext task is that of a guess")
+        sentences.append("The loss of the pretext task is not below that of a guess")
     return sentences

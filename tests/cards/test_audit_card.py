@@ -90,6 +90,17 @@ def test_of_several_encoders_each_is_named(entry):
     assert begins == [f"{kind} encoder. {word}" for kind in ("Image", "Text") for word in ("Above", "Below")]
 
 
+def test_noise_and_equivariance_of_other_layers_have_no_verdict(entry):
+    image = entry["encoders"]["image"]
+    image["trained"]["invariance_rotation"] = of(1.0, 1.0, 1.0)
+    image["random"]["invariance_rotation"] = of(1 - 1e-14, 1 - 1e-14, 1 - 1e-14)
+    image["random"]["equivariance_rotation"] = of(0.8, 0.81, 0.82)
+    text = " ".join(audit.sentences(entry))
+    assert "invariance to rotation" not in text and "equivariance to rotation" in text
+    image["layers"] = {"trained": [-1, -1, -1], "random": [-2, -2, -2]}
+    assert "equivariance" not in " ".join(audit.sentences(entry))
+
+
 def test_one_seed_differs_on_these_rows_and_beats_nothing(entry):
     text = " ".join(audit.sentences(one_seed(entry)))
     assert "Bits of group differ on these rows from one random encoder, by +0.500 ± 0.010" in text
@@ -100,8 +111,8 @@ def test_one_seed_differs_on_these_rows_and_beats_nothing(entry):
 def test_the_best_cue_is_named_with_its_share(entry):
     first, second, *_ = audit.sentences(entry)
     assert first.startswith("Of 2.00 bits of the pretext task per image, the model answers 1.200 on test")
-    assert second == "One cue alone, thumbnail, reveals as many bits as 75% of these"
-    limit = "One cue alone, thumbnail, reveals as many bits of the task as 75% of the model's."
+    assert second == "One cue alone, thumbnail, reveals 75% as many bits as the model's answers"
+    limit = "One cue alone, thumbnail, reveals 75% as many bits of the task as the model's answers."
     assert limit in audit.limits(entry)
     entry["cues"]["thumbnail"]["bits"] = of(0.41)
     assert not any("One cue alone" in each for each in audit.limits(entry))
@@ -123,7 +134,7 @@ def test_cues_are_sorted_by_role_and_bits(entry):
     rows = audit.cue_rows(entry)
     assert [row[0] for row in rows] == ["thumbnail", "silhouette", "corners", "colours"]
     assert rows[0] == ["thumbnail", "cue", "0.900", "75%", "0.300", "0.400"]
-    assert rows[1][4:] == ["", ""]  # it can't be exchanged
+    assert rows[1][4:] == ["—", "—"]  # it can't be exchanged
 
 
 def test_tables_have_the_encoder_as_it_was_and_undefined_metrics_as_a_dash(entry):
@@ -158,9 +169,10 @@ def test_values_have_a_share_of_the_variance_and_no_accuracy(entry):
     assert audit.cue_head(entry) == [*audit.HEAD, "explained", "explained without it"]
     assert audit.cue_rows(entry) == [
         ["mean", "cue", "0.300", "25%", "0.340", "-0.200"],
-        ["smooth", "artefact", "0.600", "50%", "0.560", ""],
+        ["smooth", "artefact", "0.600", "50%", "0.560", "—"],
     ]
-    assert audit.limits(entry)[0] == "One cue alone, smooth, reveals as many bits of the task as 50% of the model's."
+    limit = "One cue alone, smooth, reveals 50% as many bits of the task as the model's answers."
+    assert audit.limits(entry)[0] == limit
 
 
 def test_encoders_of_grey_images_are_named(entry):

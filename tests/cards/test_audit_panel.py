@@ -35,7 +35,7 @@ def test_the_curve_of_the_code_is_drawn(entry):
     trained, random = axes.lines
     assert [*zip(trained.get_xdata(), trained.get_ydata(), strict=True)] == CURVES["trained"]
     assert [*zip(random.get_xdata(), random.get_ydata(), strict=True)] == CURVES["random"]
-    assert "bits of group" in axes.get_title()
+    assert axes.get_title() == "online code of group" and axes.get_xlabel() == "labels seen"
 
 
 def test_nothing_measured_gives_no_panel(entry):

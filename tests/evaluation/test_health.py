@@ -122,7 +122,7 @@ def test_a_healthy_model_has_no_warning_and_each_failure_has_one():
         "effective_rank_image": (1.2, "one direction"),
         "dead_channels_image": (0.75, "75% of the channels"),
         "neighbours_image": (0.015, "no better than by chance"),
-        "loss": (1.39, "is that of a guess"),
+        "loss": (1.39, "is not below that of a guess"),
     }
     for name, (value, words) in failures.items():
         (sentence,) = warnings({**healthy, name: value}, chance, ["image"])

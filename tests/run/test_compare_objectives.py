@@ -83,7 +83,7 @@ def test_the_command_trains_each_and_shows_the_table(images, tmp_path):
     typed += ["--samples", "64", "--output_dir", str(tmp_path / "runs"), "--sort", "transfer"]
     done = subprocess.run(typed, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "best cue's share of the task" in " ".join(done.stdout.split())
+    assert "best cue's bits, % of the model's" in " ".join(done.stdout.split())
     assert (tmp_path / "runs" / "compare.png").stat().st_size > 10_000
     rows = compare([tmp_path / "runs" / name for name in ("rotation", "colorization")])
     assert all(row["label_bits"] is not None for row in rows)
