@@ -16,6 +16,7 @@ from .tables import figure
 
 SAME = 0.02  # relative difference of numbers of samples
 CRITERIA_IMAGE = "which_task.png"  # in docs/
+FETCHED = "$HF_HOME/hf_pretext/"  # where recipes keep data that they download
 MEASURED = Path(__file__).parent.parent / "presets" / "measured.json"
 PAGE = """# Which task for which data?
 
@@ -215,7 +216,7 @@ def audited(all_results: list[dict]) -> dict[str, list[Row]]:
     by_label: dict[str, dict[str, dict]] = {}
     for results in all_results:
         if "audit" in results:
-            by_label.setdefault(labelled(results), {})[results["recipe"]] = results
+            by_label.setdefault(labelled(results).replace(FETCHED, ""), {})[results["recipe"]] = results
     return {label: compared(some) for label, some in sorted(by_label.items())}
 
 
