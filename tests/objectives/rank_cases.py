@@ -278,6 +278,7 @@ def videobert(kind, rank, ranks):
     in the folder `frozen` next to FILE."""
     import test_videobert
 
+    from hf_pretext.modules import video_text
     from hf_pretext.objectives import videobert
 
     def neighbours(labels, generator):
@@ -286,7 +287,8 @@ def videobert(kind, rank, ranks):
     def second(allowed, *_):
         return allowed & (allowed.cumsum(1) == 2)
 
-    with patch.multiple(videobert, BY_MASK=1.0, BY_RANDOM=0.0, draw_units=second, half_wrong=neighbours):
+    masks = patch.multiple(video_text, BY_MASK=1.0, BY_RANDOM=0.0, draw_units=second)
+    with masks, patch.object(videobert, "half_wrong", neighbours):
         torch.manual_seed(0)
         frozen = Path(sys.argv[1]).with_name("frozen")
         model = test_videobert.model_of(frozen, fitted=False, cache_words=True, word_pieces=43)
