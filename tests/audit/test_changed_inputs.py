@@ -51,7 +51,7 @@ def test_sounds_and_films_are_in_the_entry_and_the_card(labelled):
     """A gain changes nothing for an encoder whose waves are normalised; noise does."""
     options = AuditOptions(only=("transformations",))
     entry = Audit(labelled, options).entry({"trained": [built], "random": [built]})
-    assert not entry["warnings"]
+    assert all("effective rank" in warning for warning in entry["warnings"])  # the encoder is tiny
     sounds, films = (entry["encoders"][kind]["trained"] for kind in ("audio", "video"))
     assert {f"invariance_{name}" for name in OF_SOUNDS} <= sounds.keys() and "invariance_flip" not in sounds
     assert {f"equivariance_{name}" for name in OF_FILMS} <= films.keys()

@@ -31,7 +31,8 @@ def test_an_encoder_without_positions_ignores_the_order_of_words(chain_set):
     audit = Audit(chain_set, AuditOptions(only=("transformations",)))
     entry = audit.entry(builds)
     blind, sees = (entry["encoders"]["text"][who] for who in ("trained", "random"))
-    assert not entry["warnings"] and "cues" not in entry
+    assert all("effective rank" in warning for warning in entry["warnings"])  # the encoder is tiny
+    assert "cues" not in entry
     assert blind["invariance_word_order"]["mean"] > 0.999 and sees["invariance_word_order"]["mean"] < 0.9
     assert blind["parameter_bits_word_order"]["mean"] == 0 and blind["equivariance_word_order"]["mean"] > 0.999
     assert blind["parameter_bits_casing"]["mean"] == pytest.approx(0.918, abs=0.01)  # upper case or not, of 3 levels

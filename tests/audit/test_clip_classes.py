@@ -215,4 +215,4 @@ def test_cards_name_the_question(labelled, one_seed):
     assert f"{part:.0%}" in {row[3] for row in cue_rows(entry)}
     text = ". ".join(sentences(entry))
     assert "of the pretext task per clip" in text and "means of 2 questions" in text
-    assert f"{part:.0%} of its bits of {question.replace('_', ' ')}" in text
+    assert f"{part:.0%} as many bits as the model's of {question.replace('_', ' ')}" in text
