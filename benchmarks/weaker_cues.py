@@ -95,6 +95,7 @@ def row_of(folder: Path, cue: str | None) -> dict:
         "without": read.get(WITHOUT),
         "linear probe": table.trained,
         "random": table.random,
+        "kNN": results["transfer"]["figures"]["trained"]["knn_top1"],
         **{name: measures[name] for name in MEASURES if name in measures},
         "where": where(),
     }
@@ -128,7 +129,7 @@ def page(rows: dict[str, dict[str, dict]]) -> str:
     ]
     for recipe, of_recipe in rows.items():
         first = next(iter(of_recipe.values()))
-        metrics = ["linear probe", *(name for name in MEASURES if name in first)]
+        metrics = ["linear probe", "kNN", *(name for name in MEASURES if name in first)]
         names = {name: name.replace("_", " ").replace(" r", " R@") for name in metrics}
         lines += [
             "",
