@@ -124,7 +124,9 @@ def page(rows: dict[str, dict[str, dict]]) -> str:
         "Settings that weaken the best cue of a task, measured with `python benchmarks/weaker_cues.py`: mean, standard "
         "deviation over the seeds, on test. Bits are of one answer of the task; those of the cue are what a small "
         'reader gets from it alone, and its share is of the bits of the model. "Without it": accuracy of the model on '
-        'the task, with the cue of another example. A difference is "above" or "below" the recipe as it is if it is '
+        "the task, with the cue of another example. Random changes of training images, such as of colours, are no part "
+        "of the task: the readers see images as they are, so that the bits of a cue stay, and only how much the "
+        'model relies on it may change. A difference is "above" or "below" the recipe as it is if it is '
         "larger than twice the standard deviation of such a difference.",
     ]
     for recipe, of_recipe in rows.items():
